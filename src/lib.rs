@@ -1,0 +1,6 @@
+//! Embarcadero: a totally ordered publish/subscribe log over CXL memory.
+#![deny(unsafe_code)]
+
+pub mod fields;
+pub mod limits;
+pub mod wire;

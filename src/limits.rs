@@ -1,0 +1,93 @@
+//! Every bound of the system, in one place, and the assertions that relate them.
+//!
+//! A bound that a user may choose lives in the configuration and is checked against these; a bound
+//! that both ends of a connection must agree on is used by both from here. Nothing imports less than
+//! this file: it has no imports.
+
+/// Bytes of one cache line: the unit of publication, of write-back and of batch alignment.
+pub const LINE_BYTES: u64 = 64;
+
+/// Alignment of every large region of the pool, so that huge pages and devdax mappings fit it.
+pub const REGION_ALIGNMENT_BYTES: u64 = 2 << 20;
+
+/// Smallest and largest blog extent, bytes. An extent is a power of two.
+pub const EXTENT_BYTES_MIN: u64 = 256 << 10;
+/// Largest blog extent, bytes.
+pub const EXTENT_BYTES_MAX: u64 = 1 << 30;
+/// Fewest extents a lane can work with: one filling, one next in hand, two waiting to be reusable.
+pub const EXTENTS_PER_LANE_MIN: u32 = 4;
+/// Most extents of one lane.
+pub const EXTENTS_PER_LANE_MAX: u32 = 1 << 16;
+/// A batch takes at most one n-th of an extent, so that a batch that straddles an extent's end can move.
+pub const BATCHES_PER_EXTENT_MIN: u64 = 4;
+/// Largest batch of all, header and padding included, bytes: a batch is at most a quarter of an extent *and* this.
+pub const BATCH_BYTES_MAX: u64 = 64 << 20;
+/// Most messages in one batch.
+pub const BATCH_MESSAGES_MAX: u32 = 1 << 20;
+/// Bytes in front of each message of a batch.
+pub const MESSAGE_HEADER_BYTES: u64 = 16;
+/// Messages start on multiples of this many bytes, so that a header word never straddles a line.
+pub const MESSAGE_ALIGNMENT_BYTES: u64 = 16;
+
+/// First size of a connection's run (its private piece of a blog extent), bytes.
+pub const RUN_BYTES_MIN: u64 = 64 << 10;
+
+/// Longest topic name, bytes of UTF-8.
+pub const TOPIC_NAME_BYTES_MAX: usize = 112;
+/// Most topics of one pool.
+pub const TOPICS_MAX: u32 = 4096;
+/// Most sessions open at once in one pool.
+pub const SESSIONS_MAX: u32 = 1 << 16;
+/// Most batches a session may have in flight (sent, not acked).
+pub const WINDOW_BATCHES_MAX: u32 = 256;
+/// Most batches of one session that the sequencer parks behind a gap.
+pub const HELD_PER_SESSION_MAX: u32 = 256;
+/// Most batches parked in all.
+pub const HELD_BATCHES_MAX: u32 = 1 << 16;
+
+/// Most sequencer candidates of one pool.
+pub const CANDIDATES_MAX: u32 = 4;
+/// Most brokers of one pool.
+pub const BROKERS_MAX: u32 = 64;
+/// Most lanes of one pool.
+pub const LANES_MAX: u32 = 256;
+/// Most hosts that share one pool.
+pub const HOSTS_MAX: u32 = 64;
+
+/// Fewest slots of a lane ring; a ring is a power of two.
+pub const RING_SLOTS_MIN: u32 = 64;
+/// Most slots of a lane ring.
+pub const RING_SLOTS_MAX: u32 = 1 << 20;
+/// Fewest entries of an order-index segment; a segment is a power of two.
+pub const SEGMENT_ENTRIES_MIN: u32 = 64;
+/// Most entries of an order-index segment.
+pub const SEGMENT_ENTRIES_MAX: u32 = 1 << 20;
+/// Fewest segments of one candidate: one filling, one next, two for readers.
+pub const SEGMENTS_PER_CANDIDATE_MIN: u32 = 4;
+/// Most segments of one candidate.
+pub const SEGMENTS_PER_CANDIDATE_MAX: u32 = 1 << 12;
+
+/// Most slots the sequencer looks at in one lane in one pass.
+pub const SCAN_WINDOW_MAX: u32 = 64;
+
+/// Bytes of a frame header on the wire.
+pub const FRAME_HEADER_BYTES: usize = 64;
+/// Largest body of a control frame (hello, refused, welcome, topic), bytes, padding included.
+pub const CONTROL_BODY_BYTES_MAX: usize = 4096;
+/// Most connections one receive core or exporter serves.
+pub const CONNECTIONS_MAX: u32 = 1 << 14;
+
+/// Most blocks of counters and counters in a block.
+pub const COUNTERS_PER_BLOCK: u32 = 64;
+
+// A client's whole window fits behind a gap, so a well-behaved client is never told to resend for want of room.
+const _: () = assert!(HELD_PER_SESSION_MAX >= WINDOW_BATCHES_MAX);
+const _: () = assert!(HELD_BATCHES_MAX >= HELD_PER_SESSION_MAX);
+// One arrival appends at most itself and everything parked behind it; that must fit the smallest index.
+const _: () = assert!(SEGMENT_ENTRIES_MIN * SEGMENTS_PER_CANDIDATE_MIN >= HELD_PER_SESSION_MAX);
+const _: () = assert!(EXTENT_BYTES_MIN / BATCHES_PER_EXTENT_MIN >= RUN_BYTES_MIN);
+const _: () = assert!(EXTENT_BYTES_MIN.is_power_of_two() && EXTENT_BYTES_MAX.is_power_of_two());
+const _: () = assert!(BATCH_BYTES_MAX / LINE_BYTES <= u32::MAX as u64);
+const _: () = assert!(MESSAGE_HEADER_BYTES % MESSAGE_ALIGNMENT_BYTES == 0);
+const _: () = assert!(TOPIC_NAME_BYTES_MAX + 64 <= CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(CONTROL_BODY_BYTES_MAX % LINE_BYTES as usize == 0);

@@ -1,0 +1,197 @@
+//! The incremental decoder of one batch: fed the bytes that have landed so far, it says how many the
+//! batch needs, checks the message framing and the CRC as they arrive, and is total on hostile bytes:
+//! every input gives progress or a typed error, never a panic or a read past what landed.
+
+use crc_fast::{CrcAlgorithm, Digest};
+
+use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES, MESSAGE_HEADER_BYTES};
+use crate::wire::error::WireError;
+use crate::wire::frame::{self, BatchHeader, FrameKind};
+use crate::wire::message::{message_bytes, read_header};
+
+/// What the landed bytes amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Fewer than a header.
+    NeedHeader,
+    /// A batch of this many bytes in all has begun.
+    NeedBytes(u64),
+    /// The whole batch has landed and is sound.
+    Complete(BatchHeader),
+    /// The peer says goodbye; 64 bytes.
+    Goodbye,
+}
+
+/// Decodes one frame of a publisher's stream, then is reset for the next.
+pub struct BatchDecoder {
+    batch_bytes_max: u64,
+    header: Option<BatchHeader>,
+    digest: Digest,
+    /// Body bytes the digest has taken.
+    digested: u64,
+    /// Body offset of the next message header.
+    next_message: u64,
+    messages: u32,
+}
+
+impl BatchDecoder {
+    /// A decoder that refuses batches of more than `batch_bytes_max` bytes, header and padding included.
+    pub fn new(batch_bytes_max: u64) -> Self {
+        BatchDecoder {
+            batch_bytes_max,
+            header: None,
+            digest: Digest::new(CrcAlgorithm::Crc32Iscsi),
+            digested: 0,
+            next_message: 0,
+            messages: 0,
+        }
+    }
+
+    /// Forgets the frame, to begin the next one.
+    pub fn reset(&mut self) {
+        self.header = None;
+        self.digest.reset();
+        (self.digested, self.next_message, self.messages) = (0, 0, 0);
+    }
+
+    /// Takes note of everything that has landed. `landed` starts at the first byte of the frame and may
+    /// run past its end; earlier bytes must be the same as in the last call.
+    pub fn advance(&mut self, landed: &[u8]) -> Result<Progress, WireError> {
+        let Some((head, rest)) = landed.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(Progress::NeedHeader);
+        };
+        let header = match self.header {
+            Some(header) => header,
+            None => match frame::check(head, self.batch_bytes_max)? {
+                FrameKind::Batch => {
+                    let header: BatchHeader = frame::read(head);
+                    header.check_fields()?;
+                    *self.header.insert(header)
+                }
+                FrameKind::Goodbye => return Ok(Progress::Goodbye),
+                found => return Err(WireError::UnexpectedKind { found, expected: "Batch or Goodbye" }),
+            },
+        };
+        let body_bytes = u64::from(header.body_bytes);
+        let body = &rest[..rest.len().min(body_bytes as usize)];
+        self.walk(&header, body)?;
+        self.digest.update(&body[self.digested as usize..]);
+        self.digested = body.len() as u64;
+        if (rest.len() as u64) < header.frame_bytes() - LINE_BYTES {
+            return Ok(Progress::NeedBytes(header.frame_bytes()));
+        }
+        if self.next_message != body_bytes {
+            return Err(WireError::TrailingBytes { messages: self.messages, end: self.next_message, body_bytes });
+        }
+        let computed = self.digest.finalize() as u32;
+        if computed != header.body_crc {
+            return Err(WireError::BodyCrc { found: header.body_crc, computed });
+        }
+        Ok(Progress::Complete(header))
+    }
+
+    /// Steps over every message header that has landed.
+    fn walk(&mut self, header: &BatchHeader, body: &[u8]) -> Result<(), WireError> {
+        let body_bytes = u64::from(header.body_bytes);
+        while self.messages < header.message_count {
+            let offset = self.next_message;
+            let overrun = |needed| WireError::MessageOverrun { index: self.messages, offset, needed, body_bytes };
+            if offset + MESSAGE_HEADER_BYTES > body_bytes {
+                return Err(overrun(MESSAGE_HEADER_BYTES));
+            }
+            let Some(bytes) = body.get(offset as usize..(offset + MESSAGE_HEADER_BYTES) as usize) else {
+                return Ok(());
+            };
+            let needed = message_bytes(read_header(bytes).payload_bytes.into());
+            if offset + needed > body_bytes {
+                return Err(overrun(needed));
+            }
+            self.next_message += needed;
+            self.messages += 1;
+        }
+        if self.next_message != body_bytes {
+            return Err(WireError::TrailingBytes { messages: self.messages, end: self.next_message, body_bytes });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::with_body;
+    use crate::wire::message::{Messages, push};
+
+    /// A whole batch frame of these payloads.
+    pub(crate) fn batch(payloads: &[&[u8]]) -> Vec<u8> {
+        let mut body = Vec::new();
+        payloads.iter().for_each(|payload| push(&mut body, payload));
+        assert!(body.len() <= crate::limits::CONTROL_BODY_BYTES_MAX);
+        let header = BatchHeader { message_count: payloads.len() as u32, session: 3, ..BatchHeader::default() };
+        with_body(&header, &body)
+    }
+
+    #[test]
+    fn every_split_gives_the_same_batch() {
+        let whole = batch(&[b"", b"1", &[7; 16], &[9; 100]]);
+        for first in 0..=whole.len() {
+            for second in [first, (first + 17).min(whole.len()), whole.len()] {
+                let mut decoder = BatchDecoder::new(1 << 20);
+                let early = decoder.advance(&whole[..first]).unwrap();
+                assert_eq!(matches!(early, Progress::Complete(_)), first == whole.len());
+                decoder.advance(&whole[..second]).unwrap();
+                assert!(matches!(decoder.advance(&whole).unwrap(), Progress::Complete(header) if header.message_count == 4));
+            }
+        }
+        let body: Vec<_> = Messages::new(&whole[64..64 + 16 + 32 + 32 + 128]).map(|message| message.payload.len()).collect();
+        assert_eq!(body, [0, 1, 16, 100]);
+    }
+
+    #[test]
+    fn bytes_of_the_next_frame_are_left_alone() {
+        let mut two = batch(&[b"first"]);
+        let length = two.len();
+        two.extend(batch(&[b"second", b"third"]));
+        let mut decoder = BatchDecoder::new(1 << 20);
+        assert!(matches!(decoder.advance(&two).unwrap(), Progress::Complete(header) if header.message_count == 1));
+        decoder.reset();
+        assert!(matches!(decoder.advance(&two[length..]).unwrap(), Progress::Complete(header) if header.message_count == 2));
+    }
+
+    /// Rebuilds both CRCs, so that a lie in the header is found by its own check.
+    fn forged(change: impl FnOnce(&mut BatchHeader, &mut Vec<u8>)) -> Result<Progress, WireError> {
+        let whole = batch(&[b"one", b"two"]);
+        let mut header: BatchHeader = bytemuck::pod_read_unaligned(&whole[..64]);
+        let mut body = whole[64..128].to_vec();
+        change(&mut header, &mut body);
+        let bytes = with_body(&header, &body);
+        BatchDecoder::new(1 << 20).advance(&bytes)
+    }
+
+    #[test]
+    fn a_count_that_disagrees_is_refused() {
+        assert!(matches!(forged(|_, _| ()), Ok(Progress::Complete(_))));
+        assert!(matches!(forged(|h, _| h.message_count = 1), Err(WireError::TrailingBytes { .. })));
+        assert!(matches!(forged(|h, _| h.message_count = 3), Err(WireError::MessageOverrun { .. })));
+        assert!(matches!(forged(|h, _| h.message_count = 0), Err(WireError::MessageCount { .. })));
+        assert!(matches!(forged(|h, _| h.message_count = u32::MAX), Err(WireError::MessageCount { .. })));
+        assert!(matches!(forged(|_, b| b[0] = 0xff), Err(WireError::MessageOverrun { .. })));
+        assert!(matches!(forged(|_, b| b[3] = 0xff), Err(WireError::MessageOverrun { .. })));
+    }
+
+    #[test]
+    fn a_flipped_payload_bit_is_found() {
+        let mut whole = batch(&[b"payload"]);
+        whole[64 + 20] ^= 1;
+        assert!(matches!(BatchDecoder::new(1 << 20).advance(&whole), Err(WireError::BodyCrc { .. })));
+    }
+
+    #[test]
+    fn other_frames_are_refused() {
+        let ack = frame::seal(&frame::Ack::default());
+        let found = BatchDecoder::new(1 << 20).advance(&ack);
+        assert!(matches!(found, Err(WireError::UnexpectedKind { found: FrameKind::Ack, .. })));
+        let goodbye = frame::seal(&frame::Goodbye::default());
+        assert_eq!(BatchDecoder::new(1 << 20).advance(&goodbye), Ok(Progress::Goodbye));
+    }
+}

@@ -1,0 +1,75 @@
+//! The framing of messages inside a batch: header, payload, padding, again.
+
+use bytemuck::{bytes_of, pod_read_unaligned};
+
+use crate::described;
+use crate::limits::{MESSAGE_ALIGNMENT_BYTES, MESSAGE_HEADER_BYTES};
+
+described! {
+    /// In front of each message of a batch. The payload follows, padded to a multiple of 16 bytes.
+    pub struct MessageHeader: 16 {
+        /// length of the payload in bytes, without its padding
+        payload_bytes: u32,
+        /// 1 once the broker has stamped `ts` (topics with receipts per message); a publisher sends 0
+        received: u32,
+        /// broker's clock at receipt, UTC ns (topics with receipts per message); a publisher sends 0
+        ts: u64,
+    }
+}
+
+/// Bytes a message of this payload takes in a batch.
+pub const fn message_bytes(payload_bytes: u64) -> u64 {
+    MESSAGE_HEADER_BYTES + payload_bytes.next_multiple_of(MESSAGE_ALIGNMENT_BYTES)
+}
+
+/// Reads the message header at the start of `bytes`.
+///
+/// # Panics
+/// If there are fewer than 16 bytes.
+pub fn read_header(bytes: &[u8]) -> MessageHeader {
+    pod_read_unaligned(&bytes[..MESSAGE_HEADER_BYTES as usize])
+}
+
+/// Appends one message to the body of a batch under construction.
+pub fn push(body: &mut Vec<u8>, payload: &[u8]) {
+    let header = MessageHeader { payload_bytes: payload.len() as u32, received: 0, ts: 0 };
+    body.extend_from_slice(bytes_of(&header));
+    body.extend_from_slice(payload);
+    body.resize(body.len().next_multiple_of(MESSAGE_ALIGNMENT_BYTES as usize), 0);
+}
+
+/// The messages of a body whose framing has been checked by the batch decoder.
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    /// Over a checked body without padding.
+    pub fn new(body: &'a [u8]) -> Self {
+        Messages { rest: body }
+    }
+}
+
+/// One message as it lies in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Its header, with the receipt where the topic asks for one.
+    pub header: MessageHeader,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let header = read_header(self.rest);
+        let start = MESSAGE_HEADER_BYTES as usize;
+        let payload = &self.rest[start..start + header.payload_bytes as usize];
+        self.rest = &self.rest[message_bytes(header.payload_bytes.into()) as usize..];
+        Some(Message { header, payload })
+    }
+}

@@ -1,0 +1,33 @@
+//! The wire protocol: what crosses a TCP connection between a client and a broker.
+//!
+//! Little-endian throughout. Everything is a **frame**: a 64-byte header, then a body padded with any
+//! bytes to a multiple of 64. A frame therefore always starts on a multiple of 64 bytes of its stream, and
+//! a batch can land in the blog at its final address. The kind of a frame is explicit; nothing is told
+//! apart by value. `wire/PROTOCOL.md` beside this file has a byte table for every frame and the
+//! conversation of each role: a client in another language can be written from it alone, and a test
+//! compares its tables with the code.
+//!
+//! * [`frame`]: the layouts, their encoding and validation.
+//! * [`message`]: the framing of messages inside a batch.
+//! * [`decoder`]: the incremental decoder of a batch; total on hostile bytes.
+//!
+//! This room imports only `limits` (and `fields`, which describes layouts). It does no I/O.
+
+pub mod decoder;
+pub mod error;
+pub mod frame;
+pub mod message;
+
+pub use decoder::{BatchDecoder, Progress};
+pub use error::{Refusal, WireError};
+pub use frame::{AckLevel, FrameKind, OrderLevel, Receipts};
+
+/// CRC32C (Castagnoli, reflected, initial and final xor all ones) of `bytes`.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+/// `bytes` rounded up to whole lines.
+pub const fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(crate::limits::LINE_BYTES)
+}
