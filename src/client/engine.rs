@@ -13,7 +13,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::client::batch::{Buffer, Identity, SealedBatch, Shape};
-use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, create_topic, dial_any, refused};
+use crate::client::dial::{
+    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, create_topic, dial_any, refused,
+};
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
 use crate::client::progress::{self, AckedBatch, BrokerProgress, PublisherStats};
@@ -113,7 +115,8 @@ impl Engine {
     /// Everything down, with the geometry that the first Welcome gives.
     fn new(options: &PublisherOptions, first: &Greeting) -> Result<Engine, ClientError> {
         let welcome = &first.welcome;
-        let order_level = OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&first.address, error))?;
+        let order_level =
+            OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&first.address, error))?;
         let shape = shape(options, first)?;
         let window_batches = options.window_batches.min(welcome.window_batches_max).min(WINDOW_BATCHES_MAX) as usize;
         let config = WindowConfig {
@@ -135,7 +138,9 @@ impl Engine {
             was_up: false,
         };
         let ports: Vec<Port> = (0..brokers.len() * per_broker).map(port).collect();
-        let skew = |port: &Port| options.skew.filter(|skew| skew.broker == port.broker).map_or(Duration::ZERO, |skew| skew.delay);
+        let skew = |port: &Port| {
+            options.skew.filter(|skew| skew.broker == port.broker).map_or(Duration::ZERO, |skew| skew.delay)
+        };
         let mut window = Window::new(config, &ports.iter().map(skew).collect::<Vec<_>>());
         if config.numbering == Numbering::Session {
             window.open(identity(welcome));

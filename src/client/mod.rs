@@ -1,5 +1,4 @@
 //! The client library.
-#![allow(dead_code)]
 
 mod background;
 mod batch;
@@ -12,6 +11,8 @@ mod options;
 mod progress;
 mod publisher;
 mod subscriber;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use background::BackgroundPublisher;
