@@ -242,7 +242,8 @@ fn below_level_5_and_without_acks() {
     drop(fake);
     let mut got = std::mem::take(&mut *got.lock().unwrap());
     let mut sent: Vec<_> = (0..90).map(message).collect();
-    (got.sort(), sent.sort());
+    got.sort();
+    sent.sort();
     assert_eq!(got, sent);
 }
 
@@ -277,6 +278,32 @@ fn a_silent_broker_gives_a_timeout_with_numbers() {
     assert!(error.to_string().contains("2 batches unacked. Waiting for ACKs: [B0=0] total=0/6"), "{error}");
     let max = publisher.batch_message_bytes_max();
     assert!(matches!(publisher.try_send(&vec![0; max as usize + 1]), Err(ClientError::PayloadTooLarge { .. })));
+}
+
+#[test]
+fn with_every_broker_gone_send_gives_up_after_the_connect_timeout() {
+    let fake = Fake::start(|_, peer| {
+        peer.hello()?;
+        peer.welcome(welcome(OrderLevel::Session), &[])
+    });
+    let address = fake.address.clone();
+    let connect_timeout = Duration::from_millis(150);
+    let options = PublisherOptions { window_batches: 2, connect_timeout, ..publisher(&[&fake]) };
+    let mut publisher = Publisher::connect(options).unwrap();
+    drop(fake);
+    let error = (0..100).find_map(|number| publisher.send(&message(number)).err()).unwrap();
+    let ClientError::Unreachable { waited, tried } = error else { panic!("{error}") };
+    assert!(waited >= connect_timeout && tried.0[0].broker == address, "{waited:?} {tried}");
+    assert_eq!((publisher.messages_sent(), publisher.in_flight()), (6, 2));
+}
+
+#[test]
+fn a_background_publisher_may_be_shared() {
+    fn shared<T: Send + Sync>() {}
+    shared::<BackgroundPublisher>();
+    fn sent<T: Send>() {}
+    sent::<Publisher>();
+    sent::<Subscriber>();
 }
 
 #[test]
