@@ -4,5 +4,7 @@
 pub mod crc;
 pub mod fields;
 pub mod limits;
+pub mod log;
 pub mod pool;
+pub mod sim;
 pub mod wire;

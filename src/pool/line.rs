@@ -123,6 +123,11 @@ impl<R: Record, M: Memory> Peer<R, M> {
         Peer { memory, at, access, record: PhantomData }
     }
 
+    /// Where the line lies.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Reads the record. `None`: never written, or being rewritten now.
     #[inline]
     pub fn observe(&self) -> Option<R> {
