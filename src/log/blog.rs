@@ -45,9 +45,8 @@ impl<M: Memory> Blog<M> {
     /// published batches have slots below that.
     pub fn take(view: &View<M>, lane: u32, produced: u64, reusable: u64) -> Self {
         let count = view.layout.geometry.extents_per_lane;
-        let mut lines: Vec<Owned<ExtentLine, M>> = (0..count)
-            .map(|extent| Owned::take(view.memory.clone(), view.layout.extent_line(lane, extent)))
-            .collect();
+        let mut lines: Vec<Owned<ExtentLine, M>> =
+            (0..count).map(|extent| Owned::take(view.memory.clone(), view.layout.extent_line(lane, extent))).collect();
         let mut closed = Vec::new();
         let mut free = VecDeque::with_capacity(count as usize);
         for extent in 0..count {

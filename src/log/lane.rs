@@ -62,11 +62,8 @@ impl<M: Memory> LaneWriter<M> {
 
     /// Reads the sequencer's progress through the one accessor: reusing a slot cannot be undone. True if it moved.
     pub fn refresh(&mut self, commit: &CommitReader<M>) -> bool {
-        let lane = self.lane;
-        let layout = self.view.layout.clone();
-        let Some((_, progress)) = commit.read::<LaneProgress>(|candidate| layout.lane_progress(candidate, lane)) else {
-            return false;
-        };
+        let read = commit.read::<LaneProgress>(|candidate| self.view.layout.lane_progress(candidate, self.lane));
+        let Some((_, progress)) = read else { return false };
         // A new epoch starts from what it could prove: never behind what this lane was told before, or slots
         // and extents given away could be given again.
         let moved = progress.consumed > self.progress.consumed || progress.reusable > self.progress.reusable;
@@ -166,7 +163,8 @@ impl<M: Memory> LaneReader<M> {
     /// Adapts the window to whether this pass found all it looked for, something, or nothing.
     #[inline]
     pub fn adapt(&mut self, found: u64) {
-        self.window = if found >= self.window { (self.window * 2).min(crate::limits::SCAN_WINDOW_MAX.into()) } else { 1 };
+        self.window =
+            if found >= self.window { (self.window * 2).min(crate::limits::SCAN_WINDOW_MAX.into()) } else { 1 };
     }
 
     /// Slots consumed, ever.

@@ -9,11 +9,14 @@
 //! * [`order_index`]: the total order: entries, segments, the segment directory.
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
 //! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
+//! * [`entry`]: events of the order core as index entries, and back.
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
 
 pub mod blog;
+pub mod checkpoint;
 pub mod commit;
+pub mod entry;
 pub mod lane;
 pub mod order_index;
 pub mod retention;

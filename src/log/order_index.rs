@@ -192,7 +192,9 @@ impl<M: Memory> IndexReader<M> {
         for (index, entry) in out.iter_mut().enumerate() {
             let position = position + index as u64;
             match line::read::<M, IndexEntry>(&self.view.memory, start + index as u64 * 64) {
-                Some((guard, found)) if guard == position + 1 && u64::from(found.epoch) == segment.epoch => *entry = found,
+                Some((guard, found)) if guard == position + 1 && u64::from(found.epoch) == segment.epoch => {
+                    *entry = found
+                }
                 _ => return Err(IndexFault::Inconsistent { position }),
             }
         }
@@ -281,7 +283,9 @@ mod tests {
         assert_eq!(writer.next(), 1024);
         writer.give_up(500);
         assert_eq!(writer.room(), 3 * 128);
-        (0..300).for_each(|_| drop(writer.append(entry(1))));
+        (0..300).for_each(|_| {
+            writer.append(entry(1));
+        });
         let commit = Commit { epoch: 1, candidate: 0, watermark: writer.next() };
         let fault = IndexReader::new(&view, 0).read(&commit, &mut [IndexEntry::default()]);
         assert_eq!(fault, Err(IndexFault::Trimmed { position: 0 }));
@@ -292,9 +296,13 @@ mod tests {
     fn a_successors_segment_wins_from_its_first_position_on() {
         let view = plain_view(2);
         let mut first = IndexWriter::new(&view, 0, 1, 0, 0);
-        (0..200).for_each(|n| drop(first.append(entry(n))));
+        (0..200).for_each(|n| {
+            first.append(entry(n));
+        });
         let mut second = IndexWriter::new(&view, 1, 2, 100, 0);
-        (0..150).for_each(|n| drop(second.append(entry(1000 + n))));
+        (0..150).for_each(|n| {
+            second.append(entry(1000 + n));
+        });
         let commit = Commit { epoch: 2, candidate: 1, watermark: 250 };
         let mut reader = IndexReader::new(&view, 0);
         let mut all = Vec::new();

@@ -183,8 +183,7 @@ impl<M: Memory> TopicReader<M> {
 
     /// Order of a topic's next message, and the index position that stands for.
     pub fn progress(&self, topic: u32) -> Option<TopicProgress> {
-        let layout = self.view.layout.clone();
-        self.commit.read(|candidate| layout.topic_line(candidate, topic, 3)).map(|(_, progress)| progress)
+        self.commit.read(|candidate| self.view.layout.topic_line(candidate, topic, 3)).map(|(_, progress)| progress)
     }
 }
 

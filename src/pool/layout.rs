@@ -161,14 +161,17 @@ impl Layout {
             topics: region(candidates * u64::from(g.topics_max) * TOPIC_LINES),
             sessions: region(candidates * u64::from(g.sessions_max)),
             directories: region(candidates * u64::from(g.segments)),
-            counters: region((lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8),
+            counters: region(
+                (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
+            ),
             extents: region(lanes * extents_bound),
             rings: region(lanes * u64::from(g.ring_slots)),
             index: region(candidates * u64::from(g.segments) * u64::from(g.segment_entries)),
             blog: 0,
             geometry,
         };
-        layout.blog = next.next_multiple_of(REGION_ALIGNMENT_BYTES.max(geometry.extent_bytes.min(REGION_ALIGNMENT_BYTES)));
+        layout.blog =
+            next.next_multiple_of(REGION_ALIGNMENT_BYTES.max(geometry.extent_bytes.min(REGION_ALIGNMENT_BYTES)));
         let fits = geometry.pool_bytes.saturating_sub(layout.blog) / geometry.extent_bytes / lanes;
         if fits < u64::from(EXTENTS_PER_LANE_MIN) {
             return Err(LayoutError::TooSmall {

@@ -23,7 +23,9 @@ use crate::pool::superblock::{Superblock, SuperblockError};
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// There is none.
-    #[error("pool {path}: there is none; create it with `embarlet --config FILE --format`, or set pool.create: if_missing")]
+    #[error(
+        "pool {path}: there is none; create it with `embarlet --config FILE --format`, or set pool.create: if_missing"
+    )]
     Missing {
         /// Its path.
         path: PathBuf,
@@ -37,7 +39,9 @@ pub enum PoolError {
         source: SuperblockError,
     },
     /// Laid out by another configuration.
-    #[error("pool {path}: it was formatted with {name} = {found}, the configuration says {expected}; make them agree, or re-format with `embarlet --config FILE --format` (its data is lost)")]
+    #[error(
+        "pool {path}: it was formatted with {name} = {found}, the configuration says {expected}; make them agree, or re-format with `embarlet --config FILE --format` (its data is lost)"
+    )]
     Differs {
         /// Its path.
         path: PathBuf,
@@ -65,7 +69,9 @@ pub enum PoolError {
         what: String,
     },
     /// The file system is full.
-    #[error("pool {path}: cannot reserve {bytes} bytes ({source}); {free} are free on its file system: make room, or give a smaller pool.bytes")]
+    #[error(
+        "pool {path}: cannot reserve {bytes} bytes ({source}); {free} are free on its file system: make room, or give a smaller pool.bytes"
+    )]
     NoRoom {
         /// Its path.
         path: PathBuf,
@@ -172,11 +178,10 @@ impl Pool {
         let length = Self::length(path, &file)?;
         let pool = match Self::examine(path, &file, length) {
             _ if create == Create::Format => Self::format(path, &file, geometry, length)?,
-            Err(PoolError::Superblock { source: SuperblockError::Unformatted | SuperblockError::Short { found: 0 }, .. })
-                if create == Create::IfMissing =>
-            {
-                Self::format(path, &file, geometry, length)?
-            }
+            Err(PoolError::Superblock {
+                source: SuperblockError::Unformatted | SuperblockError::Short { found: 0 },
+                ..
+            }) if create == Create::IfMissing => Self::format(path, &file, geometry, length)?,
             Err(error) => return Err(error),
             Ok((superblock, layout)) => {
                 Self::agree(path, &layout.geometry, &geometry, any_size)?;
@@ -189,7 +194,8 @@ impl Pool {
 
     fn open_file(path: &Path, create: Create) -> Result<File, PoolError> {
         let may_create = create != Create::Never;
-        let result = OpenOptions::new().read(true).write(true).create(may_create).truncate(false).mode(0o600).open(path);
+        let result =
+            OpenOptions::new().read(true).write(true).create(may_create).truncate(false).mode(0o600).open(path);
         result.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound if !may_create => PoolError::Missing { path: path.into() },
             _ => PoolError::Os { path: path.into(), doing: "open it for reading and writing", source },
@@ -230,7 +236,11 @@ impl Pool {
 
     fn agree(path: &Path, found: &Geometry, wanted: &Geometry, any_size: bool) -> Result<(), PoolError> {
         let same = |name, found: u64, expected: u64| {
-            if found == expected { Ok(()) } else { Err(PoolError::Differs { path: path.into(), name, found, expected }) }
+            if found == expected {
+                Ok(())
+            } else {
+                Err(PoolError::Differs { path: path.into(), name, found, expected })
+            }
         };
         if !any_size {
             same("pool.bytes", found.pool_bytes, wanted.pool_bytes)?;
@@ -281,7 +291,8 @@ impl Pool {
         file.set_len(0).map_err(Self::os(path, "truncate it"))?;
         // Asked first: the kernel would fill the file system to the brim before it says no.
         let free = os::free_bytes(path).map_err(Self::os(path, "ask how much is free"))?;
-        let reserved = if free < bytes { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { os::reserve(file, bytes) };
+        let reserved =
+            if free < bytes { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { os::reserve(file, bytes) };
         reserved.map_err(|source| {
             let _ = std::fs::remove_file(path);
             PoolError::NoRoom { path: path.into(), bytes, free, source }
@@ -314,7 +325,13 @@ impl Pool {
         Ok(Mapped::new(Mapping::new(map)))
     }
 
-    fn attach(path: &Path, file: &File, superblock: Superblock, layout: Layout, formatted: bool) -> Result<Pool, PoolError> {
+    fn attach(
+        path: &Path,
+        file: &File,
+        superblock: Superblock,
+        layout: Layout,
+        formatted: bool,
+    ) -> Result<Pool, PoolError> {
         let shared = Self::try_lock(path, LockName::Use, LockMode::Shared)?;
         let in_use = || PoolError::InUse { path: path.into(), what: "it (it is being formatted)".into() };
         let shared = Arc::new(shared.ok_or_else(in_use)?);
@@ -330,7 +347,8 @@ impl Pool {
     }
 
     fn try_lock(path: &Path, name: LockName, mode: LockMode) -> Result<Option<HostLock>, PoolError> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(Self::os(path, "open it to lock it"))?;
+        let file =
+            OpenOptions::new().read(true).write(true).open(path).map_err(Self::os(path, "open it to lock it"))?;
         let locked = os::try_lock(&file, mode, name.byte()).map_err(Self::os(path, "lock it"))?;
         Ok(locked.then_some(HostLock { _file: file }))
     }
@@ -417,9 +435,15 @@ mod tests {
         assert_eq!(first.superblock(), second.superblock());
         assert!(matches!(Pool::open(path, small(), false, Create::Format), Err(PoolError::InUse { .. })));
         let other = Geometry { ring_slots: 128, ..small() };
-        assert!(matches!(Pool::open(path, other, false, Create::Never), Err(PoolError::Differs { name: "ring_slots", .. })));
+        assert!(matches!(
+            Pool::open(path, other, false, Create::Never),
+            Err(PoolError::Differs { name: "ring_slots", .. })
+        ));
         let larger = Geometry { pool_bytes: 32 << 20, ..small() };
-        assert!(matches!(Pool::open(path, larger, false, Create::Never), Err(PoolError::Differs { name: "pool.bytes", .. })));
+        assert!(matches!(
+            Pool::open(path, larger, false, Create::Never),
+            Err(PoolError::Differs { name: "pool.bytes", .. })
+        ));
         assert!(Pool::open(path, larger, true, Create::Never).is_ok());
         drop((first, second));
         assert!(Pool::open(path, small(), false, Create::Format).unwrap().was_formatted());
@@ -434,7 +458,10 @@ mod tests {
         let foreign = refused(Create::IfMissing);
         assert!(matches!(foreign, PoolError::Superblock { source: SuperblockError::Foreign { .. }, .. }), "{foreign}");
         std::fs::write(path, b"short").unwrap();
-        assert!(matches!(refused(Create::IfMissing), PoolError::Superblock { source: SuperblockError::Short { .. }, .. }));
+        assert!(matches!(
+            refused(Create::IfMissing),
+            PoolError::Superblock { source: SuperblockError::Short { .. }, .. }
+        ));
         std::fs::write(path, vec![0; 8192]).unwrap();
         assert!(matches!(refused(Create::Never), PoolError::Superblock { source: SuperblockError::Unformatted, .. }));
         drop(Pool::open(path, small(), false, Create::IfMissing).unwrap());

@@ -36,13 +36,17 @@ described! {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SuperblockError {
     /// Shorter than a superblock.
-    #[error("it holds {found} bytes, less than a superblock of {SUPERBLOCK_BYTES}; it is truncated or no pool: remove it, or name another path")]
+    #[error(
+        "it holds {found} bytes, less than a superblock of {SUPERBLOCK_BYTES}; it is truncated or no pool: remove it, or name another path"
+    )]
     Short {
         /// Length, bytes.
         found: u64,
     },
     /// Not a pool.
-    #[error("its first bytes are {found:#018x}, not a pool's {MAGIC:#018x}; it belongs to something else: name another path, or remove it if it is not needed")]
+    #[error(
+        "its first bytes are {found:#018x}, not a pool's {MAGIC:#018x}; it belongs to something else: name another path, or remove it if it is not needed"
+    )]
     Foreign {
         /// The first eight bytes.
         found: u64,
@@ -51,13 +55,17 @@ pub enum SuperblockError {
     #[error("it was never completely formatted; format it with `embarlet --config FILE --format`")]
     Unformatted,
     /// Another layout version.
-    #[error("its layout version is {found}, this program's is {LAYOUT_VERSION}; use the release that made it, or re-format with `embarlet --config FILE --format` (its data is lost)")]
+    #[error(
+        "its layout version is {found}, this program's is {LAYOUT_VERSION}; use the release that made it, or re-format with `embarlet --config FILE --format` (its data is lost)"
+    )]
     Version {
         /// As found.
         found: u32,
     },
     /// Checksum mismatch.
-    #[error("its superblock CRC32C is {found:#010x}, computed {computed:#010x}: it is damaged; restore it, or re-format with `embarlet --config FILE --format` (its data is lost)")]
+    #[error(
+        "its superblock CRC32C is {found:#010x}, computed {computed:#010x}: it is damaged; restore it, or re-format with `embarlet --config FILE --format` (its data is lost)"
+    )]
     Damaged {
         /// As stored.
         found: u32,
@@ -65,7 +73,9 @@ pub enum SuperblockError {
         computed: u32,
     },
     /// The geometry does not make sense or does not fit the mapping.
-    #[error("its geometry does not fit: {0}; it is damaged or truncated: restore it, or re-format with `embarlet --config FILE --format` (its data is lost)")]
+    #[error(
+        "its geometry does not fit: {0}; it is damaged or truncated: restore it, or re-format with `embarlet --config FILE --format` (its data is lost)"
+    )]
     Geometry(String),
 }
 

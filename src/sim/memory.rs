@@ -224,7 +224,9 @@ impl Memory for HostMemory {
         for (start, length) in Self::chunks(at, bytes) {
             let offset = (start % LINE_BYTES) as usize;
             let mut shared = lock(&self.shared);
-            shared.access(self.host, start, |cached| copy.extend_from_slice(&cached.line[offset..offset + length as usize]));
+            shared.access(self.host, start, |cached| {
+                copy.extend_from_slice(&cached.line[offset..offset + length as usize])
+            });
         }
         read(&copy)
     }

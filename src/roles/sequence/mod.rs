@@ -1,0 +1,5 @@
+//! The sequencer role.
+
+pub mod active;
+#[cfg(test)]
+mod tests;
