@@ -4,4 +4,5 @@
 pub mod config;
 pub mod fields;
 pub mod limits;
+pub mod runtime;
 pub mod wire;

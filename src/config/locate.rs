@@ -165,7 +165,8 @@ impl Visitor<'_> for Refuse {
     }
 }
 
-/// The first key of `found` that `schema`, a value with every key in it, does not have. Lists follow the schema's first item.
+/// The first key of `found` that `schema`, a value with every key in it, does not have. Lists follow the schema's
+/// first item.
 pub fn unknown_key(found: &Value, schema: &Value) -> Option<Unknown> {
     let mut at = Vec::new();
     let known = walk(found, schema, &mut at)?;

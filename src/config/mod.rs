@@ -66,17 +66,13 @@ impl Config {
         }
         let config: Config = serde_yaml::from_str(text)
             .map_err(|error| ConfigError::WrongValue { place: failed_at(&error), problem: without_position(&error) })?;
-        config.check().map_err(|wrong| ConfigError::Impossible {
+        validate::check(&config).map_err(|wrong| ConfigError::Impossible {
             place: place(locate::line_of(text, &locate::steps(&wrong.key))),
             key: wrong.key,
             found: wrong.found,
             expected: wrong.expected,
         })?;
         Ok(config)
-    }
-
-    fn check(&self) -> Result<(), validate::Impossible> {
-        validate::check(self)
     }
 
     /// The complete configuration in effect, defaults included, as YAML that reads back to an equal one.
@@ -151,7 +147,8 @@ pub struct AutoPoolError {
     pub available_bytes: u64,
 }
 
-/// Size that `pool.bytes: auto` gives a pool in a file: a quarter of what is free, in steps of 64 MiB, 256 MiB to 2 GiB.
+/// Size that `pool.bytes: auto` gives a pool in a file: a quarter of what is free, rounded down to 64 MiB, from 256 MiB
+/// to 2 GiB.
 ///
 /// `free_bytes` is what the file system of the file has free, `available_bytes` the machine's available memory.
 ///

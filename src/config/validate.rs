@@ -224,11 +224,10 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     }
     duration("receive.hello_timeout", receive.hello_timeout, MILLISECOND, HOUR)?;
     duration("receive.idle_release", receive.idle_release, MILLISECOND, HOUR)?;
-    if let Some(bytes) = receive.kernel_receive_bytes {
-        if !(4096..=KERNEL_RECEIVE_BYTES_MAX).contains(&bytes) {
-            let expected = format!("auto, or 4KiB to {}", format_bytes(KERNEL_RECEIVE_BYTES_MAX));
-            return impossible("receive.kernel_receive_bytes", format_bytes(bytes), expected);
-        }
+    let kernel_receive_bytes = receive.kernel_receive_bytes;
+    if let Some(bytes) = kernel_receive_bytes.filter(|bytes| !(4096..=KERNEL_RECEIVE_BYTES_MAX).contains(bytes)) {
+        let expected = format!("auto, or 4KiB to {}", format_bytes(KERNEL_RECEIVE_BYTES_MAX));
+        return impossible("receive.kernel_receive_bytes", format_bytes(bytes), expected);
     }
     within("export.connections_max", config.export.connections_max, 1, CONNECTIONS_MAX)?;
     within("export.batches_per_send", config.export.batches_per_send, 1, BATCHES_PER_SEND_MAX)?;
