@@ -8,6 +8,8 @@
 //! Nothing is read from the environment, and nothing is guessed: an unknown key stops the process. Imports `limits`
 //! and the level names of `wire` only.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde_yaml::Value;
@@ -24,6 +26,9 @@ pub use schema::*;
 /// The configuration that runs without a file: four brokers in one process on a small machine.
 pub const EMBEDDED: &str = include_str!("../../config/two-core.yaml");
 
+/// Largest configuration file, bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
 impl Config {
     /// Reads and checks the file at `path`.
     ///
@@ -31,8 +36,10 @@ impl Config {
     /// [`ConfigError`], with file and line.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { file: file.clone(), source })?;
-        Config::parse(&text, &file)
+        match read_bounded(path) {
+            Ok(text) => Config::parse(&text, &file),
+            Err(source) => Err(ConfigError::Read { file, source }),
+        }
     }
 
     /// The configuration that runs without a file.
@@ -170,6 +177,18 @@ fn every_key() -> Value {
     let topic = "topics: [{ name: any }]\nbrokers: [{ id: 0, address: \"127.0.0.1:1\", advertise: \"any:1\" }]";
     let config: Config = serde_yaml::from_str(topic).expect("a constant that a test reads");
     serde_yaml::to_value(&config).expect("every configuration value has a YAML form")
+}
+
+/// A whole file, unless it is larger than any configuration: a device given by mistake has no end.
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!(
+            "found more than the {FILE_BYTES_MAX} bytes a configuration may have"
+        )));
+    }
+    Ok(text)
 }
 
 /// The parser's words without the position, which is told in front.

@@ -136,6 +136,8 @@ fn what_is_not_a_configuration_is_refused() {
             assert!(refusal.contains(part), "{refusal:?} lacks {part:?}");
         }
     }
+    let endless = Config::load(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(endless.contains("more than the 1048576 bytes"), "{endless}");
     let absent = Config::load(Path::new("/nowhere/embarcadero.yaml")).unwrap_err();
     assert!(matches!(&absent, ConfigError::Read { file, .. } if file == "/nowhere/embarcadero.yaml"), "{absent}");
 }

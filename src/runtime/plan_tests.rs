@@ -89,6 +89,12 @@ fn two_cores_share_one_parking_thread() {
 }
 
 #[test]
+fn a_single_role_on_two_cores_parks_too() {
+    let plan = plan(&roles(1), &cores(2), &ThreadsConfig::default()).expect("any number of cores will do");
+    assert!(matches!(plan.threads[0].idle, IdlePolicy::Park { .. }) && plan.threads[0].core.is_none(), "{plan:?}");
+}
+
+#[test]
 fn some_cores_give_the_sequencer_its_own() {
     let roles = roles(13);
     let plan = plan(&roles, &cores(6), &ThreadsConfig::default()).expect("any number of cores will do");
@@ -122,6 +128,8 @@ fn chosen_cores_are_used_in_order() {
     assert_eq!(pinned(dedicated), [Some(7), Some(5), Some(3), Some(1)]);
     let grouped = plan(&roles, &cores(8), &chosen(&[7, 5, 3], ThreadMode::Auto)).expect("grouped");
     assert_eq!(pinned(grouped), [Some(7), Some(5)]);
+    let confined = plan(&self::roles(13), &cores(8), &chosen(&[7, 5, 3], ThreadMode::Auto)).expect("grouped");
+    assert_eq!(pinned(confined), [Some(7), Some(5), Some(3)], "four brokers stay on the two cores left");
     let shared = plan(&roles, &cores(2), &chosen(&[1], ThreadMode::Auto)).expect("shared");
     assert_eq!(pinned(shared), [Some(1)]);
     let refused = plan(&roles, &cores(4), &chosen(&[2, 4], ThreadMode::Auto));
