@@ -10,11 +10,13 @@
 //! 3. A receive into the pool covers only bytes of a run its lane owns, past everything that has landed: no slice of
 //!    it exists (invariant 4 of `pool::coherence`).
 //! 4. The ring is used on one thread only: it is not `Send`.
+//! 5. The result of an accept that did not fail is a new descriptor that nobody else owns; it is taken once.
 
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::RawFd;
+use std::net::TcpStream;
+use std::os::fd::{FromRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,6 +121,8 @@ pub struct ListId(u32);
 
 enum Lent {
     Nothing,
+    /// Nothing lent; the result is a descriptor to own.
+    Accept,
     Frame(u32),
     List(u32),
     Box(Box<[u8]>),
@@ -223,6 +227,7 @@ pub struct Ring {
     free: Vec<u32>,
     in_flight: u32,
     returned: Option<Box<[u8]>>,
+    accepted: Option<TcpStream>,
     pool: Arc<Mapping>,
     /// Invariant 4.
     _not_send: std::marker::PhantomData<*const ()>,
@@ -272,6 +277,7 @@ impl Ring {
             free: (0..operations_max).rev().collect(),
             in_flight: 0,
             returned: None,
+            accepted: None,
             pool,
             _not_send: std::marker::PhantomData,
         })
@@ -358,6 +364,11 @@ impl Ring {
         self.returned.take()
     }
 
+    /// The connection of the [`Ring::accept`] whose completion was just given out.
+    pub fn take_accepted(&mut self) -> Option<TcpStream> {
+        self.accepted.take()
+    }
+
     fn begin(&mut self, asker: Asker, lent: Lent) -> Option<u64> {
         let index = self.free.pop()?;
         let operation = &mut self.operations[index as usize];
@@ -441,7 +452,7 @@ impl Ring {
 
     /// Accepts one connection.
     pub fn accept(&mut self, asker: Asker, listener: RawFd) -> Option<Operation> {
-        let data = self.begin(asker, Lent::Nothing)?;
+        let data = self.begin(asker, Lent::Accept)?;
         let entry = opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut());
         self.push(entry.flags(libc::SOCK_CLOEXEC).build(), data);
         Some(Operation(data))
@@ -477,17 +488,20 @@ impl Ring {
             Stage::Done
         };
         if stage != Stage::Accepted {
-            self.take_back(index);
+            self.take_back(index, entry.result());
         }
         let result = if matches!(stage, Stage::Released { .. }) { 0 } else { entry.result() };
         Some(Completion { role: asker.role, tag: asker.tag, result, stage })
     }
 
-    fn take_back(&mut self, index: u32) {
+    fn take_back(&mut self, index: u32, result: i32) {
         let operation = &mut self.operations[index as usize];
         operation.active = false;
         match std::mem::replace(&mut operation.lent, Lent::Nothing) {
             Lent::Nothing => {}
+            // SAFETY: invariant 5. An accepted connection nobody takes is closed when the next one arrives.
+            Lent::Accept if result >= 0 => self.accepted = Some(unsafe { TcpStream::from_raw_fd(result) }),
+            Lent::Accept => {}
             Lent::Frame(slot) => self.frames_lent[slot as usize] = false,
             Lent::List(list) => self.lists[list as usize].lent = false,
             Lent::Box(buffer) => self.returned = Some(buffer),

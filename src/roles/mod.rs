@@ -1,7 +1,10 @@
 //! The roles: each a duty cycle that does a bounded amount of work and says how much it did.
 //!
+//! * [`receive`]: accepts connections and lands streams in the blog.
 //! * [`sequence`]: orders what the lanes hold.
 //!
 //! Roles do not import each other.
 
+pub mod handoff;
+pub mod receive;
 pub mod sequence;
