@@ -1,8 +1,10 @@
 //! Embarcadero: a totally ordered publish/subscribe log over CXL memory.
 #![deny(unsafe_code)]
 
+pub mod client;
 pub mod config;
 pub mod crc;
+pub mod embarlet;
 pub mod fields;
 pub mod limits;
 pub mod log;

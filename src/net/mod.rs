@@ -1,7 +1,9 @@
-//! The network: the thread's io_uring, and readiness for clients.
+//! What the kernel offers for network I/O, behind safe interfaces.
 //!
-//! * [`ring`]: one io_uring per thread; every buffer the kernel holds is owned there.
+//! * [`ring`]: the io_uring of a broker's thread; every buffer the kernel holds is owned there.
+//! * [`readiness`]: waiting for sockets of a thread that has no ring of its own (the client library).
 
+pub mod readiness;
 pub mod ring;
 
 pub use ring::{Asker, Completion, FrameSlot, ListId, Operation, Ring, Stage};

@@ -16,6 +16,7 @@ use memmap2::MmapOptions;
 
 use crate::pool::coherence::{Keep, Mapped, Mapping, Memory, Software};
 use crate::pool::layout::{Geometry, Layout, LayoutError, SUPERBLOCK_BYTES};
+pub use crate::pool::os::free_bytes;
 use crate::pool::os::{self, LockMode};
 use crate::pool::superblock::{Superblock, SuperblockError};
 

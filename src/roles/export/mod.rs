@@ -196,7 +196,7 @@ impl<C: Coherence> Export<C> {
         let before = subscriber.reader.position();
         let sought = subscriber.reader.seek(commit, &self.topics);
         if !self.commit.confirm(commit.epoch) {
-            // Looked at void entries, perhaps: begin again where it began.
+            subscriber.reader.restart();
             return 0;
         }
         match sought {
@@ -256,6 +256,7 @@ impl<C: Coherence> Export<C> {
                 Ok(Some(delivery)) => {
                     list.push(&delivery.header, pool, delivery.at, delivery.bytes);
                     subscriber.next_order += 0;
+                    subscriber.next_order = delivery.end_order;
                     self.counters.delivered_batches += 1;
                     self.counters.delivered_messages += u64::from(delivery.messages);
                 }

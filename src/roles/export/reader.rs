@@ -33,6 +33,8 @@ pub struct Delivery {
     pub bytes: u64,
     /// Its messages.
     pub messages: u32,
+    /// Order just past its last message.
+    pub end_order: u64,
 }
 
 /// Why a reader cannot go on.
@@ -51,6 +53,8 @@ pub enum ReadFault {
 pub struct Reader<M> {
     view: View<M>,
     index: IndexReader<M>,
+    /// Where the search began.
+    floor: u64,
     topic: u32,
     start_order: u64,
     /// Order just past the last entry of the topic that was seen.
@@ -66,6 +70,7 @@ impl<M: Memory> Reader<M> {
         Reader {
             view: view.clone(),
             index: IndexReader::new(view, floor),
+            floor,
             topic,
             start_order,
             known_next: None,
@@ -111,6 +116,12 @@ impl<M: Memory> Reader<M> {
             return Ok(Sought::NotYet);
         }
         Ok(self.at_the_tail(topics))
+    }
+
+    /// Begins the search again: what it looked at was not confirmed.
+    pub fn restart(&mut self) {
+        self.index.seek(self.floor);
+        self.known_next = None;
     }
 
     /// Everything committed was looked at: the start is what comes next.
@@ -190,6 +201,7 @@ impl<M: Memory> Reader<M> {
             topic: self.topic,
             ..Deliver::default()
         };
-        Ok(Delivery { header: frame::seal(&deliver), at, bytes, messages: entry.message_count })
+        let end_order = entry.first_order + u64::from(entry.message_count);
+        Ok(Delivery { header: frame::seal(&deliver), at, bytes, messages: entry.message_count, end_order })
     }
 }

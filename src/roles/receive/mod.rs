@@ -50,6 +50,8 @@ pub struct ReceiveSettings {
     pub broker_list: String,
     /// Whether lines are worth keeping in this host's cache after the write-back.
     pub keep: Keep,
+    /// Topics this core creates if they do not exist.
+    pub topics: Vec<Topic>,
 }
 
 /// Places beyond `connections_max` for connections that are only told that the broker is full.
@@ -82,6 +84,8 @@ pub struct Receive<C: Coherence> {
     accepting: Option<Operation>,
     is_draining: bool,
     sessions_issued: u64,
+    /// Whether the next configured topic was asked for.
+    topic_asked: bool,
     block: CounterBlock<Mapped<C>>,
     housekeeping_ns: u64,
     report_ns: u64,
@@ -116,6 +120,7 @@ impl<C: Coherence> Receive<C> {
             accepting: None,
             is_draining: false,
             sessions_issued: 0,
+            topic_asked: false,
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
             housekeeping_ns: 0,
             report_ns: 0,
@@ -648,7 +653,7 @@ impl<C: Coherence> Receive<C> {
             return 0;
         }
         self.housekeeping_ns = now.monotonic_ns;
-        let mut moved = 0;
+        let mut moved = self.create_topics();
         for slot in 0..self.connections.len() as u32 {
             moved += usize::from(self.look_after(io, slot, now));
         }
@@ -657,6 +662,20 @@ impl<C: Coherence> Receive<C> {
             self.report();
         }
         moved
+    }
+
+    /// Asks for the next configured topic that does not exist, one at a time, until it does.
+    fn create_topics(&mut self) -> usize {
+        let Some(wanted) = self.settings.topics.last() else { return 0 };
+        if self.topics.find(&wanted.name).is_some() {
+            self.settings.topics.pop();
+            self.topic_asked = false;
+            return 1;
+        }
+        if !self.topic_asked {
+            self.topic_asked = self.ingest.create_topic(wanted);
+        }
+        0
     }
 
     fn look_after(&mut self, io: &mut Ring, slot: u32, now: Now) -> bool {
