@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use embarcadero::client::{Publisher, PublisherOptions};
-use embarcadero::limits::{MESSAGE_ALIGNMENT_BYTES, MESSAGE_HEADER_BYTES};
 use embarcadero::wire::AckLevel;
 
 use crate::common::{ConnectArgs, PropertyArgs};
@@ -52,9 +51,7 @@ pub fn run(args: &ProduceArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     };
     let publisher =
         Publisher::connect(options).map_err(CommandError::client(format!("publish to {:?}", args.topic)))?;
-    // The message's own framing counts towards what a batch holds.
-    let line_bytes_max =
-        publisher.batch_message_bytes_max().saturating_sub(MESSAGE_HEADER_BYTES + MESSAGE_ALIGNMENT_BYTES);
+    let line_bytes_max = publisher.batch_message_bytes_max();
     let lines = read_ahead(input, line_bytes_max);
     let mut producer = Producer { args, publisher, interrupt, name, line_bytes_max };
     let ended = producer.send_all(&lines).and_then(|()| producer.flush());
@@ -124,9 +121,9 @@ impl Producer<'_> {
 
     /// Waits until everything sent is acked.
     fn flush(&mut self) -> Result<(), CommandError> {
-        self.publisher.seal();
         let mut deadline = Deadline::new(self);
-        while self.publisher.in_flight() > 0 && !self.interrupt.raised() {
+        while self.publisher.messages_acked() < self.publisher.messages_sent() && !self.interrupt.raised() {
+            self.publisher.seal(); // It has no effect while the window is full.
             self.poll(POLL)?;
             deadline.check(self)?;
         }
@@ -161,13 +158,13 @@ impl Deadline {
         Deadline { acked: producer.publisher.messages_acked(), moved: Instant::now() }
     }
 
-    fn check(&mut self, producer: &Producer<'_>) -> Result<(), CommandError> {
+    fn check(&mut self, producer: &mut Producer<'_>) -> Result<(), CommandError> {
         let acked = producer.publisher.messages_acked();
         if acked > self.acked {
             *self = Deadline::new(producer);
         } else if self.moved.elapsed() > producer.args.connect.timeout() {
-            let waiting_for = producer.publisher.progress_line(producer.publisher.messages_sent());
-            return Err(CommandError::Deadline { waiting_for, seconds: producer.args.connect.timeout_seconds() });
+            // The client says which broker owes what.
+            producer.publisher.flush(Instant::now()).map_err(producer.failed())?;
         }
         Ok(())
     }

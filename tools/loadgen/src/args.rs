@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use embarcadero::client::{PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
-use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
-use embarcadero::wire::{AckLevel, OrderLevel, Receipts, message::message_bytes};
+use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES};
+use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
 use crate::error::LoadError;
 use crate::units;
@@ -254,11 +254,10 @@ impl TopicArgs {
 
     /// Refuses combinations that no broker would take, before anything is started.
     pub fn check(&self) -> Result<(), LoadError> {
-        let largest = BATCH_BYTES_MAX - FRAME_HEADER_BYTES as u64;
-        if self.message_size.checked_next_multiple_of(64).is_none_or(|bytes| message_bytes(bytes) > largest) {
+        let largest = BATCH_BYTES_MAX - FRAME_HEADER_BYTES as u64 - MESSAGE_HEADER_BYTES;
+        if self.message_size > largest {
             let found = self.message_size;
-            let text =
-                format!("--message-size {found}: a batch of any broker holds at most {largest} bytes; ask for less");
+            let text = format!("--message-size {found}: no broker takes more than {largest} bytes");
             return Err(LoadError::Usage(text));
         }
         if self.order == OrderLevel::Session && self.ack == AckLevel::None {
@@ -293,12 +292,9 @@ impl LoadArgs {
         Ok((0..sessions).map(|index| total / sessions + u64::from(index < total % sessions)).collect())
     }
 
-    /// The client's options with this load's wishes. A batch always holds at least one message.
-    pub fn apply(&self, options: &mut PublisherOptions, message_size: u64) {
+    /// The client's options with this load's wishes.
+    pub fn apply(&self, options: &mut PublisherOptions) {
         options.batch_bytes = self.batch_bytes.unwrap_or(options.batch_bytes);
-        if self.batch_bytes.is_none() {
-            options.batch_bytes = options.batch_bytes.max(message_bytes(message_size) + FRAME_HEADER_BYTES as u64);
-        }
         options.batch_messages = self.batch_messages.unwrap_or(options.batch_messages);
         options.linger = self.linger.unwrap_or(options.linger);
         options.window_batches = self.window.unwrap_or(options.window_batches);
@@ -332,14 +328,6 @@ mod tests {
         assert!(few.load.split(10).is_err());
         let empty = publish("loadgen publish --message-size 0");
         assert!(empty.load.split(0).is_err());
-    }
-
-    #[test]
-    fn a_batch_holds_one_message() {
-        let args = publish("loadgen publish --message-size 16MiB");
-        let mut options = args.topic.publisher_options("t");
-        args.load.apply(&mut options, 16 << 20);
-        assert!(options.batch_bytes > 16 << 20);
     }
 
     #[test]

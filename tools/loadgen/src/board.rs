@@ -14,7 +14,7 @@ use embarcadero::client::BrokerProgress;
 pub struct SessionBoard {
     /// Messages handed to the client.
     pub sent: AtomicU64,
-    /// Messages acked; at ack level 0, messages the client let out.
+    /// Messages acked; at ack level 0, messages written to sockets.
     pub acked: AtomicU64,
     brokers: Mutex<Vec<BrokerProgress>>,
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::board::Board;
 use crate::payload::PayloadWriter;
-use crate::publish::{Ended, SessionPlan, SessionResult, connect};
+use crate::publish::{Ended, SessionPlan, SessionResult, connect, no_ack};
 
 /// Longest latency that is recorded, ns; longer ones count as this.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -160,11 +160,7 @@ fn one(
     while publisher.messages_acked() < result.sent && !board.interrupted() {
         publisher.poll(POLL).map_err(describe)?;
         if begin.elapsed() > ack_timeout {
-            let line = publisher.progress_line(result.planned);
-            return Err(format!(
-                "message {} was not acked within {ack_timeout:?} (--ack-timeout); {line}",
-                result.sent - 1
-            ));
+            return Err(no_ack(publisher, ack_timeout));
         }
     }
     result.acked = publisher.messages_acked();

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{BrokerProgress, ClientError, Publisher, PublisherOptions, PublisherStats};
-use embarcadero::wire::{AckLevel, OrderLevel};
+use embarcadero::wire::OrderLevel;
 
 use crate::board::{Board, SessionBoard};
 use crate::payload::{PayloadWriter, Payloads};
@@ -47,7 +47,7 @@ pub struct SessionResult {
     pub planned: u64,
     /// Messages handed to the client.
     pub sent: u64,
-    /// Messages acked; at ack level 0, messages the client let out.
+    /// Messages acked; at ack level 0, messages written to sockets.
     pub acked: u64,
     /// Before the first message was handed to the client.
     pub first_send: Option<Instant>,
@@ -79,7 +79,7 @@ impl SessionResult {
     }
 
     /// Takes what the client knows at the end; closes the session if it came to its end.
-    pub fn end(&mut self, publisher: Publisher, board: &Board) {
+    pub fn end(&mut self, mut publisher: Publisher, board: &Board) {
         self.session = publisher.session();
         self.stats = publisher.stats();
         self.brokers = publisher.broker_progress().to_vec();
@@ -150,7 +150,6 @@ struct Session<'a> {
     board: &'a Board,
     own: &'a SessionBoard,
     publisher: Publisher,
-    ack: AckLevel,
     ack_timeout: Duration,
     writer: PayloadWriter,
     brokers_shown: Instant,
@@ -167,7 +166,6 @@ impl<'a> Session<'a> {
             board,
             own: &board.sessions[plan.index as usize],
             publisher,
-            ack: plan.options.ack,
             ack_timeout: plan.ack_timeout,
             writer: PayloadWriter::new(plan.payloads, plan.run, plan.index),
             brokers_shown: now,
@@ -210,41 +208,26 @@ impl<'a> Session<'a> {
 
     /// Seals the last batch and waits until everything sent is acked.
     fn await_acks(&mut self) -> Result<(), String> {
-        self.publisher.seal();
         self.moved = Instant::now();
-        while self.outstanding() && !self.board.interrupted() {
+        while self.publisher.messages_acked() < self.result.sent && !self.board.interrupted() {
+            self.publisher.seal(); // It has no effect while the window is full.
             self.wait(POLL)?;
         }
         Ok(())
     }
 
-    fn outstanding(&self) -> bool {
-        let unacked = self.ack != AckLevel::None && self.publisher.messages_acked() < self.result.sent;
-        unacked || self.publisher.in_flight() > 0
-    }
-
     fn wait(&mut self, time: Duration) -> Result<(), String> {
         self.publisher.poll(time).map_err(|error| describe(&error))?;
         self.note_progress();
-        let quiet = self.moved.elapsed();
-        if quiet > self.ack_timeout {
-            let (acked, sent) = (self.result.acked, self.result.sent);
-            let line = self.publisher.progress_line(self.result.planned);
-            let seconds = quiet.as_secs_f64();
-            return Err(format!(
-                "no ack for {seconds:.0} s with {acked} of {sent} messages acked (--ack-timeout); {line}"
-            ));
+        if self.moved.elapsed() > self.ack_timeout {
+            return Err(no_ack(&mut self.publisher, self.ack_timeout));
         }
         Ok(())
     }
 
     fn note_progress(&mut self) {
         let sent = self.result.sent;
-        let acked = match self.ack {
-            AckLevel::None if self.publisher.in_flight() == 0 => sent,
-            AckLevel::None => self.result.acked,
-            AckLevel::Committed | AckLevel::Durable => self.publisher.messages_acked(),
-        };
+        let acked = self.publisher.messages_acked();
         let now = Instant::now();
         if acked > self.result.acked {
             self.result.last_ack = Some(now);
@@ -260,6 +243,15 @@ impl<'a> Session<'a> {
             self.brokers_shown = now;
             self.own.set_brokers(self.publisher.broker_progress());
         }
+    }
+}
+
+/// The reason of a session that gives up: the client's own account of which broker owes what.
+pub fn no_ack(publisher: &mut Publisher, ack_timeout: Duration) -> String {
+    let seconds = ack_timeout.as_secs();
+    match publisher.flush(Instant::now()) {
+        Ok(()) => format!("no ack within {seconds} s (--ack-timeout), and all of them just after"),
+        Err(error) => format!("no ack within {seconds} s (--ack-timeout): {error}"),
     }
 }
 

@@ -128,7 +128,7 @@ impl Report {
         if self.sessions.is_empty() {
             return;
         }
-        let until = if self.promise.ack == AckLevel::None { "all let out, none acked" } else { "last ack" };
+        let until = if self.promise.ack == AckLevel::None { "last write; nothing is acked" } else { "last ack" };
         if let Some(rate) = self.publish_rate() {
             lines.push(format!("  published {} (first send to {until}; payload, 1 MB = 10^6 bytes)", rate.words()));
         }

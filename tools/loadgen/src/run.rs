@@ -75,7 +75,7 @@ pub fn e2e(args: &E2eArgs, interrupted: Arc<AtomicBool>) -> Result<Report, LoadE
 fn prepare_load<'a>(topic: &'a TopicArgs, load: &crate::args::LoadArgs, name: String) -> Result<Load<'a>, LoadError> {
     topic.check()?;
     let mut options = topic.publisher_options(&name);
-    load.apply(&mut options, topic.message_size);
+    load.apply(&mut options);
     let messages = load.split(topic.message_size)?;
     let payloads = Payloads::new(topic.message_size as usize);
     Ok(Load { topic, name, run: run_number(), options, messages, payloads, ack_timeout: load.ack_timeout })
@@ -193,7 +193,6 @@ fn prepare_latency(args: &LatencyArgs) -> Result<Load<'_>, LoadError> {
     let mut options = args.topic.publisher_options(&name);
     options.window_batches = 1;
     options.batch_messages = 1;
-    options.batch_bytes = options.batch_bytes.max(args.topic.message_size + 256);
     options.linger = Duration::ZERO;
     let payloads = Payloads::new(args.topic.message_size as usize);
     let (messages, ack_timeout) = (vec![args.messages], args.ack_timeout);

@@ -69,7 +69,7 @@ fn judge_session(promise: &Promise, session: &SessionResult, verdict: &mut Verdi
     if let Some(error) = &session.error {
         verdict.reasons.push(format!("publisher {index}: {error}"));
     } else if !promise.interrupted && acked < planned {
-        let what = if promise.ack == AckLevel::None { "let out" } else { "acked" };
+        let what = if promise.ack == AckLevel::None { "written" } else { "acked" };
         verdict.reasons.push(format!("publisher {index}: {acked} of {planned} messages {what} ({sent} sent)"));
     }
     if acked > sent {
