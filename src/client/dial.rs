@@ -1,0 +1,268 @@
+//! Opening a connection: connect, hello, and the broker's answer, all within one deadline.
+//!
+//! [`dial`] blocks. What must not block (a publisher with other live connections) lets a [`Dialer`] do it: a short-lived
+//! thread for each attempt, so that a silent host costs nobody else a wait. Attempts in the air are bounded by the
+//! number of connections, and each ends by its own timeout.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::error::{Attempt, Attempts, ClientError};
+use crate::client::options::{TopicProperties, check_brokers, check_topic};
+use crate::limits::{BATCH_BYTES_MAX, BROKERS_MAX, FRAME_HEADER_BYTES};
+use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, Refused, Role, Welcome};
+use crate::wire::{FrameKind, WireError};
+
+/// First and longest pause between two attempts to reach the same broker.
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(50);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// `order_level` of a hello that takes the topic as it is.
+pub(crate) const ANY_ORDER_LEVEL: u8 = 255;
+
+/// One attempt.
+#[derive(Clone)]
+pub(crate) struct Call {
+    /// `host:port`.
+    pub address: String,
+    pub hello: Hello,
+    pub topic: String,
+    pub timeout: Duration,
+}
+
+/// A connection that was welcomed. The stream is nonblocking.
+pub(crate) struct Greeting {
+    pub stream: TcpStream,
+    pub address: String,
+    pub welcome: Welcome,
+    /// Every broker of the pool: id and `host:port`.
+    pub brokers: Vec<(u16, String)>,
+}
+
+/// Connects, says hello and waits for the answer.
+pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
+    let deadline = Instant::now() + call.timeout;
+    let io = |doing, error: io::Error| ClientError::io(&call.address, doing, &error);
+    let mut stream = connect(&call.address, deadline).map_err(|error| io("connecting to", error))?;
+    stream.set_nodelay(true).map_err(|error| io("setting TCP_NODELAY towards", error))?;
+    stream.set_write_timeout(Some(remaining(deadline))).map_err(|error| io("setting a timeout towards", error))?;
+    let hello = frame::with_body(&call.hello, call.topic.as_bytes());
+    stream.write_all(&hello).map_err(|error| io("sending the hello to", error))?;
+    let (welcome, body) = answer(&mut stream, call, deadline)?;
+    let brokers = parse_brokers(&body).map_err(|error| ClientError::wire(&call.address, error))?;
+    stream.set_nonblocking(true).map_err(|error| io("setting nonblocking mode towards", error))?;
+    Ok(Greeting { stream, address: call.address.clone(), welcome, brokers })
+}
+
+/// What is left until `deadline`; never zero, which the socket options would take for "for ever".
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}
+
+/// The first address of the name that accepts.
+fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for socket_address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&socket_address, remaining(deadline)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// The Welcome and its body, or the refusal as an error.
+fn answer(stream: &mut TcpStream, call: &Call, deadline: Instant) -> Result<(Welcome, Vec<u8>), ClientError> {
+    let io = |error: io::Error| ClientError::io(&call.address, "waiting for the welcome of", &error);
+    let wire = |error| ClientError::wire(&call.address, error);
+    let mut header = [0; FRAME_HEADER_BYTES];
+    read_exact(stream, &mut header, deadline).map_err(io)?;
+    let kind = frame::check(&header, BATCH_BYTES_MAX).map_err(wire)?;
+    if !matches!(kind, FrameKind::Welcome | FrameKind::Refused) {
+        return Err(wire(WireError::UnexpectedKind { found: kind, expected: "Welcome or Refused" }));
+    }
+    let mut padded_body = vec![0; frame::frame_bytes(&header) as usize - FRAME_HEADER_BYTES];
+    read_exact(stream, &mut padded_body, deadline).map_err(io)?;
+    let body = frame::check_body(&header, &padded_body).map_err(wire)?;
+    match kind {
+        FrameKind::Welcome => Ok((frame::read(&header), body.to_vec())),
+        _ => Err(refused(&call.address, &frame::read(&header), body)),
+    }
+}
+
+/// A Refused frame as an error.
+pub(crate) fn refused(broker: &str, refused: &Refused, text: &[u8]) -> ClientError {
+    ClientError::Refused {
+        broker: broker.to_owned(),
+        code: refused.code,
+        detail: refused.detail,
+        text: String::from_utf8_lossy(text).into_owned(),
+    }
+}
+
+/// `read_exact` whose timeout covers the whole, not each piece.
+fn read_exact(stream: &mut TcpStream, mut wanted: &mut [u8], deadline: Instant) -> io::Result<()> {
+    while !wanted.is_empty() {
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(remaining(deadline)))?;
+        match stream.read(wanted) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => wanted = &mut wanted[bytes..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The Welcome's body: one line `id address:port` for every broker.
+fn parse_brokers(body: &[u8]) -> Result<Vec<(u16, String)>, WireError> {
+    let wrong = |line: usize| WireError::Field {
+        field: "line of the broker list",
+        found: line as u64,
+        expected: "`id address:port` in UTF-8, one line for each broker",
+    };
+    let text = std::str::from_utf8(body).map_err(|_| wrong(0))?;
+    let mut brokers = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let (id, address) = line.split_once(' ').ok_or(wrong(index))?;
+        let id = id.parse().map_err(|_| wrong(index))?;
+        if index >= BROKERS_MAX as usize || !address.contains(':') {
+            return Err(wrong(index));
+        }
+        brokers.push((id, address.to_owned()));
+    }
+    brokers.sort();
+    brokers.dedup_by_key(|(id, _)| *id);
+    Ok(brokers)
+}
+
+/// Tries the brokers in turn until one welcomes, one refuses for good, or `timeout` has passed.
+pub(crate) fn dial_any(brokers: &[String], hello: &Hello, topic: &str, timeout: Duration) -> Result<Greeting, ClientError> {
+    let deadline = Instant::now() + timeout;
+    let mut pause = BACKOFF_MIN;
+    let mut tried = Vec::new();
+    let mut refusal = None;
+    loop {
+        tried.clear();
+        for (index, broker) in brokers.iter().enumerate() {
+            // A silent broker leaves the ones after it their share of the time.
+            let share = remaining(deadline) / (brokers.len() - index) as u32;
+            let call = Call { address: broker.clone(), hello: *hello, topic: topic.to_owned(), timeout: share };
+            match dial(&call) {
+                Ok(greeting) => return Ok(greeting),
+                Err(error) if !error.is_transient() => return Err(error),
+                Err(error) => {
+                    tried.push(Attempt { broker: broker.clone(), failure: error.to_string() });
+                    refusal = matches!(error, ClientError::Refused { .. }).then_some(error).or(refusal);
+                }
+            }
+        }
+        if Instant::now() + pause >= deadline {
+            let unreachable = ClientError::Unreachable { waited: timeout, tried: Attempts(tried) };
+            return Err(refusal.unwrap_or(unreachable));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Creates a topic, or makes sure that it exists with these properties.
+///
+/// Errors: [`ClientError::Refused`] with `TopicExists` if it exists with others, or with another reason of the broker;
+/// [`ClientError::Unreachable`] after `timeout`; [`ClientError::Option`] for a bad name or an empty list of brokers.
+pub fn create_topic(
+    brokers: &[String],
+    name: &str,
+    properties: &TopicProperties,
+    timeout: Duration,
+) -> Result<(), ClientError> {
+    check_brokers(brokers)?;
+    check_topic(name)?;
+    let hello = Hello {
+        flags: HELLO_CREATE_TOPIC,
+        role: Role::Topic as u8,
+        ack_level: properties.ack as u8,
+        order_level: properties.order as u8,
+        receipts: properties.receipts as u8,
+        replicas: properties.replicas,
+        ..Hello::default()
+    };
+    dial_any(brokers, &hello, name, timeout).map(|_| ())
+}
+
+/// Result of an attempt made by a [`Dialer`].
+pub(crate) struct Dialed {
+    /// Whose connection it is, and which of its attempts.
+    pub port: usize,
+    pub generation: u64,
+    pub result: Result<Greeting, ClientError>,
+}
+
+/// Makes attempts elsewhere and hands their results over.
+pub(crate) struct Dialer {
+    sender: Sender<Dialed>,
+    results: Receiver<Dialed>,
+}
+
+impl Dialer {
+    pub fn new() -> Dialer {
+        let (sender, results) = channel();
+        Dialer { sender, results }
+    }
+
+    /// Begins an attempt; its result comes through [`next`](Dialer::next), even if no thread could be started.
+    pub fn begin(&self, port: usize, generation: u64, call: Call) {
+        let sender = self.sender.clone();
+        let address = call.address.clone();
+        // A failed send means that the dialer is gone and nobody wants the connection.
+        let attempt = move || drop(sender.send(Dialed { port, generation, result: dial(&call) }));
+        if let Err(error) = thread::Builder::new().name("embarcadero-dial".to_owned()).spawn(attempt) {
+            let result = Err(ClientError::io(&address, "starting a thread to reach", &error));
+            drop(self.sender.send(Dialed { port, generation, result }));
+        }
+    }
+
+    /// A result that has arrived.
+    pub fn next(&self) -> Option<Dialed> {
+        self.results.try_recv().ok()
+    }
+
+    /// A result, waited for.
+    pub fn wait(&self, timeout: Duration) -> Option<Dialed> {
+        self.results.recv_timeout(timeout).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_lists() {
+        let parsed = parse_brokers(b"1 b:2\n0 a:1\n").unwrap();
+        assert_eq!(parsed, [(0, "a:1".to_owned()), (1, "b:2".to_owned())]);
+        assert!(parse_brokers(b"").unwrap().is_empty());
+        for bad in [&b"x a:1"[..], b"1", b"1 a", b"70000 a:1", b"\xff"] {
+            assert!(matches!(parse_brokers(bad), Err(WireError::Field { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_closed_port_is_named_and_bounded() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let found = create_topic(std::slice::from_ref(&address), "t", &TopicProperties::default(), Duration::from_millis(120));
+        let Err(ClientError::Unreachable { tried, .. }) = found else { panic!("{found:?}") };
+        assert_eq!(tried.0[0].broker, address);
+    }
+}

@@ -1,0 +1,667 @@
+//! The publisher's I/O: sockets, reconnecting and fencing around the [window](crate::client::window).
+//!
+//! A **port** is the place of one connection: it is up, being dialed, or down until a moment. One call of
+//! [`drive`](Engine::drive) does what can be done without waiting; [`wait`](Engine::wait) sleeps until a socket or a
+//! moment makes the next call worth while.
+//!
+//! A failed or broken connection is no error of the publisher: it is logged, remembered for the message of whoever runs
+//! out of time, and tried again. A broker that refuses a live connection for good ends the publisher.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::client::batch::{Buffer, Identity, SealedBatch, Shape};
+use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, create_topic, dial_any, refused};
+use crate::client::error::{Attempt, Attempts, ClientError};
+use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
+use crate::client::progress::{self, AckedBatch, BrokerProgress, PublisherStats};
+use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
+use crate::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES, WINDOW_BATCHES_MAX};
+use crate::net::readiness::Readiness;
+use crate::wire::frame::{self, Ack, Goodbye, Hello, NEW_SESSION, Role, Welcome};
+use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal, WireError};
+
+/// Room for a run of acks, and for the longest refusal.
+const INBOX_BYTES: usize = FRAME_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
+/// Most batches in one write.
+const SLICES_MAX: usize = 16;
+/// Most writes and reads of one port in one call of `drive`, so that no port starves the others.
+const CALLS_PER_PORT: usize = 4;
+/// While an attempt is in the air, look for its result this often: nothing else announces it.
+const DIAL_CHECK: Duration = Duration::from_millis(2);
+/// At the start, wait this long at most for brokers beside the first; later ones join when they answer.
+const JOIN_WAIT: Duration = Duration::from_secs(1);
+
+/// Called for every batch that is done.
+pub(crate) type OnAcked = Box<dyn FnMut(AckedBatch) + Send>;
+
+/// A live connection and the bytes of it that are not decoded yet.
+struct Socket {
+    stream: TcpStream,
+    inbox: Box<[u8; INBOX_BYTES]>,
+    filled: usize,
+}
+
+enum PortState {
+    Up(Socket),
+    Dialing,
+    Down { retry_at: Instant },
+}
+
+struct Port {
+    /// Index into `Engine::brokers`.
+    broker: usize,
+    address: String,
+    state: PortState,
+    /// Attempts of an earlier generation are void.
+    generation: u64,
+    backoff: Duration,
+    failure: Option<String>,
+    was_up: bool,
+}
+
+/// See the head of the file.
+pub(crate) struct Engine {
+    topic: String,
+    order_level: OrderLevel,
+    ack: AckLevel,
+    connect_timeout: Duration,
+    shape: Shape,
+    window_batches: usize,
+    window: Window,
+    ports: Vec<Port>,
+    brokers: Vec<BrokerProgress>,
+    dialer: Dialer,
+    readiness: Readiness,
+    /// Session epoch to ask for: the current one, or past it while a fenced session is being reopened.
+    target_epoch: u32,
+    /// Since when no connection is live.
+    cut_off_since: Option<Instant>,
+    failed: Option<ClientError>,
+    on_acked: Option<OnAcked>,
+    messages_acked: u64,
+    bytes_acked: u64,
+    fences: u64,
+    reconnects: u64,
+}
+
+impl Engine {
+    /// Connects to a first broker, then to the others it names.
+    pub fn connect(options: &PublisherOptions) -> Result<Engine, ClientError> {
+        options.check()?;
+        if let Some(properties) = &options.create {
+            create_topic(&options.brokers, &options.topic, properties, options.connect_timeout)?;
+        }
+        let hello = Hello {
+            role: Role::Publisher as u8,
+            ack_level: options.ack as u8,
+            order_level: options.create.map_or(ANY_ORDER_LEVEL, |properties| properties.order as u8),
+            session: NEW_SESSION,
+            ..Hello::default()
+        };
+        let first = dial_any(&options.brokers, &hello, &options.topic, options.connect_timeout)?;
+        let mut engine = Engine::new(options, &first)?;
+        engine.join_all(options, first);
+        match engine.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(engine),
+        }
+    }
+
+    /// Everything down, with the geometry that the first Welcome gives.
+    fn new(options: &PublisherOptions, first: &Greeting) -> Result<Engine, ClientError> {
+        let welcome = &first.welcome;
+        let order_level = OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&first.address, error))?;
+        let shape = shape(options, first)?;
+        let window_batches = options.window_batches.min(welcome.window_batches_max).min(WINDOW_BATCHES_MAX) as usize;
+        let config = WindowConfig {
+            numbering: if order_level == OrderLevel::Session { Numbering::Session } else { Numbering::Connection },
+            unacknowledged: options.ack == AckLevel::None,
+            batches_max: window_batches,
+            resend_after: options.resend_after,
+        };
+        let brokers = broker_table(options, first);
+        let per_broker = options.connections_per_broker as usize;
+        let now = Instant::now();
+        let port = |index: usize| Port {
+            broker: index / per_broker,
+            address: brokers[index / per_broker].address.clone(),
+            state: PortState::Down { retry_at: now },
+            generation: 0,
+            backoff: BACKOFF_MIN,
+            failure: None,
+            was_up: false,
+        };
+        let ports: Vec<Port> = (0..brokers.len() * per_broker).map(port).collect();
+        let skew = |port: &Port| options.skew.filter(|skew| skew.broker == port.broker).map_or(Duration::ZERO, |skew| skew.delay);
+        let mut window = Window::new(config, &ports.iter().map(skew).collect::<Vec<_>>());
+        if config.numbering == Numbering::Session {
+            window.open(identity(welcome));
+        }
+        Ok(Engine {
+            topic: options.topic.clone(),
+            order_level,
+            ack: options.ack,
+            connect_timeout: options.connect_timeout,
+            shape,
+            window_batches,
+            window,
+            ports,
+            brokers,
+            dialer: Dialer::new(),
+            readiness: Readiness::default(),
+            target_epoch: welcome.session_epoch,
+            cut_off_since: Some(now),
+            failed: None,
+            on_acked: None,
+            messages_acked: 0,
+            bytes_acked: 0,
+            fences: 0,
+            reconnects: 0,
+        })
+    }
+
+    /// Puts the first connection in its port and gives the others a moment to come up.
+    fn join_all(&mut self, options: &PublisherOptions, first: Greeting) {
+        let now = Instant::now();
+        let broker = self.brokers.iter().position(|broker| broker.address == first.address).unwrap_or(0);
+        self.port_up(broker * options.connections_per_broker as usize, first, now);
+        self.redial(now);
+        let deadline = now + JOIN_WAIT.min(options.connect_timeout);
+        while self.ports.iter().any(|port| matches!(port.state, PortState::Dialing)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.dialer.wait(left) {
+                Some(dialed) => self.on_dialed(dialed, Instant::now()),
+                None => break,
+            }
+        }
+        self.count();
+    }
+
+    /// Does what can be done now. Returns how many things moved: batches, writes, frames, connections.
+    ///
+    /// Errors: only a refusal that trying again cannot change; the same one at every later call.
+    pub fn drive(&mut self) -> Result<usize, ClientError> {
+        let now = Instant::now();
+        let mut moved = 0;
+        while let Some(dialed) = self.dialer.next() {
+            self.on_dialed(dialed, now);
+            moved += 1;
+        }
+        self.redial(now);
+        moved += self.window.on_time(now);
+        moved += self.window.assign(now);
+        for port in 0..self.ports.len() {
+            moved += self.write(port, now);
+            moved += self.read(port, now);
+        }
+        self.report_acked();
+        if moved > 0 {
+            self.count();
+        }
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(moved),
+        }
+    }
+
+    /// Sleeps until a socket is ready, a moment has come, `doorbell` rings or `timeout` has passed.
+    pub fn wait(&mut self, timeout: Duration, doorbell: Option<&UnixStream>) -> Result<(), ClientError> {
+        let now = Instant::now();
+        let mut until = now + timeout;
+        until = self.window.next_due().map_or(until, |due| until.min(due));
+        self.readiness.clear();
+        if let Some(doorbell) = doorbell {
+            self.readiness.watch(doorbell, false);
+        }
+        let dialing = self.ports.iter().any(|port| matches!(port.state, PortState::Dialing));
+        // While a session is being reopened, ports that are due wait for the one attempt in the air.
+        let held_back = dialing && self.is_reopening();
+        for (index, port) in self.ports.iter().enumerate() {
+            match &port.state {
+                PortState::Up(socket) => {
+                    let pending = self.window.to_write(index, now, &mut [IoSlice::new(&[])]) > 0;
+                    self.readiness.watch(&socket.stream, pending);
+                }
+                PortState::Dialing => until = until.min(now + DIAL_CHECK),
+                PortState::Down { .. } if held_back => (),
+                PortState::Down { retry_at } => until = until.min(*retry_at),
+            }
+        }
+        match self.readiness.wait(until.saturating_duration_since(now)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ClientError::io(&self.topic, "waiting for the sockets of topic", &error)),
+        }
+    }
+
+    fn write(&mut self, index: usize, now: Instant) -> usize {
+        let mut moved = 0;
+        for _ in 0..CALLS_PER_PORT {
+            let PortState::Up(socket) = &mut self.ports[index].state else { return moved };
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = self.window.to_write(index, now, &mut slices);
+            if filled == 0 {
+                return moved;
+            }
+            match socket.stream.write_vectored(&slices[..filled]) {
+                Ok(bytes) => {
+                    self.window.wrote(index, bytes, now);
+                    moved += 1;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return moved,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => {
+                    let error = ClientError::io(&self.ports[index].address, "writing to", &error);
+                    self.port_down(index, &error, now);
+                    return moved + 1;
+                }
+            }
+        }
+        moved
+    }
+
+    fn read(&mut self, index: usize, now: Instant) -> usize {
+        let mut moved = 0;
+        for _ in 0..CALLS_PER_PORT {
+            let PortState::Up(socket) = &mut self.ports[index].state else { return moved };
+            let room = &mut socket.inbox[socket.filled..];
+            let room_bytes = room.len();
+            let error = match socket.stream.read(room) {
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(bytes) => {
+                    socket.filled += bytes;
+                    moved += self.decode(index, now);
+                    if bytes < room_bytes {
+                        return moved;
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return moved,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            let error = ClientError::io(&self.ports[index].address, "reading from", &error);
+            self.port_down(index, &error, now);
+            return moved + 1;
+        }
+        moved
+    }
+
+    /// Takes every whole frame of the inbox.
+    fn decode(&mut self, index: usize, now: Instant) -> usize {
+        let mut frames = 0;
+        let mut start = 0;
+        loop {
+            let PortState::Up(socket) = &mut self.ports[index].state else { return frames };
+            let heard = match next_frame(&socket.inbox[start..socket.filled]) {
+                Ok(None) => {
+                    socket.inbox.copy_within(start..socket.filled, 0);
+                    socket.filled -= start;
+                    return frames;
+                }
+                Ok(Some((bytes, heard))) => {
+                    start += bytes;
+                    frames += 1;
+                    Ok(heard)
+                }
+                Err(error) => Err(ClientError::wire(&self.ports[index].address, error)),
+            };
+            match heard {
+                Ok(Heard::Ack(ack)) => self.on_ack(index, &ack, now),
+                Ok(Heard::Refused(header, text)) => {
+                    let error = refused(&self.ports[index].address, &header, &text);
+                    self.port_down(index, &error, now);
+                    if !error.is_transient() {
+                        self.failed = Some(error);
+                    }
+                }
+                Err(error) => self.port_down(index, &error, now),
+            }
+        }
+    }
+
+    fn on_ack(&mut self, index: usize, ack: &Ack, now: Instant) {
+        match self.window.on_ack(index, ack, now) {
+            Ok(AckEffect::None) => (),
+            Ok(AckEffect::Fenced) if self.order_level == OrderLevel::Session => self.fence(now),
+            // Below level 5 a session is one connection: a new one begins a new session.
+            Ok(AckEffect::Fenced) => {
+                let error = contradiction(&self.ports[index].address, "flags", 1, 0);
+                self.port_down(index, &error, now);
+            }
+            Err(AckContradiction { field, found, expected }) => {
+                let error = contradiction(&self.ports[index].address, field, found, expected);
+                self.port_down(index, &error, now);
+            }
+        }
+    }
+
+    /// The session epoch is over: close every connection, then reopen under the next epoch.
+    fn fence(&mut self, now: Instant) {
+        log::warn!("topic {}: session fenced in epoch {}, reopening", self.topic, self.target_epoch);
+        self.fences += 1;
+        self.target_epoch = self.window.identity(0).epoch + 1;
+        for index in 0..self.ports.len() {
+            self.ports[index].generation += 1;
+            if matches!(self.ports[index].state, PortState::Up(_)) {
+                self.window.link_down(index);
+            }
+            self.ports[index].state = PortState::Down { retry_at: now };
+        }
+        self.cut_off_since = self.cut_off_since.or(Some(now));
+    }
+
+    fn is_reopening(&self) -> bool {
+        self.order_level == OrderLevel::Session && self.target_epoch != self.window.identity(0).epoch
+    }
+
+    fn port_down(&mut self, index: usize, error: &ClientError, now: Instant) {
+        log::warn!("topic {}: connection {index} lost: {error}", self.topic);
+        let port = &mut self.ports[index];
+        port.state = PortState::Down { retry_at: now + port.backoff };
+        port.backoff = (port.backoff * 2).min(BACKOFF_MAX);
+        port.generation += 1;
+        port.failure = Some(error.to_string());
+        self.window.link_down(index);
+        if !self.ports.iter().any(|port| matches!(port.state, PortState::Up(_))) {
+            self.cut_off_since = Some(now);
+        }
+    }
+
+    /// Begins an attempt at every port whose time has come; while reopening, one at a time, in turn.
+    fn redial(&mut self, now: Instant) {
+        let reopening = self.is_reopening();
+        for index in 0..self.ports.len() {
+            if reopening && self.ports.iter().any(|port| matches!(port.state, PortState::Dialing)) {
+                return;
+            }
+            if matches!(self.ports[index].state, PortState::Down { retry_at } if retry_at <= now) {
+                let hello = self.hello(index);
+                let port = &mut self.ports[index];
+                port.state = PortState::Dialing;
+                let call = Call {
+                    address: port.address.clone(),
+                    hello,
+                    topic: self.topic.clone(),
+                    timeout: self.connect_timeout,
+                };
+                self.dialer.begin(index, port.generation, call);
+            }
+        }
+    }
+
+    fn hello(&self, index: usize) -> Hello {
+        let mut hello = Hello {
+            role: Role::Publisher as u8,
+            ack_level: self.ack as u8,
+            order_level: self.order_level as u8,
+            ..Hello::default()
+        };
+        if self.order_level == OrderLevel::Session {
+            let identity = self.window.identity(index);
+            (hello.session, hello.token, hello.session_epoch) = (identity.session, identity.token, self.target_epoch);
+        }
+        hello
+    }
+
+    fn on_dialed(&mut self, dialed: Dialed, now: Instant) {
+        let Dialed { port: index, generation, result } = dialed;
+        if self.ports[index].generation != generation {
+            return;
+        }
+        match result {
+            Ok(greeting) => self.port_up(index, greeting, now),
+            Err(error) => self.dial_failed(index, &error, now),
+        }
+    }
+
+    fn dial_failed(&mut self, index: usize, error: &ClientError, now: Instant) {
+        let port = &mut self.ports[index];
+        log::info!("topic {}: no connection {index}: {error}", self.topic);
+        port.state = PortState::Down { retry_at: now + port.backoff };
+        port.backoff = (port.backoff * 2).min(BACKOFF_MAX);
+        port.failure = Some(error.to_string());
+        if let ClientError::Refused { detail, .. } = error
+            && error.refusal() == Some(Refusal::SessionEpoch)
+            && self.order_level == OrderLevel::Session
+        {
+            self.on_epoch_refused(*detail, now);
+        }
+    }
+
+    /// A broker refused our session epoch and said which one is current.
+    fn on_epoch_refused(&mut self, current: u64, now: Instant) {
+        let ours = u64::from(self.window.identity(0).epoch);
+        if current > ours && self.is_reopening() {
+            // The session was reopened, but the answer was lost on the way. Nothing was sent in that epoch.
+            self.target_epoch = u32::try_from(current).unwrap_or(self.target_epoch);
+        } else if current >= ours && !self.is_reopening() {
+            self.fence(now);
+        }
+        // Otherwise that broker has not read as far in the order index as the others: try again later.
+    }
+
+    /// A connection was welcomed: checks that it is what was asked for, and takes it into use.
+    fn port_up(&mut self, index: usize, greeting: Greeting, now: Instant) {
+        if let Err(error) = self.adopt(index, &greeting.welcome, now) {
+            self.dial_failed(index, &error, now);
+            return;
+        }
+        let port = &mut self.ports[index];
+        let inbox = Box::new([0; INBOX_BYTES]);
+        port.state = PortState::Up(Socket { stream: greeting.stream, inbox, filled: 0 });
+        (port.backoff, port.failure) = (BACKOFF_MIN, None);
+        if std::mem::replace(&mut port.was_up, true) {
+            self.reconnects += 1;
+        }
+        self.brokers[port.broker].broker = greeting.welcome.broker;
+        self.cut_off_since = None;
+    }
+
+    fn adopt(&mut self, index: usize, welcome: &Welcome, now: Instant) -> Result<(), ClientError> {
+        let address = self.ports[index].address.clone();
+        let wrong = |field, found, expected| Err(contradiction(&address, field, found, expected));
+        if welcome.order_level != self.order_level as u8 {
+            return wrong("order_level", welcome.order_level.into(), self.order_level as u64);
+        }
+        if welcome.ack_level != self.ack as u8 {
+            return wrong("ack_level", welcome.ack_level.into(), self.ack as u64);
+        }
+        if u64::from(welcome.batch_bytes_max) < self.shape.frame_bytes_max {
+            return wrong("batch_bytes_max", welcome.batch_bytes_max.into(), self.shape.frame_bytes_max);
+        }
+        let refused = |issue: AckContradiction| contradiction(&address, issue.field, issue.found, issue.expected);
+        if self.order_level != OrderLevel::Session {
+            return self.window.link_up(index, identity(welcome), welcome.next, now).map_err(refused);
+        }
+        let ours = self.window.identity(index);
+        if welcome.session != ours.session {
+            return wrong("session", welcome.session, ours.session);
+        }
+        if welcome.session_epoch != self.target_epoch {
+            return wrong("session_epoch", welcome.session_epoch.into(), self.target_epoch.into());
+        }
+        if welcome.topic != ours.topic {
+            return wrong("topic", welcome.topic.into(), ours.topic.into());
+        }
+        if self.is_reopening() {
+            self.window.reopen(self.target_epoch, welcome.next, now).map_err(refused)?;
+        }
+        let identity = self.window.identity(index);
+        self.window.link_up(index, identity, welcome.next, now).map_err(refused)
+    }
+
+    fn report_acked(&mut self) {
+        while let Some(acked) = self.window.pop_acked() {
+            self.messages_acked += u64::from(acked.messages);
+            self.bytes_acked += acked.bytes;
+            if let Some(on_acked) = &mut self.on_acked {
+                on_acked(acked);
+            }
+        }
+    }
+
+    /// Says goodbye on every live connection and lets the kernel send what it still has, until `deadline`.
+    pub fn goodbye(&mut self, deadline: Instant) {
+        let goodbye = frame::seal(&Goodbye::default());
+        for port in &mut self.ports {
+            let state = std::mem::replace(&mut port.state, PortState::Down { retry_at: deadline });
+            let PortState::Up(Socket { mut stream, .. }) = state else { continue };
+            // A failure here loses nothing: everything is acked, and the broker sees the connection close.
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let _ = stream.set_nonblocking(false);
+            let _ = stream.set_write_timeout(Some(left));
+            let _ = stream.set_read_timeout(Some(left));
+            if stream.write_all(&goodbye).is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
+                // Closing with acks unread would reset the connection, and with it what the broker has not read.
+                let mut rest = [0; FRAME_HEADER_BYTES * 16];
+                while Instant::now() < deadline && stream.read(&mut rest).is_ok_and(|bytes| bytes > 0) {}
+            }
+        }
+    }
+
+    /// Takes a sealed batch; the window must not be full.
+    pub fn push(&mut self, batch: SealedBatch) {
+        self.window.push(batch);
+    }
+
+    /// A buffer that came free.
+    pub fn pop_buffer(&mut self) -> Option<Buffer> {
+        self.window.pop_buffer()
+    }
+
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    pub fn window_batches(&self) -> usize {
+        self.window_batches
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub fn order_level(&self) -> OrderLevel {
+        self.order_level
+    }
+
+    pub fn on_acked(&mut self, callback: OnAcked) {
+        self.on_acked = Some(callback);
+    }
+
+    pub fn acked(&self) -> (u64, u64) {
+        (self.messages_acked, self.bytes_acked)
+    }
+
+    /// The error to give up with if no connection has been live for the connect timeout.
+    pub fn cut_off(&self) -> Option<ClientError> {
+        let waited = self.cut_off_since?.elapsed();
+        (waited >= self.connect_timeout).then(|| ClientError::Unreachable { waited, tried: self.unreachable() })
+    }
+
+    /// Every connection that is not up, and why.
+    pub fn unreachable(&self) -> Attempts {
+        let down = self.ports.iter().filter(|port| !matches!(port.state, PortState::Up(_)));
+        let attempt = |port: &Port| Attempt {
+            broker: port.address.clone(),
+            failure: port.failure.clone().unwrap_or_else(|| "no answer yet".to_owned()),
+        };
+        Attempts(down.map(attempt).collect())
+    }
+
+    /// Brings the numbers of every broker up to date.
+    fn count(&mut self) {
+        for broker in &mut self.brokers {
+            (broker.sent, broker.acked, broker.connected) = (0, 0, false);
+        }
+        // At level 5 every connection to a broker repeats the broker's one number for the session.
+        let per_session = self.order_level == OrderLevel::Session;
+        for (link, port) in self.ports.iter().enumerate() {
+            let broker = &mut self.brokers[port.broker];
+            let acked = self.window.acked_messages(link);
+            broker.acked = if per_session { broker.acked.max(acked) } else { broker.acked + acked };
+            broker.sent += self.window.sent_messages(link);
+            broker.connected |= matches!(port.state, PortState::Up(_));
+        }
+    }
+
+    pub fn brokers(&self) -> &[BrokerProgress] {
+        &self.brokers
+    }
+
+    pub fn progress_line(&self, total: u64) -> String {
+        progress::line(&self.brokers, self.messages_acked, total)
+    }
+
+    pub fn stats(&self) -> PublisherStats {
+        let (resent_batches, let_go) = self.window.resend_counts();
+        PublisherStats { resent_batches, let_go, fences: self.fences, reconnects: self.reconnects }
+    }
+}
+
+/// A frame that a broker may send to a publisher.
+enum Heard {
+    Ack(Ack),
+    Refused(frame::Refused, Vec<u8>),
+}
+
+/// The frame at the start of `bytes` and its length, if it is whole.
+fn next_frame(bytes: &[u8]) -> Result<Option<(usize, Heard)>, WireError> {
+    let Some((header, rest)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
+    match frame::check(header, BATCH_BYTES_MAX)? {
+        FrameKind::Ack => Ok(Some((FRAME_HEADER_BYTES, Heard::Ack(frame::read(header))))),
+        FrameKind::Refused => {
+            let whole = frame::frame_bytes(header) as usize;
+            if bytes.len() < whole {
+                return Ok(None);
+            }
+            let text = frame::check_body(header, &rest[..whole - FRAME_HEADER_BYTES])?.to_vec();
+            Ok(Some((whole, Heard::Refused(frame::read(header), text))))
+        }
+        found => Err(WireError::UnexpectedKind { found, expected: "Ack or Refused" }),
+    }
+}
+
+fn identity(welcome: &Welcome) -> Identity {
+    Identity { session: welcome.session, token: welcome.token, epoch: welcome.session_epoch, topic: welcome.topic }
+}
+
+fn contradiction(broker: &str, field: &'static str, found: u64, expected: u64) -> ClientError {
+    ClientError::Contradiction { broker: broker.to_owned(), field, found, expected }
+}
+
+/// What a batch may look like: what was asked for, clipped to what the broker takes.
+fn shape(options: &PublisherOptions, first: &Greeting) -> Result<Shape, ClientError> {
+    let offered = u64::from(first.welcome.batch_bytes_max).min(BATCH_BYTES_MAX);
+    if offered < BATCH_BYTES_MIN {
+        return Err(contradiction(&first.address, "batch_bytes_max", offered, BATCH_BYTES_MIN));
+    }
+    if first.welcome.window_batches_max == 0 {
+        return Err(contradiction(&first.address, "window_batches_max", 0, 1));
+    }
+    let frame_bytes_max = offered / LINE_BYTES * LINE_BYTES;
+    let target_bytes = options.batch_bytes.min(frame_bytes_max) / LINE_BYTES * LINE_BYTES;
+    Ok(Shape { target_bytes, frame_bytes_max, messages_max: options.batch_messages })
+}
+
+/// The brokers to stripe over. The one that answered keeps the address it was reached at.
+fn broker_table(options: &PublisherOptions, first: &Greeting) -> Vec<BrokerProgress> {
+    let row = |(broker, address)| BrokerProgress { broker, address, sent: 0, acked: 0, connected: false };
+    if options.discover && first.brokers.iter().any(|(id, _)| *id == first.welcome.broker) {
+        let reached = |(id, address): &(u16, String)| {
+            let here = *id == first.welcome.broker;
+            (*id, if here { first.address.clone() } else { address.clone() })
+        };
+        return first.brokers.iter().map(reached).map(row).collect();
+    }
+    let mut seeds: Vec<String> = Vec::new();
+    for seed in &options.brokers {
+        if !seeds.contains(seed) {
+            seeds.push(seed.clone());
+        }
+    }
+    seeds.into_iter().enumerate().map(|(index, address)| row((index as u16, address))).collect()
+}

@@ -1,0 +1,179 @@
+//! What can go wrong for a client, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::wire::{Refusal, WireError};
+
+/// One broker that was tried, and why it did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// `host:port`.
+    pub broker: String,
+    /// The last failure, in words.
+    pub failure: String,
+}
+
+/// The brokers that were tried, printed as one list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempts(pub Vec<Attempt>);
+
+impl fmt::Display for Attempts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return write!(out, "no broker");
+        }
+        for (index, attempt) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "; " };
+            write!(out, "{comma}{} ({})", attempt.broker, attempt.failure)?;
+        }
+        Ok(())
+    }
+}
+
+/// An error of the client library.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The broker answered, and said no.
+    #[error("broker {broker} refused with code {code} ({}): {text}", name_of(*code))]
+    Refused {
+        /// `host:port`.
+        broker: String,
+        /// Code of the Refused frame; [`ClientError::refusal`] gives its meaning.
+        code: u16,
+        /// The number that the code's meaning names, else 0.
+        detail: u64,
+        /// The broker's own words.
+        text: String,
+    },
+    /// No broker could be talked to in time.
+    #[error("no broker answered within {waited:?}; tried {tried}: check the addresses and that the brokers run")]
+    Unreachable {
+        /// How long it was tried.
+        waited: Duration,
+        /// Every broker, with its last failure.
+        tried: Attempts,
+    },
+    /// The bytes of a broker break the protocol. The connection was closed.
+    #[error("bytes from broker {broker} break the protocol: {error}")]
+    Wire {
+        /// `host:port`.
+        broker: String,
+        /// What is wrong with them.
+        error: WireError,
+    },
+    /// Well-formed frames that contradict what was said before. The connection was closed.
+    #[error("broker {broker} contradicts itself: {field} is {found}, expected {expected}")]
+    Contradiction {
+        /// `host:port`.
+        broker: String,
+        /// The number in question.
+        field: &'static str,
+        /// As received.
+        found: u64,
+        /// As it follows from what was received before.
+        expected: u64,
+    },
+    /// Messages are missing: the next batch does not begin where the last one ended. The connection was closed; the
+    /// next poll asks again for `expected`.
+    #[error("broker {broker} delivered order {found} where {expected} is next: messages are missing or repeated")]
+    Gap {
+        /// `host:port`.
+        broker: String,
+        /// First order of the batch that came.
+        found: u64,
+        /// Order that was next.
+        expected: u64,
+    },
+    /// The operating system failed a request.
+    #[error("{doing} {broker}: {text}")]
+    Io {
+        /// `host:port`.
+        broker: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Kind of the failure.
+        kind: io::ErrorKind,
+        /// The operating system's words.
+        text: String,
+    },
+    /// A payload that no batch can hold.
+    #[error("payload of {payload_bytes} bytes, the largest that fits a batch of this topic has {max}: split it")]
+    PayloadTooLarge {
+        /// Its length, bytes.
+        payload_bytes: u64,
+        /// Largest allowed, bytes.
+        max: u64,
+    },
+    /// The deadline passed before everything was acked. Nothing was given up: call again to go on waiting.
+    #[error("deadline passed with {in_flight} batches unacked. {progress}. Unreachable: {unreachable}")]
+    AckTimeout {
+        /// Batches sealed and not acked.
+        in_flight: usize,
+        /// Acked per broker and in all, as [`Publisher::progress_line`](crate::client::Publisher::progress_line).
+        progress: String,
+        /// Brokers without a live connection, and why.
+        unreachable: Attempts,
+    },
+    /// An option that cannot work.
+    #[error("option {option} is {found}, expected {expected}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// The I/O thread of a background publisher could not be started, or has ended.
+    #[error("the publisher's I/O thread is not running: {text}")]
+    Stopped {
+        /// Why.
+        text: String,
+    },
+}
+
+impl ClientError {
+    /// The broker's reason, if this is a refusal of a kind this version knows.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            ClientError::Refused { code, .. } => Refusal::from_code(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again, here or at another broker, may succeed without anyone changing anything.
+    ///
+    /// A session that a broker does not know counts: it may not have read that far in the order index.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClientError::Refused { .. } => matches!(
+                self.refusal(),
+                Some(
+                    Refusal::Busy
+                        | Refusal::Draining
+                        | Refusal::TooSlow
+                        | Refusal::HelloTimeout
+                        | Refusal::SessionEpoch
+                        | Refusal::UnknownSession
+                )
+            ),
+            ClientError::Unreachable { .. } | ClientError::Io { .. } | ClientError::AckTimeout { .. } => true,
+            ClientError::Wire { .. } | ClientError::Contradiction { .. } | ClientError::Gap { .. } => true,
+            ClientError::PayloadTooLarge { .. } | ClientError::Option { .. } | ClientError::Stopped { .. } => false,
+        }
+    }
+
+    pub(crate) fn io(broker: &str, doing: &'static str, error: &io::Error) -> ClientError {
+        ClientError::Io { broker: broker.to_owned(), doing, kind: error.kind(), text: error.to_string() }
+    }
+
+    pub(crate) fn wire(broker: &str, error: WireError) -> ClientError {
+        ClientError::Wire { broker: broker.to_owned(), error }
+    }
+}
+
+fn name_of(code: u16) -> String {
+    Refusal::from_code(code).map_or_else(|| "unknown to this client".to_owned(), |refusal| format!("{refusal:?}"))
+}

@@ -1,0 +1,192 @@
+//! What a client is asked to do, checked before anything is tried.
+
+use std::time::Duration;
+
+use crate::client::error::ClientError;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES, MESSAGE_HEADER_BYTES, WINDOW_BATCHES_MAX};
+use crate::wire::frame::{START_EARLIEST, START_LATEST, check_topic_name};
+use crate::wire::{AckLevel, OrderLevel, Receipts};
+
+/// Smallest batch frame worth a header, bytes: the header and one message of one line.
+pub(crate) const BATCH_BYTES_MIN: u64 = LINE_BYTES + (MESSAGE_HEADER_BYTES + MESSAGE_ALIGNMENT_BYTES).next_multiple_of(LINE_BYTES);
+/// Smallest receive buffer, bytes: a control frame of any kind fits.
+const BUFFER_BYTES_MIN: u64 = 2 * CONTROL_BODY_BYTES_MAX as u64;
+/// Most connections of one publisher to one broker.
+pub const CONNECTIONS_PER_BROKER_MAX: u32 = 16;
+
+/// What a topic promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicProperties {
+    /// Order level.
+    pub order: OrderLevel,
+    /// Ack level that publishers are meant to use.
+    pub ack: AckLevel,
+    /// Where brokers stamp the time of receipt.
+    pub receipts: Receipts,
+    /// Replication factor, the pool copy included.
+    pub replicas: u32,
+}
+
+impl Default for TopicProperties {
+    /// Order level 5, ack level 1, receipts per batch, no replica beside the pool.
+    fn default() -> Self {
+        TopicProperties { order: OrderLevel::Session, ack: AckLevel::Committed, receipts: Receipts::Batch, replicas: 1 }
+    }
+}
+
+/// A test hook: holds batches for one broker back, so that the others overtake it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// Index of the broker in [`Publisher::broker_progress`](crate::client::Publisher::broker_progress).
+    pub broker: usize,
+    /// How long each batch for it waits before it is sent.
+    pub delay: Duration,
+}
+
+/// What a publisher is asked to do.
+#[derive(Clone, Debug)]
+pub struct PublisherOptions {
+    /// Seeds, `host:port`; tried in turn until one answers.
+    pub brokers: Vec<String>,
+    /// Stripe over every broker of the pool, as the first one's Welcome lists them; else over the seeds only.
+    pub discover: bool,
+    /// Topic name.
+    pub topic: String,
+    /// Create the topic with these properties if there is none.
+    pub create: Option<TopicProperties>,
+    /// Ack level wanted.
+    pub ack: AckLevel,
+    /// Size at which a batch is sealed, header and padding included, bytes. The broker's limit clips it.
+    pub batch_bytes: u64,
+    /// Most messages in a batch.
+    pub batch_messages: u32,
+    /// Longest time a message waits in the open batch, looked at by `poll`, never per message.
+    pub linger: Duration,
+    /// Most batches sealed and not acked. The broker's limit clips it.
+    pub window_batches: u32,
+    /// Connections to each broker.
+    pub connections_per_broker: u32,
+    /// How long to try while no broker answers.
+    pub connect_timeout: Duration,
+    /// Level 5: resend everything unacked when no ack has come for this long. The last resort, see PROTOCOL.md.
+    pub resend_after: Duration,
+    /// Test hook.
+    pub skew: Option<Skew>,
+}
+
+impl Default for PublisherOptions {
+    /// 256 KiB batches, a window of 64, 1 ms linger, one connection to each broker. Brokers and topic must be set.
+    fn default() -> Self {
+        PublisherOptions {
+            brokers: Vec::new(),
+            discover: true,
+            topic: String::new(),
+            create: None,
+            ack: AckLevel::Committed,
+            batch_bytes: 256 << 10,
+            batch_messages: BATCH_MESSAGES_MAX,
+            linger: Duration::from_millis(1),
+            window_batches: 64,
+            connections_per_broker: 1,
+            connect_timeout: Duration::from_secs(5),
+            resend_after: Duration::from_secs(3),
+            skew: None,
+        }
+    }
+}
+
+impl PublisherOptions {
+    pub(crate) fn check(&self) -> Result<(), ClientError> {
+        check_brokers(&self.brokers)?;
+        check_topic(&self.topic)?;
+        within("batch_bytes", self.batch_bytes, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
+        within("batch_messages", self.batch_messages.into(), 1, BATCH_MESSAGES_MAX.into())?;
+        within("window_batches", self.window_batches.into(), 1, WINDOW_BATCHES_MAX.into())?;
+        within("connections_per_broker", self.connections_per_broker.into(), 1, CONNECTIONS_PER_BROKER_MAX.into())
+    }
+}
+
+/// Where a subscriber starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The oldest message that is still kept.
+    Earliest,
+    /// The next message to be ordered.
+    Latest,
+    /// The message of this order.
+    Order(u64),
+}
+
+impl Start {
+    /// The number that says so in a hello.
+    pub(crate) fn on_wire(self) -> u64 {
+        match self {
+            Start::Earliest => START_EARLIEST,
+            Start::Latest => START_LATEST,
+            Start::Order(order) => order,
+        }
+    }
+}
+
+/// What a subscriber is asked to do.
+#[derive(Clone, Debug)]
+pub struct SubscriberOptions {
+    /// Seeds, `host:port`. Every broker serves the whole topic; the first that answers is used.
+    pub brokers: Vec<String>,
+    /// Topic name.
+    pub topic: String,
+    /// Where to start.
+    pub start: Start,
+    /// How long to try while no broker answers.
+    pub connect_timeout: Duration,
+    /// Receive buffer, bytes. It grows once, to the largest batch the broker names, if a batch needs it.
+    pub buffer_bytes: u64,
+}
+
+impl Default for SubscriberOptions {
+    /// From the earliest message, with a buffer of 1 MiB. Brokers and topic must be set.
+    fn default() -> Self {
+        SubscriberOptions {
+            brokers: Vec::new(),
+            topic: String::new(),
+            start: Start::Earliest,
+            connect_timeout: Duration::from_secs(5),
+            buffer_bytes: 1 << 20,
+        }
+    }
+}
+
+impl SubscriberOptions {
+    pub(crate) fn check(&self) -> Result<(), ClientError> {
+        check_brokers(&self.brokers)?;
+        check_topic(&self.topic)?;
+        within("buffer_bytes", self.buffer_bytes, BUFFER_BYTES_MIN, 2 * BATCH_BYTES_MAX)?;
+        match self.start {
+            Start::Order(order) => within("start", order, 0, START_EARLIEST - 1),
+            Start::Earliest | Start::Latest => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn check_brokers(brokers: &[String]) -> Result<(), ClientError> {
+    if brokers.is_empty() {
+        let expected = "at least one host:port".to_owned();
+        return Err(ClientError::Option { option: "brokers", found: "empty".to_owned(), expected });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_topic(topic: &str) -> Result<(), ClientError> {
+    check_topic_name(topic.as_bytes()).map(|_| ()).map_err(|error| ClientError::Option {
+        option: "topic",
+        found: format!("{topic:?}"),
+        expected: error.to_string(),
+    })
+}
+
+fn within(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), ClientError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    Err(ClientError::Option { option, found: found.to_string(), expected: format!("{min} to {max}") })
+}
