@@ -61,7 +61,7 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     let mut subscriber =
         Subscriber::connect(options).map_err(CommandError::client(format!("read {:?}", args.topic)))?;
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
-    let mut printer = Printer { format: &args.format, from: args.from, left: args.count.unwrap_or(u64::MAX), out };
+    let mut printer = Printer { format: &args.format, left: args.count.unwrap_or(u64::MAX), out };
     match read(args, interrupt, &mut subscriber, &mut printer) {
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             // What is still buffered has no reader; dropping the writer must not try again.
@@ -112,7 +112,6 @@ fn read(
 
 struct Printer<'a> {
     format: &'a Format,
-    from: Start,
     /// Messages still to print.
     left: u64,
     out: BufWriter<StdoutLock<'static>>,
@@ -121,10 +120,6 @@ struct Printer<'a> {
 impl Printer<'_> {
     fn batch(&mut self, delivered: &Delivered<'_>) -> io::Result<()> {
         for (order, message) in delivered.messages() {
-            // A start inside a batch brings the whole batch.
-            if matches!(self.from, Start::Order(first) if order < first) {
-                continue;
-            }
             if self.left == 0 {
                 return Ok(());
             }

@@ -79,7 +79,7 @@ impl SessionResult {
     }
 
     /// Takes what the client knows at the end; closes the session if it came to its end.
-    pub fn end(&mut self, mut publisher: Publisher, board: &Board) {
+    pub fn end(&mut self, publisher: Publisher, board: &Board) {
         self.session = publisher.session();
         self.stats = publisher.stats();
         self.brokers = publisher.broker_progress().to_vec();

@@ -60,12 +60,10 @@ pub type Hook<'a> = &'a mut (dyn FnMut(u64, u32) + Send);
 
 /// Connects, waits for the gate, and reads. None if the run did not start.
 pub fn run(plan: ReaderPlan, board: &Board, hook: Hook<'_>) -> Option<ReaderResult> {
-    let index = plan.index;
-    let connected = Subscriber::connect(plan.options.clone());
-    let subscriber = match connected {
+    let subscriber = match connect(&plan) {
         Ok(subscriber) => subscriber,
-        Err(error) => {
-            board.gate.arrive(Err(format!("subscriber {index}: {error}")));
+        Err(reason) => {
+            board.gate.arrive(Err(reason));
             return None;
         }
     };
@@ -73,6 +71,19 @@ pub fn run(plan: ReaderPlan, board: &Board, hook: Hook<'_>) -> Option<ReaderResu
         return None;
     }
     Some(Reader::new(plan, subscriber, board, hook).run())
+}
+
+fn connect(plan: &ReaderPlan) -> Result<Subscriber, String> {
+    let index = plan.index;
+    let subscriber =
+        Subscriber::connect(plan.options.clone()).map_err(|error| format!("subscriber {index}: {error}"))?;
+    let (topic, found, asked) = (subscriber.topic(), subscriber.order_level(), plan.verifier.order());
+    if found != asked {
+        return Err(format!(
+            "topic {topic:?} has order level {found}, not {asked}: use --order {found} or another --topic"
+        ));
+    }
+    Ok(subscriber)
 }
 
 struct Reader<'a> {

@@ -274,6 +274,11 @@ impl Verifier {
         stream.next_number = Some(expected.max(number + 1));
     }
 
+    /// Order level that is checked.
+    pub fn order(&self) -> OrderLevel {
+        self.order
+    }
+
     /// Messages delivered, repeats included.
     pub fn messages(&self) -> u64 {
         self.messages
