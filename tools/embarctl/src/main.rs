@@ -1,1 +1,105 @@
-fn main() {}
+//! `embarctl`: reads, writes and looks after topics from a shell.
+//!
+//! Data goes to standard output, everything said about it to standard error. A new command is a module with
+//! its arguments and a `run`, and a line in [`Command`] and [`run`].
+
+mod common;
+mod consume;
+mod error;
+mod format;
+mod lines;
+mod produce;
+mod topic;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::error::CommandError;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Reads, writes and looks after topics of Embarcadero.
+/// Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "embarctl", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Publish each line of standard input, or of a file, as a message.
+    Produce(produce::ProduceArgs),
+    /// Print messages in their order.
+    Consume(consume::ConsumeArgs),
+    /// Create topics.
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+}
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It did what it was asked.
+    Done,
+    /// The user ended it.
+    Interrupted,
+}
+
+/// Whether the user wants the command to end.
+#[derive(Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// The first SIGINT or SIGTERM asks to end; a second one ends the process at once.
+    fn install() -> std::io::Result<Interrupt> {
+        let interrupt = Interrupt::default();
+        for signal in [SIGINT, SIGTERM] {
+            let flag = &interrupt.0;
+            signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED.into(), Arc::clone(flag))?;
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
+        }
+        Ok(interrupt)
+    }
+
+    /// Whether it was raised.
+    pub fn raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn run(command: &Command) -> Result<Ended, CommandError> {
+    let interrupt = Interrupt::install().map_err(CommandError::Signals)?;
+    match command {
+        Command::Produce(args) => produce::run(args, &interrupt),
+        Command::Consume(args) => consume::run(args, &interrupt),
+        Command::Topic(command) => topic::run(command),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => EXIT_INTERRUPTED.into(),
+        Err(error) => {
+            eprintln!("embarctl: {error}");
+            EXIT_FAILED.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,71 @@
+//! Arguments that several commands take.
+
+use std::time::Duration;
+
+use clap::Args;
+use embarcadero::client::TopicProperties;
+use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+
+/// How to reach the brokers.
+#[derive(Clone, Debug, Args)]
+pub struct ConnectArgs {
+    /// Brokers to connect to.
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:7300", value_name = "ADDRESS,…")]
+    pub brokers: Vec<String>,
+    /// Longest wait for a connection or an answer, seconds.
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "SECONDS")]
+    timeout: u64,
+}
+
+impl ConnectArgs {
+    /// Longest wait for a connection or an answer.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// The same, for messages.
+    pub fn timeout_seconds(&self) -> u64 {
+        self.timeout
+    }
+}
+
+/// What a topic to create promises.
+#[derive(Clone, Debug, Args)]
+pub struct PropertyArgs {
+    /// Order level: 0, 1, 2, 4 or 5.
+    #[arg(long, default_value = "5", value_parser = order)]
+    order: OrderLevel,
+    /// Ack level: 0 none, 1 committed, 2 durable.
+    #[arg(long, default_value = "1", value_parser = ack)]
+    pub ack: AckLevel,
+    /// Where brokers stamp the time of receipt: batch or message.
+    #[arg(long, default_value = "batch", value_parser = receipts)]
+    receipts: Receipts,
+}
+
+impl PropertyArgs {
+    /// As the client wants them.
+    pub fn properties(&self) -> TopicProperties {
+        TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, replicas: 1 }
+    }
+}
+
+fn order(text: &str) -> Result<OrderLevel, String> {
+    OrderLevel::from_byte(byte(text)?).map_err(|error| error.to_string())
+}
+
+fn ack(text: &str) -> Result<AckLevel, String> {
+    AckLevel::from_byte(byte(text)?).map_err(|error| error.to_string())
+}
+
+fn receipts(text: &str) -> Result<Receipts, String> {
+    match text {
+        "batch" => Ok(Receipts::Batch),
+        "message" => Ok(Receipts::Message),
+        _ => Err(format!("{text:?} is neither batch nor message")),
+    }
+}
+
+fn byte(text: &str) -> Result<u8, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a level's number"))
+}

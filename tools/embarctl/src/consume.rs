@@ -1,0 +1,138 @@
+//! `embarctl consume`: prints a topic's messages in order.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use embarcadero::client::{Delivered, Start, Subscriber, SubscriberOptions};
+
+use crate::common::ConnectArgs;
+use crate::error::CommandError;
+use crate::format::{Fields, Format};
+use crate::{Ended, Interrupt};
+
+/// Longest time in the client before looking at the flag and the clock.
+const POLL: Duration = Duration::from_millis(50);
+/// Output buffered while messages keep coming.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// `embarctl consume`.
+#[derive(Debug, Args)]
+pub struct ConsumeArgs {
+    /// Topic to read.
+    #[arg(long)]
+    topic: String,
+    /// Where to begin: earliest, latest, or a message's order.
+    #[arg(long, default_value = "earliest", value_parser = start, value_name = "earliest|latest|ORDER")]
+    from: Start,
+    /// Go on when everything there is has been printed.
+    #[arg(long)]
+    follow: bool,
+    /// Stop after this many messages.
+    #[arg(long)]
+    count: Option<u64>,
+    /// How to print a message: %o order, %S session, %b batch, %t time of receipt (UTC ns), %s payload, %l its
+    /// length, %% percent; \n \t \r \0 \\.
+    #[arg(long, default_value = Format::DEFAULT, value_parser = Format::parse)]
+    format: Format,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    match text {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        order => {
+            order.parse().map(Start::Order).map_err(|_| format!("{text:?} is neither earliest, latest nor an order"))
+        }
+    }
+}
+
+/// Does it. A reader of our output that goes away ends it quietly.
+pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
+    let options = SubscriberOptions {
+        brokers: args.connect.brokers.clone(),
+        topic: args.topic.clone(),
+        start: args.from,
+        connect_timeout: args.connect.timeout(),
+        ..SubscriberOptions::default()
+    };
+    let mut subscriber =
+        Subscriber::connect(options).map_err(CommandError::client(format!("read {:?}", args.topic)))?;
+    let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
+    let mut printer = Printer { format: &args.format, left: args.count.unwrap_or(u64::MAX), out };
+    match read(args, interrupt, &mut subscriber, &mut printer) {
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // What is still buffered has no reader; dropping the writer must not try again.
+            let _ = printer.out.into_parts();
+            Ok(Ended::Done)
+        }
+        ended => ended,
+    }
+}
+
+fn read(
+    args: &ConsumeArgs,
+    interrupt: &Interrupt,
+    subscriber: &mut Subscriber,
+    printer: &mut Printer<'_>,
+) -> Result<Ended, CommandError> {
+    let mut moved = Instant::now();
+    while printer.left > 0 {
+        let mut printed = Ok(());
+        let mut take = |delivered: &Delivered<'_>| {
+            if printed.is_ok() {
+                printed = printer.batch(delivered);
+            }
+        };
+        let failed = CommandError::client(format!("read {:?}", args.topic));
+        let batches = subscriber.poll(POLL, &mut take).map_err(failed)?;
+        printed.map_err(CommandError::Output)?;
+        // Nothing waits in the buffer while nothing comes.
+        if batches == 0 || subscriber.caught_up() {
+            printer.out.flush().map_err(CommandError::Output)?;
+        }
+        if interrupt.raised() {
+            return printer.out.flush().map(|()| Ended::Interrupted).map_err(CommandError::Output);
+        }
+        if subscriber.caught_up() && !args.follow {
+            break;
+        }
+        if batches > 0 {
+            moved = Instant::now();
+        } else if !args.follow && moved.elapsed() > args.connect.timeout() {
+            let waiting_for = format!("waiting for order {} of {:?}", subscriber.next_order(), args.topic);
+            return Err(CommandError::Deadline { waiting_for, seconds: args.connect.timeout_seconds() });
+        }
+    }
+    printer.out.flush().map_err(CommandError::Output)?;
+    Ok(Ended::Done)
+}
+
+struct Printer<'a> {
+    format: &'a Format,
+    /// Messages still to print.
+    left: u64,
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+impl Printer<'_> {
+    fn batch(&mut self, delivered: &Delivered<'_>) -> io::Result<()> {
+        for (order, message) in delivered.messages() {
+            if self.left == 0 {
+                return Ok(());
+            }
+            self.left -= 1;
+            let fields = Fields {
+                order,
+                session: delivered.session,
+                batch_seq: delivered.batch_seq,
+                received_at: delivered.received_at,
+                payload: message.payload,
+            };
+            self.format.write(&mut self.out, &fields)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! Why a command could not do what it was asked.
+
+use std::io;
+
+use embarcadero::client::ClientError;
+
+/// Why a command could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The brokers could not be reached, or refused.
+    #[error("cannot {doing}: {source}")]
+    Client {
+        /// What was being done.
+        doing: String,
+        /// The client's reason.
+        source: ClientError,
+    },
+    /// The input could not be read.
+    #[error("cannot read {name}: {source}")]
+    Input {
+        /// A file's path, or standard input.
+        name: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A line is longer than a message may be.
+    #[error("line {number} of the input is longer than {max} bytes, the largest message these brokers take")]
+    LineTooLong {
+        /// Line number, from 1.
+        number: u64,
+        /// Largest message, bytes.
+        max: u64,
+    },
+    /// The output could not be written. A reader that went away is not an error.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// A wait came to its deadline.
+    #[error("{waiting_for} took longer than {seconds} s (--timeout)")]
+    Deadline {
+        /// What was awaited, and what is known about it.
+        waiting_for: String,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// The signal handlers could not be installed.
+    #[error("cannot handle SIGINT and SIGTERM: {0}")]
+    Signals(io::Error),
+    /// A bug in this tool.
+    #[error("the thread that reads {0} panicked; its message is above. Please report it")]
+    Panicked(String),
+}
+
+impl CommandError {
+    /// A closure that says what the client was doing.
+    pub fn client(doing: impl Into<String>) -> impl FnOnce(ClientError) -> CommandError {
+        let doing = doing.into();
+        move |source| CommandError::Client { doing, source }
+    }
+}

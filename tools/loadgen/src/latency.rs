@@ -1,0 +1,192 @@
+//! One batch of one message in flight: publish to ack, and publish to deliver.
+//!
+//! Closed loop: the next message is sent when the last one is acked, so a slow answer delays the questions
+//! behind it. These are service times, not what clients of a loaded system would see.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use embarcadero::client::Publisher;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::board::Board;
+use crate::payload::PayloadWriter;
+use crate::publish::{Ended, SessionPlan, SessionResult, connect, no_ack};
+
+/// Longest latency that is recorded, ns; longer ones count as this.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+/// Significant decimal digits of what is recorded.
+const DIGITS: u8 = 3;
+/// Longest time in the client before looking at the clock and the flags.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    /// From before the message is handed to the client until its ack was handed back.
+    pub publish_to_ack: Histogram<u64>,
+    /// From before the message is handed to the client until a subscriber's callback had it verified.
+    pub publish_to_deliver: Option<Histogram<u64>>,
+    /// Messages at the start that are in neither.
+    pub warm_up: u64,
+}
+
+/// An empty histogram of nanoseconds.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("bounds that are tested")
+}
+
+const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+
+impl Latencies {
+    /// A line for each path.
+    pub fn words(&self) -> Vec<String> {
+        let mut lines = vec![format!("  publish to ack,     µs: {}", words(&self.publish_to_ack))];
+        lines.extend(self.publish_to_deliver.iter().map(|paths| format!("  publish to deliver, µs: {}", words(paths))));
+        lines.push(format!("  one message in flight; {} messages of warm-up are not counted", self.warm_up));
+        lines
+    }
+
+    /// Every figure, in µs.
+    pub fn json(&self) -> Value {
+        json!({
+            "warm_up_messages": self.warm_up,
+            "publish_to_ack_us": figures(&self.publish_to_ack),
+            "publish_to_deliver_us": self.publish_to_deliver.as_ref().map(figures),
+        })
+    }
+}
+
+fn words(of: &Histogram<u64>) -> String {
+    let percentile = |(name, at): &(&str, f64)| format!("{name} {:.1}", of.value_at_percentile(*at) as f64 / 1e3);
+    let all: Vec<String> = PERCENTILES.iter().map(percentile).collect();
+    format!("{}, max {:.1} ({} messages)", all.join(", "), of.max() as f64 / 1e3, of.len())
+}
+
+fn figures(of: &Histogram<u64>) -> Value {
+    let mut figures = json!({ "messages": of.len(), "mean": of.mean() / 1e3, "max": of.max() as f64 / 1e3 });
+    for (name, at) in PERCENTILES {
+        figures[name] = json!(of.value_at_percentile(at) as f64 / 1e3);
+    }
+    figures
+}
+
+/// When each message was handed to the client, for the subscriber's thread. One session with one message in
+/// flight: the n-th message delivered is the n-th sent, which the verifier checks.
+pub struct SendTimes {
+    begin: Instant,
+    /// Nanoseconds after `begin`, plus one; 0: not sent.
+    sent: Vec<AtomicU64>,
+}
+
+impl SendTimes {
+    /// Room for so many messages.
+    pub fn new(messages: u64) -> SendTimes {
+        SendTimes { begin: Instant::now(), sent: (0..messages).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn note(&self, number: u64, at: Instant) {
+        // Release: a subscriber that saw the message sees when it was sent.
+        self.sent[number as usize].store(at.duration_since(self.begin).as_nanos() as u64 + 1, Ordering::Release);
+    }
+
+    /// Time since message `number` was sent; none if it was not.
+    pub fn since(&self, number: u64) -> Option<u64> {
+        let sent = self.sent.get(number as usize)?.load(Ordering::Acquire);
+        (sent > 0).then(|| (self.begin.elapsed().as_nanos() as u64 + 1).saturating_sub(sent))
+    }
+}
+
+/// Records `nanoseconds`, as the longest that can be recorded if it is longer.
+pub fn record(into: &mut Histogram<u64>, nanoseconds: u64) {
+    into.saturating_record(nanoseconds.max(1));
+}
+
+/// Connects, waits for the gate, and sends one message after the other. None if the run did not start.
+pub fn publish(
+    plan: SessionPlan,
+    board: &Board,
+    times: &SendTimes,
+    warm_up: u64,
+) -> Option<(SessionResult, Histogram<u64>)> {
+    let mut publisher = match connect(&plan) {
+        Ok(publisher) => publisher,
+        Err(reason) => {
+            board.gate.arrive(Err(reason));
+            return None;
+        }
+    };
+    if !board.gate.arrive(Ok(())) {
+        return None;
+    }
+    let mut ended = Ended::new(board);
+    let mut result = SessionResult::begin(&plan, &publisher);
+    let mut latencies = histogram();
+    let mut writer = PayloadWriter::new(plan.payloads.clone(), plan.run, plan.index);
+    result.first_send = Some(Instant::now());
+    while result.sent < plan.messages && !board.interrupted() {
+        let before = Instant::now();
+        times.note(result.sent, before);
+        if let Err(reason) = one(&mut publisher, &mut writer, &mut result, plan.ack_timeout, board) {
+            result.error = Some(reason);
+            break;
+        }
+        if result.acked > warm_up {
+            record(&mut latencies, before.elapsed().as_nanos() as u64);
+        }
+        board.sessions[0].sent.store(result.sent, Ordering::Relaxed);
+        board.sessions[0].acked.store(result.acked, Ordering::Relaxed);
+    }
+    result.last_ack = Some(Instant::now());
+    result.end(publisher, board);
+    ended.failed = result.error.is_some();
+    Some((result, latencies))
+}
+
+/// Sends one message and waits for its ack.
+fn one(
+    publisher: &mut Publisher,
+    writer: &mut PayloadWriter,
+    result: &mut SessionResult,
+    ack_timeout: Duration,
+    board: &Board,
+) -> Result<(), String> {
+    let describe = |error: embarcadero::client::ClientError| error.to_string();
+    let begin = Instant::now();
+    writer.with(result.sent, |payload| publisher.send(payload)).map_err(describe)?;
+    publisher.seal();
+    result.sent += 1;
+    while publisher.messages_acked() < result.sent && !board.interrupted() {
+        publisher.poll(POLL).map_err(describe)?;
+        if begin.elapsed() > ack_timeout {
+            return Err(no_ack(publisher, ack_timeout));
+        }
+    }
+    result.acked = publisher.messages_acked();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_in_microseconds() {
+        let mut of = histogram();
+        (1..=1000).for_each(|n| record(&mut of, n * 1000));
+        record(&mut of, u64::MAX);
+        let figures = figures(&of);
+        let p50 = figures["p50"].as_f64().unwrap();
+        assert!((499.0..=502.0).contains(&p50), "{p50}");
+        assert!(figures["max"].as_f64().unwrap() >= 60e6 * 0.99);
+    }
+
+    #[test]
+    fn times_of_what_was_not_sent_are_unknown() {
+        let times = SendTimes::new(2);
+        times.note(0, Instant::now());
+        assert!(times.since(0).is_some());
+        assert_eq!((times.since(1), times.since(2)), (None, None));
+    }
+}

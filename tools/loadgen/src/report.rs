@@ -1,0 +1,254 @@
+//! What is left of a run: a few sentences on standard output, and everything as JSON.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use embarcadero::client::PublisherStats;
+use embarcadero::wire::AckLevel;
+use serde_json::{Value, json};
+
+use crate::error::LoadError;
+use crate::latency::Latencies;
+use crate::progress::sum_brokers;
+use crate::publish::SessionResult;
+use crate::subscribe::ReaderResult;
+use crate::verdict::{Outcome, Promise, Verdict};
+
+/// Everything about a run that has ended.
+pub struct Report {
+    /// The subcommand.
+    pub command: &'static str,
+    /// Every setting in effect.
+    pub configuration: Value,
+    /// What was promised.
+    pub promise: Promise,
+    /// Size of each message.
+    pub message_bytes: u64,
+    /// What the publishers reached.
+    pub sessions: Vec<SessionResult>,
+    /// What the subscribers saw.
+    pub readers: Vec<ReaderResult>,
+    /// Latencies, where they were measured.
+    pub latencies: Option<Latencies>,
+    /// The judgement.
+    pub verdict: Verdict,
+}
+
+/// An amount of payload over a time.
+struct Rate {
+    messages: u64,
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Rate {
+    fn new(messages: u64, message_bytes: u64, from: Instant, to: Instant) -> Rate {
+        Rate { messages, bytes: messages * message_bytes, seconds: to.duration_since(from).as_secs_f64() }
+    }
+
+    fn megabytes_per_second(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.seconds.max(1e-9)
+    }
+
+    fn words(&self) -> String {
+        let (megabytes, per_second) = (self.bytes as f64 / 1e6, self.messages as f64 / self.seconds.max(1e-9));
+        let rate = self.megabytes_per_second();
+        format!("{megabytes:.1} MB in {:.3} s = {rate:.1} MB/s, {per_second:.0} messages/s", self.seconds)
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "messages": self.messages,
+            "payload_bytes": self.bytes,
+            "seconds": self.seconds,
+            "megabytes_per_second": self.megabytes_per_second(),
+        })
+    }
+}
+
+impl Report {
+    fn first_send(&self) -> Option<Instant> {
+        self.sessions.iter().filter_map(|session| session.first_send).min()
+    }
+
+    fn publish_rate(&self) -> Option<Rate> {
+        let acked = self.sessions.iter().map(|session| session.acked).sum();
+        let last = self.sessions.iter().filter_map(|session| session.last_ack).max()?;
+        Some(Rate::new(acked, self.message_bytes, self.first_send()?, last))
+    }
+
+    fn deliver_rate(&self, reader: &ReaderResult) -> Option<Rate> {
+        let from = self.first_send().unwrap_or(reader.started);
+        Some(Rate::new(reader.summary.messages, self.message_bytes, from, reader.last_delivery?))
+    }
+
+    fn stats(&self) -> PublisherStats {
+        let zero = PublisherStats::default();
+        self.sessions.iter().fold(zero, |sum, session| PublisherStats {
+            resent_batches: sum.resent_batches + session.stats.resent_batches,
+            let_go: sum.let_go + session.stats.let_go,
+            fences: sum.fences + session.stats.fences,
+            reconnects: sum.reconnects + session.stats.reconnects,
+        })
+    }
+
+    /// The run in sentences.
+    pub fn words(&self) -> String {
+        let mut lines = vec![self.headline()];
+        lines.extend(self.verdict.reasons.iter().map(|reason| format!("  wrong: {reason}")));
+        self.publish_words(&mut lines);
+        self.deliver_words(&mut lines);
+        lines.extend(self.latencies.iter().flat_map(Latencies::words));
+        lines.extend(self.verdict.notes.iter().map(|note| format!("  note: {note}")));
+        lines.join("\n")
+    }
+
+    fn headline(&self) -> String {
+        let word = match self.verdict.outcome {
+            Outcome::Pass => "PASS",
+            Outcome::Fail => "FAIL",
+            Outcome::Interrupted => "INTERRUPTED",
+        };
+        let mut did = Vec::new();
+        if !self.sessions.is_empty() {
+            let planned: u64 = self.sessions.iter().map(|session| session.planned).sum();
+            let (sessions, size) = (count(self.sessions.len(), "session"), self.message_bytes);
+            did.push(format!("publish {planned} messages of {size} bytes in {sessions}"));
+        }
+        if !self.readers.is_empty() {
+            let checked = self.readers.iter().all(|reader| reader.summary.checked);
+            let verb = if checked { "verify" } else { "count" };
+            did.push(format!("{verb} them at {}", count(self.readers.len(), "subscriber")));
+        }
+        format!("{word}: {} at order {}, ack {}", did.join(", "), self.promise.order, self.promise.ack)
+    }
+
+    fn publish_words(&self, lines: &mut Vec<String>) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let until = if self.promise.ack == AckLevel::None { "last write; nothing is acked" } else { "last ack" };
+        if let Some(rate) = self.publish_rate() {
+            lines.push(format!("  published {} (first send to {until}; payload, 1 MB = 10^6 bytes)", rate.words()));
+        }
+        let brokers = sum_brokers(self.sessions.iter().flat_map(|session| session.brokers.iter().cloned()));
+        let broker = |one: &embarcadero::client::BrokerProgress| {
+            let lost = if one.connected { "" } else { " (not connected)" };
+            format!("B{} {}/{}{lost}", one.broker, one.acked, one.sent)
+        };
+        let brokers: Vec<String> = brokers.iter().map(broker).collect();
+        lines.push(format!("  acked/sent per broker: {}", brokers.join(", ")));
+        let PublisherStats { resent_batches, let_go, fences, reconnects } = self.stats();
+        lines.push(format!(
+            "  {resent_batches} batches resent, {let_go} let go, {fences} fences, {reconnects} reconnects"
+        ));
+    }
+
+    fn deliver_words(&self, lines: &mut Vec<String>) {
+        for reader in &self.readers {
+            let Some(rate) = self.deliver_rate(reader) else {
+                lines.push(format!("  subscriber {} received nothing", reader.index));
+                continue;
+            };
+            let from = if self.sessions.is_empty() { "start" } else { "first send" };
+            let (index, hash) = (reader.index, reader.summary.hash);
+            lines.push(format!(
+                "  subscriber {index} received {} ({from} to last delivery); hash {hash:016x}",
+                rate.words()
+            ));
+        }
+    }
+
+    /// The run as JSON.
+    pub fn json(&self) -> Value {
+        let stats = self.stats();
+        json!({
+            "tool": "loadgen",
+            "version": env!("CARGO_PKG_VERSION"),
+            "git": option_env!("EMBARCADERO_GIT_ID"),
+            "command": self.command,
+            "configuration": self.configuration,
+            "machine": machine(),
+            "results": {
+                "publish": self.publish_rate().map(|rate| rate.json()),
+                "sessions": self.sessions.iter().map(session_json).collect::<Vec<_>>(),
+                "batches_resent": stats.resent_batches,
+                "batches_let_go": stats.let_go,
+                "fences": stats.fences,
+                "reconnects": stats.reconnects,
+                "subscribers": self.readers.iter().map(|reader| self.reader_json(reader)).collect::<Vec<_>>(),
+                "latency": self.latencies.as_ref().map(Latencies::json),
+            },
+            "verdict": {
+                "outcome": format!("{:?}", self.verdict.outcome).to_lowercase(),
+                "pass": self.verdict.outcome == Outcome::Pass,
+                "reasons": self.verdict.reasons,
+                "notes": self.verdict.notes,
+            },
+        })
+    }
+
+    fn reader_json(&self, reader: &ReaderResult) -> Value {
+        let summary = &reader.summary;
+        let seen = |session: &crate::verify::SessionSeen| {
+            json!({
+                "session": format!("{:#x}", session.session),
+                "publisher": session.publisher,
+                "messages": session.messages,
+                "batches": session.batches,
+            })
+        };
+        json!({
+            "deliver": self.deliver_rate(reader).map(|rate| rate.json()),
+            "verified": summary.checked,
+            "messages": summary.messages,
+            "missing": summary.missing,
+            "batches": summary.batches,
+            "duplicates": summary.duplicates,
+            "reordered": summary.reordered,
+            "faults": summary.faults.count(),
+            "first_order": summary.first_order,
+            "hash": format!("{:016x}", summary.hash),
+            "sessions": summary.sessions.iter().map(seen).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Writes the JSON, whole or not at all.
+    pub fn write_json(&self, path: &Path) -> Result<(), LoadError> {
+        let failed = |source| LoadError::Output { path: path.to_owned(), source };
+        let text = format!("{:#}\n", self.json());
+        let partial = path.with_extension("json.partial");
+        fs::write(&partial, text).and_then(|()| fs::rename(&partial, path)).map_err(failed)
+    }
+}
+
+fn session_json(session: &SessionResult) -> Value {
+    let broker = |one: &embarcadero::client::BrokerProgress| {
+        let address = &one.address;
+        json!({ "broker": one.broker, "address": address, "sent": one.sent, "acked": one.acked, "connected": one.connected })
+    };
+    json!({
+        "publisher": session.index,
+        "session": format!("{:#x}", session.session),
+        "planned": session.planned,
+        "sent": session.sent,
+        "acked": session.acked,
+        "brokers": session.brokers.iter().map(broker).collect::<Vec<_>>(),
+    })
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+fn machine() -> Value {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    json!({
+        "kernel": kernel.map(|kernel| kernel.trim().to_owned()),
+        "cpu": model.map(|(_, model)| model.trim()),
+        "cores": std::thread::available_parallelism().map(usize::from).ok(),
+    })
+}

@@ -1,0 +1,187 @@
+//! Whether a run was right, and why not. Pure: results in, words out.
+
+use embarcadero::wire::{AckLevel, OrderLevel};
+
+use crate::publish::SessionResult;
+use crate::subscribe::ReaderResult;
+use crate::verify::Summary;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything asked for was reached and right.
+    Pass,
+    /// Something was short or wrong.
+    Fail,
+    /// The user ended it. What was wrong until then is in the reasons.
+    Interrupted,
+}
+
+/// The judgement.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// In a word.
+    pub outcome: Outcome,
+    /// Why it failed.
+    pub reasons: Vec<String>,
+    /// What a reader of the figures should know.
+    pub notes: Vec<String>,
+}
+
+/// What the run promised.
+#[derive(Clone, Copy, Debug)]
+pub struct Promise {
+    /// Order level of the topic.
+    pub order: OrderLevel,
+    /// Ack level of the sessions.
+    pub ack: AckLevel,
+    /// Whether the run's own publishers filled the topic, and only they.
+    pub own_topic: bool,
+    /// Messages each subscriber was to read, where that was said.
+    pub wanted: Option<u64>,
+    /// Whether the user ended the run.
+    pub interrupted: bool,
+}
+
+/// Judges a run.
+pub fn judge(promise: &Promise, sessions: &[SessionResult], readers: &[ReaderResult]) -> Verdict {
+    let mut verdict = Verdict { outcome: Outcome::Pass, reasons: Vec::new(), notes: Vec::new() };
+    for session in sessions {
+        judge_session(promise, session, &mut verdict);
+    }
+    for reader in readers {
+        judge_reader(promise, sessions, reader, &mut verdict);
+        if promise.order == OrderLevel::Session && promise.own_topic {
+            judge_identities(promise, sessions, reader, &mut verdict);
+        }
+    }
+    judge_agreement(promise, readers, &mut verdict);
+    verdict.outcome = match (promise.interrupted, verdict.reasons.is_empty()) {
+        (true, _) => Outcome::Interrupted,
+        (false, false) => Outcome::Fail,
+        (false, true) => Outcome::Pass,
+    };
+    verdict
+}
+
+fn judge_session(promise: &Promise, session: &SessionResult, verdict: &mut Verdict) {
+    let SessionResult { index, planned, sent, acked, .. } = session;
+    if let Some(error) = &session.error {
+        verdict.reasons.push(format!("publisher {index}: {error}"));
+    } else if !promise.interrupted && acked < planned {
+        let what = if promise.ack == AckLevel::None { "written" } else { "acked" };
+        verdict.reasons.push(format!("publisher {index}: {acked} of {planned} messages {what} ({sent} sent)"));
+    }
+    if acked > sent {
+        verdict.reasons.push(format!("publisher {index}: {acked} messages acked, but only {sent} sent"));
+    }
+    if session.stats.fences > 0 {
+        verdict.notes.push(format!("publisher {index} was fenced {} times and went on", session.stats.fences));
+    }
+}
+
+fn judge_reader(promise: &Promise, sessions: &[SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
+    let (index, summary) = (reader.index, &reader.summary);
+    let mut fail = |text: String| verdict.reasons.push(format!("subscriber {index}: {text}"));
+    if let Some(error) = &reader.error {
+        fail(error.clone());
+    }
+    if summary.faults.count() > 0 {
+        fail(format!("{} faults, the first of them:", summary.faults.count()));
+        summary.faults.examples().iter().for_each(|fault| fail(fault.to_string()));
+    }
+    if summary.missing > 0 && summary.checked && !promise.interrupted {
+        fail(format!("{} messages missing", summary.missing));
+    }
+    let short = promise.wanted.map_or(0, |wanted| wanted.saturating_sub(summary.messages));
+    if short > 0 && (!summary.checked || !promise.own_topic) && !promise.interrupted {
+        fail(format!("{} messages delivered, {short} fewer than asked for", summary.messages));
+    }
+    judge_repeats(promise, sessions, reader.index, summary, verdict);
+}
+
+/// Below order level 5 a batch that was resent may be delivered twice, or late. Only its publisher knows.
+fn judge_repeats(
+    promise: &Promise,
+    sessions: &[SessionResult],
+    index: usize,
+    summary: &Summary,
+    verdict: &mut Verdict,
+) {
+    let repeats = repeats(promise, sessions, summary);
+    if promise.order == OrderLevel::Session && summary.stamped || repeats + summary.reordered == 0 {
+        return; // At level 5 each repeat of a numbered message is a fault already.
+    }
+    let resent: u64 = sessions.iter().map(|session| session.stats.resent_batches).sum();
+    let late = summary.reordered;
+    let text =
+        format!("subscriber {index}: {repeats} messages delivered again and {late} out of their connection's order");
+    if promise.order != OrderLevel::Session && resent > 0 {
+        verdict.notes.push(format!("{text}; {resent} batches were resent, which order level {} allows", promise.order));
+    } else if sessions.is_empty() && late == 0 {
+        verdict.notes.push(format!("{text}; only their publishers know whether batches were resent"));
+    } else {
+        verdict.reasons.push(format!("{text}: order level {} forbids that when nothing was resent", promise.order));
+    }
+}
+
+/// Messages delivered again: known one by one where messages are numbered, else from the sum.
+fn repeats(promise: &Promise, sessions: &[SessionResult], summary: &Summary) -> u64 {
+    if summary.stamped && summary.checked || !promise.own_topic {
+        return summary.duplicates;
+    }
+    let planned: u64 = sessions.iter().map(|session| session.planned).sum();
+    summary.messages.saturating_sub(planned)
+}
+
+/// At level 5 the sessions delivered are the publishers' own, each with all its messages.
+fn judge_identities(promise: &Promise, sessions: &[SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
+    if !reader.summary.checked {
+        return;
+    }
+    let index = reader.index;
+    for seen in &reader.summary.sessions {
+        let owner = sessions.iter().find(|session| session.session == seen.session);
+        match owner {
+            None => verdict.reasons.push(format!("subscriber {index}: session {:#x} is no publisher's", seen.session)),
+            Some(owner) if seen.publisher.is_some_and(|publisher| publisher != owner.index) => {
+                let (session, found) = (seen.session, seen.publisher.unwrap_or_default());
+                let text =
+                    format!("session {session:#x} of publisher {} carried publisher {found}'s messages", owner.index);
+                verdict.reasons.push(format!("subscriber {index}: {text}"));
+            }
+            Some(owner) if seen.messages != owner.planned && !promise.interrupted && owner.error.is_none() => {
+                let (found, planned) = (seen.messages, owner.planned);
+                let text = format!("{found} messages of publisher {}, which sent {planned}", owner.index);
+                verdict.reasons.push(format!("subscriber {index}: {text}"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Subscribers that read the same stretch read the same thing.
+fn judge_agreement(promise: &Promise, readers: &[ReaderResult], verdict: &mut Verdict) {
+    let Some((first, others)) = readers.split_first() else { return };
+    let stretch = |reader: &ReaderResult| (reader.summary.first_order, reader.summary.batches);
+    for other in others {
+        if stretch(other) != stretch(first) {
+            if promise.own_topic && !promise.interrupted {
+                let text = format!(
+                    "read {} batches, subscriber {} {}",
+                    other.summary.batches, first.index, first.summary.batches
+                );
+                verdict.reasons.push(format!("subscriber {}: {text}", other.index));
+            } else {
+                verdict.notes.push(format!("subscribers {} and {} read different stretches", first.index, other.index));
+            }
+        } else if other.summary.hash != first.summary.hash {
+            let text = "the same messages came at other orders or from other sessions than at";
+            verdict.reasons.push(format!("subscriber {}: {text} subscriber {}", other.index, first.index));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

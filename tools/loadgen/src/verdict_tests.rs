@@ -1,0 +1,128 @@
+//! Each way to fail is a failure, and what a level allows is not.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use embarcadero::client::PublisherStats;
+
+use super::*;
+use crate::payload::{PayloadWriter, Payloads};
+use crate::verify::{BatchPlace, Source, Verifier};
+
+fn promise(order: OrderLevel) -> Promise {
+    Promise { order, ack: AckLevel::Committed, own_topic: true, wanted: Some(4), interrupted: false }
+}
+
+fn session() -> SessionResult {
+    SessionResult {
+        index: 0,
+        session: 7,
+        planned: 4,
+        sent: 4,
+        acked: 4,
+        first_send: None,
+        last_ack: None,
+        stats: PublisherStats::default(),
+        brokers: Vec::new(),
+        error: None,
+    }
+}
+
+/// A subscriber that was handed these messages of publisher 0, one a batch.
+fn reader(order: OrderLevel, numbers: &[u64]) -> ReaderResult {
+    let source = Source::Run { run: 1, messages: vec![4] };
+    let payloads = Payloads::new(32);
+    let mut verifier = Verifier::new(order, Arc::new(payloads.clone()), source, true);
+    let mut writer = PayloadWriter::new(payloads, 1, 0);
+    for (first_order, number) in (0..).zip(numbers) {
+        let place = BatchPlace { first_order, session: 7, session_epoch: 1, batch_seq: *number, message_count: 1 };
+        writer.with(*number, |payload| verifier.batch(&place, std::iter::once((first_order, payload))));
+    }
+    ReaderResult { index: 0, summary: verifier.summary(), started: Instant::now(), last_delivery: None, error: None }
+}
+
+fn outcome(promise: &Promise, session: SessionResult, readers: &[ReaderResult]) -> Outcome {
+    judge(promise, &[session], readers).outcome
+}
+
+#[test]
+fn all_of_it_is_a_pass() {
+    let order = OrderLevel::Session;
+    let readers = [reader(order, &[0, 1, 2, 3]), reader(order, &[0, 1, 2, 3])];
+    assert_eq!(outcome(&promise(order), session(), &readers), Outcome::Pass);
+}
+
+#[test]
+fn short_acks_fail() {
+    let verdict = judge(&promise(OrderLevel::Session), &[SessionResult { acked: 3, ..session() }], &[]);
+    assert_eq!(verdict.outcome, Outcome::Fail);
+    assert_eq!(verdict.reasons, ["publisher 0: 3 of 4 messages acked (4 sent)"]);
+}
+
+#[test]
+fn too_many_acks_fail() {
+    assert_eq!(outcome(&promise(OrderLevel::Total), SessionResult { acked: 5, ..session() }, &[]), Outcome::Fail);
+}
+
+#[test]
+fn errors_fail() {
+    let failed = SessionResult { error: Some("refused".to_owned()), ..session() };
+    assert_eq!(outcome(&promise(OrderLevel::Total), failed, &[]), Outcome::Fail);
+}
+
+#[test]
+fn missing_messages_fail_at_every_level() {
+    for order in OrderLevel::ALL {
+        assert_eq!(outcome(&promise(*order), session(), &[reader(*order, &[0, 1, 2])]), Outcome::Fail, "order {order}");
+    }
+}
+
+#[test]
+fn repeats_need_a_resend_and_a_level_that_allows_them() {
+    let resent =
+        SessionResult { stats: PublisherStats { resent_batches: 1, ..PublisherStats::default() }, ..session() };
+    for order in OrderLevel::ALL {
+        let readers = [reader(*order, &[0, 1, 1, 2, 3])];
+        assert_eq!(outcome(&promise(*order), session(), &readers), Outcome::Fail, "order {order}");
+        let allowed = if *order == OrderLevel::Session { Outcome::Fail } else { Outcome::Pass };
+        let verdict = judge(&promise(*order), std::slice::from_ref(&resent), &readers);
+        assert_eq!(verdict.outcome, allowed, "order {order}");
+        assert_eq!(verdict.notes.is_empty(), allowed == Outcome::Fail, "a tolerated repeat is reported");
+    }
+}
+
+#[test]
+fn a_connections_order_matters_at_level_4_only() {
+    for (order, expected) in [(OrderLevel::Connection, Outcome::Fail), (OrderLevel::Total, Outcome::Pass)] {
+        assert_eq!(outcome(&promise(order), session(), &[reader(order, &[0, 2, 1, 3])]), expected);
+    }
+}
+
+#[test]
+fn a_session_nobody_owns_fails_at_level_5() {
+    let order = OrderLevel::Session;
+    let stranger = SessionResult { session: 8, ..session() };
+    assert_eq!(outcome(&promise(order), stranger, &[reader(order, &[0, 1, 2, 3])]), Outcome::Fail);
+}
+
+#[test]
+fn subscribers_that_disagree_fail() {
+    let order = OrderLevel::Total;
+    let readers = [reader(order, &[0, 1, 2, 3]), reader(order, &[1, 0, 2, 3])];
+    let verdict = judge(&promise(order), &[session()], &readers);
+    assert_eq!(verdict.outcome, Outcome::Fail, "{:?}", verdict.reasons);
+}
+
+#[test]
+fn an_interrupted_run_is_not_short() {
+    let promise = Promise { interrupted: true, ..promise(OrderLevel::Session) };
+    let verdict = judge(&promise, &[SessionResult { acked: 2, sent: 3, ..session() }], &[reader(promise.order, &[0])]);
+    assert_eq!((verdict.outcome, verdict.reasons.len()), (Outcome::Interrupted, 0));
+}
+
+#[test]
+fn a_count_that_is_not_reached_fails() {
+    let promise = Promise { own_topic: false, ..promise(OrderLevel::Session) };
+    let verdict = judge(&promise, &[], &[reader(promise.order, &[0, 1, 2])]);
+    assert_eq!(verdict.outcome, Outcome::Fail);
+}
