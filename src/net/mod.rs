@@ -1,5 +1,9 @@
 //! What the kernel offers for network I/O, behind safe interfaces.
 //!
+//! * [`ring`]: the io_uring of a broker's thread; every buffer the kernel holds is owned there.
 //! * [`readiness`]: waiting for sockets of a thread that has no ring of its own (the client library).
 
 pub mod readiness;
+pub mod ring;
+
+pub use ring::{Asker, Completion, FrameSlot, ListId, Operation, Ring, Stage};

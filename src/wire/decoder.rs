@@ -140,10 +140,13 @@ mod tests {
                 let early = decoder.advance(&whole[..first]).unwrap();
                 assert_eq!(matches!(early, Progress::Complete(_)), first == whole.len());
                 decoder.advance(&whole[..second]).unwrap();
-                assert!(matches!(decoder.advance(&whole).unwrap(), Progress::Complete(header) if header.message_count == 4));
+                assert!(
+                    matches!(decoder.advance(&whole).unwrap(), Progress::Complete(header) if header.message_count == 4)
+                );
             }
         }
-        let body: Vec<_> = Messages::new(&whole[64..64 + 16 + 32 + 32 + 128]).map(|message| message.payload.len()).collect();
+        let body: Vec<_> =
+            Messages::new(&whole[64..64 + 16 + 32 + 32 + 128]).map(|message| message.payload.len()).collect();
         assert_eq!(body, [0, 1, 16, 100]);
     }
 
@@ -155,7 +158,9 @@ mod tests {
         let mut decoder = BatchDecoder::new(1 << 20);
         assert!(matches!(decoder.advance(&two).unwrap(), Progress::Complete(header) if header.message_count == 1));
         decoder.reset();
-        assert!(matches!(decoder.advance(&two[length..]).unwrap(), Progress::Complete(header) if header.message_count == 2));
+        assert!(
+            matches!(decoder.advance(&two[length..]).unwrap(), Progress::Complete(header) if header.message_count == 2)
+        );
     }
 
     /// Rebuilds both CRCs, so that a lie in the header is found by its own check.

@@ -6,13 +6,19 @@ use crate::wire::frame::FrameKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The first four bytes are not a frame's.
-    #[error("found magic {found:#010x}, expected {:#010x} (is this an Embarcadero port and client?)", crate::wire::frame::MAGIC)]
+    #[error(
+        "found magic {found:#010x}, expected {:#010x} (is this an Embarcadero port and client?)",
+        crate::wire::frame::MAGIC
+    )]
     Magic {
         /// The four bytes as a little-endian number.
         found: u32,
     },
     /// Another protocol version.
-    #[error("found protocol version {found}, expected {}: use client and broker of one release", crate::wire::frame::VERSION)]
+    #[error(
+        "found protocol version {found}, expected {}: use client and broker of one release",
+        crate::wire::frame::VERSION
+    )]
     Version {
         /// The version byte.
         found: u8,
@@ -94,7 +100,10 @@ pub enum WireError {
         expected: &'static str,
     },
     /// A topic name that is empty, too long, or not UTF-8.
-    #[error("topic name of {found} bytes: it must be 1 to {} bytes of UTF-8 without control characters", crate::limits::TOPIC_NAME_BYTES_MAX)]
+    #[error(
+        "topic name of {found} bytes: it must be 1 to {} bytes of UTF-8 without control characters",
+        crate::limits::TOPIC_NAME_BYTES_MAX
+    )]
     TopicName {
         /// Its length, bytes.
         found: usize,

@@ -11,7 +11,9 @@
 //! * [`message`]: the framing of messages inside a batch.
 //! * [`decoder`]: the incremental decoder of a batch; total on hostile bytes.
 //!
-//! This room imports only `limits` (and `fields`, which describes layouts). It does no I/O.
+//! This room imports only `limits` (and `fields` and `crc`, which are below everything). It does no I/O.
+
+pub use crate::crc::crc32c;
 
 pub mod decoder;
 pub mod error;
@@ -21,11 +23,6 @@ pub mod message;
 pub use decoder::{BatchDecoder, Progress};
 pub use error::{Refusal, WireError};
 pub use frame::{AckLevel, FrameKind, OrderLevel, Receipts};
-
-/// CRC32C (Castagnoli, reflected, initial and final xor all ones) of `bytes`.
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
-}
 
 /// `bytes` rounded up to whole lines.
 pub const fn padded(bytes: u64) -> u64 {

@@ -1,0 +1,427 @@
+//! Every key of the configuration, its type and its default. What the keys are for is told at length in
+//! `config/embarcadero.yaml`; a test keeps that file and this one in step.
+//!
+//! `None` is written `auto` in the file, wherever it stands for "choose for me".
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use serde::{Deserialize, Serialize};
+
+use crate::config::units;
+use crate::wire::{AckLevel, OrderLevel, Receipts};
+
+/// The whole configuration of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct Config {
+    /// The shared memory.
+    pub pool: PoolConfig,
+    /// How the pool is divided; fixed when it is formatted.
+    pub geometry: GeometryConfig,
+    /// All brokers of the pool; `brokers[i].id == i`.
+    pub brokers: Vec<BrokerConfig>,
+    /// Ordering, sessions and takeover.
+    pub sequencer: SequencerConfig,
+    /// Publisher connections.
+    pub receive: ReceiveConfig,
+    /// Acknowledgements to publishers.
+    pub ack: AckConfig,
+    /// Subscriber connections.
+    pub export: ExportConfig,
+    /// How much of the log is kept.
+    pub retention: RetentionConfig,
+    /// Roles on threads, threads on cores.
+    pub threads: ThreadsConfig,
+    /// Topics created at start if they do not exist.
+    pub topics: Vec<TopicConfig>,
+    /// Least severe level that is logged.
+    pub log: LogLevel,
+}
+
+impl Default for Config {
+    /// Every section's default and no broker: a file says where its brokers are.
+    fn default() -> Self {
+        Config {
+            pool: PoolConfig::default(),
+            geometry: GeometryConfig::default(),
+            brokers: Vec::new(),
+            sequencer: SequencerConfig::default(),
+            receive: ReceiveConfig::default(),
+            ack: AckConfig::default(),
+            export: ExportConfig::default(),
+            retention: RetentionConfig::default(),
+            threads: ThreadsConfig::default(),
+            topics: Vec::new(),
+            log: LogLevel::Info,
+        }
+    }
+}
+
+/// Whether a process may format a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Create {
+    /// Format the pool if there is none; attach to one that is there.
+    IfMissing,
+    /// Attach only.
+    Never,
+}
+
+/// What keeps two readers of one line in agreement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CoherenceMode {
+    /// Explicit write-back and discard of lines: right on every pool.
+    Software,
+    /// The hardware does: one host, or a pool with back-invalidation (CXL 3).
+    Hardware,
+}
+
+/// The shared memory.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct PoolConfig {
+    /// File in `/dev/shm` or a devdax device.
+    pub path: PathBuf,
+    /// Size, bytes. `None`: the device's, or [`auto_pool_bytes`](crate::config::auto_pool_bytes) for a file.
+    #[serde(with = "units::auto_bytes")]
+    pub bytes: Option<u64>,
+    /// Whether to format it.
+    pub create: Create,
+    /// Who keeps caches in agreement.
+    pub coherence: CoherenceMode,
+    /// Touch every page at start, so that no page fault happens on the data path.
+    pub populate: bool,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        PoolConfig {
+            path: "/dev/shm/embarcadero".into(),
+            bytes: None,
+            create: Create::IfMissing,
+            coherence: CoherenceMode::Software,
+            populate: true,
+        }
+    }
+}
+
+/// How the pool is divided.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct GeometryConfig {
+    /// Hosts that share the pool.
+    pub hosts: u32,
+    /// Receive cores, and so lanes, of each broker.
+    pub lanes_per_broker: u32,
+    /// Batch headers of a lane's ring; a power of two.
+    pub ring_slots: u32,
+    /// Size of a blog extent, bytes; a power of two.
+    #[serde(with = "units::bytes")]
+    pub extent_bytes: u64,
+    /// Entries of an order-index segment; a power of two.
+    pub segment_entries: u32,
+    /// Order-index segments of each sequencer candidate.
+    pub segments: u32,
+    /// Most sessions open at once.
+    pub sessions_max: u32,
+    /// Most topics.
+    pub topics_max: u32,
+}
+
+impl Default for GeometryConfig {
+    fn default() -> Self {
+        GeometryConfig {
+            hosts: 1,
+            lanes_per_broker: 1,
+            ring_slots: 4096,
+            extent_bytes: 8 << 20,
+            segment_entries: 8192,
+            segments: 16,
+            sessions_max: 4096,
+            topics_max: 256,
+        }
+    }
+}
+
+/// One broker.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct BrokerConfig {
+    /// Number of the broker: its place in the list.
+    pub id: u32,
+    /// Host it runs on, below `geometry.hosts`.
+    #[serde(default)]
+    pub host: u32,
+    /// Address it listens on.
+    pub address: SocketAddr,
+    /// `host:port` that clients are told to connect to. `None`: `address`.
+    #[serde(default)]
+    pub advertise: Option<String>,
+}
+
+/// Ordering, sessions and takeover.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct SequencerConfig {
+    /// Brokers whose process may run the sequencer, by id; the first is preferred.
+    pub candidates: Vec<u32>,
+    /// Age at which a gap in a session fences it.
+    #[serde(with = "units::duration")]
+    pub session_lease: Duration,
+    /// Idle time after which an unconnected session is closed.
+    #[serde(with = "units::duration")]
+    pub session_expiry: Duration,
+    /// Silence of the active sequencer after which another host's candidate claims.
+    #[serde(with = "units::duration")]
+    pub takeover_after: Duration,
+    /// Wait between claiming and reading the predecessor's state, on a pool that is not coherent.
+    #[serde(with = "units::duration")]
+    pub takeover_settle: Duration,
+}
+
+impl Default for SequencerConfig {
+    fn default() -> Self {
+        SequencerConfig {
+            candidates: vec![0],
+            session_lease: Duration::from_secs(5),
+            session_expiry: Duration::from_secs(300),
+            takeover_after: Duration::from_millis(500),
+            takeover_settle: Duration::ZERO,
+        }
+    }
+}
+
+/// Publisher connections.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct ReceiveConfig {
+    /// Most connections of one receive core.
+    pub connections_max: u32,
+    /// Most bytes asked for by one receive.
+    #[serde(with = "units::bytes")]
+    pub receive_bytes_max: u64,
+    /// Time a new connection has for its hello.
+    #[serde(with = "units::duration")]
+    pub hello_timeout: Duration,
+    /// Idle time after which a connection gives its piece of the blog back.
+    #[serde(with = "units::duration")]
+    pub idle_release: Duration,
+    /// `SO_RCVBUF`, bytes. `None`: the kernel tunes it.
+    #[serde(with = "units::auto_bytes")]
+    pub kernel_receive_bytes: Option<u64>,
+}
+
+impl Default for ReceiveConfig {
+    fn default() -> Self {
+        ReceiveConfig {
+            connections_max: 1024,
+            receive_bytes_max: 512 << 10,
+            hello_timeout: Duration::from_secs(5),
+            idle_release: Duration::from_millis(200),
+            kernel_receive_bytes: None,
+        }
+    }
+}
+
+/// How bytes are handed to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendMode {
+    /// Copy on loopback and below the break-even, else zero copy.
+    Auto,
+    /// The kernel copies.
+    Copy,
+    /// The network card reads our memory.
+    ZeroCopy,
+}
+
+/// Acknowledgements to publishers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct AckConfig {
+    /// How frames are sent.
+    pub send: SendMode,
+    /// In `auto`, sends of at least this many bytes are zero copy.
+    #[serde(with = "units::bytes")]
+    pub zero_copy_from_bytes: u64,
+}
+
+impl Default for AckConfig {
+    fn default() -> Self {
+        AckConfig { send: SendMode::Auto, zero_copy_from_bytes: 4 << 10 }
+    }
+}
+
+/// Subscriber connections.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct ExportConfig {
+    /// Most connections of one exporter.
+    pub connections_max: u32,
+    /// Most batches of one submission.
+    pub batches_per_send: u32,
+    /// Time a reader may take nothing before it is disconnected.
+    #[serde(with = "units::duration")]
+    pub reader_stall: Duration,
+    /// How batches are sent.
+    pub send: SendMode,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        ExportConfig {
+            connections_max: 1024,
+            batches_per_send: 64,
+            reader_stall: Duration::from_secs(10),
+            send: SendMode::Auto,
+        }
+    }
+}
+
+/// How much of the log is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct RetentionConfig {
+    /// Payload kept, bytes. 0: as much as fits.
+    #[serde(with = "units::bytes")]
+    pub bytes: u64,
+}
+
+/// How roles are spread over threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThreadMode {
+    /// What the usable cores allow.
+    Auto,
+    /// One thread.
+    Shared,
+    /// One thread and core each, or refuse.
+    Dedicated,
+}
+
+/// What a thread does when nothing moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdleMode {
+    /// Spin on a core of one's own, park elsewhere.
+    Auto,
+    /// Look again at once.
+    Spin,
+    /// Give the core away, then look again.
+    Yield,
+    /// Spin a little, then sleep until a completion or a short time.
+    Park,
+}
+
+/// Roles on threads, threads on cores.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct ThreadsConfig {
+    /// How roles are spread.
+    pub mode: ThreadMode,
+    /// Cores to pin to. `None`: chosen from the usable ones.
+    #[serde(with = "units::auto_list")]
+    pub cores: Option<Vec<usize>>,
+    /// What a thread does when nothing moves.
+    pub idle: IdleMode,
+    /// Park: time to spin before sleeping.
+    #[serde(with = "units::duration")]
+    pub spin_for: Duration,
+    /// Park: first sleep.
+    #[serde(with = "units::duration")]
+    pub park_min: Duration,
+    /// Park: longest sleep; each sleep is twice the one before.
+    #[serde(with = "units::duration")]
+    pub park_max: Duration,
+}
+
+impl Default for ThreadsConfig {
+    fn default() -> Self {
+        ThreadsConfig {
+            mode: ThreadMode::Auto,
+            cores: None,
+            idle: IdleMode::Auto,
+            spin_for: Duration::from_micros(20),
+            park_min: Duration::from_micros(50),
+            park_max: Duration::from_millis(1),
+        }
+    }
+}
+
+/// A topic created at start.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct TopicConfig {
+    /// Its name, 1 to 112 bytes.
+    pub name: String,
+    /// What it promises about order.
+    #[serde(with = "units::order_level", default = "default_order")]
+    pub order: OrderLevel,
+    /// What an ack means unless the publisher says otherwise.
+    #[serde(with = "units::ack_level", default = "default_ack")]
+    pub ack: AckLevel,
+    /// Where the time of receipt is stamped.
+    #[serde(with = "units::receipts", default = "default_receipts")]
+    pub receipts: Receipts,
+    /// Copies, the pool's included.
+    #[serde(default = "default_replicas")]
+    pub replicas: u32,
+}
+
+fn default_order() -> OrderLevel {
+    OrderLevel::Session
+}
+
+fn default_ack() -> AckLevel {
+    AckLevel::Committed
+}
+
+fn default_receipts() -> Receipts {
+    Receipts::Batch
+}
+
+fn default_replicas() -> u32 {
+    1
+}
+
+/// Least severe level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What stops the process or a connection for good.
+    Error,
+    /// What works worse than it should.
+    Warn,
+    /// What happens seldom.
+    Info,
+    /// What happens per connection.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> LevelFilter {
+        match level {
+            LogLevel::Off => LevelFilter::Off,
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+            LogLevel::Trace => LevelFilter::Trace,
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// What clients are told to connect to.
+    pub fn advertised(&self) -> String {
+        self.advertise.clone().unwrap_or_else(|| self.address.to_string())
+    }
+}

@@ -1,0 +1,301 @@
+//! Values that are well formed and cannot work together. Bounds come from [`crate::limits`].
+//!
+//! What needs the pool's layout (does all of this fit into `pool.bytes`?) is checked where the layout is known, with
+//! the [`GeometryRequest`](crate::config::GeometryRequest).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::config::schema::{BrokerConfig, Config, TopicConfig};
+use crate::config::units::{format_bytes, format_duration};
+use crate::limits::{
+    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, HOSTS_MAX, LANES_MAX,
+    RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN,
+    SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPICS_MAX,
+};
+use crate::wire::frame::check_topic_name;
+use crate::wire::{AckLevel, OrderLevel};
+
+/// Smallest pool anybody can want, bytes.
+pub const POOL_BYTES_MIN: u64 = 16 << 20;
+/// Most batches of one submission to the kernel: each takes a submission entry.
+pub const BATCHES_PER_SEND_MAX: u32 = 1024;
+/// Largest kernel receive buffer that is asked for, bytes.
+pub const KERNEL_RECEIVE_BYTES_MAX: u64 = 1 << 30;
+/// Most cores of one machine that a thread can be pinned to: the width of `cpu_set_t`.
+pub const CORES_MAX: usize = 1024;
+
+/// A value that cannot work: which, what it is, and what it may be.
+pub(super) struct Impossible {
+    pub(super) key: String,
+    pub(super) found: String,
+    pub(super) expected: String,
+}
+
+fn impossible(key: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Result<(), Impossible> {
+    Err(Impossible { key: key.into(), found: found.to_string(), expected: expected.into() })
+}
+
+fn within<T: PartialOrd + ToString>(key: &str, found: T, least: T, most: T) -> Result<(), Impossible> {
+    if found < least || found > most {
+        return impossible(key, found.to_string(), format!("{} to {}", least.to_string(), most.to_string()));
+    }
+    Ok(())
+}
+
+fn power_of_two(key: &str, found: u32, least: u32, most: u32) -> Result<(), Impossible> {
+    if !found.is_power_of_two() || found < least || found > most {
+        return impossible(key, found, format!("a power of two, {least} to {most}"));
+    }
+    Ok(())
+}
+
+fn duration(key: &str, found: Duration, least: Duration, most: Duration) -> Result<(), Impossible> {
+    if found < least || found > most {
+        let (least, most) = (format_duration(least), format_duration(most));
+        return impossible(key, format_duration(found), format!("{least} to {most}"));
+    }
+    Ok(())
+}
+
+const MICROSECOND: Duration = Duration::from_micros(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The first value that cannot work.
+pub(super) fn check(config: &Config) -> Result<(), Impossible> {
+    pool(config)?;
+    geometry(config)?;
+    brokers(config)?;
+    sequencer(config)?;
+    connections(config)?;
+    threads(config)?;
+    topics(config)
+}
+
+fn pool(config: &Config) -> Result<(), Impossible> {
+    if !config.pool.path.is_absolute() {
+        let path = config.pool.path.display();
+        return impossible(
+            "pool.path",
+            format!("`{path}`"),
+            "an absolute path: all processes of the pool must mean the same file",
+        );
+    }
+    match config.pool.bytes {
+        Some(bytes) if bytes < POOL_BYTES_MIN => {
+            let least = format_bytes(POOL_BYTES_MIN);
+            impossible("pool.bytes", format_bytes(bytes), format!("auto, or at least {least}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn geometry(config: &Config) -> Result<(), Impossible> {
+    let geometry = &config.geometry;
+    within("geometry.hosts", geometry.hosts, 1, HOSTS_MAX)?;
+    within("geometry.lanes_per_broker", geometry.lanes_per_broker, 1, LANES_MAX)?;
+    power_of_two("geometry.ring_slots", geometry.ring_slots, RING_SLOTS_MIN, RING_SLOTS_MAX)?;
+    let extent = geometry.extent_bytes;
+    if !extent.is_power_of_two() || !(EXTENT_BYTES_MIN..=EXTENT_BYTES_MAX).contains(&extent) {
+        let (least, most) = (format_bytes(EXTENT_BYTES_MIN), format_bytes(EXTENT_BYTES_MAX));
+        return impossible("geometry.extent_bytes", format_bytes(extent), format!("a power of two, {least} to {most}"));
+    }
+    power_of_two("geometry.segment_entries", geometry.segment_entries, SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX)?;
+    within("geometry.segments", geometry.segments, SEGMENTS_PER_CANDIDATE_MIN, SEGMENTS_PER_CANDIDATE_MAX)?;
+    within("geometry.sessions_max", geometry.sessions_max, 1, SESSIONS_MAX)?;
+    within("geometry.topics_max", geometry.topics_max, 1, TOPICS_MAX)?;
+    let topics = config.topics.len();
+    if topics > geometry.topics_max as usize {
+        return impossible(
+            "geometry.topics_max",
+            geometry.topics_max,
+            format!("at least the {topics} topics listed under `topics`"),
+        );
+    }
+    Ok(())
+}
+
+fn brokers(config: &Config) -> Result<(), Impossible> {
+    let count = config.brokers.len();
+    if count == 0 || count > BROKERS_MAX as usize {
+        let expected = format!("1 to {BROKERS_MAX}: list each as {{ id: 0, address: \"127.0.0.1:7300\" }}");
+        return impossible("brokers", format!("a list of {count}"), expected);
+    }
+    let lanes = u64::from(config.geometry.lanes_per_broker) * count as u64;
+    if lanes > LANES_MAX.into() {
+        let found = format!("{}, which makes {lanes} lanes of {count} brokers", config.geometry.lanes_per_broker);
+        return impossible("geometry.lanes_per_broker", found, format!("at most {LANES_MAX} lanes in all"));
+    }
+    let mut taken = BTreeSet::new();
+    for (index, broker) in config.brokers.iter().enumerate() {
+        let key = |name: &str| format!("brokers[{index}].{name}");
+        if broker.id as usize != index {
+            return impossible(
+                key("id"),
+                broker.id,
+                format!("{index}: ids are 0, 1, 2 and so on, in the order of the list"),
+            );
+        }
+        if broker.host >= config.geometry.hosts {
+            return impossible(
+                key("host"),
+                broker.host,
+                format!("less than geometry.hosts, which is {}", config.geometry.hosts),
+            );
+        }
+        // Two hosts may both listen on 0.0.0.0:7300; what clients connect to must differ.
+        if !taken.insert((broker.host, broker.address.to_string())) || !taken.insert((u32::MAX, broker.advertised())) {
+            return impossible(key("address"), broker.advertised(), "an address and port no other broker has");
+        }
+        address(broker, key)?;
+    }
+    Ok(())
+}
+
+fn address(broker: &BrokerConfig, key: impl Fn(&str) -> String) -> Result<(), Impossible> {
+    if broker.address.port() == 0 {
+        return impossible(key("address"), broker.address, "a port from 1 to 65535: clients are told it");
+    }
+    match &broker.advertise {
+        None if broker.address.ip().is_unspecified() => impossible(
+            key("address"),
+            broker.address,
+            "an `advertise: \"host:port\"` beside it, since nobody can connect to the unspecified address",
+        ),
+        Some(advertise) if !is_host_and_port(advertise) => impossible(
+            key("advertise"),
+            format!("`{advertise}`"),
+            "host:port, with a port from 1 to 65535 and at most 255 bytes",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let port_is_good = port.parse::<u16>().is_ok_and(|port| port > 0);
+    // The list of brokers is sent as one line each, so a blank or line end in a name would break it.
+    port_is_good && !host.is_empty() && text.len() <= 255 && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+fn sequencer(config: &Config) -> Result<(), Impossible> {
+    let sequencer = &config.sequencer;
+    let count = sequencer.candidates.len();
+    if count == 0 || count > CANDIDATES_MAX as usize {
+        return impossible(
+            "sequencer.candidates",
+            format!("a list of {count}"),
+            format!("1 to {CANDIDATES_MAX} broker ids"),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for (index, id) in sequencer.candidates.iter().enumerate() {
+        let key = format!("sequencer.candidates[{index}]");
+        if *id as usize >= config.brokers.len() {
+            return impossible(key, id, format!("the id of a broker, 0 to {}", config.brokers.len() - 1));
+        }
+        if !seen.insert(id) {
+            return impossible(key, id, "each broker at most once");
+        }
+    }
+    duration("sequencer.session_lease", sequencer.session_lease, 10 * MILLISECOND, HOUR)?;
+    duration("sequencer.session_expiry", sequencer.session_expiry, SECOND, 30 * DAY)?;
+    if sequencer.session_expiry < sequencer.session_lease {
+        let expected =
+            format!("at least sequencer.session_lease, which is {}", format_duration(sequencer.session_lease));
+        return impossible("sequencer.session_expiry", format_duration(sequencer.session_expiry), expected);
+    }
+    duration("sequencer.takeover_after", sequencer.takeover_after, 10 * MILLISECOND, HOUR)?;
+    duration("sequencer.takeover_settle", sequencer.takeover_settle, Duration::ZERO, 60 * SECOND)
+}
+
+fn connections(config: &Config) -> Result<(), Impossible> {
+    let receive = &config.receive;
+    within("receive.connections_max", receive.connections_max, 1, CONNECTIONS_MAX)?;
+    let (least, most) = (RUN_BYTES_MIN, config.geometry.extent_bytes);
+    if !(least..=most).contains(&receive.receive_bytes_max) {
+        let expected = format!("{} to geometry.extent_bytes, which is {}", format_bytes(least), format_bytes(most));
+        return impossible("receive.receive_bytes_max", format_bytes(receive.receive_bytes_max), expected);
+    }
+    duration("receive.hello_timeout", receive.hello_timeout, MILLISECOND, HOUR)?;
+    duration("receive.idle_release", receive.idle_release, MILLISECOND, HOUR)?;
+    let kernel_receive_bytes = receive.kernel_receive_bytes;
+    if let Some(bytes) = kernel_receive_bytes.filter(|bytes| !(4096..=KERNEL_RECEIVE_BYTES_MAX).contains(bytes)) {
+        let expected = format!("auto, or 4KiB to {}", format_bytes(KERNEL_RECEIVE_BYTES_MAX));
+        return impossible("receive.kernel_receive_bytes", format_bytes(bytes), expected);
+    }
+    within("export.connections_max", config.export.connections_max, 1, CONNECTIONS_MAX)?;
+    within("export.batches_per_send", config.export.batches_per_send, 1, BATCHES_PER_SEND_MAX)?;
+    duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)
+}
+
+fn threads(config: &Config) -> Result<(), Impossible> {
+    let threads = &config.threads;
+    duration("threads.spin_for", threads.spin_for, Duration::ZERO, SECOND)?;
+    duration("threads.park_min", threads.park_min, MICROSECOND, SECOND)?;
+    duration("threads.park_max", threads.park_max, MICROSECOND, SECOND)?;
+    if threads.park_max < threads.park_min {
+        let expected = format!("at least threads.park_min, which is {}", format_duration(threads.park_min));
+        return impossible("threads.park_max", format_duration(threads.park_max), expected);
+    }
+    let Some(cores) = &threads.cores else {
+        return Ok(());
+    };
+    if cores.is_empty() {
+        return impossible("threads.cores", "an empty list", "auto, or at least one core");
+    }
+    let mut seen = BTreeSet::new();
+    for (index, core) in cores.iter().enumerate() {
+        if !seen.insert(core) || *core >= CORES_MAX {
+            return impossible(
+                format!("threads.cores[{index}]"),
+                core,
+                format!("a core below {CORES_MAX}, each at most once"),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn topics(config: &Config) -> Result<(), Impossible> {
+    let mut names = BTreeSet::new();
+    for (index, topic) in config.topics.iter().enumerate() {
+        let key = |name: &str| format!("topics[{index}].{name}");
+        if let Err(problem) = check_topic_name(topic.name.as_bytes()) {
+            return impossible(key("name"), format!("{:?}", topic.name), format!("a topic name ({problem})"));
+        }
+        if !names.insert(&topic.name) {
+            return impossible(key("name"), format!("`{}`", topic.name), "a name no other topic has");
+        }
+        levels(topic, key)?;
+    }
+    Ok(())
+}
+
+fn levels(topic: &TopicConfig, key: impl Fn(&str) -> String) -> Result<(), Impossible> {
+    if topic.ack == AckLevel::Durable {
+        let expected = match topic.replicas {
+            0 | 1 => {
+                "0 or 1: level 2 means that replicas have synced the batch, and with fewer than 2 replicas there are none"
+            }
+            _ => "0 or 1: level 2, durable acks, is not in this release",
+        };
+        return impossible(key("ack"), topic.ack, expected);
+    }
+    if topic.order == OrderLevel::Session && topic.ack == AckLevel::None {
+        return impossible(key("ack"), topic.ack, "1: order level 5 resends what is not acked, so it needs acks");
+    }
+    if topic.replicas != 1 {
+        return impossible(
+            key("replicas"),
+            topic.replicas,
+            "1, the copy in the pool: replicas are not in this release",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! The broker process: attaches to the pool, takes its brokers' locks, places roles on threads, runs until told to stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, auto_pool_bytes};
+use crate::log::topics::Topic;
+use crate::log::{Homes, View};
+use crate::net::Ring;
+use crate::net::ring::RingError;
+use crate::pool::coherence::Coherence;
+use crate::pool::layout::Geometry;
+use crate::pool::line::Owned;
+use crate::pool::record::BrokerLine;
+use crate::pool::region::{Create, HostLock, LockName};
+use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Software};
+use crate::roles::ack::{AckRole, AckSettings};
+use crate::roles::export::{Export, ExportSettings};
+use crate::roles::handoff::{AckLink, Subscriptions};
+use crate::roles::receive::hello::Tokens;
+use crate::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS, listen};
+use crate::roles::sequence::active::SequencerSettings;
+use crate::roles::sequence::{Sequence, TakeoverSettings};
+use crate::runtime::cpu::usable_cores;
+use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown, Ticks, plan, spawn};
+
+/// Time the roles have to finish after being told to stop.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// `pool.bytes: auto` on a machine with too little.
+    #[error("pool {path}: {source}")]
+    AutoPool {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: AutoPoolError,
+    },
+    /// How much is free cannot be found out.
+    #[error("pool {path}: cannot find out how much memory is free: {source}; give pool.bytes as a size")]
+    Free {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A broker that is not configured.
+    #[error("broker {found} is not configured; brokers 0 to {last} are")]
+    UnknownBroker {
+        /// As asked for.
+        found: u32,
+        /// The highest there is.
+        last: u32,
+    },
+    /// The brokers of one process live on one host.
+    #[error("brokers {first} and {second} are configured on different hosts; one process serves one host: use --brokers")]
+    TwoHosts {
+        /// A broker.
+        first: u32,
+        /// Another.
+        second: u32,
+    },
+    /// A listener.
+    #[error("broker {broker} cannot listen on {address}: {source}; another process may have that port (`ss -ltnp`): stop it or configure another")]
+    Listen {
+        /// The broker.
+        broker: u32,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread plan.
+    #[error(transparent)]
+    Plan(#[from] crate::runtime::PlanError),
+    /// The machine's cores cannot be read.
+    #[error(transparent)]
+    Cores(#[from] crate::runtime::cpu::CpuError),
+    /// A thread.
+    #[error(transparent)]
+    Thread(#[from] RunnerError),
+}
+
+/// A running broker process.
+pub struct Embarlet {
+    threads: Vec<(String, Arc<Ticks>, JoinHandle<Result<(), RunnerError>>)>,
+    shutdown: Arc<Shutdown>,
+    addresses: Vec<SocketAddr>,
+    _locks: Vec<HostLock>,
+}
+
+/// What to start.
+pub struct StartOptions {
+    /// The brokers to run; all of one host.
+    pub brokers: Vec<u32>,
+    /// Format the pool first.
+    pub format: bool,
+    /// Told to stop by signals, or by [`Embarlet::stop`] alone.
+    pub on_signals: bool,
+}
+
+/// The geometry a configuration asks for, on a pool of `pool_bytes`.
+pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
+    let g = &config.geometry;
+    Geometry {
+        pool_bytes,
+        extent_bytes: g.extent_bytes,
+        hosts: g.hosts,
+        brokers: config.brokers.len() as u32,
+        lanes_per_broker: g.lanes_per_broker,
+        candidates: config.sequencer.candidates.len() as u32,
+        ring_slots: g.ring_slots,
+        segment_entries: g.segment_entries,
+        segments: g.segments,
+        sessions_max: g.sessions_max,
+        topics_max: g.topics_max,
+        extents_per_lane: 0,
+        reserved: 0,
+    }
+}
+
+/// Length a new pool of this configuration would have, bytes.
+pub fn pool_bytes(config: &Config) -> Result<u64, StartError> {
+    if let Some(bytes) = config.pool.bytes {
+        return Ok(bytes);
+    }
+    let path = &config.pool.path;
+    let free = |source| StartError::Free { path: path.clone(), source };
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let free_bytes = crate::pool::region::free_bytes(folder).map_err(free)?;
+    let available = available_memory().map_err(free)?;
+    auto_pool_bytes(free_bytes, available).map_err(|source| StartError::AutoPool { path: path.clone(), source })
+}
+
+/// `MemAvailable`, bytes.
+fn available_memory() -> std::io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemAvailable"))
+}
+
+/// Opens the configured pool.
+pub fn open_pool(config: &Config, format: bool) -> Result<Pool, StartError> {
+    let create = match (format, config.pool.create) {
+        (true, _) => Create::Format,
+        (false, ConfigCreate::IfMissing) => Create::IfMissing,
+        (false, ConfigCreate::Never) => Create::Never,
+    };
+    let any_size = config.pool.bytes.is_none();
+    // An existing pool of automatic size keeps its size: how much is free now says nothing about it.
+    let exists = std::fs::metadata(&config.pool.path).is_ok_and(|meta| meta.len() > 0);
+    let bytes = if any_size && exists && !format { u64::MAX >> 1 } else { pool_bytes(config)? };
+    Ok(Pool::open(&config.pool.path, geometry(config, bytes), any_size, create)?)
+}
+
+impl Embarlet {
+    /// Starts the brokers named in `options`.
+    pub fn start(config: &Config, options: &StartOptions) -> Result<Embarlet, StartError> {
+        check_brokers(config, &options.brokers)?;
+        let pool = open_pool(config, options.format)?;
+        log::info!(
+            "pool {}: {}, {} bytes, uuid {:016x}{:016x}, write-back by {}",
+            pool.path().display(),
+            if pool.was_formatted() { "formatted" } else { "attached" },
+            pool.layout().geometry.pool_bytes,
+            pool.superblock().uuid[1],
+            pool.superblock().uuid[0],
+            pool.mapping().flush_name()
+        );
+        match config.pool.coherence {
+            CoherenceMode::Software => {
+                log::info!("coherence: software (lines are written back and dropped explicitly)");
+                Self::start_on::<Software>(config, options, pool)
+            }
+            CoherenceMode::Hardware => {
+                log::info!("coherence: hardware (lines are never written back: one host, or CXL 3 back-invalidation)");
+                Self::start_on::<Hardware>(config, options, pool)
+            }
+        }
+    }
+
+    fn start_on<C: Coherence>(config: &Config, options: &StartOptions, pool: Pool) -> Result<Embarlet, StartError> {
+        let mut locks = Vec::new();
+        for broker in &options.brokers {
+            locks.push(pool.lock(LockName::Broker(*broker))?);
+        }
+        let listeners = bind(config, &options.brokers)?;
+        if config.pool.populate
+            && let Err(error) = pool.mapping().populate()
+        {
+            log::warn!("cannot touch all of the pool in advance ({error}): first writes will be slower");
+        }
+        let parts = Parts::<C>::new(config, &options.brokers, pool, &listeners)?;
+        let plan = plan(&parts.specs, &usable_cores()?, &config.threads)?;
+        plan.describe(&parts.specs).lines().for_each(|line| log::info!("{line}"));
+        let shutdown = Shutdown::new(DRAIN_LIMIT);
+        if options.on_signals
+            && let Err(error) = shutdown.on_signals()
+        {
+            log::warn!("signals cannot be caught ({error}): stop this process with SIGKILL; nothing acked is lost");
+        }
+        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let mut builders: Vec<_> = parts.builders.into_iter().map(Some).collect();
+        let mut threads = Vec::new();
+        for thread in &plan.threads {
+            let ticks = Arc::new(Ticks::default());
+            let crew: Vec<_> = thread.roles.iter().map(|role| builders[*role].take().expect("each role once")).collect();
+            let mapping = parts.pool.mapping().clone();
+            let build = move || build_crew(crew, mapping);
+            threads.push((thread.name.clone(), ticks.clone(), spawn(thread, &shutdown, ticks, build)?));
+        }
+        Ok(Embarlet { threads, shutdown, addresses, _locks: locks })
+    }
+
+    /// Where its brokers listen, in the order they were named.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Tells it to drain and stop.
+    pub fn stop(&self) {
+        self.shutdown.request();
+    }
+
+    /// Waits until every thread has ended; the first failure is the answer.
+    pub fn join(self) -> Result<(), RunnerError> {
+        let mut first = Ok(());
+        for (name, ticks, thread) in self.threads {
+            let ended = thread.join().unwrap_or_else(|_| {
+                Err(RunnerError::Panicked { role: format!("thread {name}"), message: "the runner itself".into() })
+            });
+            let counts = ticks.read();
+            let total = (counts.working_ns + counts.idle_ns + counts.asleep_ns).max(1) as f64 / 100.0;
+            log::info!(
+                "thread {name}: working {:.1} %, idle {:.1} %, asleep {:.1} %, {} passes",
+                counts.working_ns as f64 / total,
+                counts.idle_ns as f64 / total,
+                counts.asleep_ns as f64 / total,
+                counts.passes
+            );
+            if let Err(error) = ended {
+                log::error!("{error}");
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+}
+
+fn check_brokers(config: &Config, brokers: &[u32]) -> Result<(), StartError> {
+    let last = config.brokers.len() as u32 - 1;
+    if let Some(found) = brokers.iter().find(|broker| **broker > last) {
+        return Err(StartError::UnknownBroker { found: *found, last });
+    }
+    let host = |broker: u32| config.brokers[broker as usize].host;
+    match brokers.iter().find(|broker| host(**broker) != host(brokers[0])) {
+        Some(second) => Err(StartError::TwoHosts { first: brokers[0], second: *second }),
+        None => Ok(()),
+    }
+}
+
+fn bind(config: &Config, brokers: &[u32]) -> Result<Vec<Arc<TcpListener>>, StartError> {
+    let one = |broker: &u32| {
+        let address = config.brokers[*broker as usize].address;
+        listen(address).map_err(|source| StartError::Listen { broker: *broker, address, source })
+    };
+    brokers.iter().map(one).collect()
+}
+
+/// Builds one role on the thread that will run it.
+type Builder = Box<dyn FnOnce() -> Box<dyn Role<Ring>> + Send>;
+
+/// A role to be built, and what it needs of its thread's ring.
+struct RoleBuilder {
+    operations: u32,
+    frames: u32,
+    build: Builder,
+}
+
+fn build_crew(
+    crew: Vec<RoleBuilder>,
+    mapping: Arc<crate::pool::Mapping>,
+) -> Result<crate::runtime::runner::Crew<Ring>, RoleError> {
+    let operations = crew.iter().map(|role| role.operations).sum::<u32>() + 16;
+    let frames = crew.iter().map(|role| role.frames).sum();
+    let ring = Ring::new(operations, frames, mapping).map_err(|error: RingError| RoleError::new(error))?;
+    log::info!("{}", ring.mode());
+    Ok((ring, crew.into_iter().map(|role| (role.build)()).collect()))
+}
+
+/// The roles of a process before they are placed.
+struct Parts<C: Coherence> {
+    pool: Pool,
+    specs: Vec<RoleSpec>,
+    builders: Vec<RoleBuilder>,
+    coherence: std::marker::PhantomData<C>,
+}
+
+impl<C: Coherence> Parts<C> {
+    fn new(config: &Config, brokers: &[u32], pool: Pool, listeners: &[Arc<TcpListener>]) -> Result<Self, StartError> {
+        let homes = Homes {
+            here: config.brokers[brokers[0] as usize].host,
+            brokers: config.brokers.iter().map(|broker| broker.host).collect(),
+            candidates: config.sequencer.candidates.iter().map(|b| config.brokers[*b as usize].host).collect(),
+        };
+        let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
+        let mut parts = Parts { pool, specs: Vec::new(), builders: Vec::new(), coherence: std::marker::PhantomData };
+        for (index, broker) in brokers.iter().enumerate() {
+            parts.add_broker(config, &view, *broker, &listeners[index], index == 0);
+        }
+        for (slot, broker) in config.sequencer.candidates.iter().enumerate() {
+            if brokers.contains(broker) {
+                parts.add_sequencer(config, &view, slot as u32, *broker)?;
+            }
+        }
+        Ok(parts)
+    }
+
+    fn add(&mut self, name: String, kind: RoleKind, broker: u32, operations: u32, frames: u32, build: Builder) {
+        self.specs.push(RoleSpec { name, kind, broker });
+        self.builders.push(RoleBuilder { operations, frames, build });
+    }
+
+    fn add_broker(
+        &mut self,
+        config: &Config,
+        view: &View<Mapped<C>>,
+        broker: u32,
+        listener: &Arc<TcpListener>,
+        creates_topics: bool,
+    ) {
+        let incarnation = announce(view, broker);
+        let lanes = config.geometry.lanes_per_broker;
+        let places = config.receive.connections_max + SPARE_CONNECTIONS;
+        let links: Vec<_> = (0..lanes).map(|_| AckLink::new(places)).collect();
+        let subscriptions = Arc::new(Subscriptions::new(config.export.connections_max as usize));
+        for lane in 0..lanes {
+            let settings = receive_settings(config, broker, creates_topics && lane == 0);
+            let tokens = Tokens::new(self.pool.superblock().token_key);
+            let (view, listener) = (view.clone(), listener.clone());
+            let (link, subscriptions) = (links[lane as usize].clone(), subscriptions.clone());
+            let number = broker * lanes + lane;
+            let build: Builder = Box::new(move || {
+                Box::new(Receive::new(&view, number, settings, listener, tokens, link, subscriptions))
+            });
+            self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, places + 1, 0, build);
+        }
+        let settings = ack_settings(config, broker);
+        let (ack_view, frames) = (view.clone(), AckRole::<C>::frames_needed(lanes, places));
+        let build: Builder = Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, links, places)));
+        self.add(format!("ack {broker}"), RoleKind::Ack, broker, frames, frames, build);
+        let settings = export_settings(config, broker);
+        let export_view = view.clone();
+        let build: Builder =
+            Box::new(move || Box::new(Export::new(&export_view, broker, incarnation, settings, subscriptions)));
+        self.add(format!("export {broker}"), RoleKind::Export, broker, 2 * config.export.connections_max, 0, build);
+    }
+
+    fn add_sequencer(
+        &mut self,
+        config: &Config,
+        view: &View<Mapped<C>>,
+        slot: u32,
+        broker: u32,
+    ) -> Result<(), StartError> {
+        let lock = self.pool.lock(LockName::Candidate(slot))?;
+        let settings = SequencerSettings {
+            session_lease_ns: config.sequencer.session_lease.as_nanos() as u64,
+            session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
+            retention_bytes: config.retention.bytes,
+        };
+        let takeover = TakeoverSettings {
+            after_ns: config.sequencer.takeover_after.as_nanos() as u64,
+            settle_ns: config.sequencer.takeover_settle.as_nanos() as u64,
+        };
+        let (view, pool) = (view.clone(), self.pool.clone());
+        let build: Builder = Box::new(move || Box::new(Sequence::new(&view, pool, slot, lock, settings, takeover)));
+        self.add(format!("sequence {slot}"), RoleKind::Sequence, broker, 0, 0, build);
+        Ok(())
+    }
+}
+
+/// Writes the broker's line; gives its incarnation, from 1.
+fn announce<C: Coherence>(view: &View<Mapped<C>>, broker: u32) -> u64 {
+    let mut line: Owned<BrokerLine, _> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
+    let incarnation = line.current().map_or(0, |before| before.incarnation) + 1;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let process = std::process::id().into();
+    line.publish(&BrokerLine { incarnation, state: 2, process, started_at: now, ..BrokerLine::default() });
+    incarnation
+}
+
+fn broker_list(config: &Config) -> String {
+    config.brokers.iter().map(|broker| format!("{} {}\n", broker.id, broker.advertised())).collect()
+}
+
+fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> ReceiveSettings {
+    let topic = |topic: &crate::config::TopicConfig| Topic {
+        id: 0,
+        name: topic.name.clone(),
+        order: topic.order,
+        ack: topic.ack,
+        receipts: topic.receipts,
+        replicas: topic.replicas,
+        created_at: 0,
+    };
+    ReceiveSettings {
+        connections_max: config.receive.connections_max,
+        receive_bytes_max: config.receive.receive_bytes_max,
+        hello_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
+        idle_release_ns: config.receive.idle_release.as_nanos() as u64,
+        broker: broker as u16,
+        broker_list: broker_list(config),
+        // Every broker exports: its readers want the lines.
+        keep: Keep::Cached,
+        topics: if creates_topics { config.topics.iter().map(topic).collect() } else { Vec::new() },
+    }
+}
+
+fn ack_settings(config: &Config, broker: u32) -> AckSettings {
+    AckSettings {
+        send: config.ack.send,
+        zero_copy_from_bytes: config.ack.zero_copy_from_bytes,
+        open_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
+        broker: broker as u16,
+        broker_list: broker_list(config),
+    }
+}
+
+fn export_settings(config: &Config, broker: u32) -> ExportSettings {
+    ExportSettings {
+        connections_max: config.export.connections_max,
+        batches_per_send: config.export.batches_per_send,
+        reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
+        broker: broker as u16,
+        broker_list: broker_list(config),
+    }
+}

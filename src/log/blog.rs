@@ -1,0 +1,216 @@
+//! The blog of one lane: its extents, and the runs its connections receive into.
+//!
+//! An extent is *free*, *current* (runs are cut from it), *sealed* (full, but runs are still being filled) or *closed* (every
+//! batch in it has a slot below `end_slot`). A closed extent is free again when the lane's `reusable` count
+//! reaches its `end_slot`: that is the only test. Invariant: `closed` is ordered by `end_slot`.
+
+use std::collections::VecDeque;
+
+use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
+use crate::log::View;
+use crate::pool::line::Owned;
+use crate::pool::record::ExtentLine;
+use crate::pool::{Keep, Memory};
+
+/// A piece of an extent in the hands of one connection. Give it back with [`Blog::release`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Run {
+    extent: u32,
+    /// First byte, from the start of the pool.
+    pub start: u64,
+    /// Length, bytes.
+    pub bytes: u64,
+}
+
+struct Extent {
+    /// Runs not given back.
+    runs: u32,
+    sealed: bool,
+}
+
+/// Extents and runs of one lane. Owned by its receive core.
+pub struct Blog<M> {
+    view: View<M>,
+    lane: u32,
+    extents: Vec<Extent>,
+    lines: Vec<Owned<ExtentLine, M>>,
+    free: VecDeque<u32>,
+    /// (extent, end slot), oldest first.
+    closed: VecDeque<(u32, u64)>,
+    current: Option<(u32, u64)>,
+}
+
+impl<M: Memory> Blog<M> {
+    /// Takes the extents of a lane over. Whatever the last owner was filling counts as closed at `produced`: its
+    /// published batches have slots below that.
+    pub fn take(view: &View<M>, lane: u32, produced: u64, reusable: u64) -> Self {
+        let count = view.layout.geometry.extents_per_lane;
+        let mut lines: Vec<Owned<ExtentLine, M>> =
+            (0..count).map(|extent| Owned::take(view.memory.clone(), view.layout.extent_line(lane, extent))).collect();
+        let mut closed = Vec::new();
+        let mut free = VecDeque::with_capacity(count as usize);
+        for extent in 0..count {
+            let line = &mut lines[extent as usize];
+            match line.current() {
+                // Never used since the pool was formatted.
+                None => free.push_back(extent),
+                Some(record) if record.closed == 1 && record.end_slot <= reusable => free.push_back(extent),
+                Some(record) if record.closed == 1 => closed.push((extent, record.end_slot)),
+                Some(_) => {
+                    line.publish(&ExtentLine { closed: 1, end_slot: produced, ..ExtentLine::default() });
+                    closed.push((extent, produced));
+                }
+            }
+        }
+        closed.sort_by_key(|(_, end_slot)| *end_slot);
+        let mut waiting = VecDeque::with_capacity(count as usize);
+        waiting.extend(closed);
+        let extents = (0..count).map(|_| Extent { runs: 0, sealed: false }).collect();
+        Blog { view: view.clone(), lane, extents, lines, free, closed: waiting, current: None }
+    }
+
+    /// Extents free now, the current one not counted.
+    pub fn free_extents(&self) -> u64 {
+        self.free.len() as u64
+    }
+
+    /// Takes closed extents back whose last slot lies below `reusable`. True if any was.
+    pub fn reclaim(&mut self, reusable: u64) -> bool {
+        let before = self.free.len();
+        while let Some(&(extent, end_slot)) = self.closed.front() {
+            if end_slot > reusable {
+                break;
+            }
+            self.closed.pop_front();
+            self.free.push_back(extent);
+        }
+        self.free.len() > before
+    }
+
+    /// Cuts a run of `wanted` bytes, or of what is left in the current extent if that is at least `needed`. `None`: no
+    /// extent is free; come again after [`Self::reclaim`].
+    pub fn acquire(&mut self, needed: u64, wanted: u64, produced: u64) -> Option<Run> {
+        let extent_bytes = self.view.layout.geometry.extent_bytes;
+        let needed = needed.max(RUN_BYTES_MIN).next_multiple_of(LINE_BYTES);
+        let wanted = wanted.clamp(needed, extent_bytes).next_multiple_of(LINE_BYTES);
+        assert!(needed <= extent_bytes, "a run is never longer than an extent");
+        if let Some((extent, used)) = self.current
+            && extent_bytes - used < needed
+        {
+            self.current = None;
+            self.extents[extent as usize].sealed = true;
+            self.close_if_done(extent, produced);
+        }
+        let (extent, used) = match self.current {
+            Some(current) => current,
+            None => {
+                let extent = self.free.pop_front()?;
+                self.extents[extent as usize].sealed = false;
+                // Open before the first byte lands, so that a successor knows it was in use.
+                self.lines[extent as usize].publish(&ExtentLine::default());
+                (extent, 0)
+            }
+        };
+        let bytes = wanted.min(extent_bytes - used);
+        self.current = Some((extent, used + bytes));
+        self.extents[extent as usize].runs += 1;
+        Some(Run { extent, start: self.view.layout.extent(self.lane, extent) + used, bytes })
+    }
+
+    /// Whether the run's extent is waiting only for its runs.
+    pub fn is_sealed(&self, run: &Run) -> bool {
+        self.extents[run.extent as usize].sealed
+    }
+
+    /// Takes a run back. Bytes `published..landed` of it were received but never published; they are written back so
+    /// that no dirty line of them is left to overwrite the extent's next content.
+    pub fn release(&mut self, run: Run, published: u64, landed: u64, produced: u64) {
+        debug_assert!(published <= landed && landed <= run.bytes);
+        if landed > published {
+            self.view.memory.write_back(run.start + published, landed - published, Keep::Dropped);
+            self.view.memory.store_fence();
+        }
+        let extent = &mut self.extents[run.extent as usize];
+        extent.runs -= 1;
+        // The run's unused tail goes back if nothing was cut behind it.
+        if let Some((current, used)) = &mut self.current
+            && *current == run.extent
+        {
+            let start = self.view.layout.extent(self.lane, run.extent);
+            if start + *used == run.start + run.bytes {
+                *used = run.start - start + published.next_multiple_of(LINE_BYTES);
+            }
+        }
+        self.close_if_done(run.extent, produced);
+    }
+
+    fn close_if_done(&mut self, extent: u32, produced: u64) {
+        let state = &mut self.extents[extent as usize];
+        if !state.sealed || state.runs > 0 {
+            return;
+        }
+        state.sealed = false;
+        self.lines[extent as usize].publish(&ExtentLine { closed: 1, end_slot: produced, ..ExtentLine::default() });
+        self.closed.push_back((extent, produced));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::memory::plain_view;
+
+    fn blog() -> Blog<crate::sim::memory::HostMemory> {
+        Blog::take(&plain_view(1), 0, 0, 0)
+    }
+
+    #[test]
+    fn an_extent_comes_back_only_when_its_last_slot_is_reusable() {
+        let mut blog = blog();
+        let (count, extent) = (blog.extents.len() as u64, blog.view.layout.geometry.extent_bytes);
+        for slot in 0..count {
+            let run = blog.acquire(extent, extent, slot).unwrap();
+            blog.release(run, extent, extent, slot + 1);
+        }
+        // The last extent is full but still current; asking seals it.
+        assert_eq!(blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, count), None);
+        assert!(!blog.reclaim(0));
+        // Extent 0 was sealed when the second run was cut, at one slot produced.
+        assert!(blog.reclaim(1));
+        let run = blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, count).unwrap();
+        assert_eq!(run.start, blog.view.layout.extent(0, 0));
+        assert!(blog.reclaim(count));
+        assert_eq!(blog.free_extents(), count - 1);
+    }
+
+    #[test]
+    fn a_run_in_use_keeps_its_extent() {
+        let mut blog = blog();
+        let extent = blog.view.layout.geometry.extent_bytes;
+        let small = blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 0).unwrap();
+        let large = blog.acquire(extent, extent, 0).unwrap();
+        assert!(blog.is_sealed(&small) && !blog.is_sealed(&large));
+        assert!(!blog.reclaim(u64::MAX), "its run is still being filled");
+        blog.release(small, 64, 128, 7);
+        assert!(!blog.reclaim(6) && blog.reclaim(7));
+    }
+
+    #[test]
+    fn a_successor_closes_what_was_open() {
+        let view = plain_view(1);
+        let mut first = Blog::take(&view, 0, 0, 0);
+        let _run = first.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 0).unwrap();
+        let mut second = Blog::take(&view, 0, 5, 0);
+        assert_eq!(second.free_extents(), second.extents.len() as u64 - 1);
+        assert!(!second.reclaim(4) && second.reclaim(5));
+    }
+
+    #[test]
+    fn the_unused_tail_of_the_last_run_goes_back() {
+        let mut blog = blog();
+        let run = blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 0).unwrap();
+        let start = run.start;
+        blog.release(run, 100, 100, 1);
+        assert_eq!(blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 1).unwrap().start, start + 128);
+    }
+}

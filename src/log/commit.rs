@@ -1,0 +1,169 @@
+//! Epoch lines and the commit watermark: the one point at which anything becomes visible.
+//!
+//! Each sequencer candidate owns one epoch line. Epochs are unique: epoch ≡ slot + 1 modulo the number of candidates. The
+//! sequencer is the candidate with the highest *active* epoch; everything a sequencer writes exists once
+//! per candidate, and [`CommitReader::read`] is the one way to read it: the value first, the epoch lines after; if
+//! any higher epoch is claimed by then, the read is void. So a paused and revived predecessor writes only
+//! where nobody looks, without an atomic across hosts.
+
+use crate::log::View;
+use crate::pool::line::{self, Owned, Peer};
+use crate::pool::record::{EpochLine, Record};
+use crate::pool::{Access, Memory};
+
+/// A sequencer epoch. 0: none yet.
+pub type Epoch = u64;
+
+/// The commit point as last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Highest active epoch.
+    pub epoch: Epoch,
+    /// Its candidate.
+    pub candidate: u32,
+    /// Every index position below it is committed.
+    pub watermark: u64,
+}
+
+/// Reads the epoch lines of all candidates.
+#[derive(Clone)]
+pub struct CommitReader<M> {
+    memory: M,
+    lines: Vec<Peer<EpochLine, M>>,
+    accesses: Vec<Access>,
+}
+
+impl<M: Memory> CommitReader<M> {
+    /// Over the epoch lines of a pool.
+    pub fn new(view: &View<M>) -> Self {
+        let candidates = 0..view.layout.geometry.candidates;
+        let line = |c| Peer::new(view.memory.clone(), view.layout.epoch_line(c), view.access_to_candidate(c));
+        CommitReader {
+            memory: view.memory.clone(),
+            lines: candidates.clone().map(line).collect(),
+            accesses: candidates.map(|c| view.access_to_candidate(c)).collect(),
+        }
+    }
+
+    /// The epoch line of one candidate.
+    pub fn line(&self, candidate: u32) -> Option<EpochLine> {
+        self.lines[candidate as usize].observe()
+    }
+
+    /// The highest active epoch and its watermark. `None`: no sequencer has been active, a line is being rewritten, or a
+    /// takeover is under way; look again later. Not enough for an act that cannot be undone: see [`Self::confirm`].
+    #[inline]
+    pub fn current(&self) -> Option<Commit> {
+        let mut best: Option<Commit> = None;
+        for (candidate, peer) in self.lines.iter().enumerate() {
+            // A line never written holds nothing; one being rewritten is looked at again next time, unless a better one exists.
+            let Some(line) = peer.observe() else { continue };
+            if line.active > best.map_or(0, |commit| commit.epoch) {
+                let watermark = line.watermark;
+                best = Some(Commit { epoch: line.active, candidate: candidate as u32, watermark });
+            }
+        }
+        best
+    }
+
+    /// Whether, after everything read so far, no epoch above `epoch` has been claimed. Everything read from that
+    /// epoch's candidate before this call is then good for ever.
+    #[inline]
+    pub fn confirm(&self, epoch: Epoch) -> bool {
+        // The fence orders the loads of the value before the loads of the epoch lines on other hosts' lines.
+        if M::SOFTWARE && self.accesses.contains(&Access::Remote) {
+            self.memory.full_fence();
+        }
+        // A line that cannot be read now may hold a higher claim.
+        self.lines.iter().enumerate().all(|(candidate, peer)| match peer.observe() {
+            Some(line) => line.claimed <= epoch,
+            None => self.is_blank(candidate),
+        })
+    }
+
+    fn is_blank(&self, candidate: usize) -> bool {
+        // Never written: guard and body are zero. A line under rewrite has a body.
+        let at = self.lines[candidate].at();
+        (0..8).all(|word| self.memory.load(at + 8 * word) == 0)
+    }
+
+    /// Reads a record that every candidate has a copy of, from the sequencer's copy, confirmed.
+    pub fn read<R: Record>(&self, place: impl Fn(u32) -> u64) -> Option<(Commit, R)> {
+        let commit = self.current()?;
+        let (_, record) = self.peek(commit, place)?;
+        self.confirm(commit.epoch).then_some((commit, record))
+    }
+
+    /// Reads the copy of one commit's candidate, unconfirmed; with its guard.
+    pub fn peek<R: Record>(&self, commit: Commit, place: impl Fn(u32) -> u64) -> Option<(u64, R)> {
+        line::observe(&self.memory, place(commit.candidate), self.accesses[commit.candidate as usize])
+    }
+
+    /// How to read lines of a candidate.
+    pub fn access(&self, candidate: u32) -> Access {
+        self.accesses[candidate as usize]
+    }
+}
+
+/// The one writer of a candidate's epoch line.
+pub struct CommitWriter<M> {
+    line: Owned<EpochLine, M>,
+    record: EpochLine,
+    candidate: u32,
+    candidates: u32,
+}
+
+impl<M: Memory> CommitWriter<M> {
+    /// Takes a candidate's line over; the caller holds the host lock of the slot.
+    pub fn take(view: &View<M>, candidate: u32) -> Self {
+        let line: Owned<EpochLine, M> = Owned::take(view.memory.clone(), view.layout.epoch_line(candidate));
+        let record = line.current().unwrap_or_default();
+        CommitWriter { line, record, candidate, candidates: view.layout.geometry.candidates }
+    }
+
+    /// Claims the lowest epoch of this slot above `above` and above everything it ever claimed.
+    pub fn claim(&mut self, above: Epoch, process: u32) -> Epoch {
+        let (slot, candidates) = (u64::from(self.candidate), u64::from(self.candidates));
+        let mut epoch = above.max(self.record.claimed) + 1;
+        while epoch % candidates != (slot + 1) % candidates {
+            epoch += 1;
+        }
+        self.record.claimed = epoch;
+        self.record.process = process.into();
+        self.line.publish(&self.record);
+        epoch
+    }
+
+    /// Makes the claimed epoch active at `watermark`.
+    pub fn activate(&mut self, watermark: u64) {
+        assert!(watermark >= self.record.watermark || self.record.active == 0, "a watermark never falls");
+        self.record.active = self.record.claimed;
+        self.record.watermark = watermark;
+        self.line.publish(&self.record);
+    }
+
+    /// Moves the watermark: the commit point. Entries below it were written back and fenced before this call.
+    #[inline]
+    pub fn advance(&mut self, watermark: u64, segments: u64) {
+        assert!(watermark >= self.record.watermark, "a watermark never falls");
+        (self.record.watermark, self.record.segments) = (watermark, segments);
+        self.record.heartbeat += 1;
+        self.line.publish(&self.record);
+    }
+
+    /// Shows that this candidate lives.
+    pub fn beat(&mut self) {
+        self.record.heartbeat += 1;
+        self.line.publish(&self.record);
+    }
+
+    /// The watermark as last published.
+    pub fn watermark(&self) -> u64 {
+        self.record.watermark
+    }
+
+    /// The epoch made active.
+    pub fn epoch(&self) -> Epoch {
+        self.record.active
+    }
+}

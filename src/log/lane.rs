@@ -1,0 +1,179 @@
+//! A lane: one receive core's ring of batch headers. A conveyor, never a store.
+//!
+//! Cursors are absolute counts for ever: slot = count mod capacity, in flight = produced - consumed. The guard of slot
+//! `n` is `n + 1`, so a line left from the last lap never looks ready.
+
+use crate::log::View;
+use crate::log::commit::CommitReader;
+use crate::pool::line::{self, Owned, Peer};
+use crate::pool::record::{BatchSlot, LaneProgress, LaneStatus};
+use crate::pool::{Access, Memory};
+
+/// The producing side, owned by one receive core.
+pub struct LaneWriter<M> {
+    view: View<M>,
+    lane: u32,
+    produced: u64,
+    progress: LaneProgress,
+    status: Owned<LaneStatus, M>,
+    status_record: LaneStatus,
+}
+
+impl<M: Memory> LaneWriter<M> {
+    /// Takes a lane over: finds what its last owner produced, writes the ring back, begins a new incarnation.
+    /// The caller holds the host lock of the lane's broker.
+    pub fn take(view: &View<M>, lane: u32) -> Self {
+        let slots = u64::from(view.layout.geometry.ring_slots);
+        // Slot guards are their absolute number + 1: the highest is where production stood. A slot whose
+        // publication was cut short is invalid and was never seen by anyone.
+        let guards = (0..slots).map(|slot| view.memory.load(view.layout.ring_slot(lane, slot)));
+        let produced = guards.max().unwrap_or(0);
+        view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, crate::pool::Keep::Dropped);
+        view.memory.store_fence();
+        let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
+        let before = status.current().unwrap_or_default();
+        let status_record = LaneStatus { incarnation: before.incarnation + 1, ..LaneStatus::default() };
+        status.publish(&status_record);
+        LaneWriter { view: view.clone(), lane, produced, progress: LaneProgress::default(), status, status_record }
+    }
+
+    /// Its number.
+    pub fn lane(&self) -> u32 {
+        self.lane
+    }
+    /// Slots produced, ever.
+    pub fn produced(&self) -> u64 {
+        self.produced
+    }
+    /// Which owner of the lane this is, from 1.
+    pub fn incarnation(&self) -> u64 {
+        self.status_record.incarnation
+    }
+    /// What the sequencer last said: consumed, settled, reusable.
+    pub fn progress(&self) -> &LaneProgress {
+        &self.progress
+    }
+
+    /// Slots free now, as of the last [`Self::refresh`].
+    pub fn room(&self) -> u64 {
+        // Until a sequencer has been active, nothing is consumed.
+        u64::from(self.view.layout.geometry.ring_slots) - (self.produced - self.progress.consumed.min(self.produced))
+    }
+
+    /// Reads the sequencer's progress through the one accessor: reusing a slot cannot be undone. True if it moved.
+    pub fn refresh(&mut self, commit: &CommitReader<M>) -> bool {
+        let read = commit.read::<LaneProgress>(|candidate| self.view.layout.lane_progress(candidate, self.lane));
+        let Some((_, progress)) = read else { return false };
+        // A new epoch starts from what it could prove: never behind what this lane was told before, or slots
+        // and extents given away could be given again.
+        let moved = progress.consumed > self.progress.consumed || progress.reusable > self.progress.reusable;
+        if moved {
+            let keep = self.progress;
+            self.progress = progress;
+            self.progress.consumed = progress.consumed.max(keep.consumed);
+            self.progress.reusable = progress.reusable.max(keep.reusable);
+        }
+        moved
+    }
+
+    /// Publishes the next slot. Everything it points at has been written back and fenced.
+    ///
+    /// # Panics
+    /// If there is no room: the caller looks first and lets TCP push back.
+    #[inline]
+    pub fn publish(&mut self, slot: &BatchSlot) -> u64 {
+        assert!(self.room() > 0, "published into a full ring");
+        let number = self.produced;
+        line::publish(&self.view.memory, self.view.layout.ring_slot(self.lane, number), number + 1, slot);
+        self.produced += 1;
+        number
+    }
+
+    /// Tells the sequencer how much room this lane has. Publishes only what changed.
+    pub fn report(&mut self, free_extents: u64, paused: bool) {
+        let record = LaneStatus {
+            free_extents,
+            paused: paused.into(),
+            reusable_seen: self.progress.reusable,
+            ..self.status_record
+        };
+        if record != self.status_record {
+            self.status_record = record;
+            self.status.publish(&record);
+        }
+    }
+}
+
+/// The consuming side, owned by the sequencer.
+pub struct LaneReader<M> {
+    view: View<M>,
+    lane: u32,
+    access: Access,
+    consumed: u64,
+    /// Slots looked at in the next pass: doubles on hits, falls to one on a miss.
+    window: u64,
+    status: Peer<LaneStatus, M>,
+}
+
+impl<M: Memory> LaneReader<M> {
+    /// From slot `consumed` on.
+    pub fn new(view: &View<M>, lane: u32, consumed: u64) -> Self {
+        let access = view.access_to_lane(lane);
+        let status = Peer::new(view.memory.clone(), view.layout.lane_status(lane), access);
+        LaneReader { view: view.clone(), lane, access, consumed, window: 1, status }
+    }
+
+    /// Begins to fetch the next window of slots; a `full_fence` must follow before [`Self::peek`].
+    #[inline]
+    pub fn prefetch(&self) {
+        for slot in self.consumed..self.consumed + self.window {
+            line::prefetch(&self.view.memory, self.view.layout.ring_slot(self.lane, slot), self.access);
+        }
+    }
+
+    /// Whether reading this lane needs a fence after [`Self::prefetch`].
+    pub fn is_remote(&self) -> bool {
+        self.access == Access::Remote
+    }
+
+    /// Slots to look at this pass.
+    #[inline]
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// The next slot, if its producer has published it.
+    #[inline]
+    pub fn peek(&self) -> Option<BatchSlot> {
+        let at = self.view.layout.ring_slot(self.lane, self.consumed);
+        match line::read::<M, BatchSlot>(&self.view.memory, at) {
+            Some((guard, slot)) if guard == self.consumed + 1 => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Steps past the slot just peeked; gives its number.
+    #[inline]
+    pub fn consume(&mut self) -> u64 {
+        let slot = self.consumed;
+        self.consumed += 1;
+        slot
+    }
+
+    /// Adapts the window to whether this pass found all it looked for, something, or nothing.
+    #[inline]
+    pub fn adapt(&mut self, found: u64) {
+        self.window =
+            if found >= self.window { (self.window * 2).min(crate::limits::SCAN_WINDOW_MAX.into()) } else { 1 };
+    }
+
+    /// Slots consumed, ever.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// What the lane says of its room.
+    pub fn status(&self) -> Option<LaneStatus> {
+        self.status.observe()
+    }
+}

@@ -1,0 +1,84 @@
+//! The shared log: rings, blog, order index, commit point and checkpoints as data structures in the pool.
+//!
+//! Every structure has two sides with different types: a writer that owns its lines, and readers that observe them.
+//! All are generic over [`Memory`](crate::pool::Memory) and do no I/O, so the simulator and the tests
+//! drive them step by step.
+//!
+//! * [`lane`]: the ring of batch headers a receive core fills and the sequencer drains.
+//! * [`blog`]: the extents of a lane and the runs its connections receive into.
+//! * [`order_index`]: the total order: entries, segments, the segment directory.
+//! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
+//! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
+//! * [`entry`]: events of the order core as index entries, and back.
+//! * [`topics`]: the topic table as its readers see it.
+//! * [`retention`]: floors, samples, pins: when memory may be used again.
+
+pub mod blog;
+pub mod checkpoint;
+pub mod commit;
+pub mod entry;
+pub mod lane;
+pub mod order_index;
+pub mod retention;
+pub mod topics;
+
+use std::sync::Arc;
+
+use crate::pool::{Access, Layout, Memory};
+
+/// The pool as one host sees it: memory, layout, and which lines are written on other hosts.
+#[derive(Clone)]
+pub struct View<M> {
+    /// Memory of the pool.
+    pub memory: M,
+    /// Where everything lies.
+    pub layout: Arc<Layout>,
+    homes: Arc<Homes>,
+}
+
+/// Home hosts, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Homes {
+    /// The host this process runs on.
+    pub here: u32,
+    /// Home host of each broker, and so of its lanes.
+    pub brokers: Vec<u32>,
+    /// Home host of each sequencer candidate.
+    pub candidates: Vec<u32>,
+}
+
+impl<M: Memory> View<M> {
+    /// # Panics
+    /// If the homes do not cover the layout's brokers and candidates.
+    pub fn new(memory: M, layout: Arc<Layout>, homes: Homes) -> View<M> {
+        assert_eq!(homes.brokers.len(), layout.geometry.brokers as usize);
+        assert_eq!(homes.candidates.len(), layout.geometry.candidates as usize);
+        View { memory, layout, homes: Arc::new(homes) }
+    }
+
+    /// A view in which everything lives on this host.
+    pub fn single_host(memory: M, layout: Arc<Layout>) -> View<M> {
+        let homes = Homes {
+            here: 0,
+            brokers: vec![0; layout.geometry.brokers as usize],
+            candidates: vec![0; layout.geometry.candidates as usize],
+        };
+        View::new(memory, layout, homes)
+    }
+
+    fn access(&self, host: u32) -> Access {
+        if host == self.homes.here { Access::Local } else { Access::Remote }
+    }
+    /// How to read lines of a broker.
+    pub fn access_to_broker(&self, broker: u32) -> Access {
+        self.access(self.homes.brokers[broker as usize])
+    }
+    /// How to read lines of a lane.
+    pub fn access_to_lane(&self, lane: u32) -> Access {
+        self.access_to_broker(self.layout.geometry.broker_of_lane(lane))
+    }
+    /// How to read lines of a candidate.
+    pub fn access_to_candidate(&self, candidate: u32) -> Access {
+        self.access(self.homes.candidates[candidate as usize])
+    }
+}

@@ -1,0 +1,289 @@
+//! When memory may be used again: samples, two floors, reader pins.
+//!
+//! The sequencer samples (index position, settled count of each lane). Once the floor passes a sample's position it
+//! publishes that count as the lane's `reusable`; that is the only test for reusing an extent. Two floors, so that a
+//! pin cannot be missed: the sequencer publishes `closing`, fences, reads the pins, then moves `floor`. A reader
+//! pins, fences, re-reads `closing`, and withdraws if it is passed.
+
+use std::collections::VecDeque;
+
+use crate::log::View;
+use crate::log::commit::{CommitReader, Epoch};
+use crate::pool::Memory;
+use crate::pool::line::{Owned, Peer};
+use crate::pool::record::{FloorLine, PinLine};
+
+/// `position` of a pin that pins nothing.
+pub const NO_PIN: u64 = u64::MAX;
+
+struct Sample {
+    position: u64,
+    /// Payload bytes appended before it, ever.
+    bytes: u64,
+    /// Settled count of each lane.
+    settled: Box<[u64]>,
+}
+
+/// The sequencer's side: decides what is given up.
+pub struct Trimmer<M> {
+    memory: M,
+    floors: Owned<FloorLine, M>,
+    record: FloorLine,
+    pins: Vec<Peer<PinLine, M>>,
+    /// Oldest first.
+    samples: VecDeque<Sample>,
+    /// Samples given up, kept for their storage.
+    spare: Vec<Sample>,
+    samples_max: usize,
+    reusable: Vec<u64>,
+    bytes: u64,
+    sample_every_bytes: u64,
+    sample_every_entries: u64,
+}
+
+impl<M: Memory> Trimmer<M> {
+    /// Goes on from a predecessor's floor. What each lane may reuse starts from `reusable`.
+    pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, floor: u64, checkpoint: u64, reusable: Vec<u64>) -> Self {
+        let g = view.layout.geometry;
+        let mut floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
+        let record = FloorLine { epoch, closing: floor, floor, checkpoint, ..FloorLine::default() };
+        floors.publish(&record);
+        let pin = |broker| Peer::new(view.memory.clone(), view.layout.pin_line(broker), view.access_to_broker(broker));
+        let extents = u64::from(g.lanes()) * u64::from(g.extents_per_lane);
+        // One sample for each half extent of payload and each quarter segment of entries that can be live at once.
+        let samples_max = (2 * extents + 4 * u64::from(g.segments * g.candidates) + 16) as usize;
+        let blank = |_| Sample { position: 0, bytes: 0, settled: vec![0; g.lanes() as usize].into() };
+        Trimmer {
+            memory: view.memory.clone(),
+            floors,
+            record,
+            pins: (0..g.brokers).map(pin).collect(),
+            samples: VecDeque::with_capacity(samples_max),
+            spare: (0..samples_max).map(blank).collect(),
+            samples_max,
+            reusable,
+            bytes: 0,
+            sample_every_bytes: g.extent_bytes / 2,
+            sample_every_entries: u64::from(g.segment_entries / 4),
+        }
+    }
+
+    /// Positions below it are gone.
+    pub fn floor(&self) -> u64 {
+        self.record.floor
+    }
+
+    /// Payload bytes kept.
+    pub fn retained_bytes(&self) -> u64 {
+        self.bytes - self.samples.front().map_or(self.bytes, |sample| sample.bytes)
+    }
+
+    /// Slots below it no longer matter: extents that end there may be reused.
+    pub fn reusable(&self, lane: u32) -> u64 {
+        self.reusable[lane as usize]
+    }
+
+    /// Counts payload appended.
+    #[inline]
+    pub fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Takes a sample if enough has happened since the last. `watermark` is committed; `settled` is each lane's count now.
+    pub fn sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
+        let (position, bytes) = self.samples.back().map_or((self.record.floor, 0), |last| (last.position, last.bytes));
+        let due = self.bytes - bytes >= self.sample_every_bytes || watermark - position >= self.sample_every_entries;
+        if !due || watermark == position && self.bytes == bytes {
+            return;
+        }
+        self.force_sample(watermark, settled);
+    }
+
+    /// Takes a sample now: for a lane that is short while little was appended, as when all was duplicates.
+    pub fn force_sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
+        let Some(mut sample) = self.spare.pop() else {
+            // Full: the newest sample is made to stand for more.
+            let newest = self.samples.back_mut().expect("full is not empty");
+            (newest.position, newest.bytes) = (watermark, self.bytes);
+            newest.settled.iter_mut().enumerate().for_each(|(lane, count)| *count = settled(lane as u32));
+            return;
+        };
+        (sample.position, sample.bytes) = (watermark, self.bytes);
+        sample.settled.iter_mut().enumerate().for_each(|(lane, count)| *count = settled(lane as u32));
+        self.samples.push_back(sample);
+        debug_assert!(self.samples.len() <= self.samples_max);
+    }
+
+    /// Whether a sample is there to give up.
+    pub fn can_advance(&self) -> bool {
+        !self.samples.is_empty()
+    }
+
+    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if the floor moved or anything
+    /// became reusable. One call is bounded; the next goes further.
+    pub fn advance(&mut self) -> bool {
+        let Some(oldest) = self.samples.front() else { return false };
+        let target = oldest.position;
+        if target > self.record.checkpoint {
+            return false;
+        }
+        if target > self.record.closing {
+            self.record.closing = target;
+            self.floors.publish(&self.record);
+        }
+        // Every later load of a pin sees whoever pinned before reading the new `closing`.
+        self.memory.full_fence();
+        let pins = self.pins.iter().map(|pin| match pin.observe() {
+            Some(line) => line.position,
+            // Being rewritten: wait. Never written: nobody pins.
+            None if self.memory.load(pin.at()) == 0 && self.memory.load(pin.at() + 8) == 0 => NO_PIN,
+            None => 0,
+        });
+        let lowest = pins.min().unwrap_or(NO_PIN);
+        if lowest < target {
+            return self.set_floor(lowest);
+        }
+        let mut sample = self.samples.pop_front().expect("looked at above");
+        self.reusable.copy_from_slice(&sample.settled);
+        sample.bytes = 0;
+        self.spare.push(sample);
+        self.set_floor(target);
+        true
+    }
+
+    fn set_floor(&mut self, floor: u64) -> bool {
+        if floor <= self.record.floor {
+            return false;
+        }
+        self.record.floor = floor;
+        self.floors.publish(&self.record);
+        true
+    }
+
+    /// Notes that every checkpoint stands for at least `position`.
+    pub fn set_checkpoint(&mut self, position: u64) {
+        if position > self.record.checkpoint {
+            self.record.checkpoint = position;
+            self.floors.publish(&self.record);
+        }
+    }
+
+    /// Whether readers hold the floor below what was to be given up.
+    pub fn is_pinned(&self) -> bool {
+        self.record.floor < self.record.closing
+    }
+}
+
+/// A reader's side: one exporter's pin.
+pub struct Pin<M> {
+    memory: M,
+    line: Owned<PinLine, M>,
+    record: PinLine,
+}
+
+impl<M: Memory> Pin<M> {
+    /// Takes a broker's pin over, unpinned. The caller holds the broker's host lock.
+    pub fn take(view: &View<M>, broker: u32, incarnation: u64) -> Self {
+        let mut line = Owned::take(view.memory.clone(), view.layout.pin_line(broker));
+        let record = PinLine { incarnation, position: NO_PIN, ..PinLine::default() };
+        line.publish(&record);
+        Pin { memory: view.memory.clone(), line, record }
+    }
+
+    /// The position pinned, or [`NO_PIN`].
+    pub fn position(&self) -> u64 {
+        self.record.position
+    }
+
+    /// Moves the pin up, or away. Down only through [`Self::try_lower`].
+    pub fn raise(&mut self, position: u64) {
+        assert!(position >= self.record.position, "a pin is lowered only with a look at the floors");
+        if position != self.record.position {
+            self.record.position = position;
+            self.line.publish(&self.record);
+        }
+    }
+
+    /// Tries to pin `position`, which may be lower than now. The error is the lowest position that can be pinned.
+    pub fn try_lower(&mut self, position: u64, floors: &FloorReader<M>) -> Result<(), u64> {
+        let before = self.record.position;
+        self.record.position = position.min(before);
+        self.line.publish(&self.record);
+        // The pin is visible before `closing` is read: the trimmer does it in the other order.
+        self.memory.full_fence();
+        let closing = floors.read().map(|floors| floors.closing);
+        if closing.is_some_and(|closing| closing <= position) {
+            return Ok(());
+        }
+        self.record.position = before;
+        self.line.publish(&self.record);
+        Err(closing.unwrap_or(0))
+    }
+}
+
+/// Reads the floors through the one accessor.
+pub struct FloorReader<M> {
+    commit: CommitReader<M>,
+    view: View<M>,
+}
+
+impl<M: Memory> FloorReader<M> {
+    /// Over the sequencer's floors.
+    pub fn new(view: &View<M>) -> Self {
+        FloorReader { commit: CommitReader::new(view), view: view.clone() }
+    }
+
+    /// The floors now. `None`: no sequencer yet, or being rewritten.
+    pub fn read(&self) -> Option<FloorLine> {
+        self.commit.read(|candidate| self.view.layout.floor_line(candidate)).map(|(_, floors)| floors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::commit::CommitWriter;
+    use crate::sim::memory::plain_view;
+
+    #[test]
+    fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        let epoch = commit.claim(0, 1);
+        commit.activate(0);
+        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+        let floors = FloorReader::new(&view);
+        let mut pin = Pin::take(&view, 1, 1);
+        pin.try_lower(40, &floors).unwrap();
+        for position in [32, 64, 96] {
+            trimmer.count(1 << 20);
+            trimmer.sample(position, |lane| position / 2 + u64::from(lane));
+        }
+        assert!(!trimmer.advance(), "nothing is given up past the checkpoint");
+        trimmer.set_checkpoint(96);
+        assert!(trimmer.advance());
+        assert_eq!((trimmer.floor(), trimmer.reusable(0), trimmer.reusable(1)), (32, 16, 17));
+        trimmer.advance();
+        assert!(trimmer.is_pinned());
+        assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the pin");
+        let mut late = Pin::take(&view, 0, 1);
+        assert_eq!(late.try_lower(50, &floors), Err(64));
+        assert_eq!(late.position(), NO_PIN);
+        late.try_lower(64, &floors).unwrap();
+        pin.raise(NO_PIN);
+        assert!(trimmer.advance() && !trimmer.advance());
+        assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
+    }
+
+    #[test]
+    fn samples_are_bounded() {
+        let view = plain_view(1);
+        let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
+        for position in 1..10_000 {
+            trimmer.count(1 << 20);
+            trimmer.sample(position, |_| position);
+        }
+        assert_eq!(trimmer.samples.len(), trimmer.samples_max);
+        assert_eq!(trimmer.samples.back().unwrap().position, 9_999);
+    }
+}

@@ -1,0 +1,657 @@
+//! The thread's io_uring, and the memory that is lent to the kernel through it.
+//!
+//! Everything an operation points at is owned by the ring, or is pool memory that the ring keeps mapped, until *that
+//! operation's* final completion. Roles name buffers; they never hold a pointer. One ring per thread, created on it.
+//!
+//! Invariants, cited by the SAFETY comments:
+//! 1. An operation's buffer is a slot of `frames`, a `SendList` of `lists`, a box in `operations`, or pool memory. The first
+//!    three have stable addresses and are not touched while `lent`; the pool stays mapped while `pool` lives.
+//! 2. `Ring::drop` waits for every operation; if the kernel does not give them all back, the memory is leaked, not freed.
+//! 3. A receive into the pool covers only bytes of a run its lane owns, past everything that has landed: no slice of
+//!    it exists (invariant 4 of `pool::coherence`).
+//! 4. The ring is used on one thread only: it is not `Send`.
+//! 5. The result of an accept that did not fail is a new descriptor that nobody else owns; it is taken once.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{FromRawFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+
+use crate::pool::Mapping;
+use crate::runtime::Io;
+
+/// Bytes of a frame slot.
+pub const FRAME_BYTES: usize = 64;
+/// Batches one vectored send can carry.
+pub const SEND_LIST_MAX: usize = 64;
+
+/// `zc_flags`: ask the notification to say whether the kernel copied (linux/io_uring.h; not in the crate).
+const SEND_ZC_REPORT_USAGE: u16 = 8;
+/// Result bit of that notification.
+const NOTIFY_COPIED: u32 = 1 << 31;
+
+/// What a ring could be set up with; printed once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingMode {
+    /// `DEFER_TASKRUN` and `SINGLE_ISSUER`.
+    pub deferred: bool,
+    /// Frames are a registered buffer.
+    pub registered: bool,
+    /// `SEND_ZC` exists.
+    pub zero_copy: bool,
+}
+
+impl std::fmt::Display for RingMode {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = |yes, word: &'static str| if yes { word } else { "" };
+        write!(
+            out,
+            "io_uring{}{}{}",
+            word(self.deferred, ", deferred task work"),
+            word(self.registered, ", registered ack frames"),
+            word(self.zero_copy, ", zero-copy sends")
+        )
+    }
+}
+
+/// Why a ring cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The kernel refuses io_uring.
+    #[error("io_uring cannot be set up: {0}; if it is disabled, set `sysctl kernel.io_uring_disabled=0` or allow it in the container's seccomp profile; kernel 5.19 or later is needed")]
+    Setup(io::Error),
+    /// The kernel lacks an operation.
+    #[error("this kernel's io_uring lacks {0}; kernel 5.19 or later is needed")]
+    Missing(&'static str),
+}
+
+/// Which part of an operation a completion tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// All of it: its buffer is back.
+    Done,
+    /// A zero-copy send was accepted; its buffer is still lent.
+    Accepted,
+    /// A zero-copy send's buffer is back. `copied`: the kernel made a copy after all.
+    Released {
+        /// Whether the kernel copied.
+        copied: bool,
+    },
+}
+
+/// An operation that finished, or took a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The role that asked for it.
+    pub role: u8,
+    /// The role's own word for it.
+    pub tag: u64,
+    /// Bytes, a descriptor, or minus an errno.
+    pub result: i32,
+    /// Which part.
+    pub stage: Stage,
+}
+
+/// Who asks for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Index of the role on this thread.
+    pub role: u8,
+    /// Comes back with the completion.
+    pub tag: u64,
+}
+
+/// Names an operation in flight, to cancel it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation(u64);
+
+/// Names a 64-byte frame slot of this ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameSlot(u32);
+
+/// Names a send list of this ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListId(u32);
+
+enum Lent {
+    Nothing,
+    /// Nothing lent; the result is a descriptor to own.
+    Accept,
+    Frame(u32),
+    List(u32),
+    Box(Box<[u8]>),
+}
+
+struct InFlight {
+    asker: Asker,
+    lent: Lent,
+    generation: u32,
+    active: bool,
+}
+
+/// A vectored send under construction: headers in its own memory, payload in the pool.
+pub struct SendList {
+    headers: Box<[[u8; FRAME_BYTES]; SEND_LIST_MAX]>,
+    vectors: Vec<libc::iovec>,
+    message: Box<libc::msghdr>,
+    count: usize,
+    bytes: u64,
+    lent: bool,
+    used: bool,
+}
+
+impl SendList {
+    fn new() -> Self {
+        // SAFETY: a msghdr is a plain C struct for which all zero is valid.
+        let message = Box::new(unsafe { std::mem::zeroed() });
+        let vectors = Vec::with_capacity(2 * SEND_LIST_MAX);
+        let headers = Box::new([[0; FRAME_BYTES]; SEND_LIST_MAX]);
+        SendList { headers, vectors, message, count: 0, bytes: 0, lent: false, used: false }
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        assert!(!self.lent, "a list in the kernel's hands is not touched");
+        self.vectors.clear();
+        (self.count, self.bytes) = (0, 0);
+    }
+
+    /// Whether it takes no more.
+    pub fn is_full(&self) -> bool {
+        self.count == SEND_LIST_MAX
+    }
+
+    /// Items in it.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes in it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds a header and, behind it, `bytes` of the pool at `at`.
+    pub fn push(&mut self, header: &[u8; FRAME_BYTES], pool: &Mapping, at: u64, bytes: u64) {
+        assert!(!self.lent && !self.is_full());
+        self.headers[self.count] = *header;
+        let base = self.headers[self.count].as_mut_ptr().cast();
+        self.vectors.push(libc::iovec { iov_base: base, iov_len: FRAME_BYTES });
+        if bytes > 0 {
+            self.vectors.push(libc::iovec { iov_base: pool.address(at, bytes).cast(), iov_len: bytes as usize });
+        }
+        self.count += 1;
+        self.bytes += FRAME_BYTES as u64 + bytes;
+    }
+
+    /// Drops the first `bytes`, which were sent.
+    pub fn consume(&mut self, mut bytes: u64) {
+        assert!(!self.lent && bytes <= self.bytes);
+        self.bytes -= bytes;
+        let mut done = 0;
+        for vector in &mut self.vectors {
+            let step = bytes.min(vector.iov_len as u64);
+            // Stays inside the same buffer: step is at most its length.
+            vector.iov_base = vector.iov_base.cast::<u8>().wrapping_add(step as usize).cast();
+            vector.iov_len -= step as usize;
+            bytes -= step;
+            if vector.iov_len > 0 {
+                break;
+            }
+            done += 1;
+        }
+        self.vectors.drain(..done);
+    }
+}
+
+/// The io_uring of one thread.
+pub struct Ring {
+    ring: IoUring,
+    mode: RingMode,
+    frames: Box<[[u8; FRAME_BYTES]]>,
+    frames_lent: Vec<bool>,
+    frames_leased: u32,
+    lists: Vec<SendList>,
+    operations: Vec<InFlight>,
+    free: Vec<u32>,
+    in_flight: u32,
+    returned: Option<Box<[u8]>>,
+    accepted: Option<TcpStream>,
+    pool: Arc<Mapping>,
+    /// Invariant 4.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// Generation-tagged index of an operation; cancels have none of their own.
+const UNTRACKED: u64 = u64::MAX;
+
+impl Ring {
+    /// A ring for this thread with at most `operations_max` operations in flight and `frame_slots` frames.
+    pub fn new(operations_max: u32, frame_slots: u32, pool: Arc<Mapping>) -> Result<Ring, RingError> {
+        let entries = operations_max.next_power_of_two().clamp(64, 4096);
+        let (ring, deferred) = Self::set_up(entries)?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe).map_err(RingError::Setup)?;
+        for (code, name) in [
+            (opcode::Recv::CODE, "RECV"),
+            (opcode::Send::CODE, "SEND"),
+            (opcode::SendMsg::CODE, "SENDMSG"),
+            (opcode::Accept::CODE, "ACCEPT"),
+            (opcode::PollAdd::CODE, "POLL_ADD"),
+            (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
+        ] {
+            if !probe.is_supported(code) {
+                return Err(RingError::Missing(name));
+            }
+        }
+        let frames: Box<[[u8; FRAME_BYTES]]> = vec![[0; FRAME_BYTES]; frame_slots as usize].into();
+        let iovec = libc::iovec { iov_base: frames.as_ptr() as *mut _, iov_len: frames.len() * FRAME_BYTES };
+        // SAFETY: invariants 1 and 2: the frames outlive the ring. Failing (memlock limit, old kernel) only costs speed.
+        let registered = frame_slots > 0 && unsafe { ring.submitter().register_buffers(&[iovec]) }.is_ok();
+        let zero_copy = probe.is_supported(opcode::SendZc::CODE);
+        let operations = (0..operations_max).map(|_| InFlight {
+            asker: Asker { role: 0, tag: 0 },
+            lent: Lent::Nothing,
+            generation: 0,
+            active: false,
+        });
+        Ok(Ring {
+            ring,
+            mode: RingMode { deferred, registered, zero_copy },
+            frames_lent: vec![false; frame_slots as usize],
+            frames_leased: 0,
+            frames,
+            lists: Vec::new(),
+            operations: operations.collect(),
+            free: (0..operations_max).rev().collect(),
+            in_flight: 0,
+            returned: None,
+            accepted: None,
+            pool,
+            _not_send: std::marker::PhantomData,
+        })
+    }
+
+    fn set_up(entries: u32) -> Result<(IoUring, bool), RingError> {
+        let deferred = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(entries * 4)
+            .build(entries);
+        match deferred {
+            Ok(ring) => Ok((ring, true)),
+            // Kernels before 6.1 know neither flag.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                let ring = IoUring::builder().setup_cqsize(entries * 4).build(entries).map_err(RingError::Setup)?;
+                Ok((ring, false))
+            }
+            Err(error) => Err(RingError::Setup(error)),
+        }
+    }
+
+    /// The mode in effect.
+    pub fn mode(&self) -> &RingMode {
+        &self.mode
+    }
+
+    /// The pool its sends and receives use.
+    pub fn pool(&self) -> &Arc<Mapping> {
+        &self.pool
+    }
+
+    /// Operations that can be begun before one must finish.
+    pub fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Hands out `count` frame slots for good.
+    pub fn lease_frames(&mut self, count: u32) -> Vec<FrameSlot> {
+        let first = self.frames_leased;
+        assert!(first + count <= self.frames.len() as u32, "the ring was made with too few frame slots");
+        self.frames_leased += count;
+        (first..first + count).map(FrameSlot).collect()
+    }
+
+    /// The bytes of a frame slot that is not lent.
+    pub fn frame_mut(&mut self, slot: FrameSlot) -> &mut [u8; FRAME_BYTES] {
+        assert!(!self.frames_lent[slot.0 as usize], "a frame in the kernel's hands is not touched");
+        &mut self.frames[slot.0 as usize]
+    }
+
+    /// Hands out a send list; give it back with [`Ring::give_back_list`].
+    pub fn take_list(&mut self) -> ListId {
+        let unused = self.lists.iter().position(|list| !list.used);
+        let index = unused.unwrap_or_else(|| {
+            self.lists.push(SendList::new());
+            self.lists.len() - 1
+        });
+        self.lists[index].used = true;
+        self.lists[index].clear();
+        ListId(index as u32)
+    }
+
+    /// Takes a send list back that is not lent.
+    pub fn give_back_list(&mut self, id: ListId) {
+        self.list(id).clear();
+        self.lists[id.0 as usize].used = false;
+    }
+
+    /// A send list.
+    pub fn list(&mut self, id: ListId) -> &mut SendList {
+        &mut self.lists[id.0 as usize]
+    }
+
+    /// A send list and the pool, to fill it.
+    pub fn list_and_pool(&mut self, id: ListId) -> (&mut SendList, &Mapping) {
+        (&mut self.lists[id.0 as usize], &self.pool)
+    }
+
+    /// The buffer of the [`Ring::receive_owned`] or [`Ring::send_owned`] whose completion was just given out.
+    pub fn take_returned(&mut self) -> Option<Box<[u8]>> {
+        self.returned.take()
+    }
+
+    /// The connection of the [`Ring::accept`] whose completion was just given out.
+    pub fn take_accepted(&mut self) -> Option<TcpStream> {
+        self.accepted.take()
+    }
+
+    fn begin(&mut self, asker: Asker, lent: Lent) -> Option<u64> {
+        let index = self.free.pop()?;
+        let operation = &mut self.operations[index as usize];
+        operation.generation = operation.generation.wrapping_add(1) & 0x7fff_ffff;
+        (operation.asker, operation.lent, operation.active) = (asker, lent, true);
+        self.in_flight += 1;
+        Some(u64::from(operation.generation) << 32 | u64::from(index))
+    }
+
+    fn push(&mut self, entry: squeue::Entry, data: u64) {
+        let entry = entry.user_data(data);
+        // SAFETY: invariants 1 and 2: whatever the entry points at stays put until its final completion.
+        while unsafe { self.ring.submission().push(&entry) }.is_err() {
+            // The queue is full: hand it over. An error here shows again at the next submit.
+            if self.ring.submit().is_err() {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Receives into the pool. `None` here and below: too many operations in flight; try again later.
+    pub fn receive_pool(&mut self, asker: Asker, socket: RawFd, at: u64, bytes: u64) -> Option<Operation> {
+        let address = self.pool.address(at, bytes);
+        let data = self.begin(asker, Lent::Nothing)?;
+        self.push(opcode::Recv::new(Fd(socket), address, bytes.min(1 << 30) as u32).build(), data);
+        Some(Operation(data))
+    }
+
+    /// Receives into `buffer[from..]`; the buffer comes back with [`Ring::take_returned`].
+    pub fn receive_owned(&mut self, asker: Asker, socket: RawFd, mut buffer: Box<[u8]>, from: usize) -> Option<Operation> {
+        let target = &mut buffer[from..];
+        let entry = opcode::Recv::new(Fd(socket), target.as_mut_ptr(), target.len() as u32).build();
+        let data = self.begin(asker, Lent::Box(buffer))?;
+        self.push(entry, data);
+        Some(Operation(data))
+    }
+
+    /// Sends a whole buffer.
+    pub fn send_owned(&mut self, asker: Asker, socket: RawFd, buffer: Box<[u8]>) -> Option<Operation> {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = opcode::Send::new(Fd(socket), buffer.as_ptr(), buffer.len() as u32).flags(flags).build();
+        let data = self.begin(asker, Lent::Box(buffer))?;
+        self.push(entry, data);
+        Some(Operation(data))
+    }
+
+    /// Sends a frame; with `zero_copy` straight from registered memory, in two stages.
+    pub fn send_frame(&mut self, asker: Asker, socket: RawFd, slot: FrameSlot, zero_copy: bool) -> Option<Operation> {
+        assert!(!self.frames_lent[slot.0 as usize], "a frame is lent once at a time");
+        let address = self.frames[slot.0 as usize].as_ptr();
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = if zero_copy && self.mode.zero_copy {
+            let buffer = self.mode.registered.then_some(0);
+            opcode::SendZc::new(Fd(socket), address, FRAME_BYTES as u32)
+                .buf_index(buffer)
+                .flags(flags)
+                .zc_flags(SEND_ZC_REPORT_USAGE)
+                .build()
+        } else {
+            opcode::Send::new(Fd(socket), address, FRAME_BYTES as u32).flags(flags).build()
+        };
+        let data = self.begin(asker, Lent::Frame(slot.0))?;
+        self.frames_lent[slot.0 as usize] = true;
+        self.push(entry, data);
+        Some(Operation(data))
+    }
+
+    /// Sends a list. It may be sent in part: the completion's result says how much.
+    pub fn send_list(&mut self, asker: Asker, socket: RawFd, id: ListId) -> Option<Operation> {
+        let data = self.begin(asker, Lent::List(id.0))?;
+        let list = &mut self.lists[id.0 as usize];
+        assert!(!list.lent && list.bytes > 0);
+        list.lent = true;
+        list.message.msg_iov = list.vectors.as_mut_ptr();
+        list.message.msg_iovlen = list.vectors.len();
+        let message: *const libc::msghdr = &*list.message;
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        self.push(opcode::SendMsg::new(Fd(socket), message).flags(flags).build(), data);
+        Some(Operation(data))
+    }
+
+    /// Accepts one connection.
+    pub fn accept(&mut self, asker: Asker, listener: RawFd) -> Option<Operation> {
+        let data = self.begin(asker, Lent::Accept)?;
+        let entry = opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut());
+        self.push(entry.flags(libc::SOCK_CLOEXEC).build(), data);
+        Some(Operation(data))
+    }
+
+    /// Completes when the socket has bytes to read, or its peer closed.
+    pub fn poll_readable(&mut self, asker: Asker, socket: RawFd) -> Option<Operation> {
+        let data = self.begin(asker, Lent::Nothing)?;
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        self.push(opcode::PollAdd::new(Fd(socket), events).build(), data);
+        Some(Operation(data))
+    }
+
+    /// Asks for an operation to end soon. Its own completion still comes.
+    pub fn cancel(&mut self, operation: Operation) {
+        self.push(opcode::AsyncCancel::new(operation.0).build(), UNTRACKED);
+    }
+
+    fn finish(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let data = entry.user_data();
+        if data == UNTRACKED {
+            return None;
+        }
+        let (index, generation) = (data as u32, (data >> 32) as u32);
+        let operation = &mut self.operations[index as usize];
+        assert!(operation.active && operation.generation == generation, "a completion without its operation");
+        let asker = operation.asker;
+        let stage = if cqueue::notif(entry.flags()) {
+            Stage::Released { copied: entry.result() as u32 & NOTIFY_COPIED != 0 }
+        } else if cqueue::more(entry.flags()) {
+            Stage::Accepted
+        } else {
+            Stage::Done
+        };
+        if stage != Stage::Accepted {
+            self.take_back(index, entry.result());
+        }
+        let result = if matches!(stage, Stage::Released { .. }) { 0 } else { entry.result() };
+        Some(Completion { role: asker.role, tag: asker.tag, result, stage })
+    }
+
+    fn take_back(&mut self, index: u32, result: i32) {
+        let operation = &mut self.operations[index as usize];
+        operation.active = false;
+        match std::mem::replace(&mut operation.lent, Lent::Nothing) {
+            Lent::Nothing => {}
+            // SAFETY: invariant 5. An accepted connection nobody takes is closed when the next one arrives.
+            Lent::Accept if result >= 0 => self.accepted = Some(unsafe { TcpStream::from_raw_fd(result) }),
+            Lent::Accept => {}
+            Lent::Frame(slot) => self.frames_lent[slot as usize] = false,
+            Lent::List(list) => self.lists[list as usize].lent = false,
+            Lent::Box(buffer) => self.returned = Some(buffer),
+        }
+        self.free.push(index);
+        self.in_flight -= 1;
+    }
+
+    fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let timespec = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let arguments = SubmitArgs::new().timespec(&timespec);
+        match self.ring.submitter().submit_with_args(1, &arguments) {
+            Ok(_) => Ok(()),
+            // The time passed, or the completion queue wants to be drained first: both are an early return.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Io for Ring {
+    type Completion = Completion;
+
+    fn role_of(completion: &Completion) -> u8 {
+        completion.role
+    }
+
+    fn submit(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        if let Some(timeout) = wait {
+            if !self.ring.completion().is_empty() {
+                return Ok(());
+            }
+            return self.wait(timeout);
+        }
+        let queue = self.ring.submission();
+        // With deferred task work completions appear only in an enter; the flag says when one is worth it.
+        let due = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        if due {
+            match self.ring.submit() {
+                Ok(_) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        loop {
+            let entry = self.ring.completion().next()?;
+            if let Some(completion) = self.finish(&entry) {
+                return Some(completion);
+            }
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
+        for _ in 0..100 {
+            if self.in_flight == 0 {
+                return;
+            }
+            let _ = self.wait(Duration::from_millis(10));
+            while self.next_completion().is_some() {}
+        }
+        // Invariant 2: the kernel may still write there.
+        log::error!("{} io_uring operations never completed; their memory is leaked", self.in_flight);
+        std::mem::forget(std::mem::take(&mut self.frames));
+        std::mem::forget(std::mem::take(&mut self.lists));
+        std::mem::forget(std::mem::take(&mut self.operations));
+        std::mem::forget(self.pool.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    fn ring() -> Ring {
+        let map = memmap2::MmapOptions::new().len(1 << 20).map_anon().unwrap();
+        Ring::new(8, 2, Mapping::new(map.into())).unwrap()
+    }
+
+    fn wait(ring: &mut Ring) -> Completion {
+        for _ in 0..100 {
+            if let Some(completion) = ring.next_completion() {
+                return completion;
+            }
+            ring.submit(Some(Duration::from_millis(100))).unwrap();
+        }
+        panic!("no completion within 10 s");
+    }
+
+    #[test]
+    fn receives_land_in_the_pool_and_frames_are_lent_until_done() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        let mut ring = ring();
+        let asker = |tag| Asker { role: 3, tag };
+        ring.receive_pool(asker(1), ours.as_raw_fd(), 4096, 100).unwrap();
+        peer.write_all(b"hello").unwrap();
+        assert_eq!(wait(&mut ring), Completion { role: 3, tag: 1, result: 5, stage: Stage::Done });
+        let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
+        crate::pool::Memory::with_bytes(&pool, 4096, 5, |bytes| assert_eq!(bytes, b"hello"));
+        let slot = ring.lease_frames(1)[0];
+        ring.frame_mut(slot)[..3].copy_from_slice(b"ack");
+        ring.send_frame(asker(2), ours.as_raw_fd(), slot, false).unwrap();
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ring.frame_mut(slot)[0] = 0)).is_err());
+        assert_eq!(wait(&mut ring).result, 64);
+        let mut got = [0; 64];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(&got[..3], b"ack");
+        ring.frame_mut(slot)[0] = 1;
+    }
+
+    #[test]
+    fn a_list_is_sent_with_its_payload_and_can_be_consumed_in_part() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        let mut ring = ring();
+        let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
+        crate::pool::Memory::copy_in(&pool, 0, &[7; 128]);
+        let id = ring.take_list();
+        let (list, mapping) = ring.list_and_pool(id);
+        list.push(&[1; 64], mapping, 0, 128);
+        list.push(&[2; 64], mapping, 0, 0);
+        list.consume(70);
+        assert_eq!(list.bytes(), 186);
+        ring.send_list(Asker { role: 0, tag: 9 }, ours.as_raw_fd(), id).unwrap();
+        assert_eq!(wait(&mut ring).result, 186);
+        let mut got = [0; 186];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got[..122].iter().all(|byte| *byte == 7) && got[122..].iter().all(|byte| *byte == 2));
+        ring.give_back_list(id);
+    }
+
+    #[test]
+    fn cancelled_operations_complete_and_operations_are_bounded() {
+        let (_peer, ours) = UnixStream::pair().unwrap();
+        let mut ring = ring();
+        let asker = Asker { role: 0, tag: 0 };
+        let operation = ring.receive_pool(asker, ours.as_raw_fd(), 0, 10).unwrap();
+        (1..8).for_each(|_| assert!(ring.poll_readable(asker, ours.as_raw_fd()).is_some()));
+        assert_eq!(ring.poll_readable(asker, ours.as_raw_fd()), None);
+        ring.cancel(operation);
+        assert_eq!(wait(&mut ring).result, -libc::ECANCELED);
+        assert_eq!(ring.room(), 1);
+    }
+}

@@ -1,0 +1,192 @@
+//! The catalogue of counters: name, unit, meaning; and their blocks in the pool.
+//!
+//! Each role owns one block of plain words and is its only writer. A role counts in its own memory and copies the block out
+//! at a low rate, so counting costs an add. Tools read the blocks of a living or dead process alike.
+
+use crate::limits::COUNTERS_PER_BLOCK;
+use crate::pool::{Keep, Memory};
+
+/// One counter of the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// Name.
+    pub name: &'static str,
+    /// Meaning and unit.
+    pub meaning: &'static str,
+}
+
+/// A block of counters.
+pub trait Counters {
+    /// What each word means.
+    const CATALOGUE: &'static [Counter];
+    /// The words in the same order.
+    fn words(&self) -> Vec<u64>;
+}
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident { $( $(#[doc = $doc:literal])+ $field:ident ),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name { $( $(#[doc = $doc])+ pub $field: u64 ),* }
+        impl Counters for $name {
+            const CATALOGUE: &'static [Counter] = &[ $( Counter { name: stringify!($field), meaning: concat!($($doc),+) } ),* ];
+            fn words(&self) -> Vec<u64> {
+                const { assert!(Self::CATALOGUE.len() <= COUNTERS_PER_BLOCK as usize) };
+                vec![ $( self.$field ),* ]
+            }
+        }
+    };
+}
+
+counters! {
+    /// A receive core's counters.
+    ReceiveCounters {
+        /// bytes received from publishers
+        received_bytes,
+        /// receive completions
+        receives,
+        /// batches published to the lane ring
+        published_batches,
+        /// messages in them
+        published_messages,
+        /// bytes of them
+        published_bytes,
+        /// bytes moved to a fresh run because the batch did not fit the old one
+        moved_bytes,
+        /// times a batch waited because the lane ring was full
+        ring_full,
+        /// times a receive waited because no extent was free
+        extent_wait,
+        /// batches dropped; stays 0
+        dropped_batches,
+        /// connections accepted
+        accepted,
+        /// connections closed
+        closed,
+        /// connections refused or ended for a protocol error
+        protocol_errors,
+        /// connections refused for another reason
+        refused,
+        /// connections that ended in mid-batch; what had landed of it was given up, unacked
+        partial_batches,
+        /// connections closed because a half batch held memory that others waited for
+        stalled_batches,
+        /// connections now
+        connections,
+        /// extents free now
+        free_extents,
+    }
+}
+
+counters! {
+    /// A sequencer's counters.
+    SequencerCounters {
+        /// slots consumed from lane rings
+        consumed_slots,
+        /// batches appended to the order index
+        appended_batches,
+        /// messages in them
+        appended_messages,
+        /// bytes of them
+        appended_bytes,
+        /// batches parked behind a gap, ever
+        parked_batches,
+        /// duplicates dropped
+        duplicates,
+        /// batches let go, to be sent again
+        let_go,
+        /// batches of fenced or outdated session epochs dropped
+        fenced_batches,
+        /// batches of sessions or topics that are not open dropped
+        unknown_batches,
+        /// slots whose content made no sense
+        invalid_slots,
+        /// session epochs fenced
+        fences,
+        /// sessions opened or reopened
+        opened_sessions,
+        /// passes that stopped because the order index was full
+        index_full,
+        /// times the trim floor moved
+        trims,
+        /// commits: times the watermark moved
+        commits,
+        /// batches parked now
+        held_batches,
+        /// commit watermark
+        watermark,
+        /// trim floor
+        floor,
+        /// takeovers by this process
+        takeovers,
+    }
+}
+
+counters! {
+    /// An ack core's counters.
+    AckCounters {
+        /// index entries followed
+        followed_entries,
+        /// ack frames sent
+        acks_sent,
+        /// messages acked that came in through this broker
+        acked_messages,
+        /// passes in which a frame waited because the connection's last one was still being sent
+        coalesced,
+        /// connections welcomed
+        welcomed,
+        /// connections refused
+        refused,
+        /// zero-copy sends the kernel copied all the same
+        zero_copy_copied,
+        /// connections now
+        connections,
+    }
+}
+
+counters! {
+    /// An exporter's counters.
+    ExportCounters {
+        /// batches delivered
+        delivered_batches,
+        /// messages in them
+        delivered_messages,
+        /// bytes sent to subscribers
+        sent_bytes,
+        /// send submissions
+        sends,
+        /// subscribers accepted
+        accepted,
+        /// subscribers refused
+        refused,
+        /// subscribers let go because they were too slow
+        too_slow,
+        /// entries found inconsistent
+        inconsistent,
+        /// subscribers now
+        connections,
+    }
+}
+
+/// A role's block in the pool.
+pub struct CounterBlock<M> {
+    memory: M,
+    at: u64,
+}
+
+impl<M: Memory> CounterBlock<M> {
+    /// The block at `at`.
+    pub fn new(memory: M, at: u64) -> Self {
+        CounterBlock { memory, at }
+    }
+
+    /// Copies the counters out. Allocates: not for the data path.
+    pub fn write(&self, counters: &impl Counters) {
+        let words = counters.words();
+        for (index, word) in words.iter().enumerate() {
+            self.memory.store(self.at + 8 * index as u64, *word);
+        }
+        self.memory.write_back(self.at, 8 * words.len() as u64, Keep::Cached);
+        self.memory.store_fence();
+    }
+}

@@ -1,0 +1,368 @@
+//! The decisions: what an arrival becomes.
+//!
+//! At level 5, for batch `s` of a session that expects `n`: `s == n` is appended and drains what is parked behind it; `s < n` is
+//! a duplicate; `s > n` is parked, and let go when there is no room. Below level 5 a batch is appended as it
+//! comes. A gap older than the session lease fences the session epoch. Time is a number the caller passes in.
+
+use crate::order::event::{Arrival, Event};
+use crate::order::hold::{HoldBuffer, NoRoom};
+use crate::order::table::{SESSION_LEVEL, Session, SessionTable, State};
+
+/// What became of an arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It and `drained` parked ones were appended.
+    Appended {
+        /// Parked batches that followed.
+        drained: u32,
+    },
+    /// It waits for the batches before it.
+    Parked,
+    /// It is in the order, or parked, already.
+    Duplicate,
+    /// There was no room to park it.
+    LetGo,
+    /// It belongs to a session epoch that is over.
+    Fenced,
+    /// Its session or topic is not open, or its topic is not the session's.
+    Unknown,
+}
+
+/// Limits of the order core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrderLimits {
+    /// Sessions at once.
+    pub sessions_max: u32,
+    /// Topics.
+    pub topics_max: u32,
+    /// Lanes.
+    pub lanes: u32,
+    /// Batches parked in all.
+    pub held_batches_max: u32,
+}
+
+/// Local state of a session besides the fold.
+#[derive(Clone, Copy, Default)]
+struct Tracking {
+    /// When the gap it waits for was first seen; meaningful while something is parked.
+    gap_since_ns: u64,
+    /// First batch it was told to send again and has not.
+    let_go_from: Option<u64>,
+    last_seen_ns: u64,
+    dirty: bool,
+}
+
+/// Orders arrivals. Storage is allocated once.
+pub struct OrderCore {
+    table: SessionTable,
+    hold: HoldBuffer,
+    tracking: Vec<Tracking>,
+    /// Sessions with parked batches.
+    gapped: Vec<u32>,
+    /// Sessions changed since they were last taken from here.
+    dirty: Vec<u32>,
+    let_go: u64,
+}
+
+impl OrderCore {
+    /// With nothing open.
+    pub fn new(limits: OrderLimits) -> Self {
+        OrderCore {
+            table: SessionTable::new(limits.sessions_max, limits.topics_max),
+            hold: HoldBuffer::new(limits.sessions_max, limits.lanes, limits.held_batches_max),
+            tracking: vec![Tracking::default(); limits.sessions_max as usize],
+            gapped: Vec::with_capacity(limits.sessions_max as usize),
+            dirty: Vec::with_capacity(limits.sessions_max as usize),
+            let_go: 0,
+        }
+    }
+
+    /// The fold so far.
+    pub fn table(&self) -> &SessionTable {
+        &self.table
+    }
+
+    /// The fold, for a takeover to restore checkpoints into and replay committed events on. Nothing is parked then.
+    pub fn table_mut(&mut self) -> &mut SessionTable {
+        assert_eq!(self.hold.held(), 0, "a replay starts before the first arrival");
+        &mut self.table
+    }
+
+    /// Batches parked.
+    pub fn held(&self) -> u32 {
+        self.hold.held()
+    }
+
+    /// Parked batches let go, ever.
+    pub fn let_go(&self) -> u64 {
+        self.let_go
+    }
+
+    /// Sessions that wait behind a gap.
+    pub fn gapped(&self) -> u32 {
+        self.gapped.len() as u32
+    }
+
+    /// Most events the next arrival of this session can cause.
+    #[inline]
+    pub fn events_max(&self, session: u64) -> u64 {
+        self.table.slot_of(session).map_or(1, |slot| u64::from(self.hold.held_of(slot)) + 1)
+    }
+
+    /// Slots of a lane below this are appended or refused for good; `consumed` of it were looked at.
+    #[inline]
+    pub fn settled(&self, lane: u16, consumed: u64) -> u64 {
+        self.hold.oldest_of_lane(lane).unwrap_or(consumed)
+    }
+
+    /// A session whose checkpoint is out of date.
+    pub fn take_dirty(&mut self) -> Option<u32> {
+        let slot = self.dirty.pop()?;
+        self.tracking[slot as usize].dirty = false;
+        Some(slot)
+    }
+
+    fn happen(&mut self, event: Event, emit: &mut impl FnMut(Event)) {
+        self.table.apply(&event);
+        let slot = match event {
+            Event::Batch { slot, .. }
+            | Event::Open { slot, .. }
+            | Event::Close { slot }
+            | Event::Fence { slot, .. } => slot,
+            Event::LetGo { .. } | Event::Refused { .. } | Event::Topic { .. } => return emit(event),
+        };
+        let tracking = &mut self.tracking[slot as usize];
+        if !std::mem::replace(&mut tracking.dirty, true) {
+            self.dirty.push(slot);
+        }
+        emit(event);
+    }
+
+    /// Decides about one batch.
+    #[inline]
+    pub fn arrive(&mut self, arrival: Arrival, now_ns: u64, emit: &mut impl FnMut(Event)) -> Verdict {
+        let Some(slot) = self.table.slot_of(arrival.session) else { return Verdict::Unknown };
+        let session = *self.table.session(slot);
+        if session.topic != arrival.topic || arrival.message_count == 0 {
+            return Verdict::Unknown;
+        }
+        self.tracking[slot as usize].last_seen_ns = now_ns;
+        if session.epoch != arrival.session_epoch || session.state != State::Open {
+            return Verdict::Fenced;
+        }
+        if session.order_level < SESSION_LEVEL {
+            self.append(slot, arrival, emit);
+            return Verdict::Appended { drained: 0 };
+        }
+        if self.tracking[slot as usize].let_go_from.is_some_and(|from| arrival.batch_seq <= from) {
+            self.tracking[slot as usize].let_go_from = None;
+        }
+        match arrival.batch_seq.cmp(&session.next_batch) {
+            std::cmp::Ordering::Less => Verdict::Duplicate,
+            std::cmp::Ordering::Equal => {
+                self.append(slot, arrival, emit);
+                Verdict::Appended { drained: self.drain(slot, now_ns, emit) }
+            }
+            std::cmp::Ordering::Greater => self.park(slot, &session, arrival, now_ns, emit),
+        }
+    }
+
+    fn append(&mut self, slot: u32, arrival: Arrival, emit: &mut impl FnMut(Event)) {
+        let first_order = self.table.topic(arrival.topic).expect("a session's topic exists").next_order;
+        self.happen(Event::Batch { slot, arrival, first_order }, emit);
+    }
+
+    fn drain(&mut self, slot: u32, now_ns: u64, emit: &mut impl FnMut(Event)) -> u32 {
+        if self.hold.held_of(slot) == 0 {
+            return 0;
+        }
+        let mut drained = 0;
+        while let Some(arrival) = self.hold.take(slot, self.table.session(slot).next_batch) {
+            self.append(slot, arrival, emit);
+            drained += 1;
+        }
+        // The next gap is another one.
+        self.tracking[slot as usize].gap_since_ns = now_ns;
+        self.forget_gap_if_closed(slot);
+        drained
+    }
+
+    fn forget_gap_if_closed(&mut self, slot: u32) {
+        if self.hold.held_of(slot) == 0
+            && let Some(index) = self.gapped.iter().position(|gapped| *gapped == slot)
+        {
+            self.gapped.swap_remove(index);
+        }
+    }
+
+    fn park(
+        &mut self,
+        slot: u32,
+        session: &Session,
+        arrival: Arrival,
+        now_ns: u64,
+        emit: &mut impl FnMut(Event),
+    ) -> Verdict {
+        match self.hold.park(slot, session.next_batch, arrival) {
+            Ok(()) => {
+                if self.hold.held_of(slot) == 1 {
+                    self.tracking[slot as usize].gap_since_ns = now_ns;
+                    self.gapped.push(slot);
+                }
+                Verdict::Parked
+            }
+            Err(NoRoom::Duplicate) => Verdict::Duplicate,
+            Err(NoRoom::Full) => {
+                self.tell_let_go(slot, arrival.batch_seq, emit);
+                Verdict::LetGo
+            }
+        }
+    }
+
+    /// Says once that batches from `from` on are to be sent again.
+    fn tell_let_go(&mut self, slot: u32, from: u64, emit: &mut impl FnMut(Event)) {
+        self.let_go += 1;
+        let told = &mut self.tracking[slot as usize].let_go_from;
+        if told.is_none_or(|told| from < told) {
+            *told = Some(from);
+            let session_epoch = self.table.session(slot).epoch;
+            self.happen(Event::LetGo { slot, session_epoch, from }, emit);
+        }
+    }
+
+    /// Lets a lane's oldest parked session go: the lane is short of extents. At most one event. False: nothing parked.
+    pub fn let_go_lane(&mut self, lane: u16, emit: &mut impl FnMut(Event)) -> bool {
+        let Some(slot) = self.hold.oldest_session_of_lane(lane) else { return false };
+        let next_batch = self.table.session(slot).next_batch;
+        let count = self.hold.held_of(slot);
+        let lowest = self.hold.clear_session(slot, next_batch).expect("it had a parked batch");
+        self.forget_gap_if_closed(slot);
+        self.let_go += u64::from(count) - 1;
+        self.tell_let_go(slot, lowest, emit);
+        true
+    }
+
+    /// Fences sessions whose gap is older than `lease_ns`, at most `most` of them. The caller's clock stands still while
+    /// lanes are held back for want of room: load never fences anyone.
+    pub fn expire(&mut self, now_ns: u64, lease_ns: u64, most: usize, emit: &mut impl FnMut(Event)) -> usize {
+        let mut fenced = 0;
+        let mut index = 0;
+        while index < self.gapped.len() && fenced < most {
+            let slot = self.gapped[index];
+            if now_ns.saturating_sub(self.tracking[slot as usize].gap_since_ns) <= lease_ns {
+                index += 1;
+                continue;
+            }
+            let session = *self.table.session(slot);
+            self.hold.clear_session(slot, session.next_batch);
+            self.gapped.swap_remove(index);
+            let event = Event::Fence { slot, session_epoch: session.epoch, next_batch: session.next_batch };
+            self.happen(event, emit);
+            fenced += 1;
+        }
+        fenced
+    }
+
+    /// Opens a session (`session_epoch` 0) or reopens it at the next epoch. At most two events. `refusal` is the code to
+    /// refuse with when every place is taken by a session seen within `expiry_ns`.
+    pub fn open(&mut self, request: OpenRequest, now_ns: u64, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
+        let OpenRequest { session, session_epoch, topic, .. } = request;
+        let known = self.table.slot_of(session);
+        match known {
+            Some(slot) => {
+                let current = *self.table.session(slot);
+                if session_epoch != current.epoch + 1 || current.topic != topic {
+                    // Asked before, or asked wrongly: the table says how it stands.
+                    return;
+                }
+                self.hold.clear_session(slot, current.next_batch);
+                self.forget_gap_if_closed(slot);
+                self.begin(slot, current.next_batch, session_epoch, &request, now_ns, emit);
+            }
+            None if session_epoch > 1 || self.table.topic(topic).is_none() => {
+                self.happen(Event::Refused { session, code: request.unknown_code }, emit)
+            }
+            None => {
+                self.make_place(now_ns, expiry_ns, emit);
+                match self.table.free_slot() {
+                    Some(slot) => self.begin(slot, 0, 1, &request, now_ns, emit),
+                    None => self.happen(Event::Refused { session, code: request.full_code }, emit),
+                }
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        slot: u32,
+        next_batch: u64,
+        session_epoch: u32,
+        request: &OpenRequest,
+        now_ns: u64,
+        emit: &mut impl FnMut(Event),
+    ) {
+        let order_level = self.table.topic(request.topic).expect("checked").order_level;
+        self.tracking[slot as usize] =
+            Tracking { last_seen_ns: now_ns, dirty: self.tracking[slot as usize].dirty, ..Tracking::default() };
+        let (session, topic) = (request.session, request.topic);
+        self.happen(Event::Open { slot, session, session_epoch, topic, order_level, next_batch }, emit);
+    }
+
+    /// If every place is taken, closes the session that was silent longest, if that is long enough.
+    fn make_place(&mut self, now_ns: u64, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
+        if self.table.free_slot().is_some() {
+            return;
+        }
+        let oldest = (0..self.tracking.len()).min_by_key(|slot| self.tracking[*slot].last_seen_ns);
+        if let Some(slot) = oldest
+            && now_ns.saturating_sub(self.tracking[slot].last_seen_ns) > expiry_ns
+        {
+            self.close_slot(slot as u32, emit);
+        }
+    }
+
+    /// Closes a session. At most one event; none if it is not open.
+    pub fn close(&mut self, session: u64, emit: &mut impl FnMut(Event)) {
+        if let Some(slot) = self.table.slot_of(session) {
+            self.close_slot(slot, emit);
+        }
+    }
+
+    fn close_slot(&mut self, slot: u32, emit: &mut impl FnMut(Event)) {
+        self.hold.clear_session(slot, self.table.session(slot).next_batch);
+        self.forget_gap_if_closed(slot);
+        self.happen(Event::Close { slot }, emit);
+    }
+
+    /// Creates a topic. The caller has seen that the name is new. `None`: the table is full.
+    pub fn create_topic(
+        &mut self,
+        order_level: u8,
+        lane: u16,
+        lane_slot: u64,
+        blog_at: u64,
+        emit: &mut impl FnMut(Event),
+    ) -> Option<u32> {
+        let topic = self.table.topic_count();
+        if topic == self.table.topics_max() {
+            return None;
+        }
+        self.happen(Event::Topic { topic, order_level, lane, lane_slot, blog_at }, emit);
+        Some(topic)
+    }
+}
+
+/// A request to open or reopen a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenRequest {
+    /// Session id.
+    pub session: u64,
+    /// 1 to open; the current epoch + 1 to reopen.
+    pub session_epoch: u32,
+    /// Topic id.
+    pub topic: u32,
+    /// Refusal code when there is no place.
+    pub full_code: u8,
+    /// Refusal code when the session or topic is not known.
+    pub unknown_code: u8,
+}

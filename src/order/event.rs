@@ -1,0 +1,96 @@
+//! What comes into the order core and what comes out.
+
+/// A batch as a lane presents it: its header's numbers and where it lies. Payload is none of the order core's business.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// Lane it came in by.
+    pub lane: u16,
+    /// Its slot in that lane, an absolute count.
+    pub lane_slot: u64,
+    /// Topic id.
+    pub topic: u32,
+    /// Session id.
+    pub session: u64,
+    /// Session epoch it was sent under.
+    pub session_epoch: u32,
+    /// Its number in the session.
+    pub batch_seq: u64,
+    /// Messages in it.
+    pub message_count: u32,
+    /// Its length, bytes.
+    pub batch_bytes: u32,
+    /// Where it lies, bytes from the start of the pool.
+    pub blog_at: u64,
+}
+
+/// Something that happened, in the one order. Each becomes an entry of the order index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A batch got its place.
+    Batch {
+        /// Place in the session table.
+        slot: u32,
+        /// The batch.
+        arrival: Arrival,
+        /// Order of its first message in the topic.
+        first_order: u64,
+    },
+    /// A session opened, or reopened at a higher epoch.
+    Open {
+        /// Place in the session table.
+        slot: u32,
+        /// Session id.
+        session: u64,
+        /// Session epoch, from 1.
+        session_epoch: u32,
+        /// Topic id.
+        topic: u32,
+        /// Order level of the topic.
+        order_level: u8,
+        /// Next batch expected.
+        next_batch: u64,
+    },
+    /// A session could not be opened.
+    Refused {
+        /// Session id.
+        session: u64,
+        /// Why: a refusal code of the wire.
+        code: u8,
+    },
+    /// A session closed; its place is free.
+    Close {
+        /// Place in the session table.
+        slot: u32,
+    },
+    /// A session epoch ended: nothing of it at or above `next_batch` is ever appended.
+    Fence {
+        /// Place in the session table.
+        slot: u32,
+        /// The epoch that ended.
+        session_epoch: u32,
+        /// The frontier.
+        next_batch: u64,
+    },
+    /// Parked batches of a session from `from` on were let go; they must be sent again.
+    LetGo {
+        /// Place in the session table.
+        slot: u32,
+        /// Session epoch.
+        session_epoch: u32,
+        /// First batch to send again.
+        from: u64,
+    },
+    /// A topic was created.
+    Topic {
+        /// Its id.
+        topic: u32,
+        /// Its order level.
+        order_level: u8,
+        /// Lane the request came in by.
+        lane: u16,
+        /// Slot of the request.
+        lane_slot: u64,
+        /// Where its specification lies.
+        blog_at: u64,
+    },
+}

@@ -1,0 +1,224 @@
+//! The order core against a naive model: the same arrivals, decided by the plainest code that could be right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use crate::order::core::{OpenRequest, OrderCore, OrderLimits, Verdict};
+use crate::order::event::{Arrival, Event};
+use crate::order::table::SESSION_LEVEL;
+
+const LIMITS: OrderLimits = OrderLimits { sessions_max: 8, topics_max: 2, lanes: 3, held_batches_max: 16 };
+
+pub(crate) fn open(core: &mut OrderCore, session: u64, epoch: u32, emit: &mut impl FnMut(Event)) {
+    let request = OpenRequest { session, session_epoch: epoch, topic: 0, full_code: 5, unknown_code: 3 };
+    core.open(request, 0, u64::MAX, emit);
+}
+
+pub(crate) fn core(level: u8) -> OrderCore {
+    let mut core = OrderCore::new(LIMITS);
+    assert_eq!(core.create_topic(level, 0, 0, 0, &mut |_| ()), Some(0));
+    core
+}
+
+pub(crate) fn arrival(session: u64, batch_seq: u64, lane: u16, lane_slot: u64) -> Arrival {
+    Arrival {
+        session,
+        batch_seq,
+        lane,
+        lane_slot,
+        session_epoch: 1,
+        message_count: batch_seq as u32 % 3 + 1,
+        ..Arrival::default()
+    }
+}
+
+/// Per session: what is expected, what waits.
+#[derive(Default)]
+struct Naive {
+    next: BTreeMap<u64, u64>,
+    waiting: BTreeMap<u64, BTreeSet<u64>>,
+    order: Vec<(u64, u64)>,
+}
+
+impl Naive {
+    fn arrive(&mut self, session: u64, seq: u64) {
+        let next = self.next.entry(session).or_default();
+        let waiting = self.waiting.entry(session).or_default();
+        if seq >= *next {
+            waiting.insert(seq);
+        }
+        while waiting.remove(next) {
+            self.order.push((session, *next));
+            *next += 1;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_model(arrivals in prop::collection::vec((1u64..4, 0u64..6, 0u16..3), 0..200)) {
+        let (mut core, mut naive, mut order) = (core(SESSION_LEVEL), Naive::default(), Vec::new());
+        (1..4).for_each(|session| open(&mut core, session, 1, &mut |_| ()));
+        let mut expected_order = 0;
+        let mut slots = [0u64; 3];
+        let mut finished: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); 3];
+        let mut parked_slots: BTreeMap<(u64, u64), (u16, u64)> = BTreeMap::new();
+        for (session, seq, lane) in arrivals {
+            let lane_slot = slots[usize::from(lane)];
+            slots[usize::from(lane)] += 1;
+            let mut appended = Vec::new();
+            let verdict = core.arrive(arrival(session, seq, lane, lane_slot), 0, &mut |event| {
+                if let Event::Batch { arrival, first_order, .. } = event {
+                    assert_eq!(first_order, expected_order, "dense");
+                    expected_order += u64::from(arrival.message_count);
+                    appended.push((arrival.session, arrival.batch_seq));
+                    finished[usize::from(arrival.lane)].insert(arrival.lane_slot);
+                }
+            });
+            naive.arrive(session, seq);
+            match verdict {
+                Verdict::Parked => {
+                    parked_slots.insert((session, seq), (lane, lane_slot));
+                }
+                _ => {
+                    finished[usize::from(lane)].insert(lane_slot);
+                }
+            }
+            parked_slots.retain(|batch, _| !appended.contains(batch));
+            order.extend(appended);
+            prop_assert_eq!(core.held() as usize, parked_slots.len());
+            for lane in 0..3u16 {
+                let oldest = parked_slots.values().filter(|(l, _)| *l == lane).map(|(_, slot)| *slot).min();
+                prop_assert_eq!(core.settled(lane, slots[usize::from(lane)]), oldest.unwrap_or(slots[usize::from(lane)]));
+            }
+        }
+        prop_assert_eq!(order, naive.order);
+    }
+}
+
+#[test]
+fn below_level_5_everything_is_appended_as_it_comes() {
+    let mut core = core(4);
+    open(&mut core, 1, 1, &mut |_| ());
+    let mut order = Vec::new();
+    for seq in [0, 2, 2, 1] {
+        let verdict = core.arrive(arrival(1, seq, 0, seq), 0, &mut |event| {
+            if let Event::Batch { arrival, .. } = event {
+                order.push(arrival.batch_seq);
+            }
+        });
+        assert_eq!(verdict, Verdict::Appended { drained: 0 });
+    }
+    assert_eq!(order, [0, 2, 2, 1]);
+}
+
+#[test]
+fn a_full_buffer_lets_go_and_says_so_once() {
+    let mut core = core(SESSION_LEVEL);
+    open(&mut core, 1, 1, &mut |_| ());
+    let mut told = Vec::new();
+    let mut note = |event| {
+        if let Event::LetGo { from, .. } = event {
+            told.push(from)
+        }
+    };
+    for seq in 1..=16 {
+        assert_eq!(core.arrive(arrival(1, seq, 0, seq), 0, &mut note), Verdict::Parked);
+    }
+    for seq in 17..20 {
+        assert_eq!(core.arrive(arrival(1, seq, 0, seq), 0, &mut note), Verdict::LetGo);
+    }
+    assert_eq!(core.arrive(arrival(1, 0, 0, 20), 0, &mut note), Verdict::Appended { drained: 16 });
+    assert_eq!(core.arrive(arrival(1, 17, 0, 21), 0, &mut note), Verdict::Appended { drained: 0 });
+    assert_eq!(told, [17]);
+    assert_eq!(core.let_go(), 3);
+}
+
+#[test]
+fn a_short_lane_lets_its_oldest_session_go() {
+    let mut core = core(SESSION_LEVEL);
+    open(&mut core, 1, 1, &mut |_| ());
+    for (seq, lane) in [(2, 0), (3, 1), (5, 0)] {
+        core.arrive(arrival(1, seq, lane, seq), 0, &mut |_| ());
+    }
+    let mut told = Vec::new();
+    assert!(core.let_go_lane(1, &mut |event| told.push(event)));
+    assert_eq!(told, [Event::LetGo { slot: 0, session_epoch: 1, from: 2 }]);
+    assert_eq!((core.held(), core.settled(0, 9), core.settled(1, 9)), (0, 9, 9));
+    assert!(!core.let_go_lane(0, &mut |_| ()));
+}
+
+#[test]
+fn a_gap_past_the_lease_fences_and_the_next_epoch_goes_on_at_the_frontier() {
+    let mut core = core(SESSION_LEVEL);
+    let mut order = Vec::new();
+    let mut note = |event| {
+        if let Event::Batch { arrival, .. } = event {
+            order.push(arrival.batch_seq)
+        }
+    };
+    open(&mut core, 1, 1, &mut note);
+    core.arrive(arrival(1, 0, 0, 0), 10, &mut note);
+    core.arrive(arrival(1, 2, 0, 1), 20, &mut note);
+    assert_eq!(core.expire(120, 100, 8, &mut note), 0);
+    let mut fenced = Vec::new();
+    assert_eq!(core.expire(121, 100, 8, &mut |event| fenced.push(event)), 1);
+    assert_eq!(fenced, [Event::Fence { slot: 0, session_epoch: 1, next_batch: 1 }]);
+    assert_eq!(core.arrive(arrival(1, 1, 0, 2), 122, &mut note), Verdict::Fenced, "nothing above the frontier, ever");
+    open(&mut core, 1, 3, &mut note);
+    assert_eq!(core.table().session(0).epoch, 1, "epochs are not skipped");
+    open(&mut core, 1, 2, &mut note);
+    let late = core.arrive(arrival(1, 1, 0, 3), 123, &mut note);
+    assert_eq!(late, Verdict::Fenced, "the old epoch stays fenced");
+    for seq in [1, 2] {
+        let batch = Arrival { session_epoch: 2, ..arrival(1, seq, 0, 4 + seq) };
+        assert_eq!(core.arrive(batch, 124, &mut note), Verdict::Appended { drained: 0 });
+    }
+    assert_eq!(order, [0, 1, 2]);
+}
+
+#[test]
+fn sessions_are_bounded_and_the_longest_silent_one_makes_room() {
+    let mut core = core(SESSION_LEVEL);
+    let mut events = Vec::new();
+    let request = |session| OpenRequest { session, session_epoch: 1, topic: 0, full_code: 5, unknown_code: 3 };
+    for session in 1..=9 {
+        core.open(request(session), session, 100, &mut |event| events.push(event));
+    }
+    assert_eq!(events.last(), Some(&Event::Refused { session: 9, code: 5 }));
+    core.open(request(10), 102, 100, &mut |event| events.push(event));
+    assert_eq!(events[events.len() - 2], Event::Close { slot: 0 });
+    assert!(core.table().slot_of(10).is_some() && core.table().slot_of(1).is_none());
+}
+
+/// A replica of the fold that sees only the events has the same table.
+#[test]
+fn state_is_a_fold_of_the_events() {
+    let mut core = core(SESSION_LEVEL);
+    let mut events = vec![Event::Topic { topic: 0, order_level: 5, lane: 0, lane_slot: 0, blog_at: 0 }];
+    let mut random = crate::sim::random::Random::new(3);
+    for step in 0..5000u64 {
+        let session = 1 + random.below(12);
+        let mut note = |event| events.push(event);
+        match random.below(40) {
+            0 => open(&mut core, session, 1 + random.below(3) as u32, &mut note),
+            1 => core.close(session, &mut note),
+            2 => {
+                core.expire(step, 300, 2, &mut note);
+            }
+            _ => {
+                core.arrive(arrival(session, random.below(8), random.below(3) as u16, step), step, &mut note);
+            }
+        }
+    }
+    let mut fold = crate::order::SessionTable::new(LIMITS.sessions_max, LIMITS.topics_max);
+    events.iter().for_each(|event| fold.apply(event));
+    assert_eq!(fold.sessions(), core.table().sessions());
+    assert_eq!(fold.topic(0), core.table().topic(0));
+    assert!(events.len() > 100);
+    // A checkpoint may be newer than where the replay starts: replaying the tail again changes nothing.
+    let (before, gone) = (fold.sessions().to_vec(), events.len() / 2);
+    events[gone..].iter().for_each(|event| fold.apply(event));
+    assert_eq!(fold.sessions(), before);
+}

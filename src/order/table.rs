@@ -1,0 +1,170 @@
+//! Sessions and topics as a fold of the events below the watermark.
+//!
+//! State changes only through [`SessionTable::apply`]. Storage is allocated once.
+
+use std::collections::HashMap;
+
+use crate::order::event::Event;
+
+/// Order level at which a session is numbered, held and fenced; below it a batch is ordered as it comes.
+pub const SESSION_LEVEL: u8 = 5;
+
+/// What a session is up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// The place is free.
+    #[default]
+    Free,
+    /// Batches are taken.
+    Open,
+    /// This epoch is over.
+    Fenced,
+}
+
+/// One session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: u64,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Its topic.
+    pub topic: u32,
+    /// Order level of the topic.
+    pub order_level: u8,
+    /// Open, fenced or free.
+    pub state: State,
+    /// Next batch expected: every lower one is committed.
+    pub next_batch: u64,
+    /// Order just past its last message.
+    pub order_end: u64,
+}
+
+/// One topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicOrder {
+    /// Whether it exists.
+    pub exists: bool,
+    /// Its order level.
+    pub order_level: u8,
+    /// Order of the next message.
+    pub next_order: u64,
+}
+
+/// All sessions and topics.
+pub struct SessionTable {
+    sessions: Vec<Session>,
+    topics: Vec<TopicOrder>,
+    by_id: HashMap<u64, u32>,
+    free: Vec<u32>,
+}
+
+impl SessionTable {
+    /// An empty table of fixed size.
+    pub fn new(sessions_max: u32, topics_max: u32) -> Self {
+        SessionTable {
+            sessions: vec![Session::default(); sessions_max as usize],
+            topics: vec![TopicOrder::default(); topics_max as usize],
+            // Twice what it will hold: insertion after removals then never needs to grow.
+            by_id: HashMap::with_capacity(2 * sessions_max as usize),
+            free: (0..sessions_max).rev().collect(),
+        }
+    }
+
+    /// Place of a session.
+    #[inline]
+    pub fn slot_of(&self, session: u64) -> Option<u32> {
+        self.by_id.get(&session).copied()
+    }
+
+    /// The session at a place.
+    #[inline]
+    pub fn session(&self, slot: u32) -> &Session {
+        &self.sessions[slot as usize]
+    }
+
+    /// All places.
+    pub fn sessions(&self) -> &[Session] {
+        &self.sessions
+    }
+
+    /// A topic's order.
+    #[inline]
+    pub fn topic(&self, topic: u32) -> Option<&TopicOrder> {
+        self.topics.get(topic as usize).filter(|topic| topic.exists)
+    }
+
+    /// Number of topics. They are numbered without gaps.
+    pub fn topic_count(&self) -> u32 {
+        self.topics.iter().take_while(|topic| topic.exists).count() as u32
+    }
+
+    /// Most topics there can be.
+    pub fn topics_max(&self) -> u32 {
+        self.topics.len() as u32
+    }
+
+    /// A free place.
+    pub fn free_slot(&self) -> Option<u32> {
+        self.free.last().copied()
+    }
+
+    /// Puts a session back as a checkpoint has it.
+    pub fn restore_session(&mut self, slot: u32, session: Session) {
+        self.by_id.insert(session.id, slot);
+        self.free.retain(|free| *free != slot);
+        self.sessions[slot as usize] = session;
+    }
+
+    /// Puts a topic back as a checkpoint has it.
+    pub fn restore_topic(&mut self, topic: u32, order: TopicOrder) {
+        self.topics[topic as usize] = order;
+    }
+
+    /// Folds one event in. Events come in index order.
+    ///
+    /// Every event sets what it touches to an absolute value. So a replay may start before the position that a checkpoint
+    /// stands for: the last event for each session and topic decides, and the result is the same.
+    #[inline]
+    pub fn apply(&mut self, event: &Event) {
+        match *event {
+            Event::Batch { slot, ref arrival, first_order } => {
+                let end = first_order + u64::from(arrival.message_count);
+                let session = &mut self.sessions[slot as usize];
+                session.next_batch = arrival.batch_seq + 1;
+                session.order_end = end;
+                self.topics[arrival.topic as usize].next_order = end;
+            }
+            Event::Open { slot, session, session_epoch, topic, order_level, next_batch } => {
+                if self.sessions[slot as usize].state == State::Free {
+                    self.free.retain(|free| *free != slot);
+                    self.by_id.insert(session, slot);
+                }
+                let order_end = self.sessions[slot as usize].order_end;
+                self.sessions[slot as usize] = Session {
+                    id: session,
+                    epoch: session_epoch,
+                    topic,
+                    order_level,
+                    state: State::Open,
+                    next_batch,
+                    order_end,
+                };
+            }
+            // A replay may meet the close of a session whose checkpoint says closed already.
+            Event::Close { slot } if self.sessions[slot as usize].state == State::Free => {
+                self.sessions[slot as usize] = Session::default();
+            }
+            Event::Close { slot } => {
+                self.by_id.remove(&self.sessions[slot as usize].id);
+                self.sessions[slot as usize] = Session::default();
+                self.free.push(slot);
+            }
+            Event::Fence { slot, .. } => self.sessions[slot as usize].state = State::Fenced,
+            Event::Topic { topic, order_level, .. } => {
+                self.topics[topic as usize] = TopicOrder { exists: true, order_level, next_order: 0 };
+            }
+            Event::LetGo { .. } | Event::Refused { .. } => {}
+        }
+    }
+}

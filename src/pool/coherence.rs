@@ -1,0 +1,285 @@
+//! Memory of the pool as one host sees it: the [`Memory`] trait, and its real implementation [`Mapped`].
+//!
+//! All protocol code is generic over [`Memory`]; the simulator has another implementation with a private
+//! cache per simulated host. This is the only file with inline assembly.
+//!
+//! Invariants, cited by the SAFETY comments:
+//! 1. A `Mapping` stays mapped, readable and writable, at one address for its `length`, until it is dropped.
+//! 2. Every access is checked to lie inside the mapping, and words and lines are checked to be aligned.
+//! 3. Words that another host, process or thread may write are read and written only as `AtomicU64`.
+//! 4. `with_bytes` is called only for ranges that nobody writes for as long as the closure runs: landed bytes of
+//!    a blog run that this lane owns, with no receive armed over them, or a committed batch under a pin.
+//!    The slice does not leave the closure.
+//! 5. The flush instructions name an address inside the mapping; they change no value a program can see.
+
+#![allow(unsafe_code)]
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid, __cpuid_count, _mm_mfence, _mm_sfence};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::MmapRaw;
+
+use crate::limits::LINE_BYTES;
+
+/// Whether written-back lines are worth keeping in this host's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// A reader or replica of this host will want them: write back, keep (`clwb`).
+    Cached,
+    /// Nobody here will read them: write back and drop (`clflushopt`).
+    Dropped,
+}
+
+/// One host's view of the pool. Offsets are bytes from the start of the pool.
+///
+/// # Panics
+/// Every method panics on an offset outside the pool or a misaligned one: offsets are computed by `layout`
+/// or checked against it, so such a call is a broken invariant, not bad input.
+pub trait Memory: Clone + Send + 'static {
+    /// Whether lines must be written back and dropped by hand (`coherence: software`).
+    const SOFTWARE: bool;
+
+    /// Length of the pool, bytes.
+    fn bytes(&self) -> u64;
+    /// Stores an aligned word with Release order.
+    fn store(&self, at: u64, word: u64);
+    /// Loads an aligned word with Acquire order.
+    fn load(&self, at: u64) -> u64;
+    /// Writes the line back if it is dirty and, unless told to keep it, drops it. Takes effect by the next fence.
+    fn flush_line(&self, at: u64, keep: Keep);
+    /// Orders earlier stores and flushes before later stores (`sfence`).
+    fn store_fence(&self);
+    /// Orders earlier stores and flushes before later loads as well (`mfence`).
+    fn full_fence(&self);
+    /// Lets `read` look at bytes that nobody writes meanwhile (invariant 4).
+    fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R;
+    /// Writes bytes that nobody else reads or writes yet.
+    fn copy_in(&self, at: u64, bytes: &[u8]);
+    /// Copies between two disjoint ranges that nobody else reads or writes yet.
+    fn copy_within(&self, from: u64, to: u64, bytes: u64);
+
+    /// Makes a range visible to other hosts by the next [`Memory::store_fence`].
+    fn write_back(&self, at: u64, bytes: u64, keep: Keep) {
+        if Self::SOFTWARE {
+            each_line(at, bytes, |line| self.flush_line(line, keep));
+        }
+    }
+
+    /// Drops a range that another host wrote, so that it is read afresh. Never call it on lines this host may hold dirty.
+    fn discard(&self, at: u64, bytes: u64) {
+        if Self::SOFTWARE {
+            each_line(at, bytes, |line| self.flush_line(line, Keep::Dropped));
+            self.full_fence();
+        }
+    }
+}
+
+/// Calls `visit` for each line a range touches.
+fn each_line(at: u64, bytes: u64, mut visit: impl FnMut(u64)) {
+    let mut line = at - at % LINE_BYTES;
+    while line < at + bytes {
+        visit(line);
+        line += LINE_BYTES;
+    }
+}
+
+/// Marker: the pool is not coherent between hosts; lines are flushed by hand.
+#[derive(Clone, Copy, Debug)]
+pub struct Software;
+/// Marker: the hardware keeps the pool coherent; nothing is flushed.
+#[derive(Clone, Copy, Debug)]
+pub struct Hardware;
+
+/// How lines are kept coherent: a type, so that neither mode pays for the other.
+pub trait Coherence: Clone + Send + Sync + 'static {
+    /// Whether to flush.
+    const SOFTWARE: bool;
+    /// The configuration's word for it.
+    const NAME: &'static str;
+}
+
+impl Coherence for Software {
+    const SOFTWARE: bool = true;
+    const NAME: &'static str = "software";
+}
+
+impl Coherence for Hardware {
+    const SOFTWARE: bool = false;
+    const NAME: &'static str = "hardware";
+}
+
+/// The instructions this processor has for writing a line back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// `clwb` and `clflushopt`.
+    WriteBackAndOpt,
+    /// `clflushopt` only.
+    Opt,
+    /// Neither: `clflush`, which every x86-64 has.
+    Plain,
+}
+
+fn detect_flush() -> Flush {
+    // CPUID leaf 7: EBX bit 23 clflushopt, bit 24 clwb (Intel SDM volume 2A, AMD APM volume 3).
+    let leaf7 = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
+    match (leaf7 >> 23 & 1, leaf7 >> 24 & 1) {
+        (1, 1) => Flush::WriteBackAndOpt,
+        (1, 0) => Flush::Opt,
+        _ => Flush::Plain,
+    }
+}
+
+/// A mapped pool.
+#[derive(Debug)]
+pub struct Mapping {
+    map: MmapRaw,
+    flush: Flush,
+}
+
+impl Mapping {
+    /// Takes over a mapping.
+    pub fn new(map: MmapRaw) -> Arc<Mapping> {
+        Arc::new(Mapping { map, flush: detect_flush() })
+    }
+
+    /// Length, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// What writes a line back here, in words, for the start-up log.
+    pub fn flush_name(&self) -> &'static str {
+        match self.flush {
+            Flush::WriteBackAndOpt => "clwb + clflushopt",
+            Flush::Opt => "clflushopt",
+            Flush::Plain => "clflush",
+        }
+    }
+
+    /// Address of a range, for the kernel to receive into or send from.
+    pub fn address(&self, at: u64, bytes: u64) -> *mut u8 {
+        assert!(
+            at <= self.bytes() && bytes <= self.bytes() - at,
+            "range {at}+{bytes} outside a pool of {}",
+            self.bytes()
+        );
+        self.map.as_mut_ptr().wrapping_add(at as usize)
+    }
+
+    /// Asks the kernel to map every page now, so that none faults on the data path.
+    pub fn populate(&self) -> std::io::Result<()> {
+        self.map.advise(memmap2::Advice::PopulateWrite)
+    }
+
+    fn word(&self, at: u64) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8), "word at {at} is not aligned");
+        let pointer = self.address(at, 8).cast::<u64>();
+        // SAFETY: invariants 1 and 2: inside the mapping, aligned (the mapping is page-aligned), alive for
+        // the borrow of self; invariant 3: only ever accessed as an atomic.
+        unsafe { AtomicU64::from_ptr(pointer) }
+    }
+}
+
+/// The pool as mapped by this process, with coherence `C`.
+#[derive(Debug)]
+pub struct Mapped<C> {
+    mapping: Arc<Mapping>,
+    coherence: std::marker::PhantomData<C>,
+}
+
+impl<C> Clone for Mapped<C> {
+    fn clone(&self) -> Self {
+        Mapped { mapping: self.mapping.clone(), coherence: std::marker::PhantomData }
+    }
+}
+
+impl<C: Coherence> Mapped<C> {
+    /// Views a mapping.
+    pub fn new(mapping: Arc<Mapping>) -> Self {
+        Mapped { mapping, coherence: std::marker::PhantomData }
+    }
+
+    /// The mapping itself.
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+}
+
+impl<C: Coherence> Memory for Mapped<C> {
+    const SOFTWARE: bool = C::SOFTWARE;
+
+    fn bytes(&self) -> u64 {
+        self.mapping.bytes()
+    }
+
+    #[inline]
+    fn store(&self, at: u64, word: u64) {
+        // Release: pairs with the Acquire of `load` by an observer of the same line.
+        self.mapping.word(at).store(word, Ordering::Release);
+    }
+
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        // Acquire: pairs with the Release of `store` by the line's writer.
+        self.mapping.word(at).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn flush_line(&self, at: u64, keep: Keep) {
+        if !C::SOFTWARE {
+            return;
+        }
+        let line = self.mapping.address(at, LINE_BYTES);
+        // The asm is not `nomem`: the compiler must not move stores past it.
+        // SAFETY: invariants 2 and 5 for all three; `flush` names instructions this processor has.
+        unsafe {
+            match (self.mapping.flush, keep) {
+                (Flush::WriteBackAndOpt, Keep::Cached) => {
+                    asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags))
+                }
+                (Flush::WriteBackAndOpt | Flush::Opt, _) => {
+                    asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags))
+                }
+                (Flush::Plain, _) => asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)),
+            }
+        }
+    }
+
+    #[inline]
+    fn store_fence(&self) {
+        if C::SOFTWARE {
+            // SAFETY: a fence has no operands; every x86-64 has it.
+            unsafe { _mm_sfence() }
+        }
+    }
+
+    #[inline]
+    fn full_fence(&self) {
+        // `lfence` does not order `clflushopt`: only `mfence` will do.
+        // SAFETY: a fence has no operands; every x86-64 has it.
+        unsafe { _mm_mfence() }
+    }
+
+    #[inline]
+    fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R {
+        let pointer = self.mapping.address(at, bytes);
+        // SAFETY: invariants 1, 2 and 4: inside the mapping, and nobody writes it while the closure runs.
+        read(unsafe { std::slice::from_raw_parts(pointer, bytes as usize) })
+    }
+
+    fn copy_in(&self, at: u64, bytes: &[u8]) {
+        let pointer = self.mapping.address(at, bytes.len() as u64);
+        // SAFETY: invariants 1 and 2; the caller owns the range and nobody else looks at it yet (trait contract);
+        // `bytes` is a Rust slice, which never overlaps pool memory outside `with_bytes`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer, bytes.len()) }
+    }
+
+    fn copy_within(&self, from: u64, to: u64, bytes: u64) {
+        assert!(from + bytes <= to || to + bytes <= from, "copy between overlapping ranges");
+        let (source, target) = (self.mapping.address(from, bytes), self.mapping.address(to, bytes));
+        // SAFETY: invariants 1 and 2; disjoint as asserted; both owned by the caller (trait contract).
+        unsafe { std::ptr::copy_nonoverlapping(source, target, bytes as usize) }
+    }
+}

@@ -1,0 +1,403 @@
+//! Where everything lies in the pool: pure arithmetic over a geometry, checked once, printable.
+
+use crate::described;
+use crate::limits::*;
+
+described! {
+    /// The numbers a pool is laid out by. Immutable once the pool is formatted.
+    pub struct Geometry: 64 {
+        /// length of the pool, bytes
+        pool_bytes: u64,
+        /// length of a blog extent, bytes, a power of two
+        extent_bytes: u64,
+        /// hosts that may share the pool
+        hosts: u32,
+        /// brokers
+        brokers: u32,
+        /// lanes (receive cores) of each broker
+        lanes_per_broker: u32,
+        /// sequencer candidates
+        candidates: u32,
+        /// slots of each lane ring, a power of two
+        ring_slots: u32,
+        /// entries of each order-index segment, a power of two
+        segment_entries: u32,
+        /// order-index segments of each candidate
+        segments: u32,
+        /// places in the session table
+        sessions_max: u32,
+        /// places in the topic table
+        topics_max: u32,
+        /// blog extents of each lane
+        extents_per_lane: u32,
+        /// 0
+        reserved: u64,
+    }
+}
+
+/// A geometry that cannot be laid out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// A number lies outside its limits.
+    #[error("{name} is {found}, it must be {expected}")]
+    OutOfRange {
+        /// Which number.
+        name: &'static str,
+        /// Its value.
+        found: u64,
+        /// What is allowed.
+        expected: String,
+    },
+    /// Everything but the blog takes too much.
+    #[error(
+        "a pool of {pool_bytes} bytes is too small: tables, rings and index take {fixed_bytes}, and {lanes} lanes need \
+         {EXTENTS_PER_LANE_MIN} extents of {extent_bytes} each, {needed} in all; give a larger pool.bytes, or smaller \
+         ring_slots, segment_entries, segments or extent_bytes"
+    )]
+    TooSmall {
+        /// As configured.
+        pool_bytes: u64,
+        /// Bytes before the blog.
+        fixed_bytes: u64,
+        /// Lanes of all brokers.
+        lanes: u64,
+        /// Bytes of one extent.
+        extent_bytes: u64,
+        /// Smallest pool that works.
+        needed: u64,
+    },
+}
+
+/// Lines of one topic in the topic table: properties, two halves of the name, progress.
+pub const TOPIC_LINES: u64 = 4;
+/// Bytes of the superblock.
+pub const SUPERBLOCK_BYTES: u64 = 4096;
+/// Counter blocks of each broker besides one per lane: ack, export; and one for each candidate.
+const BROKER_BLOCKS: u64 = 2;
+
+/// Offsets of all regions of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The numbers it follows from.
+    pub geometry: Geometry,
+    epochs: u64,
+    floors: u64,
+    brokers: u64,
+    pins: u64,
+    lane_status: u64,
+    lane_progress: u64,
+    topics: u64,
+    sessions: u64,
+    directories: u64,
+    counters: u64,
+    extents: u64,
+    rings: u64,
+    index: u64,
+    blog: u64,
+}
+
+impl Geometry {
+    /// Lanes of all brokers.
+    pub fn lanes(&self) -> u32 {
+        self.brokers * self.lanes_per_broker
+    }
+    /// The broker a lane belongs to.
+    pub fn broker_of_lane(&self, lane: u32) -> u32 {
+        lane / self.lanes_per_broker
+    }
+    /// Largest batch, header and padding included, bytes.
+    pub fn batch_bytes_max(&self) -> u64 {
+        (self.extent_bytes / BATCHES_PER_EXTENT_MIN).min(BATCH_BYTES_MAX)
+    }
+
+    fn check(&self) -> Result<(), LayoutError> {
+        let range = |name, found: u64, low: u64, high: u64| {
+            let expected = format!("{low} to {high}");
+            if (low..=high).contains(&found) { Ok(()) } else { Err(LayoutError::OutOfRange { name, found, expected }) }
+        };
+        let power = |name, found: u64| {
+            let expected = "a power of two".to_string();
+            if found.is_power_of_two() { Ok(()) } else { Err(LayoutError::OutOfRange { name, found, expected }) }
+        };
+        range("hosts", self.hosts.into(), 1, HOSTS_MAX.into())?;
+        range("brokers", self.brokers.into(), 1, BROKERS_MAX.into())?;
+        range("lanes_per_broker", self.lanes_per_broker.into(), 1, (LANES_MAX / self.brokers).into())?;
+        range("candidates", self.candidates.into(), 1, CANDIDATES_MAX.into())?;
+        range("ring_slots", self.ring_slots.into(), RING_SLOTS_MIN.into(), RING_SLOTS_MAX.into())?;
+        power("ring_slots", self.ring_slots.into())?;
+        range("segment_entries", self.segment_entries.into(), SEGMENT_ENTRIES_MIN.into(), SEGMENT_ENTRIES_MAX.into())?;
+        power("segment_entries", self.segment_entries.into())?;
+        range("segments", self.segments.into(), SEGMENTS_PER_CANDIDATE_MIN.into(), SEGMENTS_PER_CANDIDATE_MAX.into())?;
+        range("sessions_max", self.sessions_max.into(), 1, SESSIONS_MAX.into())?;
+        range("topics_max", self.topics_max.into(), 1, TOPICS_MAX.into())?;
+        range("extent_bytes", self.extent_bytes, EXTENT_BYTES_MIN, EXTENT_BYTES_MAX)?;
+        power("extent_bytes", self.extent_bytes)
+    }
+}
+
+impl Layout {
+    /// Lays a pool out. `extents_per_lane` of the geometry is computed from what the other numbers leave.
+    pub fn new(mut geometry: Geometry) -> Result<Layout, LayoutError> {
+        geometry.check()?;
+        let g = &geometry;
+        let (lanes, candidates) = (u64::from(g.lanes()), u64::from(g.candidates));
+        let mut next = SUPERBLOCK_BYTES;
+        // Regions with different writers start on their own page: easy to see in a dump, and no adjacent-line prefetch
+        // pulls another writer's line.
+        let mut region = |lines: u64| {
+            let at = next;
+            next = (at + lines * LINE_BYTES).next_multiple_of(4096);
+            at
+        };
+        // As many extents as could ever fit decide the size of the extent table; the rest follows.
+        let extents_bound = (g.pool_bytes / g.extent_bytes / lanes).min(EXTENTS_PER_LANE_MAX.into());
+        let mut layout = Layout {
+            epochs: region(candidates),
+            floors: region(candidates),
+            brokers: region(u64::from(g.brokers)),
+            pins: region(u64::from(g.brokers)),
+            lane_status: region(lanes),
+            lane_progress: region(candidates * lanes),
+            topics: region(candidates * u64::from(g.topics_max) * TOPIC_LINES),
+            sessions: region(candidates * u64::from(g.sessions_max)),
+            directories: region(candidates * u64::from(g.segments)),
+            counters: region(
+                (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
+            ),
+            extents: region(lanes * extents_bound),
+            rings: region(lanes * u64::from(g.ring_slots)),
+            index: region(candidates * u64::from(g.segments) * u64::from(g.segment_entries)),
+            blog: 0,
+            geometry,
+        };
+        layout.blog =
+            next.next_multiple_of(REGION_ALIGNMENT_BYTES.max(geometry.extent_bytes.min(REGION_ALIGNMENT_BYTES)));
+        let fits = geometry.pool_bytes.saturating_sub(layout.blog) / geometry.extent_bytes / lanes;
+        if fits < u64::from(EXTENTS_PER_LANE_MIN) {
+            return Err(LayoutError::TooSmall {
+                pool_bytes: geometry.pool_bytes,
+                fixed_bytes: layout.blog,
+                lanes,
+                extent_bytes: geometry.extent_bytes,
+                needed: layout.blog + lanes * u64::from(EXTENTS_PER_LANE_MIN) * geometry.extent_bytes,
+            });
+        }
+        geometry.extents_per_lane = fits.min(extents_bound) as u32;
+        layout.geometry = geometry;
+        Ok(layout)
+    }
+
+    fn per_candidate(&self, base: u64, candidate: u32, count: u64, index: u64) -> u64 {
+        assert!(candidate < self.geometry.candidates && index < count);
+        base + (u64::from(candidate) * count + index) * LINE_BYTES
+    }
+
+    fn line(base: u64, index: u32, count: u32) -> u64 {
+        assert!(index < count, "line {index} of a region of {count}");
+        base + u64::from(index) * LINE_BYTES
+    }
+
+    /// A candidate's epoch line.
+    pub fn epoch_line(&self, candidate: u32) -> u64 {
+        Self::line(self.epochs, candidate, self.geometry.candidates)
+    }
+    /// A candidate's floor line.
+    pub fn floor_line(&self, candidate: u32) -> u64 {
+        Self::line(self.floors, candidate, self.geometry.candidates)
+    }
+    /// A broker's line.
+    pub fn broker_line(&self, broker: u32) -> u64 {
+        Self::line(self.brokers, broker, self.geometry.brokers)
+    }
+    /// An exporter's pin.
+    pub fn pin_line(&self, broker: u32) -> u64 {
+        Self::line(self.pins, broker, self.geometry.brokers)
+    }
+    /// A lane's status, written by its receive core.
+    pub fn lane_status(&self, lane: u32) -> u64 {
+        Self::line(self.lane_status, lane, self.geometry.lanes())
+    }
+    /// A lane's progress, a candidate's copy.
+    pub fn lane_progress(&self, candidate: u32, lane: u32) -> u64 {
+        self.per_candidate(self.lane_progress, candidate, self.geometry.lanes().into(), lane.into())
+    }
+    /// Line `line` (0 properties, 1 and 2 name, 3 progress) of a topic, a candidate's copy.
+    pub fn topic_line(&self, candidate: u32, topic: u32, line: u64) -> u64 {
+        assert!(line < TOPIC_LINES);
+        let count = u64::from(self.geometry.topics_max) * TOPIC_LINES;
+        self.per_candidate(self.topics, candidate, count, u64::from(topic) * TOPIC_LINES + line)
+    }
+    /// A session's checkpoint, a candidate's copy.
+    pub fn session_line(&self, candidate: u32, slot: u32) -> u64 {
+        self.per_candidate(self.sessions, candidate, self.geometry.sessions_max.into(), slot.into())
+    }
+    /// Directory line of a candidate's `segment`-th segment ever.
+    pub fn directory_line(&self, candidate: u32, segment: u64) -> u64 {
+        let count = u64::from(self.geometry.segments);
+        self.per_candidate(self.directories, candidate, count, segment % count)
+    }
+    /// Entry `entry` of a candidate's `segment`-th segment ever.
+    pub fn index_entry(&self, candidate: u32, segment: u64, entry: u64) -> u64 {
+        let (segments, entries) = (u64::from(self.geometry.segments), u64::from(self.geometry.segment_entries));
+        assert!(entry < entries);
+        self.per_candidate(self.index, candidate, segments * entries, segment % segments * entries + entry)
+    }
+    /// A lane's `slot`-th slot ever.
+    pub fn ring_slot(&self, lane: u32, slot: u64) -> u64 {
+        assert!(lane < self.geometry.lanes());
+        let slots = u64::from(self.geometry.ring_slots);
+        self.rings + (u64::from(lane) * slots + slot % slots) * LINE_BYTES
+    }
+    /// A lane's table entry for one of its extents.
+    pub fn extent_line(&self, lane: u32, extent: u32) -> u64 {
+        assert!(lane < self.geometry.lanes() && extent < self.geometry.extents_per_lane);
+        self.extents + u64::from(lane * self.geometry.extents_per_lane + extent) * LINE_BYTES
+    }
+    /// Where one of a lane's extents begins.
+    pub fn extent(&self, lane: u32, extent: u32) -> u64 {
+        assert!(lane < self.geometry.lanes() && extent < self.geometry.extents_per_lane);
+        self.blog + u64::from(lane * self.geometry.extents_per_lane + extent) * self.geometry.extent_bytes
+    }
+    /// Whether a range lies inside the extents of a lane.
+    pub fn lane_owns(&self, lane: u32, at: u64, bytes: u64) -> bool {
+        let start = self.extent(lane, 0);
+        let end = start + u64::from(self.geometry.extents_per_lane) * self.geometry.extent_bytes;
+        at >= start && at <= end && bytes <= end - at
+    }
+    /// Counter block of a lane's receive core.
+    pub fn receive_counters(&self, lane: u32) -> u64 {
+        self.counter_block(u64::from(lane))
+    }
+    /// Counter block of a broker's ack core.
+    pub fn ack_counters(&self, broker: u32) -> u64 {
+        self.counter_block(u64::from(self.geometry.lanes()) + u64::from(broker) * BROKER_BLOCKS)
+    }
+    /// Counter block of a broker's exporter.
+    pub fn export_counters(&self, broker: u32) -> u64 {
+        self.counter_block(u64::from(self.geometry.lanes()) + u64::from(broker) * BROKER_BLOCKS + 1)
+    }
+    /// Counter block of a candidate's sequencer.
+    pub fn sequencer_counters(&self, candidate: u32) -> u64 {
+        let before = u64::from(self.geometry.lanes()) + u64::from(self.geometry.brokers) * BROKER_BLOCKS;
+        self.counter_block(before + u64::from(candidate))
+    }
+    fn counter_block(&self, block: u64) -> u64 {
+        self.counters + block * u64::from(COUNTERS_PER_BLOCK) * 8
+    }
+    /// Bytes before the blog: what formatting must clear.
+    pub fn fixed_bytes(&self) -> u64 {
+        self.blog
+    }
+
+    /// The regions as a table: offset, bytes, name, writer.
+    pub fn table(&self) -> String {
+        let lanes_bytes =
+            u64::from(self.geometry.lanes()) * u64::from(self.geometry.extents_per_lane) * self.geometry.extent_bytes;
+        let rows = [
+            (0, "superblock", "whoever formats the pool"),
+            (self.epochs, "epoch lines", "each sequencer candidate"),
+            (self.floors, "floor lines", "each sequencer candidate"),
+            (self.brokers, "broker lines", "each broker"),
+            (self.pins, "reader pins", "each exporter"),
+            (self.lane_status, "lane status", "each receive core"),
+            (self.lane_progress, "lane progress", "sequencer, a copy per candidate"),
+            (self.topics, "topic table", "sequencer, a copy per candidate"),
+            (self.sessions, "session checkpoints", "sequencer, a copy per candidate"),
+            (self.directories, "segment directories", "each sequencer candidate"),
+            (self.counters, "counters", "each role"),
+            (self.extents, "extent table", "each receive core"),
+            (self.rings, "lane rings", "each receive core"),
+            (self.index, "order index", "the sequencer of each segment's epoch"),
+            (self.blog, "blog extents", "the lane that owns the extent"),
+            (self.blog + lanes_bytes, "unused", "nobody"),
+        ];
+        let mut text = format!("{:>14} {:>14}  {:<20} written by\n", "offset", "bytes", "region");
+        for (index, (at, name, writer)) in rows.iter().enumerate() {
+            let end = rows.get(index + 1).map_or(self.geometry.pool_bytes, |row| row.0);
+            text += &format!("{at:>14} {:>14}  {name:<20} {writer}\n", end - at);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A small geometry for tests.
+    pub(crate) fn small() -> Geometry {
+        Geometry {
+            pool_bytes: 16 << 20,
+            extent_bytes: 256 << 10,
+            hosts: 1,
+            brokers: 2,
+            lanes_per_broker: 1,
+            candidates: 1,
+            ring_slots: 64,
+            segment_entries: 128,
+            segments: 8,
+            sessions_max: 64,
+            topics_max: 8,
+            extents_per_lane: 0,
+            reserved: 0,
+        }
+    }
+
+    #[test]
+    fn regions_do_not_overlap() {
+        for (brokers, candidates) in [(1, 1), (2, 1), (4, 2), (3, 4)] {
+            let layout = Layout::new(Geometry { brokers, candidates, pool_bytes: 64 << 20, ..small() }).unwrap();
+            let g = layout.geometry;
+            let mut lines = std::collections::HashSet::new();
+            let mut claim = |at: u64| assert!(at >= SUPERBLOCK_BYTES && lines.insert(at), "line {at} claimed twice");
+            for c in 0..candidates {
+                claim(layout.epoch_line(c));
+                claim(layout.floor_line(c));
+                (0..g.lanes()).for_each(|lane| claim(layout.lane_progress(c, lane)));
+                (0..g.topics_max).for_each(|t| (0..TOPIC_LINES).for_each(|l| claim(layout.topic_line(c, t, l))));
+                (0..g.sessions_max).for_each(|s| claim(layout.session_line(c, s)));
+                (0..u64::from(g.segments)).for_each(|s| claim(layout.directory_line(c, s)));
+                for segment in 0..u64::from(g.segments) {
+                    (0..u64::from(g.segment_entries)).for_each(|e| claim(layout.index_entry(c, segment, e)));
+                }
+                (0..8).for_each(|line| claim(layout.sequencer_counters(c) + line * 64));
+            }
+            for broker in 0..brokers {
+                claim(layout.broker_line(broker));
+                claim(layout.pin_line(broker));
+                (0..8).for_each(|line| claim(layout.ack_counters(broker) + line * 64));
+                (0..8).for_each(|line| claim(layout.export_counters(broker) + line * 64));
+            }
+            for lane in 0..g.lanes() {
+                claim(layout.lane_status(lane));
+                (0..u64::from(g.ring_slots)).for_each(|slot| claim(layout.ring_slot(lane, slot)));
+                (0..8).for_each(|line| claim(layout.receive_counters(lane) + line * 64));
+                for extent in 0..g.extents_per_lane {
+                    claim(layout.extent_line(lane, extent));
+                    (0..g.extent_bytes / 64).for_each(|line| claim(layout.extent(lane, extent) + line * 64));
+                    assert!(layout.extent(lane, extent) + g.extent_bytes <= g.pool_bytes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        let small = small();
+        assert!(matches!(
+            Layout::new(Geometry { pool_bytes: 1 << 20, ..small }),
+            Err(LayoutError::TooSmall { needed, .. }) if needed > 1 << 20
+        ));
+        assert!(Layout::new(Geometry { ring_slots: 65, ..small }).is_err());
+        assert!(Layout::new(Geometry { extent_bytes: 3 << 20, ..small }).is_err());
+        assert!(Layout::new(Geometry { brokers: 0, ..small }).is_err());
+        assert!(Layout::new(Geometry { candidates: 5, ..small }).is_err());
+    }
+
+    #[test]
+    fn slots_wrap_and_counts_do_not() {
+        let layout = Layout::new(small()).unwrap();
+        assert_eq!(layout.ring_slot(1, 3), layout.ring_slot(1, 64 * (1 << 40) + 3));
+        assert!(layout.table().contains("order index"));
+    }
+}

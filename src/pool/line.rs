@@ -1,0 +1,136 @@
+//! The line protocol: how one 64-byte record becomes visible to others, whole or not at all.
+//!
+//! A line is a guard word and seven body words. The guard says which record it is: `absolute index + 1` for a slot of
+//! a ring, a version for a record rewritten in place; 0 is invalid. Every write passes through invalid, because
+//! a line may be evicted, or read, after any prefix of its stores (DESIGN section 2).
+
+use std::marker::PhantomData;
+
+use crate::limits::LINE_BYTES;
+use crate::pool::coherence::{Keep, Memory};
+use crate::pool::record::{BODY_WORDS, Record};
+
+/// Guard of a line that holds nothing.
+pub const INVALID: u64 = 0;
+
+/// Whose cache a line was last written from, as seen by its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// By this host: its cache is coherent, nothing is dropped before reading.
+    Local,
+    /// By another host: drop our copy first.
+    Remote,
+}
+
+/// Writes a record into its line; it becomes visible by the next `store_fence`.
+#[inline]
+pub fn write<M: Memory, R: Record>(memory: &M, at: u64, guard: u64, record: &R) {
+    debug_assert!(at.is_multiple_of(LINE_BYTES) && guard != INVALID);
+    memory.store(at, INVALID);
+    let words = record.words();
+    for (index, word) in words.iter().enumerate() {
+        memory.store(at + 8 * (index as u64 + 1), *word);
+    }
+    memory.store(at, guard);
+    memory.flush_line(at, Keep::Cached);
+}
+
+/// Writes a record into its line and makes it visible.
+#[inline]
+pub fn publish<M: Memory, R: Record>(memory: &M, at: u64, guard: u64, record: &R) {
+    write(memory, at, guard, record);
+    memory.store_fence();
+}
+
+/// Begins to drop this host's copy of a line another host writes; a `full_fence` must follow before reading it.
+#[inline]
+pub fn prefetch<M: Memory>(memory: &M, at: u64, access: Access) {
+    if access == Access::Remote {
+        memory.flush_line(at, Keep::Dropped);
+    }
+}
+
+/// Reads a line without dropping it first. `None`: invalid, or being rewritten.
+#[inline]
+pub fn read<M: Memory, R: Record>(memory: &M, at: u64) -> Option<(u64, R)> {
+    let guard = memory.load(at);
+    if guard == INVALID {
+        return None;
+    }
+    let mut words = [0; BODY_WORDS];
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = memory.load(at + 8 * (index as u64 + 1));
+    }
+    (memory.load(at) == guard).then(|| (guard, R::from_words(words)))
+}
+
+/// Reads a line that another may be writing. `None`: invalid, or being rewritten.
+#[inline]
+pub fn observe<M: Memory, R: Record>(memory: &M, at: u64, access: Access) -> Option<(u64, R)> {
+    if access == Access::Remote && M::SOFTWARE {
+        memory.flush_line(at, Keep::Dropped);
+        memory.full_fence();
+    }
+    read(memory, at)
+}
+
+/// The one writer of a record that is rewritten in place. Its guard is a version.
+pub struct Owned<R, M> {
+    memory: M,
+    at: u64,
+    version: u64,
+    record: PhantomData<R>,
+}
+
+impl<R: Record, M: Memory> Owned<R, M> {
+    /// Takes the line over: versions go on from whatever it holds. The caller holds the host-local lock that
+    /// makes it the line's one writer.
+    pub fn take(memory: M, at: u64) -> Self {
+        let version = memory.load(at);
+        Owned { memory, at, version, record: PhantomData }
+    }
+
+    /// What the line holds.
+    pub fn current(&self) -> Option<R> {
+        read(&self.memory, self.at).map(|(_, record)| record)
+    }
+
+    /// Rewrites the line and makes it visible.
+    pub fn publish(&mut self, record: &R) {
+        self.write(record);
+        self.memory.store_fence();
+    }
+
+    /// Rewrites the line; visible by the next `store_fence`.
+    pub fn write(&mut self, record: &R) {
+        self.version += 1;
+        write(&self.memory, self.at, self.version, record);
+    }
+}
+
+/// A reader of a record that another rewrites in place.
+#[derive(Clone)]
+pub struct Peer<R, M> {
+    memory: M,
+    at: u64,
+    access: Access,
+    record: PhantomData<R>,
+}
+
+impl<R: Record, M: Memory> Peer<R, M> {
+    /// Observes the line at `at`.
+    pub fn new(memory: M, at: u64, access: Access) -> Self {
+        Peer { memory, at, access, record: PhantomData }
+    }
+
+    /// Where the line lies.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Reads the record. `None`: never written, or being rewritten now.
+    #[inline]
+    pub fn observe(&self) -> Option<R> {
+        observe(&self.memory, self.at, self.access).map(|(_, record)| record)
+    }
+}

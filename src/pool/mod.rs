@@ -1,0 +1,25 @@
+//! The pool: shared memory that outlives every process, and the one rule that governs it.
+//!
+//! **Every 64-byte line has exactly one writer at a time.** Write-back is per line, so two writers on one line
+//! would lose updates on memory that is not coherent between hosts. No compare-and-swap, no fetch-add and
+//! no lock ever crosses a host.
+//!
+//! * [`coherence`]: the [`Memory`] trait, and the real implementation; the only inline assembly.
+//! * [`line`]: the line protocol over any memory: publish and observe one line; `Owned` and `Peer` handles.
+//! * [`record`]: the records that lie in one line.
+//! * [`layout`]: geometry and the offset of everything: pure arithmetic, printable.
+//! * [`superblock`]: the first 4 KiB: what a pool says of itself, and who may use it.
+//! * [`region`]: create, format, attach or refuse; host-local locks.
+
+pub mod coherence;
+pub mod layout;
+pub mod line;
+mod os;
+pub mod record;
+pub mod region;
+pub mod superblock;
+
+pub use coherence::{Hardware, Keep, Mapped, Mapping, Memory, Software};
+pub use layout::{Geometry, Layout};
+pub use line::{Access, Owned, Peer};
+pub use region::{Pool, PoolError};

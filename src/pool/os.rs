@@ -1,0 +1,79 @@
+//! The few calls to the operating system that the pool needs and the standard library lacks.
+//!
+//! Invariants, cited by the SAFETY comments:
+//! 1. Descriptors are borrowed from a live `File`.
+//! 2. Out-parameters are plain C structs for which all zero is a valid value, alive for the call.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// What to ask of a byte-range lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Held by any number at once.
+    Shared,
+    /// Held by one.
+    Exclusive,
+}
+
+fn byte_lock(mode: LockMode, byte: i64) -> libc::flock {
+    // SAFETY: invariant 2.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = match mode {
+        LockMode::Shared => libc::F_RDLCK as i16,
+        LockMode::Exclusive => libc::F_WRLCK as i16,
+    };
+    lock.l_whence = libc::SEEK_SET as i16;
+    (lock.l_start, lock.l_len) = (byte, 1);
+    lock
+}
+
+/// Tries to lock one byte with an open-file-description lock: the kernel gives it back when the last descriptor of
+/// `file` closes, however the process ends. False: somebody else holds it.
+pub fn try_lock(file: &File, mode: LockMode, byte: i64) -> io::Result<bool> {
+    let lock = byte_lock(mode, byte);
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+/// Whether another open file holds a lock on the byte that would keep `mode` out.
+pub fn is_locked(file: &File, mode: LockMode, byte: i64) -> io::Result<bool> {
+    let mut lock = byte_lock(mode, byte);
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
+    if result == 0 { Ok(lock.l_type != libc::F_UNLCK as i16) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reserves the file's blocks, so that no store can hit a full file system later.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    // SAFETY: invariant 1.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as i64) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Bytes free to this user on the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: invariant 2.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: invariant 2; `name` is a C string alive for the call.
+    match unsafe { libc::statvfs(name.as_ptr(), &mut stat) } {
+        0 => Ok(stat.f_bavail * stat.f_frsize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,340 @@
+//! The records that lie in one line of the pool: 56 bytes behind an 8-byte guard.
+
+use bytemuck::{Pod, cast};
+
+use crate::described;
+use crate::fields::Described;
+
+/// Words of a line behind its guard.
+pub const BODY_WORDS: usize = 7;
+
+/// A plain record of exactly seven words.
+pub trait Record: Described {
+    /// As words.
+    #[inline]
+    fn words(&self) -> [u64; BODY_WORDS] {
+        const { assert!(size_of::<Self>() == 8 * BODY_WORDS) };
+        cast(*self)
+    }
+    /// From words.
+    #[inline]
+    fn from_words(words: [u64; BODY_WORDS]) -> Self {
+        const { assert!(size_of::<Self>() == 8 * BODY_WORDS) };
+        cast(words)
+    }
+}
+
+macro_rules! record {
+    ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* }) => {
+        described! { $(#[$meta])* pub struct $name: 56 { $($body)* } }
+        impl Record for $name {}
+        impl Default for $name {
+            fn default() -> Self { bytemuck::Zeroable::zeroed() }
+        }
+    };
+}
+
+const _: fn() = || {
+    fn records_are_plain<T: Record + Pod>() {}
+    records_are_plain::<BatchSlot>();
+};
+
+/// Kinds of lane slots.
+pub mod slot_kind {
+    /// A batch in the blog.
+    pub const BATCH: u8 = 1;
+    /// Open a session, or reopen it at the next epoch.
+    pub const SESSION_OPEN: u8 = 2;
+    /// Close a session.
+    pub const SESSION_CLOSE: u8 = 3;
+    /// Create a topic; the blog holds its `TopicSpec`.
+    pub const TOPIC_CREATE: u8 = 4;
+}
+
+/// Kinds of order-index entries.
+pub mod entry_kind {
+    /// A batch has its place in the order.
+    pub const BATCH: u8 = 1;
+    /// A session opened or reopened; `first_order` holds its id, `batch_seq` its next batch.
+    pub const SESSION_OPEN: u8 = 2;
+    /// A session closed.
+    pub const SESSION_CLOSE: u8 = 3;
+    /// A session epoch was fenced; `batch_seq` is the frontier.
+    pub const SESSION_FENCE: u8 = 4;
+    /// Batches of a session from `batch_seq` on were let go.
+    pub const LET_GO: u8 = 5;
+    /// A session could not be opened; `first_order` holds its id, `flags` the refusal code.
+    pub const SESSION_REFUSED: u8 = 6;
+    /// A topic was created; the blog holds its `TopicSpec`.
+    pub const TOPIC_CREATE: u8 = 7;
+}
+
+record! {
+    /// Slot of a lane ring; its guard is the slot's absolute number + 1.
+    pub struct BatchSlot {
+        /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create
+        kind: u8,
+        /// ack level of a session to open
+        ack_level: u8,
+        /// 0
+        reserved: u16,
+        /// topic id
+        topic: u32,
+        /// session id
+        session: u64,
+        /// session epoch
+        session_epoch: u32,
+        /// messages in the batch
+        message_count: u32,
+        /// number of the batch in its session
+        batch_seq: u64,
+        /// where the batch header lies, bytes from the start of the pool
+        blog_at: u64,
+        /// length of the batch, header and padding included, bytes
+        batch_bytes: u32,
+        /// 0
+        reserved_too: u32,
+        /// broker's clock when the batch was complete, UTC ns
+        received_at: u64,
+    }
+}
+
+record! {
+    /// Entry of the order index; its guard is its absolute position + 1.
+    pub struct IndexEntry {
+        /// entry kind: 1 batch, 2 session open, 3 close, 4 fence, 5 let go, 6 session refused, 7 topic create
+        kind: u8,
+        /// order level of a session that opens; refusal code of one that is refused
+        flags: u8,
+        /// lane it came in by
+        lane: u16,
+        /// sequencer epoch; equals its segment's
+        epoch: u32,
+        /// place of the session in the session table
+        session_slot: u32,
+        /// session epoch
+        session_epoch: u32,
+        /// number of the batch in its session
+        batch_seq: u64,
+        /// total order, in the topic, of the first message; of session control entries the session id
+        first_order: u64,
+        /// batch header's place in the pool, in lines, times 2^16, plus the topic id
+        place: u64,
+        /// length of the batch, header and padding included, bytes
+        batch_bytes: u32,
+        /// messages in the batch
+        message_count: u32,
+        /// slot of the lane ring it came from
+        lane_slot: u64,
+    }
+}
+
+impl IndexEntry {
+    /// Packs where the batch lies and which topic it belongs to.
+    pub fn pack_place(blog_at: u64, topic: u32) -> u64 {
+        debug_assert!(blog_at.is_multiple_of(64) && topic <= u32::from(u16::MAX));
+        blog_at / 64 << 16 | u64::from(topic)
+    }
+    /// Bytes from the start of the pool to the batch header.
+    pub fn blog_at(&self) -> u64 {
+        (self.place >> 16) * 64
+    }
+    /// Topic id.
+    pub fn topic(&self) -> u32 {
+        self.place as u16 as u32
+    }
+}
+
+record! {
+    /// A sequencer candidate's epoch line: what it claims, and the commit watermark.
+    pub struct EpochLine {
+        /// highest epoch this candidate claimed; epoch = slot + 1 modulo the number of candidates
+        claimed: u64,
+        /// highest epoch it made active
+        active: u64,
+        /// grows while it lives
+        heartbeat: u64,
+        /// every index position below it is committed
+        watermark: u64,
+        /// index segments this candidate has published in its directory, ever
+        segments: u64,
+        /// process id, informative
+        process: u64,
+        /// 0
+        reserved: u64,
+    }
+}
+
+record! {
+    /// A candidate's floors: how far memory was or is being given back.
+    pub struct FloorLine {
+        /// epoch that wrote this
+        epoch: u64,
+        /// positions below it may be given up at any moment: do not pin them
+        closing: u64,
+        /// positions below it are gone
+        floor: u64,
+        /// every checkpoint stands for at least this position
+        checkpoint: u64,
+        /// 0
+        reserved: [u64; 3],
+    }
+}
+
+record! {
+    /// What the sequencer has done with a lane.
+    pub struct LaneProgress {
+        /// epoch that wrote this
+        epoch: u64,
+        /// slots below it were looked at and may be reused
+        consumed: u64,
+        /// slots below it are appended or refused for good
+        settled: u64,
+        /// extents whose last slot is below it may be reused
+        reusable: u64,
+        /// 0
+        reserved: [u64; 3],
+    }
+}
+
+record! {
+    /// What a lane's receive core says of itself.
+    pub struct LaneStatus {
+        /// grows with every process that takes the lane over
+        incarnation: u64,
+        /// extents free now
+        free_extents: u64,
+        /// 1 while receives are held back for want of room, else 0
+        paused: u64,
+        /// `reusable` as last seen: tells a fresh report from an old one
+        reusable_seen: u64,
+        /// 0
+        reserved: [u64; 3],
+    }
+}
+
+record! {
+    /// A broker process's line.
+    pub struct BrokerLine {
+        /// grows with every process that takes the broker over
+        incarnation: u64,
+        /// grows while it lives
+        heartbeat: u64,
+        /// 1 starting, 2 serving, 3 stopped cleanly
+        state: u64,
+        /// process id
+        process: u64,
+        /// start, UTC ns
+        started_at: u64,
+        /// 0
+        reserved: [u64; 2],
+    }
+}
+
+record! {
+    /// An exporter's pin: the lowest index position it still needs.
+    pub struct PinLine {
+        /// incarnation of the broker that wrote this
+        incarnation: u64,
+        /// lowest position needed; 2^64-1: none
+        position: u64,
+        /// 0
+        reserved: [u64; 5],
+    }
+}
+
+record! {
+    /// One index segment in a candidate's directory; its guard is the segment's absolute number + 1.
+    pub struct SegmentLine {
+        /// epoch whose entries it holds
+        epoch: u64,
+        /// position of its first entry
+        first: u64,
+        /// 0
+        reserved: [u64; 5],
+    }
+}
+
+record! {
+    /// An extent of the blog.
+    pub struct ExtentLine {
+        /// 1: closed, its batches have slots below `end_slot`; 0: free or being filled
+        closed: u64,
+        /// one past the last slot that refers to it
+        end_slot: u64,
+        /// 0
+        reserved: [u64; 5],
+    }
+}
+
+record! {
+    /// First line of a topic: its properties. Two name lines and a progress line follow.
+    pub struct TopicLine {
+        /// topic id
+        id: u32,
+        /// length of the name, bytes
+        name_bytes: u16,
+        /// order level
+        order_level: u8,
+        /// strongest ack level
+        ack_level: u8,
+        /// where receipts are stamped: 0 batch, 1 message
+        receipts: u8,
+        /// 0
+        reserved: [u8; 3],
+        /// copies, the pool's included
+        replicas: u32,
+        /// retention target, bytes; 0: as much as fits
+        retention_bytes: u64,
+        /// retention target, ns; 0: as long as it fits
+        retention_ns: u64,
+        /// creation, UTC ns
+        created_at: u64,
+        /// 0
+        reserved_too: [u64; 2],
+    }
+}
+
+record! {
+    /// Half of a topic's name.
+    pub struct NameLine {
+        /// UTF-8, zero-filled
+        text: [u8; 56],
+    }
+}
+
+record! {
+    /// How far a topic's order has come; a checkpoint, derived after the commit point.
+    pub struct TopicProgress {
+        /// order of the next message
+        next_order: u64,
+        /// index position this stands for
+        position: u64,
+        /// 0
+        reserved: [u64; 5],
+    }
+}
+
+record! {
+    /// A session's checkpoint, derived after the commit point.
+    pub struct SessionLine {
+        /// session id; 0: the slot is free
+        session: u64,
+        /// session epoch
+        session_epoch: u32,
+        /// 1 open, 2 fenced
+        state: u32,
+        /// next batch expected
+        next_batch: u64,
+        /// order just past its last message
+        order_end: u64,
+        /// index position this stands for
+        position: u64,
+        /// topic id
+        topic: u32,
+        /// order level
+        order_level: u32,
+        /// 0
+        reserved: u64,
+    }
+}

@@ -1,0 +1,511 @@
+//! The ack core: tells publishers what is committed, in one cumulative frame per connection and pass.
+//!
+//! It is the one writer of publishers' sockets: welcome, acks, refusals. Frames are built in registered slots and submitted
+//! together; while a connection's last frame is on its way, news for it is merged into the next.
+//!
+//! * [`tracker`]: the fold and who cares about what; no I/O.
+
+pub mod tracker;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use crate::config::SendMode;
+use crate::log::View;
+use crate::log::checkpoint::RecoverError;
+use crate::net::{Asker, Completion, FrameSlot, Ring, Stage};
+use crate::observe::counters::{AckCounters, CounterBlock};
+use crate::pool::Mapped;
+use crate::pool::coherence::Coherence;
+use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
+use crate::runtime::{Now, Role, RoleError};
+use crate::wire::frame::{self, Ack, Refused, Welcome};
+use crate::wire::{AckLevel, OrderLevel, Refusal};
+use tracker::{News, Tracker};
+
+/// What the configuration says about acks.
+#[derive(Clone, Debug)]
+pub struct AckSettings {
+    /// How frames are sent.
+    pub send: SendMode,
+    /// In `auto`, frames of at least this many bytes go by zero copy.
+    pub zero_copy_from_bytes: u64,
+    /// Time a session has to open, ns.
+    pub open_timeout_ns: u64,
+    /// This broker's number.
+    pub broker: u16,
+    /// `id address` lines for the Welcome.
+    pub broker_list: String,
+}
+
+const REPORT_NS: u64 = 1_000_000_000;
+/// Messages taken from receive cores in one pass at most.
+const MESSAGES_PER_PASS: usize = 256;
+
+/// What a connection's socket is being used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Nothing,
+    /// The welcome; acks follow.
+    Welcome,
+    /// A frame; its slot may still be lent after it was accepted.
+    Frame,
+    /// The last words.
+    Last,
+}
+
+struct Attached {
+    id: ConnectionId,
+    link: usize,
+    socket: RawFd,
+    attachment: Option<Attachment>,
+    sending: Sending,
+    /// Something to say when the socket is free.
+    has_news: bool,
+    /// Waits for its session since, ns; and for everything committed by then.
+    waiting: Option<(u64, Option<u64>)>,
+    /// Batches acked last at order level 0.
+    landed_acked: u64,
+    /// The receive core waits for it to be released.
+    is_closing: bool,
+    /// A zero-copy send failed.
+    is_broken: bool,
+    /// Words to say last, as soon as the socket is free.
+    last_words: Option<Box<[u8]>>,
+}
+
+/// One broker's ack core.
+pub struct AckRole<C: Coherence> {
+    name: String,
+    role: u8,
+    settings: AckSettings,
+    batch_bytes_max: u32,
+    tracker: Tracker<Mapped<C>>,
+    links: Vec<Arc<AckLink>>,
+    places_per_link: u32,
+    connections: Vec<Option<Attached>>,
+    frames: Vec<FrameSlot>,
+    /// Connections that wait for their session.
+    waiting: Vec<u32>,
+    /// Connections acked by what has landed (order level 0).
+    landing: Vec<u32>,
+    news: Vec<News>,
+    counters: AckCounters,
+    block: CounterBlock<Mapped<C>>,
+    report_ns: u64,
+}
+
+impl<C: Coherence> AckRole<C> {
+    /// The ack core of a broker with these receive cores, each with `places_per_link` connections at most.
+    pub fn new(
+        view: &View<Mapped<C>>,
+        broker: u32,
+        settings: AckSettings,
+        links: Vec<Arc<AckLink>>,
+        places_per_link: u32,
+    ) -> Self {
+        let places = links.len() as u32 * places_per_link;
+        AckRole {
+            name: format!("ack {broker}"),
+            role: 0,
+            batch_bytes_max: view.layout.geometry.batch_bytes_max() as u32,
+            tracker: Tracker::new(view, broker, places),
+            links,
+            places_per_link,
+            connections: (0..places).map(|_| None).collect(),
+            frames: Vec::new(),
+            waiting: Vec::with_capacity(places as usize),
+            landing: Vec::with_capacity(places as usize),
+            news: Vec::with_capacity(tracker::ENTRIES_PER_PASS),
+            counters: AckCounters::default(),
+            block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
+            report_ns: 0,
+            settings,
+        }
+    }
+
+    /// Frame slots it leases from its thread's ring.
+    pub fn frames_needed(links: u32, places_per_link: u32) -> u32 {
+        links * places_per_link
+    }
+
+    fn place(&self, link: usize, id: ConnectionId) -> u32 {
+        link as u32 * self.places_per_link + id.slot
+    }
+
+    fn asker(&self, place: u32) -> Asker {
+        let generation = self.connections[place as usize].as_ref().map_or(0, |c| c.id.generation);
+        Asker { role: self.role, tag: u64::from(generation) << 32 | u64::from(place) }
+    }
+
+    fn hear(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = 0;
+        for link in 0..self.links.len() {
+            while moved < MESSAGES_PER_PASS {
+                let Some(message) = self.links[link].to_ack.pop() else { break };
+                moved += 1;
+                match message {
+                    ToAck::Attach(id, attachment) => self.attach(link, id, attachment, now),
+                    ToAck::Say(id, socket, words) => self.say_last(io, link, id, socket, words),
+                    ToAck::Close(id) => self.close(link, id),
+                }
+            }
+        }
+        moved
+    }
+
+    fn blank(id: ConnectionId, link: usize, socket: RawFd) -> Attached {
+        Attached {
+            id,
+            link,
+            socket,
+            attachment: None,
+            sending: Sending::Nothing,
+            has_news: false,
+            waiting: None,
+            landed_acked: 0,
+            is_closing: false,
+            is_broken: false,
+            last_words: None,
+        }
+    }
+
+    fn attach(&mut self, link: usize, id: ConnectionId, attachment: Attachment, now: Now) {
+        let place = self.place(link, id);
+        let mut connection = Self::blank(id, link, attachment.socket);
+        connection.attachment = Some(attachment);
+        connection.waiting = Some((now.monotonic_ns, self.tracker.watermark()));
+        assert!(self.connections[place as usize].replace(connection).is_none(), "the place was released");
+        self.waiting.push(place);
+    }
+
+    fn say_last(&mut self, io: &mut Ring, link: usize, id: ConnectionId, socket: RawFd, words: Box<[u8]>) {
+        let place = self.place(link, id);
+        let connection = self.connections[place as usize].get_or_insert_with(|| Self::blank(id, link, socket));
+        connection.last_words = Some(words);
+        self.send_pending(io, place);
+    }
+
+    fn close(&mut self, link: usize, id: ConnectionId) {
+        let place = self.place(link, id);
+        match &mut self.connections[place as usize] {
+            Some(connection) if connection.id == id => {
+                connection.is_closing = true;
+                connection.last_words = None;
+                if connection.sending == Sending::Nothing {
+                    self.release(place);
+                }
+            }
+            // It was released already: the receive core has heard, or will.
+            _ => {}
+        }
+    }
+
+    fn release(&mut self, place: u32) {
+        let Some(connection) = self.connections[place as usize].take() else { return };
+        self.tracker.detach(place);
+        self.waiting.retain(|waiting| *waiting != place);
+        self.landing.retain(|landing| *landing != place);
+        self.links[connection.link].tell_receive(FromAck::Released(connection.id));
+    }
+
+    /// Welcomes, or refuses, connections whose session's fate is known.
+    fn settle_waiting(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = 0;
+        let mut index = 0;
+        while index < self.waiting.len() {
+            let place = self.waiting[index];
+            match self.fate(place, now) {
+                None => index += 1,
+                Some(fate) => {
+                    self.waiting.swap_remove(index);
+                    moved += 1;
+                    match fate {
+                        Ok(slot) => self.welcome(io, place, slot),
+                        Err((refusal, detail, text)) => self.refuse(io, place, refusal, detail, &text),
+                    }
+                }
+            }
+        }
+        moved
+    }
+
+    fn fate(&self, place: u32, now: Now) -> Option<Result<u32, (Refusal, u64, String)>> {
+        let connection = self.connections[place as usize].as_ref()?;
+        let (attachment, (since_ns, committed)) = (connection.attachment.as_ref()?, connection.waiting?);
+        let late = now.monotonic_ns.saturating_sub(since_ns) > self.settings.open_timeout_ns;
+        let refuse = |refusal, detail, text: String| Some(Err((refusal, detail, text)));
+        if let Some(slot) = self.tracker.table().slot_of(attachment.session) {
+            let epoch = self.tracker.table().session(slot).epoch;
+            return match attachment.session_epoch.cmp(&epoch) {
+                std::cmp::Ordering::Equal => Some(Ok(slot)),
+                std::cmp::Ordering::Less => {
+                    let text = format!("session epoch {} is over, the current one is {epoch}", attachment.session_epoch);
+                    refuse(Refusal::SessionEpoch, epoch.into(), text)
+                }
+                std::cmp::Ordering::Greater if late => {
+                    let text = format!("session epoch {} did not open, the current one is {epoch}", attachment.session_epoch);
+                    refuse(Refusal::SessionEpoch, epoch.into(), text)
+                }
+                std::cmp::Ordering::Greater => None,
+            };
+        }
+        let knows_all = self.tracker.is_started() && committed.is_some_and(|committed| self.tracker.position() >= committed);
+        if !attachment.is_new && knows_all && attachment.session_epoch <= 1 {
+            let text = format!("session {:#x} is not open: it was closed, or expired", attachment.session);
+            return refuse(Refusal::UnknownSession, 0, text);
+        }
+        if late {
+            return refuse(Refusal::Busy, 0, "the session was not opened in time: no sequencer is active".into());
+        }
+        None
+    }
+
+    fn welcome(&mut self, io: &mut Ring, place: u32, slot: u32) {
+        self.tracker.attach(place, slot);
+        let session = *self.tracker.table().session(slot);
+        let connection = self.connections[place as usize].as_mut().expect("it waited");
+        connection.waiting = None;
+        let attachment = connection.attachment.expect("it was attached");
+        let welcome = Welcome {
+            session_epoch: session.epoch,
+            session: session.id,
+            token: attachment.token,
+            next: session.next_batch,
+            topic: attachment.topic,
+            batch_bytes_max: self.batch_bytes_max,
+            order_level: attachment.order as u8,
+            ack_level: attachment.ack as u8,
+            broker: self.settings.broker,
+            window_batches_max: crate::limits::WINDOW_BATCHES_MAX,
+            ..Welcome::default()
+        };
+        let words: Box<[u8]> = frame::with_body(&welcome, self.settings.broker_list.as_bytes()).into();
+        let socket = connection.socket;
+        connection.sending = Sending::Welcome;
+        if attachment.order == OrderLevel::None && attachment.ack != AckLevel::None {
+            self.landing.push(place);
+        }
+        self.counters.welcomed += 1;
+        let asker = self.asker(place);
+        if io.send_owned(asker, socket, words).is_none() {
+            self.failed(place);
+        }
+    }
+
+    fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, detail: u64, text: &str) {
+        self.counters.refused += 1;
+        log::info!("{}: refused a publisher: {text}", self.name);
+        let header = Refused { code: refusal as u16, detail, ..Refused::default() };
+        let words = frame::with_body(&header, text.as_bytes()).into();
+        self.tracker.detach(place);
+        if let Some(connection) = &mut self.connections[place as usize] {
+            connection.last_words = Some(words);
+            self.send_pending(io, place);
+        }
+    }
+
+    /// Sending does not work any more: the receive core is to end the connection.
+    fn failed(&mut self, place: u32) {
+        let Some(connection) = &mut self.connections[place as usize] else { return };
+        connection.sending = Sending::Nothing;
+        connection.has_news = false;
+        if connection.is_closing || connection.last_words.is_some() {
+            return self.release(place);
+        }
+        self.links[connection.link].tell_receive(FromAck::Failed(connection.id));
+    }
+
+    /// Follows the index and marks the connections whose session moved.
+    fn follow(&mut self, io: &mut Ring) -> usize {
+        let news = &mut self.news;
+        let followed = match self.tracker.follow(&mut |item| news.push(item)) {
+            Ok(count) => count,
+            Err(error @ RecoverError::Damaged(_)) => panic!("{}: {error}", self.name),
+            Err(RecoverError::Unsettled) => 0,
+        };
+        self.counters.followed_entries += followed as u64;
+        while let Some(item) = self.news.pop() {
+            self.tell(io, item);
+        }
+        while let Some(slot) = self.tracker.take_dirty() {
+            let mut next = self.tracker.first_of(slot);
+            while let Some(place) = next {
+                next = self.tracker.next_of(place);
+                self.mark(place);
+                self.send_pending(io, place);
+            }
+        }
+        followed
+    }
+
+    fn mark(&mut self, place: u32) {
+        if let Some(connection) = &mut self.connections[place as usize] {
+            let wants = connection.attachment.is_some_and(|attachment| {
+                attachment.ack != AckLevel::None && attachment.order != OrderLevel::None
+            });
+            if wants {
+                self.counters.coalesced += u64::from(connection.has_news);
+                connection.has_news = true;
+            }
+        }
+    }
+
+    fn tell(&mut self, io: &mut Ring, item: News) {
+        match item {
+            News::Refused { session, code } => {
+                let wanted = |place: &u32| {
+                    let connection = self.connections[*place as usize].as_ref();
+                    connection.and_then(|c| c.attachment).is_some_and(|attachment| attachment.session == session)
+                };
+                if let Some(index) = self.waiting.iter().position(wanted) {
+                    let place = self.waiting.swap_remove(index);
+                    let refusal = Refusal::from_code(code.into()).unwrap_or(Refusal::Busy);
+                    self.refuse(io, place, refusal, 0, "the session cannot be opened: its table is full, or it expired");
+                }
+            }
+            News::Closed { first } => {
+                let mut next = Some(first);
+                while let Some(place) = next {
+                    next = self.tracker.next_of(place);
+                    self.refuse(io, place, Refusal::UnknownSession, 0, "the session was closed");
+                }
+            }
+        }
+    }
+
+    /// Level 0: acks what has landed in the blog.
+    fn ack_landed(&mut self, io: &mut Ring) -> usize {
+        let mut moved = 0;
+        for index in 0..self.landing.len() {
+            let place = self.landing[index];
+            let Some(connection) = &mut self.connections[place as usize] else { continue };
+            let landed = self.links[connection.link].landed(connection.id.slot);
+            if landed > connection.landed_acked && connection.sending == Sending::Nothing {
+                connection.landed_acked = landed;
+                connection.has_news = true;
+                moved += 1;
+                self.send_pending(io, place);
+            }
+        }
+        moved
+    }
+
+    /// Sends what a connection has to hear, if its socket is free.
+    fn send_pending(&mut self, io: &mut Ring, place: u32) {
+        let asker = self.asker(place);
+        let Some(connection) = &mut self.connections[place as usize] else { return };
+        if connection.sending != Sending::Nothing || connection.is_closing {
+            return;
+        }
+        if let Some(words) = connection.last_words.take() {
+            let socket = connection.socket;
+            connection.sending = Sending::Last;
+            if io.send_owned(asker, socket, words).is_none() {
+                self.release(place);
+            }
+            return;
+        }
+        if !std::mem::take(&mut connection.has_news) || connection.waiting.is_some() {
+            return;
+        }
+        let Some(mut ack) = self.tracker.ack(place) else { return };
+        if connection.attachment.is_some_and(|attachment| attachment.order == OrderLevel::None) {
+            ack = Ack { committed_next: connection.landed_acked, order_end: 0, ..ack };
+        }
+        let slot = self.frames[place as usize];
+        *io.frame_mut(slot) = frame::seal(&ack);
+        let zero_copy = zero_copy(&self.settings, connection.attachment.is_some_and(|attachment| attachment.is_loopback));
+        let socket = connection.socket;
+        connection.sending = Sending::Frame;
+        self.counters.acks_sent += 1;
+        if io.send_frame(asker, socket, slot, zero_copy).is_none() {
+            self.failed(place);
+        }
+    }
+
+    fn sent(&mut self, io: &mut Ring, place: u32, completion: Completion) {
+        if completion.stage == Stage::Accepted {
+            // The slot comes back with the second completion; whether it was sent is said by the first.
+            if let Some(connection) = &mut self.connections[place as usize] {
+                connection.is_broken |= completion.result < 0;
+            }
+            return;
+        }
+        if let Stage::Released { copied } = completion.stage {
+            self.counters.zero_copy_copied += u64::from(copied);
+        }
+        io.take_returned();
+        let Some(connection) = &mut self.connections[place as usize] else { return };
+        let was = std::mem::replace(&mut connection.sending, Sending::Nothing);
+        if was == Sending::Last || connection.is_closing {
+            return self.release(place);
+        }
+        if completion.result < 0 || connection.is_broken {
+            return self.failed(place);
+        }
+        if was == Sending::Welcome {
+            // Whatever happened while the welcome was under way.
+            self.mark(place);
+        }
+        self.send_pending(io, place);
+    }
+
+    fn report(&mut self, now: Now) {
+        if now.monotonic_ns - self.report_ns >= REPORT_NS {
+            self.report_ns = now.monotonic_ns;
+            self.counters.acked_messages = self.tracker.acked_messages();
+            self.counters.connections = self.connections.iter().flatten().count() as u64;
+            self.block.write(&self.counters);
+        }
+    }
+}
+
+/// Whether a 64-byte frame goes by zero copy. On loopback the kernel copies all the same, and pays for the notification.
+fn zero_copy(settings: &AckSettings, is_loopback: bool) -> bool {
+    match settings.send {
+        SendMode::Copy => false,
+        SendMode::ZeroCopy => true,
+        SendMode::Auto => !is_loopback && settings.zero_copy_from_bytes <= crate::net::ring::FRAME_BYTES as u64,
+    }
+}
+
+impl<C: Coherence> Role<Ring> for AckRole<C> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn start(&mut self, io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
+        self.role = index;
+        self.report_ns = now.monotonic_ns;
+        self.frames = io.lease_frames(self.connections.len() as u32);
+        Ok(())
+    }
+
+    fn complete(&mut self, io: &mut Ring, completion: Completion, _now: Now) {
+        let (place, generation) = (completion.tag as u32, (completion.tag >> 32) as u32);
+        let known = self.connections[place as usize].as_ref();
+        if known.is_some_and(|connection| connection.id.generation == generation) {
+            self.sent(io, place, completion);
+        }
+    }
+
+    fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = self.hear(io, now);
+        moved += self.follow(io);
+        moved += self.settle_waiting(io, now);
+        moved += self.ack_landed(io);
+        self.report(now);
+        moved
+    }
+
+    fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
+        self.poll(io, now);
+        let drained = self.connections.iter().all(Option::is_none);
+        if drained {
+            self.report_ns = 0;
+            self.report(now);
+        }
+        drained
+    }
+}

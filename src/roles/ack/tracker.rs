@@ -1,0 +1,276 @@
+//! What an ack core knows: the fold of the index, and which connections care about which session. No I/O.
+//!
+//! Follows the committed index, confirmed through the one accessor: an ack cannot be undone.
+
+use crate::log::View;
+use crate::log::checkpoint::{RecoverError, recover};
+use crate::log::commit::{CommitReader, Epoch};
+use crate::log::entry::to_event;
+use crate::log::order_index::IndexReader;
+use crate::order::table::State;
+use crate::order::{Event, SessionTable};
+use crate::pool::Memory;
+use crate::pool::record::IndexEntry;
+use crate::wire::frame::{ACK_FENCED, Ack, NOTHING_LET_GO};
+
+/// Entries followed in one pass at most.
+pub const ENTRIES_PER_PASS: usize = 256;
+const NONE: u32 = u32::MAX;
+
+/// Local state of a session besides the fold.
+#[derive(Clone, Copy)]
+struct Local {
+    /// Messages acked that came in through this broker.
+    broker_messages: u64,
+    /// First of its connections here; they are linked by `Tracker::next_of`.
+    first: u32,
+    dirty: bool,
+}
+
+const BLANK: Local = Local { broker_messages: 0, first: NONE, dirty: false };
+
+/// Something a follower must tell connections besides acks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A session could not be opened.
+    Refused {
+        /// Its id.
+        session: u64,
+        /// Refusal code.
+        code: u8,
+    },
+    /// A session closed; its connections were taken off it, from `first` on.
+    Closed {
+        /// The first of its connections.
+        first: u32,
+    },
+}
+
+/// Follows the index for one broker's ack core.
+pub struct Tracker<M> {
+    view: View<M>,
+    commit: CommitReader<M>,
+    index: IndexReader<M>,
+    epoch: Epoch,
+    table: SessionTable,
+    locals: Vec<Local>,
+    /// Per connection: the next connection of its session.
+    next_of: Vec<u32>,
+    slot_of: Vec<u32>,
+    /// Per connection: resend from here, once.
+    let_go_from: Vec<u64>,
+    dirty: Vec<u32>,
+    lanes: std::ops::Range<u16>,
+    entries: Box<[IndexEntry; ENTRIES_PER_PASS]>,
+    acked_messages: u64,
+    is_started: bool,
+}
+
+impl<M: Memory> Tracker<M> {
+    /// A follower for a broker with at most `connections` connections.
+    pub fn new(view: &View<M>, broker: u32, connections: u32) -> Self {
+        let g = view.layout.geometry;
+        let first = (broker * g.lanes_per_broker) as u16;
+        Tracker {
+            view: view.clone(),
+            commit: CommitReader::new(view),
+            index: IndexReader::new(view, 0),
+            epoch: 0,
+            table: SessionTable::new(g.sessions_max, g.topics_max),
+            locals: vec![BLANK; g.sessions_max as usize],
+            next_of: vec![NONE; connections as usize],
+            slot_of: vec![NONE; connections as usize],
+            let_go_from: vec![NOTHING_LET_GO; connections as usize],
+            dirty: Vec::with_capacity(g.sessions_max as usize),
+            lanes: first..first + g.lanes_per_broker as u16,
+            entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
+            acked_messages: 0,
+            is_started: false,
+        }
+    }
+
+    /// Whether a sequencer has been seen.
+    pub fn is_started(&self) -> bool {
+        self.is_started
+    }
+
+    /// The fold so far.
+    pub fn table(&self) -> &SessionTable {
+        &self.table
+    }
+
+    /// Messages acked that came in through this broker.
+    pub fn acked_messages(&self) -> u64 {
+        self.acked_messages
+    }
+
+    /// Position up to which it has followed.
+    pub fn position(&self) -> u64 {
+        self.index.next()
+    }
+
+    /// Position it must reach to know all that is committed now.
+    pub fn watermark(&self) -> Option<u64> {
+        self.commit.current().map(|commit| commit.watermark)
+    }
+
+    /// Begins where the sequencer's checkpoints and index end. False: no sequencer yet, or try again.
+    fn start(&mut self) -> Result<bool, RecoverError> {
+        let Some(recovered) = recover(&self.view, &self.commit)? else { return Ok(false) };
+        if !self.commit.confirm(recovered.commit.epoch) {
+            return Ok(false);
+        }
+        self.table = recovered.table;
+        self.index.seek(recovered.commit.watermark);
+        self.epoch = recovered.commit.epoch;
+        self.is_started = true;
+        Ok(true)
+    }
+
+    /// Follows a bounded number of entries. Gives how many; `tell` hears of what is no ack.
+    ///
+    /// # Errors
+    /// If the index is damaged, or was trimmed past this follower: it starts again from the checkpoints.
+    pub fn follow(&mut self, tell: &mut impl FnMut(News)) -> Result<usize, RecoverError> {
+        if !self.is_started {
+            return match self.start() {
+                Ok(started) => Ok(usize::from(started)),
+                Err(RecoverError::Unsettled) => Ok(0),
+                Err(error) => Err(error),
+            };
+        }
+        let Some(commit) = self.commit.current() else { return Ok(0) };
+        if commit.epoch != self.epoch {
+            return Ok(self.change_epoch(commit.epoch));
+        }
+        let count = self.index.read(&commit, &mut self.entries[..]).map_err(RecoverError::Damaged)?;
+        if count == 0 || !self.commit.confirm(commit.epoch) {
+            return Ok(0);
+        }
+        for index in 0..count {
+            let entry = self.entries[index];
+            self.take(&entry, tell);
+        }
+        self.index.advance(count);
+        Ok(count)
+    }
+
+    /// A new sequencer has forgotten what was parked: publishers send everything unacked again.
+    fn change_epoch(&mut self, epoch: Epoch) -> usize {
+        self.epoch = epoch;
+        for slot in 0..self.locals.len() as u32 {
+            if self.locals[slot as usize].first != NONE {
+                self.let_go(slot, self.table.session(slot).next_batch);
+            }
+        }
+        1
+    }
+
+    fn take(&mut self, entry: &IndexEntry, tell: &mut impl FnMut(News)) {
+        // An unknown kind comes from a later version on another host; the pool's version forbids it.
+        let Some(event) = to_event(entry) else { panic!("index entry of unknown kind {}", entry.kind) };
+        if let Event::Close { slot } = event {
+            let first = std::mem::replace(&mut self.locals[slot as usize], BLANK).first;
+            if first != NONE {
+                tell(News::Closed { first });
+            }
+        }
+        self.table.apply(&event);
+        match event {
+            Event::Batch { slot, arrival, .. } => {
+                if self.lanes.contains(&arrival.lane) {
+                    self.locals[slot as usize].broker_messages += u64::from(arrival.message_count);
+                    self.acked_messages += u64::from(arrival.message_count);
+                }
+                self.touch(slot);
+            }
+            Event::Open { slot, .. } | Event::Fence { slot, .. } => self.touch(slot),
+            Event::LetGo { slot, from, .. } => self.let_go(slot, from),
+            Event::Refused { session, code } => tell(News::Refused { session, code }),
+            Event::Close { .. } | Event::Topic { .. } => {}
+        }
+    }
+
+    fn touch(&mut self, slot: u32) {
+        let local = &mut self.locals[slot as usize];
+        if local.first != NONE && !std::mem::replace(&mut local.dirty, true) {
+            self.dirty.push(slot);
+        }
+    }
+
+    fn let_go(&mut self, slot: u32, from: u64) {
+        let mut connection = self.locals[slot as usize].first;
+        while connection != NONE {
+            let told = &mut self.let_go_from[connection as usize];
+            *told = from.min(*told);
+            connection = self.next_of[connection as usize];
+        }
+        self.touch(slot);
+    }
+
+    /// A session whose connections have something to hear.
+    pub fn take_dirty(&mut self) -> Option<u32> {
+        let slot = self.dirty.pop()?;
+        self.locals[slot as usize].dirty = false;
+        Some(slot)
+    }
+
+    /// The first connection of a session, by its place in the table; the others follow with [`Self::next_of`].
+    pub fn first_of(&self, slot: u32) -> Option<u32> {
+        Some(self.locals[slot as usize].first).filter(|first| *first != NONE)
+    }
+
+    /// The next connection of the same session.
+    pub fn next_of(&self, connection: u32) -> Option<u32> {
+        Some(self.next_of[connection as usize]).filter(|next| *next != NONE)
+    }
+
+    /// Puts a connection on a session that is open.
+    pub fn attach(&mut self, connection: u32, slot: u32) {
+        self.slot_of[connection as usize] = slot;
+        self.next_of[connection as usize] = std::mem::replace(&mut self.locals[slot as usize].first, connection);
+        self.let_go_from[connection as usize] = NOTHING_LET_GO;
+    }
+
+    /// Takes a connection off its session.
+    pub fn detach(&mut self, connection: u32) {
+        let slot = std::mem::replace(&mut self.slot_of[connection as usize], NONE);
+        let after = std::mem::replace(&mut self.next_of[connection as usize], NONE);
+        if slot == NONE {
+            return;
+        }
+        let mut link = self.locals[slot as usize].first;
+        if link == connection {
+            self.locals[slot as usize].first = after;
+            return;
+        }
+        while link != NONE {
+            let next = self.next_of[link as usize];
+            if next == connection {
+                self.next_of[link as usize] = after;
+                return;
+            }
+            link = next;
+        }
+    }
+
+    /// The ack that stands for everything known of a connection's session now.
+    pub fn ack(&mut self, connection: u32) -> Option<Ack> {
+        let slot = self.slot_of[connection as usize];
+        if slot == NONE {
+            return None;
+        }
+        let session = self.table.session(slot);
+        let let_go_from = std::mem::replace(&mut self.let_go_from[connection as usize], NOTHING_LET_GO);
+        Some(Ack {
+            flags: if session.state == State::Fenced { ACK_FENCED } else { 0 },
+            session_epoch: session.epoch,
+            session: session.id,
+            committed_next: session.next_batch,
+            order_end: session.order_end,
+            broker_messages: self.locals[slot as usize].broker_messages,
+            let_go_from,
+            ..Ack::default()
+        })
+    }
+}

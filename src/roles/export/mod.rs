@@ -1,0 +1,482 @@
+//! The exporter: serves the ordered stream of a topic to subscribers, straight out of the blog.
+//!
+//! Every reader follows the index with its own cursor and has one vectored send under way: a Deliver header from the
+//! list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes.
+//!
+//! * [`reader`]: one subscriber's cursor; no I/O.
+
+pub mod reader;
+
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use crate::log::View;
+use crate::log::commit::{Commit, CommitReader};
+use crate::log::order_index::IndexFault;
+use crate::log::retention::{FloorReader, NO_PIN, Pin};
+use crate::log::topics::TopicReader;
+use crate::net::ring::SEND_LIST_MAX;
+use crate::net::{Asker, Completion, ListId, Operation, Ring};
+use crate::observe::counters::{CounterBlock, ExportCounters};
+use crate::pool::Mapped;
+use crate::pool::coherence::Coherence;
+use crate::roles::handoff::{Subscription, Subscriptions};
+use crate::runtime::{Now, Role, RoleError};
+use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
+use crate::wire::{OrderLevel, Refusal};
+use reader::{ReadFault, Reader, Sought};
+
+/// What the configuration says about exporting.
+#[derive(Clone, Debug)]
+pub struct ExportSettings {
+    /// Most subscribers.
+    pub connections_max: u32,
+    /// Most batches of one send.
+    pub batches_per_send: u32,
+    /// Time a reader that others wait for may take nothing, ns.
+    pub reader_stall_ns: u64,
+    /// This broker's number.
+    pub broker: u16,
+    /// `id address` lines for the Welcome.
+    pub broker_list: String,
+}
+
+const REPORT_NS: u64 = 1_000_000_000;
+/// A send is closed when it has this many bytes: fair to the other readers, and bounded.
+const SEND_BYTES: u64 = 1 << 20;
+/// Passes a reader may find an entry unreadable before it is a fault.
+const FAULTS_MAX: u32 = 1000;
+
+/// Kinds of operations, in the top byte of the tag.
+const SEND: u64 = 0;
+const WATCH: u64 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Seeking,
+    Streaming,
+    /// Words are being said; then it ends.
+    Refusing,
+    /// Waits for the kernel to give everything back.
+    Ending,
+}
+
+struct Subscriber<C: Coherence> {
+    stream: TcpStream,
+    generation: u32,
+    topic: u32,
+    order: OrderLevel,
+    phase: Phase,
+    reader: Reader<Mapped<C>>,
+    list: ListId,
+    is_sending: bool,
+    watching: Option<Operation>,
+    /// Lowest position whose bytes the kernel may still have.
+    lent_from: u64,
+    next_order: u64,
+    told_caught_up: bool,
+    progress_ns: u64,
+    faults: u32,
+}
+
+/// One broker's exporter.
+pub struct Export<C: Coherence> {
+    name: String,
+    role: u8,
+    settings: ExportSettings,
+    batch_bytes_max: u32,
+    view: View<Mapped<C>>,
+    commit: CommitReader<Mapped<C>>,
+    floors: FloorReader<Mapped<C>>,
+    topics: TopicReader<Mapped<C>>,
+    pin: Pin<Mapped<C>>,
+    incoming: Arc<Subscriptions>,
+    subscribers: Vec<Option<Subscriber<C>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    counters: ExportCounters,
+    block: CounterBlock<Mapped<C>>,
+    report_ns: u64,
+}
+
+impl<C: Coherence> Export<C> {
+    /// A broker's exporter. The caller holds the broker's host lock; `incarnation` is from 1.
+    pub fn new(
+        view: &View<Mapped<C>>,
+        broker: u32,
+        incarnation: u64,
+        settings: ExportSettings,
+        incoming: Arc<Subscriptions>,
+    ) -> Self {
+        let places = settings.connections_max;
+        Export {
+            name: format!("export {broker}"),
+            role: 0,
+            batch_bytes_max: view.layout.geometry.batch_bytes_max() as u32,
+            view: view.clone(),
+            commit: CommitReader::new(view),
+            floors: FloorReader::new(view),
+            topics: TopicReader::new(view),
+            pin: Pin::take(view, broker, incarnation),
+            incoming,
+            subscribers: (0..places).map(|_| None).collect(),
+            generations: vec![0; places as usize],
+            free: (0..places).rev().collect(),
+            counters: ExportCounters::default(),
+            block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
+            report_ns: 0,
+            settings,
+        }
+    }
+
+    fn asker(&self, place: u32, kind: u64) -> Asker {
+        let generation = u64::from(self.generations[place as usize] & 0x00ff_ffff);
+        Asker { role: self.role, tag: kind << 56 | generation << 32 | u64::from(place) }
+    }
+
+    fn subscriber(&mut self, place: u32) -> &mut Subscriber<C> {
+        self.subscribers[place as usize].as_mut().expect("the place is taken")
+    }
+
+    /// Takes new subscribers in: pins the floor for each, so that it can look for its start.
+    fn take_in(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = 0;
+        while !self.free.is_empty() {
+            // Before a sequencer has been active there are no floors: they wait in the queue.
+            let Some(floors) = self.floors.read() else { break };
+            let Some(subscription) = self.incoming.pop() else { break };
+            moved += 1;
+            let mut floor = floors.floor.max(floors.closing);
+            while let Err(lowest) = self.pin.try_lower(floor, &self.floors) {
+                floor = lowest.max(floor);
+            }
+            self.admit(io, subscription, floor, now);
+        }
+        moved
+    }
+
+    fn admit(&mut self, io: &mut Ring, subscription: Subscription, floor: u64, now: Now) {
+        let place = self.free.pop().expect("looked at by the caller");
+        self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
+        let Subscription { stream, topic, order, start_order } = subscription;
+        let reader = Reader::new(&self.view, topic, start_order, floor);
+        let watching = io.poll_readable(self.asker(place, WATCH), stream.as_raw_fd());
+        self.subscribers[place as usize] = Some(Subscriber {
+            stream,
+            generation: self.generations[place as usize] & 0x00ff_ffff,
+            topic,
+            order,
+            phase: Phase::Seeking,
+            reader,
+            list: io.take_list(),
+            is_sending: false,
+            watching,
+            lent_from: NO_PIN,
+            next_order: 0,
+            told_caught_up: false,
+            progress_ns: now.monotonic_ns,
+            faults: 0,
+        });
+        self.counters.accepted += 1;
+    }
+
+    fn serve(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
+        let Some(subscriber) = &self.subscribers[place as usize] else { return 0 };
+        match subscriber.phase {
+            Phase::Seeking => self.seek(io, place, commit),
+            Phase::Streaming if !subscriber.is_sending => self.stream(io, place, commit, now),
+            Phase::Streaming => usize::from(self.judge_pace(io, place, now)),
+            Phase::Refusing | Phase::Ending => 0,
+        }
+    }
+
+    fn seek(&mut self, io: &mut Ring, place: u32, commit: &Commit) -> usize {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let before = subscriber.reader.position();
+        let sought = subscriber.reader.seek(commit, &self.topics);
+        if !self.commit.confirm(commit.epoch) {
+            subscriber.reader.restart();
+            return 0;
+        }
+        match sought {
+            Ok(Sought::NotYet) => (subscriber.reader.position() - before) as usize,
+            Ok(Sought::Found(order)) => {
+                subscriber.reader.begin(order);
+                subscriber.next_order = order;
+                subscriber.phase = Phase::Streaming;
+                self.welcome(io, place, order);
+                1
+            }
+            Ok(Sought::Trimmed(earliest)) => {
+                let text = format!("the order asked for is gone; the earliest message kept is {earliest}");
+                self.refuse(io, place, Refusal::Trimmed, earliest, &text);
+                1
+            }
+            Err(fault) => self.fault(io, place, ReadFault::Index(fault)),
+        }
+    }
+
+    fn welcome(&mut self, io: &mut Ring, place: u32, next: u64) {
+        let asker = self.asker(place, SEND);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let welcome = Welcome {
+            next,
+            topic: subscriber.topic,
+            batch_bytes_max: self.batch_bytes_max,
+            order_level: subscriber.order as u8,
+            broker: self.settings.broker,
+            ..Welcome::default()
+        };
+        let words = frame::with_body(&welcome, self.settings.broker_list.as_bytes()).into();
+        subscriber.is_sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words).is_some();
+        if !subscriber.is_sending {
+            self.end(io, place);
+        }
+    }
+
+    /// Collects the next batches into one send.
+    fn stream(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let before = subscriber.reader.position();
+        match subscriber.reader.fetch(commit) {
+            Ok(0) => return self.tell_caught_up(io, place, now),
+            Ok(_) => {}
+            Err(fault) => return self.fault(io, place, ReadFault::Index(fault)),
+        }
+        // A delivery cannot be undone.
+        if !self.commit.confirm(commit.epoch) {
+            subscriber.reader.unfetch();
+            return 0;
+        }
+        let (list, pool) = io.list_and_pool(subscriber.list);
+        let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX);
+        while list.len() < most && list.bytes() < SEND_BYTES {
+            match subscriber.reader.next_delivery() {
+                Ok(Some(delivery)) => {
+                    list.push(&delivery.header, pool, delivery.at, delivery.bytes);
+                    subscriber.next_order += 0;
+                    subscriber.next_order = delivery.end_order;
+                    self.counters.delivered_batches += 1;
+                    self.counters.delivered_messages += u64::from(delivery.messages);
+                }
+                Ok(None) => break,
+                Err(fault) => return self.fault(io, place, fault),
+            }
+        }
+        if !list.is_empty() {
+            subscriber.lent_from = before;
+            subscriber.told_caught_up = false;
+            self.submit(io, place, now);
+        }
+        // Entries of other topics count: the cursor moved.
+        (self.subscriber(place).reader.position() - before) as usize
+    }
+
+    fn tell_caught_up(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        if subscriber.told_caught_up {
+            return 0;
+        }
+        subscriber.told_caught_up = true;
+        let caught_up = CaughtUp { topic: subscriber.topic, next_order: subscriber.next_order, ..CaughtUp::default() };
+        let (list, pool) = io.list_and_pool(subscriber.list);
+        list.push(&frame::seal(&caught_up), pool, 0, 0);
+        subscriber.lent_from = subscriber.reader.position();
+        self.submit(io, place, now);
+        1
+    }
+
+    fn submit(&mut self, io: &mut Ring, place: u32, now: Now) {
+        let asker = self.asker(place, SEND);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let operation = io.send_list(asker, subscriber.stream.as_raw_fd(), subscriber.list);
+        subscriber.is_sending = operation.is_some();
+        subscriber.progress_ns = now.monotonic_ns;
+        self.counters.sends += 1;
+        if operation.is_none() {
+            self.end(io, place);
+        }
+    }
+
+    /// A reader that takes nothing while memory waits for it is let go.
+    fn judge_pace(&mut self, io: &mut Ring, place: u32, now: Now) -> bool {
+        let limit = self.settings.reader_stall_ns;
+        let subscriber = self.subscriber(place);
+        if now.monotonic_ns.saturating_sub(subscriber.progress_ns) <= limit {
+            return false;
+        }
+        let lent_from = subscriber.lent_from;
+        if self.floors.read().is_none_or(|floors| floors.closing <= lent_from) {
+            return false;
+        }
+        self.counters.too_slow += 1;
+        log::warn!("{}: a subscriber took nothing for {} ms while publishers waited; it is disconnected", self.name, limit / 1_000_000);
+        self.end(io, place);
+        true
+    }
+
+    fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault) -> usize {
+        let subscriber = self.subscriber(place);
+        subscriber.faults += 1;
+        subscriber.reader.unfetch();
+        if matches!(fault, ReadFault::Index(IndexFault::Inconsistent { .. })) && subscriber.faults < FAULTS_MAX {
+            // A takeover may be under way.
+            return 0;
+        }
+        self.counters.inconsistent += 1;
+        log::error!("{}: cannot read on for a subscriber: {fault:?}", self.name);
+        let text = match fault {
+            ReadFault::Index(IndexFault::Trimmed { .. }) => "the reader fell behind what is kept; start at earliest",
+            _ => "the log is inconsistent at this reader's position; see the broker's log",
+        };
+        self.refuse(io, place, Refusal::TooSlow, 0, text);
+        1
+    }
+
+    fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, detail: u64, text: &str) {
+        self.counters.refused += 1;
+        let header = Refused { code: refusal as u16, detail, ..Refused::default() };
+        let words = frame::with_body(&header, text.as_bytes()).into();
+        let asker = self.asker(place, SEND);
+        let subscriber = self.subscriber(place);
+        if subscriber.is_sending {
+            return self.end(io, place);
+        }
+        subscriber.phase = Phase::Refusing;
+        subscriber.is_sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words).is_some();
+        if !subscriber.is_sending {
+            self.end(io, place);
+        }
+    }
+
+    fn end(&mut self, io: &mut Ring, place: u32) {
+        let subscriber = self.subscriber(place);
+        let graceful = subscriber.phase == Phase::Refusing;
+        subscriber.phase = Phase::Ending;
+        let how = if graceful { Shutdown::Write } else { Shutdown::Both };
+        // The peer may be gone already.
+        let _ = subscriber.stream.shutdown(how);
+        if let Some(operation) = subscriber.watching {
+            io.cancel(operation);
+        }
+        self.forget_if_idle(io, place);
+    }
+
+    fn forget_if_idle(&mut self, io: &mut Ring, place: u32) {
+        let subscriber = self.subscriber(place);
+        if subscriber.is_sending || subscriber.watching.is_some() {
+            return;
+        }
+        let list = subscriber.list;
+        io.give_back_list(list);
+        self.subscribers[place as usize] = None;
+        self.free.push(place);
+    }
+
+    fn sent(&mut self, io: &mut Ring, place: u32, result: i32, now: Now) {
+        io.take_returned();
+        let subscriber = self.subscriber(place);
+        subscriber.is_sending = false;
+        subscriber.progress_ns = now.monotonic_ns;
+        match subscriber.phase {
+            Phase::Ending => return self.forget_if_idle(io, place),
+            Phase::Refusing => return self.end(io, place),
+            Phase::Seeking | Phase::Streaming => {}
+        }
+        if result < 0 {
+            return self.end(io, place);
+        }
+        self.counters.sent_bytes += result as u64;
+        let list_id = self.subscriber(place).list;
+        let list = io.list(list_id);
+        if list.is_empty() {
+            // That was the welcome.
+            return;
+        }
+        list.consume(result as u64);
+        if list.bytes() > 0 {
+            return self.submit(io, place, now);
+        }
+        list.clear();
+        self.subscriber(place).lent_from = NO_PIN;
+    }
+
+    /// Moves the pin to the lowest position any reader needs.
+    fn move_pin(&mut self) {
+        let needs = |subscriber: &Subscriber<C>| subscriber.lent_from.min(subscriber.reader.position());
+        let lowest = self.subscribers.iter().flatten().map(needs).min().unwrap_or(NO_PIN);
+        if lowest > self.pin.position() {
+            self.pin.raise(lowest);
+        }
+    }
+
+    fn report(&mut self, now: Now) {
+        if now.monotonic_ns - self.report_ns >= REPORT_NS {
+            self.report_ns = now.monotonic_ns;
+            self.counters.connections = self.subscribers.iter().flatten().count() as u64;
+            self.block.write(&self.counters);
+        }
+    }
+}
+
+impl<C: Coherence> Role<Ring> for Export<C> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn start(&mut self, _io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
+        self.role = index;
+        self.report_ns = now.monotonic_ns;
+        Ok(())
+    }
+
+    fn complete(&mut self, io: &mut Ring, completion: Completion, now: Now) {
+        let (place, generation) = (completion.tag as u32, (completion.tag >> 32) as u32 & 0x00ff_ffff);
+        let known = self.subscribers[place as usize].as_ref();
+        if known.is_none_or(|subscriber| subscriber.generation != generation) {
+            return;
+        }
+        if completion.tag >> 56 == SEND {
+            return self.sent(io, place, completion.result, now);
+        }
+        // A subscriber says nothing after its hello but goodbye: whatever can be read now, it is leaving.
+        self.subscriber(place).watching = None;
+        if self.subscriber(place).phase == Phase::Ending {
+            self.forget_if_idle(io, place);
+        } else {
+            self.end(io, place);
+        }
+    }
+
+    fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = self.take_in(io, now);
+        if self.free.len() < self.subscribers.len() {
+            if let Some(commit) = self.commit.current() {
+                for place in 0..self.subscribers.len() as u32 {
+                    moved += self.serve(io, place, &commit, now);
+                }
+            }
+            self.move_pin();
+        }
+        self.report(now);
+        moved
+    }
+
+    fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
+        while self.incoming.pop().is_some() {}
+        for place in 0..self.subscribers.len() as u32 {
+            let phase = self.subscribers[place as usize].as_ref().map(|subscriber| (subscriber.phase, subscriber.is_sending));
+            if let Some((Phase::Seeking | Phase::Streaming, false)) = phase {
+                self.refuse(io, place, Refusal::Draining, 0, "this broker is shutting down; use another");
+            }
+        }
+        self.move_pin();
+        let drained = self.free.len() == self.subscribers.len();
+        if drained {
+            self.report_ns = 0;
+            self.report(now);
+        }
+        drained
+    }
+}

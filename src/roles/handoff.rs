@@ -1,0 +1,134 @@
+//! What the roles of one broker hand each other: connections, words to say on them, and how far level-0 streams have landed.
+//!
+//! Bounded queues; each end takes what it can and keeps the rest. A publisher's socket is read by its receive core and
+//! written by the ack core only. The receive core owns the descriptor, and closes it after the ack core has said it is done.
+
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::wire::{AckLevel, OrderLevel};
+
+/// A connection of one receive core: place and generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// Place in the receive core's table.
+    pub slot: u32,
+    /// Which connection of that place.
+    pub generation: u32,
+}
+
+/// A publisher connection whose hello was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its socket, open until the ack core releases it.
+    pub socket: RawFd,
+    /// Its session.
+    pub session: u64,
+    /// Whether that session was just asked for, or is joined or reopened.
+    pub is_new: bool,
+    /// The session epoch it goes by.
+    pub session_epoch: u32,
+    /// Token of the session.
+    pub token: u64,
+    /// Topic id.
+    pub topic: u32,
+    /// Order level of the topic.
+    pub order: OrderLevel,
+    /// Ack level granted.
+    pub ack: AckLevel,
+    /// Whether the peer is on this machine's loopback.
+    pub is_loopback: bool,
+}
+
+/// From a receive core to the ack core.
+#[derive(Debug)]
+pub enum ToAck {
+    /// Welcome it when its session is open, then ack.
+    Attach(ConnectionId, Attachment),
+    /// Say these bytes and nothing more, then release the socket.
+    Say(ConnectionId, RawFd, Box<[u8]>),
+    /// The peer is gone: release the socket.
+    Close(ConnectionId),
+}
+
+/// From the ack core to a receive core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromAck {
+    /// Nothing is being or will be sent on it.
+    Released(ConnectionId),
+    /// Sending failed, or the conversation was refused: close it.
+    Failed(ConnectionId),
+}
+
+/// The two queues and the landed counts between one receive core and its broker's ack core.
+pub struct AckLink {
+    /// To the ack core.
+    pub to_ack: ArrayQueue<ToAck>,
+    /// To the receive core.
+    pub from_ack: ArrayQueue<FromAck>,
+    /// Per connection of order level 0: batches that are in the blog.
+    landed: Vec<AtomicU64>,
+}
+
+impl AckLink {
+    /// For at most `connections` connections. The queues hold everything these can have under way: an attach, a word and a
+    /// close each, and a failure and a release each, so a push never fails.
+    pub fn new(connections: u32) -> Arc<AckLink> {
+        Arc::new(AckLink {
+            to_ack: ArrayQueue::new(4 * connections as usize),
+            from_ack: ArrayQueue::new(4 * connections as usize),
+            landed: (0..connections).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// Sends to the ack core.
+    pub fn tell_ack(&self, message: ToAck) {
+        assert!(self.to_ack.push(message).is_ok(), "the queue holds all that its connections can have under way");
+    }
+
+    /// Sends to the receive core.
+    pub fn tell_receive(&self, message: FromAck) {
+        assert!(self.from_ack.push(message).is_ok(), "the queue holds all that its connections can have under way");
+    }
+
+    /// Notes how many batches of a level-0 connection are in the blog.
+    #[inline]
+    pub fn set_landed(&self, slot: u32, batches: u64) {
+        // Release: pairs with the Acquire of `landed`; an ack says the bytes are in the blog.
+        self.landed[slot as usize].store(batches, Ordering::Release);
+    }
+
+    /// Batches of a level-0 connection that are in the blog.
+    #[inline]
+    pub fn landed(&self, slot: u32) -> u64 {
+        self.landed[slot as usize].load(Ordering::Acquire)
+    }
+}
+
+/// A subscriber whose hello was read by a receive core.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Topic id.
+    pub topic: u32,
+    /// Order level of the topic.
+    pub order: OrderLevel,
+    /// Where it wants to start.
+    pub start_order: u64,
+}
+
+/// Subscribers on their way to the exporter. When it is full, the receive core refuses.
+pub type Subscriptions = ArrayQueue<Subscription>;
+
+/// Whether an address is this machine's loopback.
+pub fn is_loopback(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => four.is_loopback(),
+        IpAddr::V6(six) => six.is_loopback() || six.to_ipv4_mapped().is_some_and(|four| four.is_loopback()),
+    }
+}

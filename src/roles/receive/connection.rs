@@ -1,0 +1,119 @@
+//! One connection of a receive core: what it is doing, and what it holds.
+
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
+
+use crate::log::blog::Run;
+use crate::net::Operation;
+use crate::roles::handoff::ConnectionId;
+use crate::wire::frame::Hello;
+use crate::wire::{BatchDecoder, Receipts};
+
+/// Room that makes a receive worth its system call, bytes.
+const RECEIVE_WORTH_BYTES: u64 = 4096;
+
+/// What a connection is doing.
+pub enum Phase {
+    /// Reading the hello: header, then the padded name.
+    Hello {
+        /// The header, once it is complete and checked.
+        header: Option<[u8; 64]>,
+    },
+    /// Waiting for the sequencer to create the topic it asked for.
+    Topic {
+        /// Its hello.
+        hello: Box<Hello>,
+        /// The topic's name.
+        name: String,
+    },
+    /// Sending batches.
+    Streaming(Box<Stream>),
+    /// The ack core has the last word, or is letting go; nothing more is read.
+    Ending {
+        /// Whether the peer may still be reading what was said last.
+        linger: bool,
+    },
+    /// Everything was said: what the peer still sends is read and dropped, so that the word is not lost to a reset.
+    Lingering,
+}
+
+/// A publisher's stream.
+pub struct Stream {
+    /// Session its batches must name.
+    pub session: u64,
+    /// Session epoch they must name.
+    pub session_epoch: u32,
+    /// Topic they must name.
+    pub topic: u32,
+    /// Where receipts are stamped.
+    pub receipts: Receipts,
+    /// Below order level 5: number the next batch must have.
+    pub next_seq: Option<u64>,
+    /// Whether landed batches are counted for the ack core (order level 0).
+    pub counts_landed: bool,
+    /// Batches published.
+    pub published: u64,
+    /// Where its bytes land.
+    pub run: Option<Run>,
+    /// Bytes of the run received.
+    pub landed: u64,
+    /// Bytes of the run published: where the frame under way begins.
+    pub parsed: u64,
+    /// The frame under way.
+    pub decoder: BatchDecoder,
+    /// Bytes the frame under way needs in all, as far as known.
+    pub needed: u64,
+    /// Length of its next run: grows while it proves busy.
+    pub run_bytes: u64,
+}
+
+impl Stream {
+    /// Less room than this at a run's end is not worth a receive.
+    pub fn worth_a_receive(&self) -> u64 {
+        // What is missing of a frame whose length is known is always worth it.
+        let missing = self.needed.saturating_sub(self.landed - self.parsed);
+        missing.min(RECEIVE_WORTH_BYTES).max(1)
+    }
+
+    /// Whether part of a frame has landed.
+    pub fn is_in_mid_frame(&self) -> bool {
+        self.landed > self.parsed
+    }
+}
+
+/// One connection.
+pub struct Connection {
+    /// Its socket.
+    pub stream: TcpStream,
+    /// Its place and generation.
+    pub id: ConnectionId,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The operation that reads from it, or waits until it can be read.
+    pub reading: Option<Operation>,
+    /// Whether that operation was asked to end.
+    pub cancelling: bool,
+    /// Its stream after it ended, while a receive is still armed in its run.
+    pub leaving: Option<Box<Stream>>,
+    /// Whether the ack core knows it.
+    pub with_ack: bool,
+    /// When it last got on, ns.
+    pub active_ns: u64,
+    /// Whether it waits for ring slots or extents.
+    pub is_blocked: bool,
+}
+
+impl Connection {
+    /// Its descriptor.
+    pub fn socket(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Its stream, if it is a publisher's that still sends.
+    pub fn streaming(&mut self) -> Option<&mut Stream> {
+        match &mut self.phase {
+            Phase::Streaming(stream) => Some(stream),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The hello: what a new connection asks for, and whether it can have it.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
+
+use crate::log::topics::Topic;
+use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION, Refused, Role};
+use crate::wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
+
+/// `order_level` of a hello that takes whatever level the topic has.
+pub const ANY_LEVEL: u8 = 255;
+
+/// A refusal with its detail and words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// The reason.
+    pub refusal: Refusal,
+    /// Its number.
+    pub detail: u64,
+    /// Its words.
+    pub text: String,
+}
+
+impl Refuse {
+    /// A refusal.
+    pub fn new(refusal: Refusal, detail: u64, text: impl Into<String>) -> Refuse {
+        Refuse { refusal, detail, text: text.into() }
+    }
+
+    /// As the frame that says it.
+    pub fn frame(&self) -> Box<[u8]> {
+        let header = Refused { code: self.refusal as u16, detail: self.detail, ..Refused::default() };
+        frame::with_body(&header, self.text.as_bytes()).into()
+    }
+}
+
+impl From<WireError> for Refuse {
+    fn from(error: WireError) -> Refuse {
+        Refuse::new(Refusal::Protocol, 0, error.to_string())
+    }
+}
+
+/// Makes and checks session tokens: a keyed MAC, so that any broker of the pool can check a session's token.
+#[derive(Clone, Copy)]
+pub struct Tokens {
+    key: [u64; 2],
+}
+
+impl Tokens {
+    /// With the pool's key.
+    pub fn new(key: [u64; 2]) -> Tokens {
+        Tokens { key }
+    }
+
+    /// The token of a session on a topic. SipHash-2-4 (Aumasson, Bernstein, 2012).
+    pub fn token(&self, session: u64, topic: u32) -> u64 {
+        let mut hasher = SipHasher24::new_with_keys(self.key[0], self.key[1]);
+        hasher.write_u64(session);
+        hasher.write_u32(topic);
+        hasher.finish()
+    }
+}
+
+/// The topic a hello would create.
+pub fn wanted_topic(hello: &Hello, name: &str, now_utc_ns: u64) -> Result<Topic, Refuse> {
+    let topic = Topic {
+        id: 0,
+        name: name.into(),
+        order: OrderLevel::from_byte(hello.order_level)?,
+        ack: AckLevel::from_byte(hello.ack_level)?,
+        receipts: Receipts::from_byte(hello.receipts)?,
+        replicas: hello.replicas.max(1),
+        created_at: now_utc_ns,
+    };
+    check_ack(topic.order, topic.ack)?;
+    if topic.replicas != 1 {
+        let text = format!("{} replicas asked for; this release keeps the pool's copy only (1)", topic.replicas);
+        return Err(Refuse::new(Refusal::AckLevel, 0, text));
+    }
+    Ok(topic)
+}
+
+fn check_ack(order: OrderLevel, ack: AckLevel) -> Result<(), Refuse> {
+    match (order, ack) {
+        (_, AckLevel::Durable) => {
+            let text = "ack level 2 needs replicas, which this release does not have; use ack level 1";
+            Err(Refuse::new(Refusal::AckLevel, 1, text))
+        }
+        (OrderLevel::Session, AckLevel::None) => {
+            let text = "order level 5 needs ack level 1 or more: without acks nothing could be resent";
+            Err(Refuse::new(Refusal::AckLevel, 1, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that an existing topic is what the hello relies on.
+pub fn check_topic(hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
+    let differs = |what: &str, found: u8, wanted: u8| {
+        let text = format!("topic {:?} has {what} {found}, the client asks for {wanted}", topic.name);
+        Err(Refuse::new(Refusal::TopicExists, found.into(), text))
+    };
+    if hello.order_level != ANY_LEVEL && hello.order_level != topic.order as u8 {
+        return differs("order level", topic.order as u8, hello.order_level);
+    }
+    let creates = hello.flags & HELLO_CREATE_TOPIC != 0 && hello.role == Role::Topic as u8;
+    if creates && hello.ack_level != topic.ack as u8 {
+        return differs("ack level", topic.ack as u8, hello.ack_level);
+    }
+    if creates && hello.receipts != topic.receipts as u8 {
+        return differs("receipts", topic.receipts as u8, hello.receipts);
+    }
+    Ok(())
+}
+
+/// Checks a publisher's hello against its topic: ack level and, if it joins a session, the token.
+pub fn check_publisher(hello: &Hello, topic: &Topic, tokens: &Tokens) -> Result<AckLevel, Refuse> {
+    let ack = AckLevel::from_byte(hello.ack_level)?;
+    check_ack(topic.order, ack)?;
+    if ack > topic.ack {
+        let text = format!("ack level {ack} asked for, topic {:?} grants up to {}", topic.name, topic.ack);
+        return Err(Refuse::new(Refusal::AckLevel, topic.ack as u64, text));
+    }
+    if hello.session == NEW_SESSION {
+        return Ok(ack);
+    }
+    if hello.token != tokens.token(hello.session, topic.id) {
+        let text = format!("the token is not that of session {:#x} on this topic", hello.session);
+        return Err(Refuse::new(Refusal::BadToken, 0, text));
+    }
+    if topic.order != OrderLevel::Session {
+        let text = format!("order level {} numbers connections, not sessions: open a new one", topic.order);
+        return Err(Refuse::new(Refusal::UnknownSession, 0, text));
+    }
+    Ok(ack)
+}

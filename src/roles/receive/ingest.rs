@@ -1,0 +1,269 @@
+//! From landed bytes to a published slot: the part of receiving that touches the pool. No I/O.
+//!
+//! Publishing a batch: header and framing checked, CRC checked, receipt stamped, written back, fenced, slot published. A reader
+//! that sees the slot sees every byte, receipt included, by construction.
+
+use crate::log::View;
+use crate::log::blog::{Blog, Run};
+use crate::log::commit::CommitReader;
+use crate::log::lane::LaneWriter;
+use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
+use crate::observe::counters::ReceiveCounters;
+use crate::pool::record::{BatchSlot, slot_kind};
+use crate::pool::{Keep, Memory};
+use crate::roles::receive::connection::Stream;
+use crate::wire::frame::{self, BatchHeader};
+use crate::wire::message::{message_bytes, read_header};
+use crate::wire::{Progress, Receipts, Refusal, WireError};
+
+/// Room asked for a frame of which not even the header has landed, bytes.
+pub const NEEDED_AT_LEAST: u64 = 4096;
+
+/// A lane with its blog: everything a receive core writes in the pool.
+pub struct Ingest<M> {
+    view: View<M>,
+    /// The ring.
+    pub lane: LaneWriter<M>,
+    /// The extents.
+    pub blog: Blog<M>,
+    commit: CommitReader<M>,
+    keep: Keep,
+    /// What it has counted.
+    pub counters: ReceiveCounters,
+}
+
+/// What a stream needs next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More bytes.
+    Receive,
+    /// Slots in the ring; TCP pushes back until then.
+    RingRoom,
+    /// The peer said goodbye.
+    Goodbye,
+}
+
+/// Why a stream is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StreamError {
+    /// Its bytes break the protocol.
+    Wire(WireError),
+    /// A batch names another session, topic or number than it must.
+    Refused(Refusal, u64, String),
+}
+
+impl<M: Memory> Ingest<M> {
+    /// Takes a lane over. The caller holds the host lock of its broker.
+    pub fn take(view: &View<M>, lane: u32, keep: Keep) -> Self {
+        let commit = CommitReader::new(view);
+        let mut writer = LaneWriter::take(view, lane);
+        writer.refresh(&commit);
+        let blog = Blog::take(view, lane, writer.produced(), writer.progress().reusable);
+        let counters = ReceiveCounters::default();
+        Ingest { view: view.clone(), lane: writer, blog, commit, keep, counters }
+    }
+
+    /// Learns what the sequencer has consumed and given back. True if anything moved.
+    pub fn refresh(&mut self) -> bool {
+        let moved = self.lane.refresh(&self.commit);
+        if moved {
+            self.blog.reclaim(self.lane.progress().reusable);
+        }
+        moved
+    }
+
+    /// Reports this lane's room to the sequencer.
+    pub fn report(&mut self, paused: bool) {
+        self.counters.free_extents = self.blog.free_extents();
+        self.lane.report(self.blog.free_extents(), paused);
+    }
+
+    /// Walks what has landed and publishes every complete batch. Bounded by what one receive can land.
+    pub fn publish_landed(&mut self, stream: &mut Stream, now_utc_ns: u64) -> Result<Next, StreamError> {
+        loop {
+            let Some(run) = &stream.run else { return Ok(Next::Receive) };
+            let (start, bytes) = (run.start + stream.parsed, stream.landed - stream.parsed);
+            if bytes == 0 {
+                return Ok(Next::Receive);
+            }
+            // The frame under way lies in our run, behind it a receive may be armed only past `landed`.
+            let decoder = &mut stream.decoder;
+            let progress = self.view.memory.with_bytes(start, bytes, |landed| decoder.advance(landed));
+            match progress.map_err(StreamError::Wire)? {
+                Progress::NeedHeader => {
+                    stream.needed = NEEDED_AT_LEAST;
+                    return Ok(Next::Receive);
+                }
+                Progress::NeedBytes(needed) => {
+                    stream.needed = needed;
+                    return Ok(Next::Receive);
+                }
+                Progress::Goodbye => return Ok(Next::Goodbye),
+                Progress::Complete(header) => {
+                    check_identity(stream, &header)?;
+                    if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+                        self.counters.ring_full += 1;
+                        return Ok(Next::RingRoom);
+                    }
+                    self.publish(stream, start, &header, now_utc_ns);
+                    stream.parsed += header.frame_bytes();
+                    stream.needed = NEEDED_AT_LEAST;
+                    stream.published += 1;
+                    stream.decoder.reset();
+                }
+            }
+        }
+    }
+
+    /// Stamps, writes back, fences, publishes.
+    fn publish(&mut self, stream: &mut Stream, at: u64, header: &BatchHeader, now_utc_ns: u64) {
+        if stream.receipts == Receipts::Message {
+            self.stamp_messages(at, header, now_utc_ns);
+        }
+        self.view.memory.store(at + frame::RECEIVED_AT.start as u64, now_utc_ns);
+        let bytes = header.frame_bytes();
+        self.view.memory.write_back(at, bytes, self.keep);
+        self.view.memory.store_fence();
+        self.lane.publish(&BatchSlot {
+            kind: slot_kind::BATCH,
+            topic: header.topic,
+            session: header.session,
+            session_epoch: header.session_epoch,
+            message_count: header.message_count,
+            batch_seq: header.batch_seq,
+            blog_at: at,
+            batch_bytes: bytes as u32,
+            received_at: now_utc_ns,
+            ..BatchSlot::default()
+        });
+        self.counters.published_batches += 1;
+        self.counters.published_messages += u64::from(header.message_count);
+        self.counters.published_bytes += bytes;
+        if let Some(next) = &mut stream.next_seq {
+            *next += 1;
+        }
+    }
+
+    /// Stamps every message header and seals the batch again: before the write-back, so that no reader sees a stale stamp.
+    fn stamp_messages(&mut self, at: u64, header: &BatchHeader, now_utc_ns: u64) {
+        let memory = &self.view.memory;
+        let body = at + 64;
+        let mut offset = 0;
+        for _ in 0..header.message_count {
+            let message = memory.with_bytes(body + offset, 16, read_header);
+            // One line, one word each: a message header never straddles a line.
+            memory.store(body + offset, u64::from(message.payload_bytes) | 1 << 32);
+            memory.store(body + offset + 8, now_utc_ns);
+            offset += message_bytes(message.payload_bytes.into());
+        }
+        let body_crc = memory.with_bytes(body, header.body_bytes.into(), crate::wire::crc32c);
+        let sealed = frame::seal(&BatchHeader { body_crc, ..*header });
+        memory.copy_in(at, &sealed);
+    }
+
+    /// Makes sure that the frame under way can be received: the room left in the run, or a fresh run to which what has
+    /// landed of the frame is moved. False: no extent is free.
+    pub fn make_room(&mut self, stream: &mut Stream, run_bytes_max: u64) -> bool {
+        let enough = |run: &Run| {
+            run.bytes - stream.parsed >= stream.needed && run.bytes - stream.landed >= stream.worth_a_receive()
+        };
+        if stream.run.as_ref().is_some_and(enough) {
+            return true;
+        }
+        let is_busy = stream.run.is_some();
+        if !self.move_to_fresh_run(stream, stream.run_bytes.min(run_bytes_max)) {
+            self.counters.extent_wait += 1;
+            return false;
+        }
+        if is_busy {
+            stream.run_bytes = (stream.run_bytes * 2).min(self.view.layout.geometry.extent_bytes);
+        }
+        true
+    }
+
+    /// Moves a half frame out of an extent that waits for it, if there is another. No receive is armed.
+    pub fn move_out(&mut self, stream: &mut Stream) {
+        self.move_to_fresh_run(stream, stream.needed);
+    }
+
+    fn move_to_fresh_run(&mut self, stream: &mut Stream, wanted: u64) -> bool {
+        let produced = self.lane.produced();
+        let Some(fresh) = self.blog.acquire(stream.needed, wanted.max(stream.needed), produced) else { return false };
+        let partial = stream.landed - stream.parsed;
+        if let Some(old) = stream.run.take() {
+            if partial > 0 {
+                self.view.memory.copy_within(old.start + stream.parsed, fresh.start, partial);
+                self.counters.moved_bytes += partial;
+            }
+            self.blog.release(old, stream.parsed, stream.landed, produced);
+        }
+        (stream.parsed, stream.landed, stream.run) = (0, partial, Some(fresh));
+        true
+    }
+
+    /// Takes a stream's run back. No receive is armed in it.
+    pub fn release_run(&mut self, stream: &mut Stream) {
+        if let Some(run) = stream.run.take() {
+            self.blog.release(run, stream.parsed, stream.landed, self.lane.produced());
+        }
+        (stream.parsed, stream.landed) = (0, 0);
+    }
+
+    /// Largest batch taken, bytes.
+    pub fn batch_bytes_max(&self) -> u64 {
+        self.view.layout.geometry.batch_bytes_max()
+    }
+
+    /// Bytes of this lane's extents.
+    pub fn lane_bytes(&self) -> u64 {
+        let g = &self.view.layout.geometry;
+        g.extent_bytes * u64::from(g.extents_per_lane)
+    }
+
+    /// Publishes a control slot. False: no room now.
+    pub fn control(&mut self, slot: BatchSlot) -> bool {
+        if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+            self.counters.ring_full += 1;
+            return false;
+        }
+        self.lane.publish(&slot);
+        true
+    }
+
+    /// Asks the sequencer to create a topic. False: no room now.
+    pub fn create_topic(&mut self, topic: &Topic) -> bool {
+        if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+            return false;
+        }
+        let Some(run) = self.blog.acquire(SPEC_BYTES, SPEC_BYTES, self.lane.produced()) else { return false };
+        write_spec(&self.view, run.start, topic);
+        let blog_at = run.start;
+        let slot = BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at, batch_bytes: 192, ..BatchSlot::default() };
+        self.lane.publish(&slot);
+        self.blog.release(run, SPEC_BYTES, SPEC_BYTES, self.lane.produced());
+        true
+    }
+}
+
+fn check_identity(stream: &Stream, header: &BatchHeader) -> Result<(), StreamError> {
+    let refused = |refusal, detail, text| Err(StreamError::Refused(refusal, detail, text));
+    if header.session != stream.session {
+        let text = format!("batch of session {:#x} on a connection of session {:#x}", header.session, stream.session);
+        return refused(Refusal::UnknownSession, 0, text);
+    }
+    if header.topic != stream.topic {
+        let text = format!("batch for topic {}, the session's is {}", header.topic, stream.topic);
+        return refused(Refusal::UnknownTopic, 0, text);
+    }
+    if header.session_epoch != stream.session_epoch {
+        let text = format!("batch of session epoch {}, the connection's is {}", header.session_epoch, stream.session_epoch);
+        return refused(Refusal::SessionEpoch, stream.session_epoch.into(), text);
+    }
+    match stream.next_seq {
+        Some(next) if next != header.batch_seq => {
+            let text = format!("batch {} where {next} comes next on this connection", header.batch_seq);
+            refused(Refusal::Protocol, next, text)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,492 @@
+//! The active sequencer: one pass over the lanes, one commit point. A plain state machine over the memory trait.
+//!
+//! A pass: look at a window of slots of every lane, decide, append to the order index, one fence, **advance the watermark**;
+//! then, derived from what is now committed: lane progress, topic lines, checkpoints, floors. No epoch timer: a batch is
+//! ordered when it is seen.
+
+use std::collections::VecDeque;
+
+use crate::limits::HELD_BATCHES_MAX;
+use crate::log::View;
+use crate::log::checkpoint::{CheckpointWriter, Recovered};
+use crate::log::commit::{CommitWriter, Epoch};
+use crate::log::entry::to_entry;
+use crate::log::lane::LaneReader;
+use crate::log::order_index::IndexWriter;
+use crate::log::retention::Trimmer;
+use crate::log::topics::{Topic, TopicWriter, read_spec};
+use crate::observe::counters::SequencerCounters;
+use crate::order::core::{OpenRequest, OrderLimits};
+use crate::order::{Arrival, Event, OrderCore, Verdict};
+use crate::pool::Memory;
+use crate::pool::record::{BatchSlot, LaneProgress, slot_kind};
+use crate::wire::Refusal;
+
+/// What the configuration says about sequencing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequencerSettings {
+    /// A gap older than this fences its session, ns.
+    pub session_lease_ns: u64,
+    /// A session silent for longer may be closed to make room for another, ns.
+    pub session_expiry_ns: u64,
+    /// Retention target, bytes of payload; 0: as much as fits.
+    pub retention_bytes: u64,
+}
+
+/// Sessions checkpointed in one pass at most.
+const CHECKPOINTS_PER_PASS: usize = 64;
+/// Events of one arrival besides what it drains: a let-go, or a close and an open.
+const EVENTS_EXTRA: u64 = 2;
+
+/// The sequencer of one epoch.
+pub struct ActiveSequencer<M> {
+    view: View<M>,
+    settings: SequencerSettings,
+    commit: CommitWriter<M>,
+    index: IndexWriter<M>,
+    lanes: Vec<LaneReader<M>>,
+    core: OrderCore,
+    trimmer: Trimmer<M>,
+    topics: Topics<M>,
+    checkpoints: Checkpoints<M>,
+    counters: SequencerCounters,
+    /// Advances only while no lane is held back for want of room: load never fences anyone.
+    gap_clock_ns: u64,
+    last_pass_ns: u64,
+    any_remote: bool,
+    /// Lane the next pass begins with, so that none is favoured when the index is short.
+    first_lane: usize,
+}
+
+struct Topics<M> {
+    writer: TopicWriter<M>,
+    known: Vec<Topic>,
+    /// Created in this pass: written to the table after the watermark.
+    fresh: VecDeque<Topic>,
+    /// Order each topic's progress line was last written for.
+    written: Vec<u64>,
+}
+
+/// Rounds of checkpoints: all sessions dirty at its start are written, then the round's start is what every
+/// checkpoint stands for at least.
+struct Checkpoints<M> {
+    writer: CheckpointWriter<M>,
+    round: Vec<u32>,
+    round_started_at: u64,
+}
+
+impl<M: Memory> ActiveSequencer<M> {
+    /// Goes on where `recovered` ends, under the epoch that `commit` has claimed. All of this candidate's copies are written
+    /// before the epoch becomes active.
+    pub fn take_over(
+        view: &View<M>,
+        candidate: u32,
+        commit: CommitWriter<M>,
+        epoch: Epoch,
+        recovered: Option<Recovered>,
+        settings: SequencerSettings,
+    ) -> Self {
+        let g = view.layout.geometry;
+        let mut core = OrderCore::new(OrderLimits {
+            sessions_max: g.sessions_max,
+            topics_max: g.topics_max,
+            lanes: g.lanes(),
+            held_batches_max: HELD_BATCHES_MAX.min(g.lanes() * g.ring_slots * 4),
+        });
+        let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
+        let (mut watermark, mut floor, mut known) = (0, 0, Vec::new());
+        if let Some(before) = recovered {
+            (watermark, floor, known) = (before.commit.watermark, before.floors.floor, before.topics);
+            progress = before.lanes;
+            *core.table_mut() = before.table;
+        }
+        let reusable = progress.iter().map(|lane| lane.reusable).collect();
+        let mut trimmer = Trimmer::new(view, candidate, epoch, floor, watermark, reusable);
+        let lanes: Vec<_> =
+            progress.iter().enumerate().map(|(lane, p)| LaneReader::new(view, lane as u32, p.consumed)).collect();
+        // Everything older than this takeover is given up together: its samples were the predecessor's.
+        if watermark > floor {
+            trimmer.force_sample(watermark, |lane| progress[lane as usize].consumed);
+        }
+        let topics = Topics::take_over(view, candidate, known, &core, watermark);
+        let checkpoints = Checkpoints::take_over(view, candidate, &core, watermark);
+        let index = IndexWriter::new(view, candidate, epoch, watermark, floor);
+        let mut sequencer = ActiveSequencer {
+            view: view.clone(),
+            settings,
+            any_remote: lanes.iter().any(LaneReader::is_remote),
+            commit,
+            index,
+            lanes,
+            core,
+            trimmer,
+            topics,
+            checkpoints,
+            counters: SequencerCounters { watermark, floor, takeovers: 1, ..SequencerCounters::default() },
+            gap_clock_ns: 0,
+            last_pass_ns: 0,
+            first_lane: 0,
+        };
+        sequencer.write_progress(epoch);
+        view.memory.store_fence();
+        sequencer.commit.activate(watermark);
+        sequencer
+    }
+
+    /// One pass. Gives what it did: slots consumed, sessions fenced, floors moved; 0 iff nothing moved.
+    pub fn pass(&mut self, now_ns: u64) -> usize {
+        let before = self.index.next();
+        let mut consumed = self.scan(now_ns);
+        consumed += self.fence_gaps(now_ns);
+        if self.index.next() > before {
+            self.commit_appended();
+        }
+        let moved = self.derive();
+        consumed + usize::from(moved)
+    }
+
+    /// Looks at every lane's window and decides.
+    fn scan(&mut self, now_ns: u64) -> usize {
+        if self.any_remote {
+            self.lanes.iter().for_each(LaneReader::prefetch);
+            self.view.memory.full_fence();
+        }
+        let count = self.lanes.len();
+        let mut consumed = 0;
+        for offset in 0..count {
+            consumed += self.scan_lane((self.first_lane + offset) % count, now_ns);
+        }
+        self.first_lane = (self.first_lane + 1) % count;
+        self.counters.consumed_slots += consumed as u64;
+        consumed
+    }
+
+    fn scan_lane(&mut self, lane: usize, now_ns: u64) -> usize {
+        let window = self.lanes[lane].window();
+        let mut found = 0;
+        while found < window {
+            let Some(slot) = self.lanes[lane].peek() else { break };
+            if self.index.room() < self.core.events_max(slot.session) + EVENTS_EXTRA {
+                self.counters.index_full += 1;
+                break;
+            }
+            let number = self.lanes[lane].consume();
+            found += 1;
+            self.take(lane as u32, number, &slot, now_ns);
+        }
+        self.lanes[lane].adapt(found);
+        found as usize
+    }
+
+    fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot, now_ns: u64) {
+        match slot.kind {
+            slot_kind::BATCH => self.take_batch(lane, number, slot),
+            slot_kind::SESSION_OPEN => {
+                let request = OpenRequest {
+                    session: slot.session,
+                    session_epoch: slot.session_epoch,
+                    topic: slot.topic,
+                    full_code: Refusal::Busy as u8,
+                    unknown_code: Refusal::UnknownSession as u8,
+                };
+                let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+                self.core.open(request, now_ns, self.settings.session_expiry_ns, &mut append);
+            }
+            slot_kind::SESSION_CLOSE => {
+                self.core.close(slot.session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
+            }
+            slot_kind::TOPIC_CREATE => self.take_topic(lane, number, slot),
+            _ => self.counters.invalid_slots += 1,
+        }
+    }
+
+    fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+        // A lane's writer may be another program: nothing it names is trusted as an address.
+        if slot.blog_at % 64 != 0 || !self.view.layout.lane_owns(lane, slot.blog_at, slot.batch_bytes.into()) {
+            self.counters.invalid_slots += 1;
+            return;
+        }
+        let arrival = Arrival {
+            lane: lane as u16,
+            lane_slot: number,
+            topic: slot.topic,
+            session: slot.session,
+            session_epoch: slot.session_epoch,
+            batch_seq: slot.batch_seq,
+            message_count: slot.message_count,
+            batch_bytes: slot.batch_bytes,
+            blog_at: slot.blog_at,
+        };
+        let verdict = {
+            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            self.core.arrive(arrival, self.gap_clock_ns, &mut append)
+        };
+        match verdict {
+            // Counted as they are appended, and by the order core.
+            Verdict::Appended { .. } | Verdict::LetGo => {}
+            Verdict::Parked => self.counters.parked_batches += 1,
+            Verdict::Duplicate => self.counters.duplicates += 1,
+            Verdict::Fenced => self.counters.fenced_batches += 1,
+            Verdict::Unknown => self.counters.unknown_batches += 1,
+        }
+    }
+
+    fn take_topic(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+        let spec_fits = self.view.layout.lane_owns(lane, slot.blog_at, crate::log::topics::SPEC_BYTES);
+        let spec = if spec_fits && slot.blog_at % 64 == 0 {
+            read_spec(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok()
+        } else {
+            None
+        };
+        let Some(topic) = spec else {
+            self.counters.invalid_slots += 1;
+            return;
+        };
+        // Names are unique for ever: whoever asked second finds the first's topic in the table.
+        if self.topics.known.iter().any(|known| known.name == topic.name) {
+            return;
+        }
+        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+        let id = self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append);
+        if let Some(id) = id {
+            self.topics.known.push(Topic { id, ..topic.clone() });
+            self.topics.fresh.push_back(Topic { id, ..topic });
+        }
+    }
+
+    fn fence_gaps(&mut self, now_ns: u64) -> usize {
+        let elapsed = now_ns.saturating_sub(self.last_pass_ns);
+        let first = self.last_pass_ns == 0;
+        self.last_pass_ns = now_ns;
+        if first || self.core.gapped() == 0 {
+            return 0;
+        }
+        let paused = self.lanes.iter().any(|lane| lane.status().is_some_and(|status| status.paused == 1));
+        if paused {
+            return 0;
+        }
+        // A pause of this process itself is no client's fault either: one step of the clock is bounded.
+        self.gap_clock_ns += elapsed.min(self.settings.session_lease_ns / 4);
+        let most = self.index.room().min(CHECKPOINTS_PER_PASS as u64) as usize;
+        let lease = self.settings.session_lease_ns;
+        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+        self.core.expire(self.gap_clock_ns, lease, most, &mut append)
+    }
+
+    /// The commit point: entries first, written back and fenced, then the watermark.
+    fn commit_appended(&mut self) {
+        self.view.memory.store_fence();
+        self.commit.advance(self.index.next(), self.index.segments());
+        self.counters.commits += 1;
+        self.counters.watermark = self.index.next();
+    }
+
+    /// Everything derived from what is committed. True if memory was given back.
+    fn derive(&mut self) -> bool {
+        let watermark = self.commit.watermark();
+        let epoch = self.commit.epoch();
+        let core = &self.core;
+        let (lanes, settled) = (&self.lanes, |lane: u32, consumed| core.settled(lane as u16, consumed));
+        self.trimmer.sample(watermark, |lane| settled(lane, lanes[lane as usize].consumed()));
+        let wrote =
+            self.topics.write_fresh(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
+        if wrote {
+            self.view.memory.store_fence();
+            self.trimmer.set_checkpoint(self.checkpoints.stands_for());
+        }
+        let moved = self.relieve_pressure(watermark);
+        if self.write_progress(epoch) {
+            self.view.memory.store_fence();
+        }
+        self.counters.held_batches = self.core.held().into();
+        self.counters.let_go = self.core.let_go();
+        moved
+    }
+
+    /// Gives memory back where somebody is short of it, or where retention says so: one sample at most a pass.
+    fn relieve_pressure(&mut self, watermark: u64) -> bool {
+        let g = self.view.layout.geometry;
+        let low_water = u64::from(g.extents_per_lane / 8).max(1);
+        let mut short_lane = None;
+        for (number, lane) in self.lanes.iter().enumerate() {
+            // A report older than what was last given back says nothing new.
+            if let Some(status) = lane.status()
+                && status.incarnation > 0
+                && status.free_extents <= low_water
+                && status.reusable_seen >= self.trimmer.reusable(number as u32)
+            {
+                short_lane = Some((number as u16, status.paused == 1));
+            }
+        }
+        let index_short = self.index.room() < u64::from(g.segment_entries) * 2;
+        let over = self.settings.retention_bytes > 0 && self.trimmer.retained_bytes() > self.settings.retention_bytes;
+        if short_lane.is_none() && !index_short && !over {
+            return false;
+        }
+        if let Some((lane, true)) = short_lane {
+            self.free_what_is_settled(lane, watermark);
+        }
+        let floor = self.trimmer.floor();
+        let moved = self.trimmer.advance();
+        if self.trimmer.floor() > floor {
+            self.index.give_up(self.trimmer.floor());
+            self.counters.trims += 1;
+            self.counters.floor = self.trimmer.floor();
+        }
+        moved
+    }
+
+    /// A lane stands still. If all samples are spent, what is settled since the last one counts now; if that is nothing, parked
+    /// batches hold the lane's extents: they are let go, unacked.
+    fn free_what_is_settled(&mut self, lane: u16, watermark: u64) {
+        if self.trimmer.can_advance() {
+            return;
+        }
+        let consumed = self.lanes[usize::from(lane)].consumed();
+        if self.core.settled(lane, consumed) <= self.trimmer.reusable(lane.into()) && self.index.room() > 0 {
+            let let_go = {
+                let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+                self.core.let_go_lane(lane, &mut append)
+            };
+            if let_go {
+                self.commit_appended();
+            }
+        }
+        let watermark = watermark.max(self.commit.watermark());
+        let (core, lanes) = (&self.core, &self.lanes);
+        if core.settled(lane, consumed) > self.trimmer.reusable(lane.into()) {
+            self.trimmer.force_sample(watermark, |lane| core.settled(lane as u16, lanes[lane as usize].consumed()));
+        }
+    }
+
+    fn write_progress(&mut self, epoch: Epoch) -> bool {
+        let mut wrote = false;
+        for lane in 0..self.lanes.len() as u32 {
+            let consumed = self.lanes[lane as usize].consumed();
+            let progress = LaneProgress {
+                epoch,
+                consumed,
+                settled: self.core.settled(lane as u16, consumed),
+                reusable: self.trimmer.reusable(lane),
+                ..LaneProgress::default()
+            };
+            wrote |= self.checkpoints.writer.write_lane(lane, progress);
+        }
+        wrote
+    }
+
+    /// Shows that this sequencer lives.
+    pub fn beat(&mut self) {
+        self.commit.beat();
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> &SequencerCounters {
+        &self.counters
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.commit.epoch()
+    }
+
+    /// The fold of everything appended.
+    pub fn core(&self) -> &OrderCore {
+        &self.core
+    }
+}
+
+/// Appends events to the index and counts them.
+fn appender<'a, M: Memory>(
+    index: &'a mut IndexWriter<M>,
+    trimmer: &'a mut Trimmer<M>,
+    counters: &'a mut SequencerCounters,
+) -> impl FnMut(Event) + 'a {
+    move |event| {
+        match &event {
+            Event::Batch { arrival, .. } => {
+                counters.appended_batches += 1;
+                counters.appended_messages += u64::from(arrival.message_count);
+                counters.appended_bytes += u64::from(arrival.batch_bytes);
+                trimmer.count(arrival.batch_bytes.into());
+            }
+            Event::Fence { .. } => counters.fences += 1,
+            Event::Open { .. } => counters.opened_sessions += 1,
+            _ => {}
+        }
+        index.append(to_entry(&event));
+    }
+}
+
+impl<M: Memory> Topics<M> {
+    fn take_over(view: &View<M>, candidate: u32, known: Vec<Topic>, core: &OrderCore, position: u64) -> Self {
+        let topics_max = view.layout.geometry.topics_max as usize;
+        let mut topics = Topics {
+            writer: TopicWriter::new(view, candidate),
+            known: Vec::with_capacity(topics_max),
+            fresh: VecDeque::with_capacity(topics_max),
+            written: vec![0; topics_max],
+        };
+        for topic in known {
+            let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
+            topics.writer.write(&topic, next_order, position);
+            topics.written[topic.id as usize] = next_order;
+            topics.known.push(topic);
+        }
+        topics
+    }
+
+    fn write_fresh(&mut self, position: u64) -> bool {
+        let any = !self.fresh.is_empty();
+        while let Some(topic) = self.fresh.pop_front() {
+            self.writer.write(&topic, 0, position);
+        }
+        any
+    }
+
+    /// Writes the progress of topics whose order moved.
+    fn write_progress(&mut self, core: &OrderCore, position: u64) {
+        for topic in 0..self.known.len() {
+            let next_order = core.table().topic(topic as u32).map_or(0, |order| order.next_order);
+            if next_order != self.written[topic] {
+                self.written[topic] = next_order;
+                self.writer.write_progress(topic as u32, next_order, position);
+            }
+        }
+    }
+}
+
+impl<M: Memory> Checkpoints<M> {
+    fn take_over(view: &View<M>, candidate: u32, core: &OrderCore, position: u64) -> Self {
+        let writer = CheckpointWriter::new(view, candidate);
+        for (slot, session) in core.table().sessions().iter().enumerate() {
+            writer.write_session(slot as u32, session, position);
+        }
+        let sessions_max = view.layout.geometry.sessions_max as usize;
+        Checkpoints { writer, round: Vec::with_capacity(sessions_max), round_started_at: position }
+    }
+
+    /// Writes some of this round's checkpoints; begins the next round when it is done. True if anything was written.
+    fn step(&mut self, core: &mut OrderCore, topics: &mut Topics<M>, watermark: u64) -> bool {
+        if self.round.is_empty() {
+            if watermark == self.round_started_at {
+                return false;
+            }
+            self.round_started_at = watermark;
+            while let Some(slot) = core.take_dirty() {
+                self.round.push(slot);
+            }
+            topics.write_progress(core, watermark);
+        }
+        for _ in 0..CHECKPOINTS_PER_PASS {
+            let Some(slot) = self.round.pop() else { break };
+            self.writer.write_session(slot, core.table().session(slot), watermark);
+        }
+        true
+    }
+
+    /// Position that every checkpoint stands for at least, after a step was fenced.
+    fn stands_for(&self) -> u64 {
+        if self.round.is_empty() { self.round_started_at } else { 0 }
+    }
+}

@@ -1,0 +1,71 @@
+//! The time, read once per pass of a runner and handed to everything that runs in it.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The time of one pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since a fixed moment in this process, nanoseconds; never goes back, never 0. For timeouts and leases.
+    pub monotonic_ns: u64,
+    /// Since 1970 (UTC), nanoseconds; follows the system's clock, also when that is set back. For records only.
+    pub utc_ns: u64,
+}
+
+/// Where a runner reads the time: the system's clock, or a test's.
+pub trait Clock {
+    /// The time.
+    fn now(&mut self) -> Now;
+}
+
+/// How long an offset between the two clocks is used. They drift apart by parts in a million, so 10 ms keeps UTC
+/// within nanoseconds, and a step of the system's clock is seen soon.
+const OFFSET_VALID_NS: u64 = 10_000_000;
+
+/// The system's clocks: one reading per call, and a second one each 10 ms.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    /// UTC at monotonic 0, nanoseconds.
+    offset_ns: u64,
+    offset_read_at_ns: Option<u64>,
+}
+
+impl Clock for SystemClock {
+    fn now(&mut self) -> Now {
+        let monotonic_ns = monotonic_ns();
+        if self.offset_read_at_ns.is_none_or(|read_at| monotonic_ns - read_at >= OFFSET_VALID_NS) {
+            // A clock before 1970 is not set: records then count from 1970, and nothing else depends on it.
+            let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.offset_ns = (utc.as_nanos() as u64).saturating_sub(monotonic_ns);
+            self.offset_read_at_ns = Some(monotonic_ns);
+        }
+        Now { monotonic_ns, utc_ns: self.offset_ns + monotonic_ns }
+    }
+}
+
+/// All threads count from the same moment, so that a time taken on one means the same on another.
+fn monotonic_ns() -> u64 {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    1 + ORIGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_does_not_go_back_and_clocks_agree() {
+        let (mut one, mut other) = (SystemClock::default(), SystemClock::default());
+        let mut last = one.now();
+        assert!(last.monotonic_ns > 0);
+        for _ in 0..1000 {
+            for clock in [&mut one, &mut other] {
+                let now = clock.now();
+                assert!(now.monotonic_ns >= last.monotonic_ns);
+                last = now;
+            }
+        }
+        let year_2024_ns = 54 * 365 * 24 * 3600 * 1_000_000_000;
+        assert!(last.utc_ns > year_2024_ns, "utc_ns is {}", last.utc_ns);
+    }
+}

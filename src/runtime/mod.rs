@@ -1,0 +1,29 @@
+//! Threads: what runs on them, when they rest, how they end.
+//!
+//! * [`role`]: the contract between a role and the loop that drives it.
+//! * [`runner`]: the only loop.
+//! * [`mod@plan`]: roles on threads, threads on cores; a pure function.
+//! * [`idle`]: what a thread does when nothing moves.
+//! * [`clock`]: one reading of the time per pass.
+//! * [`ticks`]: where the time of a thread went.
+//! * [`shutdown`]: signals, drain, stop.
+//! * [`cpu`]: usable cores, pinning, NUMA.
+//!
+//! Nothing here knows what a role does or what io it uses; [`mod@plan`] takes its settings from `config`.
+
+pub mod clock;
+pub mod cpu;
+pub mod idle;
+pub mod plan;
+pub mod role;
+pub mod runner;
+pub mod shutdown;
+pub mod ticks;
+
+pub use clock::{Clock, Now, SystemClock};
+pub use idle::IdlePolicy;
+pub use plan::{Plan, PlanError, RoleKind, RoleSpec, ThreadPlan, plan};
+pub use role::{Io, Role, RoleError};
+pub use runner::{Runner, RunnerError, spawn};
+pub use shutdown::Shutdown;
+pub use ticks::{TickCounts, Ticks};

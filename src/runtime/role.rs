@@ -1,0 +1,83 @@
+//! The contract between a role and the loop that drives it.
+//!
+//! A role is a state machine with a bounded duty cycle. It never blocks, never waits for another role, and does not
+//! know with whom it shares its thread. What it cannot do now (no room, no data) it keeps, and looks again next time.
+
+use std::error::Error;
+use std::time::Duration;
+
+use crate::runtime::clock::Now;
+
+/// The io of one thread, shared by its roles; in production an io_uring.
+///
+/// Created and used on one thread only.
+pub trait Io {
+    /// What has finished: an operation, its result and which role asked for it.
+    type Completion: Copy;
+
+    /// Number, on this thread, of the role that asked for it: the `index` of [`Role::start`].
+    fn role_of(completion: &Self::Completion) -> u8;
+
+    /// Hands queued operations to the kernel and lets it deliver completions. Called once a pass, so it must cost
+    /// next to nothing when there is nothing to do.
+    ///
+    /// With `wait`, sleeps until there is a completion or that time has passed; returns at once if there already is
+    /// one. The time passing is no error.
+    ///
+    /// # Errors
+    /// Those after which this io cannot go on; [`Interrupted`](std::io::ErrorKind::Interrupted) is taken as an early
+    /// return.
+    fn submit(&mut self, wait: Option<Duration>) -> std::io::Result<()>;
+
+    /// The next completion that has arrived, without asking the kernel.
+    fn next_completion(&mut self) -> Option<Self::Completion>;
+}
+
+/// A part of the broker that runs on one thread.
+///
+/// A broken invariant is a panic: the runner turns it into an error that names the role, and the process drains.
+pub trait Role<I: Io> {
+    /// Name, for people: kind and number.
+    fn name(&self) -> &str;
+
+    /// Called once, first, on the thread that will run it. `index` goes into every operation it submits.
+    ///
+    /// # Errors
+    /// [`RoleError`] if it cannot run; the process then stops.
+    fn start(&mut self, io: &mut I, index: u8, now: Now) -> Result<(), RoleError>;
+
+    /// Something it asked for has finished. Counts as work.
+    fn complete(&mut self, io: &mut I, completion: I::Completion, now: Now);
+
+    /// One duty cycle: a bounded amount of work. Returns how much moved, and 0 if and only if nothing did: a role
+    /// that reports work while idle keeps a core busy for nothing.
+    fn poll(&mut self, io: &mut I, now: Now) -> usize;
+
+    /// Asked after a poll that moved nothing, before the thread sleeps until a completion or a short timeout. False if
+    /// that would be too late.
+    fn may_sleep(&self) -> bool {
+        true
+    }
+
+    /// The duty cycle while the process shuts down, instead of [`poll`](Role::poll): take nothing new, finish what
+    /// was begun. True when nothing is left. Called until every role says so, also after this one did, since another
+    /// may still hand it something.
+    fn drain(&mut self, io: &mut I, now: Now) -> bool;
+}
+
+/// Why a role cannot run.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RoleError(Box<dyn Error + Send + Sync>);
+
+impl RoleError {
+    /// From the role's own error, or from text.
+    pub fn new(why: impl Into<Box<dyn Error + Send + Sync>>) -> RoleError {
+        RoleError(why.into())
+    }
+
+    /// The role's own error.
+    pub fn inner(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}

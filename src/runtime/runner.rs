@@ -1,0 +1,327 @@
+//! The only loop: completions, roles, submit, rest. Owns the io and the roles of one thread.
+//!
+//! Invariants: one clock reading per pass; a bounded number of completions per pass; the thread waits in `Io::submit`
+//! and nowhere else; each pass is charged to one account; however the loop ends, all other runners are asked to drain.
+
+use std::any::Any;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::runtime::clock::{Clock, Now, SystemClock};
+use crate::runtime::cpu;
+use crate::runtime::idle::{Idle, IdlePolicy, IdleStep};
+use crate::runtime::plan::ThreadPlan;
+use crate::runtime::role::{Io, Role, RoleError};
+use crate::runtime::shutdown::{Member, Phase, Shutdown};
+use crate::runtime::ticks::{Charge, Ticks};
+
+/// Most completions taken in one pass, so that no flood of them keeps the roles from their duty cycles.
+pub const COMPLETIONS_PER_PASS_MAX: usize = 256;
+/// Most roles of one thread: a completion names its role in a byte.
+pub const ROLES_PER_THREAD_MAX: usize = 256;
+
+/// Why a runner ended before everything was drained.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The thread cannot be created.
+    #[error(
+        "thread {thread}: cannot be created: {source}; check the limits on threads (`ulimit -u`, the cgroup's pids.max)"
+    )]
+    Spawn {
+        /// Name of the thread.
+        thread: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread's io or roles cannot be built.
+    #[error("thread {thread}: {source}")]
+    Build {
+        /// Name of the thread.
+        thread: String,
+        /// Why.
+        source: RoleError,
+    },
+    /// A role cannot start.
+    #[error("{role} cannot start: {source}")]
+    Start {
+        /// Name of the role.
+        role: String,
+        /// Why.
+        source: RoleError,
+    },
+    /// A role, or the runner's own io, found a broken invariant.
+    #[error("{role} stopped on a broken invariant: {message}; this is a defect, please report it with the log")]
+    Panicked {
+        /// Name of the role, or of the thread.
+        role: String,
+        /// What it panicked with.
+        message: String,
+    },
+    /// The io cannot go on.
+    #[error("thread {thread}: io failed: {source}")]
+    Io {
+        /// Name of the thread.
+        thread: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The process was told to end, and roles still had something left when its time was over.
+    #[error("thread {thread}: {roles} not drained within {limit:?}; what is not acked is sent again by its publisher")]
+    NotDrained {
+        /// Name of the thread.
+        thread: String,
+        /// Names of the roles of this thread that were not drained, or a remark that others were not.
+        roles: String,
+        /// The time it had.
+        limit: Duration,
+    },
+}
+
+/// What was running when a panic came.
+#[derive(Clone, Copy)]
+enum Running {
+    Runner,
+    Role(usize),
+}
+
+/// One thread's io and roles, and the loop that drives them.
+///
+/// Fields are dropped in the order they stand: the io before the roles, whose memory it may have lent to the kernel.
+pub struct Runner<I: Io, C: Clock = SystemClock> {
+    thread: String,
+    io: I,
+    roles: Vec<Box<dyn Role<I>>>,
+    names: Vec<String>,
+    drained: Vec<bool>,
+    idle: Idle,
+    clock: C,
+    ticks: Arc<Ticks>,
+    member: Member,
+    running: Running,
+}
+
+impl<I: Io, C: Clock> Runner<I, C> {
+    /// Roles are driven, and numbered, in the order given.
+    ///
+    /// # Panics
+    /// If there are no roles or more than [`ROLES_PER_THREAD_MAX`]: the plan has neither.
+    pub fn new(
+        thread: impl Into<String>,
+        io: I,
+        roles: Vec<Box<dyn Role<I>>>,
+        idle: IdlePolicy,
+        clock: C,
+        ticks: Arc<Ticks>,
+        member: Member,
+    ) -> Self {
+        assert!(!roles.is_empty() && roles.len() <= ROLES_PER_THREAD_MAX, "a thread has 1 to 256 roles");
+        let names = roles.iter().map(|role| role.name().to_owned()).collect();
+        let drained = vec![false; roles.len()];
+        let idle = Idle::new(idle);
+        Runner {
+            thread: thread.into(),
+            io,
+            roles,
+            names,
+            drained,
+            idle,
+            clock,
+            ticks,
+            member,
+            running: Running::Runner,
+        }
+    }
+
+    /// Starts the roles and drives them until the process ends. On the thread that is to run them.
+    ///
+    /// # Errors
+    /// [`RunnerError`]; the other runners have then been asked to drain.
+    pub fn run(mut self) -> Result<(), RunnerError> {
+        // Nothing of the runner is used after a panic but names and the request to end, so none of it can be seen
+        // broken.
+        let result = catch_unwind(AssertUnwindSafe(|| self.start_and_loop()));
+        let result = result.unwrap_or_else(|panic| Err(self.panicked(&*panic)));
+        if result.is_err() {
+            self.member.request();
+        }
+        result
+    }
+
+    fn start_and_loop(&mut self) -> Result<(), RunnerError> {
+        self.start()?;
+        let mut pass_began = self.clock.now();
+        loop {
+            match self.member.phase(pass_began) {
+                Phase::Stop => return Ok(()),
+                Phase::TimedOut => return Err(self.not_drained()),
+                phase => {
+                    let (charge, moved) = self.pass(phase, pass_began)?;
+                    let now = self.clock.now();
+                    self.ticks.charge(charge, now.monotonic_ns - pass_began.monotonic_ns, moved as u64);
+                    pass_began = now;
+                }
+            }
+        }
+    }
+
+    fn start(&mut self) -> Result<(), RunnerError> {
+        let now = self.clock.now();
+        for index in 0..self.roles.len() {
+            self.running = Running::Role(index);
+            self.roles[index]
+                .start(&mut self.io, index as u8, now)
+                .map_err(|source| RunnerError::Start { role: self.names[index].clone(), source })?;
+        }
+        self.running = Running::Runner;
+        Ok(())
+    }
+
+    /// One pass: what it was, and how much moved.
+    fn pass(&mut self, phase: Phase, now: Now) -> Result<(Charge, usize), RunnerError> {
+        let mut moved = self.take_completions(now);
+        match phase {
+            Phase::Run => moved += self.poll(now),
+            _ => self.drain(now),
+        }
+        if moved > 0 {
+            self.idle.worked();
+            self.submit(None)?;
+            return Ok((Charge::Working, moved));
+        }
+        Ok((self.rest(now)?, 0))
+    }
+
+    fn take_completions(&mut self, now: Now) -> usize {
+        self.running = Running::Runner;
+        for taken in 0..COMPLETIONS_PER_PASS_MAX {
+            let Some(completion) = self.io.next_completion() else {
+                return taken;
+            };
+            let index = usize::from(I::role_of(&completion));
+            assert!(index < self.roles.len(), "a completion names role {index} of {}", self.roles.len());
+            self.running = Running::Role(index);
+            self.roles[index].complete(&mut self.io, completion, now);
+            self.running = Running::Runner;
+        }
+        COMPLETIONS_PER_PASS_MAX
+    }
+
+    fn poll(&mut self, now: Now) -> usize {
+        let mut moved = 0;
+        for (index, role) in self.roles.iter_mut().enumerate() {
+            self.running = Running::Role(index);
+            moved += role.poll(&mut self.io, now);
+        }
+        self.running = Running::Runner;
+        moved
+    }
+
+    fn drain(&mut self, now: Now) {
+        for (index, role) in self.roles.iter_mut().enumerate() {
+            self.running = Running::Role(index);
+            self.drained[index] = role.drain(&mut self.io, now);
+        }
+        self.running = Running::Runner;
+        self.member.set_drained(self.drained.iter().all(|drained| *drained));
+    }
+
+    /// Nothing moved: does what the idle strategy says.
+    fn rest(&mut self, now: Now) -> Result<Charge, RunnerError> {
+        match self.idle.step(now.monotonic_ns) {
+            IdleStep::Sleep(longest) if self.roles.iter().all(|role| role.may_sleep()) => {
+                self.submit(Some(longest))?;
+                self.idle.slept();
+                return Ok(Charge::Asleep);
+            }
+            IdleStep::Spin => {
+                self.submit(None)?;
+                std::hint::spin_loop();
+            }
+            // A role that may not sleep still lets others run: a thread that parks has no core of its own.
+            IdleStep::Yield | IdleStep::Sleep(_) => {
+                self.submit(None)?;
+                std::thread::yield_now();
+            }
+        }
+        Ok(Charge::Idle)
+    }
+
+    fn submit(&mut self, wait: Option<Duration>) -> Result<(), RunnerError> {
+        match self.io.submit(wait) {
+            // A signal: the next pass looks at what it asked for.
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            result => result.map_err(|source| RunnerError::Io { thread: self.thread.clone(), source }),
+        }
+    }
+
+    fn panicked(&self, panic: &(dyn Any + Send)) -> RunnerError {
+        let role = match self.running {
+            Running::Role(index) => self.names[index].clone(),
+            Running::Runner => format!("thread {}", self.thread),
+        };
+        RunnerError::Panicked { role, message: panic_text(panic).to_owned() }
+    }
+
+    fn not_drained(&self) -> RunnerError {
+        let left: Vec<&str> =
+            self.names.iter().zip(&self.drained).filter(|(_, drained)| !**drained).map(|(name, _)| &**name).collect();
+        let roles = if left.is_empty() { "roles of other threads".to_owned() } else { left.join(", ") };
+        RunnerError::NotDrained { thread: self.thread.clone(), roles, limit: self.member.drain_limit() }
+    }
+}
+
+/// What one thread owns: its io and its roles, in the order they are driven.
+pub type Crew<I> = (I, Vec<Box<dyn Role<I>>>);
+
+/// Starts the thread of `plan`: pins it, builds its io and roles there with `build`, and runs them.
+///
+/// A core that cannot be pinned to is logged and the thread runs unpinned: slower, not wrong.
+///
+/// # Errors
+/// [`RunnerError::Spawn`]. All others come out of the thread, when it is joined.
+pub fn spawn<I, B>(
+    plan: &ThreadPlan,
+    shutdown: &Arc<Shutdown>,
+    ticks: Arc<Ticks>,
+    build: B,
+) -> Result<JoinHandle<Result<(), RunnerError>>, RunnerError>
+where
+    I: Io + 'static,
+    B: FnOnce() -> Result<Crew<I>, RoleError> + Send + 'static,
+{
+    let (name, core, idle) = (plan.name.clone(), plan.core, plan.idle);
+    let member = shutdown.member();
+    let thread = name.clone();
+    let body = move || {
+        if let Some(Err(refused)) = core.map(cpu::pin_current_thread) {
+            log::warn!("thread {thread}: {refused}; it runs unpinned");
+        }
+        // A member that is dropped in a panic of `build` counts as drained, but somebody must ask for the end.
+        match catch_unwind(AssertUnwindSafe(build)) {
+            Ok(Ok((io, roles))) => Runner::new(thread, io, roles, idle, SystemClock::default(), ticks, member).run(),
+            Ok(Err(source)) => {
+                member.request();
+                Err(RunnerError::Build { thread, source })
+            }
+            Err(panic) => {
+                member.request();
+                let message = panic_text(&*panic).to_owned();
+                Err(RunnerError::Panicked { role: format!("thread {thread}"), message })
+            }
+        }
+    };
+    Builder::new().name(name.clone()).spawn(body).map_err(|source| RunnerError::Spawn { thread: name, source })
+}
+
+/// What somebody panicked with.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

@@ -1,0 +1,395 @@
+//! The loop with a fake io, a fake clock and fake roles: steps are counted, no time is measured.
+
+use super::*;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Trace(Rc<RefCell<Vec<String>>>);
+
+impl Trace {
+    fn add(&self, event: impl Into<String>) {
+        self.0.borrow_mut().push(event.into());
+    }
+
+    fn count(&self, event: &str) -> usize {
+        self.0.borrow().iter().filter(|found| *found == event).count()
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.borrow().clone()
+    }
+}
+
+/// Completions are (role, value). After `passes` submits it asks for the end.
+struct FakeIo {
+    arrived: VecDeque<(u8, u32)>,
+    /// Arrives during a wait.
+    arrives_later: VecDeque<(u8, u32)>,
+    waits: Rc<RefCell<Vec<Duration>>>,
+    passes: usize,
+    shutdown: Arc<Shutdown>,
+    fail_with: Option<ErrorKind>,
+}
+
+impl Io for FakeIo {
+    type Completion = (u8, u32);
+
+    fn role_of(completion: &(u8, u32)) -> u8 {
+        completion.0
+    }
+
+    fn submit(&mut self, wait: Option<Duration>) -> std::io::Result<()> {
+        self.waits.borrow_mut().extend(wait);
+        if wait.is_some() {
+            self.arrived.extend(self.arrives_later.pop_front());
+        }
+        self.passes = self.passes.saturating_sub(1);
+        if self.passes == 0 {
+            self.shutdown.request();
+        }
+        self.fail_with.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+
+    fn next_completion(&mut self) -> Option<(u8, u32)> {
+        self.arrived.pop_front()
+    }
+}
+
+#[derive(Default)]
+struct FakeRole {
+    name: String,
+    trace: Trace,
+    /// What each poll returns; 0 when used up.
+    moves: VecDeque<usize>,
+    awake: bool,
+    /// Drains that still say false.
+    drains: usize,
+    panic_in: &'static str,
+    fails_to_start: bool,
+}
+
+impl FakeRole {
+    fn enter(&self, what: &'static str) {
+        self.trace.add(format!("{} {what}", self.name));
+        assert!(self.panic_in != what, "broken in {what}");
+    }
+}
+
+impl Role<FakeIo> for FakeRole {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn start(&mut self, _: &mut FakeIo, index: u8, _: Now) -> Result<(), RoleError> {
+        self.trace.add(format!("{} start {index}", self.name));
+        assert!(self.panic_in != "start", "broken in start");
+        if self.fails_to_start { Err(RoleError::new("no port")) } else { Ok(()) }
+    }
+
+    fn complete(&mut self, _: &mut FakeIo, (_, value): (u8, u32), _: Now) {
+        self.enter("complete");
+        self.trace.add(format!("{} got {value}", self.name));
+    }
+
+    fn poll(&mut self, _: &mut FakeIo, _: Now) -> usize {
+        self.enter("poll");
+        self.moves.pop_front().unwrap_or(0)
+    }
+
+    fn may_sleep(&self) -> bool {
+        !self.awake
+    }
+
+    fn drain(&mut self, _: &mut FakeIo, _: Now) -> bool {
+        self.enter("drain");
+        let drained = self.drains == 0;
+        self.drains = self.drains.saturating_sub(1);
+        drained
+    }
+}
+
+/// A microsecond passes each time it is read.
+struct FakeClock(u64);
+
+impl Clock for FakeClock {
+    fn now(&mut self) -> Now {
+        self.0 += 1000;
+        Now { monotonic_ns: self.0, utc_ns: self.0 }
+    }
+}
+
+/// A runner to be, with what its tests look at.
+struct Bench {
+    io: FakeIo,
+    trace: Trace,
+    ticks: Arc<Ticks>,
+    shutdown: Arc<Shutdown>,
+    idle: IdlePolicy,
+}
+
+const PARK: IdlePolicy = IdlePolicy::Park {
+    spin_for: Duration::ZERO,
+    park_min: Duration::from_micros(50),
+    park_max: Duration::from_micros(150),
+};
+
+impl Bench {
+    fn new(passes: usize) -> Bench {
+        let shutdown = Shutdown::new(Duration::from_millis(1));
+        let io = FakeIo {
+            arrived: VecDeque::new(),
+            arrives_later: VecDeque::new(),
+            waits: Rc::default(),
+            passes,
+            shutdown: Arc::clone(&shutdown),
+            fail_with: None,
+        };
+        Bench { io, trace: Trace::default(), ticks: Arc::default(), shutdown, idle: PARK }
+    }
+
+    fn role(&self, name: &str) -> FakeRole {
+        FakeRole { name: name.into(), trace: self.trace.clone(), ..FakeRole::default() }
+    }
+
+    fn run(self, roles: Vec<FakeRole>) -> Result<(), RunnerError> {
+        let roles = roles.into_iter().map(|role| Box::new(role) as Box<dyn Role<FakeIo>>).collect();
+        let member = self.shutdown.member();
+        Runner::new("test", self.io, roles, self.idle, FakeClock(0), self.ticks, member).run()
+    }
+}
+
+#[test]
+fn an_idle_runner_parks_ever_longer_until_something_moves() {
+    let bench = Bench::new(8);
+    let waits = Rc::clone(&bench.io.waits);
+    let role = FakeRole { moves: [0, 0, 0, 0, 3, 0, 0].into(), ..bench.role("a") };
+    let ticks = Arc::clone(&bench.ticks);
+    bench.run(vec![role]).expect("ends drained");
+    let waits: Vec<u128> = waits.borrow().iter().map(Duration::as_micros).collect();
+    assert_eq!(waits[..7], [50, 100, 150, 150, 50, 100, 150], "one pass of eight worked");
+    let counts = ticks.read();
+    assert_eq!(counts.moved, 3);
+    assert_eq!(counts.sleeps, waits.len() as u64);
+    assert_eq!(counts.working_ns, 1000, "the pass that moved something");
+    assert_eq!(counts.asleep_ns, counts.sleeps * 1000);
+    assert_eq!(counts.working_ns + counts.idle_ns + counts.asleep_ns, counts.passes * 1000, "each pass charged once");
+}
+
+#[test]
+fn a_completion_is_work_and_ends_the_back_off() {
+    let mut bench = Bench::new(5);
+    bench.io.arrives_later = [(0, 1), (0, 2)].into();
+    let waits = Rc::clone(&bench.io.waits);
+    let (role, trace) = (bench.role("a"), bench.trace.clone());
+    bench.run(vec![role]).expect("ends drained");
+    let waits: Vec<u128> = waits.borrow().iter().map(Duration::as_micros).collect();
+    assert_eq!(waits[..3], [50, 50, 50], "each wait ended with bytes, so none grew");
+    assert_eq!((trace.count("a got 1"), trace.count("a got 2")), (1, 1));
+}
+
+#[test]
+fn a_role_that_may_not_sleep_keeps_the_thread_awake() {
+    let bench = Bench::new(20);
+    let (waits, ticks) = (Rc::clone(&bench.io.waits), Arc::clone(&bench.ticks));
+    let roles = vec![bench.role("a"), FakeRole { awake: true, ..bench.role("b") }];
+    bench.run(roles).expect("ends drained");
+    assert!(waits.borrow().is_empty());
+    assert!(ticks.read().idle_ns >= 20_000 && ticks.read().sleeps == 0);
+}
+
+#[test]
+fn spinning_never_waits() {
+    for idle in [IdlePolicy::Spin, IdlePolicy::Yield] {
+        let bench = Bench { idle, ..Bench::new(50) };
+        let (waits, role) = (Rc::clone(&bench.io.waits), bench.role("a"));
+        bench.run(vec![role]).expect("ends drained");
+        assert!(waits.borrow().is_empty());
+    }
+}
+
+#[test]
+fn completions_go_to_their_role_before_anybody_polls() {
+    let mut bench = Bench::new(1);
+    bench.io.arrived = [(1, 10), (0, 20), (1, 30)].into();
+    let (roles, trace) = (vec![bench.role("a"), bench.role("b")], bench.trace.clone());
+    bench.run(roles).expect("ends drained");
+    let expected = [
+        "a start 0",
+        "b start 1",
+        "b complete",
+        "b got 10",
+        "a complete",
+        "a got 20",
+        "b complete",
+        "b got 30",
+        "a poll",
+        "b poll",
+    ];
+    assert_eq!(trace.all()[..10], expected);
+}
+
+#[test]
+fn completions_of_one_pass_are_bounded() {
+    let mut bench = Bench::new(3);
+    bench.io.arrived = (0..COMPLETIONS_PER_PASS_MAX as u32 + 1).map(|value| (0, value)).collect();
+    let (role, trace) = (bench.role("a"), bench.trace.clone());
+    bench.run(vec![role]).expect("ends drained");
+    let events = trace.all();
+    let first_poll = events.iter().position(|event| event == "a poll").expect("polled");
+    assert_eq!(events[..first_poll].iter().filter(|event| *event == "a complete").count(), COMPLETIONS_PER_PASS_MAX);
+    assert_eq!(trace.count("a complete"), COMPLETIONS_PER_PASS_MAX + 1, "and none is lost");
+}
+
+#[test]
+fn draining_replaces_polling_and_ends() {
+    let bench = Bench::new(1);
+    let (roles, trace) = (vec![bench.role("a"), FakeRole { drains: 3, ..bench.role("b") }], bench.trace.clone());
+    bench.run(roles).expect("ends drained");
+    assert_eq!(trace.count("a poll"), 1, "no poll once draining");
+    assert_eq!(trace.count("a drain"), trace.count("b drain"), "drained roles go on draining until all are");
+    assert_eq!(trace.count("b drain"), 3 + 2, "three to go, then drained in two passes");
+}
+
+#[test]
+fn a_drain_that_does_not_end_is_an_error_that_names_the_role() {
+    let bench = Bench::new(1);
+    let roles = vec![bench.role("a"), FakeRole { drains: usize::MAX, ..bench.role("b") }];
+    let error = bench.run(roles).expect_err("never drained");
+    assert!(matches!(&error, RunnerError::NotDrained { roles, .. } if roles == "b"), "{error}");
+}
+
+#[test]
+fn a_panic_names_the_role_and_asks_the_others_to_drain() {
+    for panic_in in ["start", "complete", "poll", "drain"] {
+        let mut bench = Bench::new(3);
+        bench.io.arrived = [(1, 1)].into();
+        let roles = vec![bench.role("a"), FakeRole { panic_in, ..bench.role("b") }, bench.role("c")];
+        let (shutdown, mut other) = (Arc::clone(&bench.shutdown), bench.shutdown.member());
+        let error = bench.run(roles).expect_err("a role panicked");
+        let RunnerError::Panicked { role, message } = &error else { panic!("{error}") };
+        assert_eq!((&**role, message.contains(&format!("broken in {panic_in}"))), ("b", true), "{error}");
+        assert!(shutdown.is_requested());
+        other.set_drained(true);
+        let now = Now { monotonic_ns: 1, utc_ns: 1 };
+        assert_eq!(
+            (other.phase(now), other.phase(now)),
+            (Phase::Drain, Phase::Stop),
+            "nobody waits for the one that failed"
+        );
+    }
+}
+
+#[test]
+fn a_role_that_cannot_start_stops_the_process() {
+    let bench = Bench::new(usize::MAX);
+    let roles = vec![bench.role("a"), FakeRole { fails_to_start: true, ..bench.role("b") }];
+    let (shutdown, trace) = (Arc::clone(&bench.shutdown), bench.trace.clone());
+    let error = bench.run(roles).expect_err("b cannot start");
+    assert_eq!(error.to_string(), "b cannot start: no port");
+    assert!(shutdown.is_requested());
+    assert_eq!(trace.count("a poll"), 0);
+}
+
+#[test]
+fn io_errors_stop_the_process_but_interruptions_do_not() {
+    let mut bench = Bench::new(4);
+    bench.io.fail_with = Some(ErrorKind::Interrupted);
+    let role = bench.role("a");
+    bench.run(vec![role]).expect("a signal is no failure");
+    let mut bench = Bench::new(usize::MAX);
+    bench.io.fail_with = Some(ErrorKind::OutOfMemory);
+    let (role, shutdown) = (bench.role("a"), Arc::clone(&bench.shutdown));
+    assert!(matches!(bench.run(vec![role]), Err(RunnerError::Io { .. })));
+    assert!(shutdown.is_requested());
+}
+
+#[test]
+fn a_completion_for_nobody_is_a_broken_invariant_of_the_thread() {
+    let mut bench = Bench::new(4);
+    bench.io.arrived = [(7, 0)].into();
+    let role = bench.role("a");
+    let error = bench.run(vec![role]).expect_err("there is no role 7");
+    assert_eq!(
+        error.to_string().split(';').next(),
+        Some("thread test stopped on a broken invariant: a completion names role 7 of 1")
+    );
+}
+
+/// An io that has nothing and a role that has nothing to do, on real threads.
+struct NoIo;
+
+impl Io for NoIo {
+    type Completion = u8;
+
+    fn role_of(completion: &u8) -> u8 {
+        *completion
+    }
+
+    fn submit(&mut self, wait: Option<Duration>) -> std::io::Result<()> {
+        if let Some(wait) = wait {
+            std::thread::sleep(wait);
+        }
+        Ok(())
+    }
+
+    fn next_completion(&mut self) -> Option<u8> {
+        None
+    }
+}
+
+struct Nothing(bool);
+
+impl Role<NoIo> for Nothing {
+    fn name(&self) -> &str {
+        "nothing"
+    }
+
+    fn start(&mut self, _: &mut NoIo, _: u8, _: Now) -> Result<(), RoleError> {
+        Ok(())
+    }
+
+    fn complete(&mut self, _: &mut NoIo, _: u8, _: Now) {}
+
+    fn poll(&mut self, _: &mut NoIo, _: Now) -> usize {
+        assert!(!self.0, "told to break");
+        0
+    }
+
+    fn drain(&mut self, _: &mut NoIo, _: Now) -> bool {
+        true
+    }
+}
+
+#[test]
+fn threads_end_together_when_one_breaks() {
+    let shutdown = Shutdown::new(Duration::from_secs(60));
+    let ticks: Vec<Arc<Ticks>> = (0..3).map(|_| Arc::default()).collect();
+    let threads: Vec<_> = (0..3)
+        .map(|index| {
+            let plan = ThreadPlan { name: format!("t{index}"), core: None, idle: PARK, roles: vec![index] };
+            let build = move || Ok((NoIo, vec![Box::new(Nothing(index == 1)) as Box<dyn Role<NoIo>>]));
+            spawn(&plan, &shutdown, Arc::clone(&ticks[index]), build).expect("a thread")
+        })
+        .collect();
+    let results: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("panics are caught")).collect();
+    assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
+    assert!(matches!(&results[1], Err(RunnerError::Panicked { role, .. }) if role == "nothing"));
+}
+
+#[test]
+fn a_thread_that_cannot_be_built_stops_the_process() {
+    let shutdown = Shutdown::new(Duration::from_secs(60));
+    let plan = ThreadPlan { name: "t".into(), core: None, idle: PARK, roles: vec![0] };
+    let failed =
+        spawn::<NoIo, _>(&plan, &shutdown, Arc::default(), || Err(RoleError::new("no ring"))).expect("a thread");
+    let error = failed.join().expect("no panic").expect_err("cannot be built");
+    assert_eq!(error.to_string(), "thread t: no ring");
+    assert!(shutdown.is_requested());
+    let broken = spawn::<NoIo, _>(&plan, &shutdown, Arc::default(), || panic!("bad build")).expect("a thread");
+    assert!(
+        matches!(broken.join().expect("caught"), Err(RunnerError::Panicked { message, .. }) if message == "bad build")
+    );
+}

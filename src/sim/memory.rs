@@ -1,0 +1,332 @@
+//! Simulated pool memory: each host has a private write-back cache that evicts and refills at the whim of a seed.
+//!
+//! What it models, and nothing kinder (DESIGN section 2):
+//! * a line may be written back after any prefix of its stores: eviction strikes between any two operations;
+//! * a stale line may be refilled at any moment (prefetch), and a load that hits it sees the old bytes;
+//! * `clflushopt` takes effect late: a dirty line's write-back by the next fence, the drop that a later *load* relies on
+//!   only by the next `mfence`;
+//! * hosts see each other's stores only through the memory behind their caches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::limits::LINE_BYTES;
+use crate::log::View;
+use crate::pool::layout::{Geometry, Layout};
+use crate::pool::{Keep, Memory};
+use crate::sim::random::Random;
+
+type Line = [u8; LINE_BYTES as usize];
+
+#[derive(Clone)]
+struct Cached {
+    line: Line,
+    dirty: bool,
+}
+
+#[derive(Default)]
+struct Cache {
+    lines: BTreeMap<u64, Cached>,
+    /// Lines with a `clflushopt` that has not taken effect.
+    flushing: BTreeSet<u64>,
+}
+
+/// How unkind the memory is: events in a thousand operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whim {
+    /// A random cached line is evicted.
+    pub evict: u64,
+    /// A random line is prefetched.
+    pub prefetch: u64,
+    /// A `clflushopt` takes effect at once.
+    pub prompt_flush: u64,
+}
+
+impl Whim {
+    /// No surprises: for tests of logic on one host.
+    pub const NONE: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 1000 };
+    /// Surprises all the time.
+    pub const HARSH: Whim = Whim { evict: 60, prefetch: 60, prompt_flush: 300 };
+}
+
+struct Shared {
+    memory: Vec<u8>,
+    hosts: Vec<Cache>,
+    random: Random,
+    whim: Whim,
+}
+
+/// The pool, shared by all simulated hosts.
+#[derive(Clone)]
+pub struct SharedMemory {
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// One host's view of it.
+#[derive(Clone)]
+pub struct HostMemory {
+    shared: Arc<Mutex<Shared>>,
+    host: usize,
+    bytes: u64,
+}
+
+impl SharedMemory {
+    /// `bytes` of zeros seen by `hosts` hosts.
+    pub fn new(bytes: u64, hosts: usize, whim: Whim, seed: u64) -> SharedMemory {
+        let hosts = (0..hosts).map(|_| Cache::default()).collect();
+        let shared = Shared { memory: vec![0; bytes as usize], hosts, random: Random::new(seed), whim };
+        SharedMemory { shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    /// The view of one host.
+    pub fn host(&self, host: usize) -> HostMemory {
+        let bytes = lock(&self.shared).memory.len() as u64;
+        HostMemory { shared: self.shared.clone(), host, bytes }
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    // A panicking test poisons the lock; its memory is still memory.
+    shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Shared {
+    fn fetch(&self, line: u64) -> Line {
+        self.memory[line as usize..(line + LINE_BYTES) as usize].try_into().expect("one line")
+    }
+
+    fn cached(&mut self, host: usize, line: u64) -> &mut Cached {
+        let fresh = self.fetch(line);
+        self.hosts[host].lines.entry(line).or_insert(Cached { line: fresh, dirty: false })
+    }
+
+    fn write_back(&mut self, host: usize, line: u64) {
+        if let Some(cached) = self.hosts[host].lines.get_mut(&line)
+            && std::mem::take(&mut cached.dirty)
+        {
+            let bytes = cached.line;
+            self.memory[line as usize..(line + LINE_BYTES) as usize].copy_from_slice(&bytes);
+        }
+    }
+
+    fn drop_line(&mut self, host: usize, line: u64) {
+        self.write_back(host, line);
+        self.hosts[host].lines.remove(&line);
+        self.hosts[host].flushing.remove(&line);
+    }
+
+    /// Something the hardware does on its own between two operations of a host.
+    fn whim(&mut self, host: usize, near: u64) {
+        let (evict, prefetch) = (self.whim.evict, self.whim.prefetch);
+        if evict > 0 && self.random.chance(evict, 1000) {
+            let count = self.hosts[host].lines.len() as u64;
+            if count > 0 {
+                let victim = self.random.below(count) as usize;
+                let line = *self.hosts[host].lines.keys().nth(victim).expect("counted");
+                self.drop_line(host, line);
+            }
+        }
+        if prefetch > 0 && self.random.chance(prefetch, 1000) {
+            // Hardware prefetches what lies ahead of recent accesses, on any host that looked there.
+            let victim = self.random.below(self.hosts.len() as u64) as usize;
+            let ahead = near + self.random.below(4) * LINE_BYTES;
+            if ahead + LINE_BYTES <= self.memory.len() as u64 {
+                self.cached(victim, ahead);
+            }
+        }
+    }
+
+    fn access<R>(&mut self, host: usize, at: u64, use_line: impl FnOnce(&mut Cached) -> R) -> R {
+        let line = at - at % LINE_BYTES;
+        self.whim(host, line);
+        let result = use_line(self.cached(host, line));
+        self.whim(host, line);
+        result
+    }
+
+    fn fence(&mut self, host: usize, drops: bool) {
+        for line in self.hosts[host].flushing.clone() {
+            if drops || self.random.chance(1, 2) {
+                self.drop_line(host, line);
+            } else {
+                // Written back, but a load may still hit the old copy until an mfence.
+                self.write_back(host, line);
+            }
+        }
+    }
+}
+
+impl HostMemory {
+    fn chunks(at: u64, bytes: u64) -> impl Iterator<Item = (u64, u64)> {
+        let mut next = at;
+        std::iter::from_fn(move || {
+            (next < at + bytes).then(|| {
+                let length = (LINE_BYTES - next % LINE_BYTES).min(at + bytes - next);
+                next += length;
+                (next - length, length)
+            })
+        })
+    }
+}
+
+impl Memory for HostMemory {
+    const SOFTWARE: bool = true;
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn store(&self, at: u64, word: u64) {
+        assert!(at.is_multiple_of(8));
+        let start = (at % LINE_BYTES) as usize;
+        lock(&self.shared).access(self.host, at, |cached| {
+            cached.line[start..start + 8].copy_from_slice(&word.to_le_bytes());
+            cached.dirty = true;
+        });
+    }
+
+    fn load(&self, at: u64) -> u64 {
+        assert!(at.is_multiple_of(8));
+        let start = (at % LINE_BYTES) as usize;
+        let mut word = [0; 8];
+        lock(&self.shared).access(self.host, at, |cached| word.copy_from_slice(&cached.line[start..start + 8]));
+        u64::from_le_bytes(word)
+    }
+
+    fn flush_line(&self, at: u64, keep: Keep) {
+        let line = at - at % LINE_BYTES;
+        let mut shared = lock(&self.shared);
+        let prompt = shared.whim.prompt_flush;
+        if keep == Keep::Cached {
+            // clwb: modelled at its weakest promise: written back by the next fence at the latest.
+            if shared.random.chance(prompt, 1000) {
+                shared.write_back(self.host, line);
+            } else if shared.hosts[self.host].lines.contains_key(&line) {
+                shared.hosts[self.host].flushing.insert(line);
+            }
+        } else if shared.random.chance(prompt, 1000) {
+            shared.drop_line(self.host, line);
+        } else if shared.hosts[self.host].lines.contains_key(&line) {
+            shared.hosts[self.host].flushing.insert(line);
+        }
+    }
+
+    fn store_fence(&self) {
+        lock(&self.shared).fence(self.host, false);
+    }
+
+    fn full_fence(&self) {
+        lock(&self.shared).fence(self.host, true);
+    }
+
+    fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R {
+        let mut copy = Vec::with_capacity(bytes as usize);
+        for (start, length) in Self::chunks(at, bytes) {
+            let offset = (start % LINE_BYTES) as usize;
+            let mut shared = lock(&self.shared);
+            shared.access(self.host, start, |cached| {
+                copy.extend_from_slice(&cached.line[offset..offset + length as usize])
+            });
+        }
+        read(&copy)
+    }
+
+    fn copy_in(&self, at: u64, bytes: &[u8]) {
+        for (start, length) in Self::chunks(at, bytes.len() as u64) {
+            let (offset, from) = ((start % LINE_BYTES) as usize, (start - at) as usize);
+            lock(&self.shared).access(self.host, start, |cached| {
+                cached.line[offset..offset + length as usize].copy_from_slice(&bytes[from..from + length as usize]);
+                cached.dirty = true;
+            });
+        }
+    }
+
+    fn copy_within(&self, from: u64, to: u64, bytes: u64) {
+        let copy = self.with_bytes(from, bytes, <[u8]>::to_vec);
+        self.copy_in(to, &copy);
+    }
+}
+
+/// The geometry that tests use unless they need another: tiny rings and index, so that laps come often.
+pub fn small_geometry(candidates: u32) -> Geometry {
+    Geometry {
+        pool_bytes: 16 << 20,
+        extent_bytes: 256 << 10,
+        hosts: 1,
+        brokers: 2,
+        lanes_per_broker: 1,
+        candidates,
+        ring_slots: 64,
+        segment_entries: 128,
+        segments: 8,
+        sessions_max: 64,
+        topics_max: 8,
+        extents_per_lane: 0,
+        reserved: 0,
+    }
+}
+
+/// One host, no surprises, the small geometry.
+pub fn plain_view(candidates: u32) -> View<HostMemory> {
+    let layout = Layout::new(small_geometry(candidates)).expect("the small geometry fits");
+    let memory = SharedMemory::new(layout.geometry.pool_bytes, 1, Whim::NONE, 1).host(0);
+    View::single_host(memory, Arc::new(layout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::line;
+    use crate::pool::record::SegmentLine;
+    use crate::pool::{Access, line::INVALID};
+
+    #[test]
+    fn without_a_flush_the_other_host_sees_nothing() {
+        let pool = SharedMemory::new(4096, 2, Whim::NONE, 7);
+        let (writer, reader) = (pool.host(0), pool.host(1));
+        writer.store(64, 5);
+        assert_eq!(reader.load(64), 0);
+        writer.flush_line(64, Keep::Cached);
+        writer.store_fence();
+        assert_eq!(reader.load(64), 0, "its own stale copy");
+        reader.discard(64, 8);
+        assert_eq!(reader.load(64), 5);
+    }
+
+    /// A line that is rewritten in place is seen whole or not at all, whatever the caches do.
+    #[test]
+    fn published_lines_are_never_torn() {
+        for seed in 0..200 {
+            let pool = SharedMemory::new(4096, 2, Whim::HARSH, seed);
+            let (writer, reader) = (pool.host(0), pool.host(1));
+            let mut last = INVALID;
+            for version in 1..60 {
+                let record = SegmentLine { epoch: version, first: version * 3, reserved: [version; 5] };
+                line::publish(&writer, 128, version, &record);
+                let seen: Option<(u64, SegmentLine)> = line::observe(&reader, 128, Access::Remote);
+                let (guard, seen) = seen.unwrap_or_else(|| panic!("seed {seed}: a fenced publication was not seen"));
+                assert_eq!((guard, seen.epoch, seen.first), (version, version, version * 3), "seed {seed}");
+                assert!(seen.reserved.iter().all(|word| *word == version), "seed {seed}: torn");
+                assert!(guard >= last);
+                last = guard;
+            }
+        }
+    }
+
+    /// The model must be able to show a missing mfence: a reader that fences with sfence only reads stale lines.
+    #[test]
+    fn a_reader_without_mfence_is_caught() {
+        let stale = (0..200).any(|seed| {
+            let pool = SharedMemory::new(4096, 2, Whim { evict: 0, prefetch: 0, prompt_flush: 300 }, seed);
+            let (writer, reader) = (pool.host(0), pool.host(1));
+            assert_eq!(reader.load(64), 0);
+            writer.store(64, 5);
+            writer.flush_line(64, Keep::Cached);
+            writer.store_fence();
+            reader.flush_line(64, Keep::Dropped);
+            reader.store_fence();
+            reader.load(64) == 0
+        });
+        assert!(stale);
+    }
+}
