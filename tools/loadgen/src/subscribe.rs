@@ -175,8 +175,7 @@ impl<'a> Reader<'a> {
             hook(before, delivered.message_count);
             *last = Some(Instant::now());
         };
-        let index = self.index;
-        let batches = self.subscriber.poll(time, &mut take).map_err(|error| format!("subscriber {index}: {error}"))?;
+        let batches = self.subscriber.poll(time, &mut take).map_err(|error| error.to_string())?;
         self.board.delivered[self.index].store(self.verifier.messages(), Ordering::Relaxed);
         Ok(batches)
     }
