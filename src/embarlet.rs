@@ -61,7 +61,9 @@ pub enum StartError {
         last: u32,
     },
     /// The brokers of one process live on one host.
-    #[error("brokers {first} and {second} are configured on different hosts; one process serves one host: use --brokers")]
+    #[error(
+        "brokers {first} and {second} are configured on different hosts; one process serves one host: use --brokers"
+    )]
     TwoHosts {
         /// A broker.
         first: u32,
@@ -69,7 +71,9 @@ pub enum StartError {
         second: u32,
     },
     /// A listener.
-    #[error("broker {broker} cannot listen on {address}: {source}; another process may have that port (`ss -ltnp`): stop it or configure another")]
+    #[error(
+        "broker {broker} cannot listen on {address}: {source}; another process may have that port (`ss -ltnp`): stop it or configure another"
+    )]
     Listen {
         /// The broker.
         broker: u32,
@@ -89,9 +93,16 @@ pub enum StartError {
     Thread(#[from] RunnerError),
 }
 
+/// One of its threads.
+struct Running {
+    name: String,
+    ticks: Arc<Ticks>,
+    handle: JoinHandle<Result<(), RunnerError>>,
+}
+
 /// A running broker process.
 pub struct Embarlet {
-    threads: Vec<(String, Arc<Ticks>, JoinHandle<Result<(), RunnerError>>)>,
+    threads: Vec<Running>,
     shutdown: Arc<Shutdown>,
     addresses: Vec<SocketAddr>,
     _locks: Vec<HostLock>,
@@ -213,10 +224,12 @@ impl Embarlet {
         let mut threads = Vec::new();
         for thread in &plan.threads {
             let ticks = Arc::new(Ticks::default());
-            let crew: Vec<_> = thread.roles.iter().map(|role| builders[*role].take().expect("each role once")).collect();
+            let crew: Vec<_> =
+                thread.roles.iter().map(|role| builders[*role].take().expect("each role once")).collect();
             let mapping = parts.pool.mapping().clone();
             let build = move || build_crew(crew, mapping);
-            threads.push((thread.name.clone(), ticks.clone(), spawn(thread, &shutdown, ticks, build)?));
+            let handle = spawn(thread, &shutdown, ticks.clone(), build)?;
+            threads.push(Running { name: thread.name.clone(), ticks, handle });
         }
         Ok(Embarlet { threads, shutdown, addresses, _locks: locks })
     }
@@ -234,8 +247,8 @@ impl Embarlet {
     /// Waits until every thread has ended; the first failure is the answer.
     pub fn join(self) -> Result<(), RunnerError> {
         let mut first = Ok(());
-        for (name, ticks, thread) in self.threads {
-            let ended = thread.join().unwrap_or_else(|_| {
+        for Running { name, ticks, handle } in self.threads {
+            let ended = handle.join().unwrap_or_else(|_| {
                 Err(RunnerError::Panicked { role: format!("thread {name}"), message: "the runner itself".into() })
             });
             let counts = ticks.read();

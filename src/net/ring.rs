@@ -64,7 +64,9 @@ impl std::fmt::Display for RingMode {
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
     /// The kernel refuses io_uring.
-    #[error("io_uring cannot be set up: {0}; if it is disabled, set `sysctl kernel.io_uring_disabled=0` or allow it in the container's seccomp profile; kernel 5.19 or later is needed")]
+    #[error(
+        "io_uring cannot be set up: {0}; if it is disabled, set `sysctl kernel.io_uring_disabled=0` or allow it in the container's seccomp profile; kernel 5.19 or later is needed"
+    )]
     Setup(io::Error),
     /// The kernel lacks an operation.
     #[error("this kernel's io_uring lacks {0}; kernel 5.19 or later is needed")]
@@ -398,7 +400,13 @@ impl Ring {
     }
 
     /// Receives into `buffer[from..]`; the buffer comes back with [`Ring::take_returned`].
-    pub fn receive_owned(&mut self, asker: Asker, socket: RawFd, mut buffer: Box<[u8]>, from: usize) -> Option<Operation> {
+    pub fn receive_owned(
+        &mut self,
+        asker: Asker,
+        socket: RawFd,
+        mut buffer: Box<[u8]>,
+        from: usize,
+    ) -> Option<Operation> {
         let target = &mut buffer[from..];
         let entry = opcode::Recv::new(Fd(socket), target.as_mut_ptr(), target.len() as u32).build();
         let data = self.begin(asker, Lent::Box(buffer))?;

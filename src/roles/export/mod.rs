@@ -315,7 +315,11 @@ impl<C: Coherence> Export<C> {
             return false;
         }
         self.counters.too_slow += 1;
-        log::warn!("{}: a subscriber took nothing for {} ms while publishers waited; it is disconnected", self.name, limit / 1_000_000);
+        log::warn!(
+            "{}: a subscriber took nothing for {} ms while publishers waited; it is disconnected",
+            self.name,
+            limit / 1_000_000
+        );
         self.end(io, place);
         true
     }
@@ -474,7 +478,8 @@ impl<C: Coherence> Role<Ring> for Export<C> {
         while self.incoming.pop().is_some() {}
         for index in (0..self.active.len()).rev() {
             let place = self.active[index];
-            let phase = self.subscribers[place as usize].as_ref().map(|subscriber| (subscriber.phase, subscriber.is_sending));
+            let phase =
+                self.subscribers[place as usize].as_ref().map(|subscriber| (subscriber.phase, subscriber.is_sending));
             if let Some((Phase::Seeking | Phase::Streaming, false)) = phase {
                 self.refuse(io, place, Refusal::Draining, 0, "this broker is shutting down; use another");
             }
