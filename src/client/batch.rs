@@ -89,14 +89,8 @@ impl Filler {
     pub fn new(shape: Shape, buffer: Buffer) -> Filler {
         assert!(shape.target_bytes.is_multiple_of(LINE_BYTES) && shape.frame_bytes_max.is_multiple_of(LINE_BYTES));
         assert!(shape.target_bytes <= shape.frame_bytes_max && shape.messages_max > 0);
-        let mut filler = Filler {
-            shape,
-            frame: Buffer::new(),
-            messages: 0,
-            payload_bytes: 0,
-            messages_sent: 0,
-            opened_at: None,
-        };
+        let mut filler =
+            Filler { shape, frame: Buffer::new(), messages: 0, payload_bytes: 0, messages_sent: 0, opened_at: None };
         filler.adopt(buffer);
         filler
     }

@@ -146,7 +146,12 @@ fn parse_brokers(body: &[u8]) -> Result<Vec<(u16, String)>, WireError> {
 }
 
 /// Tries the brokers in turn until one welcomes, one refuses for good, or `timeout` has passed.
-pub(crate) fn dial_any(brokers: &[String], hello: &Hello, topic: &str, timeout: Duration) -> Result<Greeting, ClientError> {
+pub(crate) fn dial_any(
+    brokers: &[String],
+    hello: &Hello,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Greeting, ClientError> {
     let deadline = Instant::now() + timeout;
     let mut pause = BACKOFF_MIN;
     let mut tried = Vec::new();
@@ -261,7 +266,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let found = create_topic(std::slice::from_ref(&address), "t", &TopicProperties::default(), Duration::from_millis(120));
+        let found =
+            create_topic(std::slice::from_ref(&address), "t", &TopicProperties::default(), Duration::from_millis(120));
         let Err(ClientError::Unreachable { tried, .. }) = found else { panic!("{found:?}") };
         assert_eq!(tried.0[0].broker, address);
     }

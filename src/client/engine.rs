@@ -7,24 +7,24 @@
 //! A failed or broken connection is no error of the publisher: it is logged, remembered for the message of whoever runs
 //! out of time, and tried again. A broker that refuses a live connection for good ends the publisher.
 
-use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::client::batch::{Buffer, Identity, SealedBatch, Shape};
-use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, create_topic, dial_any, refused};
+use crate::client::dial::{
+    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, create_topic, dial_any, refused,
+};
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
 use crate::client::progress::{self, AckedBatch, BrokerProgress, PublisherStats};
+use crate::client::socket::{Heard, Received, Socket};
 use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
-use crate::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES, WINDOW_BATCHES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, LINE_BYTES, WINDOW_BATCHES_MAX};
 use crate::net::readiness::Readiness;
-use crate::wire::frame::{self, Ack, Goodbye, Hello, NEW_SESSION, Role, Welcome};
-use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal, WireError};
+use crate::wire::frame::{Ack, Hello, NEW_SESSION, Role, Welcome};
+use crate::wire::{AckLevel, OrderLevel, Refusal};
 
-/// Room for a run of acks, and for the longest refusal.
-const INBOX_BYTES: usize = FRAME_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
 /// Most batches in one write.
 const SLICES_MAX: usize = 16;
 /// Most writes and reads of one port in one call of `drive`, so that no port starves the others.
@@ -36,13 +36,6 @@ const JOIN_WAIT: Duration = Duration::from_secs(1);
 
 /// Called for every batch that is done.
 pub(crate) type OnAcked = Box<dyn FnMut(AckedBatch) + Send>;
-
-/// A live connection and the bytes of it that are not decoded yet.
-struct Socket {
-    stream: TcpStream,
-    inbox: Box<[u8; INBOX_BYTES]>,
-    filled: usize,
-}
 
 enum PortState {
     Up(Socket),
@@ -113,7 +106,8 @@ impl Engine {
     /// Everything down, with the geometry that the first Welcome gives.
     fn new(options: &PublisherOptions, first: &Greeting) -> Result<Engine, ClientError> {
         let welcome = &first.welcome;
-        let order_level = OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&first.address, error))?;
+        let order_level =
+            OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&first.address, error))?;
         let shape = shape(options, first)?;
         let window_batches = options.window_batches.min(welcome.window_batches_max).min(WINDOW_BATCHES_MAX) as usize;
         let config = WindowConfig {
@@ -135,7 +129,9 @@ impl Engine {
             was_up: false,
         };
         let ports: Vec<Port> = (0..brokers.len() * per_broker).map(port).collect();
-        let skew = |port: &Port| options.skew.filter(|skew| skew.broker == port.broker).map_or(Duration::ZERO, |skew| skew.delay);
+        let skew = |port: &Port| {
+            options.skew.filter(|skew| skew.broker == port.broker).map_or(Duration::ZERO, |skew| skew.delay)
+        };
         let mut window = Window::new(config, &ports.iter().map(skew).collect::<Vec<_>>());
         if config.numbering == Numbering::Session {
             window.open(identity(welcome));
@@ -223,7 +219,7 @@ impl Engine {
             match &port.state {
                 PortState::Up(socket) => {
                     let pending = self.window.to_write(index, now, &mut [IoSlice::new(&[])]) > 0;
-                    self.readiness.watch(&socket.stream, pending);
+                    self.readiness.watch(socket.stream(), pending);
                 }
                 PortState::Dialing => until = until.min(now + DIAL_CHECK),
                 PortState::Down { .. } if held_back => (),
@@ -239,13 +235,14 @@ impl Engine {
     fn write(&mut self, index: usize, now: Instant) -> usize {
         let mut moved = 0;
         for _ in 0..CALLS_PER_PORT {
-            let PortState::Up(socket) = &mut self.ports[index].state else { return moved };
+            let PortState::Up(socket) = &self.ports[index].state else { return moved };
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let filled = self.window.to_write(index, now, &mut slices);
             if filled == 0 {
                 return moved;
             }
-            match socket.stream.write_vectored(&slices[..filled]) {
+            let mut stream = socket.stream();
+            match stream.write_vectored(&slices[..filled]) {
                 Ok(bytes) => {
                     self.window.wrote(index, bytes, now);
                     moved += 1;
@@ -266,60 +263,46 @@ impl Engine {
         let mut moved = 0;
         for _ in 0..CALLS_PER_PORT {
             let PortState::Up(socket) = &mut self.ports[index].state else { return moved };
-            let room = &mut socket.inbox[socket.filled..];
-            let room_bytes = room.len();
-            let error = match socket.stream.read(room) {
-                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
-                Ok(bytes) => {
-                    socket.filled += bytes;
+            match socket.receive() {
+                Ok(Received::Nothing) => return moved,
+                Ok(Received::Bytes { more }) => {
                     moved += self.decode(index, now);
-                    if bytes < room_bytes {
+                    if !more {
                         return moved;
                     }
-                    continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return moved,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => error,
-            };
-            let error = ClientError::io(&self.ports[index].address, "reading from", &error);
-            self.port_down(index, &error, now);
-            return moved + 1;
+                Err(error) => {
+                    let error = ClientError::io(&self.ports[index].address, "reading from", &error);
+                    self.port_down(index, &error, now);
+                    return moved + 1;
+                }
+            }
         }
         moved
     }
 
-    /// Takes every whole frame of the inbox.
+    /// Takes every whole frame that was received. Returns how many.
     fn decode(&mut self, index: usize, now: Instant) -> usize {
         let mut frames = 0;
-        let mut start = 0;
-        loop {
-            let PortState::Up(socket) = &mut self.ports[index].state else { return frames };
-            let heard = match next_frame(&socket.inbox[start..socket.filled]) {
-                Ok(None) => {
-                    socket.inbox.copy_within(start..socket.filled, 0);
-                    socket.filled -= start;
-                    return frames;
-                }
-                Ok(Some((bytes, heard))) => {
-                    start += bytes;
-                    frames += 1;
-                    Ok(heard)
-                }
-                Err(error) => Err(ClientError::wire(&self.ports[index].address, error)),
-            };
-            match heard {
-                Ok(Heard::Ack(ack)) => self.on_ack(index, &ack, now),
-                Ok(Heard::Refused(header, text)) => {
+        while let PortState::Up(socket) = &mut self.ports[index].state {
+            match socket.next_frame() {
+                Ok(None) => break,
+                Ok(Some(Heard::Ack(ack))) => self.on_ack(index, &ack, now),
+                Ok(Some(Heard::Refused(header, text))) => {
                     let error = refused(&self.ports[index].address, &header, &text);
                     self.port_down(index, &error, now);
                     if !error.is_transient() {
                         self.failed = Some(error);
                     }
                 }
-                Err(error) => self.port_down(index, &error, now),
+                Err(error) => {
+                    let error = ClientError::wire(&self.ports[index].address, error);
+                    self.port_down(index, &error, now);
+                }
             }
+            frames += 1;
         }
+        frames
     }
 
     fn on_ack(&mut self, index: usize, ack: &Ack, now: Instant) {
@@ -450,8 +433,7 @@ impl Engine {
             return;
         }
         let port = &mut self.ports[index];
-        let inbox = Box::new([0; INBOX_BYTES]);
-        port.state = PortState::Up(Socket { stream: greeting.stream, inbox, filled: 0 });
+        port.state = PortState::Up(Socket::new(greeting.stream));
         (port.backoff, port.failure) = (BACKOFF_MIN, None);
         if std::mem::replace(&mut port.was_up, true) {
             self.reconnects += 1;
@@ -505,19 +487,9 @@ impl Engine {
 
     /// Says goodbye on every live connection and lets the kernel send what it still has, until `deadline`.
     pub fn goodbye(&mut self, deadline: Instant) {
-        let goodbye = frame::seal(&Goodbye::default());
         for port in &mut self.ports {
-            let state = std::mem::replace(&mut port.state, PortState::Down { retry_at: deadline });
-            let PortState::Up(Socket { mut stream, .. }) = state else { continue };
-            // A failure here loses nothing: everything is acked, and the broker sees the connection close.
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let _ = stream.set_nonblocking(false);
-            let _ = stream.set_write_timeout(Some(left));
-            let _ = stream.set_read_timeout(Some(left));
-            if stream.write_all(&goodbye).is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
-                // Closing with acks unread would reset the connection, and with it what the broker has not read.
-                let mut rest = [0; FRAME_HEADER_BYTES * 16];
-                while Instant::now() < deadline && stream.read(&mut rest).is_ok_and(|bytes| bytes > 0) {}
+            if let PortState::Up(socket) = std::mem::replace(&mut port.state, PortState::Down { retry_at: deadline }) {
+                socket.goodbye(deadline);
             }
         }
     }
@@ -599,29 +571,6 @@ impl Engine {
     pub fn stats(&self) -> PublisherStats {
         let (resent_batches, let_go) = self.window.resend_counts();
         PublisherStats { resent_batches, let_go, fences: self.fences, reconnects: self.reconnects }
-    }
-}
-
-/// A frame that a broker may send to a publisher.
-enum Heard {
-    Ack(Ack),
-    Refused(frame::Refused, Vec<u8>),
-}
-
-/// The frame at the start of `bytes` and its length, if it is whole.
-fn next_frame(bytes: &[u8]) -> Result<Option<(usize, Heard)>, WireError> {
-    let Some((header, rest)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
-    match frame::check(header, BATCH_BYTES_MAX)? {
-        FrameKind::Ack => Ok(Some((FRAME_HEADER_BYTES, Heard::Ack(frame::read(header))))),
-        FrameKind::Refused => {
-            let whole = frame::frame_bytes(header) as usize;
-            if bytes.len() < whole {
-                return Ok(None);
-            }
-            let text = frame::check_body(header, &rest[..whole - FRAME_HEADER_BYTES])?.to_vec();
-            Ok(Some((whole, Heard::Refused(frame::read(header), text))))
-        }
-        found => Err(WireError::UnexpectedKind { found, expected: "Ack or Refused" }),
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytemuck::pod_read_unaligned;
 
+use crate::client::batch::{Buffer, Filler, Identity, Shape};
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::wire::frame::{self, BatchHeader, Deliver, Frame, Hello, Refused, Welcome, with_body};
-use crate::wire::message::push;
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, Refusal};
 
 /// No script waits longer than this for anything.
@@ -118,18 +118,15 @@ impl Peer {
 }
 
 /// A Deliver frame with its batch; `change` may spoil either before the header CRCs are made.
-pub fn delivery(
-    first_order: u64,
-    payloads: &[&[u8]],
-    change: impl FnOnce(&mut Deliver, &mut Vec<u8>),
-) -> Vec<u8> {
-    let mut body = Vec::new();
-    payloads.iter().for_each(|payload| push(&mut body, payload));
-    let count = payloads.len() as u32;
-    let header = BatchHeader { message_count: count, session: 7, session_epoch: 1, topic: 4, ..BatchHeader::default() };
-    let mut batch = with_body(&header, &body);
+pub fn delivery(first_order: u64, payloads: &[&[u8]], change: impl FnOnce(&mut Deliver, &mut Vec<u8>)) -> Vec<u8> {
+    let shape = Shape { target_bytes: BATCH_BYTES_MAX, frame_bytes_max: BATCH_BYTES_MAX, messages_max: 1 << 10 };
+    let mut filler = Filler::new(shape, Buffer::new());
+    payloads.iter().for_each(|payload| filler.push(payload));
+    let mut sealed = filler.seal(Buffer::new()).ok().unwrap();
+    sealed.stamp(&Identity { session: 7, token: 0, epoch: 1, topic: 4 }, 0);
+    let mut batch = sealed.into_buffer();
     let mut deliver = Deliver {
-        message_count: count,
+        message_count: payloads.len() as u32,
         first_order,
         session: 7,
         session_epoch: 1,

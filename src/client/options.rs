@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use crate::client::error::ClientError;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES, MESSAGE_HEADER_BYTES, WINDOW_BATCHES_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES,
+    MESSAGE_HEADER_BYTES, WINDOW_BATCHES_MAX,
+};
 use crate::wire::frame::{START_EARLIEST, START_LATEST, check_topic_name};
 use crate::wire::{AckLevel, OrderLevel, Receipts};
 
 /// Smallest batch frame worth a header, bytes: the header and one message of one line.
-pub(crate) const BATCH_BYTES_MIN: u64 = LINE_BYTES + (MESSAGE_HEADER_BYTES + MESSAGE_ALIGNMENT_BYTES).next_multiple_of(LINE_BYTES);
+pub(crate) const BATCH_BYTES_MIN: u64 =
+    LINE_BYTES + (MESSAGE_HEADER_BYTES + MESSAGE_ALIGNMENT_BYTES).next_multiple_of(LINE_BYTES);
 /// Smallest receive buffer, bytes: a control frame of any kind fits.
 const BUFFER_BYTES_MIN: u64 = 2 * CONTROL_BODY_BYTES_MAX as u64;
 /// Most connections of one publisher to one broker.

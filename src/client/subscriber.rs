@@ -170,11 +170,7 @@ impl Subscriber {
     /// [`ClientError::Contradiction`] for what a broker sent wrongly; [`ClientError::Refused`], for example `Trimmed`;
     /// [`ClientError::Unreachable`] when no broker was reached for `connect_timeout`. An error may follow batches that
     /// were handed on in the same call. After any of them polling again tries again at [`next_order`](Subscriber::next_order).
-    pub fn poll(
-        &mut self,
-        timeout: Duration,
-        handler: &mut dyn FnMut(&Delivered<'_>),
-    ) -> Result<usize, ClientError> {
+    pub fn poll(&mut self, timeout: Duration, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
         let deadline = Instant::now() + timeout;
         let mut handed = 0;
         loop {

@@ -231,7 +231,13 @@ impl Window {
 
     /// A connection is ready. Level 5: it joined the session, whose frontier is `next`. Below: it is a new stream that
     /// begins at `next`.
-    pub fn link_up(&mut self, link: usize, identity: Identity, next: u64, now: Instant) -> Result<(), AckContradiction> {
+    pub fn link_up(
+        &mut self,
+        link: usize,
+        identity: Identity,
+        next: u64,
+        now: Instant,
+    ) -> Result<(), AckContradiction> {
         assert!(!self.links[link].live && self.links[link].queue.is_empty());
         match self.config.numbering {
             Numbering::Session => {
@@ -495,7 +501,13 @@ impl Window {
     }
 
     /// Everything of the stream below `committed_next` is acked.
-    fn settle(&mut self, stream: usize, committed_next: u64, order_end: u64, now: Instant) -> Result<(), AckContradiction> {
+    fn settle(
+        &mut self,
+        stream: usize,
+        committed_next: u64,
+        order_end: u64,
+        now: Instant,
+    ) -> Result<(), AckContradiction> {
         let end = self.streams[stream].next;
         if committed_next > end {
             return Err(AckContradiction { field: "committed_next", found: committed_next, expected: end });

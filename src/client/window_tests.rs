@@ -1,6 +1,6 @@
 //! The window, step by step.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -293,7 +293,7 @@ fn random_failures_lose_and_repeat_nothing() {
             (random >> 33) % bound
         };
         let mut bench = Bench::new(Numbering::Session, 3, 6);
-        let (mut committed, mut held, mut pushed, mut seen) = (0u64, BTreeMap::new(), 0, Vec::new());
+        let (mut committed, mut held, mut pushed, mut seen) = (0u64, BTreeSet::new(), 0, Vec::new());
         let mut up = [true; 3];
         for _ in 0..400 {
             let link = next(3) as usize;
@@ -316,15 +316,15 @@ fn random_failures_lose_and_repeat_nothing() {
                 _ if up[link] => {
                     let written = bench.write(link);
                     let arrives = next(4) > 0;
-                    written.into_iter().filter(|_| arrives).for_each(|number| drop(held.insert(number, ())));
+                    held.extend(written.into_iter().filter(|_| arrives));
                     if !arrives {
                         bench.window.link_down(link);
                         up[link] = false;
                     }
-                    while held.remove(&committed).is_some() {
+                    while held.remove(&committed) {
                         committed += 1;
                     }
-                    held.retain(|number, ()| *number > committed);
+                    held.retain(|number| *number > committed);
                 }
                 _ => (),
             }
@@ -339,8 +339,8 @@ fn random_failures_lose_and_repeat_nothing() {
         }
         while committed < pushed {
             bench.window.assign(bench.now);
-            bench.write_all().into_iter().for_each(|number| drop(held.insert(number, ())));
-            while held.remove(&committed).is_some() {
+            held.extend(bench.write_all());
+            while held.remove(&committed) {
                 committed += 1;
             }
             bench.ack(0, |ack| ack.committed_next = committed).unwrap();

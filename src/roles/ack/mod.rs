@@ -39,6 +39,8 @@ pub struct AckSettings {
 }
 
 const REPORT_NS: u64 = 1_000_000_000;
+/// Time the other connections of a session have for their goodbye once one has said it, ns.
+const GOODBYE_NS: u64 = 1_000_000_000;
 /// Messages taken from receive cores in one pass at most.
 const MESSAGES_PER_PASS: usize = 256;
 
@@ -64,6 +66,8 @@ struct Attached {
     has_news: bool,
     /// Waits for its session since, ns; and for everything committed by then.
     waiting: Option<(u64, Option<u64>)>,
+    /// Its session closed then, ns: its own goodbye is expected.
+    closed_ns: Option<u64>,
     /// Batches acked last at order level 0.
     landed_acked: u64,
     /// The receive core waits for it to be released.
@@ -87,6 +91,8 @@ pub struct AckRole<C: Coherence> {
     frames: Vec<FrameSlot>,
     /// Connections that wait for their session.
     waiting: Vec<u32>,
+    /// Connections whose session closed.
+    closed: Vec<u32>,
     /// Connections acked by what has landed (order level 0).
     landing: Vec<u32>,
     news: Vec<News>,
@@ -115,6 +121,7 @@ impl<C: Coherence> AckRole<C> {
             connections: (0..places).map(|_| None).collect(),
             frames: Vec::new(),
             waiting: Vec::with_capacity(places as usize),
+            closed: Vec::with_capacity(places as usize),
             landing: Vec::with_capacity(places as usize),
             news: Vec::with_capacity(tracker::ENTRIES_PER_PASS),
             counters: AckCounters::default(),
@@ -163,6 +170,7 @@ impl<C: Coherence> AckRole<C> {
             sending: Sending::Nothing,
             has_news: false,
             waiting: None,
+            closed_ns: None,
             landed_acked: 0,
             is_closing: false,
             is_broken: false,
@@ -206,6 +214,7 @@ impl<C: Coherence> AckRole<C> {
         self.tracker.detach(place);
         self.waiting.retain(|waiting| *waiting != place);
         self.landing.retain(|landing| *landing != place);
+        self.closed.retain(|closed| *closed != place);
         self.links[connection.link].tell_receive(FromAck::Released(connection.id));
     }
 
@@ -317,7 +326,7 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Follows the index and marks the connections whose session moved.
-    fn follow(&mut self, io: &mut Ring) -> usize {
+    fn follow(&mut self, io: &mut Ring, now: Now) -> usize {
         let news = &mut self.news;
         let followed = match self.tracker.follow(&mut |item| news.push(item)) {
             Ok(count) => count,
@@ -326,7 +335,7 @@ impl<C: Coherence> AckRole<C> {
         };
         self.counters.followed_entries += followed as u64;
         while let Some(item) = self.news.pop() {
-            self.tell(io, item);
+            self.tell(io, item, now);
         }
         while let Some(slot) = self.tracker.take_dirty() {
             let mut next = self.tracker.first_of(slot);
@@ -351,7 +360,7 @@ impl<C: Coherence> AckRole<C> {
         }
     }
 
-    fn tell(&mut self, io: &mut Ring, item: News) {
+    fn tell(&mut self, io: &mut Ring, item: News, now: Now) {
         match item {
             News::Refused { session, code } => {
                 let wanted = |place: &u32| {
@@ -368,10 +377,29 @@ impl<C: Coherence> AckRole<C> {
                 let mut next = Some(first);
                 while let Some(place) = next {
                     next = self.tracker.next_of(place);
-                    self.refuse(io, place, Refusal::UnknownSession, 0, "the session was closed");
+                    self.tracker.detach(place);
+                    if let Some(connection) = &mut self.connections[place as usize] {
+                        connection.closed_ns = Some(now.monotonic_ns);
+                        self.closed.push(place);
+                    }
                 }
             }
         }
+    }
+
+    /// Connections of a closed session that do not say goodbye themselves are told.
+    fn tell_closed(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = 0;
+        for index in (0..self.closed.len()).rev() {
+            let place = self.closed[index];
+            let since_ns = self.connections[place as usize].as_ref().and_then(|connection| connection.closed_ns);
+            if since_ns.is_none_or(|since_ns| now.monotonic_ns - since_ns > GOODBYE_NS) {
+                self.closed.swap_remove(index);
+                self.refuse(io, place, Refusal::UnknownSession, 0, "the session was closed, or expired: open a new one");
+                moved += 1;
+            }
+        }
+        moved
     }
 
     /// Level 0: acks what has landed in the blog.
@@ -492,9 +520,10 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
 
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = self.hear(io, now);
-        moved += self.follow(io);
+        moved += self.follow(io, now);
         moved += self.settle_waiting(io, now);
         moved += self.ack_landed(io);
+        moved += self.tell_closed(io, now);
         self.report(now);
         moved
     }

@@ -95,6 +95,8 @@ pub struct Export<C: Coherence> {
     subscribers: Vec<Option<Subscriber<C>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
+    /// Places taken.
+    active: Vec<u32>,
     counters: ExportCounters,
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
@@ -123,6 +125,7 @@ impl<C: Coherence> Export<C> {
             subscribers: (0..places).map(|_| None).collect(),
             generations: vec![0; places as usize],
             free: (0..places).rev().collect(),
+            active: Vec::with_capacity(places as usize),
             counters: ExportCounters::default(),
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             report_ns: 0,
@@ -178,6 +181,7 @@ impl<C: Coherence> Export<C> {
             progress_ns: now.monotonic_ns,
             faults: 0,
         });
+        self.active.push(place);
         self.counters.accepted += 1;
     }
 
@@ -371,6 +375,7 @@ impl<C: Coherence> Export<C> {
         let list = subscriber.list;
         io.give_back_list(list);
         self.subscribers[place as usize] = None;
+        self.active.retain(|active| *active != place);
         self.free.push(place);
     }
 
@@ -405,7 +410,8 @@ impl<C: Coherence> Export<C> {
     /// Moves the pin to the lowest position any reader needs.
     fn move_pin(&mut self) {
         let needs = |subscriber: &Subscriber<C>| subscriber.lent_from.min(subscriber.reader.position());
-        let lowest = self.subscribers.iter().flatten().map(needs).min().unwrap_or(NO_PIN);
+        let all = self.active.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
+        let lowest = all.map(needs).min().unwrap_or(NO_PIN);
         if lowest > self.pin.position() {
             self.pin.raise(lowest);
         }
@@ -414,7 +420,7 @@ impl<C: Coherence> Export<C> {
     fn report(&mut self, now: Now) {
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
-            self.counters.connections = self.subscribers.iter().flatten().count() as u64;
+            self.counters.connections = self.active.len() as u64;
             self.block.write(&self.counters);
         }
     }
@@ -451,28 +457,30 @@ impl<C: Coherence> Role<Ring> for Export<C> {
 
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = self.take_in(io, now);
-        if self.free.len() < self.subscribers.len() {
-            if let Some(commit) = self.commit.current() {
-                for place in 0..self.subscribers.len() as u32 {
-                    moved += self.serve(io, place, &commit, now);
-                }
+        if !self.active.is_empty()
+            && let Some(commit) = self.commit.current()
+        {
+            // Serving may end one: from the back, so that none is skipped.
+            for index in (0..self.active.len()).rev() {
+                moved += self.serve(io, self.active[index], &commit, now);
             }
-            self.move_pin();
         }
+        self.move_pin();
         self.report(now);
         moved
     }
 
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
         while self.incoming.pop().is_some() {}
-        for place in 0..self.subscribers.len() as u32 {
+        for index in (0..self.active.len()).rev() {
+            let place = self.active[index];
             let phase = self.subscribers[place as usize].as_ref().map(|subscriber| (subscriber.phase, subscriber.is_sending));
             if let Some((Phase::Seeking | Phase::Streaming, false)) = phase {
                 self.refuse(io, place, Refusal::Draining, 0, "this broker is shutting down; use another");
             }
         }
         self.move_pin();
-        let drained = self.free.len() == self.subscribers.len();
+        let drained = self.active.is_empty();
         if drained {
             self.report_ns = 0;
             self.report(now);
