@@ -205,10 +205,8 @@ impl Embarlet {
             locks.push(pool.lock(LockName::Broker(*broker))?);
         }
         let listeners = bind(config, &options.brokers)?;
-        if config.pool.populate
-            && let Err(error) = pool.mapping().populate()
-        {
-            log::warn!("cannot touch all of the pool in advance ({error}): first writes will be slower");
+        if config.pool.populate {
+            populate(config, &pool, &options.brokers);
         }
         let parts = Parts::<C>::new(config, &options.brokers, pool, &listeners)?;
         let plan = plan(&parts.specs, &usable_cores()?, &config.threads)?;
@@ -278,6 +276,21 @@ fn check_brokers(config: &Config, brokers: &[u32]) -> Result<(), StartError> {
     match brokers.iter().find(|broker| host(**broker) != host(brokers[0])) {
         Some(second) => Err(StartError::TwoHosts { first: brokers[0], second: *second }),
         None => Ok(()),
+    }
+}
+
+/// Touches what this process writes: the tables and rings, and its own lanes' extents.
+fn populate(config: &Config, pool: &Pool, brokers: &[u32]) {
+    let layout = pool.layout();
+    let (mapping, lanes) = (pool.mapping(), config.geometry.lanes_per_broker);
+    let mut touched = mapping.populate(0, layout.fixed_bytes());
+    for broker in brokers {
+        let at = layout.extent(broker * lanes, 0);
+        let bytes = u64::from(lanes * layout.geometry.extents_per_lane) * layout.geometry.extent_bytes;
+        touched = touched.and_then(|()| mapping.populate(at, bytes));
+    }
+    if let Err(error) = touched {
+        log::warn!("cannot touch the pool in advance ({error}): first writes will be slower");
     }
 }
 
