@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::parse_bytes;
 
@@ -27,15 +27,6 @@ pub enum Command {
     /// (started by compare) The far end of the TCP ping-pong
     #[command(hide = true)]
     Echo(EchoArgs),
-}
-
-/// Which half to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Only {
-    /// Publishing.
-    Throughput,
-    /// Publish to ack.
-    Latency,
 }
 
 /// A comparison.
@@ -74,9 +65,9 @@ pub struct RunArgs {
     /// Messages of each latency run, one at a time
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(10..=100_000_000))]
     pub latency_messages: u64,
-    /// Run one half only
-    #[arg(long)]
-    pub only: Option<Only>,
+    /// Run these cases only, by the names the figures have, or `throughput` or `latency`
+    #[arg(long, value_delimiter = ',')]
+    pub cases: Vec<String>,
     /// Write everything, each run included, to this file as JSON
     #[arg(long)]
     pub json: Option<PathBuf>,

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::args::{Only, RunArgs};
+use crate::args::RunArgs;
 use crate::error::CompareError;
 use crate::figures::Spread;
 use crate::machine::{cores, facts};
@@ -55,8 +55,8 @@ impl Report {
              brokers on one thread, coherence {:?}",
             args.sessions, args.message_bytes, args.batch_bytes, args.window, args.total, self.pool_bytes, args.coherence
         );
-        if args.only != Some(Only::Throughput) && cores() < 2 {
-            println!("one usable core: the spinning ping-pong is left out");
+        if cores() < 2 {
+            println!("one usable core: the spinning cases are left out");
         }
         if cfg!(debug_assertions) {
             println!("NOT OPTIMIZED: this is a debug build, its figures mean nothing");

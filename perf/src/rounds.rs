@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use embarcadero::wire::{AckLevel, OrderLevel};
 
-use crate::args::{Only, PoolBytes, RunArgs};
+use crate::args::{PoolBytes, RunArgs};
 use crate::error::CompareError;
 use crate::latency::{self, LatencyRun};
 use crate::machine::{automatic_pool_bytes, cores};
@@ -120,7 +120,7 @@ pub fn run(args: &RunArgs) -> Result<(), CompareError> {
         PoolBytes(Some(bytes)) => bytes,
         PoolBytes(None) => automatic_pool_bytes(Path::new("/dev/shm")),
     };
-    let cases = chosen(args);
+    let cases = chosen(args)?;
     let mut report = Report::new(args, pool_bytes, &cases);
     report.print_head();
     let folder = Folder::create()?;
@@ -140,13 +140,18 @@ pub fn run(args: &RunArgs) -> Result<(), CompareError> {
 }
 
 /// The cases asked for, as far as this machine can run them.
-fn chosen(args: &RunArgs) -> Vec<Case> {
-    let wanted = |case: &&Case| match args.only {
-        None => true,
-        Some(Only::Throughput) => !case.is_latency(),
-        Some(Only::Latency) => case.is_latency(),
+fn chosen(args: &RunArgs) -> Result<Vec<Case>, CompareError> {
+    let is_named = |case: &Case, name: &str| match name {
+        "throughput" => !case.is_latency(),
+        "latency" => case.is_latency(),
+        key => case.key == key,
     };
-    CASES.iter().filter(wanted).filter(|case| !case.spins() || cores() >= 2).copied().collect()
+    if let Some(unknown) = args.cases.iter().find(|name| !CASES.iter().any(|case| is_named(case, name))) {
+        let known: Vec<&str> = CASES.iter().map(|case| case.key).collect();
+        return Err(CompareError::Usage(format!("--cases {unknown}: not one of throughput, latency, {}", known.join(", "))));
+    }
+    let wanted = |case: &&Case| args.cases.is_empty() || args.cases.iter().any(|name| is_named(case, name));
+    Ok(CASES.iter().filter(wanted).filter(|case| !case.spins() || cores() >= 2).copied().collect())
 }
 
 /// The processes, all stopped but the one whose turn it is.
