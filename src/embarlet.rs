@@ -61,7 +61,9 @@ pub enum StartError {
         last: u32,
     },
     /// The brokers of one process live on one host.
-    #[error("brokers {first} and {second} are configured on different hosts; one process serves one host: use --brokers")]
+    #[error(
+        "brokers {first} and {second} are configured on different hosts; one process serves one host: use --brokers"
+    )]
     TwoHosts {
         /// A broker.
         first: u32,
@@ -69,7 +71,9 @@ pub enum StartError {
         second: u32,
     },
     /// A listener.
-    #[error("broker {broker} cannot listen on {address}: {source}; another process may have that port (`ss -ltnp`): stop it or configure another")]
+    #[error(
+        "broker {broker} cannot listen on {address}: {source}; another process may have that port (`ss -ltnp`): stop it or configure another"
+    )]
     Listen {
         /// The broker.
         broker: u32,
@@ -89,9 +93,16 @@ pub enum StartError {
     Thread(#[from] RunnerError),
 }
 
+/// One of its threads.
+struct Running {
+    name: String,
+    ticks: Arc<Ticks>,
+    handle: JoinHandle<Result<(), RunnerError>>,
+}
+
 /// A running broker process.
 pub struct Embarlet {
-    threads: Vec<(String, Arc<Ticks>, JoinHandle<Result<(), RunnerError>>)>,
+    threads: Vec<Running>,
     shutdown: Arc<Shutdown>,
     addresses: Vec<SocketAddr>,
     _locks: Vec<HostLock>,
@@ -194,10 +205,8 @@ impl Embarlet {
             locks.push(pool.lock(LockName::Broker(*broker))?);
         }
         let listeners = bind(config, &options.brokers)?;
-        if config.pool.populate
-            && let Err(error) = pool.mapping().populate()
-        {
-            log::warn!("cannot touch all of the pool in advance ({error}): first writes will be slower");
+        if config.pool.populate {
+            populate(config, &pool, &options.brokers);
         }
         let parts = Parts::<C>::new(config, &options.brokers, pool, &listeners)?;
         let plan = plan(&parts.specs, &usable_cores()?, &config.threads)?;
@@ -213,10 +222,12 @@ impl Embarlet {
         let mut threads = Vec::new();
         for thread in &plan.threads {
             let ticks = Arc::new(Ticks::default());
-            let crew: Vec<_> = thread.roles.iter().map(|role| builders[*role].take().expect("each role once")).collect();
+            let crew: Vec<_> =
+                thread.roles.iter().map(|role| builders[*role].take().expect("each role once")).collect();
             let mapping = parts.pool.mapping().clone();
             let build = move || build_crew(crew, mapping);
-            threads.push((thread.name.clone(), ticks.clone(), spawn(thread, &shutdown, ticks, build)?));
+            let handle = spawn(thread, &shutdown, ticks.clone(), build)?;
+            threads.push(Running { name: thread.name.clone(), ticks, handle });
         }
         Ok(Embarlet { threads, shutdown, addresses, _locks: locks })
     }
@@ -234,8 +245,8 @@ impl Embarlet {
     /// Waits until every thread has ended; the first failure is the answer.
     pub fn join(self) -> Result<(), RunnerError> {
         let mut first = Ok(());
-        for (name, ticks, thread) in self.threads {
-            let ended = thread.join().unwrap_or_else(|_| {
+        for Running { name, ticks, handle } in self.threads {
+            let ended = handle.join().unwrap_or_else(|_| {
                 Err(RunnerError::Panicked { role: format!("thread {name}"), message: "the runner itself".into() })
             });
             let counts = ticks.read();
@@ -265,6 +276,21 @@ fn check_brokers(config: &Config, brokers: &[u32]) -> Result<(), StartError> {
     match brokers.iter().find(|broker| host(**broker) != host(brokers[0])) {
         Some(second) => Err(StartError::TwoHosts { first: brokers[0], second: *second }),
         None => Ok(()),
+    }
+}
+
+/// Touches what this process writes: the tables and rings, and its own lanes' extents.
+fn populate(config: &Config, pool: &Pool, brokers: &[u32]) {
+    let layout = pool.layout();
+    let (mapping, lanes) = (pool.mapping(), config.geometry.lanes_per_broker);
+    let mut touched = mapping.populate(0, layout.fixed_bytes());
+    for broker in brokers {
+        let at = layout.extent(broker * lanes, 0);
+        let bytes = u64::from(lanes * layout.geometry.extents_per_lane) * layout.geometry.extent_bytes;
+        touched = touched.and_then(|()| mapping.populate(at, bytes));
+    }
+    if let Err(error) = touched {
+        log::warn!("cannot touch the pool in advance ({error}): first writes will be slower");
     }
 }
 
@@ -440,6 +466,7 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
     ExportSettings {
         connections_max: config.export.connections_max,
         batches_per_send: config.export.batches_per_send,
+        send: config.export.send,
         reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
         broker: broker as u16,
         broker_list: broker_list(config),

@@ -1,4 +1,41 @@
 //! Embarcadero: a totally ordered publish/subscribe log over CXL memory.
+//!
+//! `ARCHITECTURE.md` tells the life of a batch; this is the map. Arrows point down only:
+//!
+//! ```text
+//! embarlet            assembles a broker process           client   publishers and subscribers
+//!    │                                                        │
+//!  roles              duty cycles: receive sequence ack export│
+//!    │       ╲                                                │
+//!   log       net     pool structures │ io_uring, readiness ──┘
+//!    │  ╲      │  ╲
+//!  order  pool ┘   runtime      decisions │ shared memory │ the one loop
+//!    ╲     │
+//!     wire │  config            frames on the wire │ the configuration file
+//!       limits, fields, crc     bounds, byte layouts, checksum
+//! ```
+//!
+//! `observe` is the catalogue of counters; `sim` is simulated incoherent memory, which only tests and tools import.
+//!
+//! # Glossary
+//!
+//! * **pool**: the shared memory, a devdax device or a file in `/dev/shm`. **line**: 64 bytes of it, with one writer.
+//! * **broker**, **embarlet**: a member of the pool that clients connect to; the process that runs one or several.
+//! * **blog**: the payload area. **extent**: a piece of it that one lane owns. **run**: a piece of an extent that one
+//!   connection receives into.
+//! * **lane**: one receive core's ring of batch headers and its extents. **slot**: one place of the ring.
+//! * **batch**: a 64-byte header and messages, on the wire and in the blog alike.
+//! * **order index**: the total order, one 64-byte entry for each batch or control event. **position**: a place in it.
+//! * **total order**: the number of a message in its topic. **watermark**: positions below it are committed.
+//! * **session**: a publisher's exactly-once stream over any number of connections. **session epoch**: grows when a
+//!   session is fenced and reopened. **sequencer epoch**: grows with every takeover.
+//! * **fence**: the end of a session epoch. **let go**: parked batches given up, to be sent again.
+//! * **floor**, **closing**: positions below are given up, or may be at any moment. **pin**: a reader's claim.
+//!
+//! # Unsafe code
+//!
+//! Denied here, allowed by name in `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
+//! `net/ring.rs` (memory lent to the kernel) and `net/readiness.rs` (poll). Each numbers its invariants.
 #![deny(unsafe_code)]
 
 pub mod client;

@@ -88,6 +88,6 @@ const _: () = assert!(SEGMENT_ENTRIES_MIN * SEGMENTS_PER_CANDIDATE_MIN >= HELD_P
 const _: () = assert!(EXTENT_BYTES_MIN / BATCHES_PER_EXTENT_MIN >= RUN_BYTES_MIN);
 const _: () = assert!(EXTENT_BYTES_MIN.is_power_of_two() && EXTENT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(BATCH_BYTES_MAX / LINE_BYTES <= u32::MAX as u64);
-const _: () = assert!(MESSAGE_HEADER_BYTES % MESSAGE_ALIGNMENT_BYTES == 0);
+const _: () = assert!(MESSAGE_HEADER_BYTES.is_multiple_of(MESSAGE_ALIGNMENT_BYTES));
 const _: () = assert!(TOPIC_NAME_BYTES_MAX + 64 <= CONTROL_BODY_BYTES_MAX);
-const _: () = assert!(CONTROL_BODY_BYTES_MAX % LINE_BYTES as usize == 0);
+const _: () = assert!(CONTROL_BODY_BYTES_MAX.is_multiple_of(LINE_BYTES as usize));

@@ -91,11 +91,13 @@ write_config() {
     } >"$CONFIG"
 }
 
+# Every process is started in a session of its own: a Ctrl-C reaches this script only, which then ends loadgen
+# and the brokers in this order. (To each of them a second signal means: at once, without a last word.)
 start_brokers() {
     rm -f -- "$RUN"/broker_*_trial1.log # An old log would look ready at once.
     for ((i = 0; i < brokers; i++)); do
         : >"$(log_of "$i")"
-        "$BINARIES/embarlet" --config "$CONFIG" --brokers "$i" >"$(log_of "$i")" 2>&1 &
+        setsid "$BINARIES/embarlet" --config "$CONFIG" --brokers "$i" >"$(log_of "$i")" 2>&1 &
         broker_pids[i]=$!
     done
     local deadline=$((SECONDS + READY_DEADLINE_SEC))
@@ -115,9 +117,9 @@ not_ready() {
     exit 2
 }
 
-# loadgen ARGUMENTS...: in the background, so that a signal to this script reaches it at once.
+# loadgen ARGUMENTS...: in the background, so that a signal to this script is acted on at once.
 loadgen() {
-    "$BINARIES/loadgen" "$@" &
+    setsid "$BINARIES/loadgen" "$@" &
     load_pid=$!
     local status=0
     wait "$load_pid" || status=$?

@@ -168,9 +168,9 @@ impl Mapping {
         self.map.as_mut_ptr().wrapping_add(at as usize)
     }
 
-    /// Asks the kernel to map every page now, so that none faults on the data path.
-    pub fn populate(&self) -> std::io::Result<()> {
-        self.map.advise(memmap2::Advice::PopulateWrite)
+    /// Asks the kernel to map every page of a range now, so that none faults on the data path.
+    pub fn populate(&self, at: u64, bytes: u64) -> std::io::Result<()> {
+        self.map.advise_range(memmap2::Advice::PopulateWrite, at as usize, bytes as usize)
     }
 
     fn word(&self, at: u64) -> &AtomicU64 {

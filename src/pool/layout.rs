@@ -326,21 +326,7 @@ pub(crate) mod tests {
 
     /// A small geometry for tests.
     pub(crate) fn small() -> Geometry {
-        Geometry {
-            pool_bytes: 16 << 20,
-            extent_bytes: 256 << 10,
-            hosts: 1,
-            brokers: 2,
-            lanes_per_broker: 1,
-            candidates: 1,
-            ring_slots: 64,
-            segment_entries: 128,
-            segments: 8,
-            sessions_max: 64,
-            topics_max: 8,
-            extents_per_lane: 0,
-            reserved: 0,
-        }
+        crate::sim::memory::small_geometry(1)
     }
 
     #[test]

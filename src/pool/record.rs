@@ -133,7 +133,7 @@ impl IndexEntry {
     /// Packs where the batch lies and which topic it belongs to.
     pub fn pack_place(blog_at: u64, topic: u32) -> u64 {
         debug_assert!(blog_at.is_multiple_of(64) && topic <= u32::from(u16::MAX));
-        blog_at / 64 << 16 | u64::from(topic)
+        (blog_at / 64) << 16 | u64::from(topic)
     }
     /// Bytes from the start of the pool to the batch header.
     pub fn blog_at(&self) -> u64 {

@@ -167,8 +167,8 @@ mod tests {
         };
         assert!(matches!(changed(0, b'X'), SuperblockError::Foreign { .. }));
         assert!(matches!(changed(8, 9), SuperblockError::Version { found: 9 }));
-        for at in 12..128 {
-            assert!(matches!(changed(at, bytes[at] ^ 1), SuperblockError::Damaged { .. }), "byte {at}");
+        for (at, byte) in bytes.iter().enumerate().skip(12) {
+            assert!(matches!(changed(at, byte ^ 1), SuperblockError::Damaged { .. }), "byte {at}");
         }
         assert!(matches!(Superblock::read(&[0; 4096], 4096), Err(SuperblockError::Unformatted)));
         assert!(matches!(Superblock::read(&bytes[..100], 100), Err(SuperblockError::Short { .. })));

@@ -249,17 +249,20 @@ impl<C: Coherence> AckRole<C> {
             return match attachment.session_epoch.cmp(&epoch) {
                 std::cmp::Ordering::Equal => Some(Ok(slot)),
                 std::cmp::Ordering::Less => {
-                    let text = format!("session epoch {} is over, the current one is {epoch}", attachment.session_epoch);
+                    let text =
+                        format!("session epoch {} is over, the current one is {epoch}", attachment.session_epoch);
                     refuse(Refusal::SessionEpoch, epoch.into(), text)
                 }
                 std::cmp::Ordering::Greater if late => {
-                    let text = format!("session epoch {} did not open, the current one is {epoch}", attachment.session_epoch);
+                    let text =
+                        format!("session epoch {} did not open, the current one is {epoch}", attachment.session_epoch);
                     refuse(Refusal::SessionEpoch, epoch.into(), text)
                 }
                 std::cmp::Ordering::Greater => None,
             };
         }
-        let knows_all = self.tracker.is_started() && committed.is_some_and(|committed| self.tracker.position() >= committed);
+        let knows_all =
+            self.tracker.is_started() && committed.is_some_and(|committed| self.tracker.position() >= committed);
         if !attachment.is_new && knows_all && attachment.session_epoch <= 1 {
             let text = format!("session {:#x} is not open: it was closed, or expired", attachment.session);
             return refuse(Refusal::UnknownSession, 0, text);
@@ -350,9 +353,9 @@ impl<C: Coherence> AckRole<C> {
 
     fn mark(&mut self, place: u32) {
         if let Some(connection) = &mut self.connections[place as usize] {
-            let wants = connection.attachment.is_some_and(|attachment| {
-                attachment.ack != AckLevel::None && attachment.order != OrderLevel::None
-            });
+            let wants = connection
+                .attachment
+                .is_some_and(|attachment| attachment.ack != AckLevel::None && attachment.order != OrderLevel::None);
             if wants {
                 self.counters.coalesced += u64::from(connection.has_news);
                 connection.has_news = true;
@@ -370,7 +373,13 @@ impl<C: Coherence> AckRole<C> {
                 if let Some(index) = self.waiting.iter().position(wanted) {
                     let place = self.waiting.swap_remove(index);
                     let refusal = Refusal::from_code(code.into()).unwrap_or(Refusal::Busy);
-                    self.refuse(io, place, refusal, 0, "the session cannot be opened: its table is full, or it expired");
+                    self.refuse(
+                        io,
+                        place,
+                        refusal,
+                        0,
+                        "the session cannot be opened: its table is full, or it expired",
+                    );
                 }
             }
             News::Closed { first } => {
@@ -395,7 +404,13 @@ impl<C: Coherence> AckRole<C> {
             let since_ns = self.connections[place as usize].as_ref().and_then(|connection| connection.closed_ns);
             if since_ns.is_none_or(|since_ns| now.monotonic_ns - since_ns > GOODBYE_NS) {
                 self.closed.swap_remove(index);
-                self.refuse(io, place, Refusal::UnknownSession, 0, "the session was closed, or expired: open a new one");
+                self.refuse(
+                    io,
+                    place,
+                    Refusal::UnknownSession,
+                    0,
+                    "the session was closed, or expired: open a new one",
+                );
                 moved += 1;
             }
         }
@@ -443,7 +458,8 @@ impl<C: Coherence> AckRole<C> {
         }
         let slot = self.frames[place as usize];
         *io.frame_mut(slot) = frame::seal(&ack);
-        let zero_copy = zero_copy(&self.settings, connection.attachment.is_some_and(|attachment| attachment.is_loopback));
+        let zero_copy =
+            zero_copy(&self.settings, connection.attachment.is_some_and(|attachment| attachment.is_loopback));
         let socket = connection.socket;
         connection.sending = Sending::Frame;
         self.counters.acks_sent += 1;

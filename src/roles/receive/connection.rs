@@ -72,7 +72,7 @@ impl Stream {
     pub fn worth_a_receive(&self) -> u64 {
         // What is missing of a frame whose length is known is always worth it.
         let missing = self.needed.saturating_sub(self.landed - self.parsed);
-        missing.min(RECEIVE_WORTH_BYTES).max(1)
+        missing.clamp(1, RECEIVE_WORTH_BYTES)
     }
 
     /// Whether part of a frame has landed.

@@ -256,7 +256,8 @@ fn check_identity(stream: &Stream, header: &BatchHeader) -> Result<(), StreamErr
         return refused(Refusal::UnknownTopic, 0, text);
     }
     if header.session_epoch != stream.session_epoch {
-        let text = format!("batch of session epoch {}, the connection's is {}", header.session_epoch, stream.session_epoch);
+        let text =
+            format!("batch of session epoch {}, the connection's is {}", header.session_epoch, stream.session_epoch);
         return refused(Refusal::SessionEpoch, stream.session_epoch.into(), text);
     }
     match stream.next_seq {

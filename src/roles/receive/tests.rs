@@ -1,1 +1,191 @@
 //! Landed bytes to published slots, without a network: the bytes are put where a receive would land them.
+
+use super::connection::Stream;
+use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
+use crate::limits::RUN_BYTES_MIN;
+use crate::log::View;
+use crate::log::lane::LaneReader;
+use crate::pool::record::BatchSlot;
+use crate::pool::{Keep, Layout, Memory};
+use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
+use crate::sim::random::Random;
+use crate::wire::frame::{self, BatchHeader};
+use crate::wire::message::{Messages, push};
+use crate::wire::{BatchDecoder, Receipts, Refusal, WireError};
+
+const NOW: u64 = 1_700_000_000_000_000_000;
+
+fn stream(receipts: Receipts) -> Stream {
+    Stream {
+        session: 9,
+        session_epoch: 1,
+        topic: 2,
+        receipts,
+        next_seq: None,
+        counts_landed: false,
+        published: 0,
+        run: None,
+        landed: 0,
+        parsed: 0,
+        decoder: BatchDecoder::new(small_geometry(1).batch_bytes_max()),
+        needed: NEEDED_AT_LEAST,
+        run_bytes: RUN_BYTES_MIN,
+    }
+}
+
+fn batch(batch_seq: u64, payloads: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    payloads.iter().for_each(|payload| push(&mut body, payload));
+    let header = BatchHeader {
+        message_count: payloads.len() as u32,
+        session: 9,
+        session_epoch: 1,
+        topic: 2,
+        batch_seq,
+        body_bytes: body.len() as u32,
+        body_crc: crate::wire::crc32c(&body),
+        ..BatchHeader::default()
+    };
+    let mut bytes = frame::seal(&header).to_vec();
+    bytes.extend(body);
+    bytes.resize(header.frame_bytes() as usize, 0xee);
+    bytes
+}
+
+/// Lands `bytes` as receives of at most `most` bytes would.
+fn land<M: Memory>(
+    ingest: &mut Ingest<M>,
+    view: &View<M>,
+    stream: &mut Stream,
+    mut bytes: &[u8],
+    most: impl Fn() -> usize,
+) -> Result<Next, StreamError> {
+    let mut next = Next::Receive;
+    while !bytes.is_empty() {
+        assert!(ingest.make_room(stream, u64::MAX), "there are extents");
+        let run = stream.run.as_ref().expect("room was made");
+        let room = (run.bytes - stream.landed) as usize;
+        let now = most().clamp(1, room).min(bytes.len());
+        view.memory.copy_in(run.start + stream.landed, &bytes[..now]);
+        stream.landed += now as u64;
+        bytes = &bytes[now..];
+        next = ingest.publish_landed(stream, NOW)?;
+    }
+    Ok(next)
+}
+
+/// What the lane's slots name, read on another host: the payloads.
+fn published(view: &View<HostMemory>, lane: &mut LaneReader<HostMemory>) -> Vec<(BatchSlot, Vec<Vec<u8>>)> {
+    let mut all = Vec::new();
+    loop {
+        lane.prefetch();
+        view.memory.full_fence();
+        let Some(slot) = lane.peek() else { return all };
+        lane.consume();
+        view.memory.discard(slot.blog_at, slot.batch_bytes.into());
+        let payloads = view.memory.with_bytes(slot.blog_at, slot.batch_bytes.into(), |bytes| {
+            let header: BatchHeader = bytemuck::pod_read_unaligned(&bytes[..64]);
+            assert_eq!(header.received_at, NOW, "a reader of the slot sees the receipt");
+            let mut decoder = BatchDecoder::new(u64::MAX);
+            assert!(matches!(decoder.advance(bytes), Ok(crate::wire::Progress::Complete(_))), "sound on another host");
+            let messages = Messages::new(&bytes[64..64 + header.body_bytes as usize]);
+            messages.map(|message| message.payload.to_vec()).collect()
+        });
+        all.push((slot, payloads));
+    }
+}
+
+/// Promise 7 on memory that is not coherent: whoever sees a slot sees every byte of its batch, receipts included, however
+/// the stream was cut, moved between runs and extents.
+#[test]
+fn a_stream_cut_anywhere_is_published_whole() {
+    for seed in 0..60 {
+        let layout = std::sync::Arc::new(Layout::new(small_geometry(1)).unwrap());
+        let whim = if seed % 2 == 0 { Whim::HARSH } else { Whim::NONE };
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, whim, seed);
+        let homes = |here| crate::log::Homes { here, brokers: vec![0, 0], candidates: vec![1] };
+        let writer = View::new(pool.host(0), layout.clone(), homes(0));
+        let reader = View::new(pool.host(1), layout.clone(), homes(1));
+        let mut ingest = Ingest::take(&writer, 0, Keep::Dropped);
+        let mut lane = LaneReader::new(&reader, 0, 0);
+        let random = std::cell::RefCell::new(Random::new(seed));
+        let mut stream = stream(if seed % 3 == 0 { Receipts::Message } else { Receipts::Batch });
+        let mut sent = Vec::new();
+        let mut bytes = Vec::new();
+        for seq in 0..40 {
+            let mut random = random.borrow_mut();
+            let payloads: Vec<Vec<u8>> = (0..1 + random.below(6))
+                .map(|_| (0..random.below(900)).map(|_| random.word() as u8).collect())
+                .collect();
+            bytes.extend(batch(seq, &payloads));
+            sent.push(payloads);
+        }
+        let most = || random.borrow_mut().below(if seed % 4 == 0 { 200 } else { 20_000 }) as usize;
+        assert_eq!(land(&mut ingest, &writer, &mut stream, &bytes, most), Ok(Next::Receive));
+        let got = published(&reader, &mut lane);
+        assert_eq!(got.len(), 40, "seed {seed}");
+        for (seq, ((slot, payloads), sent)) in got.iter().zip(&sent).enumerate() {
+            assert_eq!((slot.batch_seq, payloads), (seq as u64, sent), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn receipts_per_message_are_stamped_before_anyone_sees_them() {
+    let view = plain_view(1);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    let mut stream = stream(Receipts::Message);
+    land(&mut ingest, &view, &mut stream, &batch(0, &[vec![1; 5], vec![], vec![2; 100]]), || 1000).unwrap();
+    let slot = LaneReader::new(&view, 0, 0).peek().unwrap();
+    view.memory.with_bytes(slot.blog_at, slot.batch_bytes.into(), |bytes| {
+        let header: BatchHeader = bytemuck::pod_read_unaligned(&bytes[..64]);
+        let messages: Vec<_> = Messages::new(&bytes[64..64 + header.body_bytes as usize]).collect();
+        assert_eq!(messages.len(), 3);
+        assert!(messages.iter().all(|message| message.header.received == 1 && message.header.ts == NOW));
+        assert_eq!(messages[2].payload, [2; 100]);
+    });
+}
+
+#[test]
+fn what_a_batch_names_must_be_the_connections() {
+    let refused = |change: fn(&mut BatchHeader)| {
+        let view = plain_view(1);
+        let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+        let whole = batch(0, &[vec![1; 5]]);
+        let mut header: BatchHeader = bytemuck::pod_read_unaligned(&whole[..64]);
+        change(&mut header);
+        let mut bytes = frame::seal(&header).to_vec();
+        bytes.extend(&whole[64..]);
+        let mut stream = stream(Receipts::Batch);
+        stream.next_seq = Some(0);
+        let error = land(&mut ingest, &view, &mut stream, &bytes, || 4096).unwrap_err();
+        assert_eq!(ingest.lane.produced(), 0, "nothing of it is published");
+        error
+    };
+    let why = |error| match error {
+        StreamError::Refused(refusal, ..) => refusal,
+        StreamError::Wire(error) => panic!("{error}"),
+    };
+    assert_eq!(why(refused(|header| header.session = 8)), Refusal::UnknownSession);
+    assert_eq!(why(refused(|header| header.topic = 3)), Refusal::UnknownTopic);
+    assert_eq!(why(refused(|header| header.session_epoch = 2)), Refusal::SessionEpoch);
+    assert_eq!(why(refused(|header| header.batch_seq = 1)), Refusal::Protocol);
+    assert!(matches!(refused(|header| header.body_crc ^= 1), StreamError::Wire(WireError::BodyCrc { .. })));
+}
+
+#[test]
+fn a_full_ring_holds_the_stream_back_and_loses_nothing() {
+    let view = plain_view(1);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    let mut stream = stream(Receipts::Batch);
+    let bytes: Vec<u8> = (0..100).flat_map(|seq| batch(seq, &[vec![seq as u8; 10]])).collect();
+    assert_eq!(land(&mut ingest, &view, &mut stream, &bytes, || 60_000), Ok(Next::RingRoom));
+    assert_eq!((ingest.lane.produced(), ingest.counters.ring_full), (64, 1));
+    // A sequencer that has consumed them makes room.
+    let mut sequencer = crate::roles::sequence::tests::start(&view, 0);
+    sequencer.pass(1);
+    while ingest.publish_landed(&mut stream, NOW) == Ok(Next::RingRoom) {
+        sequencer.pass(2);
+    }
+    assert_eq!(ingest.lane.produced(), 100);
+}

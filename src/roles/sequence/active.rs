@@ -202,7 +202,8 @@ impl<M: Memory> ActiveSequencer<M> {
 
     fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         // A lane's writer may be another program: nothing it names is trusted as an address.
-        if slot.blog_at % 64 != 0 || !self.view.layout.lane_owns(lane, slot.blog_at, slot.batch_bytes.into()) {
+        if !slot.blog_at.is_multiple_of(64) || !self.view.layout.lane_owns(lane, slot.blog_at, slot.batch_bytes.into())
+        {
             self.counters.invalid_slots += 1;
             return;
         }
@@ -233,7 +234,7 @@ impl<M: Memory> ActiveSequencer<M> {
 
     fn take_topic(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         let spec_fits = self.view.layout.lane_owns(lane, slot.blog_at, crate::log::topics::SPEC_BYTES);
-        let spec = if spec_fits && slot.blog_at % 64 == 0 {
+        let spec = if spec_fits && slot.blog_at.is_multiple_of(64) {
             read_spec(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok()
         } else {
             None

@@ -7,7 +7,7 @@
 
 pub mod active;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::log::View;
 use crate::log::checkpoint::{RecoverError, recover};
@@ -145,7 +145,8 @@ impl<M: Memory> Sequence<M> {
                 let State::Claimed(claim, _) = std::mem::replace(&mut self.state, State::Standby) else { return 0 };
                 let (writer, epoch) = *claim;
                 let watermark = recovered.as_ref().map_or(0, |recovered| recovered.commit.watermark);
-                let active = ActiveSequencer::take_over(&self.view, self.candidate, writer, epoch, recovered, self.settings);
+                let active =
+                    ActiveSequencer::take_over(&self.view, self.candidate, writer, epoch, recovered, self.settings);
                 log::info!("{}: active, epoch {epoch}, from index position {watermark}", self.name);
                 self.state = State::Active(Box::new(active));
                 1

@@ -119,7 +119,8 @@ impl Report {
         if !self.readers.is_empty() {
             let checked = self.readers.iter().all(|reader| reader.summary.checked);
             let verb = if checked { "verify" } else { "count" };
-            did.push(format!("{verb} them at {}", count(self.readers.len(), "subscriber")));
+            let what = if self.sessions.is_empty() { "messages" } else { "them" };
+            did.push(format!("{verb} {what} at {}", count(self.readers.len(), "subscriber")));
         }
         format!("{word}: {} at order {}, ack {}", did.join(", "), self.promise.order, self.promise.ack)
     }

@@ -2,40 +2,17 @@
 
 use std::time::Duration;
 
+use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
-/// A number of bytes: `4096`, `64KiB`, `1GB`, `1.5GiB` is refused (whole numbers only).
+/// A number of bytes, as in the broker's configuration: `4096`, `64KiB`, `1GB`.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
-    let factor = match unit {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return Err(format!("unit {unit:?} is none of B, kB, MB, GB, KiB, MiB, GiB, TiB")),
-    };
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a whole number with a unit, like 64KiB"))?;
-    number.checked_mul(factor).ok_or_else(|| format!("{text:?} does not fit 64 bits"))
+    parse_bytes(text).map_err(|error| error.to_string())
 }
 
-/// A duration: `500us`, `5ms`, `2s`.
+/// A duration, as in the broker's configuration: `500us`, `5ms`, `2s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let nanoseconds = match unit {
-        "ns" => 1,
-        "us" | "µs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        _ => return Err(format!("unit {unit:?} is none of ns, us, ms, s")),
-    };
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a whole number with a unit, like 5ms"))?;
-    let total =
-        number.checked_mul(nanoseconds).ok_or_else(|| format!("{text:?} does not fit 64 bits of nanoseconds"))?;
-    Ok(Duration::from_nanos(total))
+    parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// Whole seconds, more than none.
@@ -75,12 +52,6 @@ pub fn receipts(text: &str) -> Result<Receipts, String> {
 
 fn byte(text: &str) -> Result<u8, String> {
     text.parse().map_err(|_| format!("{text:?} is not a level's number"))
-}
-
-fn split(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    (number, unit.trim())
 }
 
 #[cfg(test)]

@@ -1,0 +1,28 @@
+# Everything a newcomer needs: `make run` and `make test`. The other targets are parts of these, or take longer.
+
+CARGO ?= cargo
+
+.PHONY: run test lint build bench clean help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+run: build ## the main job, end to end, with its verdict: publish, order, ack, deliver and verify 1 GiB
+	tools/run_main_job.sh
+
+test: lint ## everything in the suite
+	$(CARGO) test --workspace --no-fail-fast
+
+lint: ## formatting and warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+
+build: ## release binaries
+	$(CARGO) build --release --workspace
+
+bench: ## throughput and latency as ratios of what the machine can do
+	perf/compare.sh
+
+clean: ## remove what was built and logged
+	$(CARGO) clean
+	rm -rf run

@@ -1,0 +1,148 @@
+//! Ending a connection: the last word, the run, the session, the descriptor, each when nobody uses it any more.
+
+use crate::net::Ring;
+use crate::pool::coherence::Coherence;
+use crate::pool::record::{BatchSlot, slot_kind};
+use crate::roles::handoff::{FromAck, ToAck};
+use crate::roles::receive::Receive;
+use crate::roles::receive::connection::{Phase, Stream};
+use crate::roles::receive::hello::Refuse;
+use crate::runtime::Now;
+
+impl<C: Coherence> Receive<C> {
+    /// The peer closed or broke the connection.
+    pub(super) fn peer_gone(&mut self, io: &mut Ring, slot: u32, now: Now) {
+        if let Some(stream) = self.connection(slot).streaming()
+            && stream.is_in_mid_frame()
+        {
+            self.ingest.counters.partial_batches += 1;
+        }
+        self.end(io, slot, false, now);
+    }
+
+    /// Lets go of everything a connection holds, except what the kernel and the ack core still have.
+    pub(super) fn end(&mut self, io: &mut Ring, slot: u32, said_goodbye: bool, now: Now) {
+        self.leave_stream(io, slot, Phase::Ending { linger: false }, said_goodbye, now);
+        let connection = self.connection(slot);
+        if connection.with_ack {
+            let id = connection.id;
+            self.link.tell_ack(ToAck::Close(id));
+        } else if connection.reading.is_none() {
+            self.forget(slot);
+        }
+    }
+
+    /// Says why, and ends the conversation.
+    pub(super) fn refuse(&mut self, io: &mut Ring, slot: u32, refuse: Refuse, now: Now) {
+        self.ingest.counters.refused += 1;
+        let peer =
+            self.connection(slot).stream.peer_addr().map_or("a peer that is gone".into(), |peer| peer.to_string());
+        log::info!("{}: refused {peer}: {}", self.name, refuse.text);
+        self.say_last(io, slot, refuse.frame(), now);
+    }
+
+    pub(super) fn say_last(&mut self, io: &mut Ring, slot: u32, words: Box<[u8]>, now: Now) {
+        self.leave_stream(io, slot, Phase::Ending { linger: true }, false, now);
+        let connection = self.connection(slot);
+        connection.with_ack = true;
+        let (id, socket) = (connection.id, connection.socket());
+        self.link.tell_ack(ToAck::Say(id, socket, words));
+    }
+
+    /// Changes to a phase in which nothing is landed any more. The run goes back now, or when the receive armed in it
+    /// has completed.
+    pub(super) fn leave_stream(&mut self, io: &mut Ring, slot: u32, phase: Phase, said_goodbye: bool, now: Now) {
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        connection.active_ns = now.monotonic_ns;
+        let before = std::mem::replace(&mut connection.phase, phase);
+        if let Some(operation) = connection.reading
+            && !connection.cancelling
+        {
+            connection.cancelling = true;
+            io.cancel(operation);
+        }
+        let Phase::Streaming(mut stream) = before else { return };
+        if connection.reading.is_none() {
+            self.ingest.release_run(&mut stream);
+        }
+        self.close_session(&stream, said_goodbye);
+        self.connection(slot).leaving = Some(stream);
+    }
+
+    /// Tells the sequencer that a session is over: below level 5 with its connection, at level 5 when its publisher says so.
+    pub(super) fn close_session(&mut self, stream: &Stream, said_goodbye: bool) {
+        if stream.next_seq.is_some() || said_goodbye {
+            let (kind, session) = (slot_kind::SESSION_CLOSE, stream.session);
+            // No room: the sequencer closes it when its place is needed.
+            self.ingest.control(BatchSlot { kind, session, session_epoch: 1, ..BatchSlot::default() });
+        }
+    }
+
+    pub(super) fn left_stream(&mut self, slot: u32, received: i32) {
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        if let Some(mut stream) = connection.leaving.take() {
+            stream.landed += received.max(0) as u64;
+            self.ingest.release_run(&mut stream);
+        }
+    }
+
+    pub(super) fn hear_ack(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = 0;
+        while let Some(message) = self.link.from_ack.pop() {
+            moved += 1;
+            let (FromAck::Released(id) | FromAck::Failed(id)) = message;
+            let known = self.connections[id.slot as usize].as_ref().filter(|connection| connection.id == id);
+            let Some(is_ending) = known.map(|connection| matches!(connection.phase, Phase::Ending { .. })) else {
+                continue;
+            };
+            match message {
+                FromAck::Failed(_) if !is_ending => self.end(io, id.slot, false, now),
+                FromAck::Failed(_) => {}
+                FromAck::Released(_) => self.released(io, id.slot, is_ending, now),
+            }
+        }
+        moved
+    }
+
+    pub(super) fn released(&mut self, io: &mut Ring, slot: u32, is_ending: bool, now: Now) {
+        if !is_ending {
+            // The ack core itself refused the session, and has said so.
+            self.leave_stream(io, slot, Phase::Ending { linger: true }, false, now);
+        }
+        let connection = self.connection(slot);
+        connection.with_ack = false;
+        connection.active_ns = now.monotonic_ns;
+        if connection.reading.is_none() {
+            self.part(io, slot);
+        }
+    }
+
+    /// Neither the kernel nor the ack core uses the descriptor any more.
+    pub(super) fn part(&mut self, io: &mut Ring, slot: u32) {
+        if matches!(self.connection(slot).phase, Phase::Ending { linger: true }) {
+            self.linger(io, slot)
+        } else {
+            self.forget(slot)
+        }
+    }
+
+    /// Reads and drops what the peer still sends, so that closing does not reset the word it has not read yet.
+    pub(super) fn linger(&mut self, io: &mut Ring, slot: u32) {
+        let connection = self.connection(slot);
+        let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+        connection.phase = Phase::Lingering;
+        self.read_owned(io, slot, vec![0; 16 << 10].into(), 0);
+    }
+
+    pub(super) fn close_now(&mut self, slot: u32) {
+        let _ = self.connection(slot).stream.shutdown(std::net::Shutdown::Both);
+        self.forget(slot);
+    }
+
+    /// Drops the connection: nobody else uses its descriptor.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.connections[slot as usize] = None;
+        self.free.push(slot);
+        self.ingest.counters.closed += 1;
+    }
+}

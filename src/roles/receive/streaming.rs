@@ -1,0 +1,113 @@
+//! Landing a publisher's stream: arming receives, publishing what has landed, waiting for room.
+
+use crate::limits::RUN_BYTES_MIN;
+use crate::net::Ring;
+use crate::pool::coherence::Coherence;
+use crate::roles::receive::Receive;
+use crate::roles::receive::connection::Phase;
+use crate::roles::receive::hello::Refuse;
+use crate::roles::receive::ingest::{Next, StreamError};
+use crate::runtime::Now;
+
+impl<C: Coherence> Receive<C> {
+    /// Begins to read a publisher's stream. An idle connection polls and owns no run.
+    pub(super) fn read_on(&mut self, io: &mut Ring, slot: u32) {
+        let connection = self.connections[slot as usize].as_ref();
+        if connection.is_some_and(|connection| matches!(connection.phase, Phase::Streaming(_))) {
+            self.wait_readable(io, slot);
+        }
+    }
+
+    pub(super) fn wait_readable(&mut self, io: &mut Ring, slot: u32) {
+        let asker = self.asker(slot);
+        let socket = self.connection(slot).socket();
+        let operation = io.poll_readable(asker, socket);
+        self.connection(slot).reading = operation;
+        if operation.is_none() {
+            self.block(slot);
+        }
+    }
+
+    /// Arms a receive at the tail of the run, with a fresh run where the old one does not do.
+    pub(super) fn arm(&mut self, io: &mut Ring, slot: u32, now: Now) {
+        let run_bytes_max = self.run_bytes_max();
+        let (asker, most) = (self.asker(slot), self.settings.receive_bytes_max);
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        let socket = connection.socket();
+        let Phase::Streaming(stream) = &mut connection.phase else { return };
+        if !self.ingest.make_room(stream, run_bytes_max) {
+            return self.block(slot);
+        }
+        let run = stream.run.as_ref().expect("room was made");
+        let (at, bytes) = (run.start + stream.landed, (run.bytes - stream.landed).min(most));
+        connection.reading = io.receive_pool(asker, socket, at, bytes);
+        connection.active_ns = now.monotonic_ns;
+        if connection.reading.is_none() {
+            self.block(slot);
+        }
+    }
+
+    /// Longest run of a connection: all of them together take at most half of the lane's extents.
+    pub(super) fn run_bytes_max(&self) -> u64 {
+        (self.ingest.lane_bytes() / 2 / u64::from(self.in_use().max(1))).max(RUN_BYTES_MIN)
+    }
+
+    pub(super) fn block(&mut self, slot: u32) {
+        let connection = self.connection(slot);
+        if !connection.is_blocked {
+            connection.is_blocked = true;
+            self.blocked.push(slot);
+        }
+    }
+
+    pub(super) fn landed(&mut self, io: &mut Ring, slot: u32, bytes: u64, now: Now) {
+        self.ingest.counters.received_bytes += bytes;
+        self.ingest.counters.receives += 1;
+        let connection = self.connection(slot);
+        connection.active_ns = now.monotonic_ns;
+        if let Some(stream) = connection.streaming() {
+            stream.landed += bytes;
+            self.publish(io, slot, now);
+        }
+    }
+
+    /// Publishes what has landed, then arms the next receive.
+    pub(super) fn publish(&mut self, io: &mut Ring, slot: u32, now: Now) {
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        let Phase::Streaming(stream) = &mut connection.phase else { return };
+        let next = self.ingest.publish_landed(stream, now.utc_ns);
+        if stream.counts_landed {
+            self.link.set_landed(slot, stream.published);
+        }
+        match next {
+            Ok(Next::Receive) => self.arm(io, slot, now),
+            Ok(Next::RingRoom) => self.block(slot),
+            Ok(Next::Goodbye) => self.end(io, slot, true, now),
+            Err(StreamError::Wire(error)) => {
+                self.ingest.counters.protocol_errors += 1;
+                self.refuse(io, slot, Refuse::from(error), now)
+            }
+            Err(StreamError::Refused(refusal, detail, text)) => {
+                self.ingest.counters.protocol_errors += 1;
+                self.refuse(io, slot, Refuse::new(refusal, detail, text), now)
+            }
+        }
+    }
+
+    /// Looks again at everything that waited for room. Gives how many got on.
+    pub(super) fn retry_blocked(&mut self, io: &mut Ring, now: Now) -> usize {
+        let mut moved = 0;
+        for _ in 0..self.blocked.len() {
+            let slot = self.blocked.swap_remove(0);
+            let Some(connection) = &mut self.connections[slot as usize] else { continue };
+            connection.is_blocked = false;
+            if connection.reading.is_some() || !matches!(connection.phase, Phase::Streaming(_)) {
+                continue;
+            }
+            self.publish(io, slot, now);
+            moved +=
+                usize::from(self.connections[slot as usize].as_ref().is_none_or(|connection| !connection.is_blocked));
+        }
+        moved
+    }
+}
