@@ -111,7 +111,7 @@ fn map(args: &SinkArgs) -> io::Result<Arc<Mapping>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&args.pool)?;
     file.set_len(args.pool_bytes)?;
     let mapping = Mapping::new(memmap2::MmapRaw::map_raw(&file)?);
-    mapping.populate()?;
+    mapping.populate(0, args.pool_bytes)?;
     Ok(mapping)
 }
 
