@@ -308,3 +308,59 @@ impl<M: Memory> Tracker<M> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::entry::to_entry;
+    use crate::order::event::Arrival;
+    use crate::sim::memory::{HostMemory, plain_view};
+
+    /// Broker 0's follower, with connection 0 on an open session.
+    fn tracker() -> Tracker<HostMemory> {
+        let mut tracker = Tracker::new(&plain_view(1), 0, 2);
+        let open = Event::Open { slot: 0, session: 9, session_epoch: 1, topic: 0, order_level: 5, next_batch: 0 };
+        take(&mut tracker, &Event::Topic { topic: 0, order_level: 5, lane: 0, lane_slot: 0, blog_at: 0 });
+        take(&mut tracker, &open);
+        tracker.attach(0, 0);
+        tracker
+    }
+
+    fn take(tracker: &mut Tracker<HostMemory>, event: &Event) {
+        tracker.take(&to_entry(event), &mut |_| panic!("no news"));
+    }
+
+    fn batch(lane: u16, batch_seq: u64) -> Event {
+        let arrival = Arrival { lane, session: 9, session_epoch: 1, batch_seq, message_count: 2, ..Arrival::default() };
+        Event::Batch { slot: 0, arrival, first_order: 2 * batch_seq }
+    }
+
+    #[test]
+    fn another_brokers_batch_is_hearsay_until_there_is_news_of_our_own() {
+        let mut tracker = tracker();
+        take(&mut tracker, &batch(1, 0));
+        take(&mut tracker, &batch(1, 1));
+        assert_eq!(tracker.take_dirty(), None);
+        assert_eq!((tracker.take_hearsay(), tracker.take_hearsay()), (Some(0), None));
+        let ack = tracker.ack(0).unwrap();
+        assert_eq!((ack.committed_next, ack.broker_messages), (2, 0));
+        // Our own batch tells of the others' as well: nothing is left to pass on.
+        take(&mut tracker, &batch(1, 2));
+        take(&mut tracker, &batch(0, 3));
+        assert_eq!((tracker.take_dirty(), tracker.take_dirty()), (Some(0), None));
+        assert_eq!(tracker.ack(0).unwrap().committed_next, 4);
+        assert_eq!(tracker.take_hearsay(), None);
+        take(&mut tracker, &batch(1, 4));
+        assert_eq!((tracker.take_hearsay(), tracker.take_dirty()), (Some(0), None));
+    }
+
+    #[test]
+    fn a_session_without_connections_here_is_nobodys_news() {
+        let mut tracker = tracker();
+        assert_eq!(tracker.take_hearsay(), None);
+        tracker.detach(0);
+        take(&mut tracker, &batch(1, 0));
+        take(&mut tracker, &batch(0, 1));
+        assert_eq!((tracker.take_hearsay(), tracker.take_dirty()), (None, None));
+    }
+}
