@@ -424,9 +424,13 @@ impl<C: Coherence> Export<C> {
     fn report(&mut self, now: Now) {
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
-            self.counters.connections = self.active.len() as u64;
-            self.block.write(&self.counters);
+            self.write_counters();
         }
+    }
+
+    fn write_counters(&mut self) {
+        self.counters.connections = self.active.len() as u64;
+        self.block.write(&self.counters);
     }
 }
 
@@ -487,8 +491,7 @@ impl<C: Coherence> Role<Ring> for Export<C> {
         self.move_pin();
         let drained = self.active.is_empty();
         if drained {
-            self.report_ns = 0;
-            self.report(now);
+            self.write_counters();
         }
         drained
     }
