@@ -8,8 +8,11 @@
 //! * [`traffic`]: what is published, and the reader that checks what comes out.
 //! * [`raw`]: the protocol by hand, for what the client library would never send.
 
+mod configuration;
 mod harness;
+mod hostile;
 mod levels;
+mod pools;
 mod raw;
 mod sizes;
 mod splits;

@@ -478,7 +478,7 @@ impl<C: Coherence> Role<Ring> for Export<C> {
         moved
     }
 
-    fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
+    fn drain(&mut self, io: &mut Ring, _now: Now) -> bool {
         while self.incoming.pop().is_some() {}
         for index in (0..self.active.len()).rev() {
             let place = self.active[index];

@@ -83,12 +83,8 @@ impl<C: Coherence> Receive<C> {
             Ok(Next::Receive) => self.arm(io, slot, now),
             Ok(Next::RingRoom) => self.block(slot),
             Ok(Next::Goodbye) => self.end(io, slot, true, now),
-            Err(StreamError::Wire(error)) => {
-                self.ingest.counters.protocol_errors += 1;
-                self.refuse(io, slot, Refuse::from(error), now)
-            }
+            Err(StreamError::Wire(error)) => self.refuse(io, slot, Refuse::from(error), now),
             Err(StreamError::Refused(refusal, detail, text)) => {
-                self.ingest.counters.protocol_errors += 1;
                 self.refuse(io, slot, Refuse::new(refusal, detail, text), now)
             }
         }
