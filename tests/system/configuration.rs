@@ -58,26 +58,27 @@ fn a_configuration_that_cannot_be_used_is_refused_with_file_line_and_remedy() {
     refused(&ended, &["config/embarcadero.yaml"]);
 }
 
-/// Sizes that are each allowed and do not fit together: what does not fit, how much there is, how much is needed.
+/// Sizes that are each allowed and do not fit together: what does not fit, how much there is, how much would do.
 #[test]
 fn a_pool_too_small_for_its_parts_is_refused() {
-    let (site, ended) = check("parts", |text| text.replace("extent_bytes: 1MiB", "extent_bytes: 8MiB"));
-    refused(&ended, &["67108864"]);
-    let (_, ended) = check("rings", |text| text.replace("ring_slots: 64", "ring_slots: 1048576"));
-    refused(&ended, &["67108864"]);
-    // The message says what would do; it does.
-    let needed: u64 = ended
-        .stderr
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|word| word.parse().ok())
-        .filter(|bytes| *bytes > 64 << 20)
-        .max()
-        .unwrap_or_else(|| panic!("the message names no size that would do: {}", ended.stderr));
-    let text = std::fs::read_to_string(&site.config_file).unwrap();
-    let text = text.replace("extent_bytes: 8MiB", "extent_bytes: 1MiB").replace("ring_slots: 64", "ring_slots: 1048576");
-    std::fs::write(&site.config_file, text.replace("bytes: 64MiB", &format!("bytes: {needed}"))).unwrap();
-    let ended = run_embarlet(&["--config", &site.config_file.display().to_string(), "--check-config"]);
-    assert_eq!(ended.code, Some(0), "{needed} bytes were to do: {ended:?}");
+    for (from, to) in [
+        ("extent_bytes: 1MiB", "extent_bytes: 8MiB"),
+        ("ring_slots: 64", "ring_slots: 1048576"),
+        ("segments: 8", "segments: 4096"),
+        ("segment_entries: 256", "segment_entries: 1048576"),
+    ] {
+        let (site, ended) = check("too-small", |text| text.replace(from, to));
+        let place = format!("{}:1: ", site.config_file.display());
+        refused(&ended, &[&place, "67108864 bytes is too small", "give a larger pool.bytes"]);
+        // The size that the message says would do, does.
+        let numbers = ended.stderr.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok());
+        let needed = numbers.max().unwrap();
+        assert!(needed > 64 << 20, "the message names no size that would do: {}", ended.stderr);
+        let text = std::fs::read_to_string(&site.config_file).unwrap();
+        std::fs::write(&site.config_file, text.replace("bytes: 64MiB", &format!("bytes: {needed}"))).unwrap();
+        let ended = run_embarlet(&["--config", &site.config_file.display().to_string(), "--check-config"]);
+        assert_eq!(ended.code, Some(0), "{to}: {needed} bytes were to do: {ended:?}");
+    }
 }
 
 #[test]
