@@ -466,6 +466,7 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
     ExportSettings {
         connections_max: config.export.connections_max,
         batches_per_send: config.export.batches_per_send,
+        send: config.export.send,
         reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
         broker: broker as u16,
         broker_list: broker_list(config),

@@ -1,7 +1,7 @@
 //! Fixed byte layouts that can print themselves.
 //!
 //! A record in the pool and a frame on the wire are both plain structs of little-endian unsigned
-//! integers. The [`described!`] macro defines such a struct once, proves its size and that it has no
+//! integers. The [`described!`](crate::described) macro defines such a struct once, proves its size and that it has no
 //! hidden padding, and keeps a table of its fields for `embarlet --print-layout` and the tests that
 //! compare the written documentation with the code.
 

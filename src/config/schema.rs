@@ -210,9 +210,6 @@ pub struct ReceiveConfig {
     /// Idle time after which a connection gives its piece of the blog back.
     #[serde(with = "units::duration")]
     pub idle_release: Duration,
-    /// `SO_RCVBUF`, bytes. `None`: the kernel tunes it.
-    #[serde(with = "units::auto_bytes")]
-    pub kernel_receive_bytes: Option<u64>,
 }
 
 impl Default for ReceiveConfig {
@@ -222,7 +219,6 @@ impl Default for ReceiveConfig {
             receive_bytes_max: 512 << 10,
             hello_timeout: Duration::from_secs(5),
             idle_release: Duration::from_millis(200),
-            kernel_receive_bytes: None,
         }
     }
 }

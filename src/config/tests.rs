@@ -64,7 +64,7 @@ fn the_effective_configuration_reads_back() {
     }
     let odd = good(&format!(
         "{SMALL}pool: {{ bytes: 1000000000 }}\nsequencer: {{ session_lease: 1500ms }}\nthreads: {{ cores: [0, 3], spin_for: 0s }}\n\
-         topics: [{{ name: \"5\", order: 0, ack: 0, receipts: message }}]\nreceive: {{ kernel_receive_bytes: 4MB }}"
+         topics: [{{ name: \"5\", order: 0, ack: 0, receipts: message }}]\nreceive: {{ receive_bytes_max: 4MB }}"
     ));
     assert_eq!(odd.topics[0].receipts, Receipts::Message);
     assert_eq!(good(&odd.effective()), odd, "{}", odd.effective());

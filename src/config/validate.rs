@@ -20,8 +20,6 @@ use crate::wire::{AckLevel, OrderLevel};
 pub const POOL_BYTES_MIN: u64 = 16 << 20;
 /// Most batches of one submission to the kernel: each takes a submission entry.
 pub const BATCHES_PER_SEND_MAX: u32 = 1024;
-/// Largest kernel receive buffer that is asked for, bytes.
-pub const KERNEL_RECEIVE_BYTES_MAX: u64 = 1 << 30;
 /// Most cores of one machine that a thread can be pinned to: the width of `cpu_set_t`.
 pub const CORES_MAX: usize = 1024;
 
@@ -224,11 +222,6 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     }
     duration("receive.hello_timeout", receive.hello_timeout, MILLISECOND, HOUR)?;
     duration("receive.idle_release", receive.idle_release, MILLISECOND, HOUR)?;
-    let kernel_receive_bytes = receive.kernel_receive_bytes;
-    if let Some(bytes) = kernel_receive_bytes.filter(|bytes| !(4096..=KERNEL_RECEIVE_BYTES_MAX).contains(bytes)) {
-        let expected = format!("auto, or 4KiB to {}", format_bytes(KERNEL_RECEIVE_BYTES_MAX));
-        return impossible("receive.kernel_receive_bytes", format_bytes(bytes), expected);
-    }
     within("export.connections_max", config.export.connections_max, 1, CONNECTIONS_MAX)?;
     within("export.batches_per_send", config.export.batches_per_send, 1, BATCHES_PER_SEND_MAX)?;
     duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)

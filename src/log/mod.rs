@@ -1,7 +1,7 @@
 //! The shared log: rings, blog, order index, commit point and checkpoints as data structures in the pool.
 //!
 //! Every structure has two sides with different types: a writer that owns its lines, and readers that observe them.
-//! All are generic over [`Memory`](crate::pool::Memory) and do no I/O, so the simulator and the tests
+//! All are generic over [`Memory`] and do no I/O, so the simulator and the tests
 //! drive them step by step.
 //!
 //! * [`lane`]: the ring of batch headers a receive core fills and the sequencer drains.

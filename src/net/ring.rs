@@ -45,6 +45,8 @@ pub struct RingMode {
     pub registered: bool,
     /// `SEND_ZC` exists.
     pub zero_copy: bool,
+    /// `SENDMSG_ZC` exists.
+    pub zero_copy_lists: bool,
 }
 
 impl std::fmt::Display for RingMode {
@@ -270,7 +272,12 @@ impl Ring {
         });
         Ok(Ring {
             ring,
-            mode: RingMode { deferred, registered, zero_copy },
+            mode: RingMode {
+                deferred,
+                registered,
+                zero_copy,
+                zero_copy_lists: probe.is_supported(opcode::SendMsgZc::CODE),
+            },
             frames_lent: vec![false; frame_slots as usize],
             frames_leased: 0,
             frames,
@@ -444,8 +451,8 @@ impl Ring {
         Some(Operation(data))
     }
 
-    /// Sends a list. It may be sent in part: the completion's result says how much.
-    pub fn send_list(&mut self, asker: Asker, socket: RawFd, id: ListId) -> Option<Operation> {
+    /// Sends a list; with `zero_copy` in two stages. It may be sent in part: the result of the first says how much.
+    pub fn send_list(&mut self, asker: Asker, socket: RawFd, id: ListId, zero_copy: bool) -> Option<Operation> {
         let data = self.begin(asker, Lent::List(id.0))?;
         let list = &mut self.lists[id.0 as usize];
         assert!(!list.lent && list.bytes > 0);
@@ -454,7 +461,12 @@ impl Ring {
         list.message.msg_iovlen = list.vectors.len();
         let message: *const libc::msghdr = &*list.message;
         let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-        self.push(opcode::SendMsg::new(Fd(socket), message).flags(flags).build(), data);
+        let entry = if zero_copy && self.mode.zero_copy_lists {
+            opcode::SendMsgZc::new(Fd(socket), message).flags(flags).ioprio(SEND_ZC_REPORT_USAGE).build()
+        } else {
+            opcode::SendMsg::new(Fd(socket), message).flags(flags).build()
+        };
+        self.push(entry, data);
         Some(Operation(data))
     }
 
@@ -642,7 +654,7 @@ mod tests {
         list.push(&[2; 64], mapping, 0, 0);
         list.consume(70);
         assert_eq!(list.bytes(), 186);
-        ring.send_list(Asker { role: 0, tag: 9 }, ours.as_raw_fd(), id).unwrap();
+        ring.send_list(Asker { role: 0, tag: 9 }, ours.as_raw_fd(), id, false).unwrap();
         assert_eq!(wait(&mut ring).result, 186);
         let mut got = [0; 186];
         peer.read_exact(&mut got).unwrap();

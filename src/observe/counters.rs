@@ -155,6 +155,8 @@ counters! {
         sent_bytes,
         /// send submissions
         sends,
+        /// zero-copy sends the kernel copied all the same
+        zero_copy_copied,
         /// subscribers accepted
         accepted,
         /// subscribers refused
@@ -178,6 +180,12 @@ impl<M: Memory> CounterBlock<M> {
     /// The block at `at`.
     pub fn new(memory: M, at: u64) -> Self {
         CounterBlock { memory, at }
+    }
+
+    /// Reads a block that may be another process's, counter by counter.
+    pub fn read(&self, catalogue: &[Counter]) -> Vec<u64> {
+        self.memory.discard(self.at, 8 * catalogue.len() as u64);
+        (0..catalogue.len() as u64).map(|index| self.memory.load(self.at + 8 * index)).collect()
     }
 
     /// Copies the counters out. Allocates: not for the data path.

@@ -5,7 +5,7 @@
 //! no lock ever crosses a host.
 //!
 //! * [`coherence`]: the [`Memory`] trait, and the real implementation; the only inline assembly.
-//! * [`line`]: the line protocol over any memory: publish and observe one line; `Owned` and `Peer` handles.
+//! * [`mod@line`]: the line protocol over any memory: publish and observe one line; `Owned` and `Peer` handles.
 //! * [`record`]: the records that lie in one line.
 //! * [`layout`]: geometry and the offset of everything: pure arithmetic, printable.
 //! * [`superblock`]: the first 4 KiB: what a pool says of itself, and who may use it.

@@ -193,6 +193,14 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Attaches to an existing pool of any geometry, to look at it.
+    pub fn inspect(path: &Path) -> Result<Pool, PoolError> {
+        let file = Self::open_file(path, Create::Never)?;
+        let length = Self::length(path, &file)?;
+        let (superblock, layout) = Self::examine(path, &file, length)?;
+        Self::attach(path, &file, superblock, layout, false)
+    }
+
     fn open_file(path: &Path, create: Create) -> Result<File, PoolError> {
         let may_create = create != Create::Never;
         let result =

@@ -15,6 +15,9 @@ pub enum CommandError {
         /// The client's reason.
         source: ClientError,
     },
+    /// The pool could not be looked at.
+    #[error(transparent)]
+    Pool(#[from] embarcadero::pool::PoolError),
     /// The input could not be read.
     #[error("cannot read {name}: {source}")]
     Input {

@@ -9,6 +9,7 @@ mod error;
 mod format;
 mod lines;
 mod produce;
+mod status;
 mod topic;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print messages in their order.
     Consume(consume::ConsumeArgs),
+    /// Print what a pool of this host says of itself: brokers, sequencer, counters.
+    Status(status::StatusArgs),
     /// Create topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
@@ -78,6 +81,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
     let interrupt = Interrupt::install().map_err(CommandError::Signals)?;
     match command {
         Command::Produce(args) => produce::run(args, &interrupt),
+        Command::Status(args) => status::run(args),
         Command::Consume(args) => consume::run(args, &interrupt),
         Command::Topic(command) => topic::run(command),
     }
