@@ -11,6 +11,7 @@
 mod configuration;
 mod harness;
 mod hostile;
+mod kills;
 mod levels;
 mod pools;
 mod raw;

@@ -6,7 +6,7 @@ use embarcadero::client::{ClientError, Publisher, Start, Subscriber};
 use embarcadero::wire::{OrderLevel, Receipts};
 
 use crate::harness::{Cluster, LIMIT, Setup, Site};
-use crate::traffic::{connect, deadline, filler};
+use crate::traffic::{connect, deadline, filler, try_send};
 
 /// Extents of 16 MiB, so that the largest batch has 4 MiB.
 fn site(name: &str) -> (Site, Cluster) {
@@ -48,7 +48,7 @@ fn read(site: &Site, topic: &str, messages: u64, expected: impl Fn(u64) -> Vec<u
 }
 
 fn publish(publisher: &mut Publisher, payloads: impl Iterator<Item = Vec<u8>>) {
-    payloads.for_each(|payload| publisher.send(&payload).unwrap_or_else(|error| panic!("{} bytes: {error}", payload.len())));
+    payloads.for_each(|payload| try_send(publisher, &payload).unwrap_or_else(|error| panic!("{} bytes: {error}", payload.len())));
     publisher.flush(deadline()).unwrap_or_else(|error| panic!("{error}"));
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Delivered, Publisher, PublisherOptions, Subscriber, SubscriberOptions};
+use embarcadero::client::{ClientError, Delivered, Publisher, PublisherOptions, Subscriber, SubscriberOptions};
 use embarcadero::wire::{OrderLevel, crc32c};
 
 use crate::harness::LIMIT;
@@ -243,12 +243,28 @@ pub fn deadline() -> Instant {
     Instant::now() + LIMIT
 }
 
-/// Sends messages `numbers` of `publisher` with sizes that differ.
-pub fn send(publisher: &mut Publisher, id: u32, numbers: std::ops::Range<u64>) {
+/// Has a message taken; `Publisher::send` would wait for ever for a broker that is connected and takes nothing.
+pub fn try_send(publisher: &mut Publisher, payload: &[u8]) -> Result<(), ClientError> {
+    let deadline = deadline();
+    while !publisher.try_send(payload)? {
+        publisher.poll(Duration::from_millis(20))?;
+        let progress = || publisher.progress_line(publisher.messages_sent());
+        assert!(Instant::now() < deadline, "waited {LIMIT:?} for room in the window: {}", progress());
+    }
+    Ok(())
+}
+
+/// Sends messages `numbers` of `publisher`, each as long as `bytes` says.
+pub fn send_sized(publisher: &mut Publisher, id: u32, numbers: std::ops::Range<u64>, bytes: impl Fn(u64) -> usize) {
     for number in numbers {
-        let sent = publisher.send(&message(id, number, varied_bytes(number)));
+        let sent = try_send(publisher, &message(id, number, bytes(number)));
         sent.unwrap_or_else(|error| panic!("publisher {id}, message {number}: {error}"));
     }
+}
+
+/// Sends messages `numbers` of `publisher` with sizes that differ.
+pub fn send(publisher: &mut Publisher, id: u32, numbers: std::ops::Range<u64>) {
+    send_sized(publisher, id, numbers, varied_bytes);
 }
 
 /// Waits until everything is acked.

@@ -176,6 +176,18 @@ impl<M: Memory> Sequence<M> {
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
             self.report_now();
+            self.look_for_dead();
+        }
+    }
+
+    /// Of this host's brokers only: another host's process says nothing by a lock of ours.
+    fn look_for_dead(&mut self) {
+        let (view, pool) = (&self.view, &self.pool);
+        if let State::Active(sequencer) = &mut self.state {
+            sequencer.look_for_dead(|broker| {
+                view.access_to_broker(broker) == Access::Local
+                    && pool.is_locked(LockName::Broker(broker)).is_ok_and(|locked| !locked)
+            });
         }
     }
 
