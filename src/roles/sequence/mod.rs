@@ -173,11 +173,26 @@ impl<M: Memory> Sequence<M> {
 
     /// Copies counters out and logs progress, at most once a second and only if there was any.
     fn report(&mut self, now: Now) {
-        let State::Active(sequencer) = &self.state else { return };
-        if now.monotonic_ns - self.report_ns < REPORT_NS {
-            return;
+        if now.monotonic_ns - self.report_ns >= REPORT_NS {
+            self.report_ns = now.monotonic_ns;
+            self.report_now();
+            self.look_for_dead();
         }
-        self.report_ns = now.monotonic_ns;
+    }
+
+    /// Of this host's brokers only: another host's process says nothing by a lock of ours.
+    fn look_for_dead(&mut self) {
+        let (view, pool) = (&self.view, &self.pool);
+        if let State::Active(sequencer) = &mut self.state {
+            sequencer.look_for_dead(|broker| {
+                view.access_to_broker(broker) == Access::Local
+                    && pool.is_locked(LockName::Broker(broker)).is_ok_and(|locked| !locked)
+            });
+        }
+    }
+
+    fn report_now(&mut self) {
+        let State::Active(sequencer) = &self.state else { return };
         let counters = sequencer.counters();
         self.block.write(counters);
         if counters.appended_messages != self.reported_messages {
@@ -219,8 +234,7 @@ impl<M: Memory, I: Io> Role<I> for Sequence<M> {
         // It orders as long as any receive core of this process may still publish; other processes' wait for a successor.
         let moved = self.order(now);
         if moved == 0 {
-            self.report_ns = 0;
-            self.report(now);
+            self.report_now();
         }
         moved == 0
     }
