@@ -336,7 +336,9 @@ fn killed_after_any_store() {
         let mut first = start(&view, (stores % 2) as u32);
         feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
         first.pass(1);
-        (3..6).for_each(|session| drop(feeder.lane.publish(&open(session))));
+        for session in 3..6 {
+            feeder.lane.publish(&open(session));
+        }
         let mut seq = 0;
         let mut feed = |feeder: &mut Feeder<HostMemory>| {
             // One session's batches, another's now and then.
@@ -366,7 +368,9 @@ fn killed_after_any_store() {
         }
         died += u32::from(mortal.memory.is_dead());
         // Whoever comes next on this host mends what the dead one left, under its lock.
-        (0..2).for_each(|candidate| drop(mend_candidate(&view, candidate)));
+        for candidate in 0..2 {
+            mend_candidate(&view, candidate);
+        }
         let mut third = start(&view, (stores / 2 % 2) as u32);
         let mut fed = 0;
         for now in 0..60 {
