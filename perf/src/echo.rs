@@ -17,7 +17,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Answers one connection after the other until standard input ends.
 pub fn run(args: &EchoArgs) -> Result<(), CompareError> {
-    let listener = TcpListener::bind(args.listen).map_err(CompareError::io(format!("echo: listening on {}", args.listen)))?;
+    let listener =
+        TcpListener::bind(args.listen).map_err(CompareError::io(format!("echo: listening on {}", args.listen)))?;
     end_with_standard_input();
     println!("ready");
     loop {

@@ -87,7 +87,10 @@ pub fn run(load: &Load<'_>, subject: &mut Subject) -> Result<PublishRun, Compare
     let ended: Vec<Result<Session, CompareError>> = thread::scope(|scope| {
         let one = |publisher| scope.spawn(|| publish(load, publisher, &start));
         let threads: Vec<_> = publishers.into_iter().map(one).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     let usage = Processors::now(subject.process()).since(&before);
     let ended = ended.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -158,7 +161,9 @@ impl Patience<'_> {
             (self.acked, self.since) = (acked, now);
         } else if now - self.since > STALL_MAX {
             // The client's own account of which broker owes what.
-            publisher.flush(now).map_err(CompareError::client(format!("{}: no ack for {STALL_MAX:?}", self.load.name)))?;
+            publisher
+                .flush(now)
+                .map_err(CompareError::client(format!("{}: no ack for {STALL_MAX:?}", self.load.name)))?;
         }
         Ok(())
     }

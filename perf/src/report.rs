@@ -40,7 +40,8 @@ impl Report {
             Run::Latency(run) => (format!("p50 {:.1} µs, p99 {:.1} µs", run.p50_us(), run.p99_us()), run.usage),
         };
         let cold = if round == 0 { ", cold: dropped" } else { "" };
-        let noisy = if usage.others > NOISY { format!(", NOISY: others {:.0} %", usage.others * 100.0) } else { String::new() };
+        let noisy =
+            if usage.others > NOISY { format!(", NOISY: others {:.0} %", usage.others * 100.0) } else { String::new() };
         eprintln!("round {round}: {:<15} {figure}{cold}{noisy}", case.key);
         self.runs[index].push(run);
     }
@@ -53,7 +54,13 @@ impl Report {
         println!(
             "{} sessions, messages of {} bytes in batches of {}, window {}; {} bytes a run; receivers of {} bytes; \
              brokers on one thread, coherence {:?}",
-            args.sessions, args.message_bytes, args.batch_bytes, args.window, args.total, self.pool_bytes, args.coherence
+            args.sessions,
+            args.message_bytes,
+            args.batch_bytes,
+            args.window,
+            args.total,
+            self.pool_bytes,
+            args.coherence
         );
         if cores() < 2 {
             println!("one usable core: the spinning cases are left out");
@@ -112,9 +119,13 @@ impl Report {
         }
         let shortest = counted().filter_map(seconds).fold(f64::INFINITY, f64::min);
         if shortest < QUOTABLE_S {
-            println!("the shortest throughput run took {shortest:.2} s; to quote figures choose --total for {QUOTABLE_S} s and more");
+            println!(
+                "the shortest throughput run took {shortest:.2} s; to quote figures choose --total for {QUOTABLE_S} s and more"
+            );
         }
-        println!("GB = 10^9 bytes of payload. Sinks: until the last byte has landed. Brokers: until the last ack is back.");
+        println!(
+            "GB = 10^9 bytes of payload. Sinks: until the last byte has landed. Brokers: until the last ack is back."
+        );
     }
 
     /// One ratio of throughputs, or those of both percentiles. None if a case was not run.

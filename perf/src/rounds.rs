@@ -55,7 +55,12 @@ pub const CASES: [Case; 12] = [
     Case { key: "order0", what: "brokers, order 0, ack 1", kind: Kind::Publish(OrderLevel::None), single: false },
     Case { key: "sink_1", what: "receiver only receives", kind: Kind::Sink { flush: false }, single: true },
     Case { key: "sink_flush_1", what: "receives, clwb over all", kind: Kind::Sink { flush: true }, single: true },
-    Case { key: "order5_1", what: "one broker, order 5, ack 1", kind: Kind::Publish(OrderLevel::Session), single: true },
+    Case {
+        key: "order5_1",
+        what: "one broker, order 5, ack 1",
+        kind: Kind::Publish(OrderLevel::Session),
+        single: true,
+    },
     Case { key: "order0_1", what: "one broker, order 0, ack 1", kind: Kind::Publish(OrderLevel::None), single: true },
     Case { key: "pingpong_block", what: "TCP, both ends block", kind: Kind::PingPong(Idle::Park), single: true },
     Case { key: "ack_park", what: "brokers park, client blocks", kind: Kind::Ack(Idle::Park), single: false },
@@ -148,7 +153,10 @@ fn chosen(args: &RunArgs) -> Result<Vec<Case>, CompareError> {
     };
     if let Some(unknown) = args.cases.iter().find(|name| !CASES.iter().any(|case| is_named(case, name))) {
         let known: Vec<&str> = CASES.iter().map(|case| case.key).collect();
-        return Err(CompareError::Usage(format!("--cases {unknown}: not one of throughput, latency, {}", known.join(", "))));
+        return Err(CompareError::Usage(format!(
+            "--cases {unknown}: not one of throughput, latency, {}",
+            known.join(", ")
+        )));
     }
     let wanted = |case: &&Case| args.cases.is_empty() || args.cases.iter().any(|name| is_named(case, name));
     Ok(CASES.iter().filter(wanted).filter(|case| !case.spins() || cores() >= 2).copied().collect())

@@ -75,7 +75,13 @@ pub struct Subject {
 
 impl Subject {
     /// A receiver that only receives, on as many addresses as there are brokers to compare it with.
-    pub fn sink(name: &str, listeners: u32, pool_bytes: u64, args: &RunArgs, folder: &Folder) -> Result<Self, CompareError> {
+    pub fn sink(
+        name: &str,
+        listeners: u32,
+        pool_bytes: u64,
+        args: &RunArgs,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
         let addresses = free_addresses(listeners)?;
         let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let mut command = Command::new(this_program()?);
@@ -121,7 +127,12 @@ impl Subject {
         Ok(subject)
     }
 
-    fn start(name: &str, mut command: Command, addresses: Vec<SocketAddr>, folder: &Folder) -> Result<Self, CompareError> {
+    fn start(
+        name: &str,
+        mut command: Command,
+        addresses: Vec<SocketAddr>,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
         let log = folder.path().join(format!("{name}.log"));
         let file = File::create(&log).map_err(CompareError::io(format!("creating {}", log.display())))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
@@ -150,7 +161,9 @@ impl Subject {
                 let step = Duration::from_millis(500);
                 match create_topic(&self.seeds(), topic(order), &properties, step) {
                     Ok(()) => break,
-                    Err(error) if Instant::now() > deadline => return Err(self.failed(format!("is not ready: {error}"))),
+                    Err(error) if Instant::now() > deadline => {
+                        return Err(self.failed(format!("is not ready: {error}")));
+                    }
                     Err(_) => self.check_alive()?,
                 }
             }
@@ -246,7 +259,8 @@ fn this_program() -> Result<PathBuf, CompareError> {
 /// Ports that were free a moment ago. Whoever finds one taken meanwhile says so and ends.
 fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, CompareError> {
     let listen = |_| TcpListener::bind("127.0.0.1:0");
-    let listeners = (0..count).map(listen).collect::<Result<Vec<_>, _>>().map_err(CompareError::io("finding free ports"))?;
+    let listeners =
+        (0..count).map(listen).collect::<Result<Vec<_>, _>>().map_err(CompareError::io("finding free ports"))?;
     listeners.iter().map(|one| one.local_addr().map_err(CompareError::io("finding free ports"))).collect()
 }
 

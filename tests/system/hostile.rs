@@ -151,7 +151,11 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("a topic of ack level 9", create(5, 9, 0, b"new"), protocol),
         ("a topic of ack level 2", create(5, 2, 0, b"new"), Refusal::AckLevel),
         ("a topic of receipts 2", create(5, 1, 2, b"new"), protocol),
-        ("a forged token", with(|hello| (hello.session, hello.token) = (1 << 52 | 1 << 32 | 1, 7), b"t"), Refusal::BadToken),
+        (
+            "a forged token",
+            with(|hello| (hello.session, hello.token) = (1 << 52 | 1 << 32 | 1, 7), b"t"),
+            Refusal::BadToken,
+        ),
         ("a Batch", frame_of(&BatchHeader { message_count: 1, ..BatchHeader::default() }, vec![0; 16]), protocol),
         ("a Welcome", with_body(&Welcome::default(), b"0 a:1\n"), protocol),
         ("a Refused", with_body(&Refused::default(), b"no"), protocol),
@@ -223,7 +227,11 @@ fn bad_streams(welcome: &Welcome) -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("no messages", with(&|header| header.message_count = 0), protocol),
         ("one message fewer than there are", with(&|header| header.message_count = 1), protocol),
         ("one message more than there are", with(&|header| header.message_count = 3), protocol),
-        ("more messages than a batch may have", with(&|header| header.message_count = BATCH_MESSAGES_MAX + 1), protocol),
+        (
+            "more messages than a batch may have",
+            with(&|header| header.message_count = BATCH_MESSAGES_MAX + 1),
+            protocol,
+        ),
         ("a message past the end of its batch", body_of(&|body| body[0] = 0xff), protocol),
         ("a message of 4 GiB", body_of(&|body| body[..4].fill(0xff)), protocol),
         ("bytes behind the last message", body_of(&|body| body.extend([0; 16])), protocol),
@@ -322,7 +330,8 @@ fn sessions_are_joined_with_their_token_while_they_are_open() {
     }
     [&mut first, &mut second].into_iter().for_each(Raw::expect_closed);
     refused("a session that is closed", join(&welcome, |_| ()), Refusal::UnknownSession);
-    scene.end(2);
+    let counters = scene.end(2);
+    assert_eq!(counters.ack[VICTIM as usize]["refused"], 3, "two epochs and a closed session: {:#?}", counters.ack);
 }
 
 /// 500 connections of noise: before a hello, behind one, and as proper frames with a few bits flipped.

@@ -326,8 +326,7 @@ impl Memory for Mortal {
 /// without losing, repeating or holding up anything.
 #[test]
 fn killed_after_any_store() {
-    // From a first process, then a second life that is cut short; every store of the second that is not of the checkpoints
-    // of empty places, and a sample of those.
+    // A first process lives, a second is cut short, a third goes on. Every store of the takeover, then a sample.
     let mut died = 0;
     for stores in (0..1500).chain((1500..6000).step_by(7)) {
         let view = plain_view(2);
@@ -336,10 +335,11 @@ fn killed_after_any_store() {
         let mut first = start(&view, (stores % 2) as u32);
         feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
         first.pass(1);
-        (3..6).for_each(|session| drop(feeder.lane.publish(&open(session))));
+        for session in 3..6 {
+            feeder.lane.publish(&open(session));
+        }
         let mut seq = 0;
         let mut feed = |feeder: &mut Feeder<HostMemory>| {
-            // One session's batches, another's now and then.
             if feeder.put(batch(3, seq), 64 << 10) {
                 seq += 1;
             }
@@ -366,7 +366,9 @@ fn killed_after_any_store() {
         }
         died += u32::from(mortal.memory.is_dead());
         // Whoever comes next on this host mends what the dead one left, under its lock.
-        (0..2).for_each(|candidate| drop(mend_candidate(&view, candidate)));
+        for candidate in 0..2 {
+            mend_candidate(&view, candidate);
+        }
         let mut third = start(&view, (stores / 2 % 2) as u32);
         let mut fed = 0;
         for now in 0..60 {
