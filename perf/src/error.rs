@@ -57,16 +57,14 @@ pub enum CompareError {
 }
 
 impl CompareError {
-    /// An error of the operating system.
+    /// An error of the operating system. Allocates nothing before there is one, as the measured loops need.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> CompareError {
-        let doing = doing.into();
-        move |source| CompareError::Io { doing, source }
+        move |source| CompareError::Io { doing: doing.into(), source }
     }
 
-    /// An error of the client library.
+    /// An error of the client library. Allocates nothing before there is one.
     pub fn client(doing: impl Into<String>) -> impl FnOnce(ClientError) -> CompareError {
-        let doing = doing.into();
-        move |source| CompareError::Client { doing, source }
+        move |source| CompareError::Client { doing: doing.into(), source }
     }
 
     /// 2: could not start; 130: interrupted; 1: anything else.

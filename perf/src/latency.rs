@@ -114,7 +114,7 @@ pub fn ping_pong(
     idle: Idle,
     interrupted: &AtomicBool,
 ) -> Result<LatencyRun, CompareError> {
-    let io = || CompareError::io(format!("{}: exchanging", subject.name()));
+    let io = || CompareError::io(subject.name());
     let mut end = End::connect(subject.addresses[0], idle == Idle::Spin).map_err(io())?;
     let (ping, mut pong) = (vec![7; ping_bytes(args)], [0; PONG_BYTES]);
     measure(args, subject, interrupted, || {

@@ -46,6 +46,7 @@ impl Folder {
     pub fn create() -> Result<Folder, CompareError> {
         let path = PathBuf::from(format!("/dev/shm/embarcadero-compare-{}", std::process::id()));
         fs::create_dir(&path).map_err(CompareError::io(format!("creating {}", path.display())))?;
+        eprintln!("compare: files in {}", path.display());
         Ok(Folder(path))
     }
 
