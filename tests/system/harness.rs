@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use embarcadero::client::{ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic};
 use embarcadero::config::Config;
 use embarcadero::embarlet::{Embarlet, StartOptions, geometry};
-use embarcadero::observe::counters::{Counters, ExportCounters, ReceiveCounters, SequencerCounters};
+use embarcadero::observe::counters::{AckCounters, Counters, ExportCounters, ReceiveCounters, SequencerCounters};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::{Hardware, Mapped, Memory, Pool};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
@@ -203,6 +203,7 @@ impl Site {
             receive: (0..g.lanes())
                 .map(|lane| block::<ReceiveCounters>(&memory, layout.receive_counters(lane)))
                 .collect(),
+            ack: (0..g.brokers).map(|broker| block::<AckCounters>(&memory, layout.ack_counters(broker))).collect(),
             export: (0..g.brokers)
                 .map(|broker| block::<ExportCounters>(&memory, layout.export_counters(broker)))
                 .collect(),

@@ -326,8 +326,7 @@ impl Memory for Mortal {
 /// without losing, repeating or holding up anything.
 #[test]
 fn killed_after_any_store() {
-    // From a first process, then a second life that is cut short; every store of the second that is not of the checkpoints
-    // of empty places, and a sample of those.
+    // A first process lives, a second is cut short, a third goes on. Every store of the takeover, then a sample.
     let mut died = 0;
     for stores in (0..1500).chain((1500..6000).step_by(7)) {
         let view = plain_view(2);
@@ -341,7 +340,6 @@ fn killed_after_any_store() {
         }
         let mut seq = 0;
         let mut feed = |feeder: &mut Feeder<HostMemory>| {
-            // One session's batches, another's now and then.
             if feeder.put(batch(3, seq), 64 << 10) {
                 seq += 1;
             }
