@@ -524,10 +524,14 @@ impl<C: Coherence> AckRole<C> {
     fn report(&mut self, now: Now) {
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
-            self.counters.acked_messages = self.tracker.acked_messages();
-            self.counters.connections = self.connections.iter().flatten().count() as u64;
-            self.block.write(&self.counters);
+            self.write_counters();
         }
+    }
+
+    fn write_counters(&mut self) {
+        self.counters.acked_messages = self.tracker.acked_messages();
+        self.counters.connections = self.connections.iter().flatten().count() as u64;
+        self.block.write(&self.counters);
     }
 }
 
@@ -575,8 +579,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
         self.poll(io, now);
         let drained = self.connections.iter().all(Option::is_none);
         if drained {
-            self.report_ns = 0;
-            self.report(now);
+            self.write_counters();
         }
         drained
     }

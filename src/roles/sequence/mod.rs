@@ -12,6 +12,7 @@ pub(crate) mod tests;
 use crate::log::View;
 use crate::log::checkpoint::{RecoverError, recover};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
+use crate::log::mend::mend_candidate;
 use crate::observe::counters::CounterBlock;
 use crate::pool::region::{HostLock, LockName};
 use crate::pool::{Access, Memory, Pool};
@@ -68,6 +69,10 @@ impl<M: Memory> Sequence<M> {
         settings: SequencerSettings,
         takeover: TakeoverSettings,
     ) -> Self {
+        let mended = mend_candidate(view, candidate);
+        if mended > 0 {
+            log::info!("sequence {candidate}: its last process was killed while it wrote; {mended} lines were mended");
+        }
         Sequence {
             name: format!("sequence {candidate}"),
             commit: CommitReader::new(view),
@@ -88,6 +93,10 @@ impl<M: Memory> Sequence<M> {
 
     /// Whether this candidate may claim now.
     fn may_claim(&mut self, now: Now) -> bool {
+        if !self.commit.is_readable() {
+            self.mend_the_dead();
+            return false;
+        }
         let Some(commit) = self.commit.current() else {
             // Nobody ever was: the first candidate begins; the others give it time.
             return self.candidate == 0 || self.is_silent(0, now);
@@ -101,6 +110,18 @@ impl<M: Memory> Sequence<M> {
         }
         let beat = self.commit.line(commit.candidate).map_or(self.heartbeat.0, |line| line.heartbeat);
         self.is_silent(beat, now)
+    }
+
+    /// Epoch lines that other candidates of this host left in the middle of a publication when they were killed.
+    fn mend_the_dead(&self) {
+        for candidate in (0..self.view.layout.geometry.candidates).filter(|candidate| *candidate != self.candidate) {
+            if self.view.access_to_candidate(candidate) == Access::Local
+                && let Ok(Some(_lock)) = self.pool.try_to_lock(LockName::Candidate(candidate))
+                && mend_candidate(&self.view, candidate) > 0
+            {
+                log::warn!("{}: candidate {candidate} was killed while it wrote; its lines are mended", self.name);
+            }
+        }
     }
 
     fn is_silent(&mut self, beat: u64, now: Now) -> bool {
@@ -139,7 +160,10 @@ impl<M: Memory> Sequence<M> {
             return 1;
         }
         match recover(&self.view, &self.commit) {
-            Err(RecoverError::Unsettled) => 0,
+            Err(RecoverError::Unsettled) => {
+                self.mend_the_dead();
+                0
+            }
             Err(error @ RecoverError::Damaged(_)) => panic!("{}: cannot take over: {error}", self.name),
             Ok(recovered) => {
                 let State::Claimed(claim, _) = std::mem::replace(&mut self.state, State::Standby) else { return 0 };
@@ -173,11 +197,26 @@ impl<M: Memory> Sequence<M> {
 
     /// Copies counters out and logs progress, at most once a second and only if there was any.
     fn report(&mut self, now: Now) {
-        let State::Active(sequencer) = &self.state else { return };
-        if now.monotonic_ns - self.report_ns < REPORT_NS {
-            return;
+        if now.monotonic_ns - self.report_ns >= REPORT_NS {
+            self.report_ns = now.monotonic_ns;
+            self.report_now();
+            self.look_for_dead();
         }
-        self.report_ns = now.monotonic_ns;
+    }
+
+    /// Of this host's brokers only: another host's process says nothing by a lock of ours.
+    fn look_for_dead(&mut self) {
+        let (view, pool) = (&self.view, &self.pool);
+        if let State::Active(sequencer) = &mut self.state {
+            sequencer.look_for_dead(|broker| {
+                view.access_to_broker(broker) == Access::Local
+                    && pool.is_locked(LockName::Broker(broker)).is_ok_and(|locked| !locked)
+            });
+        }
+    }
+
+    fn report_now(&mut self) {
+        let State::Active(sequencer) = &self.state else { return };
         let counters = sequencer.counters();
         self.block.write(counters);
         if counters.appended_messages != self.reported_messages {
@@ -219,8 +258,7 @@ impl<M: Memory, I: Io> Role<I> for Sequence<M> {
         // It orders as long as any receive core of this process may still publish; other processes' wait for a successor.
         let moved = self.order(now);
         if moved == 0 {
-            self.report_ns = 0;
-            self.report(now);
+            self.report_now();
         }
         moved == 0
     }
