@@ -235,6 +235,8 @@ pub struct PoolCounters {
     /// By lane.
     pub receive: Vec<Block>,
     /// By broker.
+    pub ack: Vec<Block>,
+    /// By broker.
     pub export: Vec<Block>,
     pub sequencer: Block,
 }
