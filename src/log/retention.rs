@@ -204,8 +204,19 @@ impl<M: Memory> Pin<M> {
         }
     }
 
-    /// Tries to pin `position`, which may be lower than now. The error is the lowest position that can be pinned.
-    pub fn try_lower(&mut self, position: u64, floors: &FloorReader<M>) -> Result<(), u64> {
+    /// Pins the lowest position that can be pinned now; gives it. `None`: the floors cannot be read now, try again later.
+    pub fn lower_to_floor(&mut self, floors: &FloorReader<M>) -> Option<u64> {
+        let mut position = floors.read()?.closing;
+        while let Err(closing) = self.try_lower(position, floors) {
+            // The floors move up, so this ends; while a takeover is under way they are nobody's.
+            position = closing.filter(|closing| *closing > position)?;
+        }
+        Some(position)
+    }
+
+    /// Tries to pin `position`, which may be lower than now. The error is the lowest position that can be pinned, if
+    /// that is known.
+    pub fn try_lower(&mut self, position: u64, floors: &FloorReader<M>) -> Result<(), Option<u64>> {
         let before = self.record.position;
         self.record.position = position.min(before);
         self.line.publish(&self.record);
@@ -217,7 +228,7 @@ impl<M: Memory> Pin<M> {
         }
         self.record.position = before;
         self.line.publish(&self.record);
-        Err(closing.unwrap_or(0))
+        Err(closing)
     }
 }
 
@@ -267,7 +278,7 @@ mod tests {
         assert!(trimmer.is_pinned());
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the pin");
         let mut late = Pin::take(&view, 0, 1);
-        assert_eq!(late.try_lower(50, &floors), Err(64));
+        assert_eq!(late.try_lower(50, &floors), Err(Some(64)));
         assert_eq!(late.position(), NO_PIN);
         late.try_lower(64, &floors).unwrap();
         pin.raise(NO_PIN);

@@ -118,6 +118,17 @@ impl SharedMemory {
         read(&lock(&self.shared).memory[at as usize..(at + bytes) as usize])
     }
 
+    /// The highest value of a word in any cache and behind them: for checkers.
+    pub fn highest_copy(&self, at: u64) -> u64 {
+        let mut shared = lock(&self.shared);
+        let shared = &mut *shared;
+        let (number, start) = ((at / LINE_BYTES) as u32, (at % LINE_BYTES) as usize);
+        let word = |line: &Line| u64::from_le_bytes(line[start..start + 8].try_into().expect("a word"));
+        let behind = word(shared.behind(number));
+        let cached = shared.hosts.iter_mut().filter_map(|host| host.get(number).map(|cached| word(&cached.bytes)));
+        cached.fold(behind, u64::max)
+    }
+
     /// A host loses power: what its cache had not written back is gone. The pool is powered apart from it.
     pub fn lose_power(&self, host: usize) {
         let mut shared = lock(&self.shared);
