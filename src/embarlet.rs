@@ -4,17 +4,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, auto_pool_bytes};
+use crate::log::retention::announce;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::net::Ring;
 use crate::net::ring::RingError;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
-use crate::pool::line::Owned;
-use crate::pool::record::BrokerLine;
 use crate::pool::region::{Create, HostLock, LockName};
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Software};
 use crate::roles::ack::{AckRole, AckSettings};
@@ -29,6 +28,10 @@ use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown,
 
 /// Time the roles have to finish after being told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a port may still be in the hands of a predecessor that was killed.
+const PORT_WAIT: Duration = Duration::from_secs(2);
+const PORT_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Why a process cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -297,9 +300,23 @@ fn populate(config: &Config, pool: &Pool, brokers: &[u32]) {
 fn bind(config: &Config, brokers: &[u32]) -> Result<Vec<Arc<TcpListener>>, StartError> {
     let one = |broker: &u32| {
         let address = config.brokers[*broker as usize].address;
-        listen(address).map_err(|source| StartError::Listen { broker: *broker, address, source })
+        listen_patiently(address).map_err(|source| StartError::Listen { broker: *broker, address, source })
     };
     brokers.iter().map(one).collect()
+}
+
+/// A killed predecessor's port is free only when the kernel has taken its io_uring down, which it does after the process
+/// is gone: a restart at once must not fail for that.
+fn listen_patiently(address: SocketAddr) -> std::io::Result<Arc<TcpListener>> {
+    let deadline = Instant::now() + PORT_WAIT;
+    loop {
+        match listen(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(PORT_LOOK_EVERY);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Builds one role on the thread that will run it.
@@ -364,7 +381,9 @@ impl<C: Coherence> Parts<C> {
         listener: &Arc<TcpListener>,
         creates_topics: bool,
     ) {
-        let incarnation = announce(view, broker);
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now_ns = since_1970.map_or(0, |since| since.as_nanos() as u64);
+        let incarnation = announce(view, broker, std::process::id(), now_ns);
         let lanes = config.geometry.lanes_per_broker;
         let places = config.receive.connections_max + SPARE_CONNECTIONS;
         let links: Vec<_> = (0..lanes).map(|_| AckLink::new(places)).collect();
@@ -413,16 +432,6 @@ impl<C: Coherence> Parts<C> {
         self.add(format!("sequence {slot}"), RoleKind::Sequence, broker, 0, 0, build);
         Ok(())
     }
-}
-
-/// Writes the broker's line; gives its incarnation, from 1.
-fn announce<C: Coherence>(view: &View<Mapped<C>>, broker: u32) -> u64 {
-    let mut line: Owned<BrokerLine, _> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
-    let incarnation = line.current().map_or(0, |before| before.incarnation) + 1;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-    let process = std::process::id().into();
-    line.publish(&BrokerLine { incarnation, state: 2, process, started_at: now, ..BrokerLine::default() });
-    incarnation
 }
 
 fn broker_list(config: &Config) -> String {

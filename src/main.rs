@@ -1,6 +1,6 @@
 //! `embarlet`: the broker process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use embarcadero::config::Config;
@@ -102,8 +102,11 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if let Some(bytes) = config.pool.bytes {
+        lay_out(config, bytes, arguments.config.as_deref())?;
+    }
     if arguments.check_config || arguments.print_layout {
-        let layout = Layout::new(geometry(config, pool_bytes(config)?))?;
+        let layout = lay_out(config, pool_bytes(config)?, arguments.config.as_deref())?;
         if arguments.check_config {
             print!("{}", config.effective());
         }
@@ -125,6 +128,11 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
     log::info!("ready: brokers {:?} listen on {}", options.brokers, addresses.join(", "));
     // The failure is in the log, with the thread it came from.
     Ok(if embarlet.join().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sizes that do not fit together are the file's fault, not the pool's: they are told with file and line.
+fn lay_out(config: &Config, pool_bytes: u64, file: Option<&Path>) -> Result<Layout, String> {
+    Layout::new(geometry(config, pool_bytes)).map_err(|error| format!("{}: {error}", Config::place_of(file, "pool.bytes")))
 }
 
 fn print_layout(layout: &Layout) {

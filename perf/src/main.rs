@@ -1,1 +1,48 @@
-fn main() {}
+//! `compare`: Embarcadero against the limits of the machine it runs on.
+//!
+//! A speed alone says little about a log and much about a machine. Everything here is measured beside its own limit, in the
+//! same run, in turn, several times; what is reported is the median of the rounds' own ratios, with their spread.
+//!
+//! * [`args`]: what to run; [`tiny`](args::RunArgs::tiny) makes it a smoke test.
+//! * [`sink`], [`echo`]: the limits. A receiver that only receives, and a TCP ping-pong.
+//! * [`subject`]: the processes measured, limits and brokers alike; all but the one under test are stopped.
+//! * [`publish`], [`latency`]: one run of each kind.
+//! * [`rounds`]: who is compared with whom, in which order.
+//! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
+//!
+//! What each side does is said in [`rounds::CASES`] and printed with the figures.
+#![forbid(unsafe_code)]
+
+mod args;
+mod echo;
+mod error;
+mod figures;
+mod latency;
+mod machine;
+mod publish;
+mod report;
+mod rounds;
+mod sink;
+mod subject;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ended = match arguments.command {
+        Some(Command::Sink(sink)) => sink::run(&sink),
+        Some(Command::Echo(echo)) => echo::run(&echo),
+        None => rounds::run(&arguments.run.settled()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

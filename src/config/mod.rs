@@ -26,6 +26,9 @@ pub use schema::*;
 /// The configuration that runs without a file: four brokers in one process on a small machine.
 pub const EMBEDDED: &str = include_str!("../../config/two-core.yaml");
 
+/// Its name in messages.
+const EMBEDDED_NAME: &str = "two-core.yaml (embedded)";
+
 /// Largest configuration file, bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -47,7 +50,7 @@ impl Config {
     /// # Panics
     /// Never: a test reads it.
     pub fn embedded() -> Config {
-        Config::parse(EMBEDDED, "two-core.yaml (embedded)").expect("the embedded configuration is checked by a test")
+        Config::parse(EMBEDDED, EMBEDDED_NAME).expect("the embedded configuration is checked by a test")
     }
 
     /// Reads and checks `text`; `file_name` is for messages.
@@ -88,6 +91,16 @@ impl Config {
     /// Never: every value has a YAML form.
     pub fn effective(&self) -> String {
         serde_yaml::to_string(self).expect("every configuration value has a YAML form")
+    }
+
+    /// Where `key` is written in the file at `path`, or in the embedded configuration: for what turns out to be impossible
+    /// only where more is known than the configuration. The file alone if it cannot be read any more.
+    pub fn place_of(path: Option<&Path>, key: &str) -> Place {
+        let (file, text) = match path {
+            Some(path) => (path.display().to_string(), read_bounded(path).unwrap_or_default()),
+            None => (EMBEDDED_NAME.into(), EMBEDDED.into()),
+        };
+        Place { file, line: locate::line_of(&text, &locate::steps(key)) }
     }
 
     /// What the pool's layout is asked for.

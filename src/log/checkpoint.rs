@@ -89,9 +89,11 @@ pub enum RecoverError {
 /// Reads the sequencer's checkpoints and replays the index from them to the watermark, which is read last. `None`: no
 /// sequencer has ever been active.
 pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Option<Recovered>, RecoverError> {
-    let Some(first) = reader.current() else { return Ok(None) };
+    let current = || if reader.is_readable() { Ok(reader.current()) } else { Err(RecoverError::Unsettled) };
+    let Some(first) = current()? else { return Ok(None) };
     let layout = &view.layout;
     let (_, floors) = reader.peek::<FloorLine>(first, |c| layout.floor_line(c)).ok_or(RecoverError::Unsettled)?;
+    // A line never written says nothing; one that cannot be read now does not.
     let lanes = (0..layout.geometry.lanes())
         .map(|lane| reader.peek::<LaneProgress>(first, |c| layout.lane_progress(c, lane)))
         .map(|found| found.map(|(_, progress)| progress).unwrap_or_default())
@@ -101,7 +103,7 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
     let topics = restore_topics(view, reader, first, &mut table);
     view.memory.full_fence();
     // Last: whatever the predecessor appends after this read is void once a higher epoch is claimed.
-    let commit = reader.current().ok_or(RecoverError::Unsettled)?;
+    let commit = current()?.ok_or(RecoverError::Unsettled)?;
     if commit.epoch != first.epoch {
         return Err(RecoverError::Unsettled);
     }
@@ -162,10 +164,10 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
             let damaged = RecoverError::Damaged(IndexFault::Inconsistent { position: index.next() + offset as u64 });
             let event = to_event(entry).ok_or(damaged)?;
             recovered.table.apply(&event);
-            if let crate::order::Event::Topic { topic, blog_at, lane, .. } = event
-                && topic as usize == recovered.topics.len()
-            {
+            if let crate::order::Event::Topic { topic, blog_at, lane, .. } = event {
                 let spec = crate::log::topics::read_spec(view, view.access_to_lane(lane.into()), blog_at);
+                // Its lines in the table may have been cut short: what it was created from is good, and still there.
+                recovered.topics.truncate(topic as usize);
                 recovered.topics.push(Topic { id: topic, ..spec.map_err(|_| damaged)? });
             }
             let is_from_lane = matches!(event, crate::order::Event::Batch { .. } | crate::order::Event::Topic { .. });

@@ -87,6 +87,12 @@ impl<M: Memory> CommitReader<M> {
         (0..8).all(|word| self.memory.load(at + 8 * word) == 0)
     }
 
+    /// Whether every line that was ever written can be read now. One that cannot may hold the highest epoch: then nothing is
+    /// known about the log, least of all that there is none.
+    pub fn is_readable(&self) -> bool {
+        self.lines.iter().enumerate().all(|(candidate, peer)| peer.observe().is_some() || self.is_blank(candidate))
+    }
+
     /// Reads a record that every candidate has a copy of, from the sequencer's copy, confirmed.
     pub fn read<R: Record>(&self, place: impl Fn(u32) -> u64) -> Option<(Commit, R)> {
         let commit = self.current()?;
@@ -137,8 +143,11 @@ impl<M: Memory> CommitWriter<M> {
     /// Makes the claimed epoch active at `watermark`.
     pub fn activate(&mut self, watermark: u64) {
         assert!(watermark >= self.record.watermark || self.record.active == 0, "a watermark never falls");
-        self.record.active = self.record.claimed;
+        // In two steps: a process killed between them, or in the middle of one, must not leave the new epoch with the
+        // watermark of an old life. The epoch that was active is either this one's predecessor and ends there, or not the highest.
         self.record.watermark = watermark;
+        self.line.publish(&self.record);
+        self.record.active = self.record.claimed;
         self.line.publish(&self.record);
     }
 

@@ -10,6 +10,7 @@
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
 //! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
 //! * [`entry`]: events of the order core as index entries, and back.
+//! * [`mend`]: lines whose owner was killed while it wrote them.
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
 
@@ -18,6 +19,7 @@ pub mod checkpoint;
 pub mod commit;
 pub mod entry;
 pub mod lane;
+pub mod mend;
 pub mod order_index;
 pub mod retention;
 pub mod topics;

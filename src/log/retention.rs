@@ -11,7 +11,7 @@ use crate::log::View;
 use crate::log::commit::{CommitReader, Epoch};
 use crate::pool::Memory;
 use crate::pool::line::{Owned, Peer};
-use crate::pool::record::{FloorLine, PinLine};
+use crate::pool::record::{BrokerLine, FloorLine, PinLine};
 
 /// `position` of a pin that pins nothing.
 pub const NO_PIN: u64 = u64::MAX;
@@ -30,6 +30,9 @@ pub struct Trimmer<M> {
     floors: Owned<FloorLine, M>,
     record: FloorLine,
     pins: Vec<Peer<PinLine, M>>,
+    brokers: Vec<Peer<BrokerLine, M>>,
+    /// By broker: incarnations up to this one are dead, and so are their pins.
+    dead: Vec<u64>,
     /// Oldest first.
     samples: VecDeque<Sample>,
     /// Samples given up, kept for their storage.
@@ -48,6 +51,9 @@ impl<M: Memory> Trimmer<M> {
         let mut floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
         let record = FloorLine { epoch, closing: floor, floor, checkpoint, ..FloorLine::default() };
         floors.publish(&record);
+        let line = |broker| {
+            Peer::new(view.memory.clone(), view.layout.broker_line(broker), view.access_to_broker(broker))
+        };
         let pin = |broker| Peer::new(view.memory.clone(), view.layout.pin_line(broker), view.access_to_broker(broker));
         let extents = u64::from(g.lanes()) * u64::from(g.extents_per_lane);
         // One sample for each half extent of payload and each quarter segment of entries that can be live at once.
@@ -58,6 +64,8 @@ impl<M: Memory> Trimmer<M> {
             floors,
             record,
             pins: (0..g.brokers).map(pin).collect(),
+            brokers: (0..g.brokers).map(line).collect(),
+            dead: vec![0; g.brokers as usize],
             samples: VecDeque::with_capacity(samples_max),
             spare: (0..samples_max).map(blank).collect(),
             samples_max,
@@ -133,13 +141,7 @@ impl<M: Memory> Trimmer<M> {
         }
         // Every later load of a pin sees whoever pinned before reading the new `closing`.
         self.memory.full_fence();
-        let pins = self.pins.iter().map(|pin| match pin.observe() {
-            Some(line) => line.position,
-            // Being rewritten: wait. Never written: nobody pins.
-            None if self.memory.load(pin.at()) == 0 && self.memory.load(pin.at() + 8) == 0 => NO_PIN,
-            None => 0,
-        });
-        let lowest = pins.min().unwrap_or(NO_PIN);
+        let lowest = (0..self.pins.len()).map(|broker| self.pinned(broker)).min().unwrap_or(NO_PIN);
         if lowest < target {
             return self.set_floor(lowest);
         }
@@ -149,6 +151,32 @@ impl<M: Memory> Trimmer<M> {
         self.spare.push(sample);
         self.set_floor(target);
         true
+    }
+
+    /// What a broker's pin holds back.
+    fn pinned(&self, broker: usize) -> u64 {
+        let pin = &self.pins[broker];
+        match pin.observe() {
+            Some(line) if line.incarnation <= self.dead[broker] => NO_PIN,
+            Some(line) => line.position,
+            // Never written: nobody pins.
+            None if self.memory.load(pin.at()) == 0 && self.memory.load(pin.at() + 8) == 0 => NO_PIN,
+            // Its writer died while it wrote. A successor announces itself before it touches the pin.
+            None if self.incarnation(broker as u32).is_some_and(|now| now <= self.dead[broker]) => NO_PIN,
+            // Being rewritten: wait.
+            None => 0,
+        }
+    }
+
+    /// The incarnation that a broker announced last. `None`: being announced.
+    pub fn incarnation(&self, broker: u32) -> Option<u64> {
+        self.brokers[broker as usize].observe().map(|line| line.incarnation)
+    }
+
+    /// Notes that a broker's process is gone, and its pins with it. `incarnation` was read before it was found gone.
+    pub fn note_dead(&mut self, broker: u32, incarnation: u64) {
+        let dead = &mut self.dead[broker as usize];
+        *dead = incarnation.max(*dead);
     }
 
     fn set_floor(&mut self, floor: u64) -> bool {
@@ -172,6 +200,16 @@ impl<M: Memory> Trimmer<M> {
     pub fn is_pinned(&self) -> bool {
         self.record.floor < self.record.closing
     }
+}
+
+/// Announces a new process of a broker; gives its incarnation, from 1. The caller holds the broker's host lock, and pins nothing
+/// before.
+pub fn announce<M: Memory>(view: &View<M>, broker: u32, process: u32, now_utc_ns: u64) -> u64 {
+    let mut line: Owned<BrokerLine, M> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
+    let incarnation = line.last().incarnation + 1;
+    let (process, started_at) = (process.into(), now_utc_ns);
+    line.publish(&BrokerLine { incarnation, state: 2, process, started_at, ..BrokerLine::default() });
+    incarnation
 }
 
 /// A reader's side: one exporter's pin.
@@ -284,6 +322,43 @@ mod tests {
         pin.raise(NO_PIN);
         assert!(trimmer.advance() && !trimmer.advance());
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
+    }
+
+    #[test]
+    fn a_dead_brokers_pin_holds_nothing_and_its_successors_does() {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        let epoch = commit.claim(0, 1);
+        commit.activate(0);
+        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+        let floors = FloorReader::new(&view);
+        let announce = |incarnation| {
+            let mut line: Owned<BrokerLine, _> = Owned::take(view.memory.clone(), view.layout.broker_line(1));
+            line.publish(&BrokerLine { incarnation, ..BrokerLine::default() });
+        };
+        announce(1);
+        Pin::take(&view, 1, 1).try_lower(10, &floors).unwrap();
+        for position in [32, 64, 96] {
+            trimmer.count(1 << 20);
+            trimmer.sample(position, |_| position);
+        }
+        trimmer.set_checkpoint(96);
+        trimmer.advance();
+        assert_eq!(trimmer.floor(), 10);
+        trimmer.note_dead(1, trimmer.incarnation(1).unwrap());
+        assert!(trimmer.advance());
+        assert_eq!(trimmer.floor(), 32);
+        announce(2);
+        let mut next = Pin::take(&view, 1, 2);
+        next.try_lower(40, &floors).unwrap();
+        trimmer.advance();
+        assert_eq!(trimmer.floor(), 40, "the successor lives");
+        // It dies while it writes its pin.
+        view.memory.store(view.layout.pin_line(1), 0);
+        assert!(!trimmer.advance());
+        trimmer.note_dead(1, 2);
+        assert!(trimmer.advance());
+        assert_eq!(trimmer.floor(), 64);
     }
 
     #[test]

@@ -63,9 +63,9 @@ counters! {
         accepted,
         /// connections closed
         closed,
-        /// connections refused or ended for a protocol error
+        /// connections refused or ended because the peer broke the protocol
         protocol_errors,
-        /// connections refused for another reason
+        /// connections refused or ended for another reason that was told
         refused,
         /// connections that ended in mid-batch; what had landed of it was given up, unacked
         partial_batches,

@@ -53,6 +53,7 @@ struct Tracking {
 }
 
 /// Orders arrivals. Storage is allocated once.
+#[derive(Clone)]
 pub struct OrderCore {
     table: SessionTable,
     hold: HoldBuffer,
@@ -91,6 +92,11 @@ impl OrderCore {
     /// Batches parked.
     pub fn held(&self) -> u32 {
         self.hold.held()
+    }
+
+    /// Batches parked of one session, by its place.
+    pub fn held_of(&self, slot: u32) -> u32 {
+        self.hold.held_of(slot)
     }
 
     /// Parked batches let go, ever.

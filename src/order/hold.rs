@@ -34,6 +34,7 @@ pub enum NoRoom {
 }
 
 /// Parked batches of all sessions and lanes.
+#[derive(Clone)]
 pub struct HoldBuffer {
     nodes: Vec<Node>,
     free: u32,

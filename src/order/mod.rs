@@ -12,6 +12,8 @@ pub mod hold;
 pub mod table;
 
 #[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
 mod model;
 
 pub use core::{OrderCore, Verdict};

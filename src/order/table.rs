@@ -52,6 +52,7 @@ pub struct TopicOrder {
 }
 
 /// All sessions and topics.
+#[derive(Clone)]
 pub struct SessionTable {
     sessions: Vec<Session>,
     topics: Vec<TopicOrder>,

@@ -95,6 +95,16 @@ impl<R: Record, M: Memory> Owned<R, M> {
         read(&self.memory, self.at).map(|(_, record)| record)
     }
 
+    /// What its words say even if its last publication was cut short by a kill: each word is of that version or of the one
+    /// before. For words that stay the same while one owner has the line.
+    pub fn last(&self) -> R {
+        let mut words = [0; BODY_WORDS];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = self.memory.load(self.at + 8 * (index as u64 + 1));
+        }
+        R::from_words(words)
+    }
+
     /// Rewrites the line and makes it visible.
     pub fn publish(&mut self, record: &R) {
         self.write(record);

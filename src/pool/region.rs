@@ -267,7 +267,13 @@ impl Pool {
     }
 
     fn format(path: &Path, file: &File, geometry: Geometry, length: u64) -> Result<Pool, PoolError> {
-        let layout = Layout::new(geometry).map_err(|source| PoolError::Layout { path: path.into(), source })?;
+        let layout = Layout::new(geometry).map_err(|source| {
+            if length == 0 {
+                // We may have made it just now; nothing that was anybody's is lost.
+                let _ = std::fs::remove_file(path);
+            }
+            PoolError::Layout { path: path.into(), source }
+        })?;
         let alone = Self::try_lock(path, LockName::Use, LockMode::Exclusive)?;
         if alone.is_none() {
             return Err(PoolError::InUse { path: path.into(), what: LockName::Use.to_string() });
@@ -497,6 +503,9 @@ mod tests {
         let huge = Geometry { pool_bytes: 1 << 50, extent_bytes: 1 << 30, ..small() };
         let error = Pool::open(&at.0, huge, false, Create::IfMissing).unwrap_err();
         assert!(matches!(error, PoolError::NoRoom { .. }), "{error}");
+        assert!(!at.0.exists());
+        let tiny = Geometry { pool_bytes: 1 << 20, ..small() };
+        assert!(matches!(Pool::open(&at.0, tiny, false, Create::IfMissing), Err(PoolError::Layout { .. })));
         assert!(!at.0.exists());
     }
 }

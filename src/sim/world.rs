@@ -58,6 +58,8 @@ struct Process {
     part: Part,
     life: u64,
     is_alive: bool,
+    /// Another process holds its lock meanwhile, and it does not start.
+    locked_by: Option<usize>,
     /// It does nothing, or is not started again, before then.
     until_ns: u64,
 }
@@ -293,7 +295,7 @@ impl State {
 
     fn settle(&mut self, host: Option<usize>, parts: &[Part]) {
         let process = self.processes.len();
-        self.processes.push(Process { host, part: parts[0], life: 1, is_alive: true, until_ns: 0 });
+        self.processes.push(Process { host, part: parts[0], life: 1, is_alive: true, locked_by: None, until_ns: 0 });
         let place = |part: &Part| Place { part: *part, process, actor: None, interrupts: None, is_running: false };
         self.places.extend(parts.iter().map(place));
     }
@@ -434,6 +436,9 @@ impl State {
         let restart_ns = self.now_ns + self.luck.below(60_000_000);
         let dead = &mut self.processes[process];
         (dead.life, dead.is_alive, dead.until_ns) = (dead.life + 1, false, restart_ns);
+        for locked in self.processes.iter_mut().filter(|locked| locked.locked_by == Some(process)) {
+            locked.locked_by = None;
+        }
         for place in self.places.iter_mut().filter(|place| place.process == process) {
             (place.actor, place.interrupts, place.is_running) = (None, None, false);
         }
@@ -465,8 +470,9 @@ impl State {
 
     fn restart_due(&mut self) {
         for process in 0..self.processes.len() {
-            if !self.processes[process].is_alive && self.processes[process].until_ns <= self.now_ns {
-                self.processes[process].is_alive = true;
+            let dead = &mut self.processes[process];
+            if !dead.is_alive && dead.locked_by.is_none() && dead.until_ns <= self.now_ns {
+                dead.is_alive = true;
                 self.note(Event::Restarted(self.processes[process].part));
             }
         }
@@ -477,6 +483,23 @@ impl State {
         self.processes.iter_mut().for_each(|process| process.until_ns = 0);
         self.network.resume();
         self.note(Event::Calm);
+    }
+
+    /// Whether a process holds the lock that stands for this part's process.
+    pub fn is_held(&self, part: Part) -> bool {
+        self.processes.iter().any(|process| process.part == part && (process.is_alive || process.locked_by.is_some()))
+    }
+
+    /// Takes the lock of a dead process.
+    pub fn take_lock(&mut self, part: Part, by: usize) -> bool {
+        let is_free = |process: &&mut Process| process.part == part && !process.is_alive && process.locked_by.is_none();
+        let free = self.processes.iter_mut().find(is_free);
+        free.map(|process| process.locked_by = Some(by)).is_some()
+    }
+
+    /// Gives it back.
+    pub fn drop_lock(&mut self, part: Part) {
+        self.processes.iter_mut().filter(|process| process.part == part).for_each(|process| process.locked_by = None);
     }
 
     /// Whether an end has something to read on a connection.
@@ -523,7 +546,7 @@ impl State {
 pub(crate) struct Kernel {
     world: Shared,
     pub part: Part,
-    process: usize,
+    pub process: usize,
     life: u64,
     interrupts: Arc<Interrupts>,
 }
@@ -588,14 +611,6 @@ impl Kernel {
                 state.fail(violation);
             }
         });
-    }
-
-    /// Whether a process holds the lock of a candidate's slot.
-    pub fn is_held(&self, candidate: u32) -> bool {
-        self.with(|state| {
-            let holds = |process: &Process| process.part == Part::Sequencer(candidate) && process.is_alive;
-            state.processes.iter().any(holds)
-        })
     }
 
     /// Asks a broker for a connection. `None`: nobody listens.

@@ -3,6 +3,10 @@
 //! It is the one writer of publishers' sockets: welcome, acks, refusals. Frames are built in registered slots and submitted
 //! together; while a connection's last frame is on its way, news for it is merged into the next.
 //!
+//! A session is acked at once by the broker its batches came in through, and by the others a little later, if there was nothing
+//! of their own to say by then: one frame a batch instead of one from each broker, and still news for a publisher that has lost
+//! the first broker.
+//!
 //! * [`tracker`]: the fold and who cares about what; no I/O.
 
 pub mod tracker;
@@ -41,6 +45,8 @@ pub struct AckSettings {
 const REPORT_NS: u64 = 1_000_000_000;
 /// Time the other connections of a session have for their goodbye once one has said it, ns.
 const GOODBYE_NS: u64 = 1_000_000_000;
+/// Time other brokers have to tell a session of their own batches before this one does, ns.
+const HEARSAY_NS: u64 = 20_000_000;
 /// Messages taken from receive cores in one pass at most.
 const MESSAGES_PER_PASS: usize = 256;
 
@@ -99,6 +105,7 @@ pub struct AckRole<C: Coherence> {
     counters: AckCounters,
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
+    hearsay_ns: u64,
 }
 
 impl<C: Coherence> AckRole<C> {
@@ -127,6 +134,7 @@ impl<C: Coherence> AckRole<C> {
             counters: AckCounters::default(),
             block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
             report_ns: 0,
+            hearsay_ns: 0,
             settings,
         }
     }
@@ -341,14 +349,32 @@ impl<C: Coherence> AckRole<C> {
             self.tell(io, item, now);
         }
         while let Some(slot) = self.tracker.take_dirty() {
-            let mut next = self.tracker.first_of(slot);
-            while let Some(place) = next {
-                next = self.tracker.next_of(place);
-                self.mark(place);
-                self.send_pending(io, place);
-            }
+            self.tell_session(io, slot);
         }
         followed
+    }
+
+    /// Tells what other brokers' batches did to a session, for the case that their word is lost.
+    fn pass_on(&mut self, io: &mut Ring, now: Now) -> usize {
+        if now.monotonic_ns - self.hearsay_ns < HEARSAY_NS {
+            return 0;
+        }
+        self.hearsay_ns = now.monotonic_ns;
+        let mut moved = 0;
+        while let Some(slot) = self.tracker.take_hearsay() {
+            self.tell_session(io, slot);
+            moved += 1;
+        }
+        moved
+    }
+
+    fn tell_session(&mut self, io: &mut Ring, slot: u32) {
+        let mut next = self.tracker.first_of(slot);
+        while let Some(place) = next {
+            next = self.tracker.next_of(place);
+            self.mark(place);
+            self.send_pending(io, place);
+        }
     }
 
     fn mark(&mut self, place: u32) {
@@ -498,10 +524,14 @@ impl<C: Coherence> AckRole<C> {
     fn report(&mut self, now: Now) {
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
-            self.counters.acked_messages = self.tracker.acked_messages();
-            self.counters.connections = self.connections.iter().flatten().count() as u64;
-            self.block.write(&self.counters);
+            self.write_counters();
         }
+    }
+
+    fn write_counters(&mut self) {
+        self.counters.acked_messages = self.tracker.acked_messages();
+        self.counters.connections = self.connections.iter().flatten().count() as u64;
+        self.block.write(&self.counters);
     }
 }
 
@@ -521,7 +551,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
 
     fn start(&mut self, io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
-        self.report_ns = now.monotonic_ns;
+        (self.report_ns, self.hearsay_ns) = (now.monotonic_ns, now.monotonic_ns);
         self.frames = io.lease_frames(self.connections.len() as u32);
         Ok(())
     }
@@ -537,6 +567,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = self.hear(io, now);
         moved += self.follow(io, now);
+        moved += self.pass_on(io, now);
         moved += self.settle_waiting(io, now);
         moved += self.ack_landed(io);
         moved += self.tell_closed(io, now);
@@ -548,8 +579,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
         self.poll(io, now);
         let drained = self.connections.iter().all(Option::is_none);
         if drained {
-            self.report_ns = 0;
-            self.report(now);
+            self.write_counters();
         }
         drained
     }

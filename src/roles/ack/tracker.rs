@@ -24,10 +24,15 @@ struct Local {
     broker_messages: u64,
     /// First of its connections here; they are linked by `Tracker::next_of`.
     first: u32,
+    /// In `Tracker::dirty`.
     dirty: bool,
+    /// Moved by batches of other brokers only, which tell of it themselves.
+    hearsay: bool,
+    /// In `Tracker::hearsay`.
+    is_heard: bool,
 }
 
-const BLANK: Local = Local { broker_messages: 0, first: NONE, dirty: false };
+const BLANK: Local = Local { broker_messages: 0, first: NONE, dirty: false, hearsay: false, is_heard: false };
 
 /// Something a follower must tell connections besides acks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +65,7 @@ pub struct Tracker<M> {
     /// Per connection: resend from here, once.
     let_go_from: Vec<u64>,
     dirty: Vec<u32>,
+    hearsay: Vec<u32>,
     lanes: std::ops::Range<u16>,
     entries: Box<[IndexEntry; ENTRIES_PER_PASS]>,
     acked_messages: u64,
@@ -82,6 +88,7 @@ impl<M: Memory> Tracker<M> {
             slot_of: vec![NONE; connections as usize],
             let_go_from: vec![NOTHING_LET_GO; connections as usize],
             dirty: Vec::with_capacity(g.sessions_max as usize),
+            hearsay: Vec::with_capacity(g.sessions_max as usize),
             lanes: first..first + g.lanes_per_broker as u16,
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
             acked_messages: 0,
@@ -170,7 +177,10 @@ impl<M: Memory> Tracker<M> {
         // An unknown kind comes from a later version on another host; the pool's version forbids it.
         let Some(event) = to_event(entry) else { panic!("index entry of unknown kind {}", entry.kind) };
         if let Event::Close { slot } = event {
-            let first = std::mem::replace(&mut self.locals[slot as usize], BLANK).first;
+            let local = &mut self.locals[slot as usize];
+            // What lists it is not asked to forget it.
+            let blank = Local { dirty: local.dirty, is_heard: local.is_heard, ..BLANK };
+            let first = std::mem::replace(local, blank).first;
             if first != NONE {
                 tell(News::Closed { first });
             }
@@ -181,8 +191,10 @@ impl<M: Memory> Tracker<M> {
                 if self.lanes.contains(&arrival.lane) {
                     self.locals[slot as usize].broker_messages += u64::from(arrival.message_count);
                     self.acked_messages += u64::from(arrival.message_count);
+                    self.touch(slot);
+                } else {
+                    self.hear(slot);
                 }
-                self.touch(slot);
             }
             Event::Open { slot, .. } | Event::Fence { slot, .. } => self.touch(slot),
             Event::LetGo { slot, from, .. } => self.let_go(slot, from),
@@ -191,8 +203,18 @@ impl<M: Memory> Tracker<M> {
         }
     }
 
+    /// A session's frontier moved by another broker's batch.
+    fn hear(&mut self, slot: u32) {
+        let local = &mut self.locals[slot as usize];
+        local.hearsay = local.first != NONE;
+        if local.hearsay && !std::mem::replace(&mut local.is_heard, true) {
+            self.hearsay.push(slot);
+        }
+    }
+
     fn touch(&mut self, slot: u32) {
         let local = &mut self.locals[slot as usize];
+        local.hearsay = false;
         if local.first != NONE && !std::mem::replace(&mut local.dirty, true) {
             self.dirty.push(slot);
         }
@@ -213,6 +235,18 @@ impl<M: Memory> Tracker<M> {
         let slot = self.dirty.pop()?;
         self.locals[slot as usize].dirty = false;
         Some(slot)
+    }
+
+    /// A session whose connections were told nothing since another broker's batch moved it.
+    pub fn take_hearsay(&mut self) -> Option<u32> {
+        while let Some(slot) = self.hearsay.pop() {
+            let local = &mut self.locals[slot as usize];
+            local.is_heard = false;
+            if std::mem::take(&mut local.hearsay) {
+                return Some(slot);
+            }
+        }
+        None
     }
 
     /// The first connection of a session, by its place in the table; the others follow with [`Self::next_of`].
@@ -272,5 +306,61 @@ impl<M: Memory> Tracker<M> {
             let_go_from,
             ..Ack::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::entry::to_entry;
+    use crate::order::event::Arrival;
+    use crate::sim::memory::{HostMemory, plain_view};
+
+    /// Broker 0's follower, with connection 0 on an open session.
+    fn tracker() -> Tracker<HostMemory> {
+        let mut tracker = Tracker::new(&plain_view(1), 0, 2);
+        let open = Event::Open { slot: 0, session: 9, session_epoch: 1, topic: 0, order_level: 5, next_batch: 0 };
+        take(&mut tracker, &Event::Topic { topic: 0, order_level: 5, lane: 0, lane_slot: 0, blog_at: 0 });
+        take(&mut tracker, &open);
+        tracker.attach(0, 0);
+        tracker
+    }
+
+    fn take(tracker: &mut Tracker<HostMemory>, event: &Event) {
+        tracker.take(&to_entry(event), &mut |_| panic!("no news"));
+    }
+
+    fn batch(lane: u16, batch_seq: u64) -> Event {
+        let arrival = Arrival { lane, session: 9, session_epoch: 1, batch_seq, message_count: 2, ..Arrival::default() };
+        Event::Batch { slot: 0, arrival, first_order: 2 * batch_seq }
+    }
+
+    #[test]
+    fn another_brokers_batch_is_hearsay_until_there_is_news_of_our_own() {
+        let mut tracker = tracker();
+        take(&mut tracker, &batch(1, 0));
+        take(&mut tracker, &batch(1, 1));
+        assert_eq!(tracker.take_dirty(), None);
+        assert_eq!((tracker.take_hearsay(), tracker.take_hearsay()), (Some(0), None));
+        let ack = tracker.ack(0).unwrap();
+        assert_eq!((ack.committed_next, ack.broker_messages), (2, 0));
+        // Our own batch tells of the others' as well: nothing is left to pass on.
+        take(&mut tracker, &batch(1, 2));
+        take(&mut tracker, &batch(0, 3));
+        assert_eq!((tracker.take_dirty(), tracker.take_dirty()), (Some(0), None));
+        assert_eq!(tracker.ack(0).unwrap().committed_next, 4);
+        assert_eq!(tracker.take_hearsay(), None);
+        take(&mut tracker, &batch(1, 4));
+        assert_eq!((tracker.take_hearsay(), tracker.take_dirty()), (Some(0), None));
+    }
+
+    #[test]
+    fn a_session_without_connections_here_is_nobodys_news() {
+        let mut tracker = tracker();
+        assert_eq!(tracker.take_hearsay(), None);
+        tracker.detach(0);
+        take(&mut tracker, &batch(1, 0));
+        take(&mut tracker, &batch(0, 1));
+        assert_eq!((tracker.take_hearsay(), tracker.take_dirty()), (None, None));
     }
 }

@@ -46,6 +46,8 @@ pub struct ExportSettings {
 }
 
 const REPORT_NS: u64 = 1_000_000_000;
+/// Time a subscriber may take nothing while the broker wants to end, ns.
+const DRAIN_STALL_NS: u64 = 500_000_000;
 /// A send is closed when it has this many bytes: fair to the other readers, and bounded.
 const SEND_BYTES: u64 = 1 << 20;
 /// Break-even of zero copy, bytes (3 KB measured on kernels from 6.10, more before).
@@ -108,6 +110,7 @@ pub struct Export<C: Coherence> {
     counters: ExportCounters,
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
+    draining_since_ns: Option<u64>,
 }
 
 impl<C: Coherence> Export<C> {
@@ -137,6 +140,7 @@ impl<C: Coherence> Export<C> {
             counters: ExportCounters::default(),
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             report_ns: 0,
+            draining_since_ns: None,
             settings,
         }
     }
@@ -437,9 +441,13 @@ impl<C: Coherence> Export<C> {
     fn report(&mut self, now: Now) {
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
-            self.counters.connections = self.active.len() as u64;
-            self.block.write(&self.counters);
+            self.write_counters();
         }
+    }
+
+    fn write_counters(&mut self) {
+        self.counters.connections = self.active.len() as u64;
+        self.block.write(&self.counters);
     }
 }
 
@@ -497,20 +505,28 @@ impl<C: Coherence> Role<Ring> for Export<C> {
     }
 
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
+        let since_ns = *self.draining_since_ns.get_or_insert(now.monotonic_ns);
         while self.incoming.pop().is_some() {}
         for index in (0..self.active.len()).rev() {
             let place = self.active[index];
-            let phase =
-                self.subscribers[place as usize].as_ref().map(|subscriber| (subscriber.phase, subscriber.is_sending));
-            if let Some((Phase::Seeking | Phase::Streaming, false)) = phase {
-                self.refuse(io, place, Refusal::Draining, 0, "this broker is shutting down; use another");
+            let subscriber = self.subscriber(place);
+            let still_ns = now.monotonic_ns.saturating_sub(subscriber.progress_ns.max(since_ns));
+            match (subscriber.phase, subscriber.is_sending) {
+                (Phase::Seeking | Phase::Streaming, false) => {
+                    self.refuse(io, place, Refusal::Draining, 0, "this broker is shutting down; use another");
+                }
+                // It takes nothing, not even the last words.
+                (Phase::Seeking | Phase::Streaming | Phase::Refusing, true) if still_ns > DRAIN_STALL_NS => {
+                    self.subscriber(place).phase = Phase::Streaming;
+                    self.end(io, place);
+                }
+                _ => {}
             }
         }
         self.move_pin();
         let drained = self.active.is_empty();
         if drained {
-            self.report_ns = 0;
-            self.report(now);
+            self.write_counters();
         }
         drained
     }

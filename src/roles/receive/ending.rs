@@ -8,6 +8,7 @@ use crate::roles::receive::Receive;
 use crate::roles::receive::connection::{Phase, Stream};
 use crate::roles::receive::hello::Refuse;
 use crate::runtime::Now;
+use crate::wire::Refusal;
 
 impl<C: Coherence> Receive<C> {
     /// The peer closed or broke the connection.
@@ -34,7 +35,10 @@ impl<C: Coherence> Receive<C> {
 
     /// Says why, and ends the conversation.
     pub(super) fn refuse(&mut self, io: &mut Ring, slot: u32, refuse: Refuse, now: Now) {
-        self.ingest.counters.refused += 1;
+        match refuse.refusal {
+            Refusal::Protocol => self.ingest.counters.protocol_errors += 1,
+            _ => self.ingest.counters.refused += 1,
+        }
         let peer =
             self.connection(slot).stream.peer_addr().map_or("a peer that is gone".into(), |peer| peer.to_string());
         log::info!("{}: refused {peer}: {}", self.name, refuse.text);

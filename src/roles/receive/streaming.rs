@@ -83,12 +83,8 @@ impl<C: Coherence> Receive<C> {
             Ok(Next::Receive) => self.arm(io, slot, now),
             Ok(Next::RingRoom) => self.block(slot),
             Ok(Next::Goodbye) => self.end(io, slot, true, now),
-            Err(StreamError::Wire(error)) => {
-                self.ingest.counters.protocol_errors += 1;
-                self.refuse(io, slot, Refuse::from(error), now)
-            }
+            Err(StreamError::Wire(error)) => self.refuse(io, slot, Refuse::from(error), now),
             Err(StreamError::Refused(refusal, detail, text)) => {
-                self.ingest.counters.protocol_errors += 1;
                 self.refuse(io, slot, Refuse::new(refusal, detail, text), now)
             }
         }
@@ -98,7 +94,8 @@ impl<C: Coherence> Receive<C> {
     pub(super) fn retry_blocked(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = 0;
         for _ in 0..self.blocked.len() {
-            let slot = self.blocked.swap_remove(0);
+            // In turn: who waited longest is first at what room there is.
+            let slot = self.blocked.remove(0);
             let Some(connection) = &mut self.connections[slot as usize] else { continue };
             connection.is_blocked = false;
             if connection.reading.is_some() || !matches!(connection.phase, Phase::Streaming(_)) {

@@ -54,6 +54,8 @@ pub struct ActiveSequencer<M> {
     gap_clock_ns: u64,
     last_pass_ns: u64,
     any_remote: bool,
+    /// By broker: its process was found gone.
+    is_dead: Vec<bool>,
     /// Lane the next pass begins with, so that none is favoured when the index is short.
     first_lane: usize,
 }
@@ -115,6 +117,7 @@ impl<M: Memory> ActiveSequencer<M> {
             view: view.clone(),
             settings,
             any_remote: lanes.iter().any(LaneReader::is_remote),
+            is_dead: vec![false; g.brokers as usize],
             commit,
             index,
             lanes,
@@ -262,8 +265,10 @@ impl<M: Memory> ActiveSequencer<M> {
         if first || self.core.gapped() == 0 {
             return 0;
         }
-        let paused = self.lanes.iter().any(|lane| lane.status().is_some_and(|status| status.paused == 1));
-        if paused {
+        let g = &self.view.layout.geometry;
+        let is_live = |lane: usize| !self.is_dead[g.broker_of_lane(lane as u32) as usize];
+        let is_paused = |lane: &LaneReader<M>| lane.status().is_some_and(|status| status.paused == 1);
+        if self.lanes.iter().enumerate().any(|(number, lane)| is_live(number) && is_paused(lane)) {
             return 0;
         }
         // A pause of this process itself is no client's fault either: one step of the clock is bounded.
@@ -313,6 +318,7 @@ impl<M: Memory> ActiveSequencer<M> {
             // A report older than what was last given back says nothing new.
             if let Some(status) = lane.status()
                 && status.incarnation > 0
+                && !self.is_dead[g.broker_of_lane(number as u32) as usize]
                 && status.free_extents <= low_water
                 && status.reusable_seen >= self.trimmer.reusable(number as u32)
             {
@@ -374,6 +380,19 @@ impl<M: Memory> ActiveSequencer<M> {
             wrote |= self.checkpoints.writer.write_lane(lane, progress);
         }
         wrote
+    }
+
+    /// Looks which brokers' processes are gone: nothing of them is waited for. `is_gone` may ask the operating system.
+    pub fn look_for_dead(&mut self, is_gone: impl Fn(u32) -> bool) {
+        for broker in 0..self.is_dead.len() {
+            // The incarnation first: if the process is gone after that, it was not this incarnation's successor.
+            let incarnation = self.trimmer.incarnation(broker as u32);
+            let is_dead = is_gone(broker as u32);
+            self.is_dead[broker] = is_dead;
+            if let (true, Some(incarnation)) = (is_dead, incarnation) {
+                self.trimmer.note_dead(broker as u32, incarnation);
+            }
+        }
     }
 
     /// Shows that this sequencer lives.

@@ -6,6 +6,7 @@
 use crate::log::View;
 use crate::log::checkpoint::{RecoverError, recover};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
+use crate::log::mend::mend_candidate;
 use crate::pool::{Access, Memory};
 use crate::roles::sequence::active::{ActiveSequencer, SequencerSettings};
 
@@ -18,7 +19,19 @@ pub struct TakeoverSettings {
     pub settle_ns: u64,
 }
 
+/// The locks of this host: who of its processes lives.
+pub trait Locks {
+    /// Whether a process holds a candidate's slot. When in doubt it does: claiming is never urgent.
+    fn is_candidate_held(&self, candidate: u32) -> bool;
+    /// Runs `act` while holding a candidate's slot, if nobody else does.
+    fn while_free(&self, candidate: u32, act: &mut dyn FnMut());
+    /// Whether no process serves as a broker. When in doubt one does.
+    fn is_broker_gone(&self, broker: u32) -> bool;
+}
+
 const BEAT_NS: u64 = 10_000_000;
+/// How often the living are told from the dead.
+const ROLL_CALL_NS: u64 = 1_000_000_000;
 
 enum State<M> {
     /// Another candidate is active, or none yet.
@@ -40,11 +53,16 @@ pub struct Candidate<M> {
     /// The active one's heartbeat as last seen, and since when.
     heartbeat: (u64, u64),
     beat_ns: u64,
+    roll_call_ns: u64,
 }
 
 impl<M: Memory> Candidate<M> {
     /// The candidate of this slot, whose host lock the caller holds.
     pub fn new(view: &View<M>, candidate: u32, settings: SequencerSettings, takeover: TakeoverSettings) -> Self {
+        let mended = mend_candidate(view, candidate);
+        if mended > 0 {
+            log::info!("sequence {candidate}: its last process was killed while it wrote; {mended} lines were mended");
+        }
         Candidate {
             commit: CommitReader::new(view),
             view: view.clone(),
@@ -54,6 +72,7 @@ impl<M: Memory> Candidate<M> {
             state: State::Standby,
             heartbeat: (0, 0),
             beat_ns: 0,
+            roll_call_ns: 0,
         }
     }
 
@@ -70,20 +89,24 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
-    /// One step. `is_held` says whether a candidate's lock is held by a process of this host. 0 iff nothing moved.
+    /// One step. 0 iff nothing moved.
     ///
     /// # Panics
     /// If the order index is damaged below its watermark.
-    pub fn step(&mut self, now_ns: u64, is_held: impl Fn(u32) -> bool) -> usize {
+    pub fn step(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
         match self.state {
-            State::Standby => self.stand_by(now_ns, is_held),
-            State::Claimed(..) => self.take_over(now_ns),
-            State::Active(_) => self.order(now_ns),
+            State::Standby => self.stand_by(now_ns, locks),
+            State::Claimed(..) => self.take_over(now_ns, locks),
+            State::Active(_) => self.order(now_ns, locks),
         }
     }
 
     /// Whether this candidate may claim now.
-    fn may_claim(&mut self, now_ns: u64, is_held: impl Fn(u32) -> bool) -> bool {
+    fn may_claim(&mut self, now_ns: u64, locks: &impl Locks) -> bool {
+        if !self.commit.is_readable() {
+            self.mend_the_dead(locks);
+            return false;
+        }
         let Some(commit) = self.commit.current() else {
             // Nobody ever was: the first candidate begins; the others give it time.
             return self.candidate == 0 || self.is_silent(0, now_ns);
@@ -93,10 +116,23 @@ impl<M: Memory> Candidate<M> {
             return true;
         }
         if self.view.access_to_candidate(commit.candidate) == Access::Local {
-            return !is_held(commit.candidate);
+            return !locks.is_candidate_held(commit.candidate);
         }
         let beat = self.commit.line(commit.candidate).map_or(self.heartbeat.0, |line| line.heartbeat);
         self.is_silent(beat, now_ns)
+    }
+
+    /// Epoch lines that other candidates of this host left in the middle of a publication when they were killed.
+    fn mend_the_dead(&self, locks: &impl Locks) {
+        for candidate in (0..self.view.layout.geometry.candidates).filter(|candidate| *candidate != self.candidate) {
+            if self.view.access_to_candidate(candidate) == Access::Local {
+                locks.while_free(candidate, &mut || {
+                    if mend_candidate(&self.view, candidate) > 0 {
+                        log::warn!("candidate {candidate} was killed while it wrote; its lines are mended");
+                    }
+                });
+            }
+        }
     }
 
     fn is_silent(&mut self, beat: u64, now_ns: u64) -> bool {
@@ -106,12 +142,12 @@ impl<M: Memory> Candidate<M> {
         now_ns - self.heartbeat.1 > self.takeover.after_ns
     }
 
-    fn stand_by(&mut self, now_ns: u64, is_held: impl Fn(u32) -> bool) -> usize {
+    fn stand_by(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
         if now_ns - self.beat_ns < BEAT_NS && self.beat_ns != 0 {
             return 0;
         }
         self.beat_ns = now_ns;
-        if !self.may_claim(now_ns, is_held) {
+        if !self.may_claim(now_ns, locks) {
             return 0;
         }
         let candidates = 0..self.view.layout.geometry.candidates;
@@ -124,7 +160,7 @@ impl<M: Memory> Candidate<M> {
         1
     }
 
-    fn take_over(&mut self, now_ns: u64) -> usize {
+    fn take_over(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
         let State::Claimed(claim, due_ns) = &self.state else { return 0 };
         if now_ns < *due_ns {
             return 0;
@@ -136,7 +172,10 @@ impl<M: Memory> Candidate<M> {
             return 1;
         }
         match recover(&self.view, &self.commit) {
-            Err(RecoverError::Unsettled) => 0,
+            Err(RecoverError::Unsettled) => {
+                self.mend_the_dead(locks);
+                0
+            }
             Err(error @ RecoverError::Damaged(_)) => panic!("sequence {}: cannot take over: {error}", self.candidate),
             Ok(recovered) => {
                 let State::Claimed(claim, _) = std::mem::replace(&mut self.state, State::Standby) else { return 0 };
@@ -151,7 +190,7 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
-    fn order(&mut self, now_ns: u64) -> usize {
+    fn order(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
         let State::Active(sequencer) = &mut self.state else { return 0 };
         let moved = sequencer.pass(now_ns);
         if now_ns - self.beat_ns >= BEAT_NS {
@@ -163,6 +202,14 @@ impl<M: Memory> Candidate<M> {
                 self.state = State::Standby;
                 return moved + 1;
             }
+        }
+        if now_ns - self.roll_call_ns >= ROLL_CALL_NS {
+            self.roll_call_ns = now_ns;
+            // Of this host's brokers only: another host's process says nothing by a lock of ours.
+            let view = &self.view;
+            sequencer.look_for_dead(|broker| {
+                view.access_to_broker(broker) == Access::Local && locks.is_broker_gone(broker)
+            });
         }
         moved
     }

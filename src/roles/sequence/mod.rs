@@ -14,10 +14,26 @@ use crate::pool::region::{HostLock, LockName};
 use crate::pool::{Memory, Pool};
 use crate::runtime::{Io, Now, Role, RoleError};
 use active::SequencerSettings;
-use candidate::Candidate;
 pub use candidate::TakeoverSettings;
+use candidate::{Candidate, Locks};
 
 const REPORT_NS: u64 = 1_000_000_000;
+
+impl Locks for Pool {
+    fn is_candidate_held(&self, candidate: u32) -> bool {
+        self.is_locked(LockName::Candidate(candidate)).unwrap_or(true)
+    }
+
+    fn while_free(&self, candidate: u32, act: &mut dyn FnMut()) {
+        if let Ok(Some(_lock)) = self.try_to_lock(LockName::Candidate(candidate)) {
+            act();
+        }
+    }
+
+    fn is_broker_gone(&self, broker: u32) -> bool {
+        self.is_locked(LockName::Broker(broker)).is_ok_and(|locked| !locked)
+    }
+}
 
 /// One sequencer candidate.
 pub struct Sequence<M> {
@@ -52,21 +68,19 @@ impl<M: Memory> Sequence<M> {
     }
 
     fn step(&mut self, now: Now) -> usize {
-        let pool = &self.pool;
-        // A lock that cannot be looked at counts as held: claiming is never urgent.
-        let is_held = |slot| pool.is_locked(LockName::Candidate(slot)).unwrap_or(true);
-        let moved = self.candidate.step(now.monotonic_ns, is_held);
-        self.report(now);
-        moved
+        self.candidate.step(now.monotonic_ns, &self.pool)
     }
 
     /// Copies counters out and logs progress, at most once a second and only if there was any.
     fn report(&mut self, now: Now) {
-        let Some(sequencer) = self.candidate.active() else { return };
-        if now.monotonic_ns - self.report_ns < REPORT_NS {
-            return;
+        if now.monotonic_ns - self.report_ns >= REPORT_NS {
+            self.report_ns = now.monotonic_ns;
+            self.report_now();
         }
-        self.report_ns = now.monotonic_ns;
+    }
+
+    fn report_now(&mut self) {
+        let Some(sequencer) = self.candidate.active() else { return };
         let counters = sequencer.counters();
         self.block.write(counters);
         if counters.appended_messages != self.reported_messages {
@@ -97,15 +111,16 @@ impl<M: Memory, I: Io> Role<I> for Sequence<M> {
     fn complete(&mut self, _io: &mut I, _completion: I::Completion, _now: Now) {}
 
     fn poll(&mut self, _io: &mut I, now: Now) -> usize {
-        self.step(now)
+        let moved = self.step(now);
+        self.report(now);
+        moved
     }
 
     fn drain(&mut self, _io: &mut I, now: Now) -> bool {
         // It orders as long as any receive core of this process may still publish; other processes' wait for a successor.
         let moved = if self.candidate.active().is_some() { self.step(now) } else { 0 };
         if moved == 0 {
-            self.report_ns = 0;
-            self.report(now);
+            self.report_now();
         }
         moved == 0
     }

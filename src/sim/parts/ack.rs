@@ -54,7 +54,11 @@ pub(super) struct Acks {
     batch_bytes_max: u32,
     tracker: Tracker<ProcessMemory>,
     connections: BTreeMap<u32, Attached>,
+    hearsay_ns: u64,
 }
+
+/// Time other brokers have to tell a session of their own batches, ns; as the real one gives them.
+const HEARSAY_NS: u64 = 20_000_000;
 
 type Fate = Result<u32, (Refusal, u64)>;
 
@@ -62,7 +66,8 @@ impl Acks {
     pub fn new(kernel: &Kernel, broker: u32) -> Acks {
         let view = kernel.view();
         let batch_bytes_max = view.layout.geometry.batch_bytes_max() as u32;
-        Acks { broker, batch_bytes_max, tracker: Tracker::new(&view, broker, PLACES), connections: BTreeMap::new() }
+        let (tracker, connections) = (Tracker::new(&view, broker, PLACES), BTreeMap::new());
+        Acks { broker, batch_bytes_max, tracker, connections, hearsay_ns: 0 }
     }
 
     fn hear(&mut self, kernel: &Kernel) {
@@ -84,7 +89,7 @@ impl Acks {
         }
     }
 
-    fn follow(&mut self) {
+    fn follow(&mut self, now_ns: u64) {
         let mut news = Vec::new();
         match self.tracker.follow(&mut |item| news.push(item)) {
             Ok(_) | Err(RecoverError::Unsettled) => {}
@@ -109,11 +114,21 @@ impl Acks {
             }
         }
         while let Some(slot) = self.tracker.take_dirty() {
-            let mut next = self.tracker.first_of(slot);
-            while let Some(place) = next {
-                next = self.tracker.next_of(place);
-                self.connections.get_mut(&place).into_iter().for_each(|at| at.has_news = true);
+            self.tell_session(slot);
+        }
+        if now_ns - self.hearsay_ns >= HEARSAY_NS {
+            self.hearsay_ns = now_ns;
+            while let Some(slot) = self.tracker.take_hearsay() {
+                self.tell_session(slot);
             }
+        }
+    }
+
+    fn tell_session(&mut self, slot: u32) {
+        let mut next = self.tracker.first_of(slot);
+        while let Some(place) = next {
+            next = self.tracker.next_of(place);
+            self.connections.get_mut(&place).into_iter().for_each(|at| at.has_news = true);
         }
     }
 
@@ -212,7 +227,7 @@ impl Acks {
 impl Actor for Acks {
     fn step(&mut self, kernel: &Kernel) {
         self.hear(kernel);
-        self.follow();
+        self.follow(kernel.now_ns());
         self.settle_waiting(kernel.now_ns());
         self.send(kernel);
     }

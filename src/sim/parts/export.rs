@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::order_index::IndexFault;
-use crate::log::retention::{FloorReader, NO_PIN, Pin};
+use crate::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
 use crate::roles::export::reader::{ReadFault, Reader, Sought};
 use crate::sim::network::{End, LinkId};
-use crate::sim::parts::Subscription;
+use crate::sim::parts::{Subscription, UTC_NS};
 use crate::sim::process::ProcessMemory;
 use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
@@ -59,12 +59,13 @@ pub(super) struct Export {
 impl Export {
     pub fn new(kernel: &Kernel, broker: u32) -> Export {
         let view = kernel.view();
+        let incarnation = announce(&view, broker, 0, UTC_NS);
         Export {
             broker,
             commit: CommitReader::new(&view),
             floors: FloorReader::new(&view),
             topics: TopicReader::new(&view),
-            pin: Pin::take(&view, broker, kernel.life()),
+            pin: Pin::take(&view, broker, incarnation),
             served: Vec::new(),
             view,
         }

@@ -1,9 +1,10 @@
 //! A sequencer candidate.
 
 use crate::roles::sequence::active::SequencerSettings;
-use crate::roles::sequence::candidate::{Candidate, TakeoverSettings};
+use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
 use crate::sim::checker::Checker;
 use crate::sim::process::ProcessMemory;
+use crate::sim::trace::Part;
 use crate::sim::world::{Actor, Kernel};
 
 const SETTINGS: SequencerSettings =
@@ -21,9 +22,27 @@ impl Sequencer {
     }
 }
 
+impl Locks for Kernel {
+    fn is_candidate_held(&self, candidate: u32) -> bool {
+        self.with(|state| state.is_held(Part::Sequencer(candidate)))
+    }
+
+    fn while_free(&self, candidate: u32, act: &mut dyn FnMut()) {
+        let slot = Part::Sequencer(candidate);
+        if self.with(|state| state.take_lock(slot, self.process)) {
+            act();
+            self.with(|state| state.drop_lock(slot));
+        }
+    }
+
+    fn is_broker_gone(&self, broker: u32) -> bool {
+        self.with(|state| !state.is_held(Part::Receive(broker)))
+    }
+}
+
 impl Actor for Sequencer {
     fn step(&mut self, kernel: &Kernel) {
-        self.candidate.step(kernel.now_ns(), |candidate| kernel.is_held(candidate));
+        self.candidate.step(kernel.now_ns(), kernel);
     }
 
     /// What it parked was appended, or its session fenced.

@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use embarcadero::config::CoherenceMode;
+use embarcadero::config::units::parse_bytes;
+
+/// Measures Embarcadero beside the limits of this machine: publishing against a receiver that only receives, publish-to-ack
+/// latency against a TCP ping-pong of the same size. Interleaved, repeated; prints medians, spreads and ratios.
+#[derive(Parser, Debug)]
+#[command(name = "compare", version, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What this program starts of itself.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// (started by compare) A receiver that only receives: one thread, one io_uring
+    #[command(hide = true)]
+    Sink(SinkArgs),
+    /// (started by compare) The far end of the TCP ping-pong
+    #[command(hide = true)]
+    Echo(EchoArgs),
+}
+
+/// A comparison.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Rounds that count; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Payload bytes of each throughput run; for figures to quote choose it so that a run takes 10 s
+    #[arg(long, default_value = "2GiB", value_parser = size)]
+    pub total: u64,
+    /// Payload bytes of a message
+    #[arg(long, default_value = "1KiB", value_parser = size)]
+    pub message_bytes: u64,
+    /// Size at which a batch is sealed, bytes
+    #[arg(long, default_value = "256KiB", value_parser = size)]
+    pub batch_bytes: u64,
+    /// Batches sealed and not acked, of each session
+    #[arg(long, default_value_t = 64)]
+    pub window: u32,
+    /// Publisher sessions, each on its own thread with a connection to every broker
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub sessions: u32,
+    /// Brokers, all in one process; everything is also measured with one
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub brokers: u32,
+    /// Memory each receiver receives into: `auto` (up to 2 GiB, an eighth of what is free) or a size
+    #[arg(long, default_value = "auto", value_parser = pool_size)]
+    pub pool_bytes: PoolBytes,
+    /// Most bytes one receive asks for: the sink's, and `receive.receive_bytes_max` of the brokers
+    #[arg(long, default_value = "512KiB", value_parser = size)]
+    pub receive_bytes: u64,
+    /// `pool.coherence` of the brokers
+    #[arg(long, default_value = "software", value_parser = coherence)]
+    pub coherence: CoherenceMode,
+    /// Messages of each latency run, one at a time
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(10..=100_000_000))]
+    pub latency_messages: u64,
+    /// Run these cases only, by the names the figures have, or `throughput` or `latency`
+    #[arg(long, value_delimiter = ',')]
+    pub cases: Vec<String>,
+    /// Write everything, each run included, to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds: tiny sizes, whatever else is asked for; its figures mean nothing
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl RunArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> RunArgs {
+        if self.tiny {
+            (self.runs, self.total, self.latency_messages) = (1, 8 << 20, 100);
+            self.pool_bytes = PoolBytes(Some(160 << 20));
+        }
+        self
+    }
+
+    /// Messages of one session in one throughput run; at least one.
+    pub fn messages_per_session(&self) -> u64 {
+        (self.total / self.message_bytes.max(1) / u64::from(self.sessions)).max(1)
+    }
+}
+
+/// `--pool-bytes`; none: automatic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolBytes(pub Option<u64>);
+
+/// A receiver that only receives.
+#[derive(Args, Debug)]
+pub struct SinkArgs {
+    /// The file it receives into
+    #[arg(long)]
+    pub pool: PathBuf,
+    /// Length of that file
+    #[arg(long)]
+    pub pool_bytes: u64,
+    /// Where it listens; its Welcome names each of them as a broker
+    #[arg(long, value_delimiter = ',')]
+    pub listen: Vec<SocketAddr>,
+    /// Most bytes one receive asks for
+    #[arg(long)]
+    pub receive_bytes: u64,
+}
+
+/// The far end of the ping-pong.
+#[derive(Args, Debug)]
+pub struct EchoArgs {
+    /// Where it listens
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// Bytes of a ping
+    #[arg(long)]
+    pub ping_bytes: usize,
+    /// Look for pings without ever sleeping
+    #[arg(long)]
+    pub spin: bool,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match parse_bytes(text) {
+        Ok(0) => Err("must be above 0".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn pool_size(text: &str) -> Result<PoolBytes, String> {
+    if text == "auto" { Ok(PoolBytes(None)) } else { size(text).map(|bytes| PoolBytes(Some(bytes))) }
+}
+
+fn coherence(text: &str) -> Result<CoherenceMode, String> {
+    match text {
+        "software" => Ok(CoherenceMode::Software),
+        "hardware" => Ok(CoherenceMode::Hardware),
+        _ => Err("software or hardware".to_owned()),
+    }
+}

@@ -1,0 +1,147 @@
+//! One latency run: one message of one batch in flight, timed from before it is handed to the client until its ack was read; or
+//! the ping-pong of the same sizes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use embarcadero::client::{Publisher, PublisherOptions};
+use embarcadero::limits::FRAME_HEADER_BYTES;
+use embarcadero::wire::message::message_bytes;
+use embarcadero::wire::{OrderLevel, padded};
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::args::RunArgs;
+use crate::echo::{End, PONG_BYTES};
+use crate::error::CompareError;
+use crate::machine::{Processors, Usage};
+use crate::subject::{Idle, Subject, topic};
+
+/// Longest time that is recorded, ns; longer ones count as this.
+const NANOSECONDS_MAX: u64 = 60_000_000_000;
+/// Significant decimal digits of what is recorded.
+const DIGITS: u8 = 3;
+/// One in so many exchanges is made before, and not counted.
+const WARM_UP_PART: u64 = 10;
+/// Longest wait for one ack.
+const ACK_MAX: Duration = Duration::from_secs(30);
+/// Longest single wait in the client.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What one run gave.
+#[derive(Clone, Debug)]
+pub struct LatencyRun {
+    histogram: Histogram<u64>,
+    /// Who used the processors.
+    pub usage: Usage,
+}
+
+impl LatencyRun {
+    /// Half of the exchanges took no longer, µs.
+    pub fn p50_us(&self) -> f64 {
+        self.at(50.0)
+    }
+
+    /// 99 of 100 took no longer, µs.
+    pub fn p99_us(&self) -> f64 {
+        self.at(99.0)
+    }
+
+    fn at(&self, percentile: f64) -> f64 {
+        self.histogram.value_at_percentile(percentile) as f64 / 1e3
+    }
+
+    /// Every figure.
+    pub fn json(&self) -> Value {
+        json!({
+            "exchanges": self.histogram.len(),
+            "p50_us": self.p50_us(),
+            "p90_us": self.at(90.0),
+            "p99_us": self.p99_us(),
+            "p99.9_us": self.at(99.9),
+            "max_us": self.histogram.max() as f64 / 1e3,
+            "client_cpu_s": self.usage.client_s,
+            "receiver_cpu_s": self.usage.receiver_s,
+            "others_cpu_part": self.usage.others,
+        })
+    }
+}
+
+/// Bytes a batch of one message takes on the wire: what a ping is.
+pub fn ping_bytes(args: &RunArgs) -> usize {
+    FRAME_HEADER_BYTES + padded(message_bytes(args.message_bytes)) as usize
+}
+
+/// Publish to ack, at order level 5. With [`Idle::Spin`] this side never sleeps either.
+pub fn publish_to_ack(
+    args: &RunArgs,
+    subject: &Subject,
+    idle: Idle,
+    interrupted: &AtomicBool,
+) -> Result<LatencyRun, CompareError> {
+    let options = PublisherOptions {
+        brokers: subject.seeds(),
+        topic: topic(OrderLevel::Session).to_owned(),
+        batch_messages: 1,
+        window_batches: 1,
+        linger: Duration::ZERO,
+        ..PublisherOptions::default()
+    };
+    let mut publisher = Publisher::connect(options).map_err(CompareError::client(subject.name()))?;
+    let payload = vec![7; args.message_bytes as usize];
+    let step = if idle == Idle::Spin { Duration::ZERO } else { POLL };
+    let run = measure(args, subject, interrupted, || {
+        let sent = publisher.messages_sent();
+        publisher.send(&payload).map_err(CompareError::client(subject.name()))?;
+        publisher.seal();
+        let begin = Instant::now();
+        while publisher.messages_acked() <= sent {
+            publisher.poll(step).map_err(CompareError::client(subject.name()))?;
+            if begin.elapsed() > ACK_MAX {
+                return Err(subject.failed(format!("gave no ack for {ACK_MAX:?}")));
+            }
+        }
+        Ok(())
+    })?;
+    publisher.close(Instant::now() + ACK_MAX).map_err(CompareError::client(subject.name()))?;
+    Ok(run)
+}
+
+/// The ping-pong, both ends alike.
+pub fn ping_pong(
+    args: &RunArgs,
+    subject: &Subject,
+    idle: Idle,
+    interrupted: &AtomicBool,
+) -> Result<LatencyRun, CompareError> {
+    let io = || CompareError::io(subject.name());
+    let mut end = End::connect(subject.addresses[0], idle == Idle::Spin).map_err(io())?;
+    let (ping, mut pong) = (vec![7; ping_bytes(args)], [0; PONG_BYTES]);
+    measure(args, subject, interrupted, || {
+        end.write(&ping).map_err(io())?;
+        end.read(&mut pong).map_err(io())
+    })
+}
+
+/// Times so many exchanges, after some that are not counted.
+fn measure(
+    args: &RunArgs,
+    subject: &Subject,
+    interrupted: &AtomicBool,
+    mut exchange: impl FnMut() -> Result<(), CompareError>,
+) -> Result<LatencyRun, CompareError> {
+    let mut histogram = Histogram::new_with_bounds(1, NANOSECONDS_MAX, DIGITS).expect("bounds that are constant");
+    for _ in 0..args.latency_messages / WARM_UP_PART {
+        exchange()?;
+    }
+    let before = Processors::now(subject.process());
+    for _ in 0..args.latency_messages {
+        let begin = Instant::now();
+        exchange()?;
+        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(CompareError::Interrupted);
+        }
+    }
+    Ok(LatencyRun { histogram, usage: Processors::now(subject.process()).since(&before) })
+}

@@ -1,0 +1,299 @@
+//! The processes that are measured, limits and brokers alike: started once, stopped while another one is under test, gone
+//! with their files when the comparison ends.
+//!
+//! Every subject is a process of its own, so that all pay alike for address spaces and scheduling, and the processor time of
+//! each can be told.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use embarcadero::client::{TopicProperties, create_topic};
+use embarcadero::config::CoherenceMode;
+use embarcadero::config::units::format_bytes;
+use embarcadero::wire::{AckLevel, OrderLevel};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::args::RunArgs;
+use crate::error::CompareError;
+use crate::machine::LOOK_AGAIN;
+
+/// Time a subject has to be ready: it touches its whole pool first.
+const READY_MAX: Duration = Duration::from_secs(60);
+/// Time a subject has to end when told so; a broker drains for up to 5 s.
+const END_MAX: Duration = Duration::from_secs(8);
+/// Lines of a log worth showing.
+const LOG_LINES: usize = 12;
+
+/// How a broker process rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Sleeps.
+    Park,
+    /// Never sleeps.
+    Spin,
+}
+
+/// A folder in memory for pools and logs, removed with everything in it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// In /dev/shm, where pools are.
+    pub fn create() -> Result<Folder, CompareError> {
+        let path = PathBuf::from(format!("/dev/shm/embarcadero-compare-{}", std::process::id()));
+        fs::create_dir(&path).map_err(CompareError::io(format!("creating {}", path.display())))?;
+        eprintln!("compare: files in {}", path.display());
+        Ok(Folder(path))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("compare: {} is left behind: {error}", self.0.display());
+        }
+    }
+}
+
+/// A running subject.
+pub struct Subject {
+    name: String,
+    child: Child,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    lines: Receiver<String>,
+    log: PathBuf,
+}
+
+impl Subject {
+    /// A receiver that only receives, on as many addresses as there are brokers to compare it with.
+    pub fn sink(
+        name: &str,
+        listeners: u32,
+        pool_bytes: u64,
+        args: &RunArgs,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
+        let addresses = free_addresses(listeners)?;
+        let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let mut command = Command::new(this_program()?);
+        command.arg("sink").arg("--pool").arg(folder.path().join(format!("{name}.pool")));
+        command.args(["--pool-bytes", &pool_bytes.to_string(), "--receive-bytes", &args.receive_bytes.to_string()]);
+        command.args(["--listen", &list.join(",")]);
+        Subject::start(name, command, addresses, folder)?.ready_by_word()
+    }
+
+    /// The far end of a ping-pong.
+    pub fn echo(name: &str, ping_bytes: usize, idle: Idle, folder: &Folder) -> Result<Self, CompareError> {
+        let addresses = free_addresses(1)?;
+        let mut command = Command::new(this_program()?);
+        command.args(["echo", "--listen", &addresses[0].to_string(), "--ping-bytes", &ping_bytes.to_string()]);
+        if idle == Idle::Spin {
+            command.arg("--spin");
+        }
+        Subject::start(name, command, addresses, folder)?.ready_by_word()
+    }
+
+    /// A broker process with a topic for each order level that is measured; see [`topic`].
+    pub fn brokers(
+        name: &str,
+        brokers: u32,
+        idle: Idle,
+        pool_bytes: u64,
+        args: &RunArgs,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
+        let path = this_program()?.with_file_name("embarlet");
+        if !path.exists() {
+            return Err(CompareError::NoBroker { path });
+        }
+        let addresses = free_addresses(brokers)?;
+        let pool = folder.path().join(format!("{name}.pool"));
+        let config = folder.path().join(format!("{name}.yaml"));
+        fs::write(&config, configuration(&pool, pool_bytes, &addresses, idle, args))
+            .map_err(CompareError::io(format!("writing {}", config.display())))?;
+        let mut command = Command::new(path);
+        command.arg("--config").arg(&config);
+        let mut subject = Subject::start(name, command, addresses, folder)?;
+        subject.create_topics()?;
+        Ok(subject)
+    }
+
+    fn start(
+        name: &str,
+        mut command: Command,
+        addresses: Vec<SocketAddr>,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
+        let log = folder.path().join(format!("{name}.log"));
+        let file = File::create(&log).map_err(CompareError::io(format!("creating {}", log.display())))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        let mut child = command.spawn().map_err(CompareError::io(format!("starting {name}")))?;
+        let (sender, lines) = channel();
+        let output = child.stdout.take().expect("it is piped");
+        // Ends with the child's output, or when nobody listens any more.
+        std::thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Ok(Subject { name: name.to_owned(), child, addresses, lines, log })
+    }
+
+    fn ready_by_word(mut self) -> Result<Self, CompareError> {
+        match self.line(READY_MAX)? {
+            line if line == "ready" => Ok(self),
+            line => Err(self.failed(format!("said {line:?} where \"ready\" was expected"))),
+        }
+    }
+
+    fn create_topics(&mut self) -> Result<(), CompareError> {
+        let deadline = Instant::now() + READY_MAX;
+        for order in [OrderLevel::Session, OrderLevel::None] {
+            let properties = TopicProperties { order, ack: AckLevel::Committed, ..TopicProperties::default() };
+            loop {
+                let step = Duration::from_millis(500);
+                match create_topic(&self.seeds(), topic(order), &properties, step) {
+                    Ok(()) => break,
+                    Err(error) if Instant::now() > deadline => {
+                        return Err(self.failed(format!("is not ready: {error}")));
+                    }
+                    Err(_) => self.check_alive()?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its addresses as a client takes them.
+    pub fn seeds(&self) -> Vec<String> {
+        self.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    /// The next line it prints.
+    pub fn line(&mut self, timeout: Duration) -> Result<String, CompareError> {
+        match self.lines.recv_timeout(timeout) {
+            Ok(line) => Ok(line),
+            Err(_) => {
+                self.check_alive()?;
+                Err(self.failed(format!("said nothing for {timeout:?}")))
+            }
+        }
+    }
+
+    /// Keeps it from running while another one is measured.
+    pub fn stop(&self) -> Result<(), CompareError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it run.
+    pub fn go_on(&self) -> Result<(), CompareError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), CompareError> {
+        let process = Pid::from_child(&self.child);
+        let doing = || format!("signalling {} (process {})", self.name, self.child.id());
+        kill_process(process, signal).map_err(|errno| CompareError::io(doing())(errno.into()))
+    }
+
+    fn check_alive(&mut self) -> Result<(), CompareError> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Err(self.failed(format!("ended: {status}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// An error that shows the end of its log.
+    pub fn failed(&self, what: String) -> CompareError {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(LOG_LINES)..].iter();
+        let log = last.map(|line| format!("\n  | {line}")).collect();
+        CompareError::Subject { name: self.name.clone(), what, log }
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // A stopped process takes note of SIGTERM when it goes on. One that is gone needs neither.
+        let _ = self.signal(Signal::TERM).and_then(|()| self.signal(Signal::CONT));
+        let deadline = Instant::now() + END_MAX;
+        while Instant::now() < deadline {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(LOOK_AGAIN),
+                _ => return,
+            }
+        }
+        eprintln!("compare: {} did not end within {END_MAX:?} of SIGTERM: killed", self.name);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Name of the topic of this order level.
+pub fn topic(order: OrderLevel) -> &'static str {
+    if order == OrderLevel::Session { "ordered" } else { "unordered" }
+}
+
+fn this_program() -> Result<PathBuf, CompareError> {
+    std::env::current_exe().map_err(CompareError::io("finding this program's own path"))
+}
+
+/// Ports that were free a moment ago. Whoever finds one taken meanwhile says so and ends.
+fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, CompareError> {
+    let listen = |_| TcpListener::bind("127.0.0.1:0");
+    let listeners =
+        (0..count).map(listen).collect::<Result<Vec<_>, _>>().map_err(CompareError::io("finding free ports"))?;
+    listeners.iter().map(|one| one.local_addr().map_err(CompareError::io("finding free ports"))).collect()
+}
+
+/// Everything on one thread, as on any small machine; all that is not written here is the default.
+fn configuration(pool: &Path, pool_bytes: u64, addresses: &[SocketAddr], idle: Idle, args: &RunArgs) -> String {
+    let coherence = if args.coherence == CoherenceMode::Software { "software" } else { "hardware" };
+    let idle = if idle == Idle::Spin { "spin" } else { "park" };
+    let broker = |(id, address): (usize, &SocketAddr)| format!("  - {{ id: {id}, address: \"{address}\" }}\n");
+    let brokers: String = addresses.iter().enumerate().map(broker).collect();
+    format!(
+        "pool: {{ path: {}, bytes: {}, coherence: {coherence} }}\nreceive: {{ receive_bytes_max: {} }}\n\
+         threads: {{ mode: shared, idle: {idle} }}\nbrokers:\n{brokers}",
+        pool.display(),
+        format_bytes(pool_bytes),
+        format_bytes(args.receive_bytes),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Arguments;
+    use clap::Parser;
+    use embarcadero::config::Config;
+
+    #[test]
+    fn the_brokers_understand_their_configuration() {
+        let args = Arguments::parse_from(["compare", "--receive-bytes", "1MiB"]).run;
+        let addresses: Vec<SocketAddr> = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap()).into();
+        let text = configuration(Path::new("/dev/shm/a.pool"), 256 << 20, &addresses, Idle::Spin, &args);
+        let config = Config::parse(&text, "generated").unwrap();
+        assert_eq!((config.brokers.len(), config.pool.bytes), (2, Some(256 << 20)));
+        assert_eq!(config.receive.receive_bytes_max, 1 << 20);
+    }
+}

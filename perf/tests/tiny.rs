@@ -1,0 +1,74 @@
+//! The comparison, made tiny, from end to end: processes start, every case runs, every ratio is printed and is a number. What the
+//! numbers are is for quiet machines.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const RATIOS: [&str; 10] = [
+    "order5 / sink",
+    "order0 / sink",
+    "order5 / sink_flush",
+    "order5_1 / sink_1",
+    "order0_1 / sink_1",
+    "order5_1 / sink_flush_1",
+    "ack_park / pingpong_block p50",
+    "ack_park / pingpong_block p99",
+    "ack_spin / pingpong_spin p50",
+    "ack_spin / pingpong_spin p99",
+];
+
+/// The comparison, with the broker beside it: cargo builds a package's own binaries for its tests, not another's.
+fn compare() -> Command {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_compare"));
+    let profile_folder = program.parent().expect("a binary is in a folder");
+    let mut build = Command::new(env!("CARGO"));
+    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace"));
+    build.args(["build", "--quiet", "--package", "embarcadero", "--bin", "embarlet", "--target-dir"]);
+    build.arg(profile_folder.parent().expect("the target folder"));
+    if profile_folder.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().expect("cargo runs").success(), "the broker builds");
+    Command::new(program)
+}
+
+#[test]
+fn every_ratio_is_printed_and_is_a_number() {
+    let json = std::env::temp_dir().join(format!("compare-tiny-{}.json", std::process::id()));
+    let output = compare().arg("--tiny").arg("--json").arg(&json).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON");
+    std::fs::remove_file(&json).expect("removed");
+    let cores = report["machine"]["usable_cores"].as_u64().expect("a number");
+    for name in RATIOS.iter().filter(|name| cores >= 2 || !name.contains("spin")) {
+        let line = printed.lines().find(|line| line.trim_start().starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is not printed:\n{printed}"));
+        assert!(!line.contains("NaN") && !line.contains("inf"), "{line}");
+        for part in ["median", "min", "max"] {
+            let figure = report["ratios"][name][part].as_f64();
+            assert!(figure.is_some_and(|figure| figure.is_finite() && figure > 0.0), "{name} {part}: {figure:?}");
+        }
+    }
+    for case in report["cases"].as_array().expect("a list") {
+        assert!(!case["cold"].is_null() && case["runs"].as_array().is_some_and(|runs| runs.len() == 1), "{case}");
+    }
+    let folder = format!("embarcadero-compare-{}", output_process(&errors));
+    assert!(!Path::new("/dev/shm").join(&folder).exists(), "{folder} is left behind");
+}
+
+/// The folder's number, as `compare` says it.
+fn output_process(errors: &str) -> &str {
+    let line = errors.lines().find_map(|line| line.strip_prefix("compare: files in /dev/shm/embarcadero-compare-"));
+    line.expect("it says where its files are")
+}
+
+#[test]
+fn what_it_does_not_know_it_refuses() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_compare")).args(["--cases", "order7"]).output().expect("compare runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("order5_1"));
+}

@@ -1,0 +1,21 @@
+//! The system from outside: brokers on real sockets and pools, driven through the client library, through raw sockets, and
+//! as processes that are interrupted and killed.
+//!
+//! One binary, so that it links once. Every test has a pool and an address of its own, so they run side by side. Every wait
+//! has a deadline and says what it waited for; nothing sleeps to let something happen.
+//!
+//! * [`harness`]: sites, brokers in this process, broker processes, counters.
+//! * [`traffic`]: what is published, and the reader that checks what comes out.
+//! * [`raw`]: the protocol by hand, for what the client library would never send.
+
+mod configuration;
+mod harness;
+mod hostile;
+mod kills;
+mod levels;
+mod pools;
+mod pressure;
+mod raw;
+mod sizes;
+mod splits;
+mod traffic;
