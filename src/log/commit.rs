@@ -142,7 +142,8 @@ impl<M: Memory> CommitWriter<M> {
 
     /// Makes the claimed epoch active at `watermark`.
     pub fn activate(&mut self, watermark: u64) {
-        assert!(watermark >= self.record.watermark || self.record.active == 0, "a watermark never falls");
+        assert!(self.record.claimed > self.record.active, "an epoch is claimed first");
+        // The line's watermark may be higher: what a former life of this slot appended after it was sealed is void.
         // In two steps: a process killed between them, or in the middle of one, must not leave the new epoch with the
         // watermark of an old life. The epoch that was active is either this one's predecessor and ends there, or not the highest.
         self.record.watermark = watermark;
