@@ -39,6 +39,10 @@ pub(crate) trait Actor: Send {
     fn is_at_rest(&self, _checker: &Checker) -> bool {
         true
     }
+    /// How it stands, in words, for the report of a run that does not come to rest.
+    fn tell(&self) -> String {
+        String::new()
+    }
 }
 
 /// A place for a part: the part itself is taken out while it runs.
@@ -137,7 +141,10 @@ pub fn run(scenario: &Scenario, sentences: usize) -> Outcome {
             break;
         }
         if state.step >= last {
-            let text = format!("not at rest {REST_STEPS_MAX} steps after the last fault: {}", state.restless().collect::<Vec<_>>().join(", "));
+            let restless = state.restless().collect::<Vec<_>>().join(", ");
+            let all = state.places.iter().filter_map(|place| Some((place.part, place.actor.as_ref()?.tell())));
+            let told: String = all.filter(|told| !told.1.is_empty()).map(|told| format!("\n  {}: {}", told.0, told.1)).collect();
+            let text = format!("not at rest {REST_STEPS_MAX} steps after the last fault: {restless}{told}");
             state.failure = Some(Violation { promise: 0, text });
         }
     }

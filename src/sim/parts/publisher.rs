@@ -303,4 +303,19 @@ impl Actor for Publisher {
     fn is_at_rest(&self, _checker: &Checker) -> bool {
         self.is_open && self.window.unacked() == 0
     }
+
+    fn tell(&self) -> String {
+        let ports: Vec<&str> = self
+            .ports
+            .iter()
+            .map(|port| match port {
+                Port::Down { .. } => "down",
+                Port::Dialing { .. } => "dialing",
+                Port::Up { .. } => "up",
+            })
+            .collect();
+        let (unacked, identity) = (self.window.unacked(), self.window.identity(0));
+        let (target, resends) = (self.target_epoch, self.window.resend_counts());
+        format!("session {:#x}, {unacked} unacked, target epoch {target}, ports {ports:?}, resends {resends:?}", identity.session)
+    }
 }

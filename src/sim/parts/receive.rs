@@ -317,4 +317,30 @@ impl Actor for Receive {
             kernel.note(Event::Landed(kernel.part, self.ingest.lane.produced()));
         }
     }
+
+    fn tell(&self) -> String {
+        let (lane, blog) = (&self.ingest.lane, &self.ingest.blog);
+        let streams = self.connections.iter().flatten().filter_map(|connection| match &connection.phase {
+            Phase::Streaming(stream) => Some(format!(
+                "connection {} of session {:#x} epoch {}{}, run {:?} landed {} parsed {} needed {}",
+                connection.link,
+                stream.session,
+                stream.session_epoch,
+                if connection.is_blocked { ", blocked" } else { "" },
+                stream.run.as_ref().map(|run| run.bytes),
+                stream.landed,
+                stream.parsed,
+                stream.needed,
+            )),
+            _ => None,
+        });
+        format!(
+            "produced {}, room {}, {:?}, {} extents free; {}",
+            lane.produced(),
+            lane.room(),
+            lane.progress(),
+            blog.free_extents(),
+            streams.collect::<Vec<_>>().join("; ")
+        )
+    }
 }

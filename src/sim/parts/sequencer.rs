@@ -49,4 +49,10 @@ impl Actor for Sequencer {
     fn is_at_rest(&self, _checker: &Checker) -> bool {
         self.candidate.active().is_none_or(|sequencer| sequencer.core().held() == 0)
     }
+
+    fn tell(&self) -> String {
+        let Some(sequencer) = self.candidate.active() else { return "not active".into() };
+        let open = sequencer.core().table().sessions().iter().filter(|session| session.id != 0);
+        format!("active, sessions {:?}, {:?}", open.collect::<Vec<_>>(), sequencer.counters())
+    }
 }
