@@ -103,10 +103,6 @@ impl<M: Memory> Candidate<M> {
 
     /// Whether this candidate may claim now.
     fn may_claim(&mut self, now_ns: u64, locks: &impl Locks) -> bool {
-        if !self.commit.is_readable() {
-            self.mend_the_dead(locks);
-            return false;
-        }
         let Some(commit) = self.commit.current() else {
             // Nobody ever was: the first candidate begins; the others give it time.
             return self.candidate == 0 || self.is_silent(0, now_ns);
@@ -118,7 +114,7 @@ impl<M: Memory> Candidate<M> {
         if self.view.access_to_candidate(commit.candidate) == Access::Local {
             return !locks.is_candidate_held(commit.candidate);
         }
-        let beat = self.commit.line(commit.candidate).map_or(self.heartbeat.0, |line| line.heartbeat);
+        let beat = self.commit.line(commit.candidate).heartbeat;
         self.is_silent(beat, now_ns)
     }
 
@@ -150,8 +146,7 @@ impl<M: Memory> Candidate<M> {
         if !self.may_claim(now_ns, locks) {
             return 0;
         }
-        let candidates = 0..self.view.layout.geometry.candidates;
-        let highest = candidates.filter_map(|c| self.commit.line(c)).map(|line| line.claimed).max().unwrap_or(0);
+        let highest = self.commit.highest_claimed();
         let mut writer = CommitWriter::take(&self.view, self.candidate);
         let epoch = writer.claim(highest, std::process::id());
         self.view.memory.full_fence();
