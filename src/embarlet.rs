@@ -7,14 +7,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, auto_pool_bytes};
+use crate::log::retention::announce;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::net::Ring;
 use crate::net::ring::RingError;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
-use crate::pool::line::Owned;
-use crate::pool::record::BrokerLine;
 use crate::pool::region::{Create, HostLock, LockName};
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Software};
 use crate::roles::ack::{AckRole, AckSettings};
@@ -382,7 +381,9 @@ impl<C: Coherence> Parts<C> {
         listener: &Arc<TcpListener>,
         creates_topics: bool,
     ) {
-        let incarnation = announce(view, broker);
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now_ns = since_1970.map_or(0, |since| since.as_nanos() as u64);
+        let incarnation = announce(view, broker, std::process::id(), now_ns);
         let lanes = config.geometry.lanes_per_broker;
         let places = config.receive.connections_max + SPARE_CONNECTIONS;
         let links: Vec<_> = (0..lanes).map(|_| AckLink::new(places)).collect();
@@ -431,16 +432,6 @@ impl<C: Coherence> Parts<C> {
         self.add(format!("sequence {slot}"), RoleKind::Sequence, broker, 0, 0, build);
         Ok(())
     }
-}
-
-/// Writes the broker's line; gives its incarnation, from 1.
-fn announce<C: Coherence>(view: &View<Mapped<C>>, broker: u32) -> u64 {
-    let mut line: Owned<BrokerLine, _> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
-    let incarnation = line.last().incarnation + 1;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-    let process = std::process::id().into();
-    line.publish(&BrokerLine { incarnation, state: 2, process, started_at: now, ..BrokerLine::default() });
-    incarnation
 }
 
 fn broker_list(config: &Config) -> String {

@@ -42,7 +42,7 @@
 //! This room imports `wire`, `limits` and `net::readiness`, and nothing of the broker.
 
 mod background;
-mod batch;
+pub(crate) mod batch;
 mod dial;
 mod engine;
 mod error;
@@ -55,7 +55,7 @@ mod socket;
 mod subscriber;
 #[cfg(test)]
 mod tests;
-mod window;
+pub(crate) mod window;
 
 pub use background::BackgroundPublisher;
 pub use dial::create_topic;

@@ -9,7 +9,7 @@ use crate::log::topics::{Topic, read_topic};
 use crate::order::SessionTable;
 use crate::order::table::{Session, State, TopicOrder};
 use crate::pool::Memory;
-use crate::pool::line::{self, Owned};
+use crate::pool::line::Owned;
 use crate::pool::record::{FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
 
 /// Writes one candidate's session checkpoints and lane progress.
@@ -89,35 +89,36 @@ pub enum RecoverError {
 /// Reads the sequencer's checkpoints and replays the index from them to the watermark, which is read last. `None`: no
 /// sequencer has ever been active.
 pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Option<Recovered>, RecoverError> {
-    let current = || if reader.is_readable() { Ok(reader.current()) } else { Err(RecoverError::Unsettled) };
-    let Some(first) = current()? else { return Ok(None) };
+    let Some(first) = reader.current() else { return Ok(None) };
     let layout = &view.layout;
-    let (_, floors) = reader.peek::<FloorLine>(first, |c| layout.floor_line(c)).ok_or(RecoverError::Unsettled)?;
-    // A line never written says nothing; one that cannot be read now does not.
+    // Of all these records every word stands alone, so a predecessor that was stopped or killed in the middle of a line keeps
+    // nobody from going on (see `mend`).
+    let floors: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
     let lanes = (0..layout.geometry.lanes())
-        .map(|lane| reader.peek::<LaneProgress>(first, |c| layout.lane_progress(c, lane)))
-        .map(|found| found.map(|(_, progress)| progress).unwrap_or_default())
+        .map(|lane| reader.peek_words::<LaneProgress>(first, |c| layout.lane_progress(c, lane)))
         .collect();
     let mut table = SessionTable::new(layout.geometry.sessions_max, layout.geometry.topics_max);
     restore_sessions(view, reader, first, &mut table);
     let topics = restore_topics(view, reader, first, &mut table);
     view.memory.full_fence();
     // Last: whatever the predecessor appends after this read is void once a higher epoch is claimed.
-    let commit = current()?.ok_or(RecoverError::Unsettled)?;
+    let commit = reader.current().ok_or(RecoverError::Unsettled)?;
     if commit.epoch != first.epoch {
         return Err(RecoverError::Unsettled);
     }
     let mut recovered = Recovered { commit, table, topics, floors, lanes };
-    replay(view, &mut recovered)?;
-    Ok(Some(recovered))
+    let replayed = replay(view, &mut recovered);
+    // A predecessor that goes on may have given up, and used again, what was being replayed.
+    let now: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
+    if now.floor > recovered.floors.checkpoint {
+        return Err(RecoverError::Unsettled);
+    }
+    replayed.map(|()| Some(recovered))
 }
 
 fn restore_sessions<M: Memory>(view: &View<M>, reader: &CommitReader<M>, commit: Commit, table: &mut SessionTable) {
     for slot in 0..view.layout.geometry.sessions_max {
-        // A place whose line was cut short by a crash is brought up by the replay: its checkpoint was not complete.
-        let Some((_, line)) = reader.peek::<SessionLine>(commit, |c| view.layout.session_line(c, slot)) else {
-            continue;
-        };
+        let line: SessionLine = reader.peek_words(commit, |c| view.layout.session_line(c, slot));
         let state = match line.state {
             1 => State::Open,
             2 => State::Fenced,
@@ -146,9 +147,7 @@ fn restore_topics<M: Memory>(
     let access = reader.access(commit.candidate);
     for id in 0..view.layout.geometry.topics_max {
         let Some(topic) = read_topic(view, commit.candidate, access, id) else { break };
-        let progress =
-            line::observe::<M, TopicProgress>(&view.memory, view.layout.topic_line(commit.candidate, id, 3), access);
-        let next_order = progress.map_or(0, |(_, progress)| progress.next_order);
+        let TopicProgress { next_order, .. } = reader.peek_words(commit, |c| view.layout.topic_line(c, id, 3));
         table.restore_topic(id, TopicOrder { exists: true, order_level: topic.order as u8, next_order });
         topics.push(topic);
     }

@@ -9,7 +9,7 @@
 use crate::log::View;
 use crate::pool::line::{self, Owned, Peer};
 use crate::pool::record::{EpochLine, Record};
-use crate::pool::{Access, Memory};
+use crate::pool::{Access, Keep, Memory};
 
 /// A sequencer epoch. 0: none yet.
 pub type Epoch = u64;
@@ -45,19 +45,26 @@ impl<M: Memory> CommitReader<M> {
         }
     }
 
-    /// The epoch line of one candidate.
-    pub fn line(&self, candidate: u32) -> Option<EpochLine> {
-        self.lines[candidate as usize].observe()
+    /// The epoch line of one candidate; all zero if it was never written.
+    pub fn line(&self, candidate: u32) -> EpochLine {
+        self.lines[candidate as usize].observe_words()
     }
 
-    /// The highest active epoch and its watermark. `None`: no sequencer has been active, a line is being rewritten, or a
-    /// takeover is under way; look again later. Not enough for an act that cannot be undone: see [`Self::confirm`].
+    /// The highest epoch claimed.
+    pub fn highest_claimed(&self) -> Epoch {
+        self.lines.iter().map(|line| line.observe_words().claimed).max().unwrap_or(0)
+    }
+
+    /// The highest active epoch and its watermark. `None`: no sequencer has been active. Not enough for an act that cannot be
+    /// undone: see [`Self::confirm`].
+    ///
+    /// Words are read whatever the guard says. An epoch line that is being rewritten, perhaps by a process that was stopped or
+    /// killed there, still counts: left out of the choice, it would let an older epoch pass for the current one.
     #[inline]
     pub fn current(&self) -> Option<Commit> {
         let mut best: Option<Commit> = None;
         for (candidate, peer) in self.lines.iter().enumerate() {
-            // A line never written holds nothing; one being rewritten is looked at again next time, unless a better one exists.
-            let Some(line) = peer.observe() else { continue };
+            let line = peer.observe_words();
             if line.active > best.map_or(0, |commit| commit.epoch) {
                 let watermark = line.watermark;
                 best = Some(Commit { epoch: line.active, candidate: candidate as u32, watermark });
@@ -70,27 +77,19 @@ impl<M: Memory> CommitReader<M> {
     /// epoch's candidate before this call is then good for ever.
     #[inline]
     pub fn confirm(&self, epoch: Epoch) -> bool {
-        // The fence orders the loads of the value before the loads of the epoch lines on other hosts' lines.
-        if M::SOFTWARE && self.accesses.contains(&Access::Remote) {
+        if M::SOFTWARE {
+            // A sequencer of this host may not have written back yet what we saw in the cache we share: if it stops there, a
+            // successor on another host does not see it. So it is written back before the claims are looked at: a
+            // claimant that is not seen there reads it later.
+            for (peer, access) in self.lines.iter().zip(&self.accesses) {
+                if *access == Access::Local {
+                    self.memory.flush_line(peer.at(), Keep::Cached);
+                }
+            }
+            // The fence orders that, and the loads of the value, before the loads of the epoch lines.
             self.memory.full_fence();
         }
-        // A line that cannot be read now may hold a higher claim.
-        self.lines.iter().enumerate().all(|(candidate, peer)| match peer.observe() {
-            Some(line) => line.claimed <= epoch,
-            None => self.is_blank(candidate),
-        })
-    }
-
-    fn is_blank(&self, candidate: usize) -> bool {
-        // Never written: guard and body are zero. A line under rewrite has a body.
-        let at = self.lines[candidate].at();
-        (0..8).all(|word| self.memory.load(at + 8 * word) == 0)
-    }
-
-    /// Whether every line that was ever written can be read now. One that cannot may hold the highest epoch: then nothing is
-    /// known about the log, least of all that there is none.
-    pub fn is_readable(&self) -> bool {
-        self.lines.iter().enumerate().all(|(candidate, peer)| peer.observe().is_some() || self.is_blank(candidate))
+        self.lines.iter().all(|peer| peer.observe_words().claimed <= epoch)
     }
 
     /// Reads a record that every candidate has a copy of, from the sequencer's copy, confirmed.
@@ -102,7 +101,25 @@ impl<M: Memory> CommitReader<M> {
 
     /// Reads the copy of one commit's candidate, unconfirmed; with its guard.
     pub fn peek<R: Record>(&self, commit: Commit, place: impl Fn(u32) -> u64) -> Option<(u64, R)> {
-        line::observe(&self.memory, place(commit.candidate), self.accesses[commit.candidate as usize])
+        let (at, access) = (place(commit.candidate), self.accesses[commit.candidate as usize]);
+        let found = line::observe(&self.memory, at, access);
+        self.help_write_back(at, access);
+        found
+    }
+
+    /// Reads the words of one commit's copy of a record whose words stand alone, unconfirmed.
+    pub fn peek_words<R: Record>(&self, commit: Commit, place: impl Fn(u32) -> u64) -> R {
+        let (at, access) = (place(commit.candidate), self.accesses[commit.candidate as usize]);
+        let found = line::observe_words(&self.memory, at, access);
+        self.help_write_back(at, access);
+        found
+    }
+
+    /// What was seen in the cache shared with its writer is acted on only after it was written back; [`Self::confirm`] fences.
+    fn help_write_back(&self, at: u64, access: Access) {
+        if M::SOFTWARE && access == Access::Local {
+            self.memory.flush_line(at, Keep::Cached);
+        }
     }
 
     /// How to read lines of a candidate.
@@ -142,7 +159,8 @@ impl<M: Memory> CommitWriter<M> {
 
     /// Makes the claimed epoch active at `watermark`.
     pub fn activate(&mut self, watermark: u64) {
-        assert!(watermark >= self.record.watermark || self.record.active == 0, "a watermark never falls");
+        assert!(self.record.claimed > self.record.active, "an epoch is claimed first");
+        // The line's watermark may be higher: what a former life of this slot appended after it was sealed is void.
         // In two steps: a process killed between them, or in the middle of one, must not leave the new epoch with the
         // watermark of an old life. The epoch that was active is either this one's predecessor and ends there, or not the highest.
         self.record.watermark = watermark;

@@ -56,8 +56,9 @@ impl<M: Memory> LaneWriter<M> {
 
     /// Slots free now, as of the last [`Self::refresh`].
     pub fn room(&self) -> u64 {
-        // Until a sequencer has been active, nothing is consumed.
-        u64::from(self.view.layout.geometry.ring_slots) - (self.produced - self.progress.consumed.min(self.produced))
+        // Until a sequencer was heard, nothing is consumed: after a restart more may be in flight than there are slots.
+        let in_flight = self.produced - self.progress.consumed.min(self.produced);
+        u64::from(self.view.layout.geometry.ring_slots).saturating_sub(in_flight)
     }
 
     /// Reads the sequencer's progress through the one accessor: reusing a slot cannot be undone. True if it moved.
@@ -175,5 +176,26 @@ impl<M: Memory> LaneReader<M> {
     /// What the lane says of its room.
     pub fn status(&self) -> Option<LaneStatus> {
         self.status.observe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::record::slot_kind;
+    use crate::sim::memory::plain_view;
+
+    /// Found by simulation: a lane taken over while no sequencer was active took its whole history for in flight, and the room
+    /// wrapped around.
+    #[test]
+    fn a_lane_taken_over_before_the_sequencer_is_heard_has_no_room() {
+        let view = plain_view(1);
+        let mut lane = LaneWriter::take(&view, 0);
+        for _ in 0..200 {
+            lane.progress.consumed = lane.produced();
+            lane.publish(&BatchSlot { kind: slot_kind::SESSION_CLOSE, ..BatchSlot::default() });
+        }
+        let next = LaneWriter::take(&view, 0);
+        assert_eq!((next.produced(), next.room()), (200, 0));
     }
 }

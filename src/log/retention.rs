@@ -35,6 +35,8 @@ pub struct Trimmer<M> {
     dead: Vec<u64>,
     /// Oldest first.
     samples: VecDeque<Sample>,
+    /// Position and bytes of the newest sample, whether or not it was given up since.
+    sampled: (u64, u64),
     /// Samples given up, kept for their storage.
     spare: Vec<Sample>,
     samples_max: usize,
@@ -66,6 +68,7 @@ impl<M: Memory> Trimmer<M> {
             brokers: (0..g.brokers).map(line).collect(),
             dead: vec![0; g.brokers as usize],
             samples: VecDeque::with_capacity(samples_max),
+            sampled: (floor, 0),
             spare: (0..samples_max).map(blank).collect(),
             samples_max,
             reusable,
@@ -98,7 +101,7 @@ impl<M: Memory> Trimmer<M> {
 
     /// Takes a sample if enough has happened since the last. `watermark` is committed; `settled` is each lane's count now.
     pub fn sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
-        let (position, bytes) = self.samples.back().map_or((self.record.floor, 0), |last| (last.position, last.bytes));
+        let (position, bytes) = self.sampled;
         let due = self.bytes - bytes >= self.sample_every_bytes || watermark - position >= self.sample_every_entries;
         if !due || watermark == position && self.bytes == bytes {
             return;
@@ -108,6 +111,7 @@ impl<M: Memory> Trimmer<M> {
 
     /// Takes a sample now: for a lane that is short while little was appended, as when all was duplicates.
     pub fn force_sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
+        self.sampled = (watermark, self.bytes);
         let Some(mut sample) = self.spare.pop() else {
             // Full: the newest sample is made to stand for more.
             let newest = self.samples.back_mut().expect("full is not empty");
@@ -201,6 +205,16 @@ impl<M: Memory> Trimmer<M> {
     }
 }
 
+/// Announces a new process of a broker; gives its incarnation, from 1. The caller holds the broker's host lock, and pins nothing
+/// before.
+pub fn announce<M: Memory>(view: &View<M>, broker: u32, process: u32, now_utc_ns: u64) -> u64 {
+    let mut line: Owned<BrokerLine, M> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
+    let incarnation = line.last().incarnation + 1;
+    let (process, started_at) = (process.into(), now_utc_ns);
+    line.publish(&BrokerLine { incarnation, state: 2, process, started_at, ..BrokerLine::default() });
+    incarnation
+}
+
 /// A reader's side: one exporter's pin.
 pub struct Pin<M> {
     memory: M,
@@ -231,8 +245,19 @@ impl<M: Memory> Pin<M> {
         }
     }
 
-    /// Tries to pin `position`, which may be lower than now. The error is the lowest position that can be pinned.
-    pub fn try_lower(&mut self, position: u64, floors: &FloorReader<M>) -> Result<(), u64> {
+    /// Pins the lowest position that can be pinned now; gives it. `None`: the floors cannot be read now, try again later.
+    pub fn lower_to_floor(&mut self, floors: &FloorReader<M>) -> Option<u64> {
+        let mut position = floors.read()?.closing;
+        while let Err(closing) = self.try_lower(position, floors) {
+            // The floors move up, so this ends; while a takeover is under way they are nobody's.
+            position = closing.filter(|closing| *closing > position)?;
+        }
+        Some(position)
+    }
+
+    /// Tries to pin `position`, which may be lower than now. The error is the lowest position that can be pinned, if
+    /// that is known.
+    pub fn try_lower(&mut self, position: u64, floors: &FloorReader<M>) -> Result<(), Option<u64>> {
         let before = self.record.position;
         self.record.position = position.min(before);
         self.line.publish(&self.record);
@@ -244,7 +269,7 @@ impl<M: Memory> Pin<M> {
         }
         self.record.position = before;
         self.line.publish(&self.record);
-        Err(closing.unwrap_or(0))
+        Err(closing)
     }
 }
 
@@ -294,7 +319,7 @@ mod tests {
         assert!(trimmer.is_pinned());
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the pin");
         let mut late = Pin::take(&view, 0, 1);
-        assert_eq!(late.try_lower(50, &floors), Err(64));
+        assert_eq!(late.try_lower(50, &floors), Err(Some(64)));
         assert_eq!(late.position(), NO_PIN);
         late.try_lower(64, &floors).unwrap();
         pin.raise(NO_PIN);
@@ -337,6 +362,20 @@ mod tests {
         trimmer.note_dead(1, 2);
         assert!(trimmer.advance());
         assert_eq!(trimmer.floor(), 64);
+    }
+
+    /// Found by simulation: with every sample given up, each look took another, so that nobody saw they were spent, and batches
+    /// parked behind a gap were never let go for a lane that waited for their extents.
+    #[test]
+    fn nothing_new_is_no_sample() {
+        let view = plain_view(1);
+        let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
+        trimmer.count(1 << 20);
+        trimmer.sample(10, |_| 4);
+        trimmer.set_checkpoint(10);
+        assert!(trimmer.advance());
+        trimmer.sample(10, |_| 4);
+        assert!(!trimmer.can_advance());
     }
 
     #[test]

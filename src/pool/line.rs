@@ -74,6 +74,25 @@ pub fn observe<M: Memory, R: Record>(memory: &M, at: u64, access: Access) -> Opt
     read(memory, at)
 }
 
+/// Reads the words of a line whatever its guard says, for records whose every word stands alone: each is of the version
+/// being written or of the one before, whoever was killed or stopped in the middle. All zero: never written.
+#[inline]
+pub fn observe_words<M: Memory, R: Record>(memory: &M, at: u64, access: Access) -> R {
+    if access == Access::Remote && M::SOFTWARE {
+        memory.flush_line(at, Keep::Dropped);
+        memory.full_fence();
+    }
+    words(memory, at)
+}
+
+fn words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
+    let mut words = [0; BODY_WORDS];
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = memory.load(at + 8 * (index as u64 + 1));
+    }
+    R::from_words(words)
+}
+
 /// The one writer of a record that is rewritten in place. Its guard is a version.
 pub struct Owned<R, M> {
     memory: M,
@@ -98,11 +117,7 @@ impl<R: Record, M: Memory> Owned<R, M> {
     /// What its words say even if its last publication was cut short by a kill: each word is of that version or of the one
     /// before. For words that stay the same while one owner has the line.
     pub fn last(&self) -> R {
-        let mut words = [0; BODY_WORDS];
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = self.memory.load(self.at + 8 * (index as u64 + 1));
-        }
-        R::from_words(words)
+        words(&self.memory, self.at)
     }
 
     /// Rewrites the line and makes it visible.
@@ -142,5 +157,11 @@ impl<R: Record, M: Memory> Peer<R, M> {
     #[inline]
     pub fn observe(&self) -> Option<R> {
         observe(&self.memory, self.at, self.access).map(|(_, record)| record)
+    }
+
+    /// Reads the record's words, each of which stands alone; see [`observe_words`].
+    #[inline]
+    pub fn observe_words(&self) -> R {
+        observe_words(&self.memory, self.at, self.access)
     }
 }

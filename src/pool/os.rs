@@ -56,6 +56,15 @@ pub fn is_locked(file: &File, mode: LockMode, byte: i64) -> io::Result<bool> {
     if result == 0 { Ok(lock.l_type != libc::F_UNLCK as i16) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives a lock back at once, whoever else still has the descriptor.
+pub fn unlock(file: &File, byte: i64) -> io::Result<()> {
+    let mut lock = byte_lock(LockMode::Shared, byte);
+    lock.l_type = libc::F_UNLCK as i16;
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Reserves the file's blocks, so that no store can hit a full file system later.
 pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     // SAFETY: invariant 1.

@@ -140,7 +140,15 @@ impl std::fmt::Display for LockName {
 /// A lock held until dropped, or until the process ends.
 #[derive(Debug)]
 pub struct HostLock {
-    _file: File,
+    file: File,
+    byte: i64,
+}
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process being started has a copy of the descriptor until it executes its program.
+        let _ = os::unlock(&self.file, self.byte);
+    }
 }
 
 /// Whether a missing pool may be created.
@@ -365,7 +373,7 @@ impl Pool {
         let file =
             OpenOptions::new().read(true).write(true).open(path).map_err(Self::os(path, "open it to lock it"))?;
         let locked = os::try_lock(&file, mode, name.byte()).map_err(Self::os(path, "lock it"))?;
-        Ok(locked.then_some(HostLock { _file: file }))
+        Ok(locked.then_some(HostLock { file, byte: name.byte() }))
     }
 
     fn wait_lock(path: &Path, name: LockName) -> Result<HostLock, PoolError> {
@@ -494,6 +502,17 @@ mod tests {
         assert!(pool.lock(LockName::Broker(0)).is_ok());
         drop(held);
         assert!(!pool.is_locked(LockName::Broker(1)).unwrap());
+        assert!(pool.lock(LockName::Broker(1)).is_ok());
+    }
+
+    /// Found by the system tests: one that starts processes held up another that formatted a pool.
+    #[test]
+    fn a_lock_given_back_is_free_though_its_descriptor_was_copied() {
+        let at = TempPool::new("copied");
+        let pool = Pool::open(&at.0, small(), false, Create::IfMissing).unwrap();
+        let held = pool.lock(LockName::Broker(1)).unwrap();
+        let _copy = held.file.try_clone().unwrap();
+        drop(held);
         assert!(pool.lock(LockName::Broker(1)).is_ok());
     }
 

@@ -7,7 +7,6 @@
 //!   only by the next `mfence`;
 //! * hosts see each other's stores only through the memory behind their caches.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::limits::LINE_BYTES;
@@ -18,17 +17,46 @@ use crate::sim::random::Random;
 
 type Line = [u8; LINE_BYTES as usize];
 
-#[derive(Clone)]
 struct Cached {
-    line: Line,
+    /// Which line of the pool, by its number.
+    number: u32,
+    bytes: Line,
     dirty: bool,
+    /// A `clflushopt` or `clwb` of it has not taken effect.
+    flushing: bool,
 }
 
-#[derive(Default)]
+/// Not cached.
+const ABSENT: u32 = u32::MAX;
+
 struct Cache {
-    lines: BTreeMap<u64, Cached>,
-    /// Lines with a `clflushopt` that has not taken effect.
-    flushing: BTreeSet<u64>,
+    /// Where each line of the pool lies in `lines`.
+    place: Vec<u32>,
+    /// In no order, so that a victim is found and removed at once.
+    lines: Vec<Cached>,
+    /// Lines flagged `flushing`, oldest first; some of them are gone or flushed already.
+    flushing: Vec<u32>,
+}
+
+impl Cache {
+    fn new(lines: usize) -> Cache {
+        Cache { place: vec![ABSENT; lines], lines: Vec::new(), flushing: Vec::new() }
+    }
+
+    fn get(&mut self, number: u32) -> Option<&mut Cached> {
+        let place = self.place[number as usize];
+        (place != ABSENT).then(|| &mut self.lines[place as usize])
+    }
+
+    fn remove(&mut self, number: u32) {
+        let place = std::mem::replace(&mut self.place[number as usize], ABSENT);
+        if place != ABSENT {
+            self.lines.swap_remove(place as usize);
+            if let Some(moved) = self.lines.get(place as usize) {
+                self.place[moved.number as usize] = place;
+            }
+        }
+    }
 }
 
 /// How unkind the memory is: events in a thousand operations.
@@ -73,7 +101,8 @@ pub struct HostMemory {
 impl SharedMemory {
     /// `bytes` of zeros seen by `hosts` hosts.
     pub fn new(bytes: u64, hosts: usize, whim: Whim, seed: u64) -> SharedMemory {
-        let hosts = (0..hosts).map(|_| Cache::default()).collect();
+        assert!(bytes.is_multiple_of(LINE_BYTES) && bytes / LINE_BYTES < u64::from(ABSENT));
+        let hosts = (0..hosts).map(|_| Cache::new((bytes / LINE_BYTES) as usize)).collect();
         let shared = Shared { memory: vec![0; bytes as usize], hosts, random: Random::new(seed), whim };
         SharedMemory { shared: Arc::new(Mutex::new(shared)) }
     }
@@ -83,6 +112,29 @@ impl SharedMemory {
         let bytes = lock(&self.shared).memory.len() as u64;
         HostMemory { shared: self.shared.clone(), host, bytes }
     }
+
+    /// What lies in the pool itself, behind all caches: for checkers, which are no host.
+    pub fn behind_caches<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R {
+        read(&lock(&self.shared).memory[at as usize..(at + bytes) as usize])
+    }
+
+    /// The highest value of a word in any cache and behind them: for checkers.
+    pub fn highest_copy(&self, at: u64) -> u64 {
+        let mut shared = lock(&self.shared);
+        let shared = &mut *shared;
+        let (number, start) = ((at / LINE_BYTES) as u32, (at % LINE_BYTES) as usize);
+        let word = |line: &Line| u64::from_le_bytes(line[start..start + 8].try_into().expect("a word"));
+        let behind = word(shared.behind(number));
+        let cached = shared.hosts.iter_mut().filter_map(|host| host.get(number).map(|cached| word(&cached.bytes)));
+        cached.fold(behind, u64::max)
+    }
+
+    /// A host loses power: what its cache had not written back is gone. The pool is powered apart from it.
+    pub fn lose_power(&self, host: usize) {
+        let mut shared = lock(&self.shared);
+        let lines = shared.memory.len() / LINE_BYTES as usize;
+        shared.hosts[host] = Cache::new(lines);
+    }
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -91,68 +143,95 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 impl Shared {
-    fn fetch(&self, line: u64) -> Line {
-        self.memory[line as usize..(line + LINE_BYTES) as usize].try_into().expect("one line")
+    fn behind(&mut self, number: u32) -> &mut Line {
+        let at = number as usize * LINE_BYTES as usize;
+        (&mut self.memory[at..at + LINE_BYTES as usize]).try_into().expect("one line")
     }
 
-    fn cached(&mut self, host: usize, line: u64) -> &mut Cached {
-        let fresh = self.fetch(line);
-        self.hosts[host].lines.entry(line).or_insert(Cached { line: fresh, dirty: false })
+    fn cached(&mut self, host: usize, number: u32) -> &mut Cached {
+        if self.hosts[host].place[number as usize] == ABSENT {
+            let bytes = *self.behind(number);
+            let cache = &mut self.hosts[host];
+            cache.place[number as usize] = cache.lines.len() as u32;
+            cache.lines.push(Cached { number, bytes, dirty: false, flushing: false });
+        }
+        let cache = &mut self.hosts[host];
+        &mut cache.lines[cache.place[number as usize] as usize]
     }
 
-    fn write_back(&mut self, host: usize, line: u64) {
-        if let Some(cached) = self.hosts[host].lines.get_mut(&line)
+    fn write_back(&mut self, host: usize, number: u32) {
+        if let Some(cached) = self.hosts[host].get(number)
             && std::mem::take(&mut cached.dirty)
         {
-            let bytes = cached.line;
-            self.memory[line as usize..(line + LINE_BYTES) as usize].copy_from_slice(&bytes);
+            let bytes = cached.bytes;
+            *self.behind(number) = bytes;
         }
     }
 
-    fn drop_line(&mut self, host: usize, line: u64) {
-        self.write_back(host, line);
-        self.hosts[host].lines.remove(&line);
-        self.hosts[host].flushing.remove(&line);
+    fn drop_line(&mut self, host: usize, number: u32) {
+        self.write_back(host, number);
+        self.hosts[host].remove(number);
     }
 
     /// Something the hardware does on its own between two operations of a host.
-    fn whim(&mut self, host: usize, near: u64) {
+    fn whim(&mut self, host: usize, near: u32) {
         let (evict, prefetch) = (self.whim.evict, self.whim.prefetch);
         if evict > 0 && self.random.chance(evict, 1000) {
             let count = self.hosts[host].lines.len() as u64;
             if count > 0 {
                 let victim = self.random.below(count) as usize;
-                let line = *self.hosts[host].lines.keys().nth(victim).expect("counted");
-                self.drop_line(host, line);
+                let number = self.hosts[host].lines[victim].number;
+                self.drop_line(host, number);
             }
         }
         if prefetch > 0 && self.random.chance(prefetch, 1000) {
             // Hardware prefetches what lies ahead of recent accesses, on any host that looked there.
             let victim = self.random.below(self.hosts.len() as u64) as usize;
-            let ahead = near + self.random.below(4) * LINE_BYTES;
-            if ahead + LINE_BYTES <= self.memory.len() as u64 {
+            let ahead = near + self.random.below(4) as u32;
+            if (ahead as usize) < self.hosts[victim].place.len() {
                 self.cached(victim, ahead);
             }
         }
     }
 
     fn access<R>(&mut self, host: usize, at: u64, use_line: impl FnOnce(&mut Cached) -> R) -> R {
-        let line = at - at % LINE_BYTES;
-        self.whim(host, line);
-        let result = use_line(self.cached(host, line));
-        self.whim(host, line);
+        let number = (at / LINE_BYTES) as u32;
+        self.whim(host, number);
+        let result = use_line(self.cached(host, number));
+        self.whim(host, number);
         result
     }
 
-    fn fence(&mut self, host: usize, drops: bool) {
-        for line in self.hosts[host].flushing.clone() {
-            if drops || self.random.chance(1, 2) {
-                self.drop_line(host, line);
-            } else {
-                // Written back, but a load may still hit the old copy until an mfence.
-                self.write_back(host, line);
+    fn flush(&mut self, host: usize, at: u64, keep: Keep) {
+        let number = (at / LINE_BYTES) as u32;
+        if self.random.chance(self.whim.prompt_flush, 1000) {
+            match keep {
+                // clwb: modelled at its weakest promise: written back by the next fence at the latest.
+                Keep::Cached => self.write_back(host, number),
+                Keep::Dropped => self.drop_line(host, number),
             }
+        } else if let Some(cached) = self.hosts[host].get(number)
+            && !std::mem::replace(&mut cached.flushing, true)
+        {
+            self.hosts[host].flushing.push(number);
         }
+    }
+
+    fn fence(&mut self, host: usize, drops: bool) {
+        let mut flushing = std::mem::take(&mut self.hosts[host].flushing);
+        flushing.retain(|&number| {
+            let is_flushing = self.hosts[host].get(number).is_some_and(|cached| cached.flushing);
+            if is_flushing && !drops && !self.random.chance(1, 2) {
+                // Written back, but a load may still hit the old copy until an mfence.
+                self.write_back(host, number);
+                return true;
+            }
+            if is_flushing {
+                self.drop_line(host, number);
+            }
+            false
+        });
+        self.hosts[host].flushing = flushing;
     }
 }
 
@@ -180,7 +259,7 @@ impl Memory for HostMemory {
         assert!(at.is_multiple_of(8));
         let start = (at % LINE_BYTES) as usize;
         lock(&self.shared).access(self.host, at, |cached| {
-            cached.line[start..start + 8].copy_from_slice(&word.to_le_bytes());
+            cached.bytes[start..start + 8].copy_from_slice(&word.to_le_bytes());
             cached.dirty = true;
         });
     }
@@ -189,26 +268,12 @@ impl Memory for HostMemory {
         assert!(at.is_multiple_of(8));
         let start = (at % LINE_BYTES) as usize;
         let mut word = [0; 8];
-        lock(&self.shared).access(self.host, at, |cached| word.copy_from_slice(&cached.line[start..start + 8]));
+        lock(&self.shared).access(self.host, at, |cached| word.copy_from_slice(&cached.bytes[start..start + 8]));
         u64::from_le_bytes(word)
     }
 
     fn flush_line(&self, at: u64, keep: Keep) {
-        let line = at - at % LINE_BYTES;
-        let mut shared = lock(&self.shared);
-        let prompt = shared.whim.prompt_flush;
-        if keep == Keep::Cached {
-            // clwb: modelled at its weakest promise: written back by the next fence at the latest.
-            if shared.random.chance(prompt, 1000) {
-                shared.write_back(self.host, line);
-            } else if shared.hosts[self.host].lines.contains_key(&line) {
-                shared.hosts[self.host].flushing.insert(line);
-            }
-        } else if shared.random.chance(prompt, 1000) {
-            shared.drop_line(self.host, line);
-        } else if shared.hosts[self.host].lines.contains_key(&line) {
-            shared.hosts[self.host].flushing.insert(line);
-        }
+        lock(&self.shared).flush(self.host, at, keep);
     }
 
     fn store_fence(&self) {
@@ -221,21 +286,23 @@ impl Memory for HostMemory {
 
     fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R {
         let mut copy = Vec::with_capacity(bytes as usize);
+        let mut shared = lock(&self.shared);
         for (start, length) in Self::chunks(at, bytes) {
             let offset = (start % LINE_BYTES) as usize;
-            let mut shared = lock(&self.shared);
             shared.access(self.host, start, |cached| {
-                copy.extend_from_slice(&cached.line[offset..offset + length as usize])
+                copy.extend_from_slice(&cached.bytes[offset..offset + length as usize])
             });
         }
+        drop(shared);
         read(&copy)
     }
 
     fn copy_in(&self, at: u64, bytes: &[u8]) {
+        let mut shared = lock(&self.shared);
         for (start, length) in Self::chunks(at, bytes.len() as u64) {
             let (offset, from) = ((start % LINE_BYTES) as usize, (start - at) as usize);
-            lock(&self.shared).access(self.host, start, |cached| {
-                cached.line[offset..offset + length as usize].copy_from_slice(&bytes[from..from + length as usize]);
+            shared.access(self.host, start, |cached| {
+                cached.bytes[offset..offset + length as usize].copy_from_slice(&bytes[from..from + length as usize]);
                 cached.dirty = true;
             });
         }

@@ -1,9 +1,24 @@
-//! Simulation: the protocol code on memory that is not coherent between hosts, from one seed.
+//! Simulation: the whole cluster in one thread, from one seed, on memory that is not coherent between hosts.
 //!
 //! * [`random`]: the generator every simulated choice comes from.
 //! * [`memory`]: simulated hosts, each with a private write-back cache in front of one pool.
+//! * [`process`]: that memory as one process sees it: held up or killed before any operation.
+//! * [`network`]: ordered byte streams, delayed, cut anywhere, broken.
+//! * [`scenario`]: what a seed chooses. [`trace`]: what happened. [`workload`]: what is sent.
+//! * [`checker`]: the promises, held against the memory and against what clients heard.
+//! * `parts`: brokers, sequencer candidates, publishers and subscribers as steps. [`world`]: runs them.
+//! * [`shrink`]: makes a failing run small.
 //!
 //! Nothing but tests and tools imports this room.
 
+pub mod checker;
 pub mod memory;
+pub mod network;
+mod parts;
+pub mod process;
 pub mod random;
+pub mod scenario;
+pub mod shrink;
+pub mod trace;
+pub mod workload;
+pub mod world;

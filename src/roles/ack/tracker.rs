@@ -10,7 +10,7 @@ use crate::log::order_index::IndexReader;
 use crate::order::table::State;
 use crate::order::{Event, SessionTable};
 use crate::pool::Memory;
-use crate::pool::record::IndexEntry;
+use crate::pool::record::{FloorLine, IndexEntry};
 use crate::wire::frame::{ACK_FENCED, Ack, NOTHING_LET_GO};
 
 /// Entries followed in one pass at most.
@@ -137,7 +137,7 @@ impl<M: Memory> Tracker<M> {
     /// Follows a bounded number of entries. Gives how many; `tell` hears of what is no ack.
     ///
     /// # Errors
-    /// If the index is damaged, or was trimmed past this follower: it starts again from the checkpoints.
+    /// If the index is damaged. A follower that stood still until its position was given up begins again from the checkpoints.
     pub fn follow(&mut self, tell: &mut impl FnMut(News)) -> Result<usize, RecoverError> {
         if !self.is_started {
             return match self.start() {
@@ -150,16 +150,56 @@ impl<M: Memory> Tracker<M> {
         if commit.epoch != self.epoch {
             return Ok(self.change_epoch(commit.epoch));
         }
-        let count = self.index.read(&commit, &mut self.entries[..]).map_err(RecoverError::Damaged)?;
-        if count == 0 || !self.commit.confirm(commit.epoch) {
+        let read = self.index.read(&commit, &mut self.entries[..]);
+        if read == Ok(0) {
             return Ok(0);
         }
+        // Nobody pins for an ack core. What was read is what was committed only if it was not given up by then.
+        let floors = self.commit.peek::<FloorLine>(commit, |candidate| self.view.layout.floor_line(candidate));
+        let Some((_, floors)) = floors.filter(|_| self.commit.confirm(commit.epoch)) else { return Ok(0) };
+        if floors.floor > self.index.next() {
+            return self.start_again(tell);
+        }
+        let count = read.map_err(RecoverError::Damaged)?;
         for index in 0..count {
             let entry = self.entries[index];
             self.take(&entry, tell);
         }
         self.index.advance(count);
         Ok(count)
+    }
+
+    /// Its position was given up while it stood still: whatever happened meanwhile is in the checkpoints.
+    fn start_again(&mut self, tell: &mut impl FnMut(News)) -> Result<usize, RecoverError> {
+        let ids: Vec<u64> = self.table.sessions().iter().map(|session| session.id).collect();
+        match self.start() {
+            Ok(true) => {}
+            Ok(false) | Err(RecoverError::Unsettled) => return Ok(0),
+            Err(error) => return Err(error),
+        }
+        for (slot, id) in ids.into_iter().enumerate() {
+            if self.locals[slot].first == NONE {
+                continue;
+            }
+            if self.table.session(slot as u32).id == id {
+                // A let-go may have been among what it missed.
+                self.let_go(slot as u32, self.table.session(slot as u32).next_batch);
+            } else {
+                self.forget(slot as u32, tell);
+            }
+        }
+        Ok(1)
+    }
+
+    /// A session closed: its connections are nobody's.
+    fn forget(&mut self, slot: u32, tell: &mut impl FnMut(News)) {
+        let local = &mut self.locals[slot as usize];
+        // What lists it is not asked to forget it.
+        let blank = Local { dirty: local.dirty, is_heard: local.is_heard, ..BLANK };
+        let first = std::mem::replace(local, blank).first;
+        if first != NONE {
+            tell(News::Closed { first });
+        }
     }
 
     /// A new sequencer has forgotten what was parked: publishers send everything unacked again.
@@ -177,13 +217,7 @@ impl<M: Memory> Tracker<M> {
         // An unknown kind comes from a later version on another host; the pool's version forbids it.
         let Some(event) = to_event(entry) else { panic!("index entry of unknown kind {}", entry.kind) };
         if let Event::Close { slot } = event {
-            let local = &mut self.locals[slot as usize];
-            // What lists it is not asked to forget it.
-            let blank = Local { dirty: local.dirty, is_heard: local.is_heard, ..BLANK };
-            let first = std::mem::replace(local, blank).first;
-            if first != NONE {
-                tell(News::Closed { first });
-            }
+            self.forget(slot, tell);
         }
         self.table.apply(&event);
         match event {

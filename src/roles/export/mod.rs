@@ -157,15 +157,11 @@ impl<C: Coherence> Export<C> {
     /// Takes new subscribers in: pins the floor for each, so that it can look for its start.
     fn take_in(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = 0;
-        while !self.free.is_empty() {
-            // Before a sequencer has been active there are no floors: they wait in the queue.
-            let Some(floors) = self.floors.read() else { break };
+        while !self.free.is_empty() && !self.incoming.is_empty() {
+            // Before a sequencer has been active, and during a takeover, there are no floors: they wait in the queue.
+            let Some(floor) = self.pin.lower_to_floor(&self.floors) else { break };
             let Some(subscription) = self.incoming.pop() else { break };
             moved += 1;
-            let mut floor = floors.floor.max(floors.closing);
-            while let Err(lowest) = self.pin.try_lower(floor, &self.floors) {
-                floor = lowest.max(floor);
-            }
             self.admit(io, subscription, floor, now);
         }
         moved

@@ -25,8 +25,7 @@ fn try_start<M: Memory>(view: &View<M>, candidate: u32) -> Result<ActiveSequence
     mend_candidate(view, candidate);
     let reader = CommitReader::new(view);
     let mut commit = CommitWriter::take(view, candidate);
-    let highest = (0..view.layout.geometry.candidates).filter_map(|c| reader.line(c)).map(|line| line.claimed).max();
-    let epoch = commit.claim(highest.unwrap_or(0), 1);
+    let epoch = commit.claim(reader.highest_claimed(), 1);
     let recovered = recover(view, &reader)?;
     Ok(ActiveSequencer::take_over(view, candidate, commit, epoch, recovered, SETTINGS))
 }

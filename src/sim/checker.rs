@@ -1,0 +1,416 @@
+//! The promises of DESIGN section 11, held against the memory behind all caches and against what clients heard.
+//!
+//! The checker is no host: it reads the pool behind the caches, after every step and whenever a part is held up, and keeps
+//! the committed log as it grew. Promises, by number:
+//! 1. the index is dense: below the watermark entry *i* has guard *i* + 1, for ever the same entry;
+//! 2. the total order of the topic is dense;
+//! 3. the committed batches of a session are 0, 1, 2, … and hold its messages in the order they were sent;
+//! 4. after a fence nothing of that epoch at or above the frontier is committed;
+//! 5. what was acked is committed, and stays so under every later epoch;
+//! 7. every byte of a committed batch is there, receipts included;
+//! 8. memory is not used again while somebody may read it: a reader's bytes are those committed;
+//! 9. what came in is accounted for;
+//! 10. every reader sees what the log holds, at the same order.
+//!
+//! 0 stands for rest: everything under way ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::pool::Layout;
+use crate::pool::record::{
+    BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind,
+};
+use crate::sim::memory::SharedMemory;
+use crate::sim::scenario::Scenario;
+use crate::sim::trace::Event;
+use crate::sim::workload;
+use crate::wire::frame::{BatchHeader, Deliver};
+use crate::wire::message::Messages;
+use crate::wire::{BatchDecoder, Progress, Receipts};
+
+/// A promise that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number in DESIGN section 11; 0: the run did not come to rest, or protocol code stopped itself.
+    pub promise: u8,
+    /// What was found.
+    pub text: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "promise {}: {}", self.promise, self.text)
+    }
+}
+
+fn broken<T>(promise: u8, text: String) -> Result<T, Violation> {
+    Err(Violation { promise, text })
+}
+
+/// A session as the committed log tells it.
+#[derive(Clone, Debug, Default)]
+struct Session {
+    id: u64,
+    epoch: u32,
+    next_batch: u64,
+    next_message: u64,
+    /// Whose messages it holds, once there are any.
+    client: Option<u64>,
+    is_fenced: bool,
+}
+
+/// What somebody was told, to be found in the log.
+#[derive(Clone, Debug)]
+enum Claim {
+    /// Batches of a session below a number are committed.
+    Acked { session: u64, next: u64 },
+    /// A batch was delivered.
+    Delivered(Deliver),
+}
+
+/// See the head of the file.
+pub struct Checker {
+    layout: Arc<Layout>,
+    receipts: Receipts,
+    payload_bytes_max: u64,
+    epoch: u64,
+    epochs: u64,
+    fences: u64,
+    floor: u64,
+    log: Vec<IndexEntry>,
+    next_order: u64,
+    /// By place in the session table.
+    sessions: HashMap<u32, Session>,
+    /// Frontiers of sessions, open or closed, by id.
+    frontiers: HashMap<u64, u64>,
+    /// Sessions of each client as it was told, and batches it sealed in them.
+    claims: Vec<Claim>,
+}
+
+/// A record behind the caches. `None`: blank, or in mid-rewrite.
+fn record<R: Record>(memory: &SharedMemory, at: u64) -> Option<(u64, R)> {
+    memory.behind_caches(at, 64, |bytes| {
+        let word = |index: usize| u64::from_le_bytes(bytes[8 * index..8 * index + 8].try_into().expect("a word"));
+        let mut words = [0; BODY_WORDS];
+        words.iter_mut().enumerate().for_each(|(index, body)| *body = word(index + 1));
+        (word(0) != 0).then(|| (word(0), R::from_words(words)))
+    })
+}
+
+impl Checker {
+    /// Of a pool nobody has used yet.
+    pub fn new(layout: Arc<Layout>, scenario: &Scenario) -> Checker {
+        Checker {
+            layout,
+            receipts: scenario.receipts,
+            payload_bytes_max: scenario.payload_bytes_max,
+            epoch: 0,
+            epochs: 0,
+            fences: 0,
+            floor: 0,
+            log: Vec::new(),
+            next_order: 0,
+            sessions: HashMap::new(),
+            frontiers: HashMap::new(),
+            claims: Vec::new(),
+        }
+    }
+
+    /// Positions committed.
+    pub fn committed(&self) -> u64 {
+        self.log.len() as u64
+    }
+    /// Epochs that were current.
+    pub fn epochs(&self) -> u64 {
+        self.epochs
+    }
+    /// Fences committed.
+    pub fn fences(&self) -> u64 {
+        self.fences
+    }
+    /// Positions given up.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+    /// Order of the topic's next message.
+    pub fn next_order(&self) -> u64 {
+        self.next_order
+    }
+
+    /// Looks at the memory behind the caches.
+    pub fn look(&mut self, memory: &SharedMemory, note: &mut impl FnMut(Event)) -> Result<(), Violation> {
+        let Some((candidate, line)) = self.current(memory) else { return Ok(()) };
+        if line.active < self.epoch {
+            return broken(5, format!("epoch {} is current after epoch {}", line.active, self.epoch));
+        }
+        if line.watermark < self.committed() {
+            let (found, before) = (line.watermark, self.committed());
+            return broken(5, format!("epoch {}: watermark {found} after {before} was committed", line.active));
+        }
+        self.see_floor(memory, candidate, note);
+        if line.active > self.epoch {
+            note(Event::Epoch(line.active, line.watermark));
+            (self.epoch, self.epochs) = (line.active, self.epochs + 1);
+            self.nothing_changed(memory)?;
+        }
+        while self.committed() < line.watermark {
+            let position = self.committed();
+            let entry = self.entry(memory, position)?;
+            self.take(memory, position, &entry, note)?;
+            self.log.push(entry);
+        }
+        self.settle_claims()
+    }
+
+    /// The current epoch line, if which one it is cannot be in doubt.
+    fn current(&self, memory: &SharedMemory) -> Option<(u32, EpochLine)> {
+        let lines: Vec<Option<EpochLine>> =
+            (0..self.layout.geometry.candidates).map(|candidate| self.epoch_line(memory, candidate)).collect();
+        let lines: Vec<EpochLine> = lines.into_iter().collect::<Option<_>>()?;
+        let (candidate, best) = lines.iter().enumerate().max_by_key(|(_, line)| line.active)?;
+        let is_claimed = lines.iter().any(|line| line.claimed > best.active);
+        (best.active > 0 && !is_claimed).then_some((candidate as u32, *best))
+    }
+
+    fn epoch_line(&self, memory: &SharedMemory, candidate: u32) -> Option<EpochLine> {
+        let at = self.layout.epoch_line(candidate);
+        let is_blank = memory.behind_caches(at, 64, |bytes| bytes.iter().all(|byte| *byte == 0));
+        if is_blank { Some(EpochLine::default()) } else { record(memory, at).map(|(_, line)| line) }
+    }
+
+    fn see_floor(&mut self, memory: &SharedMemory, candidate: u32, note: &mut impl FnMut(Event)) {
+        if let Some((_, floors)) = record::<FloorLine>(memory, self.layout.floor_line(candidate))
+            && floors.floor > self.floor
+        {
+            self.floor = floors.floor;
+            note(Event::Floor(self.floor));
+        }
+    }
+
+    /// The entry at a committed position, found as any reader finds it.
+    fn entry(&self, memory: &SharedMemory, position: u64) -> Result<IndexEntry, Violation> {
+        let g = &self.layout.geometry;
+        let mut best: Option<(u64, u64, u32, u64)> = None;
+        for candidate in 0..g.candidates {
+            for place in 0..u64::from(g.segments) {
+                let at = self.layout.directory_line(candidate, place);
+                let Some((guard, line)) = record::<SegmentLine>(memory, at) else { continue };
+                if line.first <= position && line.epoch <= self.epoch {
+                    best = best.max(Some((line.epoch, line.first, candidate, guard - 1)));
+                }
+            }
+        }
+        let Some((epoch, first, candidate, number)) = best else {
+            return broken(1, format!("no segment holds committed position {position}"));
+        };
+        if position - first >= g.segment_entries.into() {
+            return broken(1, format!("position {position} lies behind segment {first} of epoch {epoch}"));
+        }
+        let at = self.layout.index_entry(candidate, number, position - first);
+        match record::<IndexEntry>(memory, at) {
+            Some((guard, entry)) if guard == position + 1 && u64::from(entry.epoch) == epoch => Ok(entry),
+            found => broken(1, format!("committed position {position} of epoch {epoch} holds {found:?}")),
+        }
+    }
+
+    /// Under a new epoch everything kept is what it was.
+    fn nothing_changed(&self, memory: &SharedMemory) -> Result<(), Violation> {
+        for position in self.floor..self.committed() {
+            let entry = self.entry(memory, position)?;
+            if entry != self.log[position as usize] {
+                let before = self.log[position as usize];
+                return broken(1, format!("position {position} was {before:?}, now it is {entry:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        memory: &SharedMemory,
+        position: u64,
+        entry: &IndexEntry,
+        note: &mut impl FnMut(Event),
+    ) -> Result<(), Violation> {
+        if entry.kind == entry_kind::BATCH {
+            return self.take_batch(memory, position, entry, note);
+        }
+        note(Event::Control(position, entry.kind, entry.session_epoch, entry.batch_seq));
+        let session = self.sessions.entry(entry.session_slot).or_default();
+        match entry.kind {
+            entry_kind::SESSION_OPEN if session.id == entry.first_order => {
+                if entry.batch_seq != session.next_batch || entry.session_epoch != session.epoch + 1 {
+                    return broken(3, format!("position {position}: {entry:?} reopens {session:?}"));
+                }
+                (session.epoch, session.is_fenced) = (entry.session_epoch, false);
+            }
+            entry_kind::SESSION_OPEN => {
+                if session.id != 0 || self.frontiers.contains_key(&entry.first_order) {
+                    return broken(3, format!("position {position}: {entry:?} opens over {session:?}, or again"));
+                }
+                *session = Session { id: entry.first_order, epoch: entry.session_epoch, ..Session::default() };
+                self.frontiers.insert(session.id, 0);
+            }
+            entry_kind::SESSION_CLOSE => *session = Session::default(),
+            entry_kind::SESSION_FENCE => {
+                if entry.batch_seq != session.next_batch || entry.session_epoch != session.epoch {
+                    return broken(4, format!("position {position}: {entry:?} fences {session:?}"));
+                }
+                session.is_fenced = true;
+                self.fences += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_batch(
+        &mut self,
+        memory: &SharedMemory,
+        position: u64,
+        entry: &IndexEntry,
+        note: &mut impl FnMut(Event),
+    ) -> Result<(), Violation> {
+        if entry.first_order != self.next_order {
+            return broken(
+                2,
+                format!("position {position} begins at order {}, not {}", entry.first_order, self.next_order),
+            );
+        }
+        self.next_order += u64::from(entry.message_count);
+        let session = self.sessions.entry(entry.session_slot).or_default();
+        let (id, epoch, seq) = (session.id, entry.session_epoch, entry.batch_seq);
+        note(Event::Committed(position, id, epoch, seq, entry.first_order, entry.message_count));
+        if epoch != session.epoch || session.is_fenced || id == 0 {
+            return broken(4, format!("position {position}: batch {seq} of epoch {epoch} in {session:?}"));
+        }
+        if seq != session.next_batch {
+            return broken(
+                3,
+                format!("position {position}: batch {seq} where {} is next in {session:?}", session.next_batch),
+            );
+        }
+        session.next_batch += 1;
+        self.frontiers.insert(id, session.next_batch);
+        let (receipts, payload_bytes_max) = (self.receipts, self.payload_bytes_max);
+        let checked = memory.behind_caches(entry.blog_at(), entry.batch_bytes.into(), |bytes| {
+            check_bytes(bytes, id, entry, receipts, payload_bytes_max, session)
+        });
+        checked.or_else(|(promise, text)| broken(promise, format!("position {position}, batch {seq}: {text}")))
+    }
+
+    /// A publisher was told that batches of its session below `next` are committed.
+    pub fn acked(&mut self, session: u64, next: u64) -> Result<(), Violation> {
+        self.claims.push(Claim::Acked { session, next });
+        Ok(())
+    }
+
+    /// A subscriber was handed a batch.
+    pub fn delivered(&mut self, deliver: Deliver) -> Result<(), Violation> {
+        self.claims.push(Claim::Delivered(deliver));
+        Ok(())
+    }
+
+    /// Holds what somebody was told against the log, now that the log is known.
+    fn settle_claims(&mut self) -> Result<(), Violation> {
+        for claim in std::mem::take(&mut self.claims) {
+            match claim {
+                Claim::Acked { session, next } => {
+                    let frontier = self.frontiers.get(&session).copied().unwrap_or(0);
+                    if frontier < next {
+                        return broken(
+                            5,
+                            format!("session {session:#x} was acked below {next}, committed is {frontier}"),
+                        );
+                    }
+                }
+                Claim::Delivered(deliver) => self.check_delivered(&deliver)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_delivered(&self, deliver: &Deliver) -> Result<(), Violation> {
+        let Some(entry) = self.log.get(deliver.position as usize) else {
+            return broken(5, format!("{deliver:?} was delivered; {} positions are committed", self.committed()));
+        };
+        let same = entry.kind == entry_kind::BATCH
+            && entry.first_order == deliver.first_order
+            && entry.message_count == deliver.message_count
+            && entry.batch_seq == deliver.batch_seq
+            && entry.session_epoch == deliver.session_epoch;
+        if same { Ok(()) } else { broken(10, format!("{deliver:?} was delivered, the log holds {entry:?}")) }
+    }
+
+    /// Lanes with slots that no sequencer has looked at.
+    pub fn unconsumed(&self, memory: &SharedMemory) -> Vec<String> {
+        let Some((candidate, _)) = self.current(memory) else { return vec!["no epoch is current".into()] };
+        let slots = u64::from(self.layout.geometry.ring_slots);
+        let word = |slot: &[u8]| u64::from_le_bytes(slot[..8].try_into().expect("a word"));
+        let lane = |lane| {
+            let guard = |slot| memory.behind_caches(self.layout.ring_slot(lane, slot), 8, word);
+            let produced = (0..slots).map(guard).max().unwrap_or(0);
+            let progress = record::<LaneProgress>(memory, self.layout.lane_progress(candidate, lane));
+            let consumed = progress.map(|(_, progress)| progress.consumed);
+            let all = consumed.unwrap_or(0) == produced;
+            (!all).then(|| format!("lane {lane}: {produced} slots produced, {consumed:?} consumed"))
+        };
+        (0..self.layout.geometry.lanes()).filter_map(lane).collect()
+    }
+
+    /// After everything came to rest.
+    pub fn at_the_end(&self) -> Result<(), Violation> {
+        if self.claims.is_empty() { Ok(()) } else { broken(5, "no epoch is current at the end".into()) }
+    }
+}
+
+/// A committed batch's bytes: whole, the session's next, stamped.
+fn check_bytes(
+    bytes: &[u8],
+    id: u64,
+    entry: &IndexEntry,
+    receipts: Receipts,
+    payload_bytes_max: u64,
+    session: &mut Session,
+) -> Result<(), (u8, String)> {
+    let header = match BatchDecoder::new(u64::MAX).advance(bytes) {
+        Ok(Progress::Complete(header)) => header,
+        found => return Err((7, format!("its bytes are not a batch: {found:?}"))),
+    };
+    if (header.session, header.batch_seq, header.session_epoch) != (id, entry.batch_seq, entry.session_epoch) {
+        return Err((7, format!("its header is another batch's: {header:?}")));
+    }
+    let (count, problem) = check_messages(&header, bytes, receipts, payload_bytes_max, session);
+    match problem {
+        Some(problem) => Err(problem),
+        None if count != entry.message_count => Err((7, format!("it holds {count} messages"))),
+        None => Ok(()),
+    }
+}
+
+fn check_messages(
+    header: &BatchHeader,
+    bytes: &[u8],
+    receipts: Receipts,
+    payload_bytes_max: u64,
+    session: &mut Session,
+) -> (u32, Option<(u8, String)>) {
+    let mut count = 0;
+    for message in Messages::new(&bytes[64..64 + header.body_bytes as usize]) {
+        count += 1;
+        let Some((client, number)) = workload::read(message.payload, payload_bytes_max) else {
+            return (count, Some((7, format!("message {count} is not what any publisher sends"))));
+        };
+        let expected = (*session.client.get_or_insert(client), session.next_message);
+        if (client, number) != expected {
+            return (count, Some((3, format!("message {number} of client {client}, expected {expected:?}"))));
+        }
+        session.next_message += 1;
+        let stamped = receipts == Receipts::Batch || message.header.ts == header.received_at;
+        if header.received_at == 0 || !stamped {
+            return (count, Some((7, format!("a stale receipt: {:?} under {header:?}", message.header))));
+        }
+    }
+    (count, None)
+}

@@ -1,0 +1,216 @@
+//! A simulated network: connections as two ordered streams of bytes.
+//!
+//! Bytes of one direction arrive in order, in chunks of any size, each after a delay of its own; so connections overtake
+//! each other. A stream has room for so many bytes under way: a full one pushes back. A broken connection delivers some
+//! prefix of what was under way, then ends.
+
+use std::collections::VecDeque;
+
+use crate::sim::random::Random;
+use crate::sim::trace::Part;
+
+/// Bytes under way in one direction at most.
+const ROOM_BYTES: usize = 48 << 10;
+
+/// Names one connection for the whole run.
+pub type LinkId = usize;
+
+/// Which end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Who connected.
+    Client,
+    /// Who was connected to.
+    Broker,
+}
+
+/// What there is to read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// Nothing yet.
+    Nothing,
+    /// The stream has ended.
+    End,
+}
+
+#[derive(Default)]
+struct Stream {
+    bytes: VecDeque<u8>,
+    /// (when they arrive, how many), oldest first.
+    chunks: VecDeque<(u64, usize)>,
+    ended: bool,
+}
+
+impl Stream {
+    fn write(&mut self, bytes: &[u8], arrives_ns: u64) {
+        let after = self.chunks.back().map_or(0, |(at, _)| *at);
+        self.chunks.push_back((arrives_ns.max(after), bytes.len()));
+        self.bytes.extend(bytes);
+    }
+
+    fn arrived(&self, now_ns: u64) -> usize {
+        self.chunks.iter().take_while(|(at, _)| *at <= now_ns).map(|(_, bytes)| bytes).sum()
+    }
+
+    fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut left = count;
+        while left > 0 {
+            let (_, bytes) = self.chunks.front_mut().expect("as many bytes as the chunks say");
+            let now = left.min(*bytes);
+            (*bytes, left) = (*bytes - now, left - now);
+            if *bytes == 0 {
+                self.chunks.pop_front();
+            }
+        }
+        self.bytes.drain(..count).collect()
+    }
+
+    /// Nothing more is written; of what is under way only `keep` bytes arrive.
+    fn cut(&mut self, keep: usize) {
+        self.ended = true;
+        let mut left = keep;
+        self.chunks.retain_mut(|(_, bytes)| {
+            *bytes = (*bytes).min(left);
+            left -= *bytes;
+            *bytes > 0
+        });
+        self.bytes.truncate(keep);
+    }
+}
+
+struct Link {
+    client: Part,
+    broker: u32,
+    to_broker: Stream,
+    to_client: Stream,
+    /// Closed by its client, its broker.
+    closed: [bool; 2],
+    accepted: bool,
+    stalled_until_ns: u64,
+}
+
+impl Link {
+    fn toward(&mut self, end: End) -> &mut Stream {
+        match end {
+            End::Client => &mut self.to_client,
+            End::Broker => &mut self.to_broker,
+        }
+    }
+}
+
+/// All connections there ever were.
+pub struct Network {
+    links: Vec<Link>,
+    /// Those not closed by both ends.
+    open: Vec<LinkId>,
+    latency_ns: u64,
+}
+
+impl Network {
+    /// No connections; bytes take up to `latency_ns`, now and then ten times that.
+    pub fn new(latency_ns: u64) -> Network {
+        Network { links: Vec::new(), open: Vec::new(), latency_ns }
+    }
+
+    /// A client asks for a connection.
+    pub fn connect(&mut self, client: Part, broker: u32) -> LinkId {
+        let (to_broker, to_client) = Default::default();
+        let (closed, accepted, stalled_until_ns) = ([false; 2], false, 0);
+        self.links.push(Link { client, broker, to_broker, to_client, closed, accepted, stalled_until_ns });
+        self.open.push(self.links.len() - 1);
+        self.links.len() - 1
+    }
+
+    /// The oldest connection that waits for this broker.
+    pub fn accept(&mut self, broker: u32) -> Option<LinkId> {
+        let waits = |link: &LinkId| self.links[*link].broker == broker && !self.links[*link].accepted;
+        let link = self.open.iter().copied().find(waits)?;
+        self.links[link].accepted = true;
+        Some(link)
+    }
+
+    /// Writes what there is room for. `None`: the connection is broken.
+    pub fn write(&mut self, link: LinkId, from: End, bytes: &[u8], now_ns: u64, random: &mut Random) -> Option<usize> {
+        let late = if random.chance(1, 30) { 10 * self.latency_ns } else { self.latency_ns };
+        let arrives_ns = now_ns + random.below(late + 1);
+        let stream = self.links[link].toward(if from == End::Client { End::Broker } else { End::Client });
+        if stream.ended {
+            return None;
+        }
+        let count = bytes.len().min(ROOM_BYTES - stream.bytes.len().min(ROOM_BYTES));
+        if count > 0 {
+            stream.write(&bytes[..count], arrives_ns);
+        }
+        Some(count)
+    }
+
+    /// Reads some of what has arrived.
+    pub fn read(&mut self, link: LinkId, at: End, most: usize, now_ns: u64, random: &mut Random) -> Heard {
+        let stalled = self.links[link].stalled_until_ns > now_ns;
+        let stream = self.links[link].toward(at);
+        if stream.ended && stream.bytes.is_empty() {
+            return Heard::End;
+        }
+        let there = if stalled { 0 } else { stream.arrived(now_ns).min(most) };
+        if there == 0 {
+            return Heard::Nothing;
+        }
+        // Whole chunks mostly: cuts anywhere, but not so many that nothing else happens.
+        let count = if random.chance(1, 4) { 1 + random.below(there as u64) as usize } else { there };
+        Heard::Bytes(stream.read(count))
+    }
+
+    /// An end closes its descriptor: what it wrote still arrives, what is written to it is lost.
+    pub fn close(&mut self, link: LinkId, end: End) {
+        self.links[link].closed[end as usize] = true;
+        self.links[link].toward(end).cut(0);
+        let other = if end == End::Client { End::Broker } else { End::Client };
+        self.links[link].toward(other).ended = true;
+        if self.links[link].closed == [true; 2] {
+            self.open.retain(|open| *open != link);
+        }
+    }
+
+    /// Breaks a connection: a random part of what is under way is lost.
+    pub fn cut(&mut self, link: LinkId, random: &mut Random) {
+        for end in [End::Client, End::Broker] {
+            let stream = self.links[link].toward(end);
+            let keep = random.below(stream.bytes.len() as u64 + 1) as usize;
+            stream.cut(keep);
+        }
+    }
+
+    /// Holds a connection up: nothing arrives until then.
+    pub fn stall(&mut self, link: LinkId, until_ns: u64) {
+        self.links[link].stalled_until_ns = until_ns;
+    }
+
+    /// Connections that may still carry something.
+    pub fn open(&self) -> &[LinkId] {
+        &self.open
+    }
+
+    /// Whether there is something to read, or the stream has ended.
+    pub fn is_readable(&mut self, link: LinkId, at: End, now_ns: u64) -> bool {
+        let stalled = self.links[link].stalled_until_ns > now_ns;
+        let stream = self.links[link].toward(at);
+        stream.ended && stream.bytes.is_empty() || !stalled && stream.arrived(now_ns) > 0
+    }
+
+    /// Whether the broker's side can see that nothing more can be said on it.
+    pub fn is_over(&self, link: LinkId) -> bool {
+        self.links[link].to_client.ended
+    }
+
+    /// Client and broker of a connection.
+    pub fn ends(&self, link: LinkId) -> (Part, u32) {
+        (self.links[link].client, self.links[link].broker)
+    }
+
+    /// Every connection carries again.
+    pub fn resume(&mut self) {
+        self.links.iter_mut().for_each(|link| link.stalled_until_ns = 0);
+    }
+}

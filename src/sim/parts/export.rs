@@ -1,0 +1,274 @@
+//! A broker's exporter: the real reader and pin; bytes leave the pool when the network takes them, as by zero copy.
+
+use std::collections::VecDeque;
+
+use crate::log::View;
+use crate::log::commit::{Commit, CommitReader};
+use crate::log::order_index::IndexFault;
+use crate::log::retention::{FloorReader, NO_PIN, Pin, announce};
+use crate::log::topics::TopicReader;
+use crate::pool::Memory;
+use crate::roles::export::reader::{ReadFault, Reader, Sought};
+use crate::sim::network::{End, LinkId};
+use crate::sim::parts::{Subscription, UTC_NS};
+use crate::sim::process::ProcessMemory;
+use crate::sim::world::{Actor, Kernel};
+use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
+use crate::wire::{OrderLevel, Refusal};
+
+/// Batches of one send at most.
+const BATCHES_PER_SEND: usize = 8;
+/// Time a reader that others wait for may take nothing, ns.
+const READER_STALL_NS: u64 = 80_000_000;
+/// Times a reader may find an entry unreadable before it is a fault.
+const FAULTS_MAX: u32 = 1000;
+
+/// Bytes lent to the network until it has taken them.
+enum Lent {
+    Words(Vec<u8>),
+    /// A range of the pool.
+    Pool(u64, u64),
+}
+
+struct Served {
+    link: LinkId,
+    topic: u32,
+    reader: Reader<ProcessMemory>,
+    is_seeking: bool,
+    is_ending: bool,
+    sending: VecDeque<Lent>,
+    /// Lowest position whose bytes the network may still want.
+    lent_from: u64,
+    next_order: u64,
+    told_caught_up: bool,
+    progress_ns: u64,
+    faults: u32,
+}
+
+/// See the head of the file.
+pub(super) struct Export {
+    broker: u32,
+    view: View<ProcessMemory>,
+    commit: CommitReader<ProcessMemory>,
+    floors: FloorReader<ProcessMemory>,
+    topics: TopicReader<ProcessMemory>,
+    pin: Pin<ProcessMemory>,
+    served: Vec<Served>,
+}
+
+impl Export {
+    pub fn new(kernel: &Kernel, broker: u32) -> Export {
+        let view = kernel.view();
+        let incarnation = announce(&view, broker, 0, UTC_NS);
+        Export {
+            broker,
+            commit: CommitReader::new(&view),
+            floors: FloorReader::new(&view),
+            topics: TopicReader::new(&view),
+            pin: Pin::take(&view, broker, incarnation),
+            served: Vec::new(),
+            view,
+        }
+    }
+
+    /// Pins the floor for a new subscriber, so that it can look for its start.
+    fn take_in(&mut self, kernel: &Kernel) {
+        let waits = kernel.with(|state| !state.mail[self.broker as usize].subscriptions.is_empty());
+        if !waits {
+            return;
+        }
+        let Some(floor) = self.pin.lower_to_floor(&self.floors) else { return };
+        let Some(subscription) = kernel.with(|state| state.mail[self.broker as usize].subscriptions.pop_front()) else {
+            return;
+        };
+        let Subscription { link, topic, start_order } = subscription;
+        self.served.push(Served {
+            link,
+            topic,
+            reader: Reader::new(&self.view, topic, start_order, floor),
+            is_seeking: true,
+            is_ending: false,
+            sending: VecDeque::new(),
+            lent_from: NO_PIN,
+            next_order: 0,
+            told_caught_up: false,
+            progress_ns: kernel.now_ns(),
+            faults: 0,
+        });
+    }
+
+    fn serve(&mut self, kernel: &Kernel, index: usize, commit: &Commit) {
+        if self.served[index].is_ending {
+        } else if self.served[index].is_seeking {
+            self.seek(index, commit);
+        } else if self.served[index].sending.is_empty() {
+            self.stream(kernel, index, commit);
+        } else {
+            self.judge_pace(kernel, index);
+        }
+    }
+
+    fn seek(&mut self, index: usize, commit: &Commit) {
+        let served = &mut self.served[index];
+        let sought = served.reader.seek(commit, &self.topics);
+        if !self.commit.confirm(commit.epoch) {
+            return served.reader.restart();
+        }
+        match sought {
+            Ok(Sought::NotYet) => {}
+            Ok(Sought::Found(order)) => {
+                served.reader.begin(order);
+                (served.next_order, served.is_seeking) = (order, false);
+                let order_level = OrderLevel::Session as u8;
+                let welcome = Welcome { next: order, topic: served.topic, order_level, ..Welcome::default() };
+                served.sending.push_back(Lent::Words(frame::with_body(&welcome, b"")));
+            }
+            Ok(Sought::Trimmed(earliest)) => self.refuse(index, Refusal::Trimmed, earliest),
+            Err(fault) => self.fault(index, ReadFault::Index(fault)),
+        }
+    }
+
+    fn stream(&mut self, kernel: &Kernel, index: usize, commit: &Commit) {
+        let served = &mut self.served[index];
+        let before = served.reader.position();
+        match served.reader.fetch(commit) {
+            Ok(0) => return self.tell_caught_up(index),
+            Ok(_) => {}
+            Err(fault) => return self.fault(index, ReadFault::Index(fault)),
+        }
+        if !self.commit.confirm(commit.epoch) {
+            return served.reader.unfetch();
+        }
+        let mut batches = 0;
+        while batches < BATCHES_PER_SEND {
+            match served.reader.next_delivery() {
+                Ok(Some(delivery)) => {
+                    served.sending.push_back(Lent::Words(delivery.header.to_vec()));
+                    served.sending.push_back(Lent::Pool(delivery.at, delivery.bytes));
+                    served.next_order = delivery.end_order;
+                    batches += 1;
+                }
+                Ok(None) => break,
+                Err(fault) => return self.fault(index, fault),
+            }
+        }
+        if batches > 0 {
+            (served.lent_from, served.told_caught_up) = (before, false);
+            served.progress_ns = kernel.now_ns();
+        }
+    }
+
+    fn tell_caught_up(&mut self, index: usize) {
+        let served = &mut self.served[index];
+        if !std::mem::replace(&mut served.told_caught_up, true) {
+            let caught_up = CaughtUp { topic: served.topic, next_order: served.next_order, ..CaughtUp::default() };
+            served.sending.push_back(Lent::Words(frame::seal(&caught_up).to_vec()));
+        }
+    }
+
+    /// A reader that takes nothing while memory waits for it is let go.
+    fn judge_pace(&mut self, kernel: &Kernel, index: usize) {
+        let served = &mut self.served[index];
+        if kernel.now_ns() - served.progress_ns <= READER_STALL_NS {
+            return;
+        }
+        let lent_from = served.lent_from;
+        if self.floors.read().is_some_and(|floors| floors.closing > lent_from) {
+            served.sending.clear();
+            served.is_ending = true;
+        }
+    }
+
+    fn fault(&mut self, index: usize, fault: ReadFault) {
+        let served = &mut self.served[index];
+        served.faults += 1;
+        served.reader.unfetch();
+        if matches!(fault, ReadFault::Index(IndexFault::Inconsistent { .. })) && served.faults < FAULTS_MAX {
+            return;
+        }
+        // A pinned reader never falls behind the floor, and the log is never inconsistent.
+        panic!("a pinned reader cannot go on: {fault:?}, pinned {}", self.pin.position());
+    }
+
+    fn refuse(&mut self, index: usize, refusal: Refusal, detail: u64) {
+        let served = &mut self.served[index];
+        let refused = Refused { code: refusal as u16, detail, ..Refused::default() };
+        served.sending.push_back(Lent::Words(frame::with_body(&refused, b"words")));
+        served.is_ending = true;
+    }
+
+    /// The network takes what it has room for, out of the pool as it is now.
+    fn send(&mut self, kernel: &Kernel, index: usize) {
+        let served = &mut self.served[index];
+        while let Some(first) = served.sending.front_mut() {
+            let written = match first {
+                Lent::Words(words) => kernel.write(served.link, End::Broker, words),
+                Lent::Pool(at, bytes) => {
+                    let now = (*bytes).min(1 + kernel.below(6000));
+                    let copy = self.view.memory.with_bytes(*at, now, <[u8]>::to_vec);
+                    kernel.write(served.link, End::Broker, &copy)
+                }
+            };
+            let Some(written) = written else {
+                served.sending.clear();
+                served.is_ending = true;
+                break;
+            };
+            if written == 0 {
+                return;
+            }
+            served.progress_ns = kernel.now_ns();
+            let is_done = match first {
+                Lent::Words(words) => {
+                    words.drain(..written);
+                    words.is_empty()
+                }
+                Lent::Pool(at, bytes) => {
+                    (*at, *bytes) = (*at + written as u64, *bytes - written as u64);
+                    *bytes == 0
+                }
+            };
+            if is_done {
+                served.sending.pop_front();
+            }
+        }
+        served.lent_from = NO_PIN;
+    }
+
+    fn end_those_over(&mut self, kernel: &Kernel) {
+        self.served.retain(|served| {
+            let is_over = served.is_ending && served.sending.is_empty()
+                || kernel.with(|state| state.network.is_over(served.link));
+            if is_over {
+                kernel.close(served.link, End::Broker);
+            }
+            !is_over
+        });
+    }
+
+    fn move_pin(&mut self) {
+        let needs = |served: &Served| served.lent_from.min(served.reader.position());
+        let lowest = self.served.iter().map(needs).min().unwrap_or(NO_PIN);
+        if lowest > self.pin.position() {
+            self.pin.raise(lowest);
+        }
+    }
+}
+
+impl Actor for Export {
+    fn step(&mut self, kernel: &Kernel) {
+        self.take_in(kernel);
+        if !self.served.is_empty()
+            && let Some(commit) = self.commit.current()
+        {
+            for index in 0..self.served.len() {
+                self.serve(kernel, index, &commit);
+            }
+        }
+        for index in 0..self.served.len() {
+            self.send(kernel, index);
+        }
+        self.end_those_over(kernel);
+        self.move_pin();
+    }
+}

@@ -1,0 +1,58 @@
+//! A sequencer candidate.
+
+use crate::roles::sequence::active::SequencerSettings;
+use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
+use crate::sim::checker::Checker;
+use crate::sim::process::ProcessMemory;
+use crate::sim::trace::Part;
+use crate::sim::world::{Actor, Kernel};
+
+const SETTINGS: SequencerSettings =
+    SequencerSettings { session_lease_ns: 120_000_000, session_expiry_ns: 5_000_000_000, retention_bytes: 0 };
+const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 60_000_000, settle_ns: 3_000_000 };
+
+/// See the head of the file.
+pub(super) struct Sequencer {
+    candidate: Candidate<ProcessMemory>,
+}
+
+impl Sequencer {
+    pub fn new(kernel: &Kernel, candidate: u32) -> Sequencer {
+        Sequencer { candidate: Candidate::new(&kernel.view(), candidate, SETTINGS, TAKEOVER) }
+    }
+}
+
+impl Locks for Kernel {
+    fn is_candidate_held(&self, candidate: u32) -> bool {
+        self.with(|state| state.is_held(Part::Sequencer(candidate)))
+    }
+
+    fn while_free(&self, candidate: u32, act: &mut dyn FnMut()) {
+        let slot = Part::Sequencer(candidate);
+        if self.with(|state| state.take_lock(slot, self.process)) {
+            act();
+            self.with(|state| state.drop_lock(slot));
+        }
+    }
+
+    fn is_broker_gone(&self, broker: u32) -> bool {
+        self.with(|state| !state.is_held(Part::Receive(broker)))
+    }
+}
+
+impl Actor for Sequencer {
+    fn step(&mut self, kernel: &Kernel) {
+        self.candidate.step(kernel.now_ns(), kernel);
+    }
+
+    /// What it parked was appended, or its session fenced.
+    fn is_at_rest(&self, _checker: &Checker) -> bool {
+        self.candidate.active().is_none_or(|sequencer| sequencer.core().held() == 0)
+    }
+
+    fn tell(&self) -> String {
+        let Some(sequencer) = self.candidate.active() else { return "not active".into() };
+        let open = sequencer.core().table().sessions().iter().filter(|session| session.id != 0);
+        format!("active, sessions {:?}, {:?}", open.collect::<Vec<_>>(), sequencer.counters())
+    }
+}

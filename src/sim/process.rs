@@ -1,0 +1,143 @@
+//! Pool memory as one simulated *process* sees it: its host's memory, and moments at which it is stopped.
+//!
+//! Before any single operation the world may hold the process up: run others for a while, as when its thread is
+//! preempted or stopped by SIGSTOP, or kill it there, as `kill -9` does between two instructions. So every step of the
+//! protocol is torn apart at every store, flush and fence, not only between duty cycles.
+//!
+//! [`Sabotage`] leaves instructions out, to show that the simulation notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::pool::{Keep, Memory};
+use crate::sim::memory::HostMemory;
+
+/// What unwinds a killed process's stack. Not an error of anybody.
+pub struct Killed;
+
+/// Called when the countdown ends, with the depth it was armed for. Returns when the process may go on; unwinds with [`Killed`] if it may not.
+pub type HoldUp = dyn Fn(u32) + Send + Sync;
+
+/// Counts one actor's operations down to the next moment it is held up at.
+pub struct Interrupts {
+    left: AtomicU64,
+    depth: AtomicU32,
+    hold_up: Box<HoldUp>,
+}
+
+impl Interrupts {
+    /// Never, until armed.
+    pub fn new(hold_up: Box<HoldUp>) -> Arc<Interrupts> {
+        Arc::new(Interrupts { left: AtomicU64::new(u64::MAX), depth: AtomicU32::new(0), hold_up })
+    }
+
+    /// Holds up before the `operations`-th operation from now on; `u64::MAX`: never.
+    pub fn arm(&self, operations: u64, depth: u32) {
+        self.depth.store(depth, Ordering::Relaxed);
+        self.left.store(operations, Ordering::Relaxed);
+    }
+
+    fn tick(&self) {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == u64::MAX {
+            return;
+        }
+        if left > 1 {
+            return self.left.store(left - 1, Ordering::Relaxed);
+        }
+        self.left.store(u64::MAX, Ordering::Relaxed);
+        (self.hold_up)(self.depth.load(Ordering::Relaxed));
+    }
+}
+
+/// A part of the line protocol left out, for canaries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Sabotage {
+    /// Nothing.
+    #[default]
+    None,
+    /// Lines of the blog are not flushed: payload is neither written back nor dropped before it is read.
+    PayloadFlush,
+    /// Lines outside the blog are not flushed.
+    RecordFlush,
+    /// `sfence` does nothing.
+    StoreFence,
+    /// `mfence` does nothing.
+    FullFence,
+}
+
+/// The pool as a process sees it.
+#[derive(Clone)]
+pub struct ProcessMemory {
+    host: HostMemory,
+    interrupts: Arc<Interrupts>,
+    sabotage: Sabotage,
+    /// Where the blog begins.
+    blog: u64,
+}
+
+impl ProcessMemory {
+    /// A process on a host.
+    pub fn new(host: HostMemory, interrupts: Arc<Interrupts>, sabotage: Sabotage, blog: u64) -> ProcessMemory {
+        ProcessMemory { host, interrupts, sabotage, blog }
+    }
+}
+
+impl Memory for ProcessMemory {
+    const SOFTWARE: bool = true;
+
+    fn bytes(&self) -> u64 {
+        self.host.bytes()
+    }
+
+    fn store(&self, at: u64, word: u64) {
+        self.interrupts.tick();
+        self.host.store(at, word);
+    }
+
+    fn load(&self, at: u64) -> u64 {
+        self.interrupts.tick();
+        self.host.load(at)
+    }
+
+    fn flush_line(&self, at: u64, keep: Keep) {
+        self.interrupts.tick();
+        let is_left_out = match self.sabotage {
+            Sabotage::PayloadFlush => at >= self.blog,
+            Sabotage::RecordFlush => at < self.blog,
+            _ => false,
+        };
+        if !is_left_out {
+            self.host.flush_line(at, keep);
+        }
+    }
+
+    fn store_fence(&self) {
+        self.interrupts.tick();
+        if self.sabotage != Sabotage::StoreFence {
+            self.host.store_fence();
+        }
+    }
+
+    fn full_fence(&self) {
+        self.interrupts.tick();
+        if self.sabotage != Sabotage::FullFence {
+            self.host.full_fence();
+        }
+    }
+
+    fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R {
+        self.interrupts.tick();
+        self.host.with_bytes(at, bytes, read)
+    }
+
+    fn copy_in(&self, at: u64, bytes: &[u8]) {
+        self.interrupts.tick();
+        self.host.copy_in(at, bytes);
+    }
+
+    fn copy_within(&self, from: u64, to: u64, bytes: u64) {
+        self.interrupts.tick();
+        self.host.copy_within(from, to, bytes);
+    }
+}

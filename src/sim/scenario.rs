@@ -1,0 +1,159 @@
+//! What a seed chooses: how many of everything, where it lives, how unkind the world is.
+
+use crate::pool::Geometry;
+use crate::sim::memory::Whim;
+use crate::sim::process::Sabotage;
+use crate::sim::random::Random;
+use crate::wire::Receipts;
+
+/// Kinds of misfortune. Each can be switched off, which is how a failing run is made small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process is held up between two operations on memory while others run.
+    HoldUp,
+    /// A process is killed between two operations on memory.
+    KillInStep,
+    /// A broker process is killed between two duty cycles.
+    KillBroker,
+    /// A sequencer candidate is killed between two duty cycles.
+    KillSequencer,
+    /// A host loses power: its processes die, and its cache is lost.
+    PowerLoss,
+    /// A process of the pool is stopped, and later goes on.
+    Pause,
+    /// A publisher dies; another takes its place with a session of its own.
+    KillPublisher,
+    /// A publisher says nothing for a while.
+    SilentPublisher,
+    /// A subscriber stops reading for a while.
+    SlowSubscriber,
+    /// A connection breaks.
+    Cut,
+    /// A connection carries nothing for a while.
+    Stall,
+}
+
+impl Fault {
+    /// All kinds.
+    pub const ALL: [Fault; 11] = [
+        Fault::HoldUp,
+        Fault::KillInStep,
+        Fault::KillBroker,
+        Fault::KillSequencer,
+        Fault::PowerLoss,
+        Fault::Pause,
+        Fault::KillPublisher,
+        Fault::SilentPublisher,
+        Fault::SlowSubscriber,
+        Fault::Cut,
+        Fault::Stall,
+    ];
+
+    /// Its place in [`Fault::ALL`].
+    pub fn index(self) -> usize {
+        Fault::ALL.iter().position(|fault| *fault == self).expect("every kind is listed")
+    }
+}
+
+/// One run of the world, completely described.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Where every choice comes from.
+    pub seed: u64,
+    /// Hosts.
+    pub hosts: usize,
+    /// Home host of each broker.
+    pub brokers: Vec<u32>,
+    /// Home host of each sequencer candidate.
+    pub candidates: Vec<u32>,
+    /// Publishers at once.
+    pub publishers: usize,
+    /// Connections of a publisher to each broker.
+    pub connections_per_broker: usize,
+    /// Batches a publisher may have unacked.
+    pub window: usize,
+    /// Subscribers.
+    pub subscribers: usize,
+    /// Where receipts are stamped.
+    pub receipts: Receipts,
+    /// How unkind the caches are.
+    pub whim: Whim,
+    /// Steps with faults and load; then everything must come to rest.
+    pub steps: u64,
+    /// Kinds of faults that happen, by their index.
+    pub faults: [bool; Fault::ALL.len()],
+    /// Faults in ten thousand steps.
+    pub fault_rate: u64,
+    /// Faults at most.
+    pub faults_max: u64,
+    /// Steps in a hundred that are held up.
+    pub hold_up_rate: u64,
+    /// Simulated time a step takes on average, ns.
+    pub step_ns: u64,
+    /// Largest payload, bytes.
+    pub payload_bytes_max: u64,
+    /// Part of the line protocol left out: for canaries only.
+    pub sabotage: Sabotage,
+}
+
+impl Scenario {
+    /// What this seed stands for.
+    pub fn new(seed: u64) -> Scenario {
+        let mut random = Random::new(seed ^ 0x5eed);
+        let hosts = 1 + random.below(3) as usize;
+        let mut homes = |count: u64| (0..count).map(|_| random.below(hosts as u64) as u32).collect::<Vec<_>>();
+        let (two, three) = (homes(2), homes(3));
+        let pair = homes(2);
+        let brokers = if random.chance(1, 2) { two } else { three };
+        let candidates = if random.chance(1, 4) { pair[..1].to_vec() } else { pair };
+        let mut faults = [true; Fault::ALL.len()];
+        // Most runs have most kinds; some have few, so that one kind is seen alone.
+        let rare = random.below(4);
+        faults.iter_mut().for_each(|fault| *fault = random.chance(4 - rare, 4));
+        Scenario {
+            seed,
+            hosts,
+            brokers,
+            candidates,
+            publishers: 1 + random.below(3) as usize,
+            connections_per_broker: 1 + random.below(2) as usize,
+            window: 4 + random.below(28) as usize,
+            subscribers: 1 + random.below(3) as usize,
+            receipts: if random.chance(1, 2) { Receipts::Message } else { Receipts::Batch },
+            whim: if random.chance(1, 4) { Whim::NONE } else { Whim::HARSH },
+            steps: 3000 + random.below(5000),
+            faults,
+            fault_rate: 5 + random.below(40),
+            faults_max: u64::MAX,
+            hold_up_rate: 1 + random.below(15),
+            step_ns: 20_000 + random.below(100_000),
+            payload_bytes_max: [200, 3000, 12_000][random.below(3) as usize],
+            sabotage: Sabotage::None,
+        }
+    }
+
+    /// Whether a kind of fault happens.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults[fault.index()]
+    }
+
+    /// Tiny rings, index and blog, so that laps and trims come all the time.
+    pub fn geometry(&self) -> Geometry {
+        let lanes = self.brokers.len() as u64;
+        Geometry {
+            pool_bytes: (2 << 20) + lanes * 5 * (256 << 10),
+            extent_bytes: 256 << 10,
+            hosts: self.hosts as u32,
+            brokers: self.brokers.len() as u32,
+            lanes_per_broker: 1,
+            candidates: self.candidates.len() as u32,
+            ring_slots: 64,
+            segment_entries: 128,
+            segments: 4,
+            sessions_max: 48,
+            topics_max: 2,
+            extents_per_lane: 0,
+            reserved: 0,
+        }
+    }
+}
