@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::{CheckpointWriter, Recovered};
-use crate::log::commit::{CommitWriter, Epoch};
+use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::entry::to_entry;
 use crate::log::lane::LaneReader;
 use crate::log::order_index::IndexWriter;
@@ -43,6 +43,7 @@ pub struct ActiveSequencer<M> {
     view: View<M>,
     settings: SequencerSettings,
     commit: CommitWriter<M>,
+    current: CommitReader<M>,
     index: IndexWriter<M>,
     lanes: Vec<LaneReader<M>>,
     core: OrderCore,
@@ -119,6 +120,7 @@ impl<M: Memory> ActiveSequencer<M> {
             any_remote: lanes.iter().any(LaneReader::is_remote),
             is_dead: vec![false; g.brokers as usize],
             commit,
+            current: CommitReader::new(view),
             index,
             lanes,
             core,
@@ -132,6 +134,7 @@ impl<M: Memory> ActiveSequencer<M> {
         };
         sequencer.write_progress(epoch);
         view.memory.store_fence();
+        sequencer.trimmer.announce();
         sequencer.commit.activate(watermark);
         sequencer
     }
@@ -335,7 +338,8 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         let floor = self.trimmer.floor();
         let moved = self.trimmer.advance();
-        if self.trimmer.floor() > floor {
+        // Segments are used again only if a successor is sure to see the floor: it was published, and nobody has claimed since.
+        if self.trimmer.floor() > floor && self.current.confirm(self.commit.epoch()) {
             self.index.give_up(self.trimmer.floor());
             self.counters.trims += 1;
             self.counters.floor = self.trimmer.floor();
