@@ -219,12 +219,20 @@ mod tests {
         let open = ExtentLine { state: OPEN, ..ExtentLine::default() };
         for (before, after) in [(open, closed_at(9)), (closed_at(3), open), (closed_at(3), closed_at(9))] {
             for stores in 0..=7 {
-                let words = |record: &ExtentLine| <[u64; 7]>::try_from(bytemuck::cast_slice(bytemuck::bytes_of(record))).unwrap();
+                let words = |record: &ExtentLine| {
+                    <[u64; 7]>::try_from(bytemuck::cast_slice(bytemuck::bytes_of(record))).unwrap()
+                };
                 let (old, new) = (words(&before), words(&after));
                 view.memory.store(at, crate::pool::line::INVALID);
-                (0..7).for_each(|word| view.memory.store(at + 8 * (word as u64 + 1), if word < stores { new[word] } else { old[word] }));
+                (0..7).for_each(|word| {
+                    view.memory.store(at + 8 * (word as u64 + 1), if word < stores { new[word] } else { old[word] })
+                });
                 let mut blog = Blog::take(&view, 0, 9, 3);
-                assert_eq!(blog.free_extents(), blog.extents.len() as u64 - 1, "{before:?} to {after:?}, {stores} words");
+                assert_eq!(
+                    blog.free_extents(),
+                    blog.extents.len() as u64 - 1,
+                    "{before:?} to {after:?}, {stores} words"
+                );
                 assert!(!blog.reclaim(8) && blog.reclaim(9));
             }
         }

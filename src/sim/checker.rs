@@ -18,7 +18,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::pool::Layout;
-use crate::pool::record::{BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind};
+use crate::pool::record::{
+    BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind,
+};
 use crate::sim::memory::SharedMemory;
 use crate::sim::scenario::Scenario;
 use crate::sim::trace::Event;
@@ -271,7 +273,10 @@ impl Checker {
         note: &mut impl FnMut(Event),
     ) -> Result<(), Violation> {
         if entry.first_order != self.next_order {
-            return broken(2, format!("position {position} begins at order {}, not {}", entry.first_order, self.next_order));
+            return broken(
+                2,
+                format!("position {position} begins at order {}, not {}", entry.first_order, self.next_order),
+            );
         }
         self.next_order += u64::from(entry.message_count);
         let session = self.sessions.entry(entry.session_slot).or_default();
@@ -281,7 +286,10 @@ impl Checker {
             return broken(4, format!("position {position}: batch {seq} of epoch {epoch} in {session:?}"));
         }
         if seq != session.next_batch {
-            return broken(3, format!("position {position}: batch {seq} where {} is next in {session:?}", session.next_batch));
+            return broken(
+                3,
+                format!("position {position}: batch {seq} where {} is next in {session:?}", session.next_batch),
+            );
         }
         session.next_batch += 1;
         self.frontiers.insert(id, session.next_batch);
@@ -311,7 +319,10 @@ impl Checker {
                 Claim::Acked { session, next } => {
                     let frontier = self.frontiers.get(&session).copied().unwrap_or(0);
                     if frontier < next {
-                        return broken(5, format!("session {session:#x} was acked below {next}, committed is {frontier}"));
+                        return broken(
+                            5,
+                            format!("session {session:#x} was acked below {next}, committed is {frontier}"),
+                        );
                     }
                 }
                 Claim::Delivered(deliver) => self.check_delivered(&deliver)?,

@@ -143,7 +143,8 @@ pub fn run(scenario: &Scenario, sentences: usize) -> Outcome {
         if state.step >= last {
             let restless = state.restless().collect::<Vec<_>>().join(", ");
             let all = state.places.iter().filter_map(|place| Some((place.part, place.actor.as_ref()?.tell())));
-            let told: String = all.filter(|told| !told.1.is_empty()).map(|told| format!("\n  {}: {}", told.0, told.1)).collect();
+            let told: String =
+                all.filter(|told| !told.1.is_empty()).map(|told| format!("\n  {}: {}", told.0, told.1)).collect();
             let text = format!("not at rest {REST_STEPS_MAX} steps after the last fault: {restless}{told}");
             state.failure = Some(Violation { promise: 0, text });
         }
@@ -354,9 +355,9 @@ impl State {
         let life = self.processes[process].life;
         let weak = Arc::downgrade(world);
         let place = &mut self.places[index];
-        let interrupts = place.interrupts.get_or_insert_with(|| {
-            Interrupts::new(Box::new(move |depth| hold_up(&weak, index, process, life, depth)))
-        });
+        let interrupts = place
+            .interrupts
+            .get_or_insert_with(|| Interrupts::new(Box::new(move |depth| hold_up(&weak, index, process, life, depth))));
         let interrupts = interrupts.clone();
         place.is_running = true;
         let actor = place.actor.take();
@@ -522,8 +523,7 @@ impl State {
     }
 
     fn restless(&self) -> impl Iterator<Item = String> {
-        let at_rest =
-            |place: &&Place| place.actor.as_ref().is_some_and(|actor| actor.is_at_rest(&self.checker));
+        let at_rest = |place: &&Place| place.actor.as_ref().is_some_and(|actor| actor.is_at_rest(&self.checker));
         let parts = self.places.iter().filter(move |place| !at_rest(place)).map(|place| place.part.to_string());
         parts.chain(self.checker.unconsumed(&self.memory))
     }

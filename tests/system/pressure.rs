@@ -11,8 +11,17 @@ const MESSAGE_BYTES: usize = 16 << 10;
 
 /// Four brokers on a pool of four times four extents of 256 KiB, and the smallest ring and index.
 fn small(name: &str) -> Site {
-    let geometry = "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 64, segments: 4, sessions_max: 16, topics_max: 4";
-    Site::new(name, &Setup { pool: "bytes: 16MiB", geometry, receive: "receive_bytes_max: 256KiB, connections_max: 64", ..Setup::default() })
+    let geometry =
+        "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 64, segments: 4, sessions_max: 16, topics_max: 4";
+    Site::new(
+        name,
+        &Setup {
+            pool: "bytes: 16MiB",
+            geometry,
+            receive: "receive_bytes_max: 256KiB, connections_max: 64",
+            ..Setup::default()
+        },
+    )
 }
 
 /// A subscriber that pauses holds the publishers up once the pool is full; when it reads on, everything is there.
@@ -42,7 +51,10 @@ fn a_paused_subscriber_makes_publishers_wait_and_loses_nothing() {
             quiet_since = std::time::Instant::now();
         }
     }
-    assert!(number < MESSAGES, "{MESSAGES} messages of {MESSAGE_BYTES} bytes went into a pool of 16 MiB that nobody reads");
+    assert!(
+        number < MESSAGES,
+        "{MESSAGES} messages of {MESSAGE_BYTES} bytes went into a pool of 16 MiB that nobody reads"
+    );
     assert!(publisher.in_flight() > 0, "it waits for acks");
     // Reading goes on: so does publishing.
     let reader = Task::spawn("the subscriber that paused", move || {
@@ -97,7 +109,8 @@ fn many_publishers_share_little_room() {
 /// A reader that takes nothing while others wait for its memory is let go after `reader_stall`; the publisher goes on.
 #[test]
 fn a_reader_that_takes_nothing_is_let_go() {
-    let geometry = "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 16, topics_max: 4";
+    let geometry =
+        "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 16, topics_max: 4";
     let export = "connections_max: 16, reader_stall: 300ms";
     let site = Site::new("stalled", &Setup { brokers: 1, pool: "bytes: 16MiB", geometry, export, ..Setup::default() });
     let cluster = site.start();

@@ -202,9 +202,8 @@ impl<M: Memory> Candidate<M> {
             self.roll_call_ns = now_ns;
             // Of this host's brokers only: another host's process says nothing by a lock of ours.
             let view = &self.view;
-            sequencer.look_for_dead(|broker| {
-                view.access_to_broker(broker) == Access::Local && locks.is_broker_gone(broker)
-            });
+            sequencer
+                .look_for_dead(|broker| view.access_to_broker(broker) == Access::Local && locks.is_broker_gone(broker));
         }
         moved
     }

@@ -78,8 +78,7 @@ impl Export {
             return;
         }
         let Some(floor) = self.pin.lower_to_floor(&self.floors) else { return };
-        let Some(subscription) = kernel.with(|state| state.mail[self.broker as usize].subscriptions.pop_front())
-        else {
+        let Some(subscription) = kernel.with(|state| state.mail[self.broker as usize].subscriptions.pop_front()) else {
             return;
         };
         let Subscription { link, topic, start_order } = subscription;

@@ -150,7 +150,8 @@ impl Publisher {
             Heard::End => return self.port_down(kernel, index),
             Heard::Bytes(bytes) => self.inboxes[index].extend(bytes),
         }
-        let is_same = |port: &Port| matches!(port, Port::Dialing { link: at, .. } | Port::Up { link: at } if *at == link);
+        let is_same =
+            |port: &Port| matches!(port, Port::Dialing { link: at, .. } | Port::Up { link: at } if *at == link);
         while is_same(&self.ports[index]) && self.take(kernel, index) {}
     }
 
@@ -195,7 +196,10 @@ impl Publisher {
         kernel.check(|checker| checker.acked(session, next));
         let ours = self.window.identity(0).session;
         if (session, session_epoch) != (ours, self.target_epoch) {
-            let text = format!("welcomed to {session:#x} epoch {session_epoch}, asked for {ours:#x} epoch {}", self.target_epoch);
+            let text = format!(
+                "welcomed to {session:#x} epoch {session_epoch}, asked for {ours:#x} epoch {}",
+                self.target_epoch
+            );
             return kernel.fail(3, text);
         }
         if self.is_reopening() {
@@ -316,6 +320,9 @@ impl Actor for Publisher {
             .collect();
         let (unacked, identity) = (self.window.unacked(), self.window.identity(0));
         let (target, resends) = (self.target_epoch, self.window.resend_counts());
-        format!("session {:#x}, {unacked} unacked, target epoch {target}, ports {ports:?}, resends {resends:?}", identity.session)
+        format!(
+            "session {:#x}, {unacked} unacked, target epoch {target}, ports {ports:?}, resends {resends:?}",
+            identity.session
+        )
     }
 }

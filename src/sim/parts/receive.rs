@@ -180,18 +180,11 @@ impl Receive {
 
     fn hand_over(&mut self, kernel: &Kernel, place: usize, hello: &Hello, topic: &Topic) {
         let Some(connection) = self.connections[place].take() else { return };
-        let subscription =
-            Subscription { link: connection.link, topic: topic.id, start_order: hello.start_order };
+        let subscription = Subscription { link: connection.link, topic: topic.id, start_order: hello.start_order };
         kernel.with(|state| state.mail[self.broker as usize].subscriptions.push_back(subscription));
     }
 
-    fn accept_publisher(
-        &mut self,
-        kernel: &Kernel,
-        place: usize,
-        hello: &Hello,
-        topic: &Topic,
-    ) -> Result<(), Refuse> {
+    fn accept_publisher(&mut self, kernel: &Kernel, place: usize, hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
         hello::check_topic(hello, topic)?;
         hello::check_publisher(hello, topic, &self.tokens)?;
         let is_new = hello.session == NEW_SESSION;

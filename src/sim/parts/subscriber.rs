@@ -109,7 +109,8 @@ impl Subscriber {
             return kernel.fail(10, "a batch before the welcome".into());
         };
         let expected = line.expected.unwrap_or(*next);
-        let gap = if line.expected.is_some() { deliver.first_order != expected } else { deliver.first_order > expected };
+        let gap =
+            if line.expected.is_some() { deliver.first_order != expected } else { deliver.first_order > expected };
         if gap {
             return kernel.fail(2, format!("a batch at order {} where {expected} comes next", deliver.first_order));
         }
