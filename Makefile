@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test lint build bench clean help
+.PHONY: run test lint build bench simulate clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,11 @@ build: ## release binaries
 
 bench: ## throughput and latency as ratios of what the machine can do
 	perf/compare.sh
+
+SEEDS ?= 10000
+
+simulate: ## simulated clusters on incoherent memory: SEEDS=n of them, or SEED=x with its story; a failure is shrunk
+	$(CARGO) run --release --quiet --package simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --threads 2)
 
 clean: ## remove what was built and logged
 	$(CARGO) clean

@@ -15,7 +15,8 @@
 //!       limits, fields, crc     bounds, byte layouts, checksum
 //! ```
 //!
-//! `observe` is the catalogue of counters; `sim` is simulated incoherent memory, which only tests and tools import.
+//! `observe` is the catalogue of counters; `sim` runs the whole cluster on simulated incoherent memory from one seed, and only
+//! tests and tools import it.
 //!
 //! # Glossary
 //!

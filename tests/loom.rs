@@ -220,6 +220,7 @@ fn a_pin_is_never_missed() {
         let epoch = commit.claim(0, 1);
         commit.activate(0);
         let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 1]);
+        trimmer.announce();
         trimmer.count(1 << 20);
         trimmer.sample(100, |_| 7);
         trimmer.set_checkpoint(100);

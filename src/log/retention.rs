@@ -47,12 +47,12 @@ pub struct Trimmer<M> {
 }
 
 impl<M: Memory> Trimmer<M> {
-    /// Goes on from a predecessor's floor. What each lane may reuse starts from `reusable`.
+    /// Goes on from a predecessor's floor. What each lane may reuse starts from `reusable`. Nothing is written before
+    /// [`Self::announce`].
     pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, floor: u64, checkpoint: u64, reusable: Vec<u64>) -> Self {
         let g = view.layout.geometry;
-        let mut floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
+        let floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
         let record = FloorLine { epoch, closing: floor, floor, checkpoint, ..FloorLine::default() };
-        floors.publish(&record);
         let line =
             |broker| Peer::new(view.memory.clone(), view.layout.broker_line(broker), view.access_to_broker(broker));
         let pin = |broker| Peer::new(view.memory.clone(), view.layout.pin_line(broker), view.access_to_broker(broker));
@@ -76,6 +76,12 @@ impl<M: Memory> Trimmer<M> {
             sample_every_bytes: g.extent_bytes / 2,
             sample_every_entries: u64::from(g.segment_entries / 4),
         }
+    }
+
+    /// Publishes the floors it starts with. Every checkpoint was written before, for the position it names: if this process is
+    /// killed in between and its predecessor was a former life of the same slot, a successor starts from these lines.
+    pub fn announce(&mut self) {
+        self.floors.publish(&self.record);
     }
 
     /// Positions below it are gone.
@@ -304,6 +310,7 @@ mod tests {
         let epoch = commit.claim(0, 1);
         commit.activate(0);
         let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+        trimmer.announce();
         let floors = FloorReader::new(&view);
         let mut pin = Pin::take(&view, 1, 1);
         pin.try_lower(40, &floors).unwrap();
@@ -334,6 +341,7 @@ mod tests {
         let epoch = commit.claim(0, 1);
         commit.activate(0);
         let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+        trimmer.announce();
         let floors = FloorReader::new(&view);
         let announce = |incarnation| {
             let mut line: Owned<BrokerLine, _> = Owned::take(view.memory.clone(), view.layout.broker_line(1));

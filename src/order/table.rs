@@ -137,10 +137,14 @@ impl SessionTable {
                 self.topics[arrival.topic as usize].next_order = end;
             }
             Event::Open { slot, session, session_epoch, topic, order_level, next_batch } => {
-                if self.sessions[slot as usize].state == State::Free {
+                let before = &self.sessions[slot as usize];
+                if before.state == State::Free {
                     self.free.retain(|free| *free != slot);
-                    self.by_id.insert(session, slot);
+                } else if before.id != session {
+                    // A checkpoint read while it was written may name a session that is not this event's, or none.
+                    self.by_id.remove(&before.id);
                 }
+                self.by_id.insert(session, slot);
                 let order_end = self.sessions[slot as usize].order_end;
                 self.sessions[slot as usize] = Session {
                     id: session,

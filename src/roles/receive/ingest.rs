@@ -66,10 +66,9 @@ impl<M: Memory> Ingest<M> {
     /// Learns what the sequencer has consumed and given back. True if anything moved.
     pub fn refresh(&mut self) -> bool {
         let moved = self.lane.refresh(&self.commit);
-        if moved {
-            self.blog.reclaim(self.lane.progress().reusable);
-        }
-        moved
+        // Also when nothing was heard: an extent may have been closed at a count that was reusable already.
+        let reclaimed = self.blog.reclaim(self.lane.progress().reusable);
+        moved || reclaimed
     }
 
     /// Reports this lane's room to the sequencer.

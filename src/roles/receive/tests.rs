@@ -189,3 +189,36 @@ fn a_full_ring_holds_the_stream_back_and_loses_nothing() {
     }
     assert_eq!(ingest.lane.produced(), 100);
 }
+
+/// Found by simulation: the sequencer says that everything is reusable, then the last runs are given back and their extents close.
+/// Nothing more is heard, because nothing more can come in.
+#[test]
+fn extents_that_close_after_the_last_word_come_back() {
+    let view = plain_view(1);
+    let mut sequencer = crate::roles::sequence::tests::start(&view, 0);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    let mut streams: Vec<Stream> = Vec::new();
+    let one = batch(0, &[vec![1; 100]]);
+    loop {
+        let mut next = stream(Receipts::Batch);
+        if !ingest.make_room(&mut next, u64::MAX) {
+            break;
+        }
+        view.memory.copy_in(next.run.as_ref().unwrap().start, &one);
+        next.landed = one.len() as u64;
+        if streams.len() < 32 {
+            ingest.publish_landed(&mut next, NOW).unwrap();
+        }
+        streams.push(next);
+    }
+    ingest.report(true);
+    for now in 1..50 {
+        sequencer.pass(now);
+        ingest.refresh();
+        ingest.report(true);
+    }
+    assert_eq!((ingest.lane.progress().reusable, ingest.blog.free_extents()), (32, 0), "every extent has a run in use");
+    streams.iter_mut().for_each(|stream| ingest.release_run(stream));
+    assert!(ingest.refresh());
+    assert!(ingest.blog.free_extents() > 0);
+}

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::{CheckpointWriter, Recovered};
-use crate::log::commit::{CommitWriter, Epoch};
+use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::entry::to_entry;
 use crate::log::lane::LaneReader;
 use crate::log::order_index::IndexWriter;
@@ -43,6 +43,7 @@ pub struct ActiveSequencer<M> {
     view: View<M>,
     settings: SequencerSettings,
     commit: CommitWriter<M>,
+    current: CommitReader<M>,
     index: IndexWriter<M>,
     lanes: Vec<LaneReader<M>>,
     core: OrderCore,
@@ -56,6 +57,8 @@ pub struct ActiveSequencer<M> {
     any_remote: bool,
     /// By broker: its process was found gone.
     is_dead: Vec<bool>,
+    /// By lane: it stands still for want of extents.
+    is_paused: Vec<bool>,
     /// Lane the next pass begins with, so that none is favoured when the index is short.
     first_lane: usize,
 }
@@ -118,7 +121,9 @@ impl<M: Memory> ActiveSequencer<M> {
             settings,
             any_remote: lanes.iter().any(LaneReader::is_remote),
             is_dead: vec![false; g.brokers as usize],
+            is_paused: vec![false; lanes.len()],
             commit,
+            current: CommitReader::new(view),
             index,
             lanes,
             core,
@@ -132,6 +137,7 @@ impl<M: Memory> ActiveSequencer<M> {
         };
         sequencer.write_progress(epoch);
         view.memory.store_fence();
+        sequencer.trimmer.announce();
         sequencer.commit.activate(watermark);
         sequencer
     }
@@ -313,29 +319,35 @@ impl<M: Memory> ActiveSequencer<M> {
     fn relieve_pressure(&mut self, watermark: u64) -> bool {
         let g = self.view.layout.geometry;
         let low_water = u64::from(g.extents_per_lane / 8).max(1);
-        let mut short_lane = None;
-        for (number, lane) in self.lanes.iter().enumerate() {
+        let mut is_short = false;
+        for lane in 0..self.lanes.len() {
             // A report older than what was last given back says nothing new.
-            if let Some(status) = lane.status()
+            if let Some(status) = self.lanes[lane].status()
                 && status.incarnation > 0
-                && !self.is_dead[g.broker_of_lane(number as u32) as usize]
+                && !self.is_dead[g.broker_of_lane(lane as u32) as usize]
                 && status.free_extents <= low_water
-                && status.reusable_seen >= self.trimmer.reusable(number as u32)
+                && status.reusable_seen >= self.trimmer.reusable(lane as u32)
             {
-                short_lane = Some((number as u16, status.paused == 1));
+                is_short = true;
+                self.is_paused[lane] = status.paused == 1;
+            } else {
+                self.is_paused[lane] = false;
             }
         }
         let index_short = self.index.room() < u64::from(g.segment_entries) * 2;
         let over = self.settings.retention_bytes > 0 && self.trimmer.retained_bytes() > self.settings.retention_bytes;
-        if short_lane.is_none() && !index_short && !over {
+        if !is_short && !index_short && !over {
             return false;
         }
-        if let Some((lane, true)) = short_lane {
-            self.free_what_is_settled(lane, watermark);
+        for lane in 0..self.lanes.len() {
+            if self.is_paused[lane] {
+                self.free_what_is_settled(lane as u16, watermark);
+            }
         }
         let floor = self.trimmer.floor();
         let moved = self.trimmer.advance();
-        if self.trimmer.floor() > floor {
+        // Segments are used again only if a successor is sure to see the floor: it was published, and nobody has claimed since.
+        if self.trimmer.floor() > floor && self.current.confirm(self.commit.epoch()) {
             self.index.give_up(self.trimmer.floor());
             self.counters.trims += 1;
             self.counters.floor = self.trimmer.floor();
