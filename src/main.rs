@@ -132,7 +132,8 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
 
 /// Sizes that do not fit together are the file's fault, not the pool's: they are told with file and line.
 fn lay_out(config: &Config, pool_bytes: u64, file: Option<&Path>) -> Result<Layout, String> {
-    Layout::new(geometry(config, pool_bytes)).map_err(|error| format!("{}: {error}", Config::place_of(file, "pool.bytes")))
+    Layout::new(geometry(config, pool_bytes))
+        .map_err(|error| format!("{}: {error}", Config::place_of(file, "pool.bytes")))
 }
 
 fn print_layout(layout: &Layout) {

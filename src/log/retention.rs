@@ -51,9 +51,8 @@ impl<M: Memory> Trimmer<M> {
         let mut floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
         let record = FloorLine { epoch, closing: floor, floor, checkpoint, ..FloorLine::default() };
         floors.publish(&record);
-        let line = |broker| {
-            Peer::new(view.memory.clone(), view.layout.broker_line(broker), view.access_to_broker(broker))
-        };
+        let line =
+            |broker| Peer::new(view.memory.clone(), view.layout.broker_line(broker), view.access_to_broker(broker));
         let pin = |broker| Peer::new(view.memory.clone(), view.layout.pin_line(broker), view.access_to_broker(broker));
         let extents = u64::from(g.lanes()) * u64::from(g.extents_per_lane);
         // One sample for each half extent of payload and each quarter segment of entries that can be live at once.

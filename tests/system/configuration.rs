@@ -33,11 +33,21 @@ fn a_configuration_that_cannot_be_used_is_refused_with_file_line_and_remedy() {
     // Line 1 is the pool, 2 the geometry, 3 the brokers, 4 to 7 their list, 8 the sequencer.
     type Case = (&'static str, usize, fn(&str) -> String, &'static [&'static str]);
     let cases: &[Case] = &[
-        ("unknown-key", 2, |t| t.replace("ring_slots", "ring_slot"), &["geometry.ring_slot", "did you mean `ring_slots`"]),
+        (
+            "unknown-key",
+            2,
+            |t| t.replace("ring_slots", "ring_slot"),
+            &["geometry.ring_slot", "did you mean `ring_slots`"],
+        ),
         ("unknown-section", 8, |t| t.replace("sequencer:", "sequencers:"), &["sequencers", "did you mean `sequencer`"]),
         ("wrong-type", 2, |t| t.replace("ring_slots: 64", "ring_slots: many"), &["ring_slots", "many"]),
         ("no-unit", 8, |t| t.replace("session_lease: 5s", "session_lease: 5"), &["session_lease", "unit"]),
-        ("small-ring", 2, |t| t.replace("ring_slots: 64", "ring_slots: 63"), &["geometry.ring_slots", "63", "power of two"]),
+        (
+            "small-ring",
+            2,
+            |t| t.replace("ring_slots: 64", "ring_slots: 63"),
+            &["geometry.ring_slots", "63", "power of two"],
+        ),
         ("odd-extent", 2, |t| t.replace("extent_bytes: 1MiB", "extent_bytes: 3MiB"), &["extent_bytes", "power of two"]),
         ("tiny-pool", 1, |t| t.replace("bytes: 64MiB", "bytes: 1MiB"), &["pool.bytes", "1MiB", "at least 16MiB"]),
         ("relative-pool", 1, |t| t.replace("path: /dev", "path: dev"), &["pool.path", "absolute"]),

@@ -12,14 +12,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{
-    ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic,
-};
+use embarcadero::client::{ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic};
 use embarcadero::config::Config;
 use embarcadero::embarlet::{Embarlet, StartOptions, geometry};
-use embarcadero::observe::counters::{
-    AckCounters, Counters, ExportCounters, ReceiveCounters, SequencerCounters,
-};
+use embarcadero::observe::counters::{AckCounters, Counters, ExportCounters, ReceiveCounters, SequencerCounters};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::{Hardware, Mapped, Memory, Pool};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
@@ -112,13 +108,13 @@ impl Site {
     /// `name` is for people who look into a folder while a test runs.
     pub fn new(name: &str, setup: &Setup) -> Site {
         let address = own_address();
-        let unique = format!("embarcadero-system-{}-{name}-{}", std::process::id(), address.rsplit('.').next().unwrap());
+        let unique =
+            format!("embarcadero-system-{}-{name}-{}", std::process::id(), address.rsplit('.').next().unwrap());
         let folder = std::env::temp_dir().join(&unique);
         std::fs::create_dir_all(&folder).unwrap();
         let pool = Path::new("/dev/shm").join(&unique);
-        let brokers: Vec<String> = (0..setup.brokers)
-            .map(|id| format!("  - {{ id: {id}, address: \"{address}:{}\" }}", 7300 + id))
-            .collect();
+        let brokers: Vec<String> =
+            (0..setup.brokers).map(|id| format!("  - {{ id: {id}, address: \"{address}:{}\" }}", 7300 + id)).collect();
         let text = format!(
             "pool: {{ path: {}, populate: false, {} }}\ngeometry: {{ {} }}\nbrokers:\n{}\nsequencer: {{ {} }}\n\
              receive: {{ {} }}\nexport: {{ {} }}\nthreads: {{ mode: shared, idle: park }}\n",
@@ -204,9 +200,13 @@ impl Site {
         let memory: Mapped<Hardware> = Mapped::new(pool.mapping().clone());
         let (layout, g) = (pool.layout(), pool.layout().geometry);
         PoolCounters {
-            receive: (0..g.lanes()).map(|lane| block::<ReceiveCounters>(&memory, layout.receive_counters(lane))).collect(),
+            receive: (0..g.lanes())
+                .map(|lane| block::<ReceiveCounters>(&memory, layout.receive_counters(lane)))
+                .collect(),
             ack: (0..g.brokers).map(|broker| block::<AckCounters>(&memory, layout.ack_counters(broker))).collect(),
-            export: (0..g.brokers).map(|broker| block::<ExportCounters>(&memory, layout.export_counters(broker))).collect(),
+            export: (0..g.brokers)
+                .map(|broker| block::<ExportCounters>(&memory, layout.export_counters(broker)))
+                .collect(),
             sequencer: block::<SequencerCounters>(&memory, layout.sequencer_counters(0)),
         }
     }
@@ -250,7 +250,8 @@ impl PoolCounters {
     /// Every batch that was published to a ring became something that is counted, and no connection is left over. For
     /// the counters of one process that has drained.
     pub fn check_conserved(&self) {
-        let verdicts = ["appended_batches", "duplicates", "let_go", "fenced_batches", "unknown_batches", "held_batches"];
+        let verdicts =
+            ["appended_batches", "duplicates", "let_go", "fenced_batches", "unknown_batches", "held_batches"];
         let decided: u64 = verdicts.iter().map(|name| self.sequencer[name]).sum();
         assert_eq!(self.received("published_batches"), decided, "batches published and decided on: {self:#?}");
         assert_eq!(self.sequencer["invalid_slots"], 0);
@@ -313,7 +314,9 @@ impl Process {
 
     /// Waits for a line of its log.
     pub fn wait_for_line(&self, part: &str) {
-        wait_for(&format!("{part:?} in the log of process {}", self.child.id()), || self.log().contains(part).then_some(()));
+        wait_for(&format!("{part:?} in the log of process {}", self.child.id()), || {
+            self.log().contains(part).then_some(())
+        });
     }
 
     /// Sends a signal by name. By the shell's own `kill`: no unsafe code, and every system has it.

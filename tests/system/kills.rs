@@ -130,7 +130,8 @@ fn interrupted_under_load() {
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     let status = process.wait();
     assert_eq!(status.code(), Some(0), "a clean end: {status}");
-    let timed_out = publisher.flush(std::time::Instant::now() + Duration::from_millis(200)).expect_err("nobody is there");
+    let timed_out =
+        publisher.flush(std::time::Instant::now() + Duration::from_millis(200)).expect_err("nobody is there");
     assert!(matches!(timed_out, ClientError::AckTimeout { .. }), "{timed_out}");
     let acked = publisher.messages_acked();
     assert!(acked > 0);

@@ -20,9 +20,8 @@ fn every_level_keeps_its_promise() {
         let topic = format!("order-{order}-ack-{ack}");
         let properties = TopicProperties { order, ack, receipts: Receipts::Batch, replicas: 1 };
         site.try_create_topic(&topic, properties).unwrap_or_else(|error| panic!("{topic}: {error}"));
-        let mut watchers = [0, 3].map(|broker| {
-            Watcher::connect(site.subscriber(&topic, broker, Start::Earliest), order.into())
-        });
+        let mut watchers =
+            [0, 3].map(|broker| Watcher::connect(site.subscriber(&topic, broker, Start::Earliest), order.into()));
         let tasks: Vec<_> = (0..PUBLISHERS)
             .map(|id| {
                 let mut options = site.publisher(&topic);
@@ -82,10 +81,9 @@ fn a_topic_of_another_kind_is_refused_by_name() {
     let had = TopicProperties::default();
     site.try_create_topic("t", had).unwrap();
     site.try_create_topic("t", had).expect("the same again");
-    for other in [
-        TopicProperties { order: OrderLevel::Total, ..had },
-        TopicProperties { receipts: Receipts::Message, ..had },
-    ] {
+    for other in
+        [TopicProperties { order: OrderLevel::Total, ..had }, TopicProperties { receipts: Receipts::Message, ..had }]
+    {
         let error = site.try_create_topic("t", other).expect_err("another kind of topic");
         assert_eq!(error.refusal(), Some(Refusal::TopicExists), "{error}");
     }
@@ -115,7 +113,11 @@ fn what_was_acked_comes_before_what_is_sent_after() {
                 flush(publisher, id);
                 // An ack means that it is committed: whoever subscribes now begins behind it, at any broker.
                 let latest = Subscriber::connect(site.subscriber(&topic, 0, Start::Latest)).unwrap();
-                assert_eq!(latest.next_order(), 2 * number + u64::from(id) + 1, "order {order}: acked, but not committed");
+                assert_eq!(
+                    latest.next_order(),
+                    2 * number + u64::from(id) + 1,
+                    "order {order}: acked, but not committed"
+                );
             }
         }
         let mut watcher = Watcher::connect(site.subscriber(&topic, 3, Start::Earliest), order.into());

@@ -10,7 +10,8 @@ use crate::traffic::{connect, deadline, filler, try_send};
 
 /// Extents of 16 MiB, so that the largest batch has 4 MiB.
 fn site(name: &str) -> (Site, Cluster) {
-    let geometry = "extent_bytes: 16MiB, ring_slots: 64, segment_entries: 1024, segments: 4, sessions_max: 8, topics_max: 8";
+    let geometry =
+        "extent_bytes: 16MiB, ring_slots: 64, segment_entries: 1024, segments: 4, sessions_max: 8, topics_max: 8";
     let site = Site::new(name, &Setup { brokers: 1, pool: "bytes: 128MiB", geometry, ..Setup::default() });
     let cluster = site.start();
     (site, cluster)
@@ -48,7 +49,9 @@ fn read(site: &Site, topic: &str, messages: u64, expected: impl Fn(u64) -> Vec<u
 }
 
 fn publish(publisher: &mut Publisher, payloads: impl Iterator<Item = Vec<u8>>) {
-    payloads.for_each(|payload| try_send(publisher, &payload).unwrap_or_else(|error| panic!("{} bytes: {error}", payload.len())));
+    payloads.for_each(|payload| {
+        try_send(publisher, &payload).unwrap_or_else(|error| panic!("{} bytes: {error}", payload.len()))
+    });
     publisher.flush(deadline()).unwrap_or_else(|error| panic!("{error}"));
 }
 

@@ -10,7 +10,8 @@ use crate::traffic::{Fifo, Random, Watcher, message, varied_bytes};
 
 /// One broker with the smallest extents; `idle_release` decides how soon a connection gives its run back.
 fn site(name: &str, receive: &'static str) -> (Site, Cluster) {
-    let geometry = "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 256, segments: 4, sessions_max: 8, topics_max: 8";
+    let geometry =
+        "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 256, segments: 4, sessions_max: 8, topics_max: 8";
     let site = Site::new(name, &Setup { brokers: 1, pool: "bytes: 16MiB", geometry, receive, ..Setup::default() });
     let cluster = site.start();
     site.create_topic("t", OrderLevel::Session, Receipts::Batch);
@@ -110,7 +111,8 @@ fn batches_across_the_ends_of_runs_and_extents() {
         let mut pending = Vec::new();
         while sent < BYTES {
             // Every tenth batch is as large as it may be: 64 of batch header, 16 of message header.
-            let bytes = if batch_seq % 10 == 0 { largest - 80 } else { 16 + random.below(largest as u64 - 96) as usize };
+            let bytes =
+                if batch_seq % 10 == 0 { largest - 80 } else { 16 + random.below(largest as u64 - 96) as usize };
             let frame = batch(&welcome, batch_seq, &[message(1, number, bytes)]);
             (sent, number, batch_seq) = (sent + frame.len(), number + 1, batch_seq + 1);
             pending.extend(frame);

@@ -61,7 +61,10 @@ fn read_message(payload: &[u8]) -> (u32, u64) {
     assert!(payload.len() >= STAMP_BYTES, "a message of {} bytes, nobody published one", payload.len());
     let publisher = u32::from_le_bytes(payload[..4].try_into().unwrap());
     let number = u64::from_le_bytes(payload[8..16].try_into().unwrap());
-    assert!(payload == message(publisher, number, payload.len()), "message {number} of publisher {publisher} is corrupt");
+    assert!(
+        payload == message(publisher, number, payload.len()),
+        "message {number} of publisher {publisher} is corrupt"
+    );
     (publisher, number)
 }
 
@@ -162,7 +165,10 @@ impl Seen {
         if seen.len() <= at {
             seen.resize(at + 1, false);
         }
-        assert!(!std::mem::replace(&mut seen[at], true), "message {number} of publisher {publisher} again, at order {order}");
+        assert!(
+            !std::mem::replace(&mut seen[at], true),
+            "message {number} of publisher {publisher} again, at order {order}"
+        );
         let last = self.last_numbers.insert((session, publisher), number);
         if self.fifo != Fifo::No {
             let place = format!("message {number} of publisher {publisher} at order {order}");
