@@ -12,6 +12,10 @@ use crate::pool::line::Owned;
 use crate::pool::record::ExtentLine;
 use crate::pool::{Keep, Memory};
 
+/// `ExtentLine::state`. No state of an extent in use is 0: a line cut short must not look as if it had never been used.
+const CLOSED: u64 = 1;
+const FILLING: u64 = 2;
+
 /// A piece of an extent in the hands of one connection. Give it back with [`Blog::release`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
@@ -51,13 +55,14 @@ impl<M: Memory> Blog<M> {
         let mut free = VecDeque::with_capacity(count as usize);
         for extent in 0..count {
             let line = &mut lines[extent as usize];
-            match line.current() {
+            match (line.current(), line.salvaged()) {
                 // Never used since the pool was formatted.
-                None => free.push_back(extent),
-                Some(record) if record.closed == 1 && record.end_slot <= reusable => free.push_back(extent),
-                Some(record) if record.closed == 1 => closed.push((extent, record.end_slot)),
-                Some(_) => {
-                    line.publish(&ExtentLine { closed: 1, end_slot: produced, ..ExtentLine::default() });
+                (None, None) => free.push_back(extent),
+                (Some(record), _) if record.state == CLOSED && record.end_slot <= reusable => free.push_back(extent),
+                (Some(record), _) if record.state == CLOSED => closed.push((extent, record.end_slot)),
+                // Open, or its owner was killed while it wrote the line: then it was in use at most until now.
+                _ => {
+                    line.publish(&ExtentLine { state: CLOSED, end_slot: produced, ..ExtentLine::default() });
                     closed.push((extent, produced));
                 }
             }
@@ -107,7 +112,7 @@ impl<M: Memory> Blog<M> {
                 let extent = self.free.pop_front()?;
                 self.extents[extent as usize].sealed = false;
                 // Open before the first byte lands, so that a successor knows it was in use.
-                self.lines[extent as usize].publish(&ExtentLine::default());
+                self.lines[extent as usize].publish(&ExtentLine { state: FILLING, ..ExtentLine::default() });
                 (extent, 0)
             }
         };
@@ -150,7 +155,7 @@ impl<M: Memory> Blog<M> {
             return;
         }
         state.sealed = false;
-        self.lines[extent as usize].publish(&ExtentLine { closed: 1, end_slot: produced, ..ExtentLine::default() });
+        self.lines[extent as usize].publish(&ExtentLine { state: CLOSED, end_slot: produced, ..ExtentLine::default() });
         self.closed.push_back((extent, produced));
     }
 }

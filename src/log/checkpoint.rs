@@ -5,11 +5,11 @@ use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::entry::to_event;
 use crate::log::order_index::{IndexFault, IndexReader};
-use crate::log::topics::{Topic, read_topic};
+use crate::log::topics::{Topic, salvage_topic};
 use crate::order::SessionTable;
 use crate::order::table::{Session, State, TopicOrder};
 use crate::pool::Memory;
-use crate::pool::line::{self, Owned};
+use crate::pool::line::Owned;
 use crate::pool::record::{FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
 
 /// Writes one candidate's session checkpoints and lane progress.
@@ -88,20 +88,23 @@ pub enum RecoverError {
 
 /// Reads the sequencer's checkpoints and replays the index from them to the watermark, which is read last. `None`: no
 /// sequencer has ever been active.
+///
+/// The sequencer may have been killed between any two stores, so its lines are salvaged: of one that was being rewritten each
+/// word is the old or the new one. Either will do. What differs between the two was changed by entries at or above the
+/// checkpoint, since that moves only when all lines of its round are out; and the replay sets all of it to absolute values.
 pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Option<Recovered>, RecoverError> {
-    let Some(first) = reader.current() else { return Ok(None) };
+    let Some(first) = reader.last() else { return Ok(None) };
     let layout = &view.layout;
-    let (_, floors) = reader.peek::<FloorLine>(first, |c| layout.floor_line(c)).ok_or(RecoverError::Unsettled)?;
+    let floors: FloorLine = reader.salvage(first, |c| layout.floor_line(c)).ok_or(RecoverError::Unsettled)?;
     let lanes = (0..layout.geometry.lanes())
-        .map(|lane| reader.peek::<LaneProgress>(first, |c| layout.lane_progress(c, lane)))
-        .map(|found| found.map(|(_, progress)| progress).unwrap_or_default())
+        .map(|lane| reader.salvage(first, |c| layout.lane_progress(c, lane)).unwrap_or_default())
         .collect();
     let mut table = SessionTable::new(layout.geometry.sessions_max, layout.geometry.topics_max);
     restore_sessions(view, reader, first, &mut table);
     let topics = restore_topics(view, reader, first, &mut table);
     view.memory.full_fence();
     // Last: whatever the predecessor appends after this read is void once a higher epoch is claimed.
-    let commit = reader.current().ok_or(RecoverError::Unsettled)?;
+    let commit = reader.last().ok_or(RecoverError::Unsettled)?;
     if commit.epoch != first.epoch {
         return Err(RecoverError::Unsettled);
     }
@@ -112,10 +115,7 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
 
 fn restore_sessions<M: Memory>(view: &View<M>, reader: &CommitReader<M>, commit: Commit, table: &mut SessionTable) {
     for slot in 0..view.layout.geometry.sessions_max {
-        // A place whose line was cut short by a crash is brought up by the replay: its checkpoint was not complete.
-        let Some((_, line)) = reader.peek::<SessionLine>(commit, |c| view.layout.session_line(c, slot)) else {
-            continue;
-        };
+        let Some(line) = reader.salvage::<SessionLine>(commit, |c| view.layout.session_line(c, slot)) else { continue };
         let state = match line.state {
             1 => State::Open,
             2 => State::Fenced,
@@ -143,10 +143,9 @@ fn restore_topics<M: Memory>(
     let mut topics = Vec::new();
     let access = reader.access(commit.candidate);
     for id in 0..view.layout.geometry.topics_max {
-        let Some(topic) = read_topic(view, commit.candidate, access, id) else { break };
-        let progress =
-            line::observe::<M, TopicProgress>(&view.memory, view.layout.topic_line(commit.candidate, id, 3), access);
-        let next_order = progress.map_or(0, |(_, progress)| progress.next_order);
+        let Some(topic) = salvage_topic(view, commit.candidate, access, id) else { break };
+        let progress = reader.salvage::<TopicProgress>(commit, |c| view.layout.topic_line(c, id, 3));
+        let next_order = progress.map_or(0, |progress| progress.next_order);
         table.restore_topic(id, TopicOrder { exists: true, order_level: topic.order as u8, next_order });
         topics.push(topic);
     }
@@ -162,9 +161,9 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
             let damaged = RecoverError::Damaged(IndexFault::Inconsistent { position: index.next() + offset as u64 });
             let event = to_event(entry).ok_or(damaged)?;
             recovered.table.apply(&event);
-            if let crate::order::Event::Topic { topic, blog_at, lane, .. } = event
-                && topic as usize == recovered.topics.len()
-            {
+            if let crate::order::Event::Topic { topic, blog_at, lane, .. } = event {
+                // Its lines in the table, if any, may be half written.
+                recovered.topics.truncate(topic as usize);
                 let spec = crate::log::topics::read_spec(view, view.access_to_lane(lane.into()), blog_at);
                 recovered.topics.push(Topic { id: topic, ..spec.map_err(|_| damaged)? });
             }

@@ -74,17 +74,30 @@ impl<M: Memory> CommitReader<M> {
         if M::SOFTWARE && self.accesses.contains(&Access::Remote) {
             self.memory.full_fence();
         }
-        // A line that cannot be read now may hold a higher claim.
-        self.lines.iter().enumerate().all(|(candidate, peer)| match peer.observe() {
-            Some(line) => line.claimed <= epoch,
-            None => self.is_blank(candidate),
-        })
+        // The claim is one word. Of a line that is being rewritten it is there or not yet; a line whose writer was killed
+        // halfway must not stop everybody for ever.
+        self.highest_claim() <= epoch
     }
 
-    fn is_blank(&self, candidate: usize) -> bool {
-        // Never written: guard and body are zero. A line under rewrite has a body.
-        let at = self.lines[candidate].at();
-        (0..8).all(|word| self.memory.load(at + 8 * word) == 0)
+    /// The highest epoch that was ever made active, and its watermark, even if its sequencer was killed, or is stopped, while
+    /// it wrote the line. For whoever takes over or starts late; after a claim it seals.
+    pub fn last(&self) -> Option<Commit> {
+        let found = self.salvaged().filter(|(_, line)| line.active > 0);
+        let best = found.max_by_key(|(_, line)| line.active);
+        best.map(|(candidate, line)| Commit { epoch: line.active, candidate, watermark: line.watermark })
+    }
+
+    /// The highest epoch that was ever claimed, or is being claimed now; 0: none.
+    #[inline]
+    pub fn highest_claim(&self) -> Epoch {
+        self.salvaged().map(|(_, line)| line.claimed).max().unwrap_or(0)
+    }
+
+    fn salvaged(&self) -> impl Iterator<Item = (u32, EpochLine)> {
+        let lines = self.lines.iter().zip(&self.accesses).enumerate();
+        lines.filter_map(|(candidate, (peer, access))| {
+            line::salvage(&self.memory, peer.at(), *access).map(|line| (candidate as u32, line))
+        })
     }
 
     /// Reads a record that every candidate has a copy of, from the sequencer's copy, confirmed.
@@ -97,6 +110,11 @@ impl<M: Memory> CommitReader<M> {
     /// Reads the copy of one commit's candidate, unconfirmed; with its guard.
     pub fn peek<R: Record>(&self, commit: Commit, place: impl Fn(u32) -> u64) -> Option<(u64, R)> {
         line::observe(&self.memory, place(commit.candidate), self.accesses[commit.candidate as usize])
+    }
+
+    /// Reads the copy of one commit's candidate as its writer left it: see [`line::salvage`].
+    pub fn salvage<R: Record>(&self, commit: Commit, place: impl Fn(u32) -> u64) -> Option<R> {
+        line::salvage(&self.memory, place(commit.candidate), self.accesses[commit.candidate as usize])
     }
 
     /// How to read lines of a candidate.
@@ -117,7 +135,7 @@ impl<M: Memory> CommitWriter<M> {
     /// Takes a candidate's line over; the caller holds the host lock of the slot.
     pub fn take(view: &View<M>, candidate: u32) -> Self {
         let line: Owned<EpochLine, M> = Owned::take(view.memory.clone(), view.layout.epoch_line(candidate));
-        let record = line.current().unwrap_or_default();
+        let record = line.salvaged().unwrap_or_default();
         CommitWriter { line, record, candidate, candidates: view.layout.geometry.candidates }
     }
 

@@ -31,7 +31,7 @@ impl<M: Memory> LaneWriter<M> {
         view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, crate::pool::Keep::Dropped);
         view.memory.store_fence();
         let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
-        let before = status.current().unwrap_or_default();
+        let before = status.salvaged().unwrap_or_default();
         let status_record = LaneStatus { incarnation: before.incarnation + 1, ..LaneStatus::default() };
         status.publish(&status_record);
         LaneWriter { view: view.clone(), lane, produced, progress: LaneProgress::default(), status, status_record }

@@ -131,6 +131,17 @@ pub fn read_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id:
     Topic::from_lines(&properties, &[first, second]).ok()
 }
 
+/// Reads one topic as its writer left it, who may have been killed while writing: then its creation is replayed, or the table was
+/// being written again as it was. `None`: there is none.
+pub fn salvage_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id: u32) -> Option<Topic> {
+    let at = |line| view.layout.topic_line(candidate, id, line);
+    let properties = line::salvage::<M, TopicLine>(&view.memory, at(0), access)?;
+    let first = line::salvage::<M, NameLine>(&view.memory, at(1), access)?;
+    // A short name leaves its second half blank.
+    let second = line::salvage::<M, NameLine>(&view.memory, at(2), access).unwrap_or_default();
+    Topic::from_lines(&properties, &[first, second]).ok()
+}
+
 /// The reading side: looks topics up by name, and remembers what it found.
 pub struct TopicReader<M> {
     view: View<M>,

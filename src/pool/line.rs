@@ -74,6 +74,22 @@ pub fn observe<M: Memory, R: Record>(memory: &M, at: u64, access: Access) -> Opt
     read(memory, at)
 }
 
+/// What a writer left in its line, who may have been killed, or stopped, between two stores of a rewriting: each word is the old
+/// or the new one, and none is older than one behind it. Only for records in which every such mixture means something.
+/// `None`: never written.
+pub fn salvage<M: Memory, R: Record>(memory: &M, at: u64, access: Access) -> Option<R> {
+    if access == Access::Remote && M::SOFTWARE {
+        memory.flush_line(at, Keep::Dropped);
+        memory.full_fence();
+    }
+    let mut words = [0; BODY_WORDS];
+    // Against the order of the stores: whoever sees a new word sees every new one in front of it.
+    for (index, word) in words.iter_mut().enumerate().rev() {
+        *word = memory.load(at + 8 * (index as u64 + 1));
+    }
+    (memory.load(at) != INVALID || words != [0; BODY_WORDS]).then(|| R::from_words(words))
+}
+
 /// The one writer of a record that is rewritten in place. Its guard is a version.
 pub struct Owned<R, M> {
     memory: M,
@@ -93,6 +109,12 @@ impl<R: Record, M: Memory> Owned<R, M> {
     /// What the line holds.
     pub fn current(&self) -> Option<R> {
         read(&self.memory, self.at).map(|(_, record)| record)
+    }
+
+    /// What the line holds, a rewriting that was cut short included: see [`salvage`].
+    pub fn salvaged(&self) -> Option<R> {
+        // The line is ours: its host's cache is our cache.
+        salvage(&self.memory, self.at, Access::Local)
     }
 
     /// Rewrites the line and makes it visible.

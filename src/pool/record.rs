@@ -146,18 +146,19 @@ impl IndexEntry {
 }
 
 record! {
-    /// A sequencer candidate's epoch line: what it claims, and the commit watermark.
+    /// A sequencer candidate's epoch line: what it claims, and the commit watermark. A rewriting that was cut short is
+    /// good as it is, because whoever sees an epoch active sees its claim and its watermark.
     pub struct EpochLine {
         /// highest epoch this candidate claimed; epoch = slot + 1 modulo the number of candidates
         claimed: u64,
-        /// highest epoch it made active
-        active: u64,
-        /// grows while it lives
-        heartbeat: u64,
         /// every index position below it is committed
         watermark: u64,
         /// index segments this candidate has published in its directory, ever
         segments: u64,
+        /// highest epoch it made active
+        active: u64,
+        /// grows while it lives
+        heartbeat: u64,
         /// process id, informative
         process: u64,
         /// 0
@@ -258,8 +259,8 @@ record! {
 record! {
     /// An extent of the blog.
     pub struct ExtentLine {
-        /// 1: closed, its batches have slots below `end_slot`; 0: free or being filled
-        closed: u64,
+        /// 0: never used; 1: closed, its batches have slots below `end_slot`; 2: being filled
+        state: u64,
         /// one past the last slot that refers to it
         end_slot: u64,
         /// 0

@@ -96,14 +96,15 @@ impl<M: Memory> ActiveSequencer<M> {
             held_batches_max: HELD_BATCHES_MAX.min(g.lanes() * g.ring_slots * 4),
         });
         let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
-        let (mut watermark, mut floor, mut known) = (0, 0, Vec::new());
+        let (mut watermark, mut floor, mut checkpoint, mut known) = (0, 0, 0, Vec::new());
         if let Some(before) = recovered {
-            (watermark, floor, known) = (before.commit.watermark, before.floors.floor, before.topics);
+            (watermark, known) = (before.commit.watermark, before.topics);
+            (floor, checkpoint) = (before.floors.floor, before.floors.checkpoint);
             progress = before.lanes;
             *core.table_mut() = before.table;
         }
         let reusable = progress.iter().map(|lane| lane.reusable).collect();
-        let mut trimmer = Trimmer::new(view, candidate, epoch, floor, watermark, reusable);
+        let mut trimmer = Trimmer::new(view, candidate, epoch, floor, checkpoint, reusable);
         let lanes: Vec<_> =
             progress.iter().enumerate().map(|(lane, p)| LaneReader::new(view, lane as u32, p.consumed)).collect();
         // Everything older than this takeover is given up together: its samples were the predecessor's.
@@ -132,6 +133,8 @@ impl<M: Memory> ActiveSequencer<M> {
         };
         sequencer.write_progress(epoch);
         view.memory.store_fence();
+        // Only now: the predecessor may be a former life of this slot, and whoever comes after us reads these same copies.
+        sequencer.trimmer.set_checkpoint(watermark);
         sequencer.commit.activate(watermark);
         sequencer
     }
@@ -294,13 +297,16 @@ impl<M: Memory> ActiveSequencer<M> {
         let core = &self.core;
         let (lanes, settled) = (&self.lanes, |lane: u32, consumed| core.settled(lane as u16, consumed));
         self.trimmer.sample(watermark, |lane| settled(lane, lanes[lane as usize].consumed()));
-        let wrote =
-            self.topics.write_fresh(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
+        // Lane progress goes with the checkpoints: whoever replays from where they stand does not see the slots before it.
+        let wrote = self.topics.write_fresh(watermark)
+            | self.checkpoints.step(&mut self.core, &mut self.topics, watermark)
+            | self.write_progress(epoch);
         if wrote {
             self.view.memory.store_fence();
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
         let moved = self.relieve_pressure(watermark);
+        // What became reusable.
         if self.write_progress(epoch) {
             self.view.memory.store_fence();
         }

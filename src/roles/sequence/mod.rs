@@ -7,6 +7,8 @@
 
 pub mod active;
 #[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use crate::log::View;
@@ -88,7 +90,7 @@ impl<M: Memory> Sequence<M> {
 
     /// Whether this candidate may claim now.
     fn may_claim(&mut self, now: Now) -> bool {
-        let Some(commit) = self.commit.current() else {
+        let Some(commit) = self.commit.last() else {
             // Nobody ever was: the first candidate begins; the others give it time.
             return self.candidate == 0 || self.is_silent(0, now);
         };
@@ -118,10 +120,8 @@ impl<M: Memory> Sequence<M> {
         if !self.may_claim(now) {
             return 0;
         }
-        let candidates = 0..self.view.layout.geometry.candidates;
-        let highest = candidates.filter_map(|c| self.commit.line(c)).map(|line| line.claimed).max().unwrap_or(0);
         let mut writer = CommitWriter::take(&self.view, self.candidate);
-        let epoch = writer.claim(highest, std::process::id());
+        let epoch = writer.claim(self.commit.highest_claim(), std::process::id());
         self.view.memory.full_fence();
         log::info!("{}: claimed epoch {epoch}", self.name);
         self.state = State::Claimed(Box::new((writer, epoch)), now.monotonic_ns + self.takeover.settle_ns);
