@@ -436,7 +436,7 @@ impl<C: Coherence> Parts<C> {
 /// Writes the broker's line; gives its incarnation, from 1.
 fn announce<C: Coherence>(view: &View<Mapped<C>>, broker: u32) -> u64 {
     let mut line: Owned<BrokerLine, _> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
-    let incarnation = line.current().map_or(0, |before| before.incarnation) + 1;
+    let incarnation = line.salvaged().unwrap_or_default().incarnation + 1;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
     let process = std::process::id().into();
     line.publish(&BrokerLine { incarnation, state: 2, process, started_at: now, ..BrokerLine::default() });

@@ -29,6 +29,10 @@ use crate::wire::{AckLevel, OrderLevel, Refusal};
 const SLICES_MAX: usize = 16;
 /// Most writes and reads of one port in one call of `drive`, so that no port starves the others.
 const CALLS_PER_PORT: usize = 4;
+/// A socket that took less than it was offered is offered more when it says that it has room, which it does not say before
+/// there is a good deal; or, for callers that never wait, after this time. Else every few bytes that the broker reads
+/// are made good by a write of a few bytes.
+const FULL_PAUSE: Duration = Duration::from_micros(500);
 /// While an attempt is in the air, look for its result this often: nothing else announces it.
 const DIAL_CHECK: Duration = Duration::from_millis(2);
 /// At the start, wait this long at most for brokers beside the first; later ones join when they answer.
@@ -53,6 +57,8 @@ struct Port {
     backoff: Duration,
     failure: Option<String>,
     was_up: bool,
+    /// Its socket is full: no write before then.
+    full_until: Option<Instant>,
 }
 
 /// See the head of the file.
@@ -127,6 +133,7 @@ impl Engine {
             backoff: BACKOFF_MIN,
             failure: None,
             was_up: false,
+            full_until: None,
         };
         let ports: Vec<Port> = (0..brokers.len() * per_broker).map(port).collect();
         let skew = |port: &Port| {
@@ -226,13 +233,25 @@ impl Engine {
                 PortState::Down { retry_at } => until = until.min(*retry_at),
             }
         }
-        match self.readiness.wait(until.saturating_duration_since(now)) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(ClientError::io(&self.topic, "waiting for the sockets of topic", &error)),
+        if let Err(error) = self.readiness.wait(until.saturating_duration_since(now)) {
+            return Err(ClientError::io(&self.topic, "waiting for the sockets of topic", &error));
         }
+        for port in &mut self.ports {
+            if let PortState::Up(socket) = &port.state
+                && port.full_until.is_some()
+                && self.readiness.is_writable(socket.stream())
+            {
+                port.full_until = None;
+            }
+        }
+        Ok(())
     }
 
     fn write(&mut self, index: usize, now: Instant) -> usize {
+        if self.ports[index].full_until.is_some_and(|until| now < until) {
+            return 0;
+        }
+        self.ports[index].full_until = None;
         let mut moved = 0;
         for _ in 0..CALLS_PER_PORT {
             let PortState::Up(socket) = &self.ports[index].state else { return moved };
@@ -241,13 +260,21 @@ impl Engine {
             if filled == 0 {
                 return moved;
             }
+            let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
             let mut stream = socket.stream();
             match stream.write_vectored(&slices[..filled]) {
                 Ok(bytes) => {
                     self.window.wrote(index, bytes, now);
                     moved += 1;
+                    if bytes < offered {
+                        self.ports[index].full_until = Some(now + FULL_PAUSE);
+                        return moved;
+                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return moved,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ports[index].full_until = Some(now + FULL_PAUSE);
+                    return moved;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) => {
                     let error = ClientError::io(&self.ports[index].address, "writing to", &error);

@@ -10,11 +10,8 @@ use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
 use crate::log::View;
 use crate::pool::line::Owned;
 use crate::pool::record::ExtentLine;
+use crate::pool::record::extent_state::{CLOSED, OPEN};
 use crate::pool::{Keep, Memory};
-
-/// `ExtentLine::state`. No state of an extent in use is 0: a line cut short must not look as if it had never been used.
-const CLOSED: u64 = 1;
-const FILLING: u64 = 2;
 
 /// A piece of an extent in the hands of one connection. Give it back with [`Blog::release`].
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +21,10 @@ pub struct Run {
     pub start: u64,
     /// Length, bytes.
     pub bytes: u64,
+}
+
+fn closed_at(end_slot: u64) -> ExtentLine {
+    ExtentLine { state: CLOSED, end_slot, ..ExtentLine::default() }
 }
 
 struct Extent {
@@ -55,14 +56,14 @@ impl<M: Memory> Blog<M> {
         let mut free = VecDeque::with_capacity(count as usize);
         for extent in 0..count {
             let line = &mut lines[extent as usize];
-            match (line.current(), line.salvaged()) {
+            match line.current() {
+                Some(record) if record.state == CLOSED && record.end_slot <= reusable => free.push_back(extent),
+                Some(record) if record.state == CLOSED => closed.push((extent, record.end_slot)),
                 // Never used since the pool was formatted.
-                (None, None) => free.push_back(extent),
-                (Some(record), _) if record.state == CLOSED && record.end_slot <= reusable => free.push_back(extent),
-                (Some(record), _) if record.state == CLOSED => closed.push((extent, record.end_slot)),
-                // Open, or its owner was killed while it wrote the line: then it was in use at most until now.
+                None if line.salvaged().is_none() => free.push_back(extent),
+                // It was open, or its owner was killed while it wrote the line: then nothing is known but that it was used.
                 _ => {
-                    line.publish(&ExtentLine { state: CLOSED, end_slot: produced, ..ExtentLine::default() });
+                    line.publish(&closed_at(produced));
                     closed.push((extent, produced));
                 }
             }
@@ -112,7 +113,7 @@ impl<M: Memory> Blog<M> {
                 let extent = self.free.pop_front()?;
                 self.extents[extent as usize].sealed = false;
                 // Open before the first byte lands, so that a successor knows it was in use.
-                self.lines[extent as usize].publish(&ExtentLine { state: FILLING, ..ExtentLine::default() });
+                self.lines[extent as usize].publish(&ExtentLine { state: OPEN, ..ExtentLine::default() });
                 (extent, 0)
             }
         };
@@ -155,7 +156,7 @@ impl<M: Memory> Blog<M> {
             return;
         }
         state.sealed = false;
-        self.lines[extent as usize].publish(&ExtentLine { state: CLOSED, end_slot: produced, ..ExtentLine::default() });
+        self.lines[extent as usize].publish(&closed_at(produced));
         self.closed.push_back((extent, produced));
     }
 }
@@ -208,6 +209,33 @@ mod tests {
         let mut second = Blog::take(&view, 0, 5, 0);
         assert_eq!(second.free_extents(), second.extents.len() as u64 - 1);
         assert!(!second.reclaim(4) && second.reclaim(5));
+    }
+
+    /// Its owner is killed after any of the stores of any rewrite of an extent's line: no extent in use looks free.
+    #[test]
+    fn a_line_cut_short_never_frees_its_extent() {
+        let view = plain_view(1);
+        let at = view.layout.extent_line(0, 0);
+        let open = ExtentLine { state: OPEN, ..ExtentLine::default() };
+        for (before, after) in [(open, closed_at(9)), (closed_at(3), open), (closed_at(3), closed_at(9))] {
+            for stores in 0..=7 {
+                let words = |record: &ExtentLine| {
+                    <[u64; 7]>::try_from(bytemuck::cast_slice(bytemuck::bytes_of(record))).unwrap()
+                };
+                let (old, new) = (words(&before), words(&after));
+                view.memory.store(at, crate::pool::line::INVALID);
+                (0..7).for_each(|word| {
+                    view.memory.store(at + 8 * (word as u64 + 1), if word < stores { new[word] } else { old[word] })
+                });
+                let mut blog = Blog::take(&view, 0, 9, 3);
+                assert_eq!(
+                    blog.free_extents(),
+                    blog.extents.len() as u64 - 1,
+                    "{before:?} to {after:?}, {stores} words"
+                );
+                assert!(!blog.reclaim(8) && blog.reclaim(9));
+            }
+        }
     }
 
     #[test]

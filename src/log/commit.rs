@@ -155,8 +155,9 @@ impl<M: Memory> CommitWriter<M> {
     /// Makes the claimed epoch active at `watermark`.
     pub fn activate(&mut self, watermark: u64) {
         assert!(watermark >= self.record.watermark || self.record.active == 0, "a watermark never falls");
-        self.record.active = self.record.claimed;
-        self.record.watermark = watermark;
+        // The watermark lies in front of the epoch: killed in the middle, this must not leave the new epoch with the watermark of
+        // an old life. The epoch that was active is either this one's predecessor and ends there, or not the highest.
+        (self.record.watermark, self.record.active) = (watermark, self.record.claimed);
         self.line.publish(&self.record);
     }
 

@@ -31,8 +31,9 @@ impl<M: Memory> LaneWriter<M> {
         view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, crate::pool::Keep::Dropped);
         view.memory.store_fence();
         let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
-        let before = status.salvaged().unwrap_or_default();
-        let status_record = LaneStatus { incarnation: before.incarnation + 1, ..LaneStatus::default() };
+        // Its last owner may have been killed while it wrote: the incarnation must go up all the same, session ids rest on it.
+        let status_record =
+            LaneStatus { incarnation: status.salvaged().unwrap_or_default().incarnation + 1, ..LaneStatus::default() };
         status.publish(&status_record);
         LaneWriter { view: view.clone(), lane, produced, progress: LaneProgress::default(), status, status_record }
     }

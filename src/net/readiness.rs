@@ -32,6 +32,11 @@ impl Readiness {
         self.entries.push(libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 });
     }
 
+    /// Whether the last wait found that `socket`, watched for it, can be written.
+    pub fn is_writable(&self, socket: &impl AsRawFd) -> bool {
+        self.entries.iter().any(|entry| entry.fd == socket.as_raw_fd() && entry.revents & libc::POLLOUT != 0)
+    }
+
     /// Waits until a socket is ready or `timeout` has passed, and says how many are. A signal ends the wait early with 0.
     ///
     /// With no socket it is a sleep. Errors: what `ppoll(2)` answers other than `EINTR`.
@@ -71,7 +76,9 @@ mod tests {
         assert_eq!(readiness.wait(Duration::from_secs(1)).unwrap(), 1);
         readiness.clear();
         assert_eq!(readiness.wait(Duration::from_micros(10)).unwrap(), 0);
+        assert!(!readiness.is_writable(&near));
         readiness.watch(&near, true);
         assert_eq!(readiness.wait(Duration::ZERO).unwrap(), 1);
+        assert!(readiness.is_writable(&near) && !readiness.is_writable(&far));
     }
 }

@@ -247,6 +247,29 @@ impl<C: Coherence> Memory for Mapped<C> {
         }
     }
 
+    fn write_back(&self, at: u64, bytes: u64, keep: Keep) {
+        if !C::SOFTWARE || bytes == 0 {
+            return;
+        }
+        let first = at - at % LINE_BYTES;
+        let end = (at + bytes).next_multiple_of(LINE_BYTES);
+        // Bounds and instruction are settled once for the range: a batch has thousands of lines.
+        let start = self.mapping.address(first, end - first);
+        let lines = ((end - first) / LINE_BYTES) as usize;
+        let line = |index: usize| start.wrapping_add(index * LINE_BYTES as usize);
+        // SAFETY: invariants 2 and 5 for all three; `flush` names instructions this processor has.
+        unsafe {
+            match (self.mapping.flush, keep) {
+                (Flush::WriteBackAndOpt, Keep::Cached) => (0..lines)
+                    .for_each(|index| asm!("clwb [{}]", in(reg) line(index), options(nostack, preserves_flags))),
+                (Flush::WriteBackAndOpt | Flush::Opt, _) => (0..lines)
+                    .for_each(|index| asm!("clflushopt [{}]", in(reg) line(index), options(nostack, preserves_flags))),
+                (Flush::Plain, _) => (0..lines)
+                    .for_each(|index| asm!("clflush [{}]", in(reg) line(index), options(nostack, preserves_flags))),
+            }
+        }
+    }
+
     #[inline]
     fn store_fence(&self) {
         if C::SOFTWARE {

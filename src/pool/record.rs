@@ -51,6 +51,14 @@ pub mod slot_kind {
     pub const TOPIC_CREATE: u8 = 4;
 }
 
+/// States of an extent. None but the first is 0: a line cut short in a rewrite is told from one never written.
+pub mod extent_state {
+    /// Runs are cut from it, or still filled.
+    pub const OPEN: u64 = 1;
+    /// Full or given up: free when its last slot may be used again.
+    pub const CLOSED: u64 = 2;
+}
+
 /// Kinds of order-index entries.
 pub mod entry_kind {
     /// A batch has its place in the order.
@@ -259,7 +267,7 @@ record! {
 record! {
     /// An extent of the blog.
     pub struct ExtentLine {
-        /// 0: never used; 1: closed, its batches have slots below `end_slot`; 2: being filled
+        /// 0: never used; 1: being filled; 2: closed, its batches have slots below `end_slot`
         state: u64,
         /// one past the last slot that refers to it
         end_slot: u64,

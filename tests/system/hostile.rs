@@ -330,7 +330,8 @@ fn sessions_are_joined_with_their_token_while_they_are_open() {
     }
     [&mut first, &mut second].into_iter().for_each(Raw::expect_closed);
     refused("a session that is closed", join(&welcome, |_| ()), Refusal::UnknownSession);
-    scene.end(2);
+    let counters = scene.end(2);
+    assert_eq!(counters.ack[VICTIM as usize]["refused"], 3, "two epochs and a closed session: {:#?}", counters.ack);
 }
 
 /// 500 connections of noise: before a hello, behind one, and as proper frames with a few bits flipped.

@@ -14,6 +14,7 @@ mod hostile;
 mod kills;
 mod levels;
 mod pools;
+mod pressure;
 mod raw;
 mod sizes;
 mod splits;

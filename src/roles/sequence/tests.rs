@@ -3,7 +3,7 @@
 use super::active::{ActiveSequencer, SequencerSettings};
 use crate::log::View;
 use crate::log::blog::Blog;
-use crate::log::checkpoint::recover;
+use crate::log::checkpoint::{RecoverError, recover};
 use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::lane::LaneWriter;
 use crate::log::order_index::IndexReader;
@@ -17,11 +17,15 @@ pub(crate) const SETTINGS: SequencerSettings =
     SequencerSettings { session_lease_ns: 1_000_000, session_expiry_ns: u64::MAX, retention_bytes: 0 };
 
 pub(crate) fn start<M: Memory>(view: &View<M>, candidate: u32) -> ActiveSequencer<M> {
+    try_start(view, candidate).unwrap()
+}
+
+fn try_start<M: Memory>(view: &View<M>, candidate: u32) -> Result<ActiveSequencer<M>, RecoverError> {
     let reader = CommitReader::new(view);
     let mut commit = CommitWriter::take(view, candidate);
     let epoch = commit.claim(reader.highest_claim(), 1);
-    let recovered = recover(view, &reader).unwrap();
-    ActiveSequencer::take_over(view, candidate, commit, epoch, recovered, SETTINGS)
+    let recovered = recover(view, &reader)?;
+    Ok(ActiveSequencer::take_over(view, candidate, commit, epoch, recovered, SETTINGS))
 }
 
 /// A publisher straight into a lane: no network.
@@ -89,7 +93,7 @@ pub(super) fn batch(session: u64, batch_seq: u64) -> BatchSlot {
 pub(super) struct Follower<M> {
     index: IndexReader<M>,
     commit: CommitReader<M>,
-    pub(super) next_order: u64,
+    next_order: u64,
     pub(super) next_batch: std::collections::HashMap<u32, u64>,
 }
 
@@ -253,6 +257,126 @@ fn takeovers_lose_and_repeat_nothing() {
         assert_eq!(follower.next_batch[&0], seq, "seed {seed}");
         assert_eq!(sequencer.core().table().session(0).next_batch, seq);
     }
+}
+
+/// Memory of a process that is killed after so many stores: no later one happens.
+#[derive(Clone)]
+struct Mortal {
+    memory: HostMemory,
+    stores_left: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Mortal {
+    fn view(view: &View<HostMemory>, stores: u64) -> View<Mortal> {
+        let stores_left = std::sync::Arc::new(stores.into());
+        View::single_host(Mortal { memory: view.memory.clone(), stores_left }, view.layout.clone())
+    }
+
+    fn lives(&self) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.stores_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn is_dead(&self) -> bool {
+        self.stores_left.load(std::sync::atomic::Ordering::Relaxed) == 0
+    }
+}
+
+impl Memory for Mortal {
+    const SOFTWARE: bool = HostMemory::SOFTWARE;
+    fn bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+    fn store(&self, at: u64, word: u64) {
+        if self.lives() {
+            self.memory.store(at, word);
+        }
+    }
+    fn load(&self, at: u64) -> u64 {
+        self.memory.load(at)
+    }
+    fn flush_line(&self, at: u64, keep: crate::pool::Keep) {
+        self.memory.flush_line(at, keep);
+    }
+    fn store_fence(&self) {
+        self.memory.store_fence();
+    }
+    fn full_fence(&self) {
+        self.memory.full_fence();
+    }
+    fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R {
+        self.memory.with_bytes(at, bytes, read)
+    }
+    fn copy_in(&self, at: u64, bytes: &[u8]) {
+        if self.lives() {
+            self.memory.copy_in(at, bytes);
+        }
+    }
+    fn copy_within(&self, from: u64, to: u64, bytes: u64) {
+        if self.lives() {
+            self.memory.copy_within(from, to, bytes);
+        }
+    }
+}
+
+/// A process that takes over, orders and is killed after any of its stores: its successor, in the same slot or another, goes on
+/// without losing, repeating or holding up anything.
+#[test]
+fn killed_after_any_store() {
+    // A first process lives, a second is cut short, a third goes on. Every store of the takeover, then a sample.
+    let mut died = 0;
+    for stores in (0..1500).chain((1500..6000).step_by(7)) {
+        let view = plain_view(2);
+        let mut feeder = Feeder::new(&view, 0);
+        let mut follower = Follower::new(&view);
+        let mut first = start(&view, (stores % 2) as u32);
+        feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
+        first.pass(1);
+        for session in 3..6 {
+            feeder.lane.publish(&open(session));
+        }
+        let mut seq = 0;
+        let mut feed = |feeder: &mut Feeder<HostMemory>| {
+            if feeder.put(batch(3, seq), 64 << 10) {
+                seq += 1;
+            }
+            seq
+        };
+        (0..20).for_each(|now| {
+            feed(&mut feeder);
+            first.pass(2 + now);
+            follower.follow();
+        });
+        drop(first);
+        let mortal = Mortal::view(&view, stores);
+        // Killed in its claim, it cannot even read its own line any more.
+        let second = try_start(&mortal, 0).map_err(|error| assert!(mortal.memory.is_dead(), "{error}"));
+        if let Ok(mut second) = second {
+            for now in 0..40 {
+                if mortal.memory.is_dead() {
+                    break;
+                }
+                feed(&mut feeder);
+                second.pass(100 + now);
+                follower.follow();
+            }
+        }
+        died += u32::from(mortal.memory.is_dead());
+        let mut third = start(&view, (stores / 2 % 2) as u32);
+        let mut fed = 0;
+        for now in 0..60 {
+            fed = feed(&mut feeder);
+            third.pass(200 + now);
+            follower.follow();
+        }
+        third.pass(300);
+        follower.follow();
+        assert_eq!(follower.next_batch[&0], fed, "killed after {stores} stores");
+        assert_eq!(third.core().table().session(0).next_batch, fed, "killed after {stores} stores");
+        assert_eq!(third.core().table().sessions().iter().filter(|session| session.id != 0).count(), 3);
+        assert!(fed > 70, "killed after {stores} stores, the lane stands still");
+    }
+    assert!(died > 1500, "only {died} were killed");
 }
 
 #[test]
