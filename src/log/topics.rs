@@ -214,7 +214,7 @@ pub fn write_spec<M: Memory>(view: &View<M>, at: u64, topic: &Topic) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
     use crate::sim::memory::plain_view;
