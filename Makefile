@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test lint mutants build bench clean help
+.PHONY: run test lint mutants fuzz build bench clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,11 @@ lint: ## formatting and warnings
 
 mutants: ## deliberate faults in the protocol code: each must make a named test fail
 	$(CARGO) run --quiet --package mutants
+
+SECONDS_EACH ?= 60
+
+fuzz: ## feed everything that parses with anything, SECONDS_EACH for each target
+	BOLERO_RANDOM_TEST_TIME_MS=$$(($(SECONDS_EACH) * 1000)) BOLERO_RANDOM_ITERATIONS=18446744073709551615 $(CARGO) test --test fuzz -- --test-threads 2
 
 build: ## release binaries
 	$(CARGO) build --release --workspace

@@ -3,7 +3,7 @@
 
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
-use crate::log::entry::to_event;
+use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::log::topics::{Topic, salvage_topic};
 use crate::order::SessionTable;
@@ -159,7 +159,7 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
         let count = index.read(&recovered.commit, &mut entries).map_err(RecoverError::Damaged)?;
         for (offset, entry) in entries[..count].iter().enumerate() {
             let damaged = RecoverError::Damaged(IndexFault::Inconsistent { position: index.next() + offset as u64 });
-            let event = to_event(entry).ok_or(damaged)?;
+            let event = to_sound_event(entry, &view.layout).ok_or(damaged)?;
             recovered.table.apply(&event);
             if let crate::order::Event::Topic { topic, blog_at, lane, .. } = event {
                 // Its lines in the table, if any, may be half written.

@@ -1,6 +1,8 @@
 //! Events of the order core as entries of the order index, and back.
 
+use crate::log::topics::SPEC_BYTES;
 use crate::order::{Arrival, Event};
+use crate::pool::Layout;
 use crate::pool::record::{IndexEntry, entry_kind};
 
 /// The entry an event becomes. Its epoch is filled in by the index writer.
@@ -98,6 +100,32 @@ pub fn to_event(entry: &IndexEntry) -> Option<Event> {
         },
         _ => return None,
     })
+}
+
+/// The event an entry stands for, if everything it names is there and no count overflows: what a damaged index may hold is not
+/// folded into anything.
+pub fn to_sound_event(entry: &IndexEntry, layout: &Layout) -> Option<Event> {
+    let event = to_event(entry)?;
+    let g = &layout.geometry;
+    let is_slot = |slot: u32| slot < g.sessions_max;
+    let is_place = |lane: u16, at, bytes| u32::from(lane) < g.lanes() && layout.lane_owns(lane.into(), at, bytes);
+    let is_count = |count: u64| count < u64::MAX / 2;
+    let is_sound = match event {
+        Event::Batch { slot, ref arrival, first_order } => {
+            is_slot(slot)
+                && arrival.topic < g.topics_max
+                && is_place(arrival.lane, arrival.blog_at, arrival.batch_bytes.into())
+                && [first_order, arrival.batch_seq, arrival.lane_slot].into_iter().all(is_count)
+        }
+        Event::Open { slot, .. } | Event::Close { slot } | Event::Fence { slot, .. } | Event::LetGo { slot, .. } => {
+            is_slot(slot)
+        }
+        Event::Topic { topic, lane, lane_slot, blog_at, .. } => {
+            topic < g.topics_max && is_place(lane, blog_at, SPEC_BYTES) && is_count(lane_slot)
+        }
+        Event::Refused { .. } => true,
+    };
+    is_sound.then_some(event)
 }
 
 #[cfg(test)]
