@@ -302,8 +302,12 @@ impl<M: Memory> ActiveSequencer<M> {
         self.trimmer.sample(watermark, |lane| settled(lane, lanes[lane as usize].consumed()));
         let wrote =
             self.topics.write_fresh(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
-        if wrote {
+        // Lane progress goes before the checkpoint: what lies below the checkpoint is not replayed, so nothing else would
+        // tell a successor that its slots were taken.
+        if wrote | self.write_progress(epoch) {
             self.view.memory.store_fence();
+        }
+        if wrote {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
         let moved = self.relieve_pressure(watermark);
