@@ -57,7 +57,7 @@ pub trait Memory: Clone + Send + 'static {
     fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R;
     /// Writes bytes that nobody else reads or writes yet.
     fn copy_in(&self, at: u64, bytes: &[u8]);
-    /// Copies between two disjoint ranges that nobody else reads or writes yet.
+    /// Copies between two ranges, which may overlap, that nobody else reads or writes yet.
     fn copy_within(&self, from: u64, to: u64, bytes: u64);
 
     /// Makes a range visible to other hosts by the next [`Memory::store_fence`].
@@ -300,9 +300,8 @@ impl<C: Coherence> Memory for Mapped<C> {
     }
 
     fn copy_within(&self, from: u64, to: u64, bytes: u64) {
-        assert!(from + bytes <= to || to + bytes <= from, "copy between overlapping ranges");
         let (source, target) = (self.mapping.address(from, bytes), self.mapping.address(to, bytes));
-        // SAFETY: invariants 1 and 2; disjoint as asserted; both owned by the caller (trait contract).
-        unsafe { std::ptr::copy_nonoverlapping(source, target, bytes as usize) }
+        // SAFETY: invariants 1 and 2; both owned by the caller (trait contract); they may overlap.
+        unsafe { std::ptr::copy(source, target, bytes as usize) }
     }
 }

@@ -59,6 +59,8 @@ pub struct Stream {
     pub landed: u64,
     /// Bytes of the run published: where the frame under way begins.
     pub parsed: u64,
+    /// Slot just past the last batch published from the run; 0 if there is none.
+    pub end_slot: u64,
     /// The frame under way.
     pub decoder: BatchDecoder,
     /// Bytes the frame under way needs in all, as far as known.

@@ -196,6 +196,7 @@ impl<C: Coherence> Receive<C> {
             run: None,
             landed: 0,
             parsed: 0,
+            end_slot: 0,
             decoder: BatchDecoder::new(self.ingest.batch_bytes_max()),
             needed: NEEDED_AT_LEAST,
             run_bytes: RUN_BYTES_MIN,

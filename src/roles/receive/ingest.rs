@@ -106,6 +106,7 @@ impl<M: Memory> Ingest<M> {
                     }
                     self.publish(stream, start, &header, now_utc_ns);
                     stream.parsed += header.frame_bytes();
+                    stream.end_slot = self.lane.produced();
                     stream.needed = NEEDED_AT_LEAST;
                     stream.published += 1;
                     stream.decoder.reset();
@@ -160,8 +161,8 @@ impl<M: Memory> Ingest<M> {
         memory.copy_in(at, &sealed);
     }
 
-    /// Makes sure that the frame under way can be received: the room left in the run, or a fresh run to which what has
-    /// landed of the frame is moved. False: no extent is free.
+    /// Makes sure that the frame under way can be received: the room left in the run, a fresh run to which what has
+    /// landed of the frame is moved, or its own run once more. False: no extent is free.
     pub fn make_room(&mut self, stream: &mut Stream, run_bytes_max: u64) -> bool {
         let enough = |run: &Run| {
             run.bytes - stream.parsed >= stream.needed && run.bytes - stream.landed >= stream.worth_a_receive()
@@ -171,6 +172,9 @@ impl<M: Memory> Ingest<M> {
         }
         let is_busy = stream.run.is_some();
         if !self.move_to_fresh_run(stream, stream.run_bytes.min(run_bytes_max)) {
+            if self.rewind(stream) {
+                return true;
+            }
             self.counters.extent_wait += 1;
             return false;
         }
@@ -196,8 +200,34 @@ impl<M: Memory> Ingest<M> {
             }
             self.blog.release(old, stream.parsed, stream.landed, produced);
         }
-        (stream.parsed, stream.landed, stream.run) = (0, partial, Some(fresh));
+        (stream.parsed, stream.landed, stream.end_slot, stream.run) = (0, partial, 0, Some(fresh));
         true
+    }
+
+    /// Begins a stream's run again, if all that was published from it may be overwritten. Without this, streams that have filled
+    /// their runs could each keep an extent that another waits for.
+    fn rewind(&mut self, stream: &mut Stream) -> bool {
+        let (parsed, partial) = (stream.parsed, stream.landed - stream.parsed);
+        let Some(run) = stream.run.as_ref() else { return false };
+        if parsed == 0 || stream.needed > run.bytes || self.lane.progress().reusable < stream.end_slot {
+            return false;
+        }
+        if partial > 0 {
+            self.view.memory.copy_within(run.start + parsed, run.start, partial);
+            // No dirty line is left where they lay: the next content may end before it.
+            self.view.memory.write_back(run.start + parsed, partial, Keep::Dropped);
+            self.view.memory.store_fence();
+            self.counters.moved_bytes += partial;
+        }
+        (stream.parsed, stream.landed, stream.end_slot) = (0, partial, 0);
+        true
+    }
+
+    /// Whether a stream's half batch cannot get on though nothing but half batches is left in this lane.
+    pub fn is_stuck(&self, stream: &Stream) -> bool {
+        stream.is_in_mid_frame()
+            && self.blog.free_extents() == 0
+            && self.lane.progress().reusable == self.lane.produced()
     }
 
     /// Takes a stream's run back. No receive is armed in it.
@@ -205,7 +235,7 @@ impl<M: Memory> Ingest<M> {
         if let Some(run) = stream.run.take() {
             self.blog.release(run, stream.parsed, stream.landed, self.lane.produced());
         }
-        (stream.parsed, stream.landed) = (0, 0);
+        (stream.parsed, stream.landed, stream.end_slot) = (0, 0, 0);
     }
 
     /// Largest batch taken, bytes.

@@ -230,13 +230,18 @@ impl<C: Coherence> Receive<C> {
                 true
             }
             Phase::Topic { .. } => self.look_for_topic(io, slot, idle_ns > hello_timeout, now),
+            Phase::Streaming(stream) if connection.is_blocked => {
+                let is_stuck = idle_ns > hello_timeout && self.ingest.is_stuck(stream);
+                if is_stuck {
+                    self.refuse_half_batch(io, slot, now);
+                }
+                is_stuck
+            }
             Phase::Streaming(stream) if connection.reading.is_some() && !connection.cancelling => {
                 let Some(run) = &stream.run else { return false };
                 let in_the_way = self.ingest.blog.is_sealed(run);
                 if stream.is_in_mid_frame() && short && idle_ns > hello_timeout {
-                    self.ingest.counters.stalled_batches += 1;
-                    let text = "a batch stood half sent while others waited for its memory; send it again";
-                    self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
+                    self.refuse_half_batch(io, slot, now);
                     return true;
                 }
                 if idle_ns <= idle_release || stream.is_in_mid_frame() && !in_the_way {
@@ -253,6 +258,13 @@ impl<C: Coherence> Receive<C> {
             }
             _ => false,
         }
+    }
+
+    /// Lets go of a half batch whose memory others need; its publisher sends it again.
+    fn refuse_half_batch(&mut self, io: &mut Ring, slot: u32, now: Now) {
+        self.ingest.counters.stalled_batches += 1;
+        let text = "a batch stood half sent while others waited for its memory; send it again";
+        self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
     }
 
     fn look_for_topic(&mut self, io: &mut Ring, slot: u32, is_late: bool, now: Now) -> bool {

@@ -4,9 +4,11 @@ use super::connection::Stream;
 use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
+use crate::log::commit::CommitWriter;
 use crate::log::lane::LaneReader;
-use crate::pool::record::BatchSlot;
-use crate::pool::{Keep, Layout, Memory};
+use crate::pool::line::Owned;
+use crate::pool::record::{BatchSlot, LaneProgress};
+use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 use crate::sim::random::Random;
 use crate::wire::frame::{self, BatchHeader};
@@ -27,6 +29,7 @@ fn stream(receipts: Receipts) -> Stream {
         run: None,
         landed: 0,
         parsed: 0,
+        end_slot: 0,
         decoder: BatchDecoder::new(small_geometry(1).batch_bytes_max()),
         needed: NEEDED_AT_LEAST,
         run_bytes: RUN_BYTES_MIN,
@@ -221,4 +224,47 @@ fn extents_that_close_after_the_last_word_come_back() {
     streams.iter_mut().for_each(|stream| ingest.release_run(stream));
     assert!(ingest.refresh());
     assert!(ingest.blog.free_extents() > 0);
+}
+
+/// Found by simulation (seed 5100): streams that had filled their runs each kept an extent, and no extent was left for any.
+#[test]
+fn streams_that_fill_every_extent_go_on_in_their_own_runs() {
+    let geometry = Geometry { pool_bytes: 4 << 20, ..small_geometry(1) };
+    let extent_bytes = geometry.extent_bytes;
+    let layout = std::sync::Arc::new(Layout::new(geometry).unwrap());
+    let memory = SharedMemory::new(geometry.pool_bytes, 1, Whim::NONE, 0).host(0);
+    let view = View::new(memory, layout, crate::log::Homes { here: 0, brokers: vec![0, 0], candidates: vec![0] });
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    commit.activate(0);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    let large: Vec<u8> = (0..40_000).map(|n| n as u8).collect();
+    let mut streams = Vec::new();
+    // One run to an extent, each full but for half a batch.
+    while ingest.blog.free_extents() > 0 {
+        let mut stream = Stream { run_bytes: extent_bytes, ..stream(Receipts::Batch) };
+        for batch_seq in 0..6 {
+            land(&mut ingest, &view, &mut stream, &batch(batch_seq, std::slice::from_ref(&large)), || 1 << 20).unwrap();
+        }
+        land(&mut ingest, &view, &mut stream, &batch(6, std::slice::from_ref(&large))[..20_000], || 1 << 20).unwrap();
+        streams.push(stream);
+    }
+    assert!(streams.len() > 1);
+    assert!(
+        streams.iter_mut().all(|stream| !ingest.make_room(stream, u64::MAX)),
+        "what they published is still needed"
+    );
+    assert!(!ingest.is_stuck(&streams[0]));
+    let mut lane = LaneReader::new(&view, 0, ingest.lane.produced());
+    let produced = ingest.lane.produced();
+    let progress =
+        LaneProgress { epoch, consumed: produced, settled: produced, reusable: produced, ..LaneProgress::default() };
+    Owned::take(view.memory.clone(), view.layout.lane_progress(0, 0)).publish(&progress);
+    assert!(ingest.refresh() && ingest.is_stuck(&streams[0]));
+    for stream in &mut streams {
+        land(&mut ingest, &view, stream, &batch(6, std::slice::from_ref(&large))[20_000..], || 1 << 20).unwrap();
+        let found = published(&view, &mut lane);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].0.batch_seq, &found[0].1), (6, &vec![large.clone()]));
+    }
 }

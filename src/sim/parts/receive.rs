@@ -208,6 +208,7 @@ impl Receive {
             run: None,
             landed: 0,
             parsed: 0,
+            end_slot: 0,
             decoder: BatchDecoder::new(self.ingest.batch_bytes_max()),
             needed: NEEDED_AT_LEAST,
             run_bytes: RUN_BYTES_MIN,
@@ -252,6 +253,10 @@ impl Receive {
             }
             if !self.ingest.make_room(stream, run_bytes_max) {
                 connection.is_blocked = true;
+                let is_late = kernel.now_ns() - connection.active_ns > HELLO_TIMEOUT_NS;
+                if is_late && self.ingest.is_stuck(stream) {
+                    self.end(kernel, place, true);
+                }
                 return;
             }
             let run = stream.run.as_ref().expect("room was made");
