@@ -280,6 +280,35 @@ fn a_silent_broker_gives_a_timeout_with_numbers() {
     assert!(matches!(publisher.try_send(&vec![0; max as usize + 1]), Err(ClientError::PayloadTooLarge { .. })));
 }
 
+/// Seed 2.1: while a publisher waits, its line says which broker lags.
+#[test]
+fn seed_2_1_the_waiting_line_names_the_broker_that_lags() {
+    let broker = |id: u16, is_stuck: bool| {
+        Fake::start(move |_, peer| {
+            peer.hello()?;
+            let session = u64::from(id) + 1;
+            peer.welcome(Welcome { session, broker: id, ..welcome(OrderLevel::Total) }, &[])?;
+            let mut messages = 0;
+            while let Some((header, _)) = peer.batch()? {
+                messages += u64::from(header.message_count);
+                let (committed_next, broker_messages) = (header.batch_seq + 1, messages);
+                if !is_stuck {
+                    let ack = Ack { session, session_epoch: 1, committed_next, broker_messages, ..Ack::default() };
+                    peer.send(&Ack { let_go_from: NOTHING_LET_GO, ..ack })?;
+                }
+            }
+            Ok(())
+        })
+    };
+    let (lively, stuck) = (broker(0, false), broker(1, true));
+    let mut publisher = Publisher::connect(publisher(&[&lively, &stuck])).unwrap();
+    (0..40).for_each(|number| assert!(publisher.try_send(&message(number)).unwrap()));
+    let error = publisher.flush(Instant::now() + Duration::from_millis(200)).unwrap_err();
+    let acked = publisher.messages_acked();
+    assert!(0 < acked && acked < 40, "{acked}");
+    assert!(error.to_string().contains(&format!("Waiting for ACKs: [B0={acked}, B1=0] total={acked}/40")), "{error}");
+}
+
 #[test]
 fn with_every_broker_gone_send_gives_up_after_the_connect_timeout() {
     let fake = Fake::start(|_, peer| {
