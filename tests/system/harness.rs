@@ -358,20 +358,18 @@ pub struct Ended {
 
 /// Runs the broker program to its end.
 pub fn run_embarlet(arguments: &[&str]) -> Ended {
-    let child = Command::new(env!("CARGO_BIN_EXE_embarlet"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the broker was built with the tests");
-    finish(child, arguments)
+    let mut embarlet = Command::new(env!("CARGO_BIN_EXE_embarlet"));
+    embarlet.args(arguments);
+    finish(embarlet, &format!("embarlet {arguments:?}"))
 }
 
-fn finish(mut child: Child, arguments: &[&str]) -> Ended {
+/// Runs a program to its end.
+pub fn finish(mut program: Command, name: &str) -> Ended {
+    program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap_or_else(|error| panic!("starting {name}: {error}"));
     let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |mut from: Box<dyn std::io::Read + Send>| {
-        Task::spawn("the output of embarlet", move || {
+        Task::spawn("the output of a program", move || {
             let mut text = String::new();
             from.read_to_string(&mut text).map(|_| text)
         })
@@ -383,7 +381,7 @@ fn finish(mut child: Child, arguments: &[&str]) -> Ended {
             Some(status) => break status,
             None if Instant::now() > deadline => {
                 let _ = child.kill();
-                panic!("waited {LIMIT:?} for embarlet {arguments:?} to end");
+                panic!("waited {LIMIT:?} for {name} to end");
             }
             None => thread::sleep(LOOK_EVERY),
         }
