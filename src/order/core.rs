@@ -64,6 +64,7 @@ pub struct OrderCore {
     /// Sessions changed since they were last taken from here.
     dirty: Vec<u32>,
     let_go: u64,
+    fenced: u64,
     /// The clock of silence.
     now_ns: u64,
 }
@@ -78,6 +79,7 @@ impl OrderCore {
             gapped: Vec::with_capacity(limits.sessions_max as usize),
             dirty: Vec::with_capacity(limits.sessions_max as usize),
             let_go: 0,
+            fenced: 0,
             now_ns: 0,
         }
     }
@@ -115,6 +117,11 @@ impl OrderCore {
     /// Parked batches let go, ever.
     pub fn let_go(&self) -> u64 {
         self.let_go
+    }
+
+    /// Batches of session epochs that are over, ever: those that came too late, and those that were parked when it ended.
+    pub fn fenced(&self) -> u64 {
+        self.fenced
     }
 
     /// Sessions that wait behind a gap.
@@ -167,6 +174,7 @@ impl OrderCore {
         }
         self.tracking[slot as usize].last_seen_ns = self.now_ns;
         if session.epoch != arrival.session_epoch || session.state != State::Open {
+            self.fenced += 1;
             return Verdict::Fenced;
         }
         if session.order_level < SESSION_LEVEL {
@@ -212,6 +220,12 @@ impl OrderCore {
         {
             self.gapped.swap_remove(index);
         }
+    }
+
+    /// What is parked belongs to a session epoch that ends.
+    fn drop_parked(&mut self, slot: u32, next_batch: u64) {
+        self.fenced += u64::from(self.hold.held_of(slot));
+        self.hold.clear_session(slot, next_batch);
     }
 
     fn park(
@@ -273,7 +287,7 @@ impl OrderCore {
                 continue;
             }
             let session = *self.table.session(slot);
-            self.hold.clear_session(slot, session.next_batch);
+            self.drop_parked(slot, session.next_batch);
             self.gapped.swap_remove(index);
             let event = Event::Fence { slot, session_epoch: session.epoch, next_batch: session.next_batch };
             self.happen(event, emit);
@@ -294,7 +308,7 @@ impl OrderCore {
                     // Asked before, or asked wrongly: the table says how it stands.
                     return;
                 }
-                self.hold.clear_session(slot, current.next_batch);
+                self.drop_parked(slot, current.next_batch);
                 self.forget_gap_if_closed(slot);
                 self.begin(slot, current.next_batch, session_epoch, &request, emit);
             }
@@ -347,7 +361,7 @@ impl OrderCore {
     }
 
     fn close_slot(&mut self, slot: u32, emit: &mut impl FnMut(Event)) {
-        self.hold.clear_session(slot, self.table.session(slot).next_batch);
+        self.drop_parked(slot, self.table.session(slot).next_batch);
         self.forget_gap_if_closed(slot);
         self.happen(Event::Close { slot }, emit);
     }

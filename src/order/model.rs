@@ -176,6 +176,7 @@ fn a_gap_past_the_lease_fences_and_the_next_epoch_goes_on_at_the_frontier() {
         assert_eq!(core.arrive(batch, 124, &mut note), Verdict::Appended { drained: 0 });
     }
     assert_eq!(order, [0, 1, 2]);
+    assert_eq!(core.fenced(), 3, "one was parked, two came too late");
 }
 
 #[test]

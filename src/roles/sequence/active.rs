@@ -234,10 +234,9 @@ impl<M: Memory> ActiveSequencer<M> {
         };
         match verdict {
             // Counted as they are appended, and by the order core.
-            Verdict::Appended { .. } | Verdict::LetGo => {}
+            Verdict::Appended { .. } | Verdict::LetGo | Verdict::Fenced => {}
             Verdict::Parked => self.counters.parked_batches += 1,
             Verdict::Duplicate => self.counters.duplicates += 1,
-            Verdict::Fenced => self.counters.fenced_batches += 1,
             Verdict::Unknown => self.counters.unknown_batches += 1,
         }
     }
@@ -317,6 +316,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         self.counters.held_batches = self.core.held().into();
         self.counters.let_go = self.core.let_go();
+        self.counters.fenced_batches = self.core.fenced();
         moved
     }
 
