@@ -65,6 +65,8 @@ impl<T: Send + 'static> Task<T> {
 /// What a site is to be; sections are the inside of YAML flow mappings.
 pub struct Setup {
     pub brokers: u32,
+    /// Hosts that the brokers take themselves to be on, in equal parts: they then judge each other by heartbeats.
+    pub hosts: u32,
     pub pool: &'static str,
     pub geometry: &'static str,
     pub sequencer: &'static str,
@@ -77,6 +79,7 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             brokers: 4,
+            hosts: 1,
             pool: "bytes: 64MiB",
             geometry: "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 64, topics_max: 16",
             sequencer: "session_lease: 5s",
@@ -113,13 +116,17 @@ impl Site {
         let folder = std::env::temp_dir().join(&unique);
         std::fs::create_dir_all(&folder).unwrap();
         let pool = Path::new("/dev/shm").join(&unique);
-        let brokers: Vec<String> =
-            (0..setup.brokers).map(|id| format!("  - {{ id: {id}, address: \"{address}:{}\" }}", 7300 + id)).collect();
+        let broker = |id: u32| {
+            let host = id * setup.hosts / setup.brokers;
+            format!("  - {{ id: {id}, host: {host}, address: \"{address}:{}\" }}", 7300 + id)
+        };
+        let brokers: Vec<String> = (0..setup.brokers).map(broker).collect();
         let text = format!(
-            "pool: {{ path: {}, populate: false, {} }}\ngeometry: {{ {} }}\nbrokers:\n{}\nsequencer: {{ {} }}\n\
+            "pool: {{ path: {}, populate: false, {} }}\ngeometry: {{ hosts: {}, {} }}\nbrokers:\n{}\nsequencer: {{ {} }}\n\
              receive: {{ {} }}\nexport: {{ {} }}\nthreads: {{ mode: shared, idle: park }}\n",
             pool.display(),
             setup.pool,
+            setup.hosts,
             setup.geometry,
             brokers.join("\n"),
             setup.sequencer,
