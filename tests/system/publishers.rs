@@ -20,6 +20,8 @@ const VICTIM: u32 = 7;
 /// Whole batches it sends before half a one.
 const WHOLE: u64 = 10;
 const MESSAGES: u64 = 3;
+/// Between two bursts of the load, so that the pool keeps everything.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Marks the lines of a publisher process among those of the test harness.
 const MARK: &str = "victim: ";
 
@@ -146,7 +148,7 @@ fn killed_in_mid_batch_and_resumed_by_another_process() {
     let site = Site::new("publisher-half", &ROOMY);
     let cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
-    let other = Load::start(site.publisher(TOPIC), 0);
+    let other = Load::start_at(site.publisher(TOPIC), 0, PAUSE);
     let mut watcher = Watcher::connect(site.subscriber(TOPIC, 3, Start::Earliest), Fifo::Publisher);
     let victim = PublisherProcess::start("half", &site);
     let hello = victim.half_way();
@@ -211,7 +213,7 @@ fn the_place_of_a_killed_publisher_is_given_to_another() {
     let site = Site::new("publisher-place", &Setup { geometry, sequencer, ..ROOMY });
     let cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
-    let active = Load::start(site.publisher(TOPIC), 0);
+    let active = Load::start_at(site.publisher(TOPIC), 0, PAUSE);
     active.wait_for_more(200, "before a publisher is killed");
     let victim = PublisherProcess::start("half", &site);
     let hello = victim.half_way();
@@ -235,7 +237,7 @@ fn silent_behind_a_gap() {
     let site = Site::new("publisher-gap", &Setup { sequencer: "session_lease: 400ms", ..ROOMY });
     let cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
-    let other = Load::start(site.publisher(TOPIC), 0);
+    let other = Load::start_at(site.publisher(TOPIC), 0, PAUSE);
     let mut watcher = Watcher::connect(site.subscriber(TOPIC, 3, Start::Earliest), Fifo::Publisher);
     let (mut raw, welcome) = Raw::publisher(&site.address(1), TOPIC);
     raw.send(&victims_batch(&welcome, 0));
