@@ -32,7 +32,12 @@ impl<M: Memory> LaneWriter<M> {
         view.memory.store_fence();
         let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
         // Its last owner may have been killed while it wrote: the incarnation must go up all the same, session ids rest on it.
-        let status_record = LaneStatus { incarnation: status.last().incarnation + 1, ..LaneStatus::default() };
+        // Nobody is short before its extents are counted: the sequencer would give up history for an owner that just starts.
+        let status_record = LaneStatus {
+            incarnation: status.last().incarnation + 1,
+            free_extents: view.layout.geometry.extents_per_lane.into(),
+            ..LaneStatus::default()
+        };
         status.publish(&status_record);
         LaneWriter { view: view.clone(), lane, produced, progress: LaneProgress::default(), status, status_record }
     }

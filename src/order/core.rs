@@ -48,6 +48,7 @@ struct Tracking {
     gap_since_ns: u64,
     /// First batch it was told to send again and has not.
     let_go_from: Option<u64>,
+    /// By the clock of silence, which never stands still.
     last_seen_ns: u64,
     dirty: bool,
 }
@@ -63,6 +64,9 @@ pub struct OrderCore {
     /// Sessions changed since they were last taken from here.
     dirty: Vec<u32>,
     let_go: u64,
+    fenced: u64,
+    /// The clock of silence.
+    now_ns: u64,
 }
 
 impl OrderCore {
@@ -75,7 +79,18 @@ impl OrderCore {
             gapped: Vec::with_capacity(limits.sessions_max as usize),
             dirty: Vec::with_capacity(limits.sessions_max as usize),
             let_go: 0,
+            fenced: 0,
+            now_ns: 0,
         }
+    }
+
+    /// What time it is for [`OrderCore::open`]'s `expiry_ns`. This clock is not the one gaps age by: it goes on while lanes are
+    /// held back. Sessions taken over from a predecessor count as seen when it is first set.
+    pub fn set_time(&mut self, now_ns: u64) {
+        if self.now_ns == 0 {
+            self.tracking.iter_mut().for_each(|tracking| tracking.last_seen_ns = now_ns);
+        }
+        self.now_ns = now_ns;
     }
 
     /// The fold so far.
@@ -102,6 +117,11 @@ impl OrderCore {
     /// Parked batches let go, ever.
     pub fn let_go(&self) -> u64 {
         self.let_go
+    }
+
+    /// Batches of session epochs that are over, ever: those that came too late, and those that were parked when it ended.
+    pub fn fenced(&self) -> u64 {
+        self.fenced
     }
 
     /// Sessions that wait behind a gap.
@@ -144,7 +164,7 @@ impl OrderCore {
         emit(event);
     }
 
-    /// Decides about one batch.
+    /// Decides about one batch. `now_ns` is of the clock that gaps age by.
     #[inline]
     pub fn arrive(&mut self, arrival: Arrival, now_ns: u64, emit: &mut impl FnMut(Event)) -> Verdict {
         let Some(slot) = self.table.slot_of(arrival.session) else { return Verdict::Unknown };
@@ -152,8 +172,9 @@ impl OrderCore {
         if session.topic != arrival.topic || arrival.message_count == 0 {
             return Verdict::Unknown;
         }
-        self.tracking[slot as usize].last_seen_ns = now_ns;
+        self.tracking[slot as usize].last_seen_ns = self.now_ns;
         if session.epoch != arrival.session_epoch || session.state != State::Open {
+            self.fenced += 1;
             return Verdict::Fenced;
         }
         if session.order_level < SESSION_LEVEL {
@@ -199,6 +220,12 @@ impl OrderCore {
         {
             self.gapped.swap_remove(index);
         }
+    }
+
+    /// What is parked belongs to a session epoch that ends.
+    fn drop_parked(&mut self, slot: u32, next_batch: u64) {
+        self.fenced += u64::from(self.hold.held_of(slot));
+        self.hold.clear_session(slot, next_batch);
     }
 
     fn park(
@@ -260,7 +287,7 @@ impl OrderCore {
                 continue;
             }
             let session = *self.table.session(slot);
-            self.hold.clear_session(slot, session.next_batch);
+            self.drop_parked(slot, session.next_batch);
             self.gapped.swap_remove(index);
             let event = Event::Fence { slot, session_epoch: session.epoch, next_batch: session.next_batch };
             self.happen(event, emit);
@@ -271,7 +298,7 @@ impl OrderCore {
 
     /// Opens a session (`session_epoch` 0) or reopens it at the next epoch. At most two events. `refusal` is the code to
     /// refuse with when every place is taken by a session seen within `expiry_ns`.
-    pub fn open(&mut self, request: OpenRequest, now_ns: u64, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
+    pub fn open(&mut self, request: OpenRequest, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
         let OpenRequest { session, session_epoch, topic, .. } = request;
         let known = self.table.slot_of(session);
         match known {
@@ -281,17 +308,17 @@ impl OrderCore {
                     // Asked before, or asked wrongly: the table says how it stands.
                     return;
                 }
-                self.hold.clear_session(slot, current.next_batch);
+                self.drop_parked(slot, current.next_batch);
                 self.forget_gap_if_closed(slot);
-                self.begin(slot, current.next_batch, session_epoch, &request, now_ns, emit);
+                self.begin(slot, current.next_batch, session_epoch, &request, emit);
             }
             None if session_epoch > 1 || self.table.topic(topic).is_none() => {
                 self.happen(Event::Refused { session, code: request.unknown_code }, emit)
             }
             None => {
-                self.make_place(now_ns, expiry_ns, emit);
+                self.make_place(expiry_ns, emit);
                 match self.table.free_slot() {
-                    Some(slot) => self.begin(slot, 0, 1, &request, now_ns, emit),
+                    Some(slot) => self.begin(slot, 0, 1, &request, emit),
                     None => self.happen(Event::Refused { session, code: request.full_code }, emit),
                 }
             }
@@ -304,24 +331,23 @@ impl OrderCore {
         next_batch: u64,
         session_epoch: u32,
         request: &OpenRequest,
-        now_ns: u64,
         emit: &mut impl FnMut(Event),
     ) {
         let order_level = self.table.topic(request.topic).expect("checked").order_level;
         self.tracking[slot as usize] =
-            Tracking { last_seen_ns: now_ns, dirty: self.tracking[slot as usize].dirty, ..Tracking::default() };
+            Tracking { last_seen_ns: self.now_ns, dirty: self.tracking[slot as usize].dirty, ..Tracking::default() };
         let (session, topic) = (request.session, request.topic);
         self.happen(Event::Open { slot, session, session_epoch, topic, order_level, next_batch }, emit);
     }
 
     /// If every place is taken, closes the session that was silent longest, if that is long enough.
-    fn make_place(&mut self, now_ns: u64, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
+    fn make_place(&mut self, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
         if self.table.free_slot().is_some() {
             return;
         }
         let oldest = (0..self.tracking.len()).min_by_key(|slot| self.tracking[*slot].last_seen_ns);
         if let Some(slot) = oldest
-            && now_ns.saturating_sub(self.tracking[slot].last_seen_ns) > expiry_ns
+            && self.now_ns.saturating_sub(self.tracking[slot].last_seen_ns) > expiry_ns
         {
             self.close_slot(slot as u32, emit);
         }
@@ -335,7 +361,7 @@ impl OrderCore {
     }
 
     fn close_slot(&mut self, slot: u32, emit: &mut impl FnMut(Event)) {
-        self.hold.clear_session(slot, self.table.session(slot).next_batch);
+        self.drop_parked(slot, self.table.session(slot).next_batch);
         self.forget_gap_if_closed(slot);
         self.happen(Event::Close { slot }, emit);
     }

@@ -12,7 +12,7 @@ const LIMITS: OrderLimits = OrderLimits { sessions_max: 8, topics_max: 2, lanes:
 
 pub(crate) fn open(core: &mut OrderCore, session: u64, epoch: u32, emit: &mut impl FnMut(Event)) {
     let request = OpenRequest { session, session_epoch: epoch, topic: 0, full_code: 5, unknown_code: 3 };
-    core.open(request, 0, u64::MAX, emit);
+    core.open(request, u64::MAX, emit);
 }
 
 pub(crate) fn core(level: u8) -> OrderCore {
@@ -176,6 +176,7 @@ fn a_gap_past_the_lease_fences_and_the_next_epoch_goes_on_at_the_frontier() {
         assert_eq!(core.arrive(batch, 124, &mut note), Verdict::Appended { drained: 0 });
     }
     assert_eq!(order, [0, 1, 2]);
+    assert_eq!(core.fenced(), 3, "one was parked, two came too late");
 }
 
 #[test]
@@ -184,12 +185,51 @@ fn sessions_are_bounded_and_the_longest_silent_one_makes_room() {
     let mut events = Vec::new();
     let request = |session| OpenRequest { session, session_epoch: 1, topic: 0, full_code: 5, unknown_code: 3 };
     for session in 1..=9 {
-        core.open(request(session), session, 100, &mut |event| events.push(event));
+        core.set_time(session);
+        core.open(request(session), 100, &mut |event| events.push(event));
     }
     assert_eq!(events.last(), Some(&Event::Refused { session: 9, code: 5 }));
-    core.open(request(10), 102, 100, &mut |event| events.push(event));
+    core.set_time(102);
+    core.open(request(10), 100, &mut |event| events.push(event));
     assert_eq!(events[events.len() - 2], Event::Close { slot: 0 });
     assert!(core.table().slot_of(10).is_some() && core.table().slot_of(1).is_none());
+}
+
+/// The clock of gaps stands still under pressure and begins at 0: it says nothing about silence.
+#[test]
+fn a_session_that_sends_is_not_silent_whatever_the_clock_of_gaps_says() {
+    let mut core = core(SESSION_LEVEL);
+    let mut events = Vec::new();
+    let request = |session| OpenRequest { session, session_epoch: 1, topic: 0, full_code: 5, unknown_code: 3 };
+    for session in 1..=8 {
+        core.set_time(1000);
+        core.open(request(session), 100, &mut |event| events.push(event));
+    }
+    for session in (1..=8).filter(|session| *session != 3) {
+        core.set_time(1090);
+        core.arrive(arrival(session, 0, 0, session), 0, &mut |event| events.push(event));
+    }
+    core.set_time(1120);
+    core.open(request(9), 100, &mut |event| events.push(event));
+    assert!(core.table().slot_of(9).is_some() && core.table().slot_of(3).is_none(), "the silent one made room");
+    assert!(core.table().slot_of(1).is_some(), "{events:?}");
+    core.open(request(10), 100, &mut |event| events.push(event));
+    assert_eq!(events.last(), Some(&Event::Refused { session: 10, code: 5 }), "all others sent lately");
+}
+
+/// A successor does not know when its predecessor heard from whom.
+#[test]
+fn sessions_taken_over_are_not_silent_since_ever() {
+    let mut before = core(SESSION_LEVEL);
+    (1..=8).for_each(|session| open(&mut before, session, 1, &mut |_| ()));
+    let mut core = core(SESSION_LEVEL);
+    *core.table_mut() = before.table().clone();
+    let request = OpenRequest { session: 9, session_epoch: 1, topic: 0, full_code: 5, unknown_code: 3 };
+    for (now_ns, is_open) in [(1000, false), (1100, false), (1101, true)] {
+        core.set_time(now_ns);
+        core.open(request, 100, &mut |_| ());
+        assert_eq!(core.table().slot_of(9).is_some(), is_open, "at {now_ns}");
+    }
 }
 
 /// A replica of the fold that sees only the events has the same table.

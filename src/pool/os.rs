@@ -74,6 +74,17 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Most bytes a file of this process may have (`ulimit -f`); asking the kernel for more is answered by SIGXFSZ.
+pub fn file_bytes_limit() -> io::Result<u64> {
+    // SAFETY: invariant 2.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: invariant 2.
+    match unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Bytes free to this user on the file system of `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     use std::os::unix::ffi::OsStrExt;

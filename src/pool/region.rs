@@ -83,6 +83,18 @@ pub enum PoolError {
         /// As the kernel says.
         source: io::Error,
     },
+    /// The limit of this process for any file.
+    #[error(
+        "pool {path}: {bytes} bytes are above this process's limit for a file, which is {limit}: raise it (`ulimit -f unlimited`, LimitFSIZE=infinity), or give a smaller pool.bytes"
+    )]
+    FileLimit {
+        /// Its path.
+        path: PathBuf,
+        /// Asked for.
+        bytes: u64,
+        /// RLIMIT_FSIZE.
+        limit: u64,
+    },
     /// Neither a file nor a character device.
     #[error("pool {path}: it is neither a regular file nor a device like /dev/dax0.0; name another path")]
     Kind {
@@ -312,6 +324,11 @@ impl Pool {
     /// A fresh file of zeros with all its blocks reserved. A file that cannot be had is not left behind.
     fn make_room(path: &Path, file: &File, bytes: u64) -> Result<(), PoolError> {
         file.set_len(0).map_err(Self::os(path, "truncate it"))?;
+        let limit = os::file_bytes_limit().map_err(Self::os(path, "ask for the limit of a file"))?;
+        if limit < bytes {
+            let _ = std::fs::remove_file(path);
+            return Err(PoolError::FileLimit { path: path.into(), bytes, limit });
+        }
         // Asked first: the kernel would fill the file system to the brim before it says no.
         let free = os::free_bytes(path).map_err(Self::os(path, "ask how much is free"))?;
         let reserved =

@@ -65,6 +65,8 @@ impl<T: Send + 'static> Task<T> {
 /// What a site is to be; sections are the inside of YAML flow mappings.
 pub struct Setup {
     pub brokers: u32,
+    /// Hosts that the brokers take themselves to be on, in equal parts: they then judge each other by heartbeats.
+    pub hosts: u32,
     pub pool: &'static str,
     pub geometry: &'static str,
     pub sequencer: &'static str,
@@ -77,6 +79,7 @@ impl Default for Setup {
     fn default() -> Setup {
         Setup {
             brokers: 4,
+            hosts: 1,
             pool: "bytes: 64MiB",
             geometry: "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 64, topics_max: 16",
             sequencer: "session_lease: 5s",
@@ -113,13 +116,17 @@ impl Site {
         let folder = std::env::temp_dir().join(&unique);
         std::fs::create_dir_all(&folder).unwrap();
         let pool = Path::new("/dev/shm").join(&unique);
-        let brokers: Vec<String> =
-            (0..setup.brokers).map(|id| format!("  - {{ id: {id}, address: \"{address}:{}\" }}", 7300 + id)).collect();
+        let broker = |id: u32| {
+            let host = id * setup.hosts / setup.brokers;
+            format!("  - {{ id: {id}, host: {host}, address: \"{address}:{}\" }}", 7300 + id)
+        };
+        let brokers: Vec<String> = (0..setup.brokers).map(broker).collect();
         let text = format!(
-            "pool: {{ path: {}, populate: false, {} }}\ngeometry: {{ {} }}\nbrokers:\n{}\nsequencer: {{ {} }}\n\
+            "pool: {{ path: {}, populate: false, {} }}\ngeometry: {{ hosts: {}, {} }}\nbrokers:\n{}\nsequencer: {{ {} }}\n\
              receive: {{ {} }}\nexport: {{ {} }}\nthreads: {{ mode: shared, idle: park }}\n",
             pool.display(),
             setup.pool,
+            setup.hosts,
             setup.geometry,
             brokers.join("\n"),
             setup.sequencer,
@@ -358,20 +365,18 @@ pub struct Ended {
 
 /// Runs the broker program to its end.
 pub fn run_embarlet(arguments: &[&str]) -> Ended {
-    let child = Command::new(env!("CARGO_BIN_EXE_embarlet"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the broker was built with the tests");
-    finish(child, arguments)
+    let mut embarlet = Command::new(env!("CARGO_BIN_EXE_embarlet"));
+    embarlet.args(arguments);
+    finish(embarlet, &format!("embarlet {arguments:?}"))
 }
 
-fn finish(mut child: Child, arguments: &[&str]) -> Ended {
+/// Runs a program to its end.
+pub fn finish(mut program: Command, name: &str) -> Ended {
+    program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap_or_else(|error| panic!("starting {name}: {error}"));
     let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |mut from: Box<dyn std::io::Read + Send>| {
-        Task::spawn("the output of embarlet", move || {
+        Task::spawn("the output of a program", move || {
             let mut text = String::new();
             from.read_to_string(&mut text).map(|_| text)
         })
@@ -383,7 +388,7 @@ fn finish(mut child: Child, arguments: &[&str]) -> Ended {
             Some(status) => break status,
             None if Instant::now() > deadline => {
                 let _ = child.kill();
-                panic!("waited {LIMIT:?} for embarlet {arguments:?} to end");
+                panic!("waited {LIMIT:?} for {name} to end");
             }
             None => thread::sleep(LOOK_EVERY),
         }

@@ -1,78 +1,17 @@
 //! Brokers that are interrupted, killed and started again: whatever was acked is there, once and in order, and both
 //! publishers and subscribers go on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use embarcadero::client::{ClientError, Publisher, PublisherOptions, Start};
+use embarcadero::client::{ClientError, Start};
 use embarcadero::wire::{OrderLevel, Receipts};
 
-use crate::harness::{Setup, Site, Task, wait_for};
+use crate::harness::{Setup, Site};
+use crate::load::{Load, ROOMY, TOPIC, read_all};
 use crate::traffic::{Fifo, Watcher, connect, deadline, flush, message, publish, send, send_sized, varied_bytes};
 
-const TOPIC: &str = "t";
-
-/// A pool that keeps everything these tests publish.
 fn site(name: &str) -> Site {
-    let geometry =
-        "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 4096, segments: 16, sessions_max: 64, topics_max: 16";
-    Site::new(name, &Setup { pool: "bytes: 160MiB", geometry, ..Setup::default() })
-}
-
-/// A publisher that sends until it is told how many messages it has to reach, on a thread of its own.
-struct Load {
-    acked: Arc<AtomicU64>,
-    goal: Arc<AtomicU64>,
-    task: Task<Publisher>,
-}
-
-const ENDLESS: u64 = u64::MAX;
-
-impl Load {
-    fn start(options: PublisherOptions, id: u32) -> Load {
-        let (acked, goal) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(ENDLESS)));
-        let (report, until) = (acked.clone(), goal.clone());
-        let task = Task::spawn(format!("load {id}"), move || {
-            let mut publisher = connect(options);
-            let mut number = 0;
-            while number < until.load(Ordering::Relaxed) {
-                send(&mut publisher, id, number..number + 1);
-                number += 1;
-                report.store(publisher.messages_acked(), Ordering::Relaxed);
-            }
-            flush(&mut publisher, id);
-            assert_eq!(publisher.messages_acked(), number);
-            report.store(number, Ordering::Relaxed);
-            publisher
-        });
-        Load { acked, goal, task }
-    }
-
-    fn acked(&self) -> u64 {
-        self.acked.load(Ordering::Relaxed)
-    }
-
-    /// Waits until this many more messages are acked.
-    fn wait_for_more(&self, messages: u64, when: &str) {
-        let before = self.acked();
-        wait_for(&format!("{messages} more acks {when}"), || (self.acked() >= before + messages).then_some(()));
-    }
-
-    /// Lets it end, everything acked. Gives the number of messages.
-    fn finish(self) -> (u64, Publisher) {
-        // The loop has sent at least what was acked; where it is now is where it stops.
-        self.goal.store(0, Ordering::Relaxed);
-        let publisher = self.task.join();
-        (publisher.messages_acked(), publisher)
-    }
-}
-
-/// Reads everything from the start, at a broker.
-fn read_all(site: &Site, broker: u32, messages: u64) -> Watcher {
-    let mut watcher = Watcher::connect(site.subscriber(TOPIC, broker, Start::Order(0)), Fifo::Publisher);
-    watcher.read_exactly(messages);
-    watcher
+    Site::new(name, &ROOMY)
 }
 
 /// The whole process is killed and started again, again and again, under load: the publisher's session goes on without a gap

@@ -6,6 +6,7 @@
 //!
 //! * [`harness`]: sites, brokers in this process, broker processes, counters.
 //! * [`traffic`]: what is published, and the reader that checks what comes out.
+//! * [`load`]: load that goes on meanwhile.
 //! * [`raw`]: the protocol by hand, for what the client library would never send.
 
 mod configuration;
@@ -13,9 +14,12 @@ mod harness;
 mod hostile;
 mod kills;
 mod levels;
+mod load;
 mod pools;
 mod pressure;
+mod publishers;
 mod raw;
 mod sizes;
 mod splits;
+mod stops;
 mod traffic;

@@ -3,11 +3,12 @@
 use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::process::Command;
 
 use embarcadero::pool::superblock::Superblock;
 use embarcadero::wire::{OrderLevel, Receipts, crc32c};
 
-use crate::harness::{Ended, Process, Setup, Site, run_embarlet};
+use crate::harness::{Ended, Process, Setup, Site, finish, run_embarlet};
 use crate::traffic::publish;
 
 fn site(name: &str, pool: &'static str) -> Site {
@@ -17,6 +18,14 @@ fn site(name: &str, pool: &'static str) -> Site {
 fn start(site: &Site, more: &[&str]) -> Ended {
     let file = site.config_file.display().to_string();
     run_embarlet(&[&["--config", &file], more].concat())
+}
+
+/// Formats the pool from a shell that does something first.
+fn start_by_shell(site: &Site, first: &str) -> Ended {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_embarlet")]);
+    shell.args(["--config", &site.config_file.display().to_string(), "--format-only"]);
+    finish(shell, first)
 }
 
 /// Exit code 2, and the last line of the log says what was found and what to do.
@@ -109,6 +118,49 @@ fn paths_that_are_no_pool_are_refused() {
     std::fs::write(&site.config_file, good.replace("bytes: 32MiB", "bytes: 64TB")).unwrap();
     refused(&start(&site, &[]), &["make room, or give a smaller pool.bytes"]);
     assert!(!site.pool.exists(), "a pool that cannot be had is not left behind");
+}
+
+/// A full file system and a limit of the process: a message, never SIGBUS or SIGXFSZ, and nothing is left behind.
+#[test]
+fn a_pool_that_does_not_fit_is_refused_before_it_is_touched() {
+    let site = site("no-room", "bytes: 64MiB");
+    let limited = start_by_shell(&site, "ulimit -f 1024");
+    refused(&limited, &["67108864 bytes are above this process's limit for a file", "ulimit -f"]);
+    assert!(!site.pool.exists(), "a pool that cannot be had is not left behind");
+    // One more than what is free, whatever that is now: others may take some of it meanwhile, and give none.
+    let free = embarcadero::pool::region::free_bytes(site.pool.parent().unwrap()).unwrap();
+    let good = std::fs::read_to_string(&site.config_file).unwrap();
+    let above = (free / (1 << 30) + 64) << 30;
+    std::fs::write(&site.config_file, good.replace("bytes: 64MiB", &format!("bytes: {above}"))).unwrap();
+    refused(&start(&site, &["--format-only"]), &["cannot reserve", "are free on its file system", "make room"]);
+    assert!(!site.pool.exists(), "a pool that cannot be had is not left behind");
+    on_a_file_system_of_its_own();
+}
+
+/// Most of 40 MiB is taken by others. Only where the machine lets this user have a file system: not all of a test.
+fn on_a_file_system_of_its_own() {
+    let site = site("small-tmpfs", "bytes: 32MiB");
+    let folder = site.file("small");
+    std::fs::create_dir(&folder).unwrap();
+    let in_it = folder.join("pool").display().to_string();
+    let good = std::fs::read_to_string(&site.config_file).unwrap();
+    std::fs::write(&site.config_file, good.replace(&site.pool.display().to_string(), &in_it)).unwrap();
+    let mount = format!("mount -t tmpfs -o size=40m none {}", folder.display());
+    let inside = |script: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--map-root-user", "sh", "-c", script]).args(["sh", env!("CARGO_BIN_EXE_embarlet")]);
+        unshare.args(["--config", &site.config_file.display().to_string(), "--format-only"]);
+        finish(unshare, "unshare")
+    };
+    let probe = inside(&mount);
+    if probe.code != Some(0) {
+        eprintln!("not shown: this user may not mount a file system of its own: {probe:?}");
+        return;
+    }
+    let fits = inside(&format!("{mount} && exec \"$@\""));
+    assert_eq!(fits.code, Some(0), "{fits:?}");
+    let filled = inside(&format!("{mount} && head -c 16777216 /dev/zero > {}/other && exec \"$@\"", folder.display()));
+    refused(&filled, &["cannot reserve 33554432 bytes", "25165824 are free", "make room"]);
 }
 
 /// For an ordinary user; root may open everything.

@@ -145,7 +145,8 @@ impl<M: Memory> ActiveSequencer<M> {
     /// One pass. Gives what it did: slots consumed, sessions fenced, floors moved; 0 iff nothing moved.
     pub fn pass(&mut self, now_ns: u64) -> usize {
         let before = self.index.next();
-        let mut consumed = self.scan(now_ns);
+        self.core.set_time(now_ns);
+        let mut consumed = self.scan();
         consumed += self.fence_gaps(now_ns);
         if self.index.next() > before {
             self.commit_appended();
@@ -155,7 +156,7 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// Looks at every lane's window and decides.
-    fn scan(&mut self, now_ns: u64) -> usize {
+    fn scan(&mut self) -> usize {
         if self.any_remote {
             self.lanes.iter().for_each(LaneReader::prefetch);
             self.view.memory.full_fence();
@@ -163,14 +164,14 @@ impl<M: Memory> ActiveSequencer<M> {
         let count = self.lanes.len();
         let mut consumed = 0;
         for offset in 0..count {
-            consumed += self.scan_lane((self.first_lane + offset) % count, now_ns);
+            consumed += self.scan_lane((self.first_lane + offset) % count);
         }
         self.first_lane = (self.first_lane + 1) % count;
         self.counters.consumed_slots += consumed as u64;
         consumed
     }
 
-    fn scan_lane(&mut self, lane: usize, now_ns: u64) -> usize {
+    fn scan_lane(&mut self, lane: usize) -> usize {
         let window = self.lanes[lane].window();
         let mut found = 0;
         while found < window {
@@ -181,13 +182,13 @@ impl<M: Memory> ActiveSequencer<M> {
             }
             let number = self.lanes[lane].consume();
             found += 1;
-            self.take(lane as u32, number, &slot, now_ns);
+            self.take(lane as u32, number, &slot);
         }
         self.lanes[lane].adapt(found);
         found as usize
     }
 
-    fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot, now_ns: u64) {
+    fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         match slot.kind {
             slot_kind::BATCH => self.take_batch(lane, number, slot),
             slot_kind::SESSION_OPEN => {
@@ -199,7 +200,7 @@ impl<M: Memory> ActiveSequencer<M> {
                     unknown_code: Refusal::UnknownSession as u8,
                 };
                 let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
-                self.core.open(request, now_ns, self.settings.session_expiry_ns, &mut append);
+                self.core.open(request, self.settings.session_expiry_ns, &mut append);
             }
             slot_kind::SESSION_CLOSE => {
                 self.core.close(slot.session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
@@ -233,10 +234,9 @@ impl<M: Memory> ActiveSequencer<M> {
         };
         match verdict {
             // Counted as they are appended, and by the order core.
-            Verdict::Appended { .. } | Verdict::LetGo => {}
+            Verdict::Appended { .. } | Verdict::LetGo | Verdict::Fenced => {}
             Verdict::Parked => self.counters.parked_batches += 1,
             Verdict::Duplicate => self.counters.duplicates += 1,
-            Verdict::Fenced => self.counters.fenced_batches += 1,
             Verdict::Unknown => self.counters.unknown_batches += 1,
         }
     }
@@ -316,6 +316,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         self.counters.held_batches = self.core.held().into();
         self.counters.let_go = self.core.let_go();
+        self.counters.fenced_batches = self.core.fenced();
         moved
     }
 

@@ -176,6 +176,27 @@ fn a_thousand_laps() {
     assert!(feeder.lane.produced() > 1000 * 1024);
 }
 
+/// A broker that starts again has not counted its extents yet: it is not short of any, and no history is given up for it.
+#[test]
+fn an_owner_that_starts_again_costs_no_history() {
+    let view = plain_view(1);
+    let mut sequencer = start(&view, 0);
+    let mut feeder = Feeder::new(&view, 0);
+    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
+    sequencer.pass(1);
+    feeder.lane.publish(&open(7));
+    let bytes = view.layout.geometry.extent_bytes / 4;
+    for seq in 0..6 {
+        assert!(feeder.put(batch(7, seq), bytes));
+        sequencer.pass(2 + seq);
+    }
+    for now in 10..20 {
+        LaneWriter::take(&view, 0);
+        sequencer.pass(now);
+    }
+    assert_eq!((sequencer.counters().appended_batches, sequencer.counters().trims), (6, 0));
+}
+
 /// Sessions striped over two lanes whose consumption is skewed: every session's batches come out 0, 1, 2, ...
 #[test]
 fn striped_sessions_on_incoherent_memory() {
