@@ -139,7 +139,8 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
         return Err(RecoverError::Unsettled);
     }
     let mut recovered = Recovered { commit, table, topics, floors, lanes };
-    let replayed = check_floors(&recovered).and_then(|()| replay(view, &mut recovered));
+    check_floors(&recovered)?;
+    let replayed = replay(view, &mut recovered);
     // A predecessor that goes on may have given up, and used again, what was being replayed.
     let now: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
     if now.floor > recovered.floors.checkpoint {
@@ -281,6 +282,10 @@ fn replay_event<M: Memory>(
                 expected: Expected::Told("where a topic's specification lies"),
             })?;
             exactly("flags", order_level.into(), spec.order as u64)?;
+            if recovered.topics.iter().any(|known| known.name == spec.name && known.id != topic) {
+                let expected = Expected::Told("the number of a topic of this name");
+                return Err(FieldFault { field: "topic", found: topic.into(), expected });
+            }
             recovered.topics.truncate(topic as usize);
             recovered.topics.push(Topic { id: topic, ..spec });
             met[topic as usize] = true;
