@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, auto_pool_bytes};
+use crate::log::checkpoint::RecoverError;
+use crate::log::inherit::check_broker;
 use crate::log::retention::announce;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
@@ -84,6 +86,14 @@ pub enum StartError {
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
+    },
+    /// What the last process of a broker left in the pool.
+    #[error("pool {path}: {source}")]
+    Damaged {
+        /// The pool.
+        path: std::path::PathBuf,
+        /// What is damaged.
+        source: RecoverError,
     },
     /// The thread plan.
     #[error(transparent)]
@@ -358,6 +368,8 @@ impl<C: Coherence> Parts<C> {
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
         let mut parts = Parts { pool, specs: Vec::new(), builders: Vec::new(), coherence: std::marker::PhantomData };
         for (index, broker) in brokers.iter().enumerate() {
+            check_broker(&view, *broker)
+                .map_err(|source| StartError::Damaged { path: parts.pool.path().into(), source })?;
             parts.add_broker(config, &view, *broker, &listeners[index], index == 0);
         }
         for (slot, broker) in config.sequencer.candidates.iter().enumerate() {

@@ -3,11 +3,12 @@
 
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
-use crate::log::entry::to_event;
-use crate::log::order_index::{IndexFault, IndexReader};
-use crate::log::topics::{Topic, read_topic};
-use crate::order::SessionTable;
-use crate::order::table::{Session, State, TopicOrder};
+use crate::log::damage::{Expected, FieldFault, count, exactly, place, within};
+use crate::log::entry::{absent_topic, check_order, to_sound_event};
+use crate::log::order_index::{IndexFault, IndexReader, check_directory};
+use crate::log::topics::{Topic, read_topic_words};
+use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
+use crate::order::{Event, SessionTable};
 use crate::pool::Memory;
 use crate::pool::line::Owned;
 use crate::pool::record::{FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
@@ -82,24 +83,55 @@ pub enum RecoverError {
     #[error("the sequencer's lines changed while they were read")]
     Unsettled,
     /// The index below the watermark is damaged.
-    #[error("the order index is damaged below its watermark: {0:?}; the pool must be restored or re-formatted")]
+    #[error(
+        "the order index is damaged below its watermark: {0}; restore the pool, or re-format it with \
+         `embarlet --config FILE --format` (its data is lost)"
+    )]
     Damaged(IndexFault),
+    /// A record of a sequencer candidate is damaged.
+    #[error(
+        "{record} {number} is damaged: {fault}; restore the pool, or re-format it with `embarlet --config FILE --format` \
+         (its data is lost)"
+    )]
+    Record {
+        /// What it is.
+        record: &'static str,
+        /// Which of them.
+        number: u32,
+        /// Which of its fields.
+        fault: FieldFault,
+    },
+}
+
+/// Names the record that a field belongs to.
+pub(crate) fn in_record(record: &'static str, number: u32) -> impl Fn(FieldFault) -> RecoverError {
+    move |fault| RecoverError::Record { record, number, fault }
+}
+
+/// Holds what every candidate claims against what it can claim.
+pub fn check_claims<M: Memory>(reader: &CommitReader<M>) -> Result<(), RecoverError> {
+    reader.check().map_err(|(candidate, fault)| in_record("epoch line of sequencer candidate", candidate)(fault))
 }
 
 /// Reads the sequencer's checkpoints and replays the index from them to the watermark, which is read last. `None`: no
 /// sequencer has ever been active.
+///
+/// # Errors
+/// [`RecoverError`]: try again, or what is damaged. Nothing that is damaged is used as a place or folded in.
 pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Option<Recovered>, RecoverError> {
+    check_claims(reader)?;
     let Some(first) = reader.current() else { return Ok(None) };
     let layout = &view.layout;
     // Of all these records every word stands alone, so a predecessor that was stopped or killed in the middle of a line keeps
     // nobody from going on (see `mend`).
     let floors: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
-    let lanes = (0..layout.geometry.lanes())
-        .map(|lane| reader.peek_words::<LaneProgress>(first, |c| layout.lane_progress(c, lane)))
-        .collect();
+    let lanes = restore_lanes(view, reader, first)?;
     let mut table = SessionTable::new(layout.geometry.sessions_max, layout.geometry.topics_max);
-    restore_sessions(view, reader, first, &mut table);
-    let topics = restore_topics(view, reader, first, &mut table);
+    restore_sessions(view, reader, first, &mut table)?;
+    let topics = restore_topics(view, reader, first, &mut table)?;
+    for candidate in 0..layout.geometry.candidates {
+        check_directory(view, candidate).map_err(in_record("segment directory of sequencer candidate", candidate))?;
+    }
     view.memory.full_fence();
     // Last: whatever the predecessor appends after this read is void once a higher epoch is claimed.
     let commit = reader.current().ok_or(RecoverError::Unsettled)?;
@@ -107,18 +139,66 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
         return Err(RecoverError::Unsettled);
     }
     let mut recovered = Recovered { commit, table, topics, floors, lanes };
+    check_floors(&recovered)?;
     let replayed = replay(view, &mut recovered);
     // A predecessor that goes on may have given up, and used again, what was being replayed.
     let now: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
     if now.floor > recovered.floors.checkpoint {
         return Err(RecoverError::Unsettled);
     }
-    replayed.map(|()| Some(recovered))
+    replayed?;
+    check_sessions(&recovered.table)?;
+    Ok(Some(recovered))
 }
 
-fn restore_sessions<M: Memory>(view: &View<M>, reader: &CommitReader<M>, commit: Commit, table: &mut SessionTable) {
+/// Floors were read before the watermark, and each of them before what it stays below.
+fn check_floors(recovered: &Recovered) -> Result<(), RecoverError> {
+    let (floors, commit) = (&recovered.floors, &recovered.commit);
+    within("checkpoint", floors.checkpoint, 0, commit.watermark)
+        .and_then(|()| within("floor", floors.floor, 0, floors.checkpoint))
+        .and_then(|()| count("closing", floors.closing))
+        .map_err(in_record("floor line of sequencer candidate", commit.candidate))
+}
+
+/// After the replay a session's topic exists: whoever sends to it is given an order in it.
+fn check_sessions(table: &SessionTable) -> Result<(), RecoverError> {
+    for (slot, session) in table.sessions().iter().enumerate() {
+        if session.state != State::Free && table.topic(session.topic).is_none() {
+            return Err(in_record("checkpoint of session", slot as u32)(absent_topic(session.topic)));
+        }
+    }
+    Ok(())
+}
+
+fn restore_lanes<M: Memory>(
+    view: &View<M>,
+    reader: &CommitReader<M>,
+    commit: Commit,
+) -> Result<Vec<LaneProgress>, RecoverError> {
+    let restore = |lane| {
+        let progress: LaneProgress = reader.peek_words(commit, |c| view.layout.lane_progress(c, lane));
+        count("consumed", progress.consumed)
+            .and_then(|()| count("settled", progress.settled))
+            .and_then(|()| count("reusable", progress.reusable))
+            .map(|()| progress)
+            .map_err(in_record("progress of lane", lane))
+    };
+    (0..view.layout.geometry.lanes()).map(restore).collect()
+}
+
+fn restore_sessions<M: Memory>(
+    view: &View<M>,
+    reader: &CommitReader<M>,
+    commit: Commit,
+    table: &mut SessionTable,
+) -> Result<(), RecoverError> {
     for slot in 0..view.layout.geometry.sessions_max {
         let line: SessionLine = reader.peek_words(commit, |c| view.layout.session_line(c, slot));
+        let checked = within("state", line.state.into(), 0, 2)
+            .and_then(|()| count("next_batch", line.next_batch))
+            .and_then(|()| count("order_end", line.order_end))
+            .and_then(|()| within("order_level", line.order_level.into(), 0, SESSION_LEVEL.into()));
+        checked.map_err(in_record("checkpoint of session", slot))?;
         let state = match line.state {
             1 => State::Open,
             2 => State::Fenced,
@@ -135,6 +215,7 @@ fn restore_sessions<M: Memory>(view: &View<M>, reader: &CommitReader<M>, commit:
         };
         table.restore_session(slot, session);
     }
+    Ok(())
 }
 
 fn restore_topics<M: Memory>(
@@ -142,39 +223,80 @@ fn restore_topics<M: Memory>(
     reader: &CommitReader<M>,
     commit: Commit,
     table: &mut SessionTable,
-) -> Vec<Topic> {
+) -> Result<Vec<Topic>, RecoverError> {
     let mut topics = Vec::new();
     let access = reader.access(commit.candidate);
     for id in 0..view.layout.geometry.topics_max {
-        let Some(topic) = read_topic(view, commit.candidate, access, id) else { break };
+        let read = read_topic_words(view, commit.candidate, access, id);
+        let Some(topic) = read.map_err(in_record("topic", id))? else { break };
         let TopicProgress { next_order, .. } = reader.peek_words(commit, |c| view.layout.topic_line(c, id, 3));
+        count("next_order", next_order).map_err(in_record("progress of topic", id))?;
         table.restore_topic(id, TopicOrder { exists: true, order_level: topic.order as u8, next_order });
         topics.push(topic);
     }
-    topics
+    Ok(topics)
 }
 
 fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), RecoverError> {
     let mut index = IndexReader::new(view, recovered.floors.checkpoint);
     let mut entries = [IndexEntry::default(); 64];
+    let mut met = vec![false; view.layout.geometry.topics_max as usize];
     while index.next() < recovered.commit.watermark {
         let count = index.read(&recovered.commit, &mut entries).map_err(RecoverError::Damaged)?;
-        for (offset, entry) in entries[..count].iter().enumerate() {
-            let damaged = RecoverError::Damaged(IndexFault::Inconsistent { position: index.next() + offset as u64 });
-            let event = to_event(entry).ok_or(damaged)?;
-            recovered.table.apply(&event);
-            if let crate::order::Event::Topic { topic, blog_at, lane, .. } = event {
-                let spec = crate::log::topics::read_spec(view, view.access_to_lane(lane.into()), blog_at);
-                // Its lines in the table may have been cut short: what it was created from is good, and still there.
-                recovered.topics.truncate(topic as usize);
-                recovered.topics.push(Topic { id: topic, ..spec.map_err(|_| damaged)? });
-            }
-            let is_from_lane = matches!(event, crate::order::Event::Batch { .. } | crate::order::Event::Topic { .. });
-            if is_from_lane && let Some(lane) = recovered.lanes.get_mut(usize::from(entry.lane)) {
-                lane.consumed = lane.consumed.max(entry.lane_slot + 1);
-            }
+        for (position, entry) in (index.next()..).zip(&entries[..count]) {
+            let event = to_sound_event(position, entry, &view.layout).map_err(RecoverError::Damaged)?;
+            replay_event(view, recovered, &mut met, &event)
+                .map_err(|fault| RecoverError::Damaged(IndexFault::Damaged { position, fault }))?;
         }
         index.advance(count);
+    }
+    Ok(())
+}
+
+/// Folds one event in. A checkpoint may stand for a later position than the replay begins at: what a topic's order must be is
+/// known from the first event on that names the topic, as told in `met`.
+fn replay_event<M: Memory>(
+    view: &View<M>,
+    recovered: &mut Recovered,
+    met: &mut [bool],
+    event: &Event,
+) -> Result<(), FieldFault> {
+    let from_lane = match *event {
+        Event::Batch { ref arrival, first_order, .. } => {
+            if recovered.table.topic(arrival.topic).is_none() {
+                return Err(absent_topic(arrival.topic));
+            }
+            if std::mem::replace(&mut met[arrival.topic as usize], true) {
+                check_order(arrival.topic, first_order, &recovered.table)?;
+            }
+            Some((arrival.lane, arrival.lane_slot))
+        }
+        Event::Topic { topic, order_level, lane, lane_slot, blog_at } => {
+            // Topics are numbered without gaps; some of those to come may be restored already.
+            place("topic", topic.into(), recovered.topics.len() as u64 + 1)?;
+            let spec = crate::log::topics::read_spec(view, view.access_to_lane(lane.into()), blog_at);
+            // Its lines in the table may have been cut short: what it was created from is good, and still there.
+            let spec = spec.map_err(|_| FieldFault {
+                field: "blog_at",
+                found: blog_at,
+                expected: Expected::Told("where a topic's specification lies"),
+            })?;
+            exactly("flags", order_level.into(), spec.order as u64)?;
+            if recovered.topics.iter().any(|known| known.name == spec.name && known.id != topic) {
+                let expected = Expected::Told("the number of a topic of this name");
+                return Err(FieldFault { field: "topic", found: topic.into(), expected });
+            }
+            recovered.topics.truncate(topic as usize);
+            recovered.topics.push(Topic { id: topic, ..spec });
+            met[topic as usize] = true;
+            Some((lane, lane_slot))
+        }
+        _ => None,
+    };
+    recovered.table.apply(event);
+    if let Some((lane, lane_slot)) = from_lane {
+        let consumed = &mut recovered.lanes[usize::from(lane)].consumed;
+        *consumed = (lane_slot + 1).max(*consumed);
     }
     Ok(())
 }

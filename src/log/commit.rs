@@ -7,6 +7,7 @@
 //! where nobody looks, without an atomic across hosts.
 
 use crate::log::View;
+use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
 use crate::pool::line::{self, Owned, Peer};
 use crate::pool::record::{EpochLine, Record};
 use crate::pool::{Access, Keep, Memory};
@@ -120,6 +121,34 @@ impl<M: Memory> CommitReader<M> {
         if M::SOFTWARE && access == Access::Local {
             self.memory.flush_line(at, Keep::Cached);
         }
+    }
+
+    /// Holds every candidate's epoch line against what a candidate can claim.
+    ///
+    /// # Errors
+    /// The candidate whose line is damaged, and the field.
+    pub fn check(&self) -> Result<(), (u32, FieldFault)> {
+        let candidates = self.lines.len() as u64;
+        for candidate in 0..self.lines.len() as u32 {
+            let line = self.line(candidate);
+            let is_epoch = |field, epoch: u64| match epoch {
+                0 => Ok(()),
+                _ => within_steps(
+                    field,
+                    epoch,
+                    u64::from(candidate) + 1,
+                    COUNT_MAX + u64::from(candidate) + 1,
+                    candidates,
+                ),
+            };
+            is_epoch("claimed", line.claimed)
+                .and_then(|()| is_epoch("active", line.active))
+                .and_then(|()| count("watermark", line.watermark))
+                .and_then(|()| count("heartbeat", line.heartbeat))
+                .and_then(|()| count("segments", line.segments))
+                .map_err(|fault| (candidate, fault))?;
+        }
+        Ok(())
     }
 
     /// How to read lines of a candidate.

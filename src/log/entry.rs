@@ -1,7 +1,18 @@
 //! Events of the order core as entries of the order index, and back.
+//!
+//! The way back is [`to_sound_event`] for everybody who follows the index: an entry has no checksum, so each of its fields is held
+//! against the geometry. [`check_batch`] and [`check_spec`] are the part of it that the sequencer asks of what a lane presents:
+//! it appends nothing that a follower would not take.
 
-use crate::order::{Arrival, Event};
+use crate::limits::{BATCH_MESSAGES_MAX, LINE_BYTES};
+use crate::log::damage::{Expected, FieldFault, count, exactly, place, within, within_steps};
+use crate::log::order_index::IndexFault;
+use crate::log::topics::SPEC_BYTES;
+use crate::order::table::{SESSION_LEVEL, State};
+use crate::order::{Arrival, Event, SessionTable};
+use crate::pool::Layout;
 use crate::pool::record::{IndexEntry, entry_kind};
+use crate::wire::OrderLevel;
 
 /// The entry an event becomes. Its epoch is filled in by the index writer.
 pub fn to_entry(event: &Event) -> IndexEntry {
@@ -57,7 +68,7 @@ pub fn to_entry(event: &Event) -> IndexEntry {
 
 /// The event an entry stands for. The session id of a batch is not in its entry: it is that of its slot, and 0 here. `None`: a
 /// kind this version does not define.
-pub fn to_event(entry: &IndexEntry) -> Option<Event> {
+fn to_event(entry: &IndexEntry) -> Option<Event> {
     let slot = entry.session_slot;
     Some(match entry.kind {
         entry_kind::BATCH => Event::Batch {
@@ -98,6 +109,117 @@ pub fn to_event(entry: &IndexEntry) -> Option<Event> {
         },
         _ => return None,
     })
+}
+
+/// The event that the entry at `position` stands for, if everything it names is there and no count overflows.
+///
+/// # Errors
+/// [`IndexFault::Damaged`] with the first field that cannot be.
+pub fn to_sound_event(position: u64, entry: &IndexEntry, layout: &Layout) -> Result<Event, IndexFault> {
+    let damaged = |fault| IndexFault::Damaged { position, fault };
+    let kinds = u64::from(entry_kind::BATCH)..=u64::from(entry_kind::TOPIC_CREATE);
+    within("kind", entry.kind.into(), *kinds.start(), *kinds.end()).map_err(damaged)?;
+    let event = to_event(entry).expect("every kind in the range is defined");
+    check(&event, layout).map_err(damaged)?;
+    Ok(event)
+}
+
+fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
+    let is_slot = |slot: u32| place("session_slot", slot.into(), layout.geometry.sessions_max.into());
+    let is_topic = |topic: u32| place("topic", topic.into(), layout.geometry.topics_max.into());
+    match *event {
+        Event::Batch { slot, ref arrival, first_order } => {
+            is_slot(slot)?;
+            is_topic(arrival.topic)?;
+            check_batch(arrival, layout)?;
+            count("first_order", first_order)
+        }
+        Event::Open { slot, topic, order_level, next_batch, .. } => {
+            is_slot(slot)?;
+            is_topic(topic)?;
+            is_level(order_level)?;
+            count("batch_seq", next_batch)
+        }
+        Event::Fence { slot, next_batch: batch_seq, .. } | Event::LetGo { slot, from: batch_seq, .. } => {
+            is_slot(slot)?;
+            count("batch_seq", batch_seq)
+        }
+        Event::Close { slot } => is_slot(slot),
+        Event::Topic { topic, order_level, lane, lane_slot, blog_at } => {
+            is_topic(topic)?;
+            is_level(order_level)?;
+            check_spec(lane, lane_slot, blog_at, layout)
+        }
+        Event::Refused { .. } => Ok(()),
+    }
+}
+
+fn is_level(level: u8) -> Result<(), FieldFault> {
+    let told = |_| FieldFault { field: "flags", found: level.into(), expected: Expected::Told("an order level") };
+    OrderLevel::from_byte(level).map(|_| ()).map_err(told)
+}
+
+/// What a batch says of itself can be: it lies in one of its lane's extents, and its numbers are in their bounds.
+pub fn check_batch(arrival: &Arrival, layout: &Layout) -> Result<(), FieldFault> {
+    let most = layout.geometry.batch_bytes_max();
+    within_steps("batch_bytes", arrival.batch_bytes.into(), LINE_BYTES, most, LINE_BYTES)?;
+    within("message_count", arrival.message_count.into(), 1, BATCH_MESSAGES_MAX.into())?;
+    count("batch_seq", arrival.batch_seq)?;
+    check_place(arrival.lane, arrival.lane_slot, arrival.blog_at, arrival.batch_bytes.into(), layout)
+}
+
+/// A topic specification lies in one of its lane's extents.
+pub fn check_spec(lane: u16, lane_slot: u64, blog_at: u64, layout: &Layout) -> Result<(), FieldFault> {
+    check_place(lane, lane_slot, blog_at, SPEC_BYTES, layout)
+}
+
+/// `bytes` from `blog_at` on lie in one extent of a lane that exists.
+fn check_place(lane: u16, lane_slot: u64, blog_at: u64, bytes: u64, layout: &Layout) -> Result<(), FieldFault> {
+    let g = &layout.geometry;
+    place("lane", lane.into(), g.lanes().into())?;
+    count("lane_slot", lane_slot)?;
+    let first = layout.extent(lane.into(), 0);
+    let last = layout.extent(lane.into(), g.extents_per_lane - 1);
+    within_steps("blog_at", blog_at, first, last + g.extent_bytes - bytes, LINE_BYTES)?;
+    let within_extent = (blog_at - first) % g.extent_bytes;
+    let begin = blog_at - within_extent;
+    within("blog_at", blog_at, begin, begin + g.extent_bytes - bytes)
+}
+
+/// A sound event can follow the fold of all before it.
+pub fn check_fold(event: &Event, table: &SessionTable) -> Result<(), FieldFault> {
+    match *event {
+        Event::Batch { slot, ref arrival, first_order } => {
+            check_order(arrival.topic, first_order, table)?;
+            let session = table.session(slot);
+            exactly("state of its session", session.state as u64, State::Open as u64)?;
+            exactly("session_epoch", arrival.session_epoch.into(), session.epoch.into())?;
+            exactly("topic", arrival.topic.into(), session.topic.into())?;
+            if session.order_level < SESSION_LEVEL {
+                return Ok(());
+            }
+            exactly("batch_seq", arrival.batch_seq, session.next_batch)
+        }
+        Event::Open { topic, .. } if table.topic(topic).is_none() => Err(absent_topic(topic)),
+        Event::Fence { slot, session_epoch, .. } => {
+            exactly("session_epoch", session_epoch.into(), table.session(slot).epoch.into())
+        }
+        Event::Topic { topic, .. } => exactly("topic", topic.into(), table.topic_count().into()),
+        Event::Open { .. } | Event::Close { .. } | Event::LetGo { .. } | Event::Refused { .. } => Ok(()),
+    }
+}
+
+/// A topic's order is dense: a batch begins where the one before it ended.
+pub fn check_order(topic: u32, first_order: u64, table: &SessionTable) -> Result<(), FieldFault> {
+    match table.topic(topic) {
+        Some(known) => exactly("first_order", first_order, known.next_order),
+        None => Err(absent_topic(topic)),
+    }
+}
+
+/// A topic is named that nobody created.
+pub fn absent_topic(topic: u32) -> FieldFault {
+    FieldFault { field: "topic", found: topic.into(), expected: Expected::Told("a topic that was created before") }
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@
 //! * [`order_index`]: the total order: entries, segments, the segment directory.
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
 //! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
-//! * [`entry`]: events of the order core as index entries, and back.
+//! * [`entry`]: events of the order core as index entries, and back, checked.
+//! * [`damage`]: fields that hold what no writer puts there.
+//! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
@@ -17,7 +19,9 @@
 pub mod blog;
 pub mod checkpoint;
 pub mod commit;
+pub mod damage;
 pub mod entry;
+pub mod inherit;
 pub mod lane;
 pub mod mend;
 pub mod order_index;

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::log::View;
 use crate::log::commit::{Commit, Epoch};
+use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
 use crate::pool::line;
 use crate::pool::record::{IndexEntry, SegmentLine};
 use crate::pool::{Access, Memory};
@@ -117,19 +118,43 @@ struct Segment {
 }
 
 /// What keeps an index reader from going on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexFault {
     /// No directory knows the position: it was trimmed.
+    #[error("no segment holds index position {position}: it was trimmed, or its segment's line is damaged")]
     Trimmed {
         /// The position.
         position: u64,
     },
     /// The entry's guard or epoch is not what a committed entry's must be. If the pool is read again later and it still is
     /// so, the pool is damaged.
+    #[error("the entry at index position {position} has another guard or epoch than a committed entry has")]
     Inconsistent {
         /// The position.
         position: u64,
     },
+    /// The entry names what cannot be: the pool is damaged.
+    #[error("the entry at index position {position}: {fault}")]
+    Damaged {
+        /// The position.
+        position: u64,
+        /// Which of its fields.
+        fault: FieldFault,
+    },
+}
+
+/// Holds a candidate's directory against the geometry: every line lies in its segment's place, and no number overflows.
+pub fn check_directory<M: Memory>(view: &View<M>, candidate: u32) -> Result<(), FieldFault> {
+    let segments = u64::from(view.layout.geometry.segments);
+    let access = view.access_to_candidate(candidate);
+    for place in 0..segments {
+        let at = view.layout.directory_line(candidate, place);
+        let Some((guard, record)) = line::observe::<M, SegmentLine>(&view.memory, at, access) else { continue };
+        within_steps("guard", guard, place + 1, COUNT_MAX / segments * segments + place + 1, segments)?;
+        count("epoch", record.epoch)?;
+        count("first position", record.first)?;
+    }
+    Ok(())
 }
 
 /// A following side: reads committed entries in order. Any number of them, each with its own cursor.
@@ -205,7 +230,7 @@ impl<M: Memory> IndexReader<M> {
         let entries = u64::from(self.view.layout.geometry.segment_entries);
         if let Some(segment) = self.segment
             && self.looked_up == commit.epoch
-            && (segment.first..segment.first + entries).contains(&position)
+            && (segment.first..segment.first.saturating_add(entries)).contains(&position)
             && segment.epoch == commit.epoch
         {
             return Ok(segment);
@@ -229,7 +254,7 @@ impl<M: Memory> IndexReader<M> {
             }
         }
         match best {
-            Some(segment) if position < segment.first + entries => {
+            Some(segment) if position < segment.first.saturating_add(entries) => {
                 (self.segment, self.looked_up) = (Some(segment), commit.epoch);
                 Ok(segment)
             }

@@ -3,6 +3,7 @@
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 use crate::log::View;
 use crate::log::commit::CommitReader;
+use crate::log::damage::{Expected, FieldFault, exactly};
 use crate::pool::line::{self, Owned};
 use crate::pool::record::{NameLine, TopicLine, TopicProgress};
 use crate::pool::{Access, Keep, Memory};
@@ -104,7 +105,7 @@ impl<M: Memory> TopicWriter<M> {
     pub fn write(&self, topic: &Topic, next_order: u64, position: u64) {
         let at = |line| self.view.layout.topic_line(self.candidate, topic.id, line);
         let (properties, names) = topic.lines();
-        let guard = self.view.memory.load(at(0)) + 1;
+        let guard = self.view.memory.load(at(0)).checked_add(1).unwrap_or(1);
         self.write_progress(topic.id, next_order, position);
         line::write(&self.view.memory, at(2), guard, &names[1]);
         line::write(&self.view.memory, at(1), guard, &names[0]);
@@ -128,7 +129,41 @@ pub fn read_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id:
     if guard != first_guard || guard != second_guard {
         return None;
     }
-    Topic::from_lines(&properties, &[first, second]).ok()
+    // Readers use its number as a place.
+    Topic::from_lines(&properties, &[first, second]).ok().filter(|topic| topic.id == id)
+}
+
+/// Reads one topic of a candidate's table for a successor. `None`: it was never written whole.
+///
+/// A topic's lines say the same for ever, so their words stand alone once they are all there: a candidate that was killed while it
+/// wrote its copy again, in a later life, takes no topic away.
+///
+/// # Errors
+/// Its lines are whole, and hold what no writer puts there.
+pub fn read_topic_words<M: Memory>(
+    view: &View<M>,
+    candidate: u32,
+    access: Access,
+    id: u32,
+) -> Result<Option<Topic>, FieldFault> {
+    let at = |line| view.layout.topic_line(candidate, id, line);
+    let memory = &view.memory;
+    let properties: TopicLine = line::observe_words(memory, at(0), access);
+    let names = [at(1), at(2)].map(|at| line::observe_words(memory, at, access));
+    let guards = [0, 1, 2].map(|line| memory.load(at(line)));
+    let is_whole = guards[0] != line::INVALID && guards.iter().all(|guard| *guard == guards[0]);
+    if properties.name_bytes == 0 && !is_whole {
+        return Ok(None);
+    }
+    exactly("topic id", properties.id.into(), id.into())?;
+    match Topic::from_lines(&properties, &names) {
+        Ok(topic) => Ok(Some(topic)),
+        Err(_) if !is_whole => Ok(None),
+        Err(_) => {
+            let expected = Expected::Told("a topic with a name of 1 to 112 bytes, known levels and receipts");
+            Err(FieldFault { field: "topic line", found: id.into(), expected })
+        }
+    }
 }
 
 /// The reading side: looks topics up by name, and remembers what it found.

@@ -119,6 +119,8 @@ counters! {
         floor,
         /// takeovers by this process
         takeovers,
+        /// takeovers given up because the pool is damaged; the process ends
+        damaged,
     }
 }
 
@@ -141,6 +143,8 @@ counters! {
         zero_copy_copied,
         /// connections now
         connections,
+        /// entries or records of the pool found damaged; the process ends
+        damaged,
     }
 }
 

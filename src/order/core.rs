@@ -304,7 +304,7 @@ impl OrderCore {
         match known {
             Some(slot) => {
                 let current = *self.table.session(slot);
-                if session_epoch != current.epoch + 1 || current.topic != topic {
+                if Some(session_epoch) != current.epoch.checked_add(1) || current.topic != topic {
                     // Asked before, or asked wrongly: the table says how it stands.
                     return;
                 }

@@ -128,7 +128,8 @@ impl<R: Record, M: Memory> Owned<R, M> {
 
     /// Rewrites the line; visible by the next `store_fence`.
     pub fn write(&mut self, record: &R) {
-        self.version += 1;
+        // A damaged guard may be the highest number there is.
+        self.version = self.version.checked_add(1).unwrap_or(1);
         write(&self.memory, self.at, self.version, record);
     }
 }

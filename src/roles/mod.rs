@@ -12,3 +12,6 @@ pub mod export;
 pub mod handoff;
 pub mod receive;
 pub mod sequence;
+
+#[cfg(test)]
+mod damage_tests;

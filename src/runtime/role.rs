@@ -53,6 +53,11 @@ pub trait Role<I: Io> {
     /// that reports work while idle keeps a core busy for nothing.
     fn poll(&mut self, io: &mut I, now: Now) -> usize;
 
+    /// Asked after a poll that moved nothing: why the role cannot go on, ever. The process then drains and ends.
+    fn fault(&mut self) -> Option<RoleError> {
+        None
+    }
+
     /// Asked after a poll that moved nothing, before the thread sleeps until a completion or a short timeout. False if
     /// that would be too late.
     fn may_sleep(&self) -> bool {

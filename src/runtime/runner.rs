@@ -52,6 +52,14 @@ pub enum RunnerError {
         /// Why.
         source: RoleError,
     },
+    /// A role cannot go on, for a reason outside of this program.
+    #[error("{role} cannot go on: {source}")]
+    Failed {
+        /// Name of the role.
+        role: String,
+        /// Why.
+        source: RoleError,
+    },
     /// A role, or the runner's own io, found a broken invariant.
     #[error("{role} stopped on a broken invariant: {message}; this is a defect, please report it with the log")]
     Panicked {
@@ -101,6 +109,8 @@ pub struct Runner<I: Io, C: Clock = SystemClock> {
     ticks: Arc<Ticks>,
     member: Member,
     running: Running,
+    /// The first role that cannot go on; the others drain.
+    failure: Option<RunnerError>,
 }
 
 impl<I: Io, C: Clock> Runner<I, C> {
@@ -132,6 +142,7 @@ impl<I: Io, C: Clock> Runner<I, C> {
             ticks,
             member,
             running: Running::Runner,
+            failure: None,
         }
     }
 
@@ -155,8 +166,8 @@ impl<I: Io, C: Clock> Runner<I, C> {
         let mut pass_began = self.clock.now();
         loop {
             match self.member.phase(pass_began) {
-                Phase::Stop => return Ok(()),
-                Phase::TimedOut => return Err(self.not_drained()),
+                Phase::Stop => return self.failure.take().map_or(Ok(()), Err),
+                Phase::TimedOut => return Err(self.failure.take().unwrap_or_else(|| self.not_drained())),
                 phase => {
                     let (charge, moved) = self.pass(phase, pass_began)?;
                     let now = self.clock.now();
@@ -213,7 +224,17 @@ impl<I: Io, C: Clock> Runner<I, C> {
         let mut moved = 0;
         for (index, role) in self.roles.iter_mut().enumerate() {
             self.running = Running::Role(index);
-            moved += role.poll(&mut self.io, now);
+            let done = role.poll(&mut self.io, now);
+            if done == 0
+                && self.failure.is_none()
+                && let Some(source) = role.fault()
+            {
+                let failure = RunnerError::Failed { role: self.names[index].clone(), source };
+                log::error!("{failure}; the process ends");
+                self.failure = Some(failure);
+                self.member.request();
+            }
+            moved += done;
         }
         self.running = Running::Runner;
         moved

@@ -69,6 +69,8 @@ struct FakeRole {
     drains: usize,
     panic_in: &'static str,
     fails_to_start: bool,
+    /// Cannot go on, from the first poll that moves nothing.
+    is_faulty: bool,
 }
 
 impl FakeRole {
@@ -97,6 +99,10 @@ impl Role<FakeIo> for FakeRole {
     fn poll(&mut self, _: &mut FakeIo, _: Now) -> usize {
         self.enter("poll");
         self.moves.pop_front().unwrap_or(0)
+    }
+
+    fn fault(&mut self) -> Option<RoleError> {
+        self.is_faulty.then(|| RoleError::new("the pool is damaged"))
     }
 
     fn may_sleep(&self) -> bool {
@@ -392,4 +398,20 @@ fn a_thread_that_cannot_be_built_stops_the_process() {
     assert!(
         matches!(broken.join().expect("caught"), Err(RunnerError::Panicked { message, .. }) if message == "bad build")
     );
+}
+
+/// A role that cannot go on says so once; the others of its thread drain, and the error comes out at the end.
+#[test]
+fn a_role_that_cannot_go_on_ends_the_process_in_order() {
+    let bench = Bench::new(1000);
+    let mut faulty = bench.role("faulty");
+    (faulty.is_faulty, faulty.moves) = (true, [1].into());
+    let mut other = bench.role("other");
+    other.drains = 2;
+    let trace = bench.trace.clone();
+    let error = bench.run(vec![faulty, other]).unwrap_err();
+    assert!(matches!(&error, RunnerError::Failed { role, .. } if role == "faulty"));
+    assert_eq!(error.to_string(), "faulty cannot go on: the pool is damaged");
+    assert_eq!((trace.count("faulty poll"), trace.count("other poll")), (2, 2));
+    assert!(trace.count("other drain") >= 3, "it was not drained to its end");
 }

@@ -106,6 +106,8 @@ pub struct AckRole<C: Coherence> {
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
     hearsay_ns: u64,
+    /// The pool is damaged: it follows no more.
+    fault: Option<RecoverError>,
 }
 
 impl<C: Coherence> AckRole<C> {
@@ -135,6 +137,7 @@ impl<C: Coherence> AckRole<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
             report_ns: 0,
             hearsay_ns: 0,
+            fault: None,
             settings,
         }
     }
@@ -338,11 +341,18 @@ impl<C: Coherence> AckRole<C> {
 
     /// Follows the index and marks the connections whose session moved.
     fn follow(&mut self, io: &mut Ring, now: Now) -> usize {
+        if self.fault.is_some() {
+            return 0;
+        }
         let news = &mut self.news;
         let followed = match self.tracker.follow(&mut |item| news.push(item)) {
             Ok(count) => count,
-            Err(error @ RecoverError::Damaged(_)) => panic!("{}: {error}", self.name),
             Err(RecoverError::Unsettled) => 0,
+            Err(error) => {
+                // What was followed before it is told all the same.
+                (self.fault, self.counters.damaged) = (Some(error), 1);
+                0
+            }
         };
         self.counters.followed_entries += followed as u64;
         while let Some(item) = self.news.pop() {
@@ -573,6 +583,10 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
         moved += self.tell_closed(io, now);
         self.report(now);
         moved
+    }
+
+    fn fault(&mut self) -> Option<RoleError> {
+        self.fault.map(RoleError::new)
     }
 
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {

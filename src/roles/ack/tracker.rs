@@ -5,8 +5,8 @@
 use crate::log::View;
 use crate::log::checkpoint::{RecoverError, recover};
 use crate::log::commit::{CommitReader, Epoch};
-use crate::log::entry::to_event;
-use crate::log::order_index::IndexReader;
+use crate::log::entry::{check_fold, to_sound_event};
+use crate::log::order_index::{IndexFault, IndexReader};
 use crate::order::table::State;
 use crate::order::{Event, SessionTable};
 use crate::pool::Memory;
@@ -162,10 +162,14 @@ impl<M: Memory> Tracker<M> {
         }
         let count = read.map_err(RecoverError::Damaged)?;
         for index in 0..count {
-            let entry = self.entries[index];
-            self.take(&entry, tell);
+            let position = self.index.next();
+            let event = to_sound_event(position, &self.entries[index], &self.view.layout);
+            let event = event.map_err(RecoverError::Damaged)?;
+            check_fold(&event, &self.table)
+                .map_err(|fault| RecoverError::Damaged(IndexFault::Damaged { position, fault }))?;
+            self.take(event, tell);
+            self.index.advance(1);
         }
-        self.index.advance(count);
         Ok(count)
     }
 
@@ -213,9 +217,8 @@ impl<M: Memory> Tracker<M> {
         1
     }
 
-    fn take(&mut self, entry: &IndexEntry, tell: &mut impl FnMut(News)) {
-        // An unknown kind comes from a later version on another host; the pool's version forbids it.
-        let Some(event) = to_event(entry) else { panic!("index entry of unknown kind {}", entry.kind) };
+    /// Folds in an event that was checked.
+    fn take(&mut self, event: Event, tell: &mut impl FnMut(News)) {
         if let Event::Close { slot } = event {
             self.forget(slot, tell);
         }
@@ -346,7 +349,6 @@ impl<M: Memory> Tracker<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::entry::to_entry;
     use crate::order::event::Arrival;
     use crate::sim::memory::{HostMemory, plain_view};
 
@@ -361,7 +363,7 @@ mod tests {
     }
 
     fn take(tracker: &mut Tracker<HostMemory>, event: &Event) {
-        tracker.take(&to_entry(event), &mut |_| panic!("no news"));
+        tracker.take(*event, &mut |_| panic!("no news"));
     }
 
     fn batch(lane: u16, batch_seq: u64) -> Event {

@@ -350,7 +350,11 @@ impl<C: Coherence> Export<C> {
             return 0;
         }
         self.counters.inconsistent += 1;
-        log::error!("{}: cannot read on for a subscriber: {fault:?}", self.name);
+        log::error!(
+            "{}: cannot read on for a subscriber: {fault}; if other subscribers are refused too, the pool is damaged: \
+             restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)",
+            self.name
+        );
         let text = match fault {
             ReadFault::Index(IndexFault::Trimmed { .. }) => "the reader fell behind what is kept; start at earliest",
             _ => "the log is inconsistent at this reader's position; see the broker's log",

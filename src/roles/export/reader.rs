@@ -2,9 +2,12 @@
 
 use crate::log::View;
 use crate::log::commit::Commit;
+use crate::log::damage::exactly;
+use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::log::topics::TopicReader;
-use crate::pool::record::{IndexEntry, entry_kind};
+use crate::order::{Arrival, Event};
+use crate::pool::record::IndexEntry;
 use crate::pool::{Access, Memory};
 use crate::wire::frame::{self, BatchHeader, Deliver, START_EARLIEST, START_LATEST};
 
@@ -38,11 +41,13 @@ pub struct Delivery {
 }
 
 /// Why a reader cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadFault {
     /// From the index.
+    #[error("{0}")]
     Index(IndexFault),
     /// The batch in the blog is not the one the index names.
+    #[error("the batch that index position {position} names is not where it says")]
     OtherBatch {
         /// Index position.
         position: u64,
@@ -84,28 +89,38 @@ impl<M: Memory> Reader<M> {
         self.index.next()
     }
 
-    fn is_mine(&self, entry: &IndexEntry) -> bool {
-        entry.kind == entry_kind::BATCH && entry.topic() == self.topic
+    /// What the entry at `position` says of this topic, checked: a batch and the order of its first message. Every entry is
+    /// checked, whatever its topic: it may be this topic's, with its topic damaged.
+    fn batch(&self, position: u64, entry: &IndexEntry) -> Result<Option<(Arrival, u64)>, IndexFault> {
+        match to_sound_event(position, entry, &self.view.layout)? {
+            Event::Batch { arrival, first_order, .. } if arrival.topic == self.topic => {
+                let next = self.known_next.unwrap_or(first_order);
+                exactly("first_order", first_order, next).map_err(|fault| IndexFault::Damaged { position, fault })?;
+                Ok(Some((arrival, first_order)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Looks for the start among committed entries; a bounded step.
     pub fn seek(&mut self, commit: &Commit, topics: &TopicReader<M>) -> Result<Sought, IndexFault> {
         let count = self.index.read(commit, &mut self.entries[..])?;
         for offset in 0..count {
-            let entry = self.entries[offset];
-            if !self.is_mine(&entry) {
+            let Some((arrival, first_order)) = self.batch(self.index.next() + offset as u64, &self.entries[offset])?
+            else {
                 continue;
-            }
-            let end = entry.first_order + u64::from(entry.message_count);
+            };
+            let end = first_order + u64::from(arrival.message_count);
             let is_first = self.known_next.is_none();
             let found = match self.start_order {
-                START_EARLIEST => Some(Sought::Found(entry.first_order)),
+                START_EARLIEST => Some(Sought::Found(first_order)),
                 START_LATEST => None,
-                wanted if wanted < entry.first_order && is_first => Some(Sought::Trimmed(entry.first_order)),
+                wanted if wanted < first_order && is_first => Some(Sought::Trimmed(first_order)),
                 wanted if wanted < end => Some(Sought::Found(wanted)),
                 _ => None,
             };
             if let Some(sought) = found {
+                // This batch is read again.
                 self.index.advance(offset);
                 return Ok(sought);
             }
@@ -161,47 +176,53 @@ impl<M: Memory> Reader<M> {
     /// The next batch of this topic among what was fetched; moves the cursor past it. `None`: no more.
     pub fn next_delivery(&mut self) -> Result<Option<Delivery>, ReadFault> {
         while let Some(offset) = self.buffered.next() {
-            let entry = self.entries[offset];
             let position = self.index.next();
-            let end = entry.first_order + u64::from(entry.message_count);
-            if !self.is_mine(&entry) || end <= self.start_order {
-                self.index.advance(1);
-                continue;
+            let batch = self.batch(position, &self.entries[offset]).map_err(ReadFault::Index)?;
+            let wanted = match batch {
+                Some((arrival, first_order)) => {
+                    let end = first_order + u64::from(arrival.message_count);
+                    (end > self.start_order).then(|| self.delivery(position, &arrival, first_order)).transpose()?
+                }
+                None => None,
+            };
+            if let Some((arrival, first_order)) = batch {
+                self.known_next = Some(first_order + u64::from(arrival.message_count));
             }
-            let delivery = self.delivery(position, &entry)?;
             self.index.advance(1);
-            return Ok(Some(delivery));
+            if wanted.is_some() {
+                return Ok(wanted);
+            }
         }
         Ok(None)
     }
 
-    fn delivery(&self, position: u64, entry: &IndexEntry) -> Result<Delivery, ReadFault> {
-        let (at, bytes) = (entry.blog_at(), u64::from(entry.batch_bytes));
+    fn delivery(&self, position: u64, batch: &Arrival, first_order: u64) -> Result<Delivery, ReadFault> {
+        let (at, bytes) = (batch.blog_at, u64::from(batch.batch_bytes));
         // Dropped after the entry was seen, before the first byte is read: another host wrote them.
-        if self.view.access_to_lane(entry.lane.into()) == Access::Remote {
+        if self.view.access_to_lane(batch.lane.into()) == Access::Remote {
             self.view.memory.discard(at, bytes);
         }
         let header: BatchHeader = self.view.memory.with_bytes(at, 64, bytemuck::pod_read_unaligned);
-        let same = header.batch_seq == entry.batch_seq
-            && header.session_epoch == entry.session_epoch
-            && header.message_count == entry.message_count
+        let same = header.batch_seq == batch.batch_seq
+            && header.session_epoch == batch.session_epoch
+            && header.message_count == batch.message_count
             && header.topic == self.topic
             && header.frame_bytes() == bytes;
         if !same {
             return Err(ReadFault::OtherBatch { position });
         }
         let deliver = Deliver {
-            body_bytes: entry.batch_bytes,
-            message_count: entry.message_count,
-            first_order: entry.first_order,
+            body_bytes: batch.batch_bytes,
+            message_count: batch.message_count,
+            first_order,
             position,
             session: header.session,
-            batch_seq: entry.batch_seq,
-            session_epoch: entry.session_epoch,
+            batch_seq: batch.batch_seq,
+            session_epoch: batch.session_epoch,
             topic: self.topic,
             ..Deliver::default()
         };
-        let end_order = entry.first_order + u64::from(entry.message_count);
-        Ok(Delivery { header: frame::seal(&deliver), at, bytes, messages: entry.message_count, end_order })
+        let end_order = first_order + u64::from(batch.message_count);
+        Ok(Delivery { header: frame::seal(&deliver), at, bytes, messages: batch.message_count, end_order })
     }
 }

@@ -10,7 +10,7 @@ use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::{CheckpointWriter, Recovered};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
-use crate::log::entry::to_entry;
+use crate::log::entry::{check_batch, check_spec, to_entry};
 use crate::log::lane::LaneReader;
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
@@ -211,12 +211,6 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
-        // A lane's writer may be another program: nothing it names is trusted as an address.
-        if !slot.blog_at.is_multiple_of(64) || !self.view.layout.lane_owns(lane, slot.blog_at, slot.batch_bytes.into())
-        {
-            self.counters.invalid_slots += 1;
-            return;
-        }
         let arrival = Arrival {
             lane: lane as u16,
             lane_slot: number,
@@ -228,6 +222,12 @@ impl<M: Memory> ActiveSequencer<M> {
             batch_bytes: slot.batch_bytes,
             blog_at: slot.blog_at,
         };
+        // A lane's writer may be another program: nothing it names is trusted as an address or a count, and nothing is
+        // appended that a follower would refuse.
+        if check_batch(&arrival, &self.view.layout).is_err() {
+            self.counters.invalid_slots += 1;
+            return;
+        }
         let verdict = {
             let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
             self.core.arrive(arrival, self.gap_clock_ns, &mut append)
@@ -242,13 +242,9 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     fn take_topic(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
-        let spec_fits = self.view.layout.lane_owns(lane, slot.blog_at, crate::log::topics::SPEC_BYTES);
-        let spec = if spec_fits && slot.blog_at.is_multiple_of(64) {
-            read_spec(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok()
-        } else {
-            None
-        };
-        let Some(topic) = spec else {
+        let is_placed = check_spec(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
+        let read = || read_spec(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
+        let Some(topic) = is_placed.then(read).flatten() else {
             self.counters.invalid_slots += 1;
             return;
         };

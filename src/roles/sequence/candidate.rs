@@ -4,7 +4,7 @@
 //! of another host's has not changed for a while. Time only decides when to try; safety does not rest on it.
 
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, recover};
+use crate::log::checkpoint::{RecoverError, check_claims, recover};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::mend::mend_candidate;
 use crate::pool::{Access, Memory};
@@ -54,6 +54,8 @@ pub struct Candidate<M> {
     heartbeat: (u64, u64),
     beat_ns: u64,
     roll_call_ns: u64,
+    /// What keeps it from ever taking over.
+    fault: Option<RecoverError>,
 }
 
 impl<M: Memory> Candidate<M> {
@@ -73,6 +75,7 @@ impl<M: Memory> Candidate<M> {
             heartbeat: (0, 0),
             beat_ns: 0,
             roll_call_ns: 0,
+            fault: None,
         }
     }
 
@@ -89,11 +92,16 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
+    /// What is damaged in the pool: this candidate orders nothing any more.
+    pub fn fault(&self) -> Option<RecoverError> {
+        self.fault
+    }
+
     /// One step. 0 iff nothing moved.
-    ///
-    /// # Panics
-    /// If the order index is damaged below its watermark.
     pub fn step(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
+        if self.fault.is_some() {
+            return 0;
+        }
         match self.state {
             State::Standby => self.stand_by(now_ns, locks),
             State::Claimed(..) => self.take_over(now_ns, locks),
@@ -146,6 +154,11 @@ impl<M: Memory> Candidate<M> {
         if !self.may_claim(now_ns, locks) {
             return 0;
         }
+        // A claim above a damaged one would outlive whatever restores the pool's lines.
+        if let Err(fault) = check_claims(&self.commit) {
+            self.fault = Some(fault);
+            return 0;
+        }
         let highest = self.commit.highest_claimed();
         let mut writer = CommitWriter::take(&self.view, self.candidate);
         let epoch = writer.claim(highest, std::process::id());
@@ -171,7 +184,10 @@ impl<M: Memory> Candidate<M> {
                 self.mend_the_dead(locks);
                 0
             }
-            Err(error @ RecoverError::Damaged(_)) => panic!("sequence {}: cannot take over: {error}", self.candidate),
+            Err(error) => {
+                self.fault = Some(error);
+                0
+            }
             Ok(recovered) => {
                 let State::Claimed(claim, _) = std::mem::replace(&mut self.state, State::Standby) else { return 0 };
                 let (writer, epoch) = *claim;

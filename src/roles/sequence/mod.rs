@@ -9,7 +9,7 @@ pub mod candidate;
 pub(crate) mod tests;
 
 use crate::log::View;
-use crate::observe::counters::CounterBlock;
+use crate::observe::counters::{CounterBlock, SequencerCounters};
 use crate::pool::region::{HostLock, LockName};
 use crate::pool::{Memory, Pool};
 use crate::runtime::{Io, Now, Role, RoleError};
@@ -43,6 +43,7 @@ pub struct Sequence<M> {
     block: CounterBlock<M>,
     report_ns: u64,
     reported_messages: u64,
+    is_fault_counted: bool,
     _lock: HostLock,
 }
 
@@ -63,12 +64,18 @@ impl<M: Memory> Sequence<M> {
             candidate: Candidate::new(view, candidate, settings, takeover),
             report_ns: 0,
             reported_messages: 0,
+            is_fault_counted: false,
             _lock: lock,
         }
     }
 
     fn step(&mut self, now: Now) -> usize {
-        self.candidate.step(now.monotonic_ns, &self.pool)
+        let moved = self.candidate.step(now.monotonic_ns, &self.pool);
+        if self.candidate.fault().is_some() && !self.is_fault_counted {
+            self.is_fault_counted = true;
+            self.block.write(&SequencerCounters { damaged: 1, ..SequencerCounters::default() });
+        }
+        moved
     }
 
     /// Copies counters out and logs progress, at most once a second and only if there was any.
@@ -114,6 +121,10 @@ impl<M: Memory, I: Io> Role<I> for Sequence<M> {
         let moved = self.step(now);
         self.report(now);
         moved
+    }
+
+    fn fault(&mut self) -> Option<RoleError> {
+        self.candidate.fault().map(RoleError::new)
     }
 
     fn drain(&mut self, _io: &mut I, now: Now) -> bool {

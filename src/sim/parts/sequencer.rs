@@ -43,6 +43,8 @@ impl Locks for Kernel {
 impl Actor for Sequencer {
     fn step(&mut self, kernel: &Kernel) {
         self.candidate.step(kernel.now_ns(), kernel);
+        // As the real one's process does.
+        assert_eq!(self.candidate.fault(), None);
     }
 
     /// What it parked was appended, or its session fenced.

@@ -1,0 +1,48 @@
+//! What a broker takes over from its last process, held against the geometry before it is taken.
+
+use crate::log::View;
+use crate::log::checkpoint::{RecoverError, in_record};
+use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
+use crate::pool::Memory;
+use crate::pool::line;
+use crate::pool::record::{BrokerLine, ExtentLine, LaneStatus};
+
+/// Checks a broker's line, and the ring, status and extents of each of its lanes. The caller holds the broker's host lock.
+///
+/// # Errors
+/// [`RecoverError::Record`] with the first that no broker left behind.
+pub fn check_broker<M: Memory>(view: &View<M>, broker: u32) -> Result<(), RecoverError> {
+    let access = view.access_to_broker(broker);
+    let line: BrokerLine = line::observe_words(&view.memory, view.layout.broker_line(broker), access);
+    count("incarnation", line.incarnation).map_err(in_record("line of broker", broker))?;
+    let lanes = view.layout.geometry.lanes_per_broker;
+    for lane in broker * lanes..(broker + 1) * lanes {
+        let status: LaneStatus = line::observe_words(&view.memory, view.layout.lane_status(lane), access);
+        count("incarnation", status.incarnation).map_err(in_record("status of lane", lane))?;
+        check_ring(view, lane).map_err(in_record("ring of lane", lane))?;
+        check_extents(view, lane).map_err(in_record("extent table of lane", lane))?;
+    }
+    Ok(())
+}
+
+/// Every slot that was published lies in the place of its number.
+fn check_ring<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
+    let slots = u64::from(view.layout.geometry.ring_slots);
+    for slot in 0..slots {
+        match view.memory.load(view.layout.ring_slot(lane, slot)) {
+            line::INVALID => {}
+            guard => within_steps("guard", guard, slot + 1, COUNT_MAX + slot + 1, slots)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_extents<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
+    for extent in 0..view.layout.geometry.extents_per_lane {
+        let at = view.layout.extent_line(lane, extent);
+        if let Some((_, record)) = line::read::<M, ExtentLine>(&view.memory, at) {
+            count("end_slot", record.end_slot)?;
+        }
+    }
+    Ok(())
+}
