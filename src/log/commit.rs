@@ -194,3 +194,77 @@ impl<M: Memory> CommitWriter<M> {
         self.record.active
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::lane::LaneWriter;
+    use crate::log::topics::{TopicReader, TopicWriter};
+    use crate::pool::record::LaneProgress;
+    use crate::sim::memory::plain_view;
+    use crate::sim::watched::Watched;
+
+    fn progress(consumed: u64) -> LaneProgress {
+        LaneProgress { epoch: 1, consumed, ..LaneProgress::default() }
+    }
+
+    #[test]
+    fn no_epoch_is_claimed_twice() {
+        let view = plain_view(2);
+        let mut claimed = Vec::new();
+        for life in 0..3 {
+            for candidate in [0, 1] {
+                let mut writer = CommitWriter::take(&view, candidate);
+                claimed.push(writer.claim(0, life));
+                assert_eq!(CommitReader::new(&view).line(candidate).claimed, claimed[claimed.len() - 1]);
+            }
+        }
+        claimed.sort_unstable();
+        claimed.dedup();
+        assert_eq!(claimed.len(), 6);
+    }
+
+    /// A claim voids what is read after it; what its predecessor goes on writing is seen by nobody.
+    #[test]
+    fn a_higher_claim_voids_every_read() {
+        let view = plain_view(2);
+        let reader = CommitReader::new(&view);
+        let mut first = CommitWriter::take(&view, 0);
+        let epoch = first.claim(0, 1);
+        first.activate(0);
+        let mut lines = Owned::take(view.memory.clone(), view.layout.lane_progress(0, 0));
+        lines.publish(&progress(5));
+        let read = || reader.read::<LaneProgress>(|candidate| view.layout.lane_progress(candidate, 0));
+        assert_eq!(read().map(|(commit, found)| (commit.epoch, found.consumed)), Some((epoch, 5)), "one blank line");
+        CommitWriter::take(&view, 1).claim(epoch, 2);
+        assert_eq!(reader.current().map(|commit| commit.epoch), Some(epoch), "claimed is not active");
+        assert!(!reader.confirm(epoch) && read().is_none());
+        // The predecessor does not know yet.
+        lines.publish(&progress(60));
+        assert!(!LaneWriter::take(&view, 0).refresh(&reader));
+        TopicWriter::new(&view, 0).write(&crate::log::topics::tests::topic(0, "late"), 0, 0);
+        assert!(TopicReader::new(&view).find("late").is_none());
+    }
+
+    /// The value first, the epoch lines after: at any moment of a read its writer may be superseded and write on.
+    #[test]
+    fn what_is_written_after_a_claim_is_never_read() {
+        for moment in 0..60 {
+            let plain = plain_view(2);
+            let mut first = CommitWriter::take(&plain, 0);
+            let epoch = first.claim(0, 1);
+            first.activate(0);
+            let mut lines = Owned::take(plain.memory.clone(), plain.layout.lane_progress(0, 0));
+            lines.publish(&progress(5));
+            let watched = Watched::new(plain.memory.clone());
+            let view = View::single_host(watched.clone(), plain.layout.clone());
+            let reader = CommitReader::new(&view);
+            watched.at(moment, move || {
+                CommitWriter::take(&plain, 1).claim(epoch, 2);
+                lines.publish(&progress(60));
+            });
+            let read = reader.read::<LaneProgress>(|candidate| view.layout.lane_progress(candidate, 0));
+            assert!(read.is_none_or(|(_, found)| found.consumed == 5), "moment {moment}");
+        }
+    }
+}

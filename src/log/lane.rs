@@ -183,7 +183,7 @@ impl<M: Memory> LaneReader<M> {
 mod tests {
     use super::*;
     use crate::pool::record::slot_kind;
-    use crate::sim::memory::plain_view;
+    use crate::sim::memory::{SharedMemory, Whim, plain_view, small_geometry};
 
     /// Found by simulation: a lane taken over while no sequencer was active took its whole history for in flight, and the room
     /// wrapped around.
@@ -197,5 +197,24 @@ mod tests {
         }
         let next = LaneWriter::take(&view, 0);
         assert_eq!((next.produced(), next.room()), (200, 0));
+    }
+
+    /// Killed after the last store of a slot, before its write-back: the successor counts it, so every host must see it.
+    #[test]
+    fn a_successor_writes_back_what_its_predecessor_left_in_the_cache() {
+        let layout = std::sync::Arc::new(crate::pool::Layout::new(small_geometry(1)).unwrap());
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, Whim::NONE, 1);
+        let homes = |here| crate::log::Homes { here, brokers: vec![0, 0], candidates: vec![1] };
+        let view = |host: u32| View::new(pool.host(host as usize), layout.clone(), homes(host));
+        let (here, there) = (view(0), view(1));
+        let at = layout.ring_slot(0, 0);
+        here.memory.store(at + 8, u64::from(slot_kind::BATCH));
+        here.memory.store(at, 1);
+        let lane = LaneWriter::take(&here, 0);
+        assert_eq!(lane.produced(), 1);
+        let reader = LaneReader::new(&there, 0, 0);
+        reader.prefetch();
+        there.memory.full_fence();
+        assert!(reader.peek().is_some(), "the slot is produced, and nobody sees it");
     }
 }

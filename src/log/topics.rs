@@ -203,10 +203,10 @@ pub fn write_spec<M: Memory>(view: &View<M>, at: u64, topic: &Topic) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
-    use crate::sim::memory::plain_view;
+    use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 
     pub(crate) fn topic(id: u32, name: &str) -> Topic {
         Topic {
@@ -236,5 +236,41 @@ mod tests {
         assert_eq!(reader.by_id(0), Some(&topic(0, "a")));
         assert_eq!(reader.progress(0).unwrap().next_order, 5);
         assert_eq!(Topic::from_spec(&topic(1, &long).to_spec()), Ok(topic(1, &long)));
+    }
+
+    fn two_hosts(whim: Whim, seed: u64) -> [View<HostMemory>; 2] {
+        let layout = std::sync::Arc::new(crate::pool::Layout::new(small_geometry(1)).unwrap());
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, whim, seed);
+        let homes = |here| crate::log::Homes { here, brokers: vec![0, 0], candidates: vec![0] };
+        [0, 1].map(|host| View::new(pool.host(host as usize), layout.clone(), homes(host)))
+    }
+
+    /// Its lines reach memory in any order: what is read is one of the two, or nothing.
+    #[test]
+    fn a_topic_written_again_is_never_mixed() {
+        let names = ["a".repeat(100), "b".repeat(100)];
+        for seed in 0..400 {
+            let [here, there] = two_hosts(Whim::HARSH, seed);
+            let writer = TopicWriter::new(&here, 0);
+            writer.write(&topic(0, &names[0]), 0, 0);
+            here.memory.store_fence();
+            // Not fenced.
+            writer.write(&Topic { created_at: 10, ..topic(0, &names[1]) }, 0, 0);
+            if let Some(found) = read_topic(&there, 0, Access::Remote, 0) {
+                let is_one = found.name == names[0] && found.created_at == 9;
+                assert!(is_one || found.name == names[1] && found.created_at == 10, "seed {seed}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_specification_is_visible_once_written() {
+        for seed in 0..40 {
+            let [here, there] = two_hosts(Whim { evict: 0, prefetch: 0, prompt_flush: 300 }, seed);
+            let at = here.layout.extent(0, 0);
+            assert!(read_spec(&there, Access::Remote, at).is_err(), "and now it is in this host's cache");
+            write_spec(&here, at, &topic(0, "t"));
+            assert_eq!(read_spec(&there, Access::Remote, at), Ok(topic(0, "t")), "seed {seed}");
+        }
     }
 }

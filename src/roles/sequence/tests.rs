@@ -31,14 +31,14 @@ fn try_start<M: Memory>(view: &View<M>, candidate: u32) -> Result<ActiveSequence
 }
 
 /// A publisher straight into a lane: no network.
-struct Feeder<M> {
-    lane: LaneWriter<M>,
+pub(super) struct Feeder<M> {
+    pub(super) lane: LaneWriter<M>,
     blog: Blog<M>,
     commit: CommitReader<M>,
 }
 
 impl<M: Memory> Feeder<M> {
-    fn new(view: &View<M>, lane: u32) -> Self {
+    pub(super) fn new(view: &View<M>, lane: u32) -> Self {
         let commit = CommitReader::new(view);
         let mut writer = LaneWriter::take(view, lane);
         writer.refresh(&commit);
@@ -47,7 +47,7 @@ impl<M: Memory> Feeder<M> {
     }
 
     /// Puts a slot of `bytes` of payload into the lane if there is room.
-    fn put(&mut self, slot: BatchSlot, bytes: u64) -> bool {
+    pub(super) fn put(&mut self, slot: BatchSlot, bytes: u64) -> bool {
         self.lane.refresh(&self.commit);
         self.blog.reclaim(self.lane.progress().reusable);
         self.lane.report(self.blog.free_extents(), false);
@@ -66,7 +66,7 @@ impl<M: Memory> Feeder<M> {
     }
 }
 
-fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
+pub(super) fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
     // Lane 0's last extent is not used yet.
     let at = view.layout.extent(0, view.layout.geometry.extents_per_lane - 1);
     let topic = Topic {
@@ -82,30 +82,30 @@ fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
     BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: at, batch_bytes: 192, ..BatchSlot::default() }
 }
 
-fn open(session: u64) -> BatchSlot {
+pub(super) fn open(session: u64) -> BatchSlot {
     BatchSlot { kind: slot_kind::SESSION_OPEN, session, session_epoch: 1, ..BatchSlot::default() }
 }
 
-fn batch(session: u64, batch_seq: u64) -> BatchSlot {
+pub(super) fn batch(session: u64, batch_seq: u64) -> BatchSlot {
     let kind = slot_kind::BATCH;
     BatchSlot { kind, session, session_epoch: 1, batch_seq, message_count: 2, ..BatchSlot::default() }
 }
 
 /// Reads everything committed since the last call and checks promises 1 to 3 on it.
-struct Follower<M> {
+pub(super) struct Follower<M> {
     index: IndexReader<M>,
     commit: CommitReader<M>,
     next_order: u64,
-    next_batch: std::collections::HashMap<u32, u64>,
+    pub(super) next_batch: std::collections::HashMap<u32, u64>,
 }
 
 impl<M: Memory> Follower<M> {
-    fn new(view: &View<M>) -> Self {
+    pub(super) fn new(view: &View<M>) -> Self {
         let next_batch = Default::default();
         Follower { index: IndexReader::new(view, 0), commit: CommitReader::new(view), next_order: 0, next_batch }
     }
 
-    fn follow(&mut self) -> usize {
+    pub(super) fn follow(&mut self) -> usize {
         let Some(commit) = self.commit.current() else { return 0 };
         let mut entries = [IndexEntry::default(); 64];
         let mut total = 0;

@@ -1,0 +1,139 @@
+//! The scratch copy, its one build, and the runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A test that takes longer under a mutant is taken for hung. Each takes a few seconds at most.
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passed.
+    Passed,
+    /// It failed.
+    Failed,
+    /// It did not end.
+    TimedOut,
+}
+
+/// What keeps the mutants from being run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// From the system.
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+    /// The woven tree does not compile. The compiler's message shows which mutant: its name stands in a comment there.
+    #[error(
+        "the woven tree does not compile: a broken mutant is not caught, it is broken. The compiler named it above"
+    )]
+    Build,
+    /// The list names a test that does not exist.
+    #[error("there is no test `{0}`")]
+    NoTest(String),
+    /// A test fails without any mutant.
+    #[error("test `{0}` does not pass with no mutant on: {1:?}")]
+    Baseline(String, Outcome),
+}
+
+/// Copies what a build of the library's tests needs. Unchanged files keep their age, so that a second build is short.
+pub fn copy_tree(root: &Path, tree: &Path) -> Result<(), RunError> {
+    let _ = std::fs::remove_dir_all(tree);
+    std::fs::create_dir_all(tree).map_err(|error| RunError::Io(tree.display().to_string(), error))?;
+    let parts = ["Cargo.toml", "Cargo.lock", "src", "tests", "tools", "perf", "config"];
+    let status = Command::new("cp")
+        .arg("-a")
+        .args(parts.map(|part| root.join(part)))
+        .arg(tree)
+        .status()
+        .map_err(|error| RunError::Io("cp".into(), error))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(RunError::Io("cp".into(), std::io::Error::other(status.to_string())))
+}
+
+/// The built test programs, by target.
+pub struct Tests {
+    programs: BTreeMap<String, PathBuf>,
+    directory: PathBuf,
+}
+
+impl Tests {
+    /// Builds the targets that these tests are in.
+    pub fn build<'a>(tree: &Path, target: &Path, tests: impl Iterator<Item = &'a str>) -> Result<Tests, RunError> {
+        let names: BTreeSet<&str> = tests.filter_map(|test| test.split_once(' ')).map(|(name, _)| name).collect();
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command.current_dir(tree).env("CARGO_TARGET_DIR", target).env("RUSTFLAGS", "--allow warnings");
+        command.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
+        for name in &names {
+            match *name {
+                "lib" => command.arg("--lib"),
+                other => command.args(["--test", other]),
+            };
+        }
+        let output = command.stderr(Stdio::inherit()).output().map_err(|error| RunError::Io("cargo".into(), error))?;
+        if !output.status.success() {
+            return Err(RunError::Build);
+        }
+        let programs = programs(&String::from_utf8_lossy(&output.stdout));
+        Ok(Tests { programs, directory: tree.to_path_buf() })
+    }
+
+    /// Runs one test with one mutant on; 0: none.
+    pub fn run(&self, test: &str, mutant: usize) -> Result<Outcome, RunError> {
+        let missing = || RunError::NoTest(test.to_string());
+        let (target, name) = test.split_once(' ').ok_or_else(missing)?;
+        let program = self.programs.get(target).ok_or_else(missing)?;
+        let failed = |error| RunError::Io(program.display().to_string(), error);
+        let listed = Command::new(program).args(["--exact", name, "--list"]).output().map_err(failed)?;
+        if !String::from_utf8_lossy(&listed.stdout).contains(": test") {
+            return Err(missing());
+        }
+        let mut child = Command::new(program)
+            .args(["--exact", name, "--quiet"])
+            .current_dir(&self.directory)
+            .env("MUTANT", mutant.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let started = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                return Ok(if status.success() { Outcome::Passed } else { Outcome::Failed });
+            }
+            if started.elapsed() > TEST_TIMEOUT {
+                child.kill().and_then(|()| child.wait()).map_err(failed)?;
+                return Ok(Outcome::TimedOut);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// The executables that cargo's messages name, by the target they test.
+fn programs(messages: &str) -> BTreeMap<String, PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Message {
+        target: Option<Target>,
+        executable: Option<PathBuf>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Target {
+        name: String,
+        kind: Vec<String>,
+    }
+    // A line of JSON is YAML as well.
+    let messages = messages.lines().filter(|line| line.contains("\"executable\":\""));
+    messages
+        .filter_map(|line| serde_yaml::from_str::<Message>(line).ok())
+        .filter_map(|message| Some((message.target?, message.executable?)))
+        .map(|(target, program)| {
+            (if target.kind.iter().any(|kind| kind == "lib") { "lib".into() } else { target.name }, program)
+        })
+        .collect()
+}
