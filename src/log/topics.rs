@@ -101,11 +101,18 @@ impl<M: Memory> TopicWriter<M> {
     }
 
     /// Writes a topic's three lines, all with the same guard, and its first progress. Visible by the next fence.
+    ///
+    /// Lines that say so already are left as they are: cut short in a rewrite they could be read by nobody, and a successor on
+    /// another host, whose replay begins behind the topic's creation, would take it for never created.
     pub fn write(&self, topic: &Topic, next_order: u64, position: u64) {
         let at = |line| self.view.layout.topic_line(self.candidate, topic.id, line);
+        self.write_progress(topic.id, next_order, position);
+        if read_topic(&self.view, self.candidate, Access::Local, topic.id).as_ref() == Some(topic) {
+            // Their writer may have been killed before it wrote them back.
+            return (0..3).for_each(|line| self.view.memory.flush_line(at(line), Keep::Cached));
+        }
         let (properties, names) = topic.lines();
         let guard = self.view.memory.load(at(0)) + 1;
-        self.write_progress(topic.id, next_order, position);
         line::write(&self.view.memory, at(2), guard, &names[1]);
         line::write(&self.view.memory, at(1), guard, &names[0]);
         line::write(&self.view.memory, at(0), guard, &properties);
@@ -206,6 +213,7 @@ pub fn write_spec<M: Memory>(view: &View<M>, at: u64, topic: &Topic) {
 pub(crate) mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
+    use crate::pool::record::Record;
     use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 
     pub(crate) fn topic(id: u32, name: &str) -> Topic {
@@ -272,5 +280,20 @@ pub(crate) mod tests {
             write_spec(&here, at, &topic(0, "t"));
             assert_eq!(read_spec(&there, Access::Remote, at), Ok(topic(0, "t")), "seed {seed}");
         }
+    }
+
+    /// Killed with its lines in the cache only; its successor finds them as they should be.
+    #[test]
+    fn a_topic_written_as_it_was_is_seen_on_another_host() {
+        let [here, there] = two_hosts(Whim::LAZY, 1);
+        let (properties, [first, second]) = topic(0, "t").lines();
+        for (line, words) in [properties.words(), first.words(), second.words()].into_iter().enumerate() {
+            let at = here.layout.topic_line(0, 0, line as u32);
+            (1..).zip(words).for_each(|(index, word)| here.memory.store(at + 8 * index, word));
+            here.memory.store(at, 1);
+        }
+        TopicWriter::new(&here, 0).write(&topic(0, "t"), 0, 0);
+        here.memory.store_fence();
+        assert_eq!(read_topic(&there, 0, Access::Remote, 0), Some(topic(0, "t")));
     }
 }

@@ -6,6 +6,8 @@
 pub mod active;
 pub mod candidate;
 #[cfg(test)]
+mod candidate_tests;
+#[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -32,6 +32,7 @@ fn try_start<M: Memory>(view: &View<M>, candidate: u32) -> Result<ActiveSequence
 
 /// A publisher straight into a lane: no network.
 pub(super) struct Feeder<M> {
+    view: View<M>,
     pub(super) lane: LaneWriter<M>,
     blog: Blog<M>,
     commit: CommitReader<M>,
@@ -43,7 +44,12 @@ impl<M: Memory> Feeder<M> {
         let mut writer = LaneWriter::take(view, lane);
         writer.refresh(&commit);
         let blog = Blog::take(view, lane, writer.produced(), writer.progress().reusable);
-        Feeder { lane: writer, blog, commit }
+        Feeder { view: view.clone(), lane: writer, blog, commit }
+    }
+
+    /// The pool as it sees it.
+    pub(super) fn view(&self) -> &View<M> {
+        &self.view
     }
 
     /// Puts a slot of `bytes` of payload into the lane if there is room.
