@@ -182,6 +182,7 @@ impl<M: Memory> LaneReader<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::commit::CommitWriter;
     use crate::pool::record::slot_kind;
     use crate::sim::memory::{SharedMemory, Whim, plain_view, small_geometry};
 
@@ -216,5 +217,29 @@ mod tests {
         reader.prefetch();
         there.memory.full_fence();
         assert!(reader.peek().is_some(), "the slot is produced, and nobody sees it");
+    }
+
+    /// A successor starts from what it could prove, which may be less than its predecessor said.
+    #[test]
+    fn what_a_lane_was_told_never_falls() {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        commit.claim(0, 1);
+        commit.activate(0);
+        let mut line = Owned::take(view.memory.clone(), view.layout.lane_progress(0, 0));
+        let mut lane = LaneWriter::take(&view, 0);
+        let reader = CommitReader::new(&view);
+        (0..20).for_each(|_| {
+            lane.publish(&BatchSlot::default());
+        });
+        let mut hear = |consumed, reusable| {
+            line.publish(&LaneProgress { consumed, reusable, ..LaneProgress::default() });
+            (lane.refresh(&reader), lane.progress().consumed, lane.progress().reusable)
+        };
+        assert_eq!(hear(10, 5), (true, 10, 5));
+        assert_eq!(hear(8, 7), (true, 10, 7));
+        assert_eq!(hear(12, 6), (true, 12, 7));
+        assert_eq!(hear(11, 7), (false, 12, 7));
+        assert_eq!(lane.room(), 64 - 8);
     }
 }

@@ -288,7 +288,7 @@ pub(crate) mod tests {
         let [here, there] = two_hosts(Whim::LAZY, 1);
         let (properties, [first, second]) = topic(0, "t").lines();
         for (line, words) in [properties.words(), first.words(), second.words()].into_iter().enumerate() {
-            let at = here.layout.topic_line(0, 0, line as u32);
+            let at = here.layout.topic_line(0, 0, line as u64);
             (1..).zip(words).for_each(|(index, word)| here.memory.store(at + 8 * index, word));
             here.memory.store(at, 1);
         }

@@ -224,9 +224,10 @@ mod tests {
         let view = |host: u32| View::new(pool.host(host as usize), layout.clone(), homes(host));
         let (here, there) = (view(0), view(1));
         let at = layout.extent(0, 0);
-        there.memory.with_bytes(at, 128, |bytes| assert_eq!(bytes[0], 0));
+        there.memory.with_bytes(at, 128, |bytes| assert_eq!(bytes, [0; 128]));
         let header = BatchHeader { message_count: 1, body_bytes: 64, batch_seq: 3, ..BatchHeader::default() };
         here.memory.copy_in(at, &frame::seal(&header));
+        here.memory.copy_in(at + 64, &[7; 64]);
         here.memory.write_back(at, 128, Keep::Cached);
         let mut index = IndexWriter::new(&here, 0, 1, 0, 0);
         let entry = IndexEntry {
@@ -244,6 +245,7 @@ mod tests {
         assert_eq!(reader.fetch(&Commit { epoch: 1, candidate: 0, watermark: 2 }), Ok(2));
         let first = reader.next_delivery().expect("dropped before it was read").expect("it is there");
         assert_eq!((first.at, first.bytes, first.end_order), (at, 128, 1));
+        there.memory.with_bytes(at + 64, 64, |body| assert_eq!(body, [7; 64], "the kernel sends it from here"));
         assert_eq!(reader.next_delivery(), Err(ReadFault::OtherBatch { position: 1 }));
     }
 }

@@ -18,6 +18,9 @@ pub struct Mutant {
     pub after: String,
     /// The statements or the expression to replace.
     pub find: String,
+    /// Where what is replaced ends, if it is more than `find`: at the end of this text.
+    #[serde(default)]
+    pub until: String,
     /// What stands there instead; empty: nothing.
     #[serde(default)]
     pub replace: String,
@@ -97,5 +100,10 @@ pub fn locate(mutant: &Mutant, source: &str) -> Result<std::ops::Range<usize>, L
         source.find(mutant.after.trim()).unwrap_or(0)
     };
     let start = from + source[from..].find(find).ok_or_else(|| not_once("`find`", 0))?;
-    Ok(start..start + find.len())
+    let mut end = start + find.len();
+    if !mutant.until.is_empty() {
+        let until = mutant.until.trim();
+        end += source[end..].find(until).ok_or_else(|| not_once("`until`", 0))? + until.len();
+    }
+    Ok(start..end)
 }

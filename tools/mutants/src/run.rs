@@ -39,21 +39,53 @@ pub enum RunError {
     Baseline(String, Outcome),
 }
 
-/// Copies what a build of the library's tests needs. Unchanged files keep their age, so that a second build is short.
-pub fn copy_tree(root: &Path, tree: &Path) -> Result<(), RunError> {
-    let _ = std::fs::remove_dir_all(tree);
-    std::fs::create_dir_all(tree).map_err(|error| RunError::Io(tree.display().to_string(), error))?;
-    let parts = ["Cargo.toml", "Cargo.lock", "src", "tests", "tools", "perf", "config"];
-    let status = Command::new("cp")
-        .arg("-a")
-        .args(parts.map(|part| root.join(part)))
-        .arg(tree)
-        .status()
-        .map_err(|error| RunError::Io("cp".into(), error))?;
-    if status.success() {
+/// What a build of the library's tests needs, from the root of the repository.
+const PARTS: [&str; 7] = ["Cargo.toml", "Cargo.lock", "src", "tests", "tools", "perf", "config"];
+
+/// Makes `tree` a copy of the repository with some files replaced. A file that is there already as it should be keeps its age, so
+/// that the next build is short; one that is in the copy only is removed.
+pub fn copy_tree(root: &Path, tree: &Path, replaced: &BTreeMap<PathBuf, String>) -> Result<(), RunError> {
+    let mut wanted = BTreeSet::new();
+    for part in PARTS {
+        list_files(root, Path::new(part), &mut wanted)?;
+    }
+    let mut found = BTreeSet::new();
+    if tree.exists() {
+        list_files(tree, Path::new(""), &mut found)?;
+    }
+    for file in found.difference(&wanted) {
+        std::fs::remove_file(tree.join(file)).map_err(|error| io(file, error))?;
+    }
+    for file in &wanted {
+        let text = match replaced.get(file) {
+            Some(text) => text.clone().into_bytes(),
+            None => std::fs::read(root.join(file)).map_err(|error| io(file, error))?,
+        };
+        let target = tree.join(file);
+        if std::fs::read(&target).is_ok_and(|old| old == text) {
+            continue;
+        }
+        std::fs::create_dir_all(target.parent().unwrap_or(tree)).map_err(|error| io(file, error))?;
+        std::fs::write(&target, text).map_err(|error| io(file, error))?;
+    }
+    Ok(())
+}
+
+fn list_files(root: &Path, at: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), RunError> {
+    let full = root.join(at);
+    if full.is_file() {
+        found.insert(at.to_path_buf());
         return Ok(());
     }
-    Err(RunError::Io("cp".into(), std::io::Error::other(status.to_string())))
+    for entry in std::fs::read_dir(&full).map_err(|error| io(&full, error))? {
+        let entry = entry.map_err(|error| io(&full, error))?;
+        list_files(root, &at.join(entry.file_name()), found)?;
+    }
+    Ok(())
+}
+
+fn io(at: &Path, error: std::io::Error) -> RunError {
+    RunError::Io(at.display().to_string(), error)
 }
 
 /// The built test programs, by target.
@@ -67,7 +99,7 @@ impl Tests {
     pub fn build<'a>(tree: &Path, target: &Path, tests: impl Iterator<Item = &'a str>) -> Result<Tests, RunError> {
         let names: BTreeSet<&str> = tests.filter_map(|test| test.split_once(' ')).map(|(name, _)| name).collect();
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        command.current_dir(tree).env("CARGO_TARGET_DIR", target).env("RUSTFLAGS", "--allow warnings");
+        command.current_dir(tree).env("CARGO_TARGET_DIR", target);
         command.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
         for name in &names {
             match *name {

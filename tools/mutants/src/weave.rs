@@ -20,8 +20,8 @@ pub struct Placed<'a> {
     pub replace: &'a str,
 }
 
-/// What every instrumented source is compiled against: appended to the library's root.
-pub const RUNTIME: &str = r#"
+/// What every woven source is compiled against.
+const RUNTIME: &str = r#"
 /// Which mutant is on in this process; 0: none.
 #[doc(hidden)]
 pub fn mutant() -> usize {
@@ -30,6 +30,11 @@ pub fn mutant() -> usize {
     *NUMBER
 }
 "#;
+
+/// The library's root with the choice in it. What a mutant leaves unused is no reason to warn.
+pub fn library(source: &str) -> String {
+    format!("#![allow(warnings)]\n{source}{RUNTIME}")
+}
 
 /// Weaves `placed` into `source`.
 pub fn weave(source: &str, mut placed: Vec<Placed<'_>>) -> Result<String, ListError> {
