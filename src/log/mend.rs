@@ -73,7 +73,14 @@ mod tests {
     use crate::pool::Access;
     use crate::pool::line;
     use crate::pool::record::SessionLine;
-    use crate::sim::memory::{Whim, host_views};
+    use crate::sim::memory::{HostMemory, Whim, host_views};
+
+    /// Killed in a rewrite, and the line was evicted there and then: so it lies in memory, and in no cache.
+    fn tear(view: &View<HostMemory>, at: u64) {
+        view.memory.store(at, INVALID);
+        view.memory.flush_line(at, Keep::Dropped);
+        view.memory.full_fence();
+    }
 
     /// What was mended is there for other hosts at once, and is taken for neither of the versions it was made from.
     #[test]
@@ -82,7 +89,7 @@ mod tests {
         let (here, there) = (&views[0], &views[1]);
         let at = here.layout.session_line(0, 3);
         line::publish(&here.memory, at, 1, &SessionLine { session: 9, ..SessionLine::default() });
-        here.memory.store(at, INVALID);
+        tear(here, at);
         assert!(mend_line(&here.memory, at) && !mend_line(&here.memory, at));
         let (guard, found) = line::observe::<_, SessionLine>(&there.memory, at, Access::Remote).expect("mended");
         assert!(guard > 1 && found.session == 9);
@@ -94,8 +101,7 @@ mod tests {
         let (here, there) = (&views[0], &views[1]);
         let topic = crate::log::topics::tests::topic(0, "t");
         TopicWriter::new(here, 0).write(&topic, 0, 0);
-        here.memory.store_fence();
-        here.memory.store(here.layout.topic_line(0, 0, 1), INVALID);
+        tear(here, here.layout.topic_line(0, 0, 1));
         assert_eq!(mend_candidate(here, 0), 1);
         assert_eq!(read_topic(there, 0, Access::Remote, 0), Some(topic));
     }
