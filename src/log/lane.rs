@@ -7,7 +7,7 @@ use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::pool::line::{self, Owned, Peer};
 use crate::pool::record::{BatchSlot, LaneProgress, LaneStatus};
-use crate::pool::{Access, Memory};
+use crate::pool::{Access, Keep, Memory};
 
 /// The producing side, owned by one receive core.
 pub struct LaneWriter<M> {
@@ -28,7 +28,7 @@ impl<M: Memory> LaneWriter<M> {
         // publication was cut short is invalid and was never seen by anyone.
         let guards = (0..slots).map(|slot| view.memory.load(view.layout.ring_slot(lane, slot)));
         let produced = guards.max().unwrap_or(0);
-        view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, crate::pool::Keep::Dropped);
+        view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, Keep::Dropped);
         view.memory.store_fence();
         let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
         // Its last owner may have been killed while it wrote: the incarnation must go up all the same, session ids rest on it.
@@ -157,6 +157,11 @@ impl<M: Memory> LaneReader<M> {
     #[inline]
     pub fn consume(&mut self) -> u64 {
         let slot = self.consumed;
+        if M::SOFTWARE && self.access == Access::Local {
+            // Its producer may not have written it back yet. What is committed of it must not be lost with this host's cache, or
+            // the lane's next owner uses its number again; the commit point fences.
+            self.view.memory.flush_line(self.view.layout.ring_slot(self.lane, slot), Keep::Cached);
+        }
         self.consumed += 1;
         slot
     }
@@ -241,5 +246,14 @@ mod tests {
         assert_eq!(hear(12, 6), (true, 12, 7));
         assert_eq!(hear(11, 7), (false, 12, 7));
         assert_eq!(lane.room(), 64 - 8);
+    }
+
+    /// Its last owner was killed while it wrote its status: session ids rest on the number going up all the same.
+    #[test]
+    fn an_incarnation_is_above_one_cut_short() {
+        let view = plain_view(1);
+        let before = (0..3).map(|_| LaneWriter::take(&view, 0).incarnation()).max();
+        view.memory.store(view.layout.lane_status(0), line::INVALID);
+        assert!(Some(LaneWriter::take(&view, 0).incarnation()) > before);
     }
 }

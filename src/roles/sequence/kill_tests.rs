@@ -10,12 +10,13 @@ use crate::log::View;
 use crate::log::checkpoint::{RecoverError, recover};
 use crate::log::commit::{Commit, CommitReader, CommitWriter};
 use crate::log::entry::to_event;
+use crate::log::lane::LaneWriter;
 use crate::log::order_index::IndexReader;
 use crate::log::retention::{FloorReader, NO_PIN, Pin};
 use crate::order::SessionTable;
 use crate::order::table::Session;
 use crate::pool::line::observe_words;
-use crate::pool::record::{IndexEntry, SessionLine, entry_kind};
+use crate::pool::record::{IndexEntry, Record, SessionLine, entry_kind};
 use crate::pool::{Access, Geometry, Layout, Memory};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, host_views, plain_view, small_geometry};
 use crate::sim::random::Random;
@@ -439,4 +440,26 @@ fn a_superseded_sequencer_uses_no_segment_again() {
         });
         assert_eq!(sequencer.counters().trims == 0, is_superseded);
     }
+}
+
+/// A slot is seen in the cache that lane and sequencer share; its producer is stopped before it writes the slot back, and the host
+/// loses power. What was taken from the slot is committed: the lane's successor must not use its number again.
+#[test]
+fn a_slot_that_was_taken_outlives_its_hosts_power() {
+    let (pool, views) = host_views([0, 0], &[0, 1], Whim::LAZY, 1);
+    let (here, there) = (&views[0], &views[1]);
+    let mut sequencer = start(here, 0);
+    Feeder::new(here, 0).lane.publish(&topic_spec(here, OrderLevel::Session));
+    sequencer.pass(1);
+    let at = here.layout.ring_slot(0, 1);
+    (0..).zip(open(3).words()).for_each(|(index, word)| here.memory.store(at + 8 * (index + 1), word));
+    here.memory.store(at, 2);
+    sequencer.pass(2);
+    pool.lose_power(0);
+    let mut successor = start(there, 1);
+    assert!(successor.core().table().slot_of(3).is_some(), "it was committed");
+    let mut lane = LaneWriter::take(here, 0);
+    lane.publish(&open(4));
+    successor.pass(3);
+    assert!(successor.core().table().slot_of(4).is_some(), "the slot is never looked at");
 }
