@@ -245,6 +245,7 @@ mod tests {
         assert!(!LaneWriter::take(&view, 0).refresh(&reader));
         TopicWriter::new(&view, 0).write(&crate::log::topics::tests::topic(0, "late"), 0, 0);
         assert!(TopicReader::new(&view).find("late").is_none());
+        assert_eq!(TopicReader::new(&view).progress(0), None);
     }
 
     /// The value first, the epoch lines after: at any moment of a read its writer may be superseded and write on.

@@ -338,6 +338,31 @@ mod tests {
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
     }
 
+    /// A broker was killed while it announced itself: dead pins are told from living ones by the number going up all the same.
+    #[test]
+    fn an_incarnation_is_above_one_cut_short() {
+        let view = plain_view(1);
+        let before = (0..3).map(|_| announce(&view, 0, 1, 1)).max();
+        view.memory.store(view.layout.broker_line(0), crate::pool::line::INVALID);
+        assert!(Some(announce(&view, 0, 1, 1)) > before);
+    }
+
+    /// Whoever claims may have to replay what the floors of its predecessor say is gone: they are nobody's until it is active.
+    #[test]
+    fn nothing_is_pinned_by_the_floors_of_a_superseded_sequencer() {
+        let view = plain_view(2);
+        let mut commit = CommitWriter::take(&view, 0);
+        let epoch = commit.claim(0, 1);
+        commit.activate(0);
+        Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]).announce();
+        let floors = FloorReader::new(&view);
+        let mut pin = Pin::take(&view, 0, 1);
+        assert_eq!(pin.lower_to_floor(&floors), Some(0));
+        pin.raise(NO_PIN);
+        CommitWriter::take(&view, 1).claim(epoch, 1);
+        assert_eq!((pin.lower_to_floor(&floors), pin.position()), (None, NO_PIN));
+    }
+
     /// A pin that moves is unreadable for a moment. It holds all the same.
     #[test]
     fn a_pin_that_is_being_moved_holds() {
