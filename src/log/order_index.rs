@@ -289,6 +289,10 @@ mod tests {
         let commit = Commit { epoch: 1, candidate: 0, watermark: writer.next() };
         let fault = IndexReader::new(&view, 0).read(&commit, &mut [IndexEntry::default()]);
         assert_eq!(fault, Err(IndexFault::Trimmed { position: 0 }));
+        // Behind the end of the last segment anyone listed.
+        let commit = Commit { watermark: 3000, ..commit };
+        let fault = IndexReader::new(&view, 2000).read(&commit, &mut [IndexEntry::default()]);
+        assert_eq!(fault, Err(IndexFault::Trimmed { position: 2000 }));
     }
 
     /// Epoch 1 wrote past its watermark before epoch 2 sealed it: those entries are void.
