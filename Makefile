@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test lint build bench simulate clean help
+.PHONY: run test lint mutants build bench simulate clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,9 @@ test: lint ## everything in the suite
 lint: ## formatting and warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+
+mutants: ## deliberate faults in the protocol code: each must make a named test fail
+	$(CARGO) run --quiet --package mutants
 
 build: ## release binaries
 	$(CARGO) build --release --workspace

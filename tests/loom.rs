@@ -230,7 +230,8 @@ fn a_pin_is_never_missed() {
             let pinned = pin.try_lower(50, &floors).is_ok();
             (pinned, pin)
         });
-        let given_up = trimmer.advance() && trimmer.floor() > 50;
+        trimmer.advance();
+        let given_up = trimmer.floor() > 50;
         let (pinned, pin) = reader.join().unwrap();
         assert!(!(pinned && given_up), "position 50 is pinned and given up");
         assert_eq!(pinned, pin.position() != NO_PIN);

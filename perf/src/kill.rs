@@ -40,6 +40,7 @@ const REFERENCE_MS: f64 = 7200.0;
 struct Moved {
     at: Instant,
     acked: u64,
+}
 
 /// One kill.
 struct Kill {

@@ -164,7 +164,7 @@ impl<M: Memory> Blog<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::memory::plain_view;
+    use crate::sim::memory::{Whim, host_views, plain_view};
 
     fn blog() -> Blog<crate::sim::memory::HostMemory> {
         Blog::take(&plain_view(1), 0, 0, 0)
@@ -245,5 +245,17 @@ mod tests {
         let start = run.start;
         blog.release(run, 100, 100, 1);
         assert_eq!(blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 1).unwrap().start, start + 128);
+    }
+
+    /// A half batch whose connection broke: nothing of it stays in this host's cache to fall on the extent's next content.
+    #[test]
+    fn what_was_never_published_is_written_back() {
+        let (pool, views) = host_views([0, 0], &[0], Whim::LAZY, 1);
+        let mut blog = Blog::take(&views[0], 0, 0, 0);
+        let run = blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 0).unwrap();
+        let start = run.start;
+        views[0].memory.copy_in(start, &[7; 256]);
+        blog.release(run, 64, 256, 0);
+        pool.behind_caches(start, 256, |bytes| assert!(bytes[64..].iter().all(|byte| *byte == 7)));
     }
 }

@@ -223,3 +223,127 @@ impl<M: Memory> CommitWriter<M> {
         self.record.active
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::lane::LaneWriter;
+    use crate::log::topics::{TopicReader, TopicWriter};
+    use crate::pool::record::LaneProgress;
+    use crate::sim::memory::{Whim, host_views, plain_view};
+    use crate::sim::watched::Watched;
+    use std::sync::{Arc, Mutex};
+
+    fn progress(consumed: u64) -> LaneProgress {
+        LaneProgress { epoch: 1, consumed, ..LaneProgress::default() }
+    }
+
+    #[test]
+    fn no_epoch_is_claimed_twice() {
+        let view = plain_view(2);
+        let mut claimed = Vec::new();
+        for life in 0..3 {
+            for candidate in [0, 1] {
+                let mut writer = CommitWriter::take(&view, candidate);
+                claimed.push(writer.claim(0, life));
+                assert_eq!(CommitReader::new(&view).line(candidate).claimed, claimed[claimed.len() - 1]);
+            }
+        }
+        claimed.sort_unstable();
+        claimed.dedup();
+        assert_eq!(claimed.len(), 6);
+    }
+
+    /// A claim voids what is read after it; what its predecessor goes on writing is seen by nobody.
+    #[test]
+    fn a_higher_claim_voids_every_read() {
+        let view = plain_view(2);
+        let reader = CommitReader::new(&view);
+        let mut first = CommitWriter::take(&view, 0);
+        let epoch = first.claim(0, 1);
+        first.activate(0);
+        let mut lines = Owned::take(view.memory.clone(), view.layout.lane_progress(0, 0));
+        lines.publish(&progress(5));
+        let read = || reader.read::<LaneProgress>(|candidate| view.layout.lane_progress(candidate, 0));
+        assert_eq!(read().map(|(commit, found)| (commit.epoch, found.consumed)), Some((epoch, 5)), "one blank line");
+        CommitWriter::take(&view, 1).claim(epoch, 2);
+        assert_eq!(reader.current().map(|commit| commit.epoch), Some(epoch), "claimed is not active");
+        assert!(!reader.confirm(epoch) && read().is_none());
+        // The predecessor does not know yet.
+        lines.publish(&progress(60));
+        assert!(!LaneWriter::take(&view, 0).refresh(&reader));
+        TopicWriter::new(&view, 0).write(&crate::log::topics::tests::topic(0, "late"), 0, 0);
+        assert!(TopicReader::new(&view).find("late").is_none());
+        assert_eq!(TopicReader::new(&view).progress(0), None);
+    }
+
+    /// The value first, the epoch lines after: at any moment of a read its writer may be superseded and write on.
+    #[test]
+    fn what_is_written_after_a_claim_is_never_read() {
+        for moment in 0..60 {
+            let plain = plain_view(2);
+            let mut first = CommitWriter::take(&plain, 0);
+            let epoch = first.claim(0, 1);
+            first.activate(0);
+            let mut lines = Owned::take(plain.memory.clone(), plain.layout.lane_progress(0, 0));
+            lines.publish(&progress(5));
+            let watched = Watched::new(plain.memory.clone());
+            let view = View::single_host(watched.clone(), plain.layout.clone());
+            let reader = CommitReader::new(&view);
+            watched.at(moment, move || {
+                CommitWriter::take(&plain, 1).claim(epoch, 2);
+                lines.publish(&progress(60));
+            });
+            let read = reader.read::<LaneProgress>(|candidate| view.layout.lane_progress(candidate, 0));
+            assert!(read.is_none_or(|(_, found)| found.consumed == 5), "moment {moment}");
+        }
+    }
+
+    /// The sequencer is stopped between its stores and their write-back; a reader of its host sees them in the cache they share.
+    /// What is confirmed there is seen by whoever claims on another host, at any moment.
+    #[test]
+    fn what_is_confirmed_is_seen_by_every_claimant() {
+        let mut confirmed = 0;
+        for (moment, by_words) in (0..80).flat_map(|moment| [(moment, false), (moment, true)]) {
+            let (_, views) = host_views([0, 0], &[0, 1], Whim::LAZY, 1);
+            let (here, there) = (&views[0], views[1].clone());
+            let mut first = CommitWriter::take(here, 0);
+            let epoch = first.claim(0, 1);
+            first.activate(0);
+            let place = here.layout.lane_progress(0, 0);
+            store_record(&here.memory, place, &progress(5));
+            store_record(&here.memory, here.layout.epoch_line(0), &EpochLine { watermark: 7, ..first.record });
+            let claimant = move || {
+                CommitWriter::take(&there, 1).claim(epoch, 2);
+                let reader = CommitReader::new(&there);
+                let commit = reader.current().expect("its predecessor is active");
+                (commit.watermark, reader.peek_words::<LaneProgress>(commit, |_| place).consumed)
+            };
+            let seen = Arc::new(Mutex::new(None));
+            let (sees, sees_later) = (seen.clone(), claimant.clone());
+            let watched = Watched::new(here.memory.clone());
+            watched.at(moment, move || *sees.lock().unwrap() = Some(claimant()));
+            let reader = CommitReader::new(&here.with_memory(watched));
+            let read = match by_words {
+                false => reader.read::<LaneProgress>(|_| place),
+                true => reader.current().and_then(|commit| {
+                    let found = reader.peek_words(commit, |_| place);
+                    reader.confirm(commit.epoch).then_some((commit, found))
+                }),
+            };
+            let Some((commit, found)) = read else { continue };
+            assert_eq!((commit.watermark, found.consumed), (7, 5));
+            confirmed += 1;
+            let seen = seen.lock().unwrap().take().unwrap_or_else(sees_later);
+            assert_eq!(seen, (7, 5), "claimed at moment {moment}");
+        }
+        assert!(confirmed > 20, "only {confirmed} reads were confirmed");
+    }
+
+    /// The stores of a publication whose write-back has not begun.
+    fn store_record(memory: &impl Memory, at: u64, record: &impl Record) {
+        let words = record.words();
+        (0..).zip(words).for_each(|(index, word)| memory.store(at + 8 * (index + 1), word));
+        memory.store(at, memory.load(at) + 1);
+    }
+}

@@ -7,7 +7,7 @@ use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::pool::line::{self, Owned, Peer};
 use crate::pool::record::{BatchSlot, LaneProgress, LaneStatus};
-use crate::pool::{Access, Memory};
+use crate::pool::{Access, Keep, Memory};
 
 /// The producing side, owned by one receive core.
 pub struct LaneWriter<M> {
@@ -28,7 +28,7 @@ impl<M: Memory> LaneWriter<M> {
         // publication was cut short is invalid and was never seen by anyone.
         let guards = (0..slots).map(|slot| view.memory.load(view.layout.ring_slot(lane, slot)));
         let produced = guards.max().unwrap_or(0);
-        view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, crate::pool::Keep::Dropped);
+        view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, Keep::Dropped);
         view.memory.store_fence();
         let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
         // Its last owner may have been killed while it wrote: the incarnation must go up all the same, session ids rest on it.
@@ -162,6 +162,11 @@ impl<M: Memory> LaneReader<M> {
     #[inline]
     pub fn consume(&mut self) -> u64 {
         let slot = self.consumed;
+        if M::SOFTWARE && self.access == Access::Local {
+            // Its producer may not have written it back yet. What is committed of it must not be lost with this host's cache, or
+            // the lane's next owner uses its number again; the commit point fences.
+            self.view.memory.flush_line(self.view.layout.ring_slot(self.lane, slot), Keep::Cached);
+        }
         self.consumed += 1;
         slot
     }
@@ -187,8 +192,9 @@ impl<M: Memory> LaneReader<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::commit::CommitWriter;
     use crate::pool::record::slot_kind;
-    use crate::sim::memory::plain_view;
+    use crate::sim::memory::{SharedMemory, Whim, plain_view, small_geometry};
 
     /// Found by simulation: a lane taken over while no sequencer was active took its whole history for in flight, and the room
     /// wrapped around.
@@ -202,5 +208,57 @@ mod tests {
         }
         let next = LaneWriter::take(&view, 0);
         assert_eq!((next.produced(), next.room()), (200, 0));
+    }
+
+    /// Killed after the last store of a slot, before its write-back: the successor counts it, so every host must see it.
+    #[test]
+    fn a_successor_writes_back_what_its_predecessor_left_in_the_cache() {
+        let layout = std::sync::Arc::new(crate::pool::Layout::new(small_geometry(1)).unwrap());
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, Whim::NONE, 1);
+        let homes = |here| crate::log::Homes { here, brokers: vec![0, 0], candidates: vec![1] };
+        let view = |host: u32| View::new(pool.host(host as usize), layout.clone(), homes(host));
+        let (here, there) = (view(0), view(1));
+        let at = layout.ring_slot(0, 0);
+        here.memory.store(at + 8, u64::from(slot_kind::BATCH));
+        here.memory.store(at, 1);
+        let lane = LaneWriter::take(&here, 0);
+        assert_eq!(lane.produced(), 1);
+        let reader = LaneReader::new(&there, 0, 0);
+        reader.prefetch();
+        there.memory.full_fence();
+        assert!(reader.peek().is_some(), "the slot is produced, and nobody sees it");
+    }
+
+    /// A successor starts from what it could prove, which may be less than its predecessor said.
+    #[test]
+    fn what_a_lane_was_told_never_falls() {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        commit.claim(0, 1);
+        commit.activate(0);
+        let mut line = Owned::take(view.memory.clone(), view.layout.lane_progress(0, 0));
+        let mut lane = LaneWriter::take(&view, 0);
+        let reader = CommitReader::new(&view);
+        (0..20).for_each(|_| {
+            lane.publish(&BatchSlot::default());
+        });
+        let mut hear = |consumed, reusable| {
+            line.publish(&LaneProgress { consumed, reusable, ..LaneProgress::default() });
+            (lane.refresh(&reader), lane.progress().consumed, lane.progress().reusable)
+        };
+        assert_eq!(hear(10, 5), (true, 10, 5));
+        assert_eq!(hear(8, 7), (true, 10, 7));
+        assert_eq!(hear(12, 6), (true, 12, 7));
+        assert_eq!(hear(11, 7), (false, 12, 7));
+        assert_eq!(lane.room(), 64 - 8);
+    }
+
+    /// Its last owner was killed while it wrote its status: session ids rest on the number going up all the same.
+    #[test]
+    fn an_incarnation_is_above_one_cut_short() {
+        let view = plain_view(1);
+        let before = (0..3).map(|_| LaneWriter::take(&view, 0).incarnation()).max();
+        view.memory.store(view.layout.lane_status(0), line::INVALID);
+        assert!(Some(LaneWriter::take(&view, 0).incarnation()) > before);
     }
 }

@@ -65,3 +65,44 @@ fn mend_topic<M: Memory>(view: &View<M>, candidate: u32, topic: u32) -> bool {
     memory.store_fence();
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::topics::{TopicWriter, read_topic};
+    use crate::pool::Access;
+    use crate::pool::line;
+    use crate::pool::record::SessionLine;
+    use crate::sim::memory::{HostMemory, Whim, host_views};
+
+    /// Killed in a rewrite, and the line was evicted there and then: so it lies in memory, and in no cache.
+    fn tear(view: &View<HostMemory>, at: u64) {
+        view.memory.store(at, INVALID);
+        view.memory.flush_line(at, Keep::Dropped);
+        view.memory.full_fence();
+    }
+
+    /// What was mended is there for other hosts at once, and is taken for neither of the versions it was made from.
+    #[test]
+    fn what_is_mended_can_be_read_on_every_host() {
+        let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
+        let (here, there) = (&views[0], &views[1]);
+        let at = here.layout.session_line(0, 3);
+        line::publish(&here.memory, at, 1, &SessionLine { session: 9, ..SessionLine::default() });
+        tear(here, at);
+        assert!(mend_line(&here.memory, at) && !mend_line(&here.memory, at));
+        let (guard, found) = line::observe::<_, SessionLine>(&there.memory, at, Access::Remote).expect("mended");
+        assert!(guard > 1 && found.session == 9);
+    }
+
+    #[test]
+    fn a_topic_cut_short_is_read_on_every_host_once_mended() {
+        let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
+        let (here, there) = (&views[0], &views[1]);
+        let topic = crate::log::topics::tests::topic(0, "t");
+        TopicWriter::new(here, 0).write(&topic, 0, 0);
+        tear(here, here.layout.topic_line(0, 0, 1));
+        assert_eq!(mend_candidate(here, 0), 1);
+        assert_eq!(read_topic(there, 0, Access::Remote, 0), Some(topic));
+    }
+}

@@ -72,6 +72,12 @@ impl<M: Memory> View<M> {
         View::new(memory, layout, homes)
     }
 
+    /// The same pool from the same host, through another memory.
+    #[cfg(test)]
+    pub(crate) fn with_memory<N: Memory>(&self, memory: N) -> View<N> {
+        View { memory, layout: self.layout.clone(), homes: self.homes.clone() }
+    }
+
     fn access(&self, host: u32) -> Access {
         if host == self.homes.here { Access::Local } else { Access::Remote }
     }

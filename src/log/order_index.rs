@@ -314,6 +314,10 @@ mod tests {
         let commit = Commit { epoch: 1, candidate: 0, watermark: writer.next() };
         let fault = IndexReader::new(&view, 0).read(&commit, &mut [IndexEntry::default()]);
         assert_eq!(fault, Err(IndexFault::Trimmed { position: 0 }));
+        // Behind the end of the last segment anyone listed.
+        let commit = Commit { watermark: 3000, ..commit };
+        let fault = IndexReader::new(&view, 2000).read(&commit, &mut [IndexEntry::default()]);
+        assert_eq!(fault, Err(IndexFault::Trimmed { position: 2000 }));
     }
 
     /// Epoch 1 wrote past its watermark before epoch 2 sealed it: those entries are void.
@@ -339,5 +343,38 @@ mod tests {
         }
         let expected: Vec<u64> = (0..100).chain(1000..1150).collect();
         assert_eq!(all, expected);
+    }
+
+    /// A reader that nobody waited for: its segment was written over while it slept.
+    #[test]
+    fn entries_of_another_lap_epoch_or_claimant_are_not_read() {
+        let view = plain_view(2);
+        let mut writer = IndexWriter::new(&view, 0, 1, 0, 0);
+        (0..200).for_each(|n| {
+            writer.append(entry(n));
+        });
+        let commit = |watermark| Commit { epoch: 1, candidate: 0, watermark };
+        let mut reader = IndexReader::new(&view, 0);
+        let mut out = [IndexEntry::default(); 10];
+        assert_eq!(reader.read(&commit(200), &mut out), Ok(10));
+        // A claimant writes: under epoch 1 nothing of it counts.
+        let mut claimant = IndexWriter::new(&view, 1, 2, 5, 0);
+        (0..50).for_each(|_| {
+            claimant.append(entry(9999));
+        });
+        let mut fresh = IndexReader::new(&view, 0);
+        fresh.seek(6);
+        assert_eq!(fresh.read(&commit(200), &mut out), Ok(10));
+        assert_eq!(out[9].lane_slot, 15);
+        writer.give_up(190);
+        while writer.room() > 0 {
+            let next = writer.next();
+            writer.append(entry(next));
+        }
+        assert_eq!(reader.read(&commit(1000), &mut out), Err(IndexFault::Inconsistent { position: 0 }));
+        let at = view.layout.index_entry(0, 1, 0);
+        line::publish(&view.memory, at, 129, &IndexEntry { epoch: 7, ..entry(128) });
+        fresh.seek(128);
+        assert_eq!(fresh.read(&commit(1000), &mut out), Err(IndexFault::Inconsistent { position: 128 }));
     }
 }

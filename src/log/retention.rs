@@ -301,7 +301,9 @@ impl<M: Memory> FloorReader<M> {
 mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
+    use crate::pool::Access;
     use crate::sim::memory::plain_view;
+    use crate::sim::watched::Watched;
 
     #[test]
     fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {
@@ -328,10 +330,61 @@ mod tests {
         let mut late = Pin::take(&view, 0, 1);
         assert_eq!(late.try_lower(50, &floors), Err(Some(64)));
         assert_eq!(late.position(), NO_PIN);
+        let line: Peer<PinLine, _> = Peer::new(view.memory.clone(), view.layout.pin_line(0), Access::Local);
+        assert_eq!(line.observe().map(|pin| pin.position), Some(NO_PIN), "nor does it hold anything");
         late.try_lower(64, &floors).unwrap();
         pin.raise(NO_PIN);
         assert!(trimmer.advance() && !trimmer.advance());
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
+    }
+
+    /// A broker was killed while it announced itself: dead pins are told from living ones by the number going up all the same.
+    #[test]
+    fn an_incarnation_is_above_one_cut_short() {
+        let view = plain_view(1);
+        let before = (0..3).map(|_| announce(&view, 0, 1, 1)).max();
+        view.memory.store(view.layout.broker_line(0), crate::pool::line::INVALID);
+        assert!(Some(announce(&view, 0, 1, 1)) > before);
+    }
+
+    /// Whoever claims may have to replay what the floors of its predecessor say is gone: they are nobody's until it is active.
+    #[test]
+    fn nothing_is_pinned_by_the_floors_of_a_superseded_sequencer() {
+        let view = plain_view(2);
+        let mut commit = CommitWriter::take(&view, 0);
+        let epoch = commit.claim(0, 1);
+        commit.activate(0);
+        Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]).announce();
+        let floors = FloorReader::new(&view);
+        let mut pin = Pin::take(&view, 0, 1);
+        assert_eq!(pin.lower_to_floor(&floors), Some(0));
+        pin.raise(NO_PIN);
+        CommitWriter::take(&view, 1).claim(epoch, 1);
+        assert_eq!((pin.lower_to_floor(&floors), pin.position()), (None, NO_PIN));
+    }
+
+    /// A pin that moves is unreadable for a moment. It holds all the same.
+    #[test]
+    fn a_pin_that_is_being_moved_holds() {
+        for moment in 0..30 {
+            let view = plain_view(1);
+            let mut commit = CommitWriter::take(&view, 0);
+            let epoch = commit.claim(0, 1);
+            commit.activate(0);
+            let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100, vec![0; 2]);
+            trimmer.announce();
+            announce(&view, 1, 1, 1);
+            let watched = view.with_memory(Watched::new(view.memory.clone()));
+            let mut pin = Pin::take(&watched, 1, 1);
+            pin.try_lower(40, &FloorReader::new(&watched)).unwrap();
+            trimmer.count(1 << 20);
+            trimmer.sample(100, |_| 7);
+            watched.memory.at(moment, move || {
+                trimmer.advance();
+                assert!(trimmer.floor() <= 60, "moment {moment}: the floor is at {}", trimmer.floor());
+            });
+            pin.raise(60);
+        }
     }
 
     #[test]

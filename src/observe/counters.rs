@@ -202,3 +202,20 @@ impl<M: Memory> CounterBlock<M> {
         self.memory.store_fence();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::memory::{SharedMemory, Whim};
+
+    #[test]
+    fn what_a_role_counted_is_read_on_another_host() {
+        let pool = SharedMemory::new(4096, 2, Whim::LAZY, 1);
+        let (ours, theirs) = (CounterBlock::new(pool.host(0), 1024), CounterBlock::new(pool.host(1), 1024));
+        for commits in 1..5 {
+            let counters = SequencerCounters { commits, ..SequencerCounters::default() };
+            ours.write(&counters);
+            assert_eq!(theirs.read(SequencerCounters::CATALOGUE), counters.words());
+        }
+    }
+}

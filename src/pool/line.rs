@@ -166,3 +166,44 @@ impl<R: Record, M: Memory> Peer<R, M> {
         observe_words(&self.memory, self.at, self.access)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::record::SegmentLine;
+    use crate::sim::memory::{SharedMemory, Whim};
+    use crate::sim::watched::Watched;
+
+    fn record(version: u64) -> SegmentLine {
+        SegmentLine { epoch: version, first: version, reserved: [version; 5] }
+    }
+
+    #[test]
+    fn a_publication_is_seen_on_another_host_at_once() {
+        let pool = SharedMemory::new(4096, 2, Whim::LAZY, 1);
+        let mut owned: Owned<SegmentLine, _> = Owned::take(pool.host(0), 64);
+        let peer: Peer<SegmentLine, _> = Peer::new(pool.host(1), 64, Access::Remote);
+        for version in 1..30 {
+            owned.publish(&record(version));
+            match version % 2 {
+                0 => assert_eq!(peer.observe(), Some(record(version))),
+                _ => assert_eq!(peer.observe_words(), record(version)),
+            }
+        }
+    }
+
+    /// Versions go on over owners: a reader that began under the one and ends under the next must not take a mixture for whole.
+    #[test]
+    fn a_line_that_changes_owners_while_it_is_read_is_never_torn() {
+        for moment in 0..20 {
+            let host = SharedMemory::new(4096, 1, Whim::NONE, 1).host(0);
+            Owned::take(host.clone(), 64).publish(&record(1));
+            let watched = Watched::new(host.clone());
+            watched.at(moment, move || Owned::take(host, 64).publish(&record(2)));
+            let peer: Peer<SegmentLine, _> = Peer::new(watched, 64, Access::Local);
+            if let Some(seen) = peer.observe() {
+                assert!(seen == record(1) || seen == record(2), "moment {moment}: torn: {seen:?}");
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::limits::LINE_BYTES;
-use crate::log::View;
+use crate::log::{Homes, View};
 use crate::pool::layout::{Geometry, Layout};
 use crate::pool::{Keep, Memory};
 use crate::sim::random::Random;
@@ -73,6 +73,8 @@ pub struct Whim {
 impl Whim {
     /// No surprises: for tests of logic on one host.
     pub const NONE: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 1000 };
+    /// Nothing reaches memory, or leaves a cache, before a fence says so.
+    pub const LAZY: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 0 };
     /// Surprises all the time.
     pub const HARSH: Whim = Whim { evict: 60, prefetch: 60, prompt_flush: 300 };
 }
@@ -338,6 +340,22 @@ pub fn plain_view(candidates: u32) -> View<HostMemory> {
     let layout = Layout::new(small_geometry(candidates)).expect("the small geometry fits");
     let memory = SharedMemory::new(layout.geometry.pool_bytes, 1, Whim::NONE, 1).host(0);
     View::single_host(memory, Arc::new(layout))
+}
+
+/// The small geometry as each host sees it. `brokers` and `candidates` name their home hosts.
+pub fn host_views(
+    brokers: [u32; 2],
+    candidates: &[u32],
+    whim: Whim,
+    seed: u64,
+) -> (SharedMemory, Vec<View<HostMemory>>) {
+    let layout = Arc::new(Layout::new(small_geometry(candidates.len() as u32)).expect("the small geometry fits"));
+    let hosts = brokers.iter().chain(candidates).max().expect("there are brokers") + 1;
+    let memory = SharedMemory::new(layout.geometry.pool_bytes, hosts as usize, whim, seed);
+    let homes = |here| Homes { here, brokers: brokers.to_vec(), candidates: candidates.to_vec() };
+    let view = |host: u32| View::new(memory.host(host as usize), layout.clone(), homes(host));
+    let views = (0..hosts).map(view).collect();
+    (memory, views)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! * [`random`]: the generator every simulated choice comes from.
 //! * [`memory`]: simulated hosts, each with a private write-back cache in front of one pool.
+//! * [`watched`]: that memory with an act of a test between any two operations.
 //! * [`process`]: that memory as one process sees it: held up or killed before any operation.
 //! * [`network`]: ordered byte streams, delayed, cut anywhere, broken.
 //! * [`scenario`]: what a seed chooses. [`trace`]: what happened. [`workload`]: what is sent.
@@ -20,5 +21,6 @@ pub mod random;
 pub mod scenario;
 pub mod shrink;
 pub mod trace;
+pub mod watched;
 pub mod workload;
 pub mod world;

@@ -9,6 +9,8 @@
 //!
 //! * [`tracker`]: the fold and who cares about what; no I/O.
 
+#[cfg(test)]
+mod superseded_tests;
 pub mod tracker;
 
 use std::os::fd::RawFd;

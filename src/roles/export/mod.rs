@@ -6,6 +6,8 @@
 //! * [`reader`]: one subscriber's cursor; no I/O.
 
 pub mod reader;
+#[cfg(test)]
+mod superseded_tests;
 
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;

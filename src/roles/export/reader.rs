@@ -226,3 +226,47 @@ impl<M: Memory> Reader<M> {
         Ok(Delivery { header: frame::seal(&deliver), at, bytes, messages: batch.message_count, end_order })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Homes;
+    use crate::log::order_index::IndexWriter;
+    use crate::pool::Keep;
+    use crate::sim::memory::{SharedMemory, Whim, small_geometry};
+
+    /// The reader's host has the batch's lines in its cache from before they were written; and what lies there must be what the
+    /// index names.
+    #[test]
+    fn another_batch_or_a_stale_one_is_not_delivered() {
+        let layout = std::sync::Arc::new(crate::pool::Layout::new(small_geometry(1)).unwrap());
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, Whim::NONE, 1);
+        let homes = |here| Homes { here, brokers: vec![0, 0], candidates: vec![0] };
+        let view = |host: u32| View::new(pool.host(host as usize), layout.clone(), homes(host));
+        let (here, there) = (view(0), view(1));
+        let at = layout.extent(0, 0);
+        there.memory.with_bytes(at, 128, |bytes| assert_eq!(bytes, [0; 128]));
+        let header = BatchHeader { message_count: 1, body_bytes: 64, batch_seq: 3, ..BatchHeader::default() };
+        here.memory.copy_in(at, &frame::seal(&header));
+        here.memory.copy_in(at + 64, &[7; 64]);
+        here.memory.write_back(at, 128, Keep::Cached);
+        let mut index = IndexWriter::new(&here, 0, 1, 0, 0);
+        let entry = IndexEntry {
+            kind: entry_kind::BATCH,
+            batch_seq: 3,
+            message_count: 1,
+            batch_bytes: 128,
+            place: IndexEntry::pack_place(at, 0),
+            ..IndexEntry::default()
+        };
+        index.append(entry);
+        index.append(IndexEntry { batch_seq: 4, first_order: 1, ..entry });
+        here.memory.store_fence();
+        let mut reader = Reader::new(&there, 0, 0, 0);
+        assert_eq!(reader.fetch(&Commit { epoch: 1, candidate: 0, watermark: 2 }), Ok(2));
+        let first = reader.next_delivery().expect("dropped before it was read").expect("it is there");
+        assert_eq!((first.at, first.bytes, first.end_order), (at, 128, 1));
+        there.memory.with_bytes(at + 64, 64, |body| assert_eq!(body, [7; 64], "the kernel sends it from here"));
+        assert_eq!(reader.next_delivery(), Err(ReadFault::OtherBatch { position: 1 }));
+    }
+}

@@ -268,3 +268,32 @@ fn streams_that_fill_every_extent_go_on_in_their_own_runs() {
         assert_eq!((found[0].0.batch_seq, &found[0].1), (6, &vec![large.clone()]));
     }
 }
+
+/// Promise 7 between any two operations of the receive core: a reader on another host that sees a slot sees the whole batch and
+/// the receipts in it.
+#[test]
+fn at_any_moment_a_seen_slot_is_a_whole_batch() {
+    for seed in 0..8 {
+        let layout = std::sync::Arc::new(Layout::new(small_geometry(1)).unwrap());
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, Whim::HARSH, seed);
+        let homes = |here| crate::log::Homes { here, brokers: vec![0, 0], candidates: vec![1] };
+        let watched = crate::sim::watched::Watched::new(pool.host(0));
+        let writer = View::new(watched.clone(), layout.clone(), homes(0));
+        let reader = View::new(pool.host(1), layout.clone(), homes(1));
+        let mut ingest = Ingest::take(&writer, 0, Keep::Cached);
+        let mut lane = LaneReader::new(&reader, 0, 0);
+        let receipts = if seed % 2 == 0 { Receipts::Message } else { Receipts::Batch };
+        watched.on_each(move || {
+            for (slot, _) in published(&reader, &mut lane) {
+                let at = slot.blog_at + 64;
+                let message = reader.memory.with_bytes(at, 16, crate::wire::message::read_header);
+                assert!(receipts == Receipts::Batch || message.ts == NOW, "seed {seed}: a stale receipt");
+            }
+        });
+        let mut stream = stream(receipts);
+        for seq in 0..8 {
+            land(&mut ingest, &writer, &mut stream, &batch(seq, &[vec![seq as u8; 150]]), || 4096).unwrap();
+        }
+        watched.stop();
+    }
+}

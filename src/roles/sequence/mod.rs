@@ -6,6 +6,10 @@
 pub mod active;
 pub mod candidate;
 #[cfg(test)]
+mod candidate_tests;
+#[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use crate::log::View;

@@ -31,23 +31,29 @@ fn try_start<M: Memory>(view: &View<M>, candidate: u32) -> Result<ActiveSequence
 }
 
 /// A publisher straight into a lane: no network.
-struct Feeder<M> {
-    lane: LaneWriter<M>,
+pub(crate) struct Feeder<M> {
+    view: View<M>,
+    pub(crate) lane: LaneWriter<M>,
     blog: Blog<M>,
     commit: CommitReader<M>,
 }
 
 impl<M: Memory> Feeder<M> {
-    fn new(view: &View<M>, lane: u32) -> Self {
+    pub(crate) fn new(view: &View<M>, lane: u32) -> Self {
         let commit = CommitReader::new(view);
         let mut writer = LaneWriter::take(view, lane);
         writer.refresh(&commit);
         let blog = Blog::take(view, lane, writer.produced(), writer.progress().reusable);
-        Feeder { lane: writer, blog, commit }
+        Feeder { view: view.clone(), lane: writer, blog, commit }
+    }
+
+    /// The pool as it sees it.
+    pub(crate) fn view(&self) -> &View<M> {
+        &self.view
     }
 
     /// Puts a slot of `bytes` of payload into the lane if there is room.
-    fn put(&mut self, slot: BatchSlot, bytes: u64) -> bool {
+    pub(crate) fn put(&mut self, slot: BatchSlot, bytes: u64) -> bool {
         self.lane.refresh(&self.commit);
         self.blog.reclaim(self.lane.progress().reusable);
         self.lane.report(self.blog.free_extents(), false);
@@ -66,7 +72,7 @@ impl<M: Memory> Feeder<M> {
     }
 }
 
-fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
+pub(crate) fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
     // Lane 0's last extent is not used yet.
     let at = view.layout.extent(0, view.layout.geometry.extents_per_lane - 1);
     let topic = Topic {
@@ -82,30 +88,37 @@ fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
     BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: at, batch_bytes: 192, ..BatchSlot::default() }
 }
 
-fn open(session: u64) -> BatchSlot {
+pub(crate) fn open(session: u64) -> BatchSlot {
     BatchSlot { kind: slot_kind::SESSION_OPEN, session, session_epoch: 1, ..BatchSlot::default() }
 }
 
-fn batch(session: u64, batch_seq: u64) -> BatchSlot {
+pub(crate) fn batch(session: u64, batch_seq: u64) -> BatchSlot {
     let kind = slot_kind::BATCH;
     BatchSlot { kind, session, session_epoch: 1, batch_seq, message_count: 2, ..BatchSlot::default() }
 }
 
 /// Reads everything committed since the last call and checks promises 1 to 3 on it.
-struct Follower<M> {
+pub(crate) struct Follower<M> {
     index: IndexReader<M>,
     commit: CommitReader<M>,
     next_order: u64,
-    next_batch: std::collections::HashMap<u32, u64>,
+    pub(crate) next_batch: std::collections::HashMap<u32, u64>,
 }
 
 impl<M: Memory> Follower<M> {
-    fn new(view: &View<M>) -> Self {
+    pub(crate) fn new(view: &View<M>) -> Self {
         let next_batch = Default::default();
         Follower { index: IndexReader::new(view, 0), commit: CommitReader::new(view), next_order: 0, next_batch }
     }
 
-    fn follow(&mut self) -> usize {
+    /// Follows from `position` on, where the log is what `table` says.
+    pub(crate) fn begin_at(&mut self, position: u64, table: &crate::order::SessionTable) {
+        self.index.seek(position);
+        self.next_order = table.topic(0).map_or(0, |topic| topic.next_order);
+        self.next_batch = (0..).zip(table.sessions()).map(|(slot, session)| (slot, session.next_batch)).collect();
+    }
+
+    pub(crate) fn follow(&mut self) -> usize {
         let Some(commit) = self.commit.current() else { return 0 };
         let mut entries = [IndexEntry::default(); 64];
         let mut total = 0;

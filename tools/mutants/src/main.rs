@@ -1,0 +1,128 @@
+//! `make mutants`: proves that the tests would notice if a write-back, a fence, a discard or a guard check were missing.
+//!
+//! Copies the tree, weaves the mutants of `tests/mutants.yaml` into the copy's sources, builds its tests once, and runs for each
+//! mutant, one after the other, the one test that must fail. First every such test must pass with no mutant on. A test that does
+//! not end in time counts as failed: a mutant may make a wait endless. Exit code: 0 all caught, 1 a mutant survived, 2 the list
+//! or the build is broken.
+
+mod list;
+mod run;
+mod weave;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use list::Mutant;
+use run::{Outcome, Tests};
+
+const LIBRARY: &str = "src/lib.rs";
+
+fn main() -> ExitCode {
+    match check() {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("mutants: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Gives how many survived. Arguments, both optional: a part of a mutant's name, to run only those; the scratch directory.
+fn check() -> Result<usize, Box<dyn std::error::Error>> {
+    let root = root().canonicalize()?;
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    let scratch = std::env::args().nth(2).map_or_else(|| root.join("target/mutants"), PathBuf::from);
+    let mutants = list::read(&root.join("tests/mutants.yaml"))?;
+    let tree = scratch.join("tree");
+    run::copy_tree(&root, &tree, &woven(&root, &mutants)?)?;
+    let tests = Tests::build(&tree, &scratch.join("target"), mutants.iter().map(|mutant| mutant.test.as_str()))?;
+    let selected = || mutants.iter().enumerate().filter(|(_, mutant)| mutant.name.contains(&wanted));
+    baseline(&tests, selected().map(|(_, mutant)| mutant))?;
+    let (mut caught, mut equivalent, mut survived) = (0, 0, 0);
+    println!("| mutant | caught by | caught | seconds |\n|---|---|---|---|");
+    for (index, mutant) in selected() {
+        if mutant.test.is_empty() {
+            equivalent += 1;
+            println!("| {} | {} | equivalent | |", mutant.name, mutant.equivalent.trim());
+            continue;
+        }
+        let started = Instant::now();
+        let outcome = tests.run(&mutant.test, index + 1)?;
+        let word = match outcome {
+            Outcome::Failed => "yes",
+            Outcome::TimedOut => "yes, it hung",
+            Outcome::Passed => "**NO**",
+        };
+        *(if outcome == Outcome::Passed { &mut survived } else { &mut caught }) += 1;
+        println!("| {} | {} | {word} | {:.1} |", mutant.name, mutant.test, started.elapsed().as_secs_f64());
+    }
+    println!("\nscore: {caught} of {} caught, {survived} survived; {equivalent} equivalent", caught + survived);
+    Ok(survived)
+}
+
+/// With no mutant on, every test must pass: a test that fails anyway catches nothing.
+fn baseline<'a>(tests: &Tests, mutants: impl Iterator<Item = &'a Mutant>) -> Result<(), run::RunError> {
+    let names: BTreeSet<&str> = mutants.map(|mutant| mutant.test.as_str()).filter(|test| !test.is_empty()).collect();
+    for test in names {
+        match tests.run(test, 0)? {
+            Outcome::Passed => {}
+            other => return Err(run::RunError::Baseline(test.to_string(), other)),
+        }
+    }
+    Ok(())
+}
+
+/// The sources with all mutants in them, by their path from the root. Fails if the list names what is not there.
+fn woven(root: &Path, mutants: &[Mutant]) -> Result<BTreeMap<PathBuf, String>, Box<dyn std::error::Error>> {
+    let mut files = BTreeMap::new();
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).map_err(|error| format!("{file}: {error}"));
+    for file in mutants.iter().map(|mutant| mutant.file.as_str()).collect::<BTreeSet<&str>>() {
+        let source = read(file)?;
+        let mut placed = Vec::new();
+        for (index, mutant) in mutants.iter().enumerate().filter(|(_, mutant)| mutant.file == file) {
+            let range = list::locate(mutant, &source)?;
+            placed.push(weave::Placed { number: index + 1, name: &mutant.name, range, replace: &mutant.replace });
+        }
+        files.insert(file.into(), weave::weave(&source, placed)?);
+    }
+    files.insert(LIBRARY.into(), weave::library(&read(LIBRARY)?));
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The list cannot rot: every place it names is there, and every test.
+    #[test]
+    fn every_mutant_has_its_place_and_its_test() {
+        let root = root();
+        let mutants = list::read(&root.join("tests/mutants.yaml")).unwrap();
+        assert!(mutants.len() > 50, "only {} mutants", mutants.len());
+        woven(&root, &mutants).unwrap();
+        for mutant in mutants.iter().filter(|mutant| !mutant.test.is_empty()) {
+            let (target, path) = mutant.test.split_once(' ').expect("a target and a name");
+            let (module, name) = path.rsplit_once("::").unwrap_or(("", path));
+            let candidates = match target {
+                "lib" => {
+                    let file = module.replace("::", "/");
+                    let parent = file.rsplit_once('/').map_or("", |(parent, _)| parent).to_string();
+                    vec![format!("src/{file}.rs"), format!("src/{parent}.rs"), format!("src/{parent}/mod.rs")]
+                }
+                target => vec![format!("tests/{target}.rs")],
+            };
+            let is_there = candidates.iter().any(|file| {
+                let source = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+                source.contains(&format!("fn {name}("))
+            });
+            assert!(is_there, "mutant `{}`: there is no test `{}`", mutant.name, mutant.test);
+        }
+    }
+}
