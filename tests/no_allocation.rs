@@ -83,6 +83,7 @@ fn stream(batch_bytes_max: u64) -> Stream {
         run: None,
         landed: 0,
         parsed: 0,
+        end_slot: 0,
         decoder: BatchDecoder::new(batch_bytes_max),
         needed: NEEDED_AT_LEAST,
         run_bytes: 64 << 10,

@@ -68,7 +68,7 @@ pub fn to_entry(event: &Event) -> IndexEntry {
 
 /// The event an entry stands for. The session id of a batch is not in its entry: it is that of its slot, and 0 here. `None`: a
 /// kind this version does not define.
-fn to_event(entry: &IndexEntry) -> Option<Event> {
+pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
     let slot = entry.session_slot;
     Some(match entry.kind {
         entry_kind::BATCH => Event::Batch {

@@ -233,6 +233,7 @@ mod tests {
     use crate::log::Homes;
     use crate::log::order_index::IndexWriter;
     use crate::pool::Keep;
+    use crate::pool::record::entry_kind;
     use crate::sim::memory::{SharedMemory, Whim, small_geometry};
 
     /// The reader's host has the batch's lines in its cache from before they were written; and what lies there must be what the
