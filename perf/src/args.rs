@@ -18,9 +18,13 @@ pub struct Arguments {
     pub run: RunArgs,
 }
 
-/// What this program starts of itself.
+/// Other measurements, and what this program starts of itself.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Kills broker processes under load: how long until acks move again, and whether anything was lost or came twice
+    Kill(KillArgs),
+    /// Ack latency of a session while another one has a gap, against the same without
+    Gap(GapArgs),
     /// (started by compare) A receiver that only receives: one thread, one io_uring
     #[command(hide = true)]
     Sink(SinkArgs),
@@ -77,6 +81,11 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// As when nothing is said.
+    pub fn standard() -> RunArgs {
+        Arguments::parse_from(["compare"]).run
+    }
+
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> RunArgs {
         if self.tiny {
@@ -95,6 +104,84 @@ impl RunArgs {
 /// `--pool-bytes`; none: automatic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolBytes(pub Option<u64>);
+
+/// Broker processes killed under load.
+#[derive(Args, Clone, Debug)]
+pub struct KillArgs {
+    /// Kills of the process that has the sequencer, and as many of one that has not
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// Brokers, each in a process of its own, each a candidate for the sequencer
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=32))]
+    pub brokers: u32,
+    /// Publisher sessions at order 5 and ack 1, over all brokers
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub sessions: u32,
+    /// Payload bytes a second of each session
+    #[arg(long, default_value = "20MiB", value_parser = size)]
+    pub rate: u64,
+    /// Payload bytes of a message; at least 16
+    #[arg(long, default_value = "1KiB", value_parser = size)]
+    pub message_bytes: u64,
+    /// Size at which a batch is sealed, bytes
+    #[arg(long, default_value = "16KiB", value_parser = size)]
+    pub batch_bytes: u64,
+    /// Length of the pool
+    #[arg(long, default_value = "1GiB", value_parser = size)]
+    pub pool_bytes: u64,
+    /// Brokers take each other to be on other hosts: silence of `takeover_after` (500 ms) tells of a death, not the kernel
+    #[arg(long)]
+    pub hosts: bool,
+    /// Write everything, each kill included, to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl KillArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> KillArgs {
+        if self.tiny {
+            (self.repeats, self.brokers, self.rate, self.pool_bytes) = (1, 2, 2 << 20, 160 << 20);
+        }
+        self
+    }
+}
+
+/// One session's gap beside another's latency.
+#[derive(Args, Clone, Debug)]
+pub struct GapArgs {
+    /// Rounds that count, each with a gap and without; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// How long the gap lasts, ms; below the session lease of 5 s
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(100..=4000))]
+    pub gap_ms: u64,
+    /// Batches of the session with the gap
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=64))]
+    pub parked: u32,
+    /// Brokers, all in one process
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=32))]
+    pub brokers: u32,
+    /// Write everything to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl GapArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> GapArgs {
+        if self.tiny {
+            (self.runs, self.gap_ms) = (1, 300);
+        }
+        self
+    }
+}
 
 /// A receiver that only receives.
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@
 //! * [`subject`]: the processes measured, limits and brokers alike; all but the one under test are stopped.
 //! * [`publish`], [`latency`]: one run of each kind.
 //! * [`rounds`]: who is compared with whom, in which order.
+//! * [`kill`], [`gap`]: what a killed broker, and a gap of another session, do to those who go on.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
 //!
 //! What each side does is said in [`rounds::CASES`] and printed with the figures.
@@ -17,6 +18,8 @@ mod args;
 mod echo;
 mod error;
 mod figures;
+mod gap;
+mod kill;
 mod latency;
 mod machine;
 mod publish;
@@ -24,6 +27,7 @@ mod report;
 mod rounds;
 mod sink;
 mod subject;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
     let ended = match arguments.command {
         Some(Command::Sink(sink)) => sink::run(&sink),
         Some(Command::Echo(echo)) => echo::run(&echo),
+        Some(Command::Kill(kill)) => kill::run(&kill.settled()),
+        Some(Command::Gap(gap)) => gap::run(&gap.settled()),
         None => rounds::run(&arguments.run.settled()),
     };
     match ended {

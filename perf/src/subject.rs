@@ -128,6 +128,38 @@ impl Subject {
         Ok(subject)
     }
 
+    /// One broker of a pool that others share; ready when it listens.
+    pub fn one_broker(name: &str, config: &Path, broker: u32, folder: &Folder) -> Result<Self, CompareError> {
+        let path = this_program()?.with_file_name("embarlet");
+        if !path.exists() {
+            return Err(CompareError::NoBroker { path });
+        }
+        let mut command = Command::new(path);
+        command.arg("--config").arg(config).args(["--brokers", &broker.to_string()]);
+        let mut subject = Subject::start(name, command, Vec::new(), folder)?;
+        let deadline = Instant::now() + READY_MAX;
+        while !subject.log().contains("ready: brokers") {
+            subject.check_alive()?;
+            if Instant::now() > deadline {
+                return Err(subject.failed(format!("is not ready after {READY_MAX:?}")));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(subject)
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGKILL. Gives the moment before.
+    pub fn kill(&mut self) -> Result<Instant, CompareError> {
+        let before = Instant::now();
+        self.child.kill().map_err(CompareError::io(format!("killing {}", self.name)))?;
+        Ok(before)
+    }
+
     fn start(
         name: &str,
         mut command: Command,
@@ -258,7 +290,7 @@ fn this_program() -> Result<PathBuf, CompareError> {
 }
 
 /// Ports that were free a moment ago. Whoever finds one taken meanwhile says so and ends.
-fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, CompareError> {
+pub fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, CompareError> {
     let listen = |_| TcpListener::bind("127.0.0.1:0");
     let listeners =
         (0..count).map(listen).collect::<Result<Vec<_>, _>>().map_err(CompareError::io("finding free ports"))?;
