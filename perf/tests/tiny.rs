@@ -72,3 +72,21 @@ fn what_it_does_not_know_it_refuses() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("order5_1"));
 }
+
+/// Two broker processes, each killed once: the verdict about lost, repeated and misplaced messages is the program's own.
+#[test]
+fn a_broker_is_killed_and_nothing_is_lost() {
+    let output = compare().args(["kill", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("lost 0, duplicates 0, reorders 0") && !printed.contains("acked 0,"), "{printed}");
+    assert_eq!(printed.lines().filter(|line| line.contains("acks move again after")).count(), 2, "{printed}");
+}
+
+#[test]
+fn a_gap_is_opened_and_closed_again() {
+    let output = compare().args(["gap", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("gap / none p50") && !printed.contains("NaN"), "{printed}");
+}
