@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test lint mutants build bench simulate clean help
+.PHONY: run test lint mutants fuzz build bench simulate clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,11 @@ SEEDS ?= 10000
 
 simulate: ## simulated clusters on incoherent memory: SEEDS=n of them, or SEED=x with its story; a failure is shrunk
 	$(CARGO) run --release --quiet --package simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --threads 2)
+
+SECONDS_EACH ?= 60
+
+fuzz: ## feed everything that parses with anything, SECONDS_EACH=n for each target
+	BOLERO_RANDOM_TEST_TIME_MS=$$(($(SECONDS_EACH) * 1000)) $(CARGO) test --test fuzz -- --test-threads 2
 
 clean: ## remove what was built and logged
 	$(CARGO) clean

@@ -1,0 +1,171 @@
+//! Frames, batches, topics, superblocks and configurations as bytes.
+
+use embarcadero::config::Config;
+use embarcadero::log::topics::{SPEC_BYTES, Topic};
+use embarcadero::pool::Layout;
+use embarcadero::pool::superblock::Superblock;
+use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic, wanted_topic};
+use embarcadero::sim::memory::small_geometry;
+use embarcadero::wire::frame::{self, BatchHeader, Hello};
+use embarcadero::wire::message::Messages;
+use embarcadero::wire::{BatchDecoder, FrameKind, Progress, crc32c};
+
+use crate::Cursor;
+
+const BATCH_BYTES_MAX: u64 = 1 << 16;
+
+/// What a decoder says of `bytes` when it sees them grow by `step`.
+fn decode(bytes: &[u8], step: usize) -> Result<Progress, String> {
+    let mut decoder = BatchDecoder::new(BATCH_BYTES_MAX);
+    let mut landed = 0;
+    loop {
+        landed = (landed + step).min(bytes.len());
+        match decoder.advance(&bytes[..landed]) {
+            Ok(Progress::NeedBytes(needed)) => {
+                assert!((landed as u64) < needed && needed <= BATCH_BYTES_MAX, "it has that, or it is too much");
+                if landed == bytes.len() {
+                    return Ok(Progress::NeedBytes(needed));
+                }
+            }
+            Ok(Progress::NeedHeader) if landed < bytes.len() => assert!(landed < 64),
+            Ok(other) => return Ok(other),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Whole and in pieces it comes to the same; what is complete can be walked to its end.
+fn is_total(bytes: &[u8], step: usize) {
+    let whole = decode(bytes, bytes.len().max(1));
+    let pieces = decode(bytes, step.max(1));
+    match (&whole, &pieces) {
+        (Ok(a), Ok(b)) => assert_eq!(a, b),
+        (Err(_), Err(_)) => {}
+        _ => panic!("whole {whole:?}, in pieces of {step} {pieces:?}"),
+    }
+    if let Ok(Progress::Complete(header)) = whole {
+        let messages = Messages::new(&bytes[64..][..header.body_bytes as usize]).count();
+        assert_eq!(messages as u32, header.message_count);
+    }
+}
+
+/// First byte: length of the pieces.
+#[test]
+fn batch_decoder_takes_any_bytes() {
+    bolero::check!(name = "batch_bytes").for_each(|input: &[u8]| {
+        let mut cursor = Cursor(input);
+        let step = cursor.byte();
+        is_total(cursor.0, step.into());
+    });
+}
+
+/// Past the checksums: a sealed header over any body. First byte: length of the pieces; then the message count.
+#[test]
+fn batch_decoder_takes_any_framing() {
+    bolero::check!(name = "batch_framing").for_each(|input: &[u8]| {
+        let mut cursor = Cursor(input);
+        let (step, message_count) = (cursor.byte(), cursor.number() as u32);
+        let body = cursor.0;
+        let (body_bytes, body_crc) = (body.len() as u32, crc32c(body));
+        let header = BatchHeader { message_count, body_bytes, body_crc, ..BatchHeader::default() };
+        let mut bytes = frame::seal(&header).to_vec();
+        bytes.extend(body);
+        bytes.resize(header.frame_bytes() as usize, 0);
+        is_total(&bytes, step.into());
+    });
+}
+
+/// Headers and the bodies behind them; with an odd first byte both checksums are made right.
+#[test]
+fn control_frames_are_any_bytes() {
+    bolero::check!(name = "control_frames").for_each(|input: &[u8]| {
+        let mut cursor = Cursor(input);
+        let is_sealed = cursor.byte() % 2 == 1;
+        let mut head = [0; 64];
+        let bytes = cursor.bytes(64);
+        head[..bytes.len()].copy_from_slice(bytes);
+        if is_sealed {
+            let body_bytes = u32::from_le_bytes(head[8..12].try_into().expect("4 bytes")) as usize;
+            let body = &cursor.0[..body_bytes.min(cursor.0.len())];
+            head[56..60].copy_from_slice(&if body.is_empty() { 0 } else { crc32c(body) }.to_le_bytes());
+            let crc = frame::header_crc(&head);
+            head[60..].copy_from_slice(&crc.to_le_bytes());
+        }
+        let Ok(kind) = frame::check(&head, BATCH_BYTES_MAX) else { return };
+        let Some(padded) = cursor.0.get(..frame::frame_bytes(&head) as usize - 64) else { return };
+        let Ok(body) = frame::check_body(&head, padded) else { return };
+        if kind == FrameKind::Hello {
+            greet(&frame::read(&head), body);
+        }
+    });
+}
+
+/// As the receive core judges a hello.
+fn greet(hello: &Hello, name: &[u8]) {
+    let Ok(name) = frame::check_topic_name(name) else { return };
+    if let Ok(topic) = wanted_topic(hello, name, 1) {
+        assert_eq!(topic.name, name);
+        let _ = check_topic(hello, &topic);
+        let _ = check_publisher(hello, &topic, &Tokens::new([1, 2]));
+    }
+}
+
+#[test]
+fn topic_specifications_are_any_bytes() {
+    bolero::check!(name = "topic_specification").for_each(|input: &[u8]| {
+        let mut spec = input.to_vec();
+        spec.resize(SPEC_BYTES as usize, 0);
+        if let Ok(topic) = Topic::from_spec(&spec) {
+            assert_eq!(Topic::from_spec(&topic.to_spec()), Ok(topic));
+        }
+    });
+}
+
+/// Bytes written over a sound superblock at any place: pairs of place and value. With an odd first byte its checksum is made right
+/// again, so that the geometry is looked at.
+#[test]
+fn a_superblock_is_any_bytes() {
+    let layout = Layout::new(small_geometry(2)).expect("the small geometry fits");
+    let sound = Superblock::new(layout.geometry, [1; 2], [2; 2], 3);
+    bolero::check!(name = "superblock").for_each(|input: &[u8]| {
+        let mut cursor = Cursor(input);
+        let is_sealed = cursor.byte() % 2 == 1;
+        let mut bytes = bytemuck::bytes_of(&sound).to_vec();
+        while !cursor.is_empty() {
+            let at = usize::from(cursor.byte()) % bytes.len();
+            bytes[at] = cursor.byte();
+        }
+        if is_sealed {
+            reseal(&mut bytes);
+        }
+        if let Ok((_, found)) = Superblock::read(&bytes, layout.geometry.pool_bytes) {
+            let g = found.geometry;
+            assert!(g.pool_bytes <= layout.geometry.pool_bytes, "it reaches past the file");
+            let last = found.extent(g.lanes() - 1, g.extents_per_lane - 1) + g.extent_bytes;
+            assert!(last <= g.pool_bytes, "its last extent ends at {last} of {}", g.pool_bytes);
+        }
+    });
+}
+
+/// Makes the checksum of a superblock right.
+pub fn reseal(bytes: &mut [u8]) {
+    let head = &mut bytes[..size_of::<Superblock>()];
+    let mut block: Superblock = bytemuck::pod_read_unaligned(head);
+    block.crc = 0;
+    block.crc = crc32c(bytemuck::bytes_of(&block));
+    head.copy_from_slice(bytemuck::bytes_of(&block));
+}
+
+/// Any text, and any text in the middle of a sound file: the first two bytes say where.
+#[test]
+fn a_configuration_is_any_text() {
+    bolero::check!(name = "configuration").for_each(|input: &[u8]| {
+        let sound = include_str!("../../config/two-core.yaml");
+        let mut cursor = Cursor(input);
+        let place = usize::from(cursor.byte()) << 8 | usize::from(cursor.byte());
+        let noise = String::from_utf8_lossy(cursor.0);
+        let cut = sound.floor_char_boundary(place % sound.len());
+        let _ = Config::parse(&format!("{}{noise}{}", &sound[..cut], &sound[cut..]), "fuzz.yaml");
+        let _ = Config::parse(&noise, "fuzz.yaml");
+    });
+}
