@@ -5,12 +5,13 @@ use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::entry::to_event;
 use crate::log::order_index::{IndexFault, IndexReader};
-use crate::log::topics::{Topic, read_topic};
-use crate::order::SessionTable;
+use crate::log::topics::{Topic, read_spec, read_topic};
+use crate::order::{Event, SessionTable};
 use crate::order::table::{Session, State, TopicOrder};
 use crate::pool::Memory;
 use crate::pool::line::Owned;
 use crate::pool::record::{FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
+use crate::wire::WireError;
 
 /// Writes one candidate's session checkpoints and lane progress.
 pub struct CheckpointWriter<M> {
@@ -67,8 +68,8 @@ pub struct Recovered {
     pub commit: Commit,
     /// Sessions and topics at the watermark.
     pub table: SessionTable,
-    /// Topics by id.
-    pub topics: Vec<Topic>,
+    /// Topics by id, where there is one, and how far each has come.
+    pub topics: Vec<Option<(Topic, TopicProgress)>>,
     /// Its floors.
     pub floors: FloorLine,
     /// Per lane: consumed counts what the replay showed to be appended too.
@@ -142,16 +143,16 @@ fn restore_topics<M: Memory>(
     reader: &CommitReader<M>,
     commit: Commit,
     table: &mut SessionTable,
-) -> Vec<Topic> {
-    let mut topics = Vec::new();
+) -> Vec<Option<(Topic, TopicProgress)>> {
     let access = reader.access(commit.candidate);
-    for id in 0..view.layout.geometry.topics_max {
-        let Some(topic) = read_topic(view, commit.candidate, access, id) else { break };
-        let TopicProgress { next_order, .. } = reader.peek_words(commit, |c| view.layout.topic_line(c, id, 3));
-        table.restore_topic(id, TopicOrder { exists: true, order_level: topic.order as u8, next_order });
-        topics.push(topic);
-    }
-    topics
+    let restore = |id| {
+        let topic = read_topic(view, commit.candidate, access, id)?;
+        let progress: TopicProgress = reader.peek_words(commit, |c| view.layout.topic_line(c, id, 3));
+        let (order_level, next_order) = (topic.order as u8, progress.next_order);
+        table.restore_topic(id, TopicOrder { exists: true, order_level, next_order });
+        Some((topic, progress))
+    };
+    (0..view.layout.geometry.topics_max).map(restore).collect()
 }
 
 fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), RecoverError> {
@@ -160,21 +161,46 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
     while index.next() < recovered.commit.watermark {
         let count = index.read(&recovered.commit, &mut entries).map_err(RecoverError::Damaged)?;
         for (offset, entry) in entries[..count].iter().enumerate() {
-            let damaged = RecoverError::Damaged(IndexFault::Inconsistent { position: index.next() + offset as u64 });
+            let position = index.next() + offset as u64;
+            let damaged = RecoverError::Damaged(IndexFault::Inconsistent { position });
             let event = to_event(entry).ok_or(damaged)?;
             recovered.table.apply(&event);
-            if let crate::order::Event::Topic { topic, blog_at, lane, .. } = event {
-                let spec = crate::log::topics::read_spec(view, view.access_to_lane(lane.into()), blog_at);
-                // Its lines in the table may have been cut short: what it was created from is good, and still there.
-                recovered.topics.truncate(topic as usize);
-                recovered.topics.push(Topic { id: topic, ..spec.map_err(|_| damaged)? });
-            }
-            let is_from_lane = matches!(event, crate::order::Event::Batch { .. } | crate::order::Event::Topic { .. });
+            replay_topic(view, recovered, position, &event).map_err(|_| damaged)?;
+            let is_from_lane =
+                matches!(event, Event::Batch { .. } | Event::Topic { .. } | Event::TopicDeleted { .. });
             if is_from_lane && let Some(lane) = recovered.lanes.get_mut(usize::from(entry.lane)) {
                 lane.consumed = lane.consumed.max(entry.lane_slot + 1);
             }
         }
         index.advance(count);
+    }
+    Ok(())
+}
+
+fn replay_topic<M: Memory>(
+    view: &View<M>,
+    recovered: &mut Recovered,
+    position: u64,
+    event: &Event,
+) -> Result<(), WireError> {
+    match *event {
+        Event::Topic { topic, blog_at, lane, .. } => {
+            // Its lines in the table may have been cut short: what it was created from is good, and still there.
+            let spec = read_spec(view, view.access_to_lane(lane.into()), blog_at)?;
+            let created = Topic { id: topic, created_position: position, ..spec };
+            recovered.topics[topic as usize] = Some((created, TopicProgress { position, ..TopicProgress::default() }));
+        }
+        Event::TopicDeleted { topic, .. } => recovered.topics[topic as usize] = None,
+        Event::Batch { arrival, first_order, .. } => {
+            // What the progress stands for is counted in it.
+            if let Some((_, progress)) = &mut recovered.topics[arrival.topic as usize]
+                && position >= progress.position
+            {
+                progress.bytes += u64::from(arrival.batch_bytes);
+                progress.next_order = first_order + u64::from(arrival.message_count);
+            }
+        }
+        _ => {}
     }
     Ok(())
 }

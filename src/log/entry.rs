@@ -52,6 +52,13 @@ pub fn to_entry(event: &Event) -> IndexEntry {
             lane_slot,
             ..blank
         },
+        Event::TopicDeleted { topic, lane, lane_slot } => IndexEntry {
+            kind: entry_kind::TOPIC_DELETE,
+            lane,
+            place: IndexEntry::pack_place(0, topic),
+            lane_slot,
+            ..blank
+        },
     }
 }
 
@@ -96,6 +103,9 @@ pub fn to_event(entry: &IndexEntry) -> Option<Event> {
             lane_slot: entry.lane_slot,
             blog_at: entry.blog_at(),
         },
+        entry_kind::TOPIC_DELETE => {
+            Event::TopicDeleted { topic: entry.topic(), lane: entry.lane, lane_slot: entry.lane_slot }
+        }
         _ => return None,
     })
 }
@@ -125,6 +135,7 @@ mod tests {
             Event::Fence { slot: 5, session_epoch: 2, next_batch: 3 },
             Event::LetGo { slot: 5, session_epoch: 2, from: 9 },
             Event::Topic { topic: 7, order_level: 4, lane: 3, lane_slot: 8, blog_at: 4096 },
+            Event::TopicDeleted { topic: 7, lane: 3, lane_slot: 8 },
         ] {
             assert_eq!(to_event(&to_entry(&event)), Some(event));
         }

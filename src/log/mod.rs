@@ -12,7 +12,8 @@
 //! * [`entry`]: events of the order core as index entries, and back.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
 //! * [`topics`]: the topic table as its readers see it.
-//! * [`retention`]: floors, samples, pins: when memory may be used again.
+//! * [`samples`]: the steps in which memory is given back, and what topics are kept for.
+//! * [`retention`]: floors and pins: when memory may be used again.
 
 pub mod blog;
 pub mod checkpoint;
@@ -22,6 +23,7 @@ pub mod lane;
 pub mod mend;
 pub mod order_index;
 pub mod retention;
+pub mod samples;
 pub mod topics;
 
 use std::sync::Arc;

@@ -5,24 +5,15 @@
 //! pin cannot be missed: the sequencer publishes `closing`, fences, reads the pins, then moves `floor`. A reader
 //! pins, fences, re-reads `closing`, and withdraws if it is passed.
 
-use std::collections::VecDeque;
-
 use crate::log::View;
 use crate::log::commit::{CommitReader, Epoch};
+use crate::log::samples::Samples;
 use crate::pool::Memory;
 use crate::pool::line::{Owned, Peer};
 use crate::pool::record::{BrokerLine, FloorLine, PinLine};
 
 /// `position` of a pin that pins nothing.
 pub const NO_PIN: u64 = u64::MAX;
-
-struct Sample {
-    position: u64,
-    /// Payload bytes appended before it, ever.
-    bytes: u64,
-    /// Settled count of each lane.
-    settled: Box<[u64]>,
-}
 
 /// The sequencer's side: decides what is given up.
 pub struct Trimmer<M> {
@@ -33,17 +24,9 @@ pub struct Trimmer<M> {
     brokers: Vec<Peer<BrokerLine, M>>,
     /// By broker: incarnations up to this one are dead, and so are their pins.
     dead: Vec<u64>,
-    /// Oldest first.
-    samples: VecDeque<Sample>,
-    /// Position and bytes of the newest sample, whether or not it was given up since.
-    sampled: (u64, u64),
-    /// Samples given up, kept for their storage.
-    spare: Vec<Sample>,
-    samples_max: usize,
     reusable: Vec<u64>,
-    bytes: u64,
-    sample_every_bytes: u64,
-    sample_every_entries: u64,
+    /// The steps memory is given back in.
+    pub samples: Samples,
 }
 
 impl<M: Memory> Trimmer<M> {
@@ -56,10 +39,6 @@ impl<M: Memory> Trimmer<M> {
         let line =
             |broker| Peer::new(view.memory.clone(), view.layout.broker_line(broker), view.access_to_broker(broker));
         let pin = |broker| Peer::new(view.memory.clone(), view.layout.pin_line(broker), view.access_to_broker(broker));
-        let extents = u64::from(g.lanes()) * u64::from(g.extents_per_lane);
-        // One sample for each half extent of payload and each quarter segment of entries that can be live at once.
-        let samples_max = (2 * extents + 4 * u64::from(g.segments * g.candidates) + 16) as usize;
-        let blank = |_| Sample { position: 0, bytes: 0, settled: vec![0; g.lanes() as usize].into() };
         Trimmer {
             memory: view.memory.clone(),
             floors,
@@ -67,14 +46,8 @@ impl<M: Memory> Trimmer<M> {
             pins: (0..g.brokers).map(pin).collect(),
             brokers: (0..g.brokers).map(line).collect(),
             dead: vec![0; g.brokers as usize],
-            samples: VecDeque::with_capacity(samples_max),
-            sampled: (floor, 0),
-            spare: (0..samples_max).map(blank).collect(),
-            samples_max,
             reusable,
-            bytes: 0,
-            sample_every_bytes: g.extent_bytes / 2,
-            sample_every_entries: u64::from(g.segment_entries / 4),
+            samples: Samples::new(&g, floor),
         }
     }
 
@@ -89,58 +62,20 @@ impl<M: Memory> Trimmer<M> {
         self.record.floor
     }
 
-    /// Payload bytes kept.
-    pub fn retained_bytes(&self) -> u64 {
-        self.bytes - self.samples.front().map_or(self.bytes, |sample| sample.bytes)
-    }
-
     /// Slots below it no longer matter: extents that end there may be reused.
     pub fn reusable(&self, lane: u32) -> u64 {
         self.reusable[lane as usize]
     }
 
-    /// Counts payload appended.
-    #[inline]
-    pub fn count(&mut self, bytes: u64) {
-        self.bytes += bytes;
-    }
-
-    /// Takes a sample if enough has happened since the last. `watermark` is committed; `settled` is each lane's count now.
-    pub fn sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
-        let (position, bytes) = self.sampled;
-        let due = self.bytes - bytes >= self.sample_every_bytes || watermark - position >= self.sample_every_entries;
-        if !due || watermark == position && self.bytes == bytes {
-            return;
-        }
-        self.force_sample(watermark, settled);
-    }
-
-    /// Takes a sample now: for a lane that is short while little was appended, as when all was duplicates.
-    pub fn force_sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
-        self.sampled = (watermark, self.bytes);
-        let Some(mut sample) = self.spare.pop() else {
-            // Full: the newest sample is made to stand for more.
-            let newest = self.samples.back_mut().expect("full is not empty");
-            (newest.position, newest.bytes) = (watermark, self.bytes);
-            newest.settled.iter_mut().enumerate().for_each(|(lane, count)| *count = settled(lane as u32));
-            return;
-        };
-        (sample.position, sample.bytes) = (watermark, self.bytes);
-        sample.settled.iter_mut().enumerate().for_each(|(lane, count)| *count = settled(lane as u32));
-        self.samples.push_back(sample);
-        debug_assert!(self.samples.len() <= self.samples_max);
-    }
-
     /// Whether a sample is there to give up.
     pub fn can_advance(&self) -> bool {
-        !self.samples.is_empty()
+        self.samples.oldest().is_some()
     }
 
     /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if the floor moved or anything
     /// became reusable. One call is bounded; the next goes further.
     pub fn advance(&mut self) -> bool {
-        let Some(oldest) = self.samples.front() else { return false };
-        let target = oldest.position;
+        let Some(target) = self.samples.oldest() else { return false };
         if target > self.record.checkpoint {
             return false;
         }
@@ -154,10 +89,7 @@ impl<M: Memory> Trimmer<M> {
         if lowest < target {
             return self.set_floor(lowest);
         }
-        let mut sample = self.samples.pop_front().expect("looked at above");
-        self.reusable.copy_from_slice(&sample.settled);
-        sample.bytes = 0;
-        self.spare.push(sample);
+        self.samples.give_up_oldest(&mut self.reusable);
         self.set_floor(target);
         true
     }
@@ -315,8 +247,8 @@ mod tests {
         let mut pin = Pin::take(&view, 1, 1);
         pin.try_lower(40, &floors).unwrap();
         for position in [32, 64, 96] {
-            trimmer.count(1 << 20);
-            trimmer.sample(position, |lane| position / 2 + u64::from(lane));
+            trimmer.samples.count(0, 1 << 20, 0);
+            trimmer.samples.take_if_due(position, 0, |lane| position / 2 + u64::from(lane));
         }
         assert!(!trimmer.advance(), "nothing is given up past the checkpoint");
         trimmer.set_checkpoint(96);
@@ -350,8 +282,8 @@ mod tests {
         announce(1);
         Pin::take(&view, 1, 1).try_lower(10, &floors).unwrap();
         for position in [32, 64, 96] {
-            trimmer.count(1 << 20);
-            trimmer.sample(position, |_| position);
+            trimmer.samples.count(0, 1 << 20, 0);
+            trimmer.samples.take_if_due(position, 0, |_| position);
         }
         trimmer.set_checkpoint(96);
         trimmer.advance();
@@ -378,23 +310,11 @@ mod tests {
     fn nothing_new_is_no_sample() {
         let view = plain_view(1);
         let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
-        trimmer.count(1 << 20);
-        trimmer.sample(10, |_| 4);
+        trimmer.samples.count(0, 1 << 20, 0);
+        trimmer.samples.take_if_due(10, 0, |_| 4);
         trimmer.set_checkpoint(10);
         assert!(trimmer.advance());
-        trimmer.sample(10, |_| 4);
+        trimmer.samples.take_if_due(10, 0, |_| 4);
         assert!(!trimmer.can_advance());
-    }
-
-    #[test]
-    fn samples_are_bounded() {
-        let view = plain_view(1);
-        let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
-        for position in 1..10_000 {
-            trimmer.count(1 << 20);
-            trimmer.sample(position, |_| position);
-        }
-        assert_eq!(trimmer.samples.len(), trimmer.samples_max);
-        assert_eq!(trimmer.samples.back().unwrap().position, 9_999);
     }
 }

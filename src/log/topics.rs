@@ -26,11 +26,33 @@ pub struct Topic {
     pub receipts: Receipts,
     /// Copies, the pool's included.
     pub replicas: u32,
+    /// Retention target, bytes; 0: as much as fits.
+    pub retention_bytes: u64,
+    /// Retention target, ns; 0: as long as it fits.
+    pub retention_ns: u64,
     /// Creation, UTC ns.
     pub created_at: u64,
+    /// Index position of its creation. Entries of its id below that are another topic's.
+    pub created_position: u64,
 }
 
 impl Topic {
+    /// A topic that is not created yet, with receipts per batch, the pool's copy only, and no retention target.
+    pub fn new(name: &str, order: OrderLevel, ack: AckLevel) -> Topic {
+        Topic {
+            id: 0,
+            name: name.into(),
+            order,
+            ack,
+            receipts: Receipts::Batch,
+            replicas: 1,
+            retention_bytes: 0,
+            retention_ns: 0,
+            created_at: 0,
+            created_position: 0,
+        }
+    }
+
     /// As the three lines of the table.
     ///
     /// # Panics
@@ -44,7 +66,10 @@ impl Topic {
             ack_level: self.ack as u8,
             receipts: self.receipts as u8,
             replicas: self.replicas,
+            retention_bytes: self.retention_bytes,
+            retention_ns: self.retention_ns,
             created_at: self.created_at,
+            created_position: self.created_position,
             ..TopicLine::default()
         };
         let mut text = [0; 112];
@@ -66,7 +91,10 @@ impl Topic {
             ack: AckLevel::from_byte(line.ack_level)?,
             receipts: Receipts::from_byte(line.receipts)?,
             replicas: line.replicas,
+            retention_bytes: line.retention_bytes,
+            retention_ns: line.retention_ns,
             created_at: line.created_at,
+            created_position: line.created_position,
         })
     }
 
@@ -100,22 +128,31 @@ impl<M: Memory> TopicWriter<M> {
         TopicWriter { view: view.clone(), candidate }
     }
 
-    /// Writes a topic's three lines, all with the same guard, and its first progress. Visible by the next fence.
-    pub fn write(&self, topic: &Topic, next_order: u64, position: u64) {
+    /// Writes a topic's three lines, all with the same guard, and its progress. Visible by the next fence.
+    pub fn write(&self, topic: &Topic, progress: &TopicProgress) {
         let at = |line| self.view.layout.topic_line(self.candidate, topic.id, line);
         let (properties, names) = topic.lines();
         let guard = self.view.memory.load(at(0)) + 1;
-        self.write_progress(topic.id, next_order, position);
+        self.write_progress(topic.id, progress);
         line::write(&self.view.memory, at(2), guard, &names[1]);
         line::write(&self.view.memory, at(1), guard, &names[0]);
         line::write(&self.view.memory, at(0), guard, &properties);
     }
 
+    /// Frees a place. Visible by the next fence.
+    pub fn clear(&self, topic: u32) {
+        let at = self.view.layout.topic_line(self.candidate, topic, 0);
+        let guard = self.view.memory.load(at);
+        if guard > 0 {
+            line::write(&self.view.memory, at, guard + 1, &TopicLine::default());
+        }
+    }
+
     /// Writes how far a topic's order has come. Visible by the next fence.
-    pub fn write_progress(&self, topic: u32, next_order: u64, position: u64) {
+    pub fn write_progress(&self, topic: u32, progress: &TopicProgress) {
         let at = self.view.layout.topic_line(self.candidate, topic, 3);
         let mut line = Owned::take(self.view.memory.clone(), at);
-        line.write(&TopicProgress { next_order, position, ..TopicProgress::default() });
+        line.write(progress);
     }
 }
 
@@ -123,6 +160,9 @@ impl<M: Memory> TopicWriter<M> {
 pub fn read_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id: u32) -> Option<Topic> {
     let at = |line| view.layout.topic_line(candidate, id, line);
     let (guard, properties) = line::observe::<M, TopicLine>(&view.memory, at(0), access)?;
+    if properties.name_bytes == 0 {
+        return None;
+    }
     let (first_guard, first) = line::observe::<M, NameLine>(&view.memory, at(1), access)?;
     let (second_guard, second) = line::observe::<M, NameLine>(&view.memory, at(2), access)?;
     if guard != first_guard || guard != second_guard {
@@ -146,36 +186,32 @@ impl<M: Memory> TopicReader<M> {
 
     /// Finds a topic by name. `None`: there is none now.
     pub fn find(&mut self, name: &str) -> Option<&Topic> {
-        if !self.known.iter().any(|topic| topic.name == name) {
+        let known = self.known.iter().position(|topic| topic.name == name);
+        if !known.is_some_and(|index| self.still_stands(index)) {
             self.refresh();
         }
         self.known.iter().find(|topic| topic.name == name)
     }
 
-    /// Finds a topic by number.
-    pub fn by_id(&mut self, id: u32) -> Option<&Topic> {
-        if !self.known.iter().any(|topic| topic.id == id) {
-            self.refresh();
-        }
-        self.known.iter().find(|topic| topic.id == id)
+    /// Whether a topic that was found before is still what the table says. When the table cannot be read, it is.
+    fn still_stands(&self, index: usize) -> bool {
+        let topic = &self.known[index];
+        let Some(commit) = self.commit.current() else { return true };
+        let found = read_topic(&self.view, commit.candidate, self.commit.access(commit.candidate), topic.id);
+        !self.commit.confirm(commit.epoch) || found.as_ref() == Some(topic)
     }
 
-    /// Number of topics, of the last look.
+    /// Topics of the last look, in the order of their numbers.
     pub fn known(&self) -> &[Topic] {
         &self.known
     }
 
-    /// Looks at the whole table again. Topics are numbered without gaps, so the first free place ends it.
+    /// Looks at the whole table again.
     pub fn refresh(&mut self) {
         let Some(commit) = self.commit.current() else { return };
         let access = self.commit.access(commit.candidate);
-        let mut found = Vec::new();
-        for id in 0..self.view.layout.geometry.topics_max {
-            match read_topic(&self.view, commit.candidate, access, id) {
-                Some(topic) => found.push(topic),
-                None => break,
-            }
-        }
+        let ids = 0..self.view.layout.geometry.topics_max;
+        let found = ids.filter_map(|id| read_topic(&self.view, commit.candidate, access, id)).collect();
         if self.commit.confirm(commit.epoch) {
             self.known = found;
         }
@@ -209,15 +245,7 @@ mod tests {
     use crate::sim::memory::plain_view;
 
     pub(crate) fn topic(id: u32, name: &str) -> Topic {
-        Topic {
-            id,
-            name: name.into(),
-            order: OrderLevel::Session,
-            ack: AckLevel::Committed,
-            receipts: Receipts::Batch,
-            replicas: 1,
-            created_at: 9,
-        }
+        Topic { id, created_at: 9, ..Topic::new(name, OrderLevel::Session, AckLevel::Committed) }
     }
 
     #[test]
@@ -230,11 +258,34 @@ mod tests {
         let mut reader = TopicReader::new(&view);
         assert!(reader.find("a").is_none());
         let long = "n".repeat(TOPIC_NAME_BYTES_MAX);
-        writer.write(&topic(0, "a"), 5, 6);
-        writer.write(&topic(1, &long), 0, 0);
+        writer.write(&topic(0, "a"), &TopicProgress { next_order: 5, position: 6, ..TopicProgress::default() });
+        writer.write(&topic(1, &long), &TopicProgress::default());
         assert_eq!(reader.find(&long), Some(&topic(1, &long)));
-        assert_eq!(reader.by_id(0), Some(&topic(0, "a")));
+        assert_eq!(reader.find("a"), Some(&topic(0, "a")));
         assert_eq!(reader.progress(0).unwrap().next_order, 5);
         assert_eq!(Topic::from_spec(&topic(1, &long).to_spec()), Ok(topic(1, &long)));
+    }
+
+    /// A place that is freed and given to another topic is not found under the old name, and a gap in the numbers hides nobody.
+    #[test]
+    fn a_deleted_topic_is_not_found_and_its_place_serves_another() {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        commit.claim(0, 1);
+        commit.activate(0);
+        let writer = TopicWriter::new(&view, 0);
+        let mut reader = TopicReader::new(&view);
+        (0..3).for_each(|id| writer.write(&topic(id, &format!("t{id}")), &TopicProgress::default()));
+        assert!(reader.find("t1").is_some() && reader.find("t2").is_some());
+        writer.clear(1);
+        assert_eq!(reader.find("t1"), None);
+        assert_eq!(reader.known().len(), 2);
+        let heir = Topic { created_position: 77, ..topic(1, "heir") };
+        writer.write(&heir, &TopicProgress::default());
+        assert_eq!((reader.find("t1").cloned(), reader.find("heir")), (None, Some(&heir)));
+        let same_name = Topic { created_position: 99, ..heir.clone() };
+        writer.clear(1);
+        writer.write(&same_name, &TopicProgress::default());
+        assert_eq!(reader.find("heir"), Some(&same_name), "a name that was given again is another topic");
     }
 }

@@ -135,7 +135,9 @@ impl OrderCore {
             | Event::Open { slot, .. }
             | Event::Close { slot }
             | Event::Fence { slot, .. } => slot,
-            Event::LetGo { .. } | Event::Refused { .. } | Event::Topic { .. } => return emit(event),
+            Event::LetGo { .. } | Event::Refused { .. } | Event::Topic { .. } | Event::TopicDeleted { .. } => {
+                return emit(event);
+            }
         };
         let tracking = &mut self.tracking[slot as usize];
         if !std::mem::replace(&mut tracking.dirty, true) {
@@ -349,12 +351,23 @@ impl OrderCore {
         blog_at: u64,
         emit: &mut impl FnMut(Event),
     ) -> Option<u32> {
-        let topic = self.table.topic_count();
-        if topic == self.table.topics_max() {
-            return None;
-        }
+        let topic = self.table.free_topic()?;
         self.happen(Event::Topic { topic, order_level, lane, lane_slot, blog_at }, emit);
         Some(topic)
+    }
+
+    /// Most events that deleting a topic can cause.
+    pub fn delete_events_max(&self, topic: u32) -> u64 {
+        self.table.sessions_of(topic).count() as u64 + 1
+    }
+
+    /// Deletes a topic that exists, closing its sessions.
+    pub fn delete_topic(&mut self, topic: u32, lane: u16, lane_slot: u64, emit: &mut impl FnMut(Event)) {
+        assert!(self.table.topic(topic).is_some(), "looked at by the caller");
+        while let Some(slot) = self.table.sessions_of(topic).next() {
+            self.close_slot(slot, emit);
+        }
+        self.happen(Event::TopicDeleted { topic, lane, lane_slot }, emit);
     }
 }
 

@@ -93,4 +93,13 @@ pub enum Event {
         /// Where its specification lies.
         blog_at: u64,
     },
+    /// A topic was deleted; its sessions were closed before. Its id may be given to another.
+    TopicDeleted {
+        /// Its id.
+        topic: u32,
+        /// Lane the request came in by.
+        lane: u16,
+        /// Slot of the request.
+        lane_slot: u64,
+    },
 }

@@ -95,14 +95,15 @@ impl SessionTable {
         self.topics.get(topic as usize).filter(|topic| topic.exists)
     }
 
-    /// Number of topics. They are numbered without gaps.
-    pub fn topic_count(&self) -> u32 {
-        self.topics.iter().take_while(|topic| topic.exists).count() as u32
+    /// Lowest id that no topic has.
+    pub fn free_topic(&self) -> Option<u32> {
+        self.topics.iter().position(|topic| !topic.exists).map(|topic| topic as u32)
     }
 
-    /// Most topics there can be.
-    pub fn topics_max(&self) -> u32 {
-        self.topics.len() as u32
+    /// Sessions of a topic, by their places.
+    pub fn sessions_of(&self, topic: u32) -> impl Iterator<Item = u32> {
+        let of_topic = move |session: &Session| session.state != State::Free && session.topic == topic;
+        (0..).zip(&self.sessions).filter(move |(_, session)| of_topic(session)).map(|(slot, _)| slot)
     }
 
     /// A free place.
@@ -169,6 +170,7 @@ impl SessionTable {
             Event::Topic { topic, order_level, .. } => {
                 self.topics[topic as usize] = TopicOrder { exists: true, order_level, next_order: 0 };
             }
+            Event::TopicDeleted { topic, .. } => self.topics[topic as usize] = TopicOrder::default(),
             Event::LetGo { .. } | Event::Refused { .. } => {}
         }
     }
