@@ -51,9 +51,10 @@ impl<M: Memory> CommitReader<M> {
         self.lines[candidate as usize].observe_words()
     }
 
-    /// The highest epoch claimed.
+    /// The highest epoch claimed, or active where a damaged line says that it was never claimed.
     pub fn highest_claimed(&self) -> Epoch {
-        self.lines.iter().map(|line| line.observe_words().claimed).max().unwrap_or(0)
+        let claimed = |line: EpochLine| line.claimed.max(line.active);
+        self.lines.iter().map(|line| claimed(line.observe_words())).max().unwrap_or(0)
     }
 
     /// The highest active epoch and its watermark. `None`: no sequencer has been active. Not enough for an act that cannot be

@@ -83,6 +83,8 @@ fn pool() -> Vec<Seed> {
         ("pool", "watermark_far_off", damage(1, 0, 4, 0, 1 << 61)),
         ("pool", "watermark_highest", damage(1, 0, 4, 0, u64::MAX)),
         ("pool", "claimed_highest", damage(1, 0, 1, 0, u64::MAX)),
+        ("pool", "claimed_and_never_active", damage(1, 0, 1, 2, 41)),
+        ("pool", "active_and_never_claimed", damage(1, 1, 2, 0, 1 << 59)),
         ("pool", "closing_highest", damage(2, 0, 2, 0, u64::MAX)),
         ("pool", "floor_above_watermark", damage(2, 0, 3, 0, 1 << 40)),
         ("pool", "broker_incarnation", damage(3, 0, 1, 0, u64::MAX)),

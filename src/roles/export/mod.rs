@@ -272,7 +272,6 @@ impl<C: Coherence> Export<C> {
             match subscriber.reader.next_delivery() {
                 Ok(Some(delivery)) => {
                     list.push(&delivery.header, pool, delivery.at, delivery.bytes);
-                    subscriber.next_order += 0;
                     subscriber.next_order = delivery.end_order;
                     self.counters.delivered_batches += 1;
                     self.counters.delivered_messages += u64::from(delivery.messages);
