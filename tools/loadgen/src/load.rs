@@ -70,7 +70,7 @@ impl<'a> Load<'a> {
         let mut options = topic.publisher_options(&name);
         load.apply(&mut options, fleet.sessions);
         let open = wishes.rate.map(|(args, rate)| args.plan(rate, topic, load, fleet.sessions)).transpose()?;
-        if open.is_some() && fleet.readers % fleet.topics != 0 {
+        if open.is_some() && !fleet.readers.is_multiple_of(fleet.topics) {
             let (readers, topics) = (fleet.readers, fleet.topics);
             let text = format!("--subscribers {readers} --topics {topics}: at a rate, each topic needs equally many");
             return Err(LoadError::Usage(text));

@@ -30,6 +30,9 @@ pub fn record(into: &mut Histogram<u64>, nanoseconds: u64) {
 
 /// A histogram in µs, in words.
 pub fn words(of: &Histogram<u64>) -> String {
+    if of.is_empty() {
+        return "no message was measured".to_owned();
+    }
     let percentile = |(name, at): &(&str, f64)| format!("{name} {:.1}", of.value_at_percentile(*at) as f64 / 1e3);
     let all: Vec<String> = PERCENTILES.iter().map(percentile).collect();
     format!("{}, max {:.1} ({} messages)", all.join(", "), of.max() as f64 / 1e3, of.len())

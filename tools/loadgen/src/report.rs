@@ -119,6 +119,11 @@ impl Report {
         Some(Rate::new(messages, self.message_bytes, from, last))
     }
 
+    /// What was published, and how fast.
+    pub fn publish_line(&self) -> Option<String> {
+        self.publish_rate().map(|rate| rate.words())
+    }
+
     /// Payload acked, MB/s.
     pub fn published_mb_per_s(&self) -> f64 {
         self.publish_rate().map_or(0.0, |rate| rate.megabytes_per_second())

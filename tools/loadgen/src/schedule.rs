@@ -72,6 +72,11 @@ impl Schedule {
         }
     }
 
+    /// Mean time between two messages, ns.
+    pub fn interval_ns(&self) -> f64 {
+        self.interval_ns
+    }
+
     /// A number from (0, 1], the next of the seed's sequence (SplitMix64).
     fn uniform(&mut self) -> f64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -296,16 +296,16 @@ impl TopicArgs {
     pub fn subscriber_options(&self, topic: &str, index: usize, readers: usize) -> SubscriberOptions {
         let mut brokers = self.brokers.clone();
         brokers.rotate_left(index % self.brokers.len().max(1));
-        let default = SubscriberOptions::default();
-        let share = BUFFERS_BYTES / readers.max(1) as u64;
-        SubscriberOptions {
+        let mut options = SubscriberOptions {
             brokers,
             topic: topic.to_owned(),
             start: Start::Earliest,
             connect_timeout: self.connect_timeout,
-            buffer_bytes: default.buffer_bytes.min(share.max(BUFFER_BYTES_MIN)),
-            ..default
-        }
+            ..SubscriberOptions::default()
+        };
+        let share = BUFFERS_BYTES / readers.max(1) as u64;
+        options.buffer_bytes = options.buffer_bytes.min(share.max(BUFFER_BYTES_MIN));
+        options
     }
 
     /// How publishers connect, before the load's own wishes.

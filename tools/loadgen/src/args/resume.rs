@@ -77,6 +77,9 @@ pub struct ResumeReaderArgs {
     /// Longest time without a message, seconds.
     #[arg(long, value_parser = units::seconds)]
     pub idle_timeout: Duration,
+    /// Waits to be killed once it has read the message before this order.
+    #[arg(long)]
+    pub hold_at: Option<u64>,
     /// Where it keeps what it has read, and how far.
     #[arg(long)]
     pub folder: PathBuf,
