@@ -261,7 +261,7 @@ impl OpenReport {
 
     /// Why the figures are those of an overloaded system, if they are.
     pub fn overload(&self) -> Option<String> {
-        let reached = self.sent_per_s().min(self.acked_per_s());
+        let reached = self.sent_per_s().min(self.acked_per_s()).min(self.delivered_per_s().unwrap_or(f64::INFINITY));
         if self.total.gave_up.is_none() && reached >= KEPT_UP * self.asked_per_s() {
             return None;
         }
@@ -365,6 +365,10 @@ mod tests {
         let mut slow = good.clone();
         slow.ack.in_time = 98;
         assert!(slow.overload().unwrap().contains("98 of 100"));
+        let deliver = |in_time| Some(Recorder { in_time, ..Recorder::default() });
+        let behind = OpenReport { deliver: deliver(190), readers: 2, ..good.clone() };
+        assert!(behind.overload().unwrap().contains("95 of 100"));
+        assert_eq!(OpenReport { deliver: deliver(200), readers: 2, ..good.clone() }.overload(), None);
         let mut gave_up = good;
         gave_up.total.gave_up = Some(1);
         assert!(gave_up.overload().is_some());
