@@ -347,6 +347,27 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_message_is_offered_again_and_counts_from_its_plan() {
+        let span = Span { start: monotonic_ns() - 50_000_000, warm_up: 0, end: 10_000_000, lag_max: u64::MAX };
+        let pacer = Pacer::new(Schedule::new(Arrival::Constant, 1000.0, 0, 0, 1), span);
+        let flight = Flight { first: 0, times: VecDeque::new(), recorder: Arc::default(), span };
+        let flight = Arc::new(Mutex::new(flight));
+        let mut session = OpenSession { pacer, flight, done: false, result: OpenResult::default() };
+        let (mut sent, mut offered) = (0, Vec::new());
+        // Ten messages are due; every second offer is refused, as by a full window.
+        while !session.done() {
+            let send = |number, times: Times| {
+                offered.push((number, times.planned - span.start));
+                Ok(offered.len() % 2 == 0)
+            };
+            assert_eq!(session.send(&mut sent, 4, send), Ok(None));
+        }
+        let expected: Vec<(u64, u64)> = (0..20).map(|offer| (offer / 2, offer / 2 * 1_000_000)).collect();
+        assert_eq!((sent, offered), (10, expected));
+        assert_eq!(lock(&session.flight).times.len(), 10, "times are kept of what was sent, and of nothing else");
+    }
+
+    #[test]
     fn a_rate_that_was_not_reached_is_said() {
         let second = Duration::from_secs(1);
         let plan = OpenPlan {
