@@ -29,12 +29,23 @@ pub struct TopicProperties {
     pub receipts: Receipts,
     /// Replication factor, the pool copy included.
     pub replicas: u32,
+    /// How much of it is kept, bytes of batches, as long as memory is not short; 0: as much as fits.
+    pub retention_bytes: u64,
+    /// How long its messages are kept, as long as memory is not short; zero: as long as they fit.
+    pub retention_age: Duration,
 }
 
 impl Default for TopicProperties {
-    /// Order level 5, ack level 1, receipts per batch, no replica beside the pool.
+    /// Order level 5, ack level 1, receipts per batch, no replica beside the pool, no retention target.
     fn default() -> Self {
-        TopicProperties { order: OrderLevel::Session, ack: AckLevel::Committed, receipts: Receipts::Batch, replicas: 1 }
+        TopicProperties {
+            order: OrderLevel::Session,
+            ack: AckLevel::Committed,
+            receipts: Receipts::Batch,
+            replicas: 1,
+            retention_bytes: 0,
+            retention_age: Duration::ZERO,
+        }
     }
 }
 

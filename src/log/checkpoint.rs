@@ -245,7 +245,7 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
         let count = index.read(&recovered.commit, &mut entries).map_err(RecoverError::Damaged)?;
         for (position, entry) in (index.next()..).zip(&entries[..count]) {
             let event = to_sound_event(position, entry, &view.layout).map_err(RecoverError::Damaged)?;
-            replay_event(view, recovered, &mut met, &event)
+            replay_event(view, recovered, &mut met, position, &event)
                 .map_err(|fault| RecoverError::Damaged(IndexFault::Damaged { position, fault }))?;
         }
         index.advance(count);
@@ -259,6 +259,7 @@ fn replay_event<M: Memory>(
     view: &View<M>,
     recovered: &mut Recovered,
     met: &mut [bool],
+    position: u64,
     event: &Event,
 ) -> Result<(), FieldFault> {
     let from_lane = match *event {
@@ -287,7 +288,7 @@ fn replay_event<M: Memory>(
                 return Err(FieldFault { field: "topic", found: topic.into(), expected });
             }
             recovered.topics.truncate(topic as usize);
-            recovered.topics.push(Topic { id: topic, ..spec });
+            recovered.topics.push(Topic { id: topic, created_position: position, ..spec });
             met[topic as usize] = true;
             Some((lane, lane_slot))
         }

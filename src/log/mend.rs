@@ -100,7 +100,7 @@ mod tests {
         let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
         let (here, there) = (&views[0], &views[1]);
         let topic = crate::log::topics::tests::topic(0, "t");
-        TopicWriter::new(here, 0).write(&topic, 0, 0);
+        TopicWriter::new(here, 0).write(&topic, &Default::default());
         tear(here, here.layout.topic_line(0, 0, 1));
         assert_eq!(mend_candidate(here, 0), 1);
         assert_eq!(read_topic(there, 0, Access::Remote, 0), Some(topic));

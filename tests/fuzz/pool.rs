@@ -26,7 +26,7 @@ use embarcadero::roles::sequence::candidate::{Candidate, Locks};
 use embarcadero::sim::memory::small_geometry;
 use embarcadero::wire::frame::{self, BatchHeader, START_EARLIEST, START_LATEST};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{AckLevel, FrameKind, OrderLevel, Receipts};
+use embarcadero::wire::{AckLevel, FrameKind, OrderLevel};
 
 use crate::Cursor;
 use crate::wire::reseal;
@@ -152,8 +152,7 @@ fn history(view: &HostView) {
     };
     for (name, order) in [("session", OrderLevel::Session), ("total", OrderLevel::Total)] {
         let run = blog.acquire(192, 192, lane.produced()).expect("an extent is free");
-        let (id, ack, receipts) = (0, AckLevel::Committed, Receipts::Batch);
-        write_spec(view, run.start, &Topic { id, name: name.into(), order, ack, receipts, replicas: 1, created_at: 0 });
+        write_spec(view, run.start, &Topic::new(name, order, AckLevel::Committed));
         present(BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: run.start, ..BatchSlot::default() }, &mut lane);
         let produced = lane.produced();
         blog.release(run, 192, 192, produced);

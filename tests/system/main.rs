@@ -22,4 +22,5 @@ mod raw;
 mod sizes;
 mod splits;
 mod stops;
+mod topics;
 mod traffic;

@@ -19,7 +19,7 @@ use crate::observe::counters::SequencerCounters;
 use crate::order::core::{OpenRequest, OrderLimits};
 use crate::order::{Arrival, Event, OrderCore, Verdict};
 use crate::pool::Memory;
-use crate::pool::record::{BatchSlot, LaneProgress, slot_kind};
+use crate::pool::record::{BatchSlot, LaneProgress, TopicProgress, slot_kind};
 use crate::wire::Refusal;
 
 /// What the configuration says about sequencing.
@@ -252,11 +252,13 @@ impl<M: Memory> ActiveSequencer<M> {
         if self.topics.known.iter().any(|known| known.name == topic.name) {
             return;
         }
+        let created_position = self.index.next();
         let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
         let id = self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append);
         if let Some(id) = id {
-            self.topics.known.push(Topic { id, ..topic.clone() });
-            self.topics.fresh.push_back(Topic { id, ..topic });
+            let created = Topic { id, created_position, ..topic };
+            self.topics.known.push(created.clone());
+            self.topics.fresh.push_back(created);
         }
     }
 
@@ -462,7 +464,7 @@ impl<M: Memory> Topics<M> {
         };
         for topic in known {
             let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
-            topics.writer.write(&topic, next_order, position);
+            topics.writer.write(&topic, &TopicProgress { next_order, position, ..TopicProgress::default() });
             topics.written[topic.id as usize] = next_order;
             topics.known.push(topic);
         }
@@ -472,7 +474,7 @@ impl<M: Memory> Topics<M> {
     fn write_fresh(&mut self, position: u64) -> bool {
         let any = !self.fresh.is_empty();
         while let Some(topic) = self.fresh.pop_front() {
-            self.writer.write(&topic, 0, position);
+            self.writer.write(&topic, &TopicProgress { position, ..TopicProgress::default() });
         }
         any
     }
@@ -483,7 +485,8 @@ impl<M: Memory> Topics<M> {
             let next_order = core.table().topic(topic as u32).map_or(0, |order| order.next_order);
             if next_order != self.written[topic] {
                 self.written[topic] = next_order;
-                self.writer.write_progress(topic as u32, next_order, position);
+                let progress = TopicProgress { next_order, position, ..TopicProgress::default() };
+                self.writer.write_progress(topic as u32, &progress);
             }
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use embarcadero::client::TopicProperties;
+use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
 /// How to reach the brokers.
@@ -41,13 +42,34 @@ pub struct PropertyArgs {
     /// Where brokers stamp the time of receipt: batch or message.
     #[arg(long, default_value = "batch", value_parser = receipts)]
     receipts: Receipts,
+    /// How much of the topic is kept, like 10GiB, as long as memory is not short [default: as much as fits].
+    #[arg(long, default_value = "0", hide_default_value = true, value_parser = bytes, value_name = "SIZE")]
+    retention_bytes: u64,
+    /// How long its messages are kept, like 2h, as long as memory is not short [default: as long as they fit].
+    #[arg(long, default_value = "0s", hide_default_value = true, value_parser = duration, value_name = "TIME")]
+    retention_age: Duration,
 }
 
 impl PropertyArgs {
     /// As the client wants them.
     pub fn properties(&self) -> TopicProperties {
-        TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, replicas: 1 }
+        TopicProperties {
+            order: self.order,
+            ack: self.ack,
+            receipts: self.receipts,
+            retention_bytes: self.retention_bytes,
+            retention_age: self.retention_age,
+            ..TopicProperties::default()
+        }
     }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|error| error.to_string())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
 }
 
 fn order(text: &str) -> Result<OrderLevel, String> {

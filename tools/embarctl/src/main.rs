@@ -41,7 +41,7 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Print what a pool of this host says of itself: brokers, sequencer, counters.
     Status(status::StatusArgs),
-    /// Create topics.
+    /// Create, list, describe and delete topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
 }
