@@ -49,6 +49,10 @@ pub mod slot_kind {
     pub const SESSION_CLOSE: u8 = 3;
     /// Create a topic; the blog holds its `TopicSpec`.
     pub const TOPIC_CREATE: u8 = 4;
+    /// Set a named cursor; the blog holds its `CursorLine`.
+    pub const CURSOR_SET: u8 = 6;
+    /// Remove a named cursor; the blog holds its `CursorLine`.
+    pub const CURSOR_DELETE: u8 = 7;
 }
 
 /// States of an extent. None but the first is 0: a line cut short in a rewrite is told from one never written.
@@ -75,6 +79,10 @@ pub mod entry_kind {
     pub const SESSION_REFUSED: u8 = 6;
     /// A topic was created; the blog holds its `TopicSpec`.
     pub const TOPIC_CREATE: u8 = 7;
+    /// A named cursor was set; `session_slot` is its place, `first_order` its order, and the blog holds its `CursorLine`.
+    pub const CURSOR_SET: u8 = 9;
+    /// A named cursor was removed; `session_slot` is its place.
+    pub const CURSOR_DELETE: u8 = 10;
 }
 
 record! {
@@ -320,6 +328,20 @@ record! {
         position: u64,
         /// 0
         reserved: [u64; 5],
+    }
+}
+
+record! {
+    /// A named cursor of a topic: how far a consumer has come.
+    pub struct CursorLine {
+        /// topic id
+        topic: u32,
+        /// length of the name, bytes; 0: the place is free
+        name_bytes: u32,
+        /// order of the next message its consumer wants
+        order: u64,
+        /// UTF-8, zero-filled
+        text: [u8; 40],
     }
 }
 
