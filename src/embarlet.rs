@@ -146,6 +146,7 @@ pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
         segments: g.segments,
         sessions_max: g.sessions_max,
         topics_max: g.topics_max,
+        cursors_max: g.cursors_max,
         extents_per_lane: 0,
         reserved: 0,
     }

@@ -34,6 +34,10 @@ pub const RUN_BYTES_MIN: u64 = 64 << 10;
 
 /// Longest topic name, bytes of UTF-8.
 pub const TOPIC_NAME_BYTES_MAX: usize = 112;
+/// Longest name of a cursor, bytes of UTF-8.
+pub const CURSOR_NAME_BYTES_MAX: usize = 40;
+/// Most named cursors of one pool.
+pub const CURSORS_MAX: u32 = 4096;
 /// Most topics of one pool.
 pub const TOPICS_MAX: u32 = 4096;
 /// Most sessions open at once in one pool.

@@ -110,6 +110,9 @@ fn pool() -> Vec<Seed> {
         ("pool", "segment_first", damage(9, 0, 2, 0, u64::MAX)),
         ("pool", "extent_end_slot", damage(10, 0, 2, 0, u64::MAX)),
         ("pool", "ring_guard", damage(11, 0, 0, 0, u64::MAX)),
+        ("pool", "cursor_topic", damage(16, 0, 1, 0, u64::MAX)),
+        ("pool", "cursor_order", damage(16, 0, 2, 0, u64::MAX)),
+        ("pool", "cursor_name", damage(16, 0, 3, 0, u64::MAX)),
         ("pool", "batch_header", damage(12, 40, 1, 0, u64::MAX)),
         // Word 2 of the superblock's second line: hosts and brokers.
         ("pool", "geometry_of_one_broker", damage(0, 2, 2, 0, 1 << 32 | 1)),
