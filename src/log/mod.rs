@@ -15,6 +15,7 @@
 //! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
 //! * [`topics`]: the topic table as its readers see it.
+//! * [`reader`]: one subscriber's cursor: its start, and what it gets next.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
 
 pub mod blog;
@@ -27,6 +28,7 @@ pub mod inherit;
 pub mod lane;
 pub mod mend;
 pub mod order_index;
+pub mod reader;
 pub mod retention;
 pub mod topics;
 

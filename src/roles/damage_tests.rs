@@ -7,6 +7,7 @@ use crate::log::commit::CommitReader;
 use crate::log::inherit::check_broker;
 use crate::log::lane::LaneWriter;
 use crate::log::order_index::IndexFault;
+use crate::log::reader::{ReadFault, Reader, Sought};
 use crate::log::topics::{Topic, TopicReader, write_spec};
 use crate::pool::record::{
     BatchSlot, BrokerLine, EpochLine, FloorLine, IndexEntry, LaneProgress, LaneStatus, Record, SegmentLine,
@@ -14,7 +15,6 @@ use crate::pool::record::{
 };
 use crate::pool::{Memory, line};
 use crate::roles::ack::tracker::Tracker;
-use crate::roles::export::reader::{ReadFault, Reader, Sought};
 use crate::roles::sequence::TakeoverSettings;
 use crate::roles::sequence::active::ActiveSequencer;
 use crate::roles::sequence::candidate::{Candidate, Locks};
