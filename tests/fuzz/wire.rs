@@ -2,6 +2,7 @@
 
 use embarcadero::config::Config;
 use embarcadero::log::commit::CommitWriter;
+use embarcadero::log::cursors::CursorReader;
 use embarcadero::log::topics::{SPEC_BYTES, Topic, TopicReader, TopicWriter};
 use embarcadero::pool::record::TopicProgress;
 use embarcadero::pool::superblock::Superblock;
@@ -127,8 +128,9 @@ fn ask(head: &[u8; 64], body: &[u8]) {
         &TopicProgress { position: 1, ..TopicProgress::default() },
     );
     let (mut ingest, mut topics) = (Ingest::take(&view, 0, Keep::Cached), TopicReader::new(&view));
+    let cursors = CursorReader::new(&view);
     let Ok(mut asked) = Asked::read(head, body) else { return };
-    let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, now_utc_ns: 1 };
+    let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1 };
     match requests::look(&mut desk, &mut asked) {
         Ok(Some(answer)) => assert!(asked.reply(&answer).len().is_multiple_of(64)),
         Ok(None) => assert_eq!(ingest.lane.produced(), 1, "it waits for what was passed on"),

@@ -11,6 +11,7 @@
 
 pub mod connection;
 mod control;
+mod cursors;
 mod ending;
 mod greeting;
 pub mod hello;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
+use crate::log::cursors::CursorReader;
 use crate::log::topics::{Topic, TopicReader};
 use crate::net::{Asker, Completion, Operation, Ring};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
@@ -75,6 +77,7 @@ pub struct Receive<C: Coherence> {
     listener: Arc<TcpListener>,
     ingest: Ingest<Mapped<C>>,
     topics: TopicReader<Mapped<C>>,
+    cursors: CursorReader<Mapped<C>>,
     tokens: Tokens,
     link: Arc<AckLink>,
     subscriptions: Arc<Subscriptions>,
@@ -115,6 +118,7 @@ impl<C: Coherence> Receive<C> {
             role: 0,
             ingest: Ingest::take(view, lane, settings.keep),
             topics: TopicReader::new(view),
+            cursors: CursorReader::new(view),
             tokens,
             link,
             subscriptions,

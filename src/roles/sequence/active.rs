@@ -271,7 +271,11 @@ impl<M: Memory> ActiveSequencer<M> {
     fn take_cursor(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         let is_placed = check_cursor(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
         let read = || read_request(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
-        let is_topic = |wanted: &CursorLine| self.core.table().topic(wanted.topic).is_some();
+        // The topic that was meant, not one that has its place since.
+        let is_topic = |wanted: &CursorLine| {
+            let mut known = self.topics.known.iter();
+            known.any(|topic| topic.id == wanted.topic && topic.created_position == slot.batch_seq)
+        };
         let Some(wanted) = is_placed.then(read).flatten().filter(is_topic) else {
             self.counters.invalid_slots += 1;
             return;

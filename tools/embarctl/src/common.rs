@@ -1,11 +1,14 @@
 //! Arguments that several commands take.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use embarcadero::client::TopicProperties;
+use embarcadero::client::{Admin, ClientError, TopicProperties};
 use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+
+use crate::error::CommandError;
 
 /// How to reach the brokers.
 #[derive(Clone, Debug, Args)]
@@ -27,6 +30,19 @@ impl ConnectArgs {
     /// The same, for messages.
     pub fn timeout_seconds(&self) -> u64 {
         self.timeout
+    }
+}
+
+/// Whom to ask about topics and cursors.
+pub fn admin(connect: &ConnectArgs) -> Result<Admin, ClientError> {
+    Admin::new(&connect.brokers)
+}
+
+/// Prints to standard output. A reader that went away has what it wanted.
+pub fn print(text: &str) -> Result<(), CommandError> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
+        _ => Ok(()),
     }
 }
 
