@@ -19,7 +19,7 @@ fn site(name: &str, brokers: u32) -> Site {
 #[test]
 fn a_cursor_set_at_one_broker_is_read_at_another_and_survives_every_process() {
     let site = site("cursors", 2);
-    let mut process = site.process(&[]);
+    let process = site.process(&[]);
     for topic in ["orders", "other"] {
         site.create_topic(topic, OrderLevel::Session, Receipts::Batch);
     }
@@ -32,7 +32,7 @@ fn a_cursor_set_at_one_broker_is_read_at_another_and_survives_every_process() {
     second.commit_cursor("orders", "search", 9, LIMIT).unwrap();
     second.commit_cursor("other", "billing", 1, LIMIT).unwrap();
     process.kill();
-    let mut process = site.process(&[]);
+    let process = site.process(&[]);
     assert_eq!(first.cursors("orders", LIMIT).unwrap(), [("billing".to_owned(), 3), ("search".to_owned(), 9)]);
     first.delete_cursor("orders", "billing", LIMIT).unwrap();
     assert_eq!(second.cursor("orders", "billing", LIMIT).unwrap(), None);
