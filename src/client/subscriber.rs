@@ -339,6 +339,19 @@ impl Subscriber {
         Ok(false)
     }
 
+    /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
+    /// [`poll`](Self::poll) even if it does not become ready; none: not before that.
+    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        match &self.line {
+            Line::Up { stream, .. } => {
+                readiness.watch(stream, false);
+                None
+            }
+            Line::Dialing => Some(Instant::now() + Duration::from_millis(2)),
+            Line::Down { retry_at } => Some(*retry_at),
+        }
+    }
+
     fn wait(&mut self, timeout: Duration) -> Result<(), ClientError> {
         self.readiness.clear();
         let until = match &self.line {
