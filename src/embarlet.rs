@@ -146,6 +146,7 @@ pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
         segments: g.segments,
         sessions_max: g.sessions_max,
         topics_max: g.topics_max,
+        cursors_max: g.cursors_max,
         extents_per_lane: 0,
         reserved: 0,
     }
@@ -452,13 +453,9 @@ fn broker_list(config: &Config) -> String {
 
 fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> ReceiveSettings {
     let topic = |topic: &crate::config::TopicConfig| Topic {
-        id: 0,
-        name: topic.name.clone(),
-        order: topic.order,
-        ack: topic.ack,
         receipts: topic.receipts,
         replicas: topic.replicas,
-        created_at: 0,
+        ..Topic::new(&topic.name, topic.order, topic.ack)
     };
     ReceiveSettings {
         connections_max: config.receive.connections_max,
@@ -466,7 +463,6 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
         hello_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         idle_release_ns: config.receive.idle_release.as_nanos() as u64,
         broker: broker as u16,
-        broker_list: broker_list(config),
         // Every broker exports: its readers want the lines.
         keep: Keep::Cached,
         topics: if creates_topics { config.topics.iter().map(topic).collect() } else { Vec::new() },

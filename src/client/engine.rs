@@ -11,9 +11,10 @@ use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::client::admin::create_topic;
 use crate::client::batch::{Buffer, Identity, SealedBatch, Shape};
 use crate::client::dial::{
-    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, create_topic, dial_any, refused,
+    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, dial_any, refused,
 };
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};

@@ -37,10 +37,12 @@
 //! * `socket`, `dial`: a live connection of a publisher; opening one.
 //! * `engine`: ports, reconnecting and reopening around the window.
 //! * [`Publisher`] drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
+//! * [`Admin`] creates, lists, describes and deletes topics.
 //! * [`Subscriber`]: one connection, checked, resumed by position.
 //!
 //! This room imports `wire`, `limits` and `net::readiness`, and nothing of the broker.
 
+mod admin;
 mod background;
 pub(crate) mod batch;
 mod dial;
@@ -57,8 +59,8 @@ mod subscriber;
 mod tests;
 pub(crate) mod window;
 
+pub use admin::{Admin, TopicInfo, create_topic};
 pub use background::BackgroundPublisher;
-pub use dial::create_topic;
 pub use error::{Attempt, Attempts, ClientError};
 pub use options::{CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};

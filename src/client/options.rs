@@ -7,7 +7,7 @@ use crate::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES,
     MESSAGE_HEADER_BYTES, WINDOW_BATCHES_MAX,
 };
-use crate::wire::frame::{START_EARLIEST, START_LATEST, check_topic_name};
+use crate::wire::frame::{START_EARLIEST, START_LATEST, check_cursor_name, check_topic_name};
 use crate::wire::{AckLevel, OrderLevel, Receipts};
 
 /// Smallest batch frame worth a header, bytes: the header and one message of one line.
@@ -29,12 +29,23 @@ pub struct TopicProperties {
     pub receipts: Receipts,
     /// Replication factor, the pool copy included.
     pub replicas: u32,
+    /// How much of it is kept, bytes of batches, as long as memory is not short; 0: as much as fits.
+    pub retention_bytes: u64,
+    /// How long its messages are kept, as long as memory is not short; zero: as long as they fit.
+    pub retention_age: Duration,
 }
 
 impl Default for TopicProperties {
-    /// Order level 5, ack level 1, receipts per batch, no replica beside the pool.
+    /// Order level 5, ack level 1, receipts per batch, no replica beside the pool, no retention target.
     fn default() -> Self {
-        TopicProperties { order: OrderLevel::Session, ack: AckLevel::Committed, receipts: Receipts::Batch, replicas: 1 }
+        TopicProperties {
+            order: OrderLevel::Session,
+            ack: AckLevel::Committed,
+            receipts: Receipts::Batch,
+            replicas: 1,
+            retention_bytes: 0,
+            retention_age: Duration::ZERO,
+        }
     }
 }
 
@@ -184,6 +195,14 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), ClientError> {
     check_topic_name(topic.as_bytes()).map(|_| ()).map_err(|error| ClientError::Option {
         option: "topic",
         found: format!("{topic:?}"),
+        expected: error.to_string(),
+    })
+}
+
+pub(crate) fn check_cursor(cursor: &str) -> Result<(), ClientError> {
+    check_cursor_name(cursor.as_bytes()).map(|_| ()).map_err(|error| ClientError::Option {
+        option: "cursor",
+        found: format!("{cursor:?}"),
         expected: error.to_string(),
     })
 }

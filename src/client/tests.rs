@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::fake::{Fake, Peer, delivery, payloads, welcome};
 use super::*;
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::wire::frame::{ACK_FENCED, Ack, CaughtUp, HELLO_CREATE_TOPIC, NOTHING_LET_GO, Role, Welcome};
-use crate::wire::{AckLevel, OrderLevel, Refusal, WireError};
+use crate::wire::frame::{ACK_FENCED, Ack, CaughtUp, NOTHING_LET_GO, Reply, Role, Welcome};
+use crate::wire::{AckLevel, Operation, OrderLevel, Refusal, WireError};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -250,9 +250,11 @@ fn below_level_5_and_without_acks() {
 #[test]
 fn a_refused_hello_says_why() {
     let fake = Fake::start(|_, peer| {
-        let (hello, _) = peer.hello()?;
-        assert_eq!((hello.role, hello.flags), (Role::Topic as u8, HELLO_CREATE_TOPIC));
-        peer.refuse(Refusal::TopicExists, 0, "orders has order level 2")
+        let (request, body) = peer.request()?;
+        assert_eq!(request.operation, Operation::TopicCreate as u8);
+        assert_eq!(body.split_at(request.topic_bytes.into()).0, b"orders");
+        let (operation, code) = (request.operation, Refusal::TopicExists as u16);
+        peer.reply(Reply { operation, code, ..Reply::default() }, b"orders has order level 2")
     });
     let options = PublisherOptions { create: Some(TopicProperties::default()), ..publisher(&[&fake]) };
     let error = Publisher::connect(options).err().unwrap();

@@ -130,6 +130,8 @@ pub struct GeometryConfig {
     pub sessions_max: u32,
     /// Most topics.
     pub topics_max: u32,
+    /// Most named cursors.
+    pub cursors_max: u32,
 }
 
 impl Default for GeometryConfig {
@@ -143,6 +145,7 @@ impl Default for GeometryConfig {
             segments: 16,
             sessions_max: 4096,
             topics_max: 256,
+            cursors_max: 256,
         }
     }
 }

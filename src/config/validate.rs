@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::config::schema::{BrokerConfig, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
-    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, HOSTS_MAX, LANES_MAX,
-    RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN,
+    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, HOSTS_MAX,
+    LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN,
     SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPICS_MAX,
 };
 use crate::wire::frame::check_topic_name;
@@ -105,6 +105,7 @@ fn geometry(config: &Config) -> Result<(), Impossible> {
     within("geometry.segments", geometry.segments, SEGMENTS_PER_CANDIDATE_MIN, SEGMENTS_PER_CANDIDATE_MAX)?;
     within("geometry.sessions_max", geometry.sessions_max, 1, SESSIONS_MAX)?;
     within("geometry.topics_max", geometry.topics_max, 1, TOPICS_MAX)?;
+    within("geometry.cursors_max", geometry.cursors_max, 1, CURSORS_MAX)?;
     let topics = config.topics.len();
     if topics > geometry.topics_max as usize {
         return impossible(

@@ -63,9 +63,11 @@ counters! {
         accepted,
         /// connections closed
         closed,
+        /// requests of control connections
+        requests,
         /// connections refused or ended because the peer broke the protocol
         protocol_errors,
-        /// connections refused or ended for another reason that was told
+        /// connections refused or ended, and requests refused, for another reason that was told
         refused,
         /// connections that ended in mid-batch; what had landed of it was given up, unacked
         partial_batches,

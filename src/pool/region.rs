@@ -283,7 +283,8 @@ impl Pool {
         same("segment_entries", found.segment_entries.into(), wanted.segment_entries.into())?;
         same("segments", found.segments.into(), wanted.segments.into())?;
         same("sessions_max", found.sessions_max.into(), wanted.sessions_max.into())?;
-        same("topics_max", found.topics_max.into(), wanted.topics_max.into())
+        same("topics_max", found.topics_max.into(), wanted.topics_max.into())?;
+        same("cursors_max", found.cursors_max.into(), wanted.cursors_max.into())
     }
 
     fn format(path: &Path, file: &File, geometry: Geometry, length: u64) -> Result<Pool, PoolError> {

@@ -330,6 +330,7 @@ pub fn small_geometry(candidates: u32) -> Geometry {
         segments: 8,
         sessions_max: 64,
         topics_max: 8,
+        cursors_max: 4,
         extents_per_lane: 0,
         reserved: 0,
     }

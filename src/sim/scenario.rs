@@ -152,6 +152,7 @@ impl Scenario {
             segments: 4,
             sessions_max: 48,
             topics_max: 2,
+            cursors_max: 1,
             extents_per_lane: 0,
             reserved: 0,
         }

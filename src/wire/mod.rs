@@ -22,7 +22,7 @@ pub mod message;
 
 pub use decoder::{BatchDecoder, Progress};
 pub use error::{Refusal, WireError};
-pub use frame::{AckLevel, FrameKind, OrderLevel, Receipts};
+pub use frame::{AckLevel, FrameKind, Operation, OrderLevel, Receipts};
 
 /// `bytes` rounded up to whole lines.
 pub const fn padded(bytes: u64) -> u64 {

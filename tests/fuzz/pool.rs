@@ -10,15 +10,16 @@ use embarcadero::log::View;
 use embarcadero::log::blog::Blog;
 use embarcadero::log::checkpoint::recover;
 use embarcadero::log::commit::{CommitReader, CommitWriter};
+use embarcadero::log::cursors::{CursorReader, write_request};
 use embarcadero::log::inherit::check_broker;
 use embarcadero::log::lane::LaneWriter;
+use embarcadero::log::reader::{Reader, Sought};
 use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use embarcadero::log::topics::{Topic, TopicReader, write_spec};
-use embarcadero::pool::record::{BatchSlot, slot_kind};
+use embarcadero::pool::record::{BatchSlot, CursorLine, slot_kind};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::{Keep, Layout, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::tracker::Tracker;
-use embarcadero::roles::export::reader::{Reader, Sought};
 use embarcadero::roles::receive::ingest::Ingest;
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::{ActiveSequencer, SequencerSettings};
@@ -26,7 +27,7 @@ use embarcadero::roles::sequence::candidate::{Candidate, Locks};
 use embarcadero::sim::memory::small_geometry;
 use embarcadero::wire::frame::{self, BatchHeader, START_EARLIEST, START_LATEST};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{AckLevel, FrameKind, OrderLevel, Receipts};
+use embarcadero::wire::{AckLevel, FrameKind, OrderLevel};
 
 use crate::Cursor;
 use crate::wire::reseal;
@@ -113,7 +114,7 @@ impl Sound {
         let (l, g) = (&self.layout, &self.layout.geometry);
         let candidate = (line % 2) as u32;
         let line = line / 2;
-        match region % 16 {
+        match region % 17 {
             0 => 64 * (line % 2),
             1 => l.epoch_line(candidate),
             2 => l.floor_line(candidate),
@@ -127,6 +128,7 @@ impl Sound {
             10 => l.extent_line(candidate, (line % u64::from(g.extents_per_lane)) as u32),
             11 => l.ring_slot(candidate, line),
             12 => l.extent(0, 0) + 64 * (line % 512),
+            16 => l.cursor_line(candidate, (line % u64::from(g.cursors_max)) as u32),
             // The index most of all: its first two segments.
             _ => l.index_entry(0, u64::from(candidate), line % u64::from(g.segment_entries)),
         }
@@ -152,12 +154,18 @@ fn history(view: &HostView) {
     };
     for (name, order) in [("session", OrderLevel::Session), ("total", OrderLevel::Total)] {
         let run = blog.acquire(192, 192, lane.produced()).expect("an extent is free");
-        let (id, ack, receipts) = (0, AckLevel::Committed, Receipts::Batch);
-        write_spec(view, run.start, &Topic { id, name: name.into(), order, ack, receipts, replicas: 1, created_at: 0 });
+        write_spec(view, run.start, &Topic::new(name, order, AckLevel::Committed));
         present(BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: run.start, ..BatchSlot::default() }, &mut lane);
         let produced = lane.produced();
         blog.release(run, 192, 192, produced);
     }
+    let run = blog.acquire(128, 128, lane.produced()).expect("an extent is free");
+    for (at, name) in [(run.start, "billing"), (run.start + 64, "search")] {
+        write_request(view, at, &CursorLine::new(1, name, 7));
+        present(BatchSlot { kind: slot_kind::CURSOR_SET, blog_at: at, ..BatchSlot::default() }, &mut lane);
+    }
+    let produced = lane.produced();
+    blog.release(run, 128, 128, produced);
     for session in 1..=4 {
         let (kind, topic) = (slot_kind::SESSION_OPEN, session as u32 % 2);
         present(BatchSlot { kind, session, topic, session_epoch: 1, ..BatchSlot::default() }, &mut lane);
@@ -204,6 +212,7 @@ fn read(view: &HostView) {
         }
         assert_eq!(tracker.is_started(), is_sound, "ack core and recovery disagree");
     }
+    CursorReader::new(view).collect(|_, _| true);
     let mut topics = TopicReader::new(view);
     topics.refresh();
     let Some(current) = commit.current() else { return };
@@ -312,7 +321,7 @@ fn the_pool_without_damage_works() {
     let pool = Pool::inspect(&sound.path).expect("it is sound");
     let view: HostView = View::single_host(Mapped::new(pool.mapping().clone()), pool.layout().clone());
     let recovered = recover(&view, &CommitReader::new(&view)).expect("nothing is damaged").expect("it was active");
-    assert_eq!((recovered.commit.watermark, recovered.topics.len()), (BATCHES + 6, 2));
+    assert_eq!((recovered.commit.watermark, recovered.topics.len()), (BATCHES + 8, 2));
     assert_eq!(check_broker(&view, 0), Ok(()));
     let mut candidate = Candidate::new(&view, 1, SETTINGS, TAKEOVER);
     for step in 1..9 {

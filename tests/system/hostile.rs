@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use embarcadero::limits::{BATCH_MESSAGES_MAX, TOPIC_NAME_BYTES_MAX};
 use embarcadero::wire::frame::{
-    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, HELLO_CREATE_TOPIC, Hello, Refused, Role, Welcome, seal,
-    with_body,
+    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, HELLO_CREATE_TOPIC, Hello, Refused, Reply, Request,
+    Role, Welcome, seal, with_body,
 };
 use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal};
 
@@ -114,7 +114,7 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
     let create = |order: u8, ack: u8, receipts: u8, name: &[u8]| {
         let hello = Hello {
             flags: HELLO_CREATE_TOPIC,
-            role: Role::Topic as u8,
+            role: Role::Publisher as u8,
             order_level: order,
             ack_level: ack,
             receipts,
@@ -128,9 +128,10 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("wrong magic", broken(&hello(), |bytes| bytes[0] ^= 1), protocol),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: broker\r\nUser-Agent: a browser of some kind\r\n\r\n".to_vec(), protocol),
         ("version 0", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 0), protocol),
-        ("version 2", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 2), protocol),
+        ("version 1", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 1), protocol),
+        ("version 3", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 3), protocol),
         ("kind 0", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 0), protocol),
-        ("kind 9", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 9), protocol),
+        ("kind 11", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 11), protocol),
         ("a flipped bit in the header", broken(&hello(), |bytes| bytes[30] ^= 1), protocol),
         ("a flipped bit in the header's CRC", broken(&hello(), |bytes| bytes[60] ^= 1), protocol),
         ("a flipped bit in the name", broken(&hello(), |bytes| bytes[64] ^= 1), protocol),
@@ -163,6 +164,13 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("a Deliver", seal(&Deliver::default()).to_vec(), protocol),
         ("a CaughtUp", seal(&CaughtUp::default()).to_vec(), protocol),
         ("a Goodbye", seal(&Goodbye::default()).to_vec(), protocol),
+        ("a Reply", with_body(&Reply::default(), b""), protocol),
+        ("a request of 257 bytes", seal(&Request { body_bytes: 257, ..Request::default() }).to_vec(), protocol),
+        (
+            "a flipped bit in a request's body",
+            broken(&with_body(&Request { operation: 3, topic_bytes: 1, ..Request::default() }, b"t"), |b| b[64] ^= 1),
+            protocol,
+        ),
     ]
 }
 

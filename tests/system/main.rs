@@ -10,6 +10,7 @@
 //! * [`raw`]: the protocol by hand, for what the client library would never send.
 
 mod configuration;
+mod cursors;
 mod harness;
 mod hostile;
 mod kills;
@@ -22,4 +23,5 @@ mod raw;
 mod sizes;
 mod splits;
 mod stops;
+mod topics;
 mod traffic;

@@ -1,11 +1,8 @@
 //! The exporter: serves the ordered stream of a topic to subscribers, straight out of the blog.
 //!
 //! Every reader follows the index with its own cursor and has one vectored send under way: a Deliver header from the
-//! list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes.
-//!
-//! * [`reader`]: one subscriber's cursor; no I/O.
-
-pub mod reader;
+//! list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes. The cursor is
+//! [`crate::log::reader`].
 #[cfg(test)]
 mod superseded_tests;
 
@@ -17,6 +14,7 @@ use crate::config::SendMode;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::order_index::IndexFault;
+use crate::log::reader::{ReadFault, Reader, Sought};
 use crate::log::retention::{FloorReader, NO_PIN, Pin};
 use crate::log::topics::TopicReader;
 use crate::net::ring::SEND_LIST_MAX;
@@ -28,7 +26,6 @@ use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
 use crate::wire::{OrderLevel, Refusal};
-use reader::{ReadFault, Reader, Sought};
 
 /// What the configuration says about exporting.
 #[derive(Clone, Debug)]

@@ -106,7 +106,7 @@ impl Bench {
 fn what_a_superseded_sequencer_appends_is_not_delivered() {
     for is_superseded in [false, true] {
         let mut bench = Bench::new();
-        TopicWriter::new(&bench.view, 0).write(&crate::log::topics::tests::topic(0, "t"), 0, 0);
+        TopicWriter::new(&bench.view, 0).write(&crate::log::topics::tests::topic(0, "t"), &Default::default());
         bench.run();
         assert!(bench.heard() > 0, "a welcome, for the topic is empty");
         if is_superseded {

@@ -1,4 +1,4 @@
-//! Accepting connections, reading their hellos, and serving what they ask for.
+//! Accepting connections, reading their hellos and requests, and serving what hellos ask for.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -14,8 +14,16 @@ use crate::roles::receive::hello::{self, Refuse};
 use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
-use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION, Welcome};
+use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION};
 use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, WireError};
+
+/// What follows the header of a connection's first frame.
+enum Opening {
+    /// This many bytes of padded body; none only of a request.
+    Body(usize),
+    /// Nothing.
+    Goodbye,
+}
 
 impl<C: Coherence> Receive<C> {
     pub(super) fn accept(&mut self, io: &mut Ring) {
@@ -43,7 +51,7 @@ impl<C: Coherence> Receive<C> {
         self.connections[slot as usize] = Some(Connection {
             stream,
             id,
-            phase: Phase::Hello { header: None },
+            phase: Phase::Hello { header: None, is_control: false },
             reading: None,
             cancelling: false,
             leaving: None,
@@ -69,7 +77,7 @@ impl<C: Coherence> Receive<C> {
         let asker = self.asker(slot);
         let socket = self.connection(slot).socket();
         // The tag of a short read says how far it had come, in the bits a slot and generation leave.
-        assert!(from < 256, "hellos are short");
+        assert!(from < 256, "hellos and requests are short");
         let tag = asker.tag | (from as u64) << 56;
         let operation = io.receive_owned(Asker { tag, ..asker }, socket, buffer, from);
         self.connection(slot).reading = operation;
@@ -86,37 +94,54 @@ impl<C: Coherence> Receive<C> {
         if got < buffer.len() {
             return self.read_owned(io, slot, buffer, got);
         }
-        let Phase::Hello { header } = &self.connection(slot).phase else { unreachable!("hellos are read in Hello") };
-        let outcome = match *header {
+        let Phase::Hello { header, is_control } = self.connection(slot).phase else {
+            unreachable!("hellos are read in Hello")
+        };
+        match header {
             None => {
                 let header: [u8; FRAME_HEADER_BYTES] = buffer[..].try_into().expect("a header was read");
-                match self.check_hello_header(&header) {
-                    Ok(body_bytes) => {
-                        self.connection(slot).phase = Phase::Hello { header: Some(header) };
-                        return self.read_hello(io, slot, body_bytes);
-                    }
-                    Err(error) => Err(Refuse::from(error)),
-                }
+                self.opening_landed(io, slot, header, is_control, now)
             }
-            Some(header) => frame::check_body(&header, &buffer)
-                .and_then(frame::check_topic_name)
-                .map(|name| (Box::new(frame::read::<Hello>(&header)), name.to_string()))
-                .map_err(Refuse::from),
-        };
-        match outcome {
-            Ok((hello, name)) => self.greet(io, slot, hello, name, now),
-            Err(refuse) => self.refuse(io, slot, refuse, now),
+            Some(header) if header[5] == FrameKind::Request as u8 => self.ask(io, slot, &header, &buffer, now),
+            Some(header) => match frame::check_body(&header, &buffer).and_then(frame::check_topic_name) {
+                Ok(name) => self.greet(io, slot, Box::new(frame::read(&header)), name.to_string(), now),
+                Err(error) => self.refuse(io, slot, Refuse::from(error), now),
+            },
         }
     }
 
-    /// Bytes of the padded body that follows a sound hello header.
-    pub(super) fn check_hello_header(&self, header: &[u8; FRAME_HEADER_BYTES]) -> Result<usize, WireError> {
-        match frame::check(header, self.ingest.batch_bytes_max())? {
-            FrameKind::Hello => {}
-            found => return Err(WireError::UnexpectedKind { found, expected: "Hello" }),
+    /// The header of a connection's first frame, or of a control connection's next.
+    fn opening_landed(
+        &mut self,
+        io: &mut Ring,
+        slot: u32,
+        header: [u8; FRAME_HEADER_BYTES],
+        is_control: bool,
+        now: Now,
+    ) {
+        match self.check_opening(&header, is_control) {
+            Ok(Opening::Goodbye) => self.end(io, slot, true, now),
+            Ok(Opening::Body(0)) => self.ask(io, slot, &header, &[], now),
+            Ok(Opening::Body(bytes)) => {
+                self.connection(slot).phase = Phase::Hello { header: Some(header), is_control };
+                self.read_hello(io, slot, bytes)
+            }
+            Err(error) => self.refuse(io, slot, Refuse::from(error), now),
         }
+    }
+
+    /// What follows a sound header.
+    fn check_opening(&self, header: &[u8; FRAME_HEADER_BYTES], is_control: bool) -> Result<Opening, WireError> {
+        let kind = frame::check(header, self.ingest.batch_bytes_max())?;
         let body_bytes = frame::frame_bytes(header) as usize - FRAME_HEADER_BYTES;
-        if body_bytes == 0 { Err(WireError::TopicName { found: 0 }) } else { Ok(body_bytes) }
+        match kind {
+            FrameKind::Request => Ok(Opening::Body(body_bytes)),
+            FrameKind::Goodbye if is_control => Ok(Opening::Goodbye),
+            FrameKind::Hello if !is_control && body_bytes == 0 => Err(WireError::TopicName { found: 0 }),
+            FrameKind::Hello if !is_control => Ok(Opening::Body(body_bytes)),
+            found if is_control => Err(WireError::UnexpectedKind { found, expected: "Request or Goodbye" }),
+            found => Err(WireError::UnexpectedKind { found, expected: "Hello or Request" }),
+        }
     }
 
     /// Finds or creates the topic, then serves the role asked for.
@@ -140,38 +165,19 @@ impl<C: Coherence> Receive<C> {
         self.connection(slot).phase = Phase::Topic { hello, name };
     }
 
-    pub(super) fn settle(&mut self, io: &mut Ring, slot: u32, outcome: Result<Option<Box<[u8]>>, Refuse>, now: Now) {
+    pub(super) fn settle(&mut self, io: &mut Ring, slot: u32, outcome: Result<(), Refuse>, now: Now) {
         match outcome {
-            Ok(None) => self.read_on(io, slot),
-            Ok(Some(words)) => self.say_last(io, slot, words, now),
+            Ok(()) => self.read_on(io, slot),
             Err(refuse) => self.refuse(io, slot, refuse, now),
         }
     }
 
-    /// Serves what was asked for; gives the last words, if there is nothing more to do.
-    pub(super) fn serve(
-        &mut self,
-        slot: u32,
-        hello: &Hello,
-        topic: &Topic,
-        now: Now,
-    ) -> Result<Option<Box<[u8]>>, Refuse> {
+    /// Serves what was asked for.
+    pub(super) fn serve(&mut self, slot: u32, hello: &Hello, topic: &Topic, now: Now) -> Result<(), Refuse> {
         hello::check_topic(hello, topic)?;
         match frame::Role::from_byte(hello.role)? {
-            frame::Role::Publisher => self.serve_publisher(slot, hello, topic, now).map(|()| None),
-            frame::Role::Subscriber => self.serve_subscriber(slot, hello, topic).map(|()| None),
-            frame::Role::Topic => {
-                let welcome = Welcome {
-                    topic: topic.id,
-                    batch_bytes_max: self.ingest.batch_bytes_max() as u32,
-                    order_level: topic.order as u8,
-                    ack_level: topic.ack as u8,
-                    broker: self.settings.broker,
-                    ..Welcome::default()
-                };
-                let words = frame::with_body(&welcome, self.settings.broker_list.as_bytes()).into();
-                Ok(Some(words))
-            }
+            frame::Role::Publisher => self.serve_publisher(slot, hello, topic, now),
+            frame::Role::Subscriber => self.serve_subscriber(slot, hello, topic),
         }
     }
 

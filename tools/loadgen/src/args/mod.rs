@@ -289,7 +289,7 @@ impl TopicArgs {
 
     /// Properties the topic is created with.
     pub fn properties(&self) -> TopicProperties {
-        TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, replicas: 1 }
+        TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, ..TopicProperties::default() }
     }
 
     /// How subscriber `index` of so many connects: they begin at different brokers.

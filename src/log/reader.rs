@@ -1,4 +1,4 @@
-//! One subscriber as the exporter sees it: finding its start, and collecting what it gets next. No I/O.
+//! One subscriber's cursor: finding its start, and collecting what it gets next. No I/O.
 
 use crate::log::View;
 use crate::log::commit::Commit;
