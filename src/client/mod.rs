@@ -45,6 +45,7 @@
 mod admin;
 mod background;
 pub(crate) mod batch;
+mod cursor;
 mod dial;
 mod engine;
 mod error;
@@ -61,6 +62,7 @@ pub(crate) mod window;
 
 pub use admin::{Admin, TopicInfo, create_topic};
 pub use background::BackgroundPublisher;
+pub use cursor::Cursor;
 pub use error::{Attempt, Attempts, ClientError};
 pub use options::{CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
