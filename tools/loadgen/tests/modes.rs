@@ -181,8 +181,9 @@ fn a_reader_that_stops_is_reported() {
 #[test]
 fn a_long_topic_is_read_from_the_end_the_middle_and_across_kills() {
     let site = Site::new("resume");
-    let (words, json) =
-        site.pass("resume --messages 300000 --message-size 16 --sessions 2 --kills 3 --tail-messages 5000");
+    let (words, json) = site.pass(
+        "resume --messages 300000 --message-size 16 --sessions 2 --kills 3 --tail-messages 5000 --batch-bytes 4096",
+    );
     let readers = json["readers"].as_array().expect("a list");
     let figures = |at: usize| {
         let reader = &readers[at];
@@ -194,9 +195,15 @@ fn a_long_topic_is_read_from_the_end_the_middle_and_across_kills() {
     assert_eq!(readers[1]["hash"], readers[2]["hash"]);
     let kills = json["kills"].as_array().expect("a list");
     assert_eq!(kills.len(), 3);
-    for kill in kills {
-        assert!(kill["resumed_at"].as_u64() <= kill["held_at"].as_u64(), "killed before it was written down: {kill}");
+    let place = |kill: usize, name: &str| kills[kill][name].as_u64().expect("a number");
+    // The first and third time it was killed before a poll was written down, the second time between that and its commit.
+    for kill in [0, 2] {
+        assert!(place(kill, "written") < place(kill, "held_at"), "{words}");
+        assert_eq!(place(kill, "written"), place(kill, "cursor"), "{words}");
     }
+    assert!(place(1, "cursor") < place(1, "held_at") && place(1, "held_at") <= place(1, "written"), "{words}");
+    let again = place(1, "written") - place(1, "cursor");
+    assert_eq!(readers[2]["delivered_again_and_left_out"].as_u64(), Some(again), "{words}");
 }
 
 #[test]

@@ -80,7 +80,10 @@ pub struct ResumeReaderArgs {
     /// Waits to be killed once it has read the message before this order.
     #[arg(long)]
     pub hold_at: Option<u64>,
-    /// Where it keeps what it has read, and how far.
+    /// Waits when what it has read is written down, and its cursor is not committed.
+    #[arg(long)]
+    pub hold_before_commit: bool,
+    /// Where it keeps what it has read.
     #[arg(long)]
     pub folder: PathBuf,
 }

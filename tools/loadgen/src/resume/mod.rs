@@ -2,7 +2,7 @@
 //!
 //! The topic is filled; then one reader begins at its end, one in its middle, and one at its beginning; then a tail is published.
 //! The reader at the end must get the tail and nothing else. The one from the beginning is a process of its own, which is killed
-//! (SIGKILL) and started again several times: it must read every message once. What it has in common with the one from the middle
+//! (SIGKILL) and started again several times: it must read every message once. It goes on from a durable named cursor. What it has in common with the one from the middle
 //! must be the same.
 //!
 //! * [`ledger`]: what a reader has read. [`position`]: how it is kept. [`reader`]: reading. [`judge`]: whether it was right.
@@ -33,7 +33,7 @@ use crate::run::{make_topics, run_load};
 use crate::verdict::Outcome;
 use judge::{Expected, judge, judge_sessions};
 use ledger::Ledger;
-use position::load_ledger;
+use position::{load_ledger, open_cursor};
 use reader::{HOLDING, Reading};
 
 pub use reader::read;
@@ -50,12 +50,14 @@ struct Reader {
     error: Option<String>,
 }
 
-/// One life of the reader that is killed, and what it had written down by then.
+/// How one life of the reader that is killed ended.
 struct Kill {
     /// It had read up to here, at least.
     held_at: u64,
-    /// It had written down that it had read up to here: the next life goes on there.
-    resumed_at: u64,
+    /// It had written down that it had read up to here.
+    written: u64,
+    /// Its cursor is here: the next life goes on there.
+    cursor: u64,
 }
 
 /// Everything that was read.
@@ -135,8 +137,15 @@ impl Plan<'_> {
             idle_timeout: self.args.idle_timeout,
             interrupted: self.interrupted,
         };
-        let error = reading.run(subscriber, &mut ledger, &mut |_| (), &mut |_, _| Ok(())).err();
+        let error = reading.run(subscriber, &mut ledger, &mut |_| (), &mut |_| Ok(())).err();
         Reader { name, first, ledger, seconds: begin.elapsed().as_secs_f64(), error }
+    }
+
+    /// Where the cursor of the reader that is killed stands.
+    fn cursor(&self) -> Result<u64, LoadError> {
+        let cursor = open_cursor(&self.args.topic.brokers, &self.topic);
+        let cursor = cursor.map_err(|error| LoadError::Connect(format!("reading the cursor: {error}")))?;
+        Ok(cursor.committed().unwrap_or(0))
     }
 
     /// The reader that is killed and goes on, from the beginning to the end.
@@ -145,12 +154,13 @@ impl Plan<'_> {
         let (mut kills, mut error) = (Vec::new(), None);
         for life in 1..=lives {
             let hold_at = (life < lives).then(|| self.filled / lives * life);
-            let mut child = Life::start(self, hold_at, &folder.0)?;
+            // In turn: before anything of a poll is written down, and between that and the cursor's commit.
+            let mut child = Life::start(self, hold_at, life % 2 == 0, &folder.0)?;
             match (hold_at, child.wait(self.interrupted)?) {
                 (Some(held_at), LifeEnd::Holding) => {
                     child.kill()?;
-                    let resumed_at = load_ledger(&folder.0).map_err(folder.failed())?.map_or(0, |ledger| ledger.next);
-                    kills.push(Kill { held_at, resumed_at });
+                    let written = load_ledger(&folder.0).map_err(folder.failed())?.map_or(0, |ledger| ledger.next);
+                    kills.push(Kill { held_at, written, cursor: self.cursor()? });
                 }
                 (None, LifeEnd::Exited(0)) => {}
                 (_, LifeEnd::Interrupted) => break,
@@ -205,15 +215,18 @@ impl Plan<'_> {
         lines.extend(reasons.iter().map(|reason| format!("  wrong: {reason}")));
         lines.extend(fill.publish_line().map(|line| format!("  filled: {line}")));
         lines.extend([&readers.end, &readers.middle, &readers.killed].map(|reader| reader.words(bytes)));
-        for Kill { held_at, resumed_at } in &readers.kills {
-            lines.push(format!("  killed having read order {}, resumed at {resumed_at}", held_at - 1));
+        for Kill { held_at, written, cursor } in &readers.kills {
+            let read = held_at - 1;
+            lines.push(format!(
+                "  killed having read order {read}, written down to {written}, resumed from its cursor at {cursor}"
+            ));
         }
         Ended { words: lines.join("\n"), json: self.json(readers, fill, tail, &reasons, outcome), outcome }
     }
 
     fn json(&self, readers: &Readers, fill: &Report, tail: &Report, reasons: &[String], outcome: Outcome) -> Value {
         let all = [&readers.end, &readers.middle, &readers.killed].map(Reader::json);
-        let kill = |kill: &Kill| json!({ "held_at": kill.held_at, "resumed_at": kill.resumed_at });
+        let kill = |kill: &Kill| json!({ "held_at": kill.held_at, "written": kill.written, "cursor": kill.cursor });
         json!({
             "tool": "loadgen",
             "version": env!("CARGO_PKG_VERSION"),
@@ -301,7 +314,7 @@ enum LifeEnd {
 }
 
 impl Life {
-    fn start(plan: &Plan<'_>, hold_at: Option<u64>, folder: &Path) -> Result<Life, LoadError> {
+    fn start(plan: &Plan<'_>, hold_at: Option<u64>, before_commit: bool, folder: &Path) -> Result<Life, LoadError> {
         let failed = |source| LoadError::Output { path: folder.to_owned(), source };
         let program = std::env::current_exe().map_err(failed)?;
         let topic = &plan.args.topic;
@@ -312,6 +325,7 @@ impl Life {
         command.args(["--idle-timeout", &plan.args.idle_timeout.as_secs().to_string()]);
         command.arg("--folder").arg(folder);
         command.args(hold_at.iter().flat_map(|order| ["--hold-at".to_owned(), order.to_string()]));
+        command.args(before_commit.then_some("--hold-before-commit"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.spawn().map(|child| Life { child }).map_err(failed)
     }

@@ -1,47 +1,27 @@
-//! Where the reader that is killed keeps how far it has read, and what it had read by then.
+//! What the reader that is killed keeps: what it has read, in a file of its own, and how far it has read, in a durable named cursor
+//! of the topic.
 //!
-//! Two things are written after every poll: first the [`Ledger`], which is the reader's own and stands for whatever an
-//! application makes of messages; then the position, from which the next life asks the broker to go on. A kill between the two
-//! leaves the position behind the ledger, never ahead of it: what is delivered again is known by its order.
-//!
-//! The position is a file here. [`Position`] is the one place that knows: a durable named cursor takes the place of its two
-//! methods (`SubscriberOptions::cursor` for `ask`, `Subscriber::commit` for `commit`), and nothing else changes.
+//! Both are written after every poll: first the [`Ledger`], which stands for whatever an application makes of messages; then the
+//! cursor, from which the next life goes on. A kill between the two leaves the cursor behind the ledger, never ahead of it: what
+//! is delivered again is known by its order and left out.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use embarcadero::client::{Start, Subscriber, SubscriberOptions};
+use embarcadero::client::{ClientError, Cursor};
 
 use super::ledger::Ledger;
 
-/// How far a reader has read, as far as the broker is concerned.
-pub struct Position {
-    file: PathBuf,
-}
+/// Name of the cursor. The topic is the run's own, and so is the cursor.
+const CURSOR: &str = "loadgen-resume";
+/// Longest wait for an answer about the cursor.
+pub const CURSOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Position {
-    /// Kept in this folder.
-    pub fn new(folder: &Path) -> Position {
-        Position { file: folder.join("position") }
-    }
-
-    /// Asks to go on where it was committed, or from the earliest message if it never was.
-    pub fn ask(&self, options: &mut SubscriberOptions) -> io::Result<()> {
-        options.start = match fs::read_to_string(&self.file) {
-            Ok(text) => Start::Order(text.trim().parse().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{} is not a position", self.file.display()))
-            })?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Start::Earliest,
-            Err(error) => return Err(error),
-        };
-        Ok(())
-    }
-
-    /// Everything below `order` has been read.
-    pub fn commit(&mut self, _subscriber: &mut Subscriber, order: u64) -> io::Result<()> {
-        write(&self.file, order.to_string().as_bytes())
-    }
+/// The cursor of the reader that is killed, where it was committed last.
+pub fn open_cursor(brokers: &[String], topic: &str) -> Result<Cursor, ClientError> {
+    Cursor::open(brokers, topic, CURSOR, CURSOR_TIMEOUT)
 }
 
 /// The ledger in this folder; none before the first was written.
@@ -53,20 +33,16 @@ pub fn load_ledger(folder: &Path) -> io::Result<Option<Ledger>> {
     }
 }
 
-/// Writes the ledger down.
+/// Writes the ledger down, whole or not at all, whenever this process is killed. (Not if the machine is: nothing here outlives
+/// that.)
 pub fn store_ledger(folder: &Path, ledger: &Ledger) -> io::Result<()> {
-    write(&ledger_file(folder), &serde_json::to_vec(ledger)?)
+    let (file, partial) = (ledger_file(folder), folder.join("ledger.partial"));
+    fs::write(&partial, serde_json::to_vec(ledger)?)?;
+    fs::rename(&partial, file)
 }
 
 fn ledger_file(folder: &Path) -> PathBuf {
     folder.join("ledger")
-}
-
-/// Whole or not at all, whenever this process is killed. (Not if the machine is: nothing here outlives that.)
-fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = file.with_extension("partial");
-    fs::write(&partial, bytes)?;
-    fs::rename(&partial, file)
 }
 
 #[cfg(test)]
@@ -74,19 +50,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_and_nothing_before_that() {
+    fn what_was_written_is_read_and_half_of_it_is_an_error() {
         let folder = std::env::temp_dir().join(format!("loadgen-position-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let (position, mut options) = (Position::new(&folder), SubscriberOptions::default());
-        position.ask(&mut options).unwrap();
-        assert_eq!((options.start, load_ledger(&folder).unwrap()), (Start::Earliest, None));
-        write(&position.file, b"123").unwrap();
+        assert_eq!(load_ledger(&folder).unwrap(), None);
         store_ledger(&folder, &Ledger::new(123, 5)).unwrap();
-        position.ask(&mut options).unwrap();
-        assert_eq!(options.start, Start::Order(123));
         assert_eq!(load_ledger(&folder).unwrap(), Some(Ledger::new(123, 5)));
-        write(&position.file, b"12x").unwrap();
-        assert!(position.ask(&mut options).is_err());
+        let text = fs::read(ledger_file(&folder)).unwrap();
+        fs::write(ledger_file(&folder), &text[..text.len() / 2]).unwrap();
+        assert!(load_ledger(&folder).is_err());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Subscriber, SubscriberOptions};
+use embarcadero::client::{ClientError, Start, Subscriber, SubscriberOptions};
 
 use super::ledger::Ledger;
-use super::position::{Position, load_ledger, store_ledger};
+use super::position::{CURSOR_TIMEOUT, load_ledger, open_cursor, store_ledger};
 use crate::args::ResumeReaderArgs;
 use crate::error::LoadError;
 use crate::payload::Payloads;
@@ -36,7 +36,7 @@ impl Reading<'_> {
         subscriber: &mut Subscriber,
         ledger: &mut Ledger,
         handed: &mut dyn FnMut(&Ledger),
-        polled: &mut dyn FnMut(&mut Subscriber, &Ledger) -> Result<(), String>,
+        polled: &mut dyn FnMut(&Ledger) -> Result<(), String>,
     ) -> Result<(), String> {
         let (resumed, mut moved) = (ledger.next, Instant::now());
         while ledger.next < self.end && !self.interrupted.load(Ordering::Relaxed) {
@@ -47,7 +47,7 @@ impl Reading<'_> {
             });
             if batches.map_err(|error| error.to_string())? > 0 {
                 moved = Instant::now();
-                polled(subscriber, ledger)?;
+                polled(ledger)?;
             } else if moved.elapsed() > self.idle_timeout {
                 let (seconds, next) = (self.idle_timeout.as_secs(), ledger.next);
                 return Err(format!("nothing delivered for {seconds} s; waiting for order {next}"));
@@ -60,36 +60,47 @@ impl Reading<'_> {
 /// What the process that will be killed says when it is where it was told to wait for that.
 pub const HOLDING: &str = "holding";
 
-/// `loadgen resume-reader`: goes on where its last life was killed. Told `--hold-at`, it waits to be killed
-/// once it has read that message, in the middle of a poll: what it has read since the last one is not written down.
+/// `loadgen resume-reader`: goes on where its last life was killed. Told to hold, it waits to be killed: in the middle of a poll,
+/// when nothing of that poll is written down; or, with `--hold-before-commit`, when it is and the cursor does not say so yet.
 pub fn read(args: &ResumeReaderArgs, interrupted: &Arc<AtomicBool>) -> Result<Outcome, LoadError> {
     let output = |source| LoadError::Output { path: args.folder.clone(), source };
-    let mut options =
-        SubscriberOptions { brokers: args.brokers.clone(), topic: args.topic.clone(), ..SubscriberOptions::default() };
-    let mut position = Position::new(&args.folder);
-    position.ask(&mut options).map_err(output)?;
+    let describe = |error: ClientError| LoadError::Connect(format!("the resuming reader: {error}"));
+    let mut cursor = open_cursor(&args.brokers, &args.topic).map_err(describe)?;
+    let options = SubscriberOptions {
+        brokers: args.brokers.clone(),
+        topic: args.topic.clone(),
+        start: cursor.start(Start::Earliest),
+        ..SubscriberOptions::default()
+    };
     let known = load_ledger(&args.folder).map_err(output)?;
-    let describe =
-        |error: embarcadero::client::ClientError| LoadError::Connect(format!("the resuming reader: {error}"));
     let mut subscriber = Subscriber::connect(options).map_err(describe)?;
     // A topic that was trimmed begins later: the parent says so.
     let mut ledger = known.unwrap_or_else(|| Ledger::new(subscriber.next_order(), args.hash_from));
     let payloads = Payloads::new(args.message_size as usize);
     let reading = Reading { payloads: &payloads, end: args.end, idle_timeout: args.idle_timeout, interrupted };
-    let mut hold = |ledger: &Ledger| {
-        if args.hold_at.is_some_and(|order| ledger.next >= order) {
-            println!("{HOLDING}");
-            // Until it is killed, or its parent is gone.
-            let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
-            std::process::exit(1);
+    let held = |ledger: &Ledger| args.hold_at.is_some_and(|order| ledger.next >= order);
+    let mut handed = |ledger: &Ledger| {
+        if held(ledger) && !args.hold_before_commit {
+            hold();
         }
     };
-    let mut write_down = |subscriber: &mut Subscriber, ledger: &Ledger| {
-        let written = store_ledger(&args.folder, ledger).and_then(|()| position.commit(subscriber, ledger.next));
-        written.map_err(|error| format!("writing to {}: {error}", args.folder.display()))
+    let mut polled = |ledger: &Ledger| {
+        let failed = |error: std::io::Error| format!("writing to {}: {error}", args.folder.display());
+        store_ledger(&args.folder, ledger).map_err(failed)?;
+        if held(ledger) {
+            hold();
+        }
+        cursor.commit(ledger.next, CURSOR_TIMEOUT).map_err(|error| format!("committing the cursor: {error}"))
     };
     reading
-        .run(&mut subscriber, &mut ledger, &mut hold, &mut write_down)
+        .run(&mut subscriber, &mut ledger, &mut handed, &mut polled)
         .map_err(|reason| LoadError::Connect(format!("the resuming reader: {reason}")))?;
     Ok(if interrupted.load(Ordering::Relaxed) { Outcome::Interrupted } else { Outcome::Pass })
+}
+
+/// Says so, and waits until it is killed, or its parent is gone.
+fn hold() {
+    println!("{HOLDING}");
+    let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
+    std::process::exit(1);
 }
