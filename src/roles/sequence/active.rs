@@ -34,7 +34,7 @@ pub struct SequencerSettings {
 }
 
 /// Sessions checkpointed in one pass at most.
-const CHECKPOINTS_PER_PASS: usize = 64;
+pub const CHECKPOINTS_PER_PASS: usize = 64;
 /// Events of one arrival besides what it drains: a let-go, or a close and an open.
 const EVENTS_EXTRA: u64 = 2;
 
