@@ -45,6 +45,8 @@ impl Client {
         let stream = TcpStream::connect(address).expect("the listener listens");
         stream.set_nonblocking(true).expect("sockets can");
         stream.set_nodelay(true).expect("sockets can");
+        // What the kernel gives it anyway, and not the 32 MB that it would let it grow to while it does not read.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 64 << 10).expect("sockets can");
         Client {
             stream,
             out: (Vec::new(), 0),
@@ -65,6 +67,17 @@ impl Client {
     pub fn publisher(address: SocketAddr, topic: &str) -> Client {
         let mut client = Client::silent(address);
         let hello = Hello { role: Role::Publisher as u8, ack_level: 1, order_level: ANY_LEVEL, ..Hello::default() };
+        client.say(&frame::with_body(&hello, topic.as_bytes()));
+        client
+    }
+
+    /// Connects as another connection of a publisher's session.
+    pub fn joining(address: SocketAddr, topic: &str, first: &Client) -> Client {
+        let Welcome { session, token, session_epoch, .. } = first.welcome.expect("its session is open");
+        let mut client = Client::silent(address);
+        let (role, ack_level) = (Role::Publisher as u8, 1);
+        let hello =
+            Hello { role, ack_level, order_level: ANY_LEVEL, session, token, session_epoch, ..Hello::default() };
         client.say(&frame::with_body(&hello, topic.as_bytes()));
         client
     }
@@ -176,7 +189,6 @@ impl Client {
             FrameKind::Ack => {
                 let ack: Ack = frame::read(header);
                 assert!(ack.committed_next >= self.acked, "acks go up");
-                assert!(ack.committed_next <= self.next_seq, "nothing is acked that was not sent");
                 self.acked = ack.committed_next;
             }
             FrameKind::Deliver => {

@@ -71,8 +71,8 @@ pub struct Setup {
     pub segments: u32,
     pub connections_max: u32,
     pub subscribers_max: u32,
-    /// Sockets of the broker hold as little as the kernel lets them.
-    pub is_narrow: bool,
+    /// What a socket of the broker holds of what is sent, if not what the kernel sees fit; it takes its least at least.
+    pub send_buffer_bytes: Option<usize>,
 }
 
 impl Setup {
@@ -85,7 +85,7 @@ impl Setup {
             segments: 8,
             connections_max: 16,
             subscribers_max: 8,
-            is_narrow: false,
+            send_buffer_bytes: None,
         }
     }
 }
@@ -141,9 +141,9 @@ impl Site {
         let pool = Pool::open(&path, geometry, false, Create::IfMissing).expect("a pool in /dev/shm");
         let lock = pool.lock(LockName::Broker(0)).expect("a new pool is nobody's");
         let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
-        if setup.is_narrow {
+        if let Some(bytes) = setup.send_buffer_bytes {
             // Connections inherit it.
-            rustix::net::sockopt::set_socket_send_buffer_size(&*listener, 1).expect("sockets can");
+            rustix::net::sockopt::set_socket_send_buffer_size(&*listener, bytes).expect("sockets can");
         }
         Site {
             address: listener.local_addr().expect("it is bound"),
@@ -450,7 +450,7 @@ impl Actor {
         self.role.may_sleep()
     }
 
-    /// Operations it has under way.
+    /// Operations it can begin besides those under way.
     pub fn room(&self) -> usize {
         self.ring.room()
     }

@@ -213,10 +213,11 @@ impl<C: Coherence> Receive<C> {
             self.topic_asked = false;
             return 1;
         }
-        if !self.topic_asked {
-            self.topic_asked = self.ingest.create_topic(wanted);
+        if self.topic_asked {
+            return 0;
         }
-        0
+        self.topic_asked = self.ingest.create_topic(wanted);
+        usize::from(self.topic_asked)
     }
 
     fn look_after(&mut self, io: &mut Ring, slot: u32, now: Now) -> bool {
