@@ -422,6 +422,11 @@ impl Stage {
         panic!("something still moves after {ROUNDS_MAX} rounds without work");
     }
 
+    /// What the kernel has for the roles is ready, and they have not seen it: as when more was ready than a pass takes.
+    pub fn let_the_kernel_work(&mut self) {
+        self.actors.iter_mut().for_each(|actor| actor.ring.submit(None).expect("a ring submits"));
+    }
+
     /// One drain of each of these roles, then its completions. True if every one says that nothing is left.
     pub fn drain_round(&mut self, kinds: &[Kind], elapsed_ns: u64) -> bool {
         let now = self.now;
