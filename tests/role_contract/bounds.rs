@@ -78,3 +78,30 @@ fn a_crowd_is_served_in_bounded_passes() {
         stage.settle();
     }
 }
+
+/// Two lanes' windows make more sessions dirty in one pass than it checkpoints: the others' turn is the next pass's, which says so.
+#[test]
+fn checkpoints_left_for_the_next_pass_are_work() {
+    let each = 60;
+    for mode in MODES {
+        let setup = Setup { lanes: 2, ring_slots: 1024, segments: 16, connections_max: 2 * each, ..Setup::new(mode) };
+        let mut stage = Stage::new(setup);
+        let address = stage.site.address;
+        let mut clients: Vec<Client> = (0..2 * each).map(|_| Client::publisher(address, "session")).collect();
+        stage.run_until("the welcomes", &ALL, |_| {
+            clients.iter_mut().for_each(Client::pump);
+            clients.iter().all(|client| client.welcome.is_some())
+        });
+        stage.settle();
+        let before = stage.committed();
+        let mut produced = stage.produced();
+        for _ in 0..3 {
+            clients.iter_mut().for_each(|client| client.publish(1, 50));
+            produced += clients.len() as u64;
+            stage.run_until("a batch of each to land", &[Kind::Receive], |stage| stage.produced() == produced);
+        }
+        assert!((0..2).all(|lane| stage.produced_in(lane) > 80), "either lane has its share");
+        stage.run_until("the order", &[Kind::Sequence], |stage| stage.committed() == before + 3 * clients.len() as u64);
+        stage.settle();
+    }
+}

@@ -67,6 +67,7 @@ pub fn all_but(left_out: Kind) -> Vec<Kind> {
 pub struct Setup {
     pub mode: CoherenceMode,
     pub pool_bytes: u64,
+    pub lanes: u32,
     pub ring_slots: u32,
     pub segments: u32,
     pub connections_max: u32,
@@ -81,6 +82,7 @@ impl Setup {
         Setup {
             mode,
             pool_bytes: 16 << 20,
+            lanes: 1,
             ring_slots: 64,
             segments: 8,
             connections_max: 16,
@@ -106,7 +108,7 @@ pub struct Site {
     pub pool: Pool,
     pub address: SocketAddr,
     listener: Arc<TcpListener>,
-    link: Arc<AckLink>,
+    links: Vec<Arc<AckLink>>,
     subscriptions: Arc<Subscriptions>,
     path: PathBuf,
     _lock: HostLock,
@@ -128,7 +130,7 @@ impl Site {
             extent_bytes: 256 << 10,
             hosts: 1,
             brokers: 1,
-            lanes_per_broker: 1,
+            lanes_per_broker: setup.lanes,
             candidates: 1,
             ring_slots: setup.ring_slots,
             segment_entries: 64,
@@ -148,7 +150,7 @@ impl Site {
         Site {
             address: listener.local_addr().expect("it is bound"),
             listener,
-            link: AckLink::new(setup.connections_max + SPARE_CONNECTIONS),
+            links: (0..setup.lanes).map(|_| AckLink::new(setup.connections_max + SPARE_CONNECTIONS)).collect(),
             subscriptions: Arc::new(Subscriptions::new(setup.subscribers_max as usize)),
             path,
             _lock: lock,
@@ -173,20 +175,23 @@ impl Site {
         let (all, readers) = (places as usize, subscribers as usize);
         let sessions = self.pool.layout().geometry.sessions_max as usize;
         let part = |kind, role, operations, frames, bound| Part { kind, role, operations, frames, bound };
+        let lanes = self.setup.lanes;
         // Each bound is what can lie in the role's queues, or what it takes of them in one pass.
         let receive_bound = 4 * all + all + all + 2;
-        let sequence_bound = SCAN_WINDOW_MAX as usize + active::CHECKPOINTS_PER_PASS + 1;
-        let ack_bound = ack::MESSAGES_PER_PASS + ack::tracker::ENTRIES_PER_PASS + sessions + 3 * all;
+        let sequence_bound = (SCAN_WINDOW_MAX * lanes) as usize + active::CHECKPOINTS_PER_PASS + 1;
+        let ack_bound = ack::MESSAGES_PER_PASS + ack::tracker::ENTRIES_PER_PASS + sessions + 3 * all * lanes as usize;
         let export_bound = readers * (1 + export::reader::ENTRIES_PER_PASS);
-        vec![
-            part(Kind::Receive, self.receive(view), places + 1, 0, receive_bound),
+        let receive = |lane| part(Kind::Receive, self.receive(view, lane), places + 1, 0, receive_bound);
+        let mut parts: Vec<Part> = (0..lanes).map(receive).collect();
+        parts.extend([
             part(Kind::Sequence, self.sequence(view), 1, 0, sequence_bound),
-            part(Kind::Ack, self.ack(view, places), places, places, ack_bound),
+            part(Kind::Ack, self.ack(view, places), lanes * places, lanes * places, ack_bound),
             part(Kind::Export, self.export(view), 2 * subscribers, 0, export_bound),
-        ]
+        ]);
+        parts
     }
 
-    fn receive<C: Coherence>(&self, view: &View<Mapped<C>>) -> Box<dyn Role<Ring>> {
+    fn receive<C: Coherence>(&self, view: &View<Mapped<C>>, lane: u32) -> Box<dyn Role<Ring>> {
         let topic = |(name, order): &(&str, OrderLevel)| Topic {
             id: 0,
             name: (*name).into(),
@@ -204,11 +209,11 @@ impl Site {
             broker: 0,
             broker_list: format!("0 {}\n", self.address),
             keep: Keep::Cached,
-            topics: TOPICS.iter().map(topic).collect(),
+            topics: if lane == 0 { TOPICS.iter().map(topic).collect() } else { Vec::new() },
         };
         let tokens = Tokens::new(self.pool.superblock().token_key);
-        let (link, subscriptions) = (self.link.clone(), self.subscriptions.clone());
-        Box::new(Receive::new(view, 0, settings, self.listener.clone(), tokens, link, subscriptions))
+        let (link, subscriptions) = (self.links[lane as usize].clone(), self.subscriptions.clone());
+        Box::new(Receive::new(view, lane, settings, self.listener.clone(), tokens, link, subscriptions))
     }
 
     fn sequence<C: Coherence>(&self, view: &View<Mapped<C>>) -> Box<dyn Role<Ring>> {
@@ -226,7 +231,7 @@ impl Site {
             broker: 0,
             broker_list: format!("0 {}\n", self.address),
         };
-        Box::new(AckRole::new(view, 0, settings, vec![self.link.clone()], places))
+        Box::new(AckRole::new(view, 0, settings, self.links.clone(), places))
     }
 
     fn export<C: Coherence>(&self, view: &View<Mapped<C>>) -> Box<dyn Role<Ring>> {
@@ -313,10 +318,15 @@ impl Stage {
         self.commit.current().map_or(0, |commit| commit.watermark)
     }
 
-    /// Slots produced in the lane.
+    /// Slots produced in all lanes.
     pub fn produced(&self) -> u64 {
+        (0..self.site.setup.lanes).map(|lane| self.produced_in(lane)).sum()
+    }
+
+    /// Slots produced in a lane.
+    pub fn produced_in(&self, lane: u32) -> u64 {
         let layout = &self.view.layout;
-        let guard = |slot| self.view.memory.load(layout.ring_slot(0, slot));
+        let guard = |slot| self.view.memory.load(layout.ring_slot(lane, slot));
         (0..u64::from(layout.geometry.ring_slots)).map(guard).max().unwrap_or(0)
     }
 
@@ -336,7 +346,10 @@ impl Stage {
             self.view.memory.with_bytes(*at, *bytes, |bytes| into.extend_from_slice(bytes));
         }
         let commit = self.commit.current().map_or((0, 0), |commit| (commit.epoch, commit.watermark));
-        let queues = [self.site.link.to_ack.len(), self.site.link.from_ack.len(), self.site.subscriptions.len()];
+        let links = || self.site.links.iter();
+        let to_ack: usize = links().map(|link| link.to_ack.len()).sum();
+        let from_ack: usize = links().map(|link| link.from_ack.len()).sum();
+        let queues = [to_ack, from_ack, self.site.subscriptions.len()];
         let words = [commit.0, commit.1, self.actors[index].ring.room() as u64];
         words.iter().chain(&queues.map(|len| len as u64)).for_each(|word| into.extend_from_slice(&word.to_le_bytes()));
     }
@@ -473,12 +486,12 @@ fn seen_by_others(view: &View<Mapped<Hardware>>) -> Vec<(u64, u64)> {
     let lines = |first: u64, count: u32| (first, u64::from(count) * 64);
     vec![
         lines(layout.floor_line(0), 1),
-        lines(layout.lane_progress(0, 0), 1),
+        lines(layout.lane_progress(0, 0), g.lanes()),
         (layout.topic_line(0, 0, 0), layout.topic_line(0, g.topics_max - 1, 3) + 64 - layout.topic_line(0, 0, 0)),
         lines(layout.session_line(0, 0), g.sessions_max),
         lines(layout.directory_line(0, 0), g.segments),
-        lines(layout.extent_line(0, 0), g.extents_per_lane),
-        lines(layout.ring_slot(0, 0), g.ring_slots),
+        lines(layout.extent_line(0, 0), g.lanes() * g.extents_per_lane),
+        lines(layout.ring_slot(0, 0), g.lanes() * g.ring_slots),
         lines(layout.index_entry(0, 0, 0), g.segments * g.segment_entries),
     ]
 }
