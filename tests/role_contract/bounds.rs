@@ -2,8 +2,8 @@
 //! role after the other that an unbounded one would take it all at once.
 
 use embarcadero::limits::SCAN_WINDOW_MAX;
+use embarcadero::log::reader;
 use embarcadero::roles::ack::tracker;
-use embarcadero::roles::export::reader;
 
 use crate::MODES;
 use crate::client::Client;
@@ -44,7 +44,7 @@ fn what_piles_up_is_taken_in_bounded_pieces() {
             client.pump();
             client.acked == BATCHES
         });
-        assert!(most >= tracker::ENTRIES_PER_PASS && most < 2 * tracker::ENTRIES_PER_PASS, "{most}");
+        assert!((tracker::ENTRIES_PER_PASS..2 * tracker::ENTRIES_PER_PASS).contains(&most), "{most}");
         let most = most_of(&mut stage, Kind::Export, |_| {
             readers.iter_mut().for_each(Client::pump);
             readers.iter().all(|reader| reader.delivered == BATCHES)

@@ -17,6 +17,7 @@ use embarcadero::config::{CoherenceMode, SendMode};
 use embarcadero::limits::SCAN_WINDOW_MAX;
 use embarcadero::log::View;
 use embarcadero::log::commit::CommitReader;
+use embarcadero::log::reader;
 use embarcadero::log::retention::announce;
 use embarcadero::log::topics::Topic;
 use embarcadero::net::Ring;
@@ -25,7 +26,7 @@ use embarcadero::pool::layout::Geometry;
 use embarcadero::pool::region::{Create, HostLock, LockName};
 use embarcadero::pool::{Hardware, Keep, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::{self, AckRole, AckSettings};
-use embarcadero::roles::export::{self, Export, ExportSettings};
+use embarcadero::roles::export::{Export, ExportSettings};
 use embarcadero::roles::handoff::{AckLink, Subscriptions};
 use embarcadero::roles::receive::hello::Tokens;
 use embarcadero::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS, listen};
@@ -137,6 +138,7 @@ impl Site {
             segments: setup.segments,
             sessions_max: 128,
             topics_max: 8,
+            cursors_max: 4,
             extents_per_lane: 0,
             reserved: 0,
         };
@@ -180,7 +182,7 @@ impl Site {
         let receive_bound = 4 * all + all + all + 2;
         let sequence_bound = (SCAN_WINDOW_MAX * lanes) as usize + active::CHECKPOINTS_PER_PASS + 1;
         let ack_bound = ack::MESSAGES_PER_PASS + ack::tracker::ENTRIES_PER_PASS + sessions + 3 * all * lanes as usize;
-        let export_bound = readers * (1 + export::reader::ENTRIES_PER_PASS);
+        let export_bound = readers * (1 + reader::ENTRIES_PER_PASS);
         let receive = |lane| part(Kind::Receive, self.receive(view, lane), places + 1, 0, receive_bound);
         let mut parts: Vec<Part> = (0..lanes).map(receive).collect();
         parts.extend([
@@ -193,13 +195,8 @@ impl Site {
 
     fn receive<C: Coherence>(&self, view: &View<Mapped<C>>, lane: u32) -> Box<dyn Role<Ring>> {
         let topic = |(name, order): &(&str, OrderLevel)| Topic {
-            id: 0,
-            name: (*name).into(),
-            order: *order,
-            ack: AckLevel::Committed,
             receipts: Receipts::Message,
-            replicas: 1,
-            created_at: 0,
+            ..Topic::new(name, *order, AckLevel::Committed)
         };
         let settings = ReceiveSettings {
             connections_max: self.setup.connections_max,
@@ -207,7 +204,6 @@ impl Site {
             hello_timeout_ns: 60_000_000_000,
             idle_release_ns: 200_000_000,
             broker: 0,
-            broker_list: format!("0 {}\n", self.address),
             keep: Keep::Cached,
             topics: if lane == 0 { TOPICS.iter().map(topic).collect() } else { Vec::new() },
         };
