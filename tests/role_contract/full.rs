@@ -141,7 +141,7 @@ pub fn deaf_connection(stage: &mut Stage, client: &mut Client) -> Client {
         if stuck == 0 && client.acked == client.published() {
             client.publish(1, 50);
         }
-        stuck == 200
+        stuck == 100
     });
     deaf
 }
