@@ -130,6 +130,10 @@ pub struct GeometryConfig {
     pub sessions_max: u32,
     /// Most topics.
     pub topics_max: u32,
+    /// Places for attached publishers that go with each broker.
+    pub attached_per_broker: u16,
+    /// Blog extents of each attached publisher.
+    pub attached_extents: u16,
 }
 
 impl Default for GeometryConfig {
@@ -143,6 +147,8 @@ impl Default for GeometryConfig {
             segments: 16,
             sessions_max: 4096,
             topics_max: 256,
+            attached_per_broker: 0,
+            attached_extents: 8,
         }
     }
 }

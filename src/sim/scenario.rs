@@ -153,7 +153,9 @@ impl Scenario {
             sessions_max: 48,
             topics_max: 2,
             extents_per_lane: 0,
-            reserved: 0,
+            attached_per_broker: 0,
+            attached_extents: 0,
+            cursors_max: 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 use embarcadero::config::Config;
 use embarcadero::log::topics::{SPEC_BYTES, Topic};
 use embarcadero::pool::Layout;
-use embarcadero::pool::superblock::Superblock;
+use embarcadero::pool::superblock::{HomeHosts, Superblock};
 use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic, wanted_topic};
 use embarcadero::sim::memory::small_geometry;
 use embarcadero::wire::frame::{self, BatchHeader, Hello};
@@ -126,7 +126,7 @@ fn topic_specifications_are_any_bytes() {
 #[test]
 fn a_superblock_is_any_bytes() {
     let layout = Layout::new(small_geometry(2)).expect("the small geometry fits");
-    let sound = Superblock::new(layout.geometry, [1; 2], [2; 2], 3);
+    let sound = Superblock::new(layout.geometry, &HomeHosts::single_host(&layout.geometry), [1; 2], [2; 2], 3);
     bolero::check!(name = "superblock").for_each(|input: &[u8]| {
         let mut cursor = Cursor(input);
         let is_sealed = cursor.byte() % 2 == 1;
@@ -141,7 +141,7 @@ fn a_superblock_is_any_bytes() {
         if let Ok((_, found)) = Superblock::read(&bytes, layout.geometry.pool_bytes) {
             let g = found.geometry;
             assert!(g.pool_bytes <= layout.geometry.pool_bytes, "it reaches past the file");
-            let last = found.extent(g.lanes() - 1, g.extents_per_lane - 1) + g.extent_bytes;
+            let last = found.extent(g.lanes() - 1, g.extents_of_lane(g.lanes() - 1) - 1) + g.extent_bytes;
             assert!(last <= g.pool_bytes, "its last extent ends at {last} of {}", g.pool_bytes);
         }
     });

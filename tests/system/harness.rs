@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic};
 use embarcadero::config::Config;
-use embarcadero::embarlet::{Embarlet, StartOptions, geometry};
+use embarcadero::embarlet::{Embarlet, StartOptions, geometry, home_hosts};
 use embarcadero::observe::counters::{AckCounters, Counters, ExportCounters, ReceiveCounters, SequencerCounters};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::{Hardware, Mapped, Memory, Pool};
@@ -203,7 +203,9 @@ impl Site {
     /// The counters as the last process left them. Roles copy them out once a second, and when they have drained.
     pub fn counters(&self) -> PoolCounters {
         let bytes = std::fs::metadata(&self.pool).unwrap().len();
-        let pool = Pool::open(&self.pool, geometry(&self.config, bytes), true, Create::Never).unwrap();
+        let pool =
+            Pool::open(&self.pool, geometry(&self.config, bytes), &home_hosts(&self.config), true, Create::Never)
+                .unwrap();
         let memory: Mapped<Hardware> = Mapped::new(pool.mapping().clone());
         let (layout, g) = (pool.layout(), pool.layout().geometry);
         PoolCounters {
