@@ -39,8 +39,11 @@
 //! * [`Publisher`] drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
 //! * [`Subscriber`]: one connection, checked, resumed by position.
 //!
-//! This room imports `wire`, `limits` and `net::readiness`, and nothing of the broker.
+//! * [`attached`]: the same without the network, for a process that maps the pool.
+//!
+//! This room imports `wire`, `limits` and `net::readiness`, `attached` also `log` and `pool`; and nothing of the broker.
 
+pub mod attached;
 mod background;
 pub(crate) mod batch;
 mod dial;
@@ -57,6 +60,9 @@ mod subscriber;
 mod tests;
 pub(crate) mod window;
 
+pub use attached::{
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, PlaceKind, Publish, Subscribe,
+};
 pub use background::BackgroundPublisher;
 pub use dial::create_topic;
 pub use error::{Attempt, Attempts, ClientError};

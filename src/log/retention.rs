@@ -331,26 +331,25 @@ impl<M: Memory> Pin<M> {
     ///
     /// The beat is visible before the floors are read, and the trimmer says that it dropped a pin before it looks at the beat
     /// again: so either it sees that the holder lives, or the holder sees that some pin was dropped, and pins again as if
-    /// for the first time.
+    /// for the first time. False: the floors cannot be read now, so nothing is known.
     ///
     /// # Errors
     /// [`Dropped`] if what lies at `position` may be given up at any moment, or is gone. The pin is away.
-    pub fn renew(&mut self, position: u64, floors: &FloorReader<M>, dropped_pins: &mut u64) -> Result<(), Dropped> {
+    pub fn renew(&mut self, position: u64, floors: &FloorReader<M>, dropped_pins: &mut u64) -> Result<bool, Dropped> {
         self.record.beat += 1;
         self.record.position = position.max(self.record.position);
         self.line.publish(&self.record);
         self.memory.full_fence();
-        // While a takeover is under way nobody gives anything up on the floors of the one before it.
-        let Some(now) = floors.read() else { return Ok(()) };
+        let Some(now) = floors.read() else { return Ok(false) };
         if now.dropped_pins == *dropped_pins {
-            return Ok(());
+            return Ok(true);
         }
         if now.closing > position {
             self.raise(NO_PIN);
             return Err(Dropped);
         }
         *dropped_pins = now.dropped_pins;
-        Ok(())
+        Ok(true)
     }
 
     /// Pins the lowest position that can be pinned now; gives it. `None`: the floors cannot be read now, try again later.

@@ -44,7 +44,8 @@ pub(super) fn open(path: &Path, host: u32) -> Result<Pool, ClientError> {
 
 /// A place of this process: nobody else writes its lines as long as this lives.
 pub(super) struct Place {
-    pub pool: Pool,
+    /// Keeps the mapping, and others from formatting it.
+    _pool: Pool,
     pub member: u32,
     /// Its lane, if it is for publishing.
     pub lane: Option<u32>,
@@ -60,7 +61,11 @@ pub(super) fn damaged(pool: &Path) -> impl Fn(RecoverError) -> ClientError {
 
 impl Place {
     /// Takes a free place of a host and announces it.
-    pub fn take<C: Coherence>(pool: &Pool, host: u32, kind: PlaceKind) -> Result<(Place, View<Mapped<C>>), ClientError> {
+    pub fn take<C: Coherence>(
+        pool: &Pool,
+        host: u32,
+        kind: PlaceKind,
+    ) -> Result<(Place, View<Mapped<C>>), ClientError> {
         let homes = Homes::new(host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
         let g = pool.layout().geometry;
@@ -78,7 +83,7 @@ impl Place {
             check_attached(&view, member, lane).map_err(damaged(pool.path()))?;
             let utc_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
             let incarnation = announce(&view, member, std::process::id(), utc_ns);
-            return Ok((Place { pool: pool.clone(), member, lane, incarnation, _lock: lock }, view));
+            return Ok((Place { _pool: pool.clone(), member, lane, incarnation, _lock: lock }, view));
         }
         Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places })
     }

@@ -163,12 +163,7 @@ impl<M: Memory> Writer<M> {
         let Some(run) = self.blog.acquire(SPEC_BYTES, SPEC_BYTES, self.lane.produced()) else { return false };
         write_spec(&self.view, run.start, topic);
         let (kind, blog_at) = (slot_kind::TOPIC_CREATE, run.start);
-        self.lane.publish(&BatchSlot {
-            kind,
-            blog_at,
-            batch_bytes: padded(SPEC_BYTES) as u32,
-            ..BatchSlot::default()
-        });
+        self.lane.publish(&BatchSlot { kind, blog_at, batch_bytes: padded(SPEC_BYTES) as u32, ..BatchSlot::default() });
         self.blog.release(run, SPEC_BYTES, SPEC_BYTES, self.lane.produced());
         true
     }
@@ -234,6 +229,10 @@ impl<M: Memory> Writer<M> {
         self.messages_sent += 1;
         if open.body_bytes - open.done_bytes >= CHUNK_BYTES {
             open.sum_up(&self.view.memory, self.bounds.keep);
+        }
+        // Batches of equal messages go out when they are full, not when the next message finds no room.
+        if LINE_BYTES + open.body_bytes + bytes > open.bytes_max {
+            self.seal(&times);
         }
         true
     }
@@ -427,8 +426,7 @@ impl<M: Memory> Writer<M> {
             if self.blog.free_extents() < 2 {
                 self.reclaim();
             }
-            let Some(run) = self.blog.acquire(batch.bytes, batch.bytes.max(RUN_BYTES_MIN), self.lane.produced())
-            else {
+            let Some(run) = self.blog.acquire(batch.bytes, batch.bytes.max(RUN_BYTES_MIN), self.lane.produced()) else {
                 return moved;
             };
             let slot = self.copy_again(&batch, run.start);
@@ -483,7 +481,8 @@ impl<M: Memory> Writer<M> {
     /// Gives its run back: nothing is sent any more.
     pub fn retire(&mut self) {
         if let Some(run) = self.run.take() {
-            self.blog.release(run, self.used, self.used, self.lane.produced());
+            let open_bytes = self.open.take().map_or(0, |open| LINE_BYTES + open.body_bytes);
+            self.blog.release(run, self.used, self.used + open_bytes, self.lane.produced());
         }
         self.report(false);
     }
