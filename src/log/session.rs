@@ -129,8 +129,8 @@ impl<M: Memory> SessionFollower<M> {
         let session = recovered.table.session(slot);
         (self.slot, self.epoch, self.order_end) = (slot, session.epoch, session.order_end);
         self.committed_next = session.next_batch;
-        // A let-go may have been among what it missed.
-        self.let_go_from = Some(session.next_batch);
+        // A let-go may have been among what it missed. Batches of one lane are let go behind a gap only, which a fence ends: what
+        // is missing then is sent again.
         self.standing = if session.state == State::Fenced { Standing::Fenced } else { Standing::Open };
         Ok(1)
     }

@@ -8,8 +8,10 @@ use embarcadero::client::{
     AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, PlaceKind, Publish,
     Publisher, Start, Subscribe, Subscriber, TopicProperties,
 };
-use embarcadero::pool::PoolError;
+use embarcadero::log::retention::NO_PIN;
+use embarcadero::pool::record::PinLine;
 use embarcadero::pool::superblock::SuperblockError;
+use embarcadero::pool::{Access, Hardware, Mapped, Peer, PoolError};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
@@ -31,6 +33,9 @@ const PLACES: Setup = Setup {
 /// So little memory that every extent is used many times over.
 const TIGHT: &str = "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 16, topics_max: 4, \
                      attached_per_broker: 1, attached_extents: 4";
+
+/// Receives that fit the small extents.
+const RECEIVE: &str = "connections_max: 64, receive_bytes_max: 64KiB";
 
 fn to_publish(site: &Site, topic: &str) -> AttachOptions {
     AttachOptions {
@@ -143,7 +148,7 @@ fn attached_and_connected_clients_see_the_same() {
 /// for readers of either kind.
 #[test]
 fn an_attached_publisher_waits_for_memory_and_drops_nothing() {
-    let setup = Setup { brokers: 1, pool: "bytes: 16MiB", geometry: TIGHT, ..PLACES };
+    let setup = Setup { brokers: 1, pool: "bytes: 16MiB", geometry: TIGHT, receive: RECEIVE, ..PLACES };
     let site = Site::new("attached-tight", &setup);
     let _cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
@@ -203,7 +208,7 @@ fn a_process_of_its_own() {
             });
             (0..).for_each(|number| publisher.send(&message(7, number, varied_bytes(number))).unwrap());
         }
-        "subscribe and stand still" => {
+        "subscribe" => {
             let options = AttachedSubscriberOptions { pool, topic: TOPIC.to_owned(), ..Default::default() };
             let mut subscriber = Subscriber::attach(options).unwrap();
             let mut seen = 0;
@@ -220,7 +225,7 @@ fn a_process_of_its_own() {
 /// for the next; and a session over TCP goes on without a fence.
 #[test]
 fn a_killed_attached_publisher_frees_its_place_and_stops_nobody() {
-    let setup = Setup { geometry: TIGHT, brokers: 1, pool: "bytes: 32MiB", ..PLACES };
+    let setup = Setup { geometry: TIGHT, receive: RECEIVE, brokers: 1, pool: "bytes: 32MiB", ..PLACES };
     let site = Site::new("attached-kill", &setup);
     let _cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
@@ -279,14 +284,31 @@ impl AttachedReaderOf {
 /// A subscriber is killed while its pin holds everything: the pin goes with it, and publishers go on.
 #[test]
 fn the_pin_of_a_killed_attached_subscriber_goes() {
-    let setup = Setup { geometry: TIGHT, brokers: 1, pool: "bytes: 16MiB", export: "reader_stall: 1h", ..PLACES };
+    let setup = Setup {
+        geometry: TIGHT,
+        receive: RECEIVE,
+        brokers: 1,
+        pool: "bytes: 16MiB",
+        export: "reader_stall: 1h",
+        ..PLACES
+    };
     let site = Site::new("attached-pin", &setup);
     let _cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
     publish(site.publisher(TOPIC), 0, 100);
-    let process = child(&site, "subscribe and stand still");
+    let pins = || {
+        let (layout, memory) =
+            (site.pool_now().layout().clone(), Mapped::<Hardware>::new(site.pool_now().mapping().clone()));
+        let g = layout.geometry;
+        (g.reader_member(0)..g.members()).any(|member| {
+            let pin: Peer<PinLine, _> = Peer::new(memory.clone(), layout.pin_line(member), Access::Remote);
+            pin.observe().is_some_and(|pin| pin.position < NO_PIN)
+        })
+    };
+    let process = child(&site, "subscribe");
+    wait_for("its pin", || pins().then_some(()));
     let mut publisher = attach(AttachOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) });
-    // Its pin is there as soon as the place is taken and memory is wanted: until it stops the publisher.
+    // Until its pin stops the publisher.
     let mut sent = 0;
     let mut moved = Instant::now();
     while moved.elapsed() < Duration::from_secs(2) {
@@ -306,7 +328,14 @@ fn the_pin_of_a_killed_attached_subscriber_goes() {
 /// A subscriber that lives and is not polled: publishers wait for it for `reader_stall` and no longer; it is told.
 #[test]
 fn a_silent_attached_subscriber_is_not_waited_for() {
-    let setup = Setup { geometry: TIGHT, brokers: 1, pool: "bytes: 16MiB", export: "reader_stall: 300ms", ..PLACES };
+    let setup = Setup {
+        geometry: TIGHT,
+        receive: RECEIVE,
+        brokers: 1,
+        pool: "bytes: 16MiB",
+        export: "reader_stall: 300ms",
+        ..PLACES
+    };
     let site = Site::new("attached-silent", &setup);
     let cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);

@@ -200,12 +200,15 @@ impl Site {
         }
     }
 
+    /// Its pool, attached once more.
+    pub fn pool_now(&self) -> Pool {
+        let bytes = std::fs::metadata(&self.pool).unwrap().len();
+        Pool::open(&self.pool, geometry(&self.config, bytes), &home_hosts(&self.config), true, Create::Never).unwrap()
+    }
+
     /// The counters as the last process left them. Roles copy them out once a second, and when they have drained.
     pub fn counters(&self) -> PoolCounters {
-        let bytes = std::fs::metadata(&self.pool).unwrap().len();
-        let pool =
-            Pool::open(&self.pool, geometry(&self.config, bytes), &home_hosts(&self.config), true, Create::Never)
-                .unwrap();
+        let pool = self.pool_now();
         let memory: Mapped<Hardware> = Mapped::new(pool.mapping().clone());
         let (layout, g) = (pool.layout(), pool.layout().geometry);
         PoolCounters {

@@ -507,6 +507,13 @@ impl<M: Memory> Writer<M> {
     pub fn counters(&self) -> &ReceiveCounters {
         &self.counters
     }
+    /// Publishes the oldest batch in flight under a number far ahead, as a writer with a fault would: a gap.
+    #[cfg(test)]
+    pub fn forge_a_gap(&mut self) {
+        let at = self.in_flight.front().expect("one is in flight").at;
+        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
+        self.lane.publish(&batch_slot(&BatchHeader { batch_seq: header.batch_seq + 50, ..header }, at));
+    }
     /// The next batch acked since the last call.
     pub fn pop_acked(&mut self) -> Option<AckedBatch> {
         self.acked.pop_front()

@@ -310,7 +310,7 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// Whether a lane's writer lives, and looks after it.
-    fn is_waited_for(&self, lane: u32) -> bool {
+    pub(crate) fn is_waited_for(&self, lane: u32) -> bool {
         let g = &self.view.layout.geometry;
         let is_stalled = |place: u32| self.waiting[place as usize].is_stalled;
         !self.is_dead[g.member_of_lane(lane) as usize] && !lane.checked_sub(g.broker_lanes()).is_some_and(is_stalled)
