@@ -140,7 +140,7 @@ pub enum ClientError {
         /// Its path.
         pool: PathBuf,
         /// What is damaged.
-        error: RecoverError,
+        error: Box<RecoverError>,
     },
     /// Every place for attached clients is taken, or the pool has none.
     #[error(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{
     AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, PlaceKind, Publish,
-    Publisher, Start, Subscribe, Subscriber, TopicProperties,
+    Publisher, Start, Subscriber, TopicProperties,
 };
 use embarcadero::log::retention::NO_PIN;
 use embarcadero::pool::record::PinLine;
@@ -206,7 +206,7 @@ fn a_process_of_its_own() {
                 wait: LIMIT,
                 ..AttachOptions::default()
             });
-            (0..).for_each(|number| publisher.send(&message(7, number, varied_bytes(number))).unwrap());
+            send(&mut publisher, 7, 0..u64::MAX);
         }
         "subscribe" => {
             let options = AttachedSubscriberOptions { pool, topic: TOPIC.to_owned(), ..Default::default() };

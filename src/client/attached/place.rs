@@ -56,7 +56,7 @@ pub(super) struct Place {
 /// What is damaged in a pool, as a client's error.
 pub(super) fn damaged(pool: &Path) -> impl Fn(RecoverError) -> ClientError {
     let pool: PathBuf = pool.into();
-    move |error| ClientError::Damaged { pool: pool.clone(), error }
+    move |error| ClientError::Damaged { pool: pool.clone(), error: Box::new(error) }
 }
 
 impl Place {

@@ -1,9 +1,11 @@
 //! Arguments that several commands take.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use embarcadero::client::TopicProperties;
+use embarcadero::config::CoherenceMode;
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
 /// How to reach the brokers.
@@ -29,6 +31,20 @@ impl ConnectArgs {
     }
 }
 
+/// How to do without brokers' addresses.
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    /// Map this pool instead of connecting: a process on one of its hosts needs no network.
+    #[arg(long, value_name = "POOL", conflicts_with = "brokers")]
+    pub attach: Option<PathBuf>,
+    /// With --attach: this host's number in the pool.
+    #[arg(long, default_value = "0", requires = "attach")]
+    pub host: u32,
+    /// With --attach: the brokers' pool.coherence, software or hardware. Software is right on every pool.
+    #[arg(long, default_value = "software", value_parser = coherence, requires = "attach")]
+    pub coherence: CoherenceMode,
+}
+
 /// What a topic to create promises.
 #[derive(Clone, Debug, Args)]
 pub struct PropertyArgs {
@@ -47,6 +63,14 @@ impl PropertyArgs {
     /// As the client wants them.
     pub fn properties(&self) -> TopicProperties {
         TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, replicas: 1 }
+    }
+}
+
+fn coherence(text: &str) -> Result<CoherenceMode, String> {
+    match text {
+        "software" => Ok(CoherenceMode::Software),
+        "hardware" => Ok(CoherenceMode::Hardware),
+        _ => Err(format!("{text:?} is neither software nor hardware")),
     }
 }
 

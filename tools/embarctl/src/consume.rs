@@ -4,9 +4,11 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use embarcadero::client::{Delivered, Start, Subscriber, SubscriberOptions};
+use embarcadero::client::{
+    AttachedSubscriberOptions, ClientError, Delivered, Start, Subscribe, Subscriber, SubscriberOptions,
+};
 
-use crate::common::ConnectArgs;
+use crate::common::{AttachArgs, ConnectArgs};
 use crate::error::CommandError;
 use crate::format::{Fields, Format};
 use crate::{Ended, Interrupt};
@@ -37,6 +39,8 @@ pub struct ConsumeArgs {
     format: Format,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    attach: AttachArgs,
 }
 
 fn start(text: &str) -> Result<Start, String> {
@@ -51,18 +55,10 @@ fn start(text: &str) -> Result<Start, String> {
 
 /// Does it. A reader of our output that goes away ends it quietly.
 pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
-    let options = SubscriberOptions {
-        brokers: args.connect.brokers.clone(),
-        topic: args.topic.clone(),
-        start: args.from,
-        connect_timeout: args.connect.timeout(),
-        ..SubscriberOptions::default()
-    };
-    let mut subscriber =
-        Subscriber::connect(options).map_err(CommandError::client(format!("read {:?}", args.topic)))?;
+    let mut subscriber = subscriber(args).map_err(CommandError::client(format!("read {:?}", args.topic)))?;
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let mut printer = Printer { format: &args.format, left: args.count.unwrap_or(u64::MAX), out };
-    match read(args, interrupt, &mut subscriber, &mut printer) {
+    match read(args, interrupt, &mut *subscriber, &mut printer) {
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             // What is still buffered has no reader; dropping the writer must not try again.
             let _ = printer.out.into_parts();
@@ -72,10 +68,24 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     }
 }
 
+/// Over TCP, or attached.
+fn subscriber(args: &ConsumeArgs) -> Result<Box<dyn Subscribe>, ClientError> {
+    let (topic, start) = (args.topic.clone(), args.from);
+    let Some(pool) = args.attach.attach.clone() else {
+        let (brokers, connect_timeout) = (args.connect.brokers.clone(), args.connect.timeout());
+        let options = SubscriberOptions { brokers, topic, start, connect_timeout, ..SubscriberOptions::default() };
+        return Ok(Box::new(Subscriber::connect(options)?));
+    };
+    let (host, coherence, wait) = (args.attach.host, args.attach.coherence, args.connect.timeout());
+    let defaults = AttachedSubscriberOptions::default();
+    let options = AttachedSubscriberOptions { pool, host, coherence, topic, start, wait, ..defaults };
+    Ok(Box::new(Subscriber::attach(options)?))
+}
+
 fn read(
     args: &ConsumeArgs,
     interrupt: &Interrupt,
-    subscriber: &mut Subscriber,
+    subscriber: &mut dyn Subscribe,
     printer: &mut Printer<'_>,
 ) -> Result<Ended, CommandError> {
     let mut moved = Instant::now();
