@@ -84,6 +84,23 @@ fn a_broker_is_killed_and_nothing_is_lost() {
 }
 
 #[test]
+fn attached_clients_append_and_deliver() {
+    let json = std::env::temp_dir().join(format!("compare-attach-{}.json", std::process::id()));
+    let output = compare().args(["attach", "--tiny", "--json"]).arg(&json).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON");
+    std::fs::remove_file(&json).expect("removed");
+    let cores = report["machine"]["usable_cores"].as_u64().expect("a number");
+    for name in ["append_1024 / messages", "append_64 / blocks", "deliver / pingpong p50", "deliver / pingpong p99"] {
+        let figure = report["ratios"][name]["median"].as_f64();
+        let is_measured = cores >= 2 || !name.contains("pingpong");
+        assert_eq!(figure.is_some_and(|figure| figure.is_finite() && figure > 0.0), is_measured, "{name}: {figure:?}");
+    }
+    assert!(printed.contains("append 1024 / memcpy in messages") && !printed.contains("NaN"), "{printed}");
+}
+
+#[test]
 fn a_gap_is_opened_and_closed_again() {
     let output = compare().args(["gap", "--tiny"]).output().expect("compare runs");
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -40,9 +40,12 @@
 //! * [`Admin`] creates, lists, describes and deletes topics.
 //! * [`Subscriber`]: one connection, checked, resumed by position.
 //!
-//! This room imports `wire`, `limits` and `net::readiness`, and nothing of the broker.
+//! * [`attached`]: the same without the network, for a process that maps the pool.
+//!
+//! This room imports `wire`, `limits` and `net::readiness`, `attached` also `log` and `pool`; and nothing of the broker.
 
 mod admin;
+pub mod attached;
 mod background;
 pub(crate) mod batch;
 mod cursor;
@@ -61,6 +64,9 @@ mod tests;
 pub(crate) mod window;
 
 pub use admin::{Admin, TopicInfo, create_topic};
+pub use attached::{
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, PlaceKind, Publish, Subscribe,
+};
 pub use background::BackgroundPublisher;
 pub use cursor::Cursor;
 pub use error::{Attempt, Attempts, ClientError};

@@ -207,7 +207,7 @@ pub(crate) fn check_cursor(cursor: &str) -> Result<(), ClientError> {
     })
 }
 
-fn within(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), ClientError> {
+pub(crate) fn within(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), ClientError> {
     if (min..=max).contains(&found) {
         return Ok(());
     }

@@ -43,8 +43,8 @@ pub struct Delivered<'a> {
     /// Publisher's clock when it was sealed, UTC ns.
     pub created_at: u64,
     /// Messages of a lower order were not asked for.
-    start_order: u64,
-    body: &'a [u8],
+    pub(super) start_order: u64,
+    pub(super) body: &'a [u8],
 }
 
 impl<'a> Delivered<'a> {

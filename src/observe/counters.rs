@@ -119,6 +119,8 @@ counters! {
         watermark,
         /// trim floor
         floor,
+        /// attached subscribers no longer waited for because they were not polled while memory was wanted
+        dropped_pins,
         /// takeovers by this process
         takeovers,
         /// takeovers given up because the pool is damaged; the process ends

@@ -18,6 +18,7 @@ use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use embarcadero::log::topics::{Topic, TopicReader, write_spec};
 use embarcadero::pool::record::{BatchSlot, CursorLine, slot_kind};
 use embarcadero::pool::region::Create;
+use embarcadero::pool::superblock::HomeHosts;
 use embarcadero::pool::{Keep, Layout, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::tracker::Tracker;
 use embarcadero::roles::receive::ingest::Ingest;
@@ -34,8 +35,12 @@ use crate::wire::reseal;
 
 type HostView = View<Mapped<Software>>;
 
-const SETTINGS: SequencerSettings =
-    SequencerSettings { session_lease_ns: 1_000_000, session_expiry_ns: u64::MAX, retention_bytes: 1 << 20 };
+const SETTINGS: SequencerSettings = SequencerSettings {
+    session_lease_ns: 1_000_000,
+    session_expiry_ns: u64::MAX,
+    retention_bytes: 1 << 20,
+    reader_stall_ns: 1 << 40,
+};
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 1, settle_ns: 1 };
 /// Batches of the sound pool: more than a segment of its index.
 const BATCHES: u64 = 200;
@@ -51,7 +56,7 @@ impl Locks for NoLocks {
     fn while_free(&self, _: u32, act: &mut dyn FnMut()) {
         act();
     }
-    fn is_broker_gone(&self, _: u32) -> bool {
+    fn is_member_gone(&self, _: u32) -> bool {
         false
     }
 }
@@ -77,7 +82,8 @@ impl Sound {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/dev/shm/embarcadero-fuzz-{}-{number}", std::process::id()));
-        let pool = Pool::open(&path, small_geometry(2), false, Create::Format).expect("a small pool fits");
+        let homes = HomeHosts::single_host(&small_geometry(2));
+        let pool = Pool::open(&path, small_geometry(2), &homes, false, Create::Format).expect("a small pool fits");
         let layout = (**pool.layout()).clone();
         history(&View::single_host(Mapped::new(pool.mapping().clone()), pool.layout().clone()));
         drop(pool);
@@ -304,7 +310,13 @@ fn a_damaged_pool_file_is_refused_or_works() {
     bolero::check!(name = "pool").for_each(|input: &[u8]| {
         sound.damage(input);
         // As a broker, whose configuration says what the geometry must be; and as a tool that takes any.
-        let mine = Pool::open(&sound.path, sound.layout.geometry, false, Create::Never);
+        let mine = Pool::open(
+            &sound.path,
+            sound.layout.geometry,
+            &HomeHosts::single_host(&sound.layout.geometry),
+            false,
+            Create::Never,
+        );
         let Ok(pool) = Pool::inspect(&sound.path) else {
             assert!(mine.is_err(), "a broker takes what a tool refuses");
             return;

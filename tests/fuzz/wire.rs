@@ -5,7 +5,7 @@ use embarcadero::log::commit::CommitWriter;
 use embarcadero::log::cursors::CursorReader;
 use embarcadero::log::topics::{SPEC_BYTES, Topic, TopicReader, TopicWriter};
 use embarcadero::pool::record::TopicProgress;
-use embarcadero::pool::superblock::Superblock;
+use embarcadero::pool::superblock::{HomeHosts, Superblock};
 use embarcadero::pool::{Keep, Layout};
 use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic, wanted_topic};
 use embarcadero::roles::receive::ingest::Ingest;
@@ -154,7 +154,7 @@ fn topic_specifications_are_any_bytes() {
 #[test]
 fn a_superblock_is_any_bytes() {
     let layout = Layout::new(small_geometry(2)).expect("the small geometry fits");
-    let sound = Superblock::new(layout.geometry, [1; 2], [2; 2], 3);
+    let sound = Superblock::new(layout.geometry, &HomeHosts::single_host(&layout.geometry), [1; 2], [2; 2], 3);
     bolero::check!(name = "superblock").for_each(|input: &[u8]| {
         let mut cursor = Cursor(input);
         let is_sealed = cursor.byte() % 2 == 1;
@@ -169,7 +169,7 @@ fn a_superblock_is_any_bytes() {
         if let Ok((_, found)) = Superblock::read(&bytes, layout.geometry.pool_bytes) {
             let g = found.geometry;
             assert!(g.pool_bytes <= layout.geometry.pool_bytes, "it reaches past the file");
-            let last = found.extent(g.lanes() - 1, g.extents_per_lane - 1) + g.extent_bytes;
+            let last = found.extent(g.lanes() - 1, g.extents_of_lane(g.lanes() - 1) - 1) + g.extent_bytes;
             assert!(last <= g.pool_bytes, "its last extent ends at {last} of {}", g.pool_bytes);
         }
     });

@@ -24,6 +24,7 @@ use embarcadero::net::Ring;
 use embarcadero::pool::coherence::Coherence;
 use embarcadero::pool::layout::Geometry;
 use embarcadero::pool::region::{Create, HostLock, LockName};
+use embarcadero::pool::superblock::HomeHosts;
 use embarcadero::pool::{Hardware, Keep, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::{self, AckRole, AckSettings};
 use embarcadero::roles::export::{Export, ExportSettings};
@@ -140,9 +141,11 @@ impl Site {
             topics_max: 8,
             cursors_max: 4,
             extents_per_lane: 0,
-            reserved: 0,
+            attached_per_broker: 0,
+            attached_extents: 8,
         };
-        let pool = Pool::open(&path, geometry, false, Create::IfMissing).expect("a pool in /dev/shm");
+        let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing)
+            .expect("a pool in /dev/shm");
         let lock = pool.lock(LockName::Broker(0)).expect("a new pool is nobody's");
         let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
         if let Some(bytes) = setup.send_buffer_bytes {
@@ -213,7 +216,12 @@ impl Site {
     }
 
     fn sequence<C: Coherence>(&self, view: &View<Mapped<C>>) -> Box<dyn Role<Ring>> {
-        let settings = SequencerSettings { session_lease_ns: 1 << 60, session_expiry_ns: 1 << 60, retention_bytes: 0 };
+        let settings = SequencerSettings {
+            session_lease_ns: 1 << 60,
+            session_expiry_ns: 1 << 60,
+            retention_bytes: 0,
+            reader_stall_ns: 1 << 60,
+        };
         let takeover = TakeoverSettings { after_ns: 1_000_000, settle_ns: 0 };
         let lock = self.pool.lock(LockName::Candidate(0)).expect("nobody else orders");
         Box::new(Sequence::new(view, self.pool.clone(), 0, lock, settings, takeover))

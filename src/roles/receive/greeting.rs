@@ -234,11 +234,8 @@ impl<C: Coherence> Receive<C> {
         Ok(())
     }
 
-    /// Session ids are issued by a lane: lane, incarnation, count. Never 0.
     pub(super) fn new_session(&mut self) -> u64 {
-        self.sessions_issued += 1;
-        let (lane, incarnation) = (u64::from(self.ingest.lane.lane()) + 1, self.ingest.lane.incarnation());
-        lane << 52 | (incarnation & 0xf_ffff) << 32 | (self.sessions_issued & 0xffff_ffff)
+        self.sessions.issue(self.ingest.lane.lane(), self.ingest.lane.incarnation())
     }
 
     pub(super) fn ask_to_open(

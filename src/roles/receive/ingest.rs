@@ -247,7 +247,7 @@ impl<M: Memory> Ingest<M> {
     /// Bytes of this lane's extents.
     pub fn lane_bytes(&self) -> u64 {
         let g = &self.view.layout.geometry;
-        g.extent_bytes * u64::from(g.extents_per_lane)
+        g.extent_bytes * u64::from(g.extents_of_lane(self.lane.lane()))
     }
 
     /// Publishes a control slot. False: no room now.

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
 use crate::log::cursors::CursorReader;
+use crate::log::lane::SessionIds;
 use crate::log::topics::{Topic, TopicReader};
 use crate::net::{Asker, Completion, Operation, Ring};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
@@ -91,7 +92,7 @@ pub struct Receive<C: Coherence> {
     asked_ns: u64,
     accepting: Option<Operation>,
     is_draining: bool,
-    sessions_issued: u64,
+    sessions: SessionIds,
     /// Whether the next configured topic was asked for.
     topic_asked: bool,
     block: CounterBlock<Mapped<C>>,
@@ -130,7 +131,7 @@ impl<C: Coherence> Receive<C> {
             asked_ns: 0,
             accepting: None,
             is_draining: false,
-            sessions_issued: 0,
+            sessions: SessionIds::default(),
             topic_asked: false,
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
             housekeeping_ns: 0,

@@ -1,10 +1,12 @@
 //! Arguments that several commands take.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use embarcadero::client::{Admin, ClientError, TopicProperties};
+use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
@@ -44,6 +46,20 @@ pub fn print(text: &str) -> Result<(), CommandError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
         _ => Ok(()),
     }
+}
+
+/// How to do without brokers' addresses.
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    /// Map this pool instead of connecting: a process on one of its hosts needs no network.
+    #[arg(long, value_name = "POOL", conflicts_with = "brokers")]
+    pub attach: Option<PathBuf>,
+    /// With --attach: this host's number in the pool.
+    #[arg(long, default_value = "0", requires = "attach")]
+    pub host: u32,
+    /// With --attach: the brokers' pool.coherence, software or hardware. Software is right on every pool.
+    #[arg(long, default_value = "software", value_parser = coherence, requires = "attach")]
+    pub coherence: CoherenceMode,
 }
 
 /// What a topic to create promises.
@@ -86,6 +102,14 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn coherence(text: &str) -> Result<CoherenceMode, String> {
+    match text {
+        "software" => Ok(CoherenceMode::Software),
+        "hardware" => Ok(CoherenceMode::Hardware),
+        _ => Err(format!("{text:?} is neither software nor hardware")),
+    }
 }
 
 fn order(text: &str) -> Result<OrderLevel, String> {

@@ -4,9 +4,11 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use embarcadero::client::{Cursor, Delivered, Start, Subscriber, SubscriberOptions};
+use embarcadero::client::{
+    AttachedSubscriberOptions, ClientError, Cursor, Delivered, Start, Subscribe, Subscriber, SubscriberOptions,
+};
 
-use crate::common::ConnectArgs;
+use crate::common::{AttachArgs, ConnectArgs};
 use crate::error::CommandError;
 use crate::format::{Fields, Format};
 use crate::{Ended, Interrupt};
@@ -29,7 +31,7 @@ pub struct ConsumeArgs {
     from: Start,
     /// Resume where this named cursor of the topic was committed, and commit it as output is written, at least each second; at
     /// --from if there is none yet. What was printed just before a crash may be printed again.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "attach")]
     cursor: Option<String>,
     /// Go on when everything there is has been printed.
     #[arg(long)]
@@ -43,6 +45,8 @@ pub struct ConsumeArgs {
     format: Format,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    attach: AttachArgs,
 }
 
 fn start(text: &str) -> Result<Start, String> {
@@ -59,20 +63,12 @@ fn start(text: &str) -> Result<Start, String> {
 pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
     let failed = CommandError::client(format!("read {:?}", args.topic));
     let open = |name: &String| Cursor::open(&args.connect.brokers, &args.topic, name, args.connect.timeout());
-    let cursor = args.cursor.as_ref().map(open).transpose().map_err(failed)?;
-    let options = SubscriberOptions {
-        brokers: args.connect.brokers.clone(),
-        topic: args.topic.clone(),
-        start: cursor.as_ref().map_or(args.from, |cursor| cursor.start(args.from)),
-        connect_timeout: args.connect.timeout(),
-        ..SubscriberOptions::default()
-    };
-    let mut subscriber =
-        Subscriber::connect(options).map_err(CommandError::client(format!("read {:?}", args.topic)))?;
+    let opened = args.cursor.as_ref().map(open).transpose();
+    let (cursor, mut subscriber) = opened.and_then(|cursor| subscriber(args, cursor)).map_err(failed)?;
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let left = args.count.unwrap_or(u64::MAX);
     let mut printer = Printer { format: &args.format, left, next_order: None, cursor, committed: Instant::now(), out };
-    match read(args, interrupt, &mut subscriber, &mut printer) {
+    match read(args, interrupt, &mut *subscriber, &mut printer) {
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             // What is still buffered has no reader; dropping the writer must not try again.
             let _ = printer.out.into_parts();
@@ -82,10 +78,24 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     }
 }
 
+/// Over TCP, or attached. From where the cursor stands, if there is one; it comes back.
+fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Cursor>, Box<dyn Subscribe>), ClientError> {
+    let (topic, start) = (args.topic.clone(), cursor.as_ref().map_or(args.from, |cursor| cursor.start(args.from)));
+    let Some(pool) = args.attach.attach.clone() else {
+        let (brokers, connect_timeout) = (args.connect.brokers.clone(), args.connect.timeout());
+        let options = SubscriberOptions { brokers, topic, start, connect_timeout, ..SubscriberOptions::default() };
+        return Ok((cursor, Box::new(Subscriber::connect(options)?)));
+    };
+    let (host, coherence, wait) = (args.attach.host, args.attach.coherence, args.connect.timeout());
+    let defaults = AttachedSubscriberOptions::default();
+    let options = AttachedSubscriberOptions { pool, host, coherence, topic, start, wait, ..defaults };
+    Ok((cursor, Box::new(Subscriber::attach(options)?)))
+}
+
 fn read(
     args: &ConsumeArgs,
     interrupt: &Interrupt,
-    subscriber: &mut Subscriber,
+    subscriber: &mut dyn Subscribe,
     printer: &mut Printer<'_>,
 ) -> Result<Ended, CommandError> {
     let mut moved = Instant::now();
