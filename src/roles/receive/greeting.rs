@@ -56,10 +56,14 @@ impl<C: Coherence> Receive<C> {
             cancelling: false,
             leaving: None,
             with_ack: false,
+            is_cut: false,
             active_ns: now.monotonic_ns,
             is_blocked: false,
         });
-        if self.in_use() > self.settings.connections_max {
+        if self.is_draining {
+            // The kernel had it before the accept was cancelled.
+            self.refuse(io, slot, Refuse::draining(), now);
+        } else if self.in_use() > self.settings.connections_max {
             let text =
                 format!("this broker serves {} connections, all taken; try another", self.settings.connections_max);
             self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);

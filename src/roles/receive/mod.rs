@@ -224,10 +224,11 @@ impl<C: Coherence> Receive<C> {
             self.topic_asked = false;
             return 1;
         }
-        if !self.topic_asked {
-            self.topic_asked = self.ingest.create_topic(wanted);
+        if self.topic_asked {
+            return 0;
         }
-        0
+        self.topic_asked = self.ingest.create_topic(wanted);
+        usize::from(self.topic_asked)
     }
 
     fn look_after(&mut self, io: &mut Ring, slot: u32, now: Now) -> bool {
@@ -267,6 +268,12 @@ impl<C: Coherence> Receive<C> {
                 }
                 connection.cancelling = true;
                 connection.reading.into_iter().for_each(|operation| io.cancel(operation));
+                true
+            }
+            // It takes nothing, not even the last words: what is being sent fails now, and the ack core lets go.
+            Phase::Ending { .. } if idle_ns > LINGER_NS && connection.with_ack && !connection.is_cut => {
+                connection.is_cut = true;
+                let _ = connection.stream.shutdown(std::net::Shutdown::Both);
                 true
             }
             Phase::Lingering if idle_ns > LINGER_NS && !connection.cancelling => {
@@ -363,12 +370,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
                 if matches!(connection.phase, Phase::Ending { .. } | Phase::Lingering) {
                     continue;
                 }
-                self.refuse(
-                    io,
-                    slot,
-                    Refuse::new(Refusal::Draining, 0, "this broker is shutting down; use another"),
-                    now,
-                );
+                self.refuse(io, slot, Refuse::draining(), now);
             }
         }
         self.hear_ack(io, now);

@@ -35,7 +35,7 @@ pub struct SequencerSettings {
 }
 
 /// Sessions checkpointed in one pass at most.
-const CHECKPOINTS_PER_PASS: usize = 64;
+pub const CHECKPOINTS_PER_PASS: usize = 64;
 /// Events of one arrival besides what it drains: a let-go, or a close and an open.
 const EVENTS_EXTRA: u64 = 2;
 
@@ -147,7 +147,7 @@ impl<M: Memory> ActiveSequencer<M> {
         sequencer
     }
 
-    /// One pass. Gives what it did: slots consumed, sessions fenced, floors moved; 0 iff nothing moved.
+    /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved.
     pub fn pass(&mut self, now_ns: u64) -> usize {
         let before = self.index.next();
         self.core.set_time(now_ns);
@@ -318,7 +318,7 @@ impl<M: Memory> ActiveSequencer<M> {
         self.counters.watermark = self.index.next();
     }
 
-    /// Everything derived from what is committed. True if memory was given back.
+    /// Everything derived from what is committed. True if anything was written that a successor or a lane goes by.
     fn derive(&mut self) -> bool {
         let watermark = self.commit.watermark();
         let epoch = self.commit.epoch();
@@ -339,14 +339,15 @@ impl<M: Memory> ActiveSequencer<M> {
         if wrote {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
-        let moved = self.relieve_pressure(watermark);
-        if self.write_progress(epoch) {
+        let relieved = self.relieve_pressure(watermark);
+        let freed = self.write_progress(epoch);
+        if freed {
             self.view.memory.store_fence();
         }
         self.counters.held_batches = self.core.held().into();
         self.counters.let_go = self.core.let_go();
         self.counters.fenced_batches = self.core.fenced();
-        moved
+        wrote | relieved | freed
     }
 
     /// Gives memory back where somebody is short of it, or where retention says so: one sample at most a pass.
