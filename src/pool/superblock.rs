@@ -8,7 +8,7 @@ use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
 /// First eight bytes of every pool.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EMBRPOOL");
 /// Version of the pool's layout and of every record in it. Compared exactly.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 2;
 
 described! {
     /// What a pool says of itself.

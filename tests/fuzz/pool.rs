@@ -162,7 +162,9 @@ fn history(view: &HostView) {
     let run = blog.acquire(128, 128, lane.produced()).expect("an extent is free");
     for (at, name) in [(run.start, "billing"), (run.start + 64, "search")] {
         write_request(view, at, &CursorLine::new(1, name, 7));
-        present(BatchSlot { kind: slot_kind::CURSOR_SET, blog_at: at, ..BatchSlot::default() }, &mut lane);
+        // The topic was created at index position 1.
+        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 1);
+        present(BatchSlot { kind, batch_seq, blog_at: at, ..BatchSlot::default() }, &mut lane);
     }
     let produced = lane.produced();
     blog.release(run, 128, 128, produced);

@@ -9,7 +9,7 @@ use crate::MODES;
 use crate::client::Client;
 use crate::stage::{ALL, Kind, Setup, Stage};
 
-const BATCHES: u64 = 3_000;
+const BATCHES: u64 = 1_500;
 
 /// Lets one role alone take what piled up, and tells how much it took at most in a poll.
 fn most_of(stage: &mut Stage, kind: Kind, is_done: impl FnMut(&mut Stage) -> bool) -> usize {
@@ -22,7 +22,7 @@ fn most_of(stage: &mut Stage, kind: Kind, is_done: impl FnMut(&mut Stage) -> boo
 #[test]
 fn what_piles_up_is_taken_in_bounded_pieces() {
     for mode in MODES {
-        let mut stage = Stage::new(Setup { ring_slots: 4096, segments: 128, ..Setup::new(mode) });
+        let mut stage = Stage::new(Setup { ring_slots: 2048, segments: 32, ..Setup::new(mode) });
         let address = stage.site.address;
         let mut client = Client::publisher(address, "session");
         let mut readers: Vec<Client> = (0..2).map(|_| Client::subscriber(address, "session")).collect();

@@ -69,7 +69,7 @@ fn a_full_lane_ring_holds_publishers_back_and_nobody_else() {
 fn without_extents_nothing_is_lost() {
     for mode in MODES {
         // Six extents in a ring that is long enough.
-        let setup = Setup { ring_slots: 4096, pool_bytes: 4 << 20, segments: 32, ..Setup::new(mode) };
+        let setup = Setup { ring_slots: 512, pool_bytes: 4 << 20, ..Setup::new(mode) };
         let (mut stage, mut clients, mut readers) = staged(setup, 2, 1);
         clients.iter_mut().for_each(|client| client.publish(150, 30_000));
         let without = all_but(Kind::Sequence);
@@ -90,7 +90,7 @@ fn a_full_index_and_a_reader_that_takes_nothing() {
         let setup = Setup { segments: 4, send_buffer_bytes: Some(16 << 10), ..Setup::new(mode) };
         let (mut stage, mut clients, mut readers) = staged(setup, 2, 2);
         readers[0].is_reading = false;
-        clients.iter_mut().for_each(|client| client.publish(500, 4_000));
+        clients.iter_mut().for_each(|client| client.publish(250, 4_000));
         let mut before = (0, 0);
         stage.run_until("the index to be full, and the other reader to have what is in it", &ALL, |stage| {
             pump(&mut clients, &mut readers);
@@ -141,7 +141,7 @@ pub fn deaf_connection(stage: &mut Stage, client: &mut Client) -> Client {
         if stuck == 0 && client.acked == client.published() {
             client.publish(1, 50);
         }
-        stuck == 200
+        stuck == 100
     });
     deaf
 }

@@ -41,7 +41,7 @@ use crate::allocations;
 /// How long a test waits for anything before it fails: a guard against hanging, not a measure.
 pub const LIMIT: Duration = Duration::from_secs(30);
 /// Time that passes between two rounds, by the stage's own clock, ns.
-const TICK_NS: u64 = 100_000;
+const TICK_NS: u64 = 200_000;
 /// A topic of order level 5, one of level 2 and one of level 0.
 pub const TOPICS: [(&str, OrderLevel); 3] =
     [("session", OrderLevel::Session), ("total", OrderLevel::Total), ("none", OrderLevel::None)];
@@ -419,7 +419,7 @@ impl Stage {
 
     /// Rounds until nothing has moved for a while. Gives how many it took.
     pub fn settle(&mut self) -> usize {
-        const QUIET: usize = 200;
+        const QUIET: usize = 100;
         const ROUNDS_MAX: usize = 20_000;
         let mut quiet = 0;
         for round in 0..ROUNDS_MAX {
