@@ -4,7 +4,7 @@
 //! same run, in turn, several times; what is reported is the median of the rounds' own ratios, with their spread.
 //!
 //! * [`args`]: what to run; [`tiny`](args::RunArgs::tiny) makes it a smoke test.
-//! * [`sink`], [`echo`]: the limits. A receiver that only receives, and a TCP ping-pong.
+//! * [`sink`] with [`walk`], [`echo`]: the limits. A receiver that only receives, and a TCP ping-pong.
 //! * [`subject`]: the processes measured, limits and brokers alike; all but the one under test are stopped.
 //! * [`publish`], [`latency`]: one run of each kind.
 //! * [`rounds`]: who is compared with whom, in which order.
@@ -29,6 +29,7 @@ mod report;
 mod rounds;
 mod sink;
 mod subject;
+mod walk;
 mod witness;
 
 use std::process::ExitCode;

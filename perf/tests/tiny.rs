@@ -6,10 +6,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const RATIOS: [&str; 10] = [
+const RATIOS: [&str; 14] = [
     "order5 / sink",
     "order0 / sink",
     "order5 / sink_flush",
+    "order5 / sink_ack",
+    "order0 / sink_ack",
+    "order5_1 / sink_ack_1",
+    "order0_1 / sink_ack_1",
     "order5_1 / sink_1",
     "order0_1 / sink_1",
     "order5_1 / sink_flush_1",
