@@ -74,6 +74,8 @@ pub const SCAN_WINDOW_MAX: u32 = 64;
 pub const FRAME_HEADER_BYTES: usize = 64;
 /// Largest body of a control frame (hello, refused, welcome, topic), bytes, padding included.
 pub const CONTROL_BODY_BYTES_MAX: usize = 4096;
+/// Most topics of one subscription.
+pub const SUBSCRIPTION_TOPICS_MAX: usize = 128;
 /// Most connections one receive core or exporter serves.
 pub const CONNECTIONS_MAX: u32 = 1 << 14;
 

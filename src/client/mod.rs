@@ -37,12 +37,13 @@
 //! * `socket`, `dial`: a live connection of a publisher; opening one.
 //! * `engine`: ports, reconnecting and reopening around the window.
 //! * [`Publisher`] drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
-//! * [`Subscriber`]: one connection, checked, resumed by position.
+//! * [`Subscriber`]: one connection for any number of topics, checked, resumed by position. `delivered`: what it hands on.
 //!
 //! This room imports `wire`, `limits` and `net::readiness`, and nothing of the broker.
 
 mod background;
 pub(crate) mod batch;
+mod delivered;
 mod dial;
 mod engine;
 mod error;
@@ -58,9 +59,12 @@ mod tests;
 pub(crate) mod window;
 
 pub use background::BackgroundPublisher;
+pub use delivered::{Batches, Delivered, Event, OwnedBatch, OwnedEvent};
 pub use dial::create_topic;
 pub use error::{Attempt, Attempts, ClientError};
-pub use options::{CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
+pub use options::{
+    CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions, TopicProperties,
+};
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
 pub use publisher::Publisher;
-pub use subscriber::{Delivered, Subscriber};
+pub use subscriber::Subscriber;

@@ -140,11 +140,13 @@ pub enum Refusal {
     HelloTimeout = 12,
     /// The session epoch is not the current one.
     SessionEpoch = 13,
+    /// More topics than one subscription may have.
+    TooManyTopics = 18,
 }
 
 impl Refusal {
     /// All codes, for documentation and tests.
-    pub const ALL: [Refusal; 13] = [
+    pub const ALL: [Refusal; 14] = [
         Refusal::Protocol,
         Refusal::UnknownTopic,
         Refusal::UnknownSession,
@@ -158,6 +160,7 @@ impl Refusal {
         Refusal::TopicTableFull,
         Refusal::HelloTimeout,
         Refusal::SessionEpoch,
+        Refusal::TooManyTopics,
     ];
 
     /// The code as a refusal, if it is one.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use embarcadero::log::topics::Topic;
 use embarcadero::wire::frame::{self, BatchHeader, Hello, Role};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use embarcadero::wire::subscribe::push_start;
+use embarcadero::wire::{AckLevel, OrderLevel, Receipts, StartAt};
 
 type Seed = (&'static str, &'static str, Vec<u8>);
 
@@ -27,6 +28,10 @@ fn wire() -> Vec<Seed> {
     let overrun = [&u32::MAX.to_le_bytes()[..], &[0; 12]].concat();
     let hello = Hello { flags: 1, role: Role::Publisher as u8, order_level: 5, replicas: 1, ..Hello::default() };
     let hello = [&[1], &frame::with_body(&hello, b"orders")[..]].concat();
+    let subscriber = Hello { role: Role::Subscriber as u8, slow_reader: 2, ..Hello::default() };
+    let mut starts = Vec::new();
+    push_start(&mut starts, "orders", StartAt::Timestamp(7));
+    push_start(&mut starts, "o", StartAt::Order(7));
     let topic = Topic {
         id: 3,
         name: "n".repeat(112),
@@ -47,8 +52,9 @@ fn wire() -> Vec<Seed> {
         ("batch_framing", "one_message_too_few", framing(3, &body())),
         ("batch_framing", "payload_past_the_body", framing(1, &overrun)),
         ("control_frames", "hello", hello.clone()),
+        ("control_frames", "subscriber_of_two", [&[1], &frame::with_body(&subscriber, &starts)[..]].concat()),
         ("control_frames", "unsealed", [&[0], &hello[1..]].concat()),
-        ("control_frames", "longest_body", [&[1], b"EMBR\x01\x01\x01\x00\xff\xff\xff\xff".as_slice()].concat()),
+        ("control_frames", "longest_body", [&[1], b"EMBR\x02\x01\x01\x00\xff\xff\xff\xff".as_slice()].concat()),
         ("topic_specification", "longest_name", topic.to_spec().to_vec()),
         ("topic_specification", "name_too_long", vec![0, 0, 0, 0, 255, 255, 5, 1]),
         ("superblock", "sound", superblock(&[])),
@@ -121,6 +127,9 @@ fn client() -> Vec<Seed> {
         ("subscriber", "count_highest", own(2, u32::MAX.into())),
         ("subscriber", "announced_longer", own(4, 64)),
         ("subscriber", "announced_shorter", own(4, u64::from(u32::MAX) - 63)),
+        ("subscriber", "skipped", [&[0, 5, 0][..], &7u64.to_le_bytes(), &[0, 2, 0]].concat()),
+        ("subscriber", "skipped_from_elsewhere", [&[0, 5, 1][..], &7u64.to_le_bytes()].concat()),
+        ("subscriber", "skipped_to_the_end", [&[5, 0][..], &u64::MAX.to_le_bytes(), &[0]].concat()),
         ("subscriber", "refused", [&[3][..], &[1; 16], &[2], b"no"].concat()),
         ("subscriber", "an_ack", ack(0, 1, [0, 0, 0, u64::MAX])),
         ("subscriber", "half_a_header", vec![40; 41]),

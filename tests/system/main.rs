@@ -10,6 +10,7 @@
 //! * [`raw`]: the protocol by hand, for what the client library would never send.
 
 mod configuration;
+mod delivery;
 mod harness;
 mod hostile;
 mod kills;

@@ -15,7 +15,7 @@ use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
 use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION, Welcome};
-use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, WireError};
+use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
 
 impl<C: Coherence> Receive<C> {
     pub(super) fn accept(&mut self, io: &mut Ring) {
@@ -68,9 +68,8 @@ impl<C: Coherence> Receive<C> {
     pub(super) fn read_owned(&mut self, io: &mut Ring, slot: u32, buffer: Box<[u8]>, from: usize) {
         let asker = self.asker(slot);
         let socket = self.connection(slot).socket();
-        // The tag of a short read says how far it had come, in the bits a slot and generation leave.
-        assert!(from < 256, "hellos are short");
-        let tag = asker.tag | (from as u64) << 56;
+        // The tag of a short read says how far it had come, in the bits that slot and generation leave.
+        let tag = asker.tag | (from as u64) << 16;
         let operation = io.receive_owned(Asker { tag, ..asker }, socket, buffer, from);
         self.connection(slot).reading = operation;
         if operation.is_none() {
@@ -98,10 +97,19 @@ impl<C: Coherence> Receive<C> {
                     Err(error) => Err(Refuse::from(error)),
                 }
             }
-            Some(header) => frame::check_body(&header, &buffer)
-                .and_then(frame::check_topic_name)
-                .map(|name| (Box::new(frame::read::<Hello>(&header)), name.to_string()))
-                .map_err(Refuse::from),
+            Some(header) => {
+                let hello: Hello = frame::read(&header);
+                if hello.role == frame::Role::Subscriber as u8 {
+                    let subscribed = frame::check_body(&header, &buffer)
+                        .map_err(Refuse::from)
+                        .and_then(|body| self.serve_subscriber(slot, &hello, body));
+                    return subscribed.unwrap_or_else(|refuse| self.refuse(io, slot, refuse, now));
+                }
+                frame::check_body(&header, &buffer)
+                    .and_then(frame::check_topic_name)
+                    .map(|name| (Box::new(hello), name.to_string()))
+                    .map_err(Refuse::from)
+            }
         };
         match outcome {
             Ok((hello, name)) => self.greet(io, slot, hello, name, now),
@@ -159,7 +167,7 @@ impl<C: Coherence> Receive<C> {
         hello::check_topic(hello, topic)?;
         match frame::Role::from_byte(hello.role)? {
             frame::Role::Publisher => self.serve_publisher(slot, hello, topic, now).map(|()| None),
-            frame::Role::Subscriber => self.serve_subscriber(slot, hello, topic).map(|()| None),
+            frame::Role::Subscriber => unreachable!("subscribers name their topics otherwise"),
             frame::Role::Topic => {
                 let welcome = Welcome {
                     topic: topic.id,
@@ -248,12 +256,15 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
+    /// Hands a subscriber over to the exporter.
+    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, body: &[u8]) -> Result<(), Refuse> {
+        let slow_reader = SlowReader::from_byte(hello.slow_reader)?;
+        let topics = hello::subscribed_topics(hello, body, &mut self.topics)?;
         let connection = self.connection(slot);
         let stream = connection.stream.try_clone();
         let stream = stream
             .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
-        let subscription = Subscription { stream, topic: topic.id, order: topic.order, start_order: hello.start_order };
+        let subscription = Subscription { stream, topics, slow_reader, lag_bytes: hello.lag_bytes };
         if self.subscriptions.push(subscription).is_err() {
             return Err(Refuse::new(Refusal::Busy, 0, "this broker serves all the subscribers it can; try another"));
         }
