@@ -253,6 +253,15 @@ impl SendList {
     }
 }
 
+/// Resets a connection: what it has not sent yet is dropped, pages lent to it come back. The descriptor stays open.
+pub fn abort(socket: RawFd) {
+    // SAFETY: a sockaddr is a plain C struct for which all zero is valid.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    // SAFETY: the kernel reads the address during the call only. A failure means that there is no connection any more.
+    unsafe { libc::connect(socket, &nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
+}
+
 /// The io_uring of one thread.
 pub struct Ring {
     ring: IoUring,
@@ -718,6 +727,35 @@ mod tests {
         assert_eq!(left(192), (1, vec![]));
         assert_eq!(left(193), (2, vec![2; 63]));
         assert_eq!(left(256), (2, vec![]));
+    }
+
+    /// The peer reads nothing: its window fills, and what was sent by zero copy beyond it stays lent.
+    #[test]
+    fn an_aborted_connection_gives_lent_pages_back() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_peer, _) = listener.accept().unwrap();
+        let map = memmap2::MmapOptions::new().len(16 << 20).map_anon().unwrap();
+        let mut ring = Ring::new(8, 0, Mapping::new(map.into())).unwrap();
+        let id = ring.take_list();
+        let (list, mapping) = ring.list_and_pool(id);
+        list.push(&[1; 64], mapping, 0, 16 << 20);
+        let operation = ring.send_list(Asker { role: 0, tag: 1 }, ours.as_raw_fd(), id, true).unwrap();
+        for _ in 0..20 {
+            ring.submit(Some(Duration::from_millis(5))).unwrap();
+            assert_eq!(ring.next_completion(), None, "more was taken than the peer can have room for");
+        }
+        ring.cancel(operation);
+        let cut = wait(&mut ring);
+        assert!((1..16 << 20).contains(&cut.result), "part of it was sent: {cut:?}");
+        assert_eq!(cut.stage, Stage::Accepted);
+        for _ in 0..20 {
+            ring.submit(Some(Duration::from_millis(5))).unwrap();
+            assert_eq!(ring.next_completion(), None, "pages in the socket are still lent");
+        }
+        abort(ours.as_raw_fd());
+        assert!(matches!(wait(&mut ring).stage, Stage::Released { .. }));
+        ring.give_back_list(id);
     }
 
     #[test]

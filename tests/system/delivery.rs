@@ -210,7 +210,7 @@ fn a_stopped_reader_that_skips_is_told_what_it_missed() {
         let mut subscriber = Subscriber::connect(slow(&site, SlowReaderPolicy::Skip)).unwrap();
         fill(&site, MESSAGES);
         let told = read_on(&mut subscriber);
-        assert!(told.error.is_none(), "{:?}", told.error);
+        assert!(told.error.is_none(), "{send}: {:?}", told.error);
         let mut all = [told.pieces.clone(), told.skips.clone()].concat();
         all.sort_unstable();
         assert!(all.windows(2).all(|pair| pair[0].1 == pair[1].0), "pieces and skips fit together: {all:?}");
@@ -222,8 +222,11 @@ fn a_stopped_reader_that_skips_is_told_what_it_missed() {
         cluster.stop();
         let counters = site.counters();
         counters.check_conserved();
-        assert!(counters.export[0]["skips"] > 0, "{counters:#?}");
-        assert_eq!((counters.export[0]["skipped_messages"], counters.export[0]["too_slow"]), (missed, 0));
+        assert_eq!(counters.export[0]["skipped_messages"], missed);
+        // Pages lent to a socket come back only by its reset, once; then it asks for what is gone, and skips.
+        let resets = u64::from(send == "zero_copy");
+        assert_eq!(counters.export[0]["too_slow"], resets, "{counters:#?}");
+        assert!(counters.export[0]["skips"] > 0 || resets == 1, "{counters:#?}");
     }
 }
 

@@ -118,9 +118,12 @@ struct Subscriber<C: Coherence> {
 }
 
 impl<C: Coherence> Subscriber<C> {
-    /// The lowest position it keeps from being given up.
+    /// The lowest position it keeps from being given up. Once it is over, only what the kernel still has counts.
     fn needs(&self) -> u64 {
-        self.lent_from.min(self.reader.position())
+        match self.phase {
+            Phase::Seeking | Phase::Streaming => self.lent_from.min(self.reader.position()),
+            Phase::Refusing | Phase::Ending => self.lent_from,
+        }
     }
 }
 

@@ -3,11 +3,13 @@
 //! The trimmer announces what it is about to give up; a subscription that needs some of that holds publishers up. What becomes
 //! of it is its own choice: it is waited for, up to a lag and as long as it takes anything; it skips to what is kept; or it is
 //! disconnected. To free the memory, a send that is under way is cancelled and the rest of the batch that was sent in part is
-//! copied: at most one batch for each subscription, and the peer's stream stays whole.
+//! copied: at most one batch for each subscription, and the peer's stream stays whole. Pages that a zero-copy send has put into
+//! the socket cannot be taken back: then the connection is reset, and the peer comes back and skips, or is refused, then.
 
 use crate::log::commit::Commit;
 use crate::log::retention::NO_PIN;
 use crate::net::Ring;
+use crate::net::ring::abort;
 use crate::pool::coherence::Coherence;
 use crate::roles::export::{Export, ExportSettings, Phase, SEND};
 use crate::runtime::Now;
@@ -85,6 +87,8 @@ impl<C: Coherence> Export<C> {
         };
         let held_ns = now_ns - *subscriber.pace.held_since_ns.get_or_insert(now_ns);
         let is_over = match subscriber.pace.policy {
+            // It has skipped already, and has not taken anything since.
+            SlowReader::Skip if subscriber.lent_from == NO_PIN => true,
             SlowReader::Skip | SlowReader::Disconnect => held_ns >= self.settings.reader_grace_ns,
             SlowReader::Wait | SlowReader::AsConfigured => {
                 let still_ns = now_ns.saturating_sub(subscriber.progress_ns);
@@ -99,6 +103,17 @@ impl<C: Coherence> Export<C> {
         if subscriber.lent_from == NO_PIN {
             // What is being sent is a copy.
             return self.give_up(io, place, floors.closing, now);
+        }
+        if subscriber.accepted.is_some() {
+            // Zero copy: the network has the pages and nobody can take them back but by ending the connection.
+            self.counters.too_slow += 1;
+            log::warn!(
+                "{}: a subscriber is too slow: publishers waited for memory lent to its socket; it is reset",
+                self.name
+            );
+            abort(subscriber.stream.as_raw_fd());
+            self.end(io, place);
+            return 1;
         }
         // A cancel may come just as the kernel tries again, and then fails: it is repeated at the next look.
         subscriber.pace.is_cutting = true;
