@@ -14,6 +14,7 @@ use std::fs::OpenOptions;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,11 +120,11 @@ pub fn end_with_standard_input() {
 }
 
 /// A file of the pool's kind, every page of it touched.
-fn map(args: &SinkArgs) -> io::Result<Arc<Mapping>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&args.pool)?;
-    file.set_len(args.pool_bytes)?;
+pub fn map(path: &Path, bytes: u64) -> io::Result<Arc<Mapping>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    file.set_len(bytes)?;
     let mapping = Mapping::new(memmap2::MmapRaw::map_raw(&file)?);
-    mapping.populate(0, args.pool_bytes)?;
+    mapping.populate(0, bytes)?;
     Ok(mapping)
 }
 
@@ -133,7 +134,8 @@ impl Sink {
         if pieces < 2 {
             return Err(CompareError::Usage(format!("a sink needs a pool of at least {} bytes", 2 * PIECE_BYTES)));
         }
-        let mapping = map(args).map_err(CompareError::io(format!("sink: mapping {}", args.pool.display())))?;
+        let mapping = map(&args.pool, args.pool_bytes)
+            .map_err(CompareError::io(format!("sink: mapping {}", args.pool.display())))?;
         let ring = Ring::new(OPERATIONS_MAX, 0, mapping.clone())
             .map_err(|error| CompareError::Usage(format!("sink: {error}")))?;
         let listen = |address: &SocketAddr| {

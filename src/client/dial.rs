@@ -27,7 +27,10 @@ pub(crate) struct Call {
     /// `host:port`.
     pub address: String,
     pub hello: Hello,
-    pub topic: String,
+    /// The hello's body.
+    pub body: Vec<u8>,
+    /// How many welcomes are due.
+    pub welcomes: usize,
     pub timeout: Duration,
 }
 
@@ -36,6 +39,8 @@ pub(crate) struct Greeting {
     pub stream: TcpStream,
     pub address: String,
     pub welcome: Welcome,
+    /// A subscriber's welcomes to its further topics.
+    pub more: Vec<Welcome>,
     /// Every broker of the pool: id and `host:port`.
     pub brokers: Vec<(u16, String)>,
 }
@@ -47,12 +52,14 @@ pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
     let mut stream = connect(&call.address, deadline).map_err(|error| io("connecting to", error))?;
     stream.set_nodelay(true).map_err(|error| io("setting TCP_NODELAY towards", error))?;
     stream.set_write_timeout(Some(remaining(deadline))).map_err(|error| io("setting a timeout towards", error))?;
-    let hello = frame::with_body(&call.hello, call.topic.as_bytes());
+    let hello = frame::with_body(&call.hello, &call.body);
     stream.write_all(&hello).map_err(|error| io("sending the hello to", error))?;
     let (welcome, body) = answer(&mut stream, call, deadline)?;
     let brokers = parse_brokers(&body).map_err(|error| ClientError::wire(&call.address, error))?;
+    let more = (1..call.welcomes).map(|_| answer(&mut stream, call, deadline).map(|(welcome, _)| welcome));
+    let more = more.collect::<Result<Vec<_>, _>>()?;
     stream.set_nonblocking(true).map_err(|error| io("setting nonblocking mode towards", error))?;
-    Ok(Greeting { stream, address: call.address.clone(), welcome, brokers })
+    Ok(Greeting { stream, address: call.address.clone(), welcome, more, brokers })
 }
 
 /// What is left until `deadline`; never zero, which the socket options would take for "for ever".
@@ -113,6 +120,7 @@ pub(crate) fn refused(broker: &str, refused: &Refused, text: &[u8]) -> ClientErr
         broker: broker.to_owned(),
         code: refused.code,
         detail: refused.detail,
+        place: refused.place.into(),
         text: String::from_utf8_lossy(text).into_owned(),
     }
 }
@@ -161,7 +169,8 @@ fn parse_brokers(body: &[u8]) -> Result<Vec<(u16, String)>, WireError> {
 pub(crate) fn dial_any(
     brokers: &[String],
     hello: &Hello,
-    topic: &str,
+    body: &[u8],
+    welcomes: usize,
     timeout: Duration,
 ) -> Result<Greeting, ClientError> {
     let deadline = Instant::now() + timeout;
@@ -173,7 +182,7 @@ pub(crate) fn dial_any(
         for (index, broker) in brokers.iter().enumerate() {
             // A silent broker leaves the ones after it their share of the time.
             let share = remaining(deadline) / (brokers.len() - index) as u32;
-            let call = Call { address: broker.clone(), hello: *hello, topic: topic.to_owned(), timeout: share };
+            let call = Call { address: broker.clone(), hello: *hello, body: body.to_vec(), welcomes, timeout: share };
             match dial(&call) {
                 Ok(greeting) => return Ok(greeting),
                 Err(error) if !error.is_transient() => return Err(error),

@@ -101,7 +101,7 @@ impl Engine {
             session: NEW_SESSION,
             ..Hello::default()
         };
-        let first = dial_any(&options.brokers, &hello, &options.topic, options.connect_timeout)?;
+        let first = dial_any(&options.brokers, &hello, options.topic.as_bytes(), 1, options.connect_timeout)?;
         let mut engine = Engine::new(options, &first)?;
         engine.join_all(options, first);
         match engine.failed.take() {
@@ -417,7 +417,8 @@ impl Engine {
                 let call = Call {
                     address: port.address.clone(),
                     hello,
-                    topic: self.topic.clone(),
+                    body: self.topic.clone().into_bytes(),
+                    welcomes: 1,
                     timeout: self.connect_timeout,
                 };
                 self.dialer.begin(index, port.generation, call);

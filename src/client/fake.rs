@@ -70,10 +70,15 @@ pub struct Peer {
 impl Peer {
     /// The hello and the topic's name.
     pub fn hello(&mut self) -> io::Result<(Hello, String)> {
+        let (hello, name) = self.hello_bytes()?;
+        Ok((hello, String::from_utf8(name).unwrap()))
+    }
+
+    /// The hello and its body.
+    pub fn hello_bytes(&mut self) -> io::Result<(Hello, Vec<u8>)> {
         let (header, body) = self.frame()?;
         assert_eq!(header[5], FrameKind::Hello as u8);
-        let name = frame::check_body(&header, &body).unwrap();
-        Ok((frame::read(&header), String::from_utf8(name.to_vec()).unwrap()))
+        Ok((frame::read(&header), frame::check_body(&header, &body).unwrap().to_vec()))
     }
 
     /// A request and its body.

@@ -37,8 +37,8 @@
 //! * `socket`, `dial`: a live connection of a publisher; opening one.
 //! * `engine`: ports, reconnecting and reopening around the window.
 //! * [`Publisher`] drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
-//! * [`Admin`] creates, lists, describes and deletes topics.
-//! * [`Subscriber`]: one connection, checked, resumed by position.
+//! * [`Admin`] creates, lists, describes and deletes topics; [`Cursor`] keeps where a consumer resumes.
+//! * [`Subscriber`]: one connection for any number of topics, checked, resumed by position. `delivered`: what it hands on.
 //!
 //! * [`attached`]: the same without the network, for a process that maps the pool.
 //!
@@ -49,6 +49,7 @@ pub mod attached;
 mod background;
 pub(crate) mod batch;
 mod cursor;
+mod delivered;
 mod dial;
 mod engine;
 mod error;
@@ -69,8 +70,11 @@ pub use attached::{
 };
 pub use background::BackgroundPublisher;
 pub use cursor::Cursor;
+pub use delivered::{Batches, Delivered, Event, OwnedBatch, OwnedEvent};
 pub use error::{Attempt, Attempts, ClientError};
-pub use options::{CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
+pub use options::{
+    CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions, TopicProperties,
+};
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
 pub use publisher::Publisher;
-pub use subscriber::{Delivered, Subscriber};
+pub use subscriber::Subscriber;

@@ -232,7 +232,8 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     duration("receive.idle_release", receive.idle_release, MILLISECOND, HOUR)?;
     within("export.connections_max", config.export.connections_max, 1, CONNECTIONS_MAX)?;
     within("export.batches_per_send", config.export.batches_per_send, 1, BATCHES_PER_SEND_MAX)?;
-    duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)
+    duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)?;
+    duration("export.reader_grace", config.export.reader_grace, MILLISECOND, HOUR)
 }
 
 fn threads(config: &Config) -> Result<(), Impossible> {

@@ -175,6 +175,10 @@ counters! {
         inconsistent,
         /// subscribers now
         connections,
+        /// times a subscriber that was too slow skipped to what is kept
+        skips,
+        /// messages it was told it missed
+        skipped_messages,
     }
 }
 

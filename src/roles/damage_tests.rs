@@ -20,7 +20,8 @@ use crate::roles::sequence::active::ActiveSequencer;
 use crate::roles::sequence::candidate::{Candidate, Locks};
 use crate::roles::sequence::tests::{SETTINGS, start};
 use crate::sim::memory::{HostMemory, plain_view};
-use crate::wire::frame::{self, BatchHeader, START_EARLIEST};
+use crate::wire::StartAt;
+use crate::wire::frame::{self, BatchHeader};
 use crate::wire::message::push;
 use crate::wire::{AckLevel, OrderLevel};
 
@@ -127,10 +128,9 @@ impl Sound {
     /// What a subscriber that starts at the earliest is given, or told.
     fn exported(&self) -> Result<usize, ReadFault> {
         let commit = CommitReader::new(&self.view).current().expect("it is active");
-        let mut reader = Reader::new(&self.view, 0, START_EARLIEST, 0);
-        let sought = reader.seek(&commit, &TopicReader::new(&self.view)).map_err(ReadFault::Index)?;
-        let Sought::Found(first) = sought else { panic!("{sought:?}") };
-        reader.begin(first);
+        let mut reader = Reader::new(&self.view, [(0, StartAt::Earliest)], 0, false);
+        let sought = reader.seek(&commit, &TopicReader::new(&self.view))?;
+        assert_eq!(sought, Sought::Found);
         let mut batches = 0;
         while reader.fetch(&commit).map_err(ReadFault::Index)? > 0 {
             while reader.next_delivery()?.is_some() {

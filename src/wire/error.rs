@@ -153,13 +153,15 @@ pub enum Refusal {
     UnknownCursor = 14,
     /// The broker does not know the operation a request asks for.
     UnknownOperation = 15,
+    /// More topics than one subscription may have.
+    TooManyTopics = 18,
     /// No free place in the cursor table.
     CursorTableFull = 21,
 }
 
 impl Refusal {
     /// All codes, for documentation and tests.
-    pub const ALL: [Refusal; 16] = [
+    pub const ALL: [Refusal; 17] = [
         Refusal::Protocol,
         Refusal::UnknownTopic,
         Refusal::UnknownSession,
@@ -175,6 +177,7 @@ impl Refusal {
         Refusal::SessionEpoch,
         Refusal::UnknownCursor,
         Refusal::UnknownOperation,
+        Refusal::TooManyTopics,
         Refusal::CursorTableFull,
     ];
 

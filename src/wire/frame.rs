@@ -18,10 +18,6 @@ pub const VERSION: u8 = 2;
 pub const NEW_SESSION: u64 = 0;
 /// `let_go_from` of an ack that lets nothing go.
 pub const NOTHING_LET_GO: u64 = u64::MAX;
-/// `start_order` meaning "the oldest message that is still kept".
-pub const START_EARLIEST: u64 = u64::MAX - 1;
-/// `start_order` meaning "the next message to be ordered".
-pub const START_LATEST: u64 = u64::MAX;
 /// Ack flag: the session was fenced; `committed_next` is final for this session epoch.
 pub const ACK_FENCED: u16 = 1;
 /// Hello flag: create the topic named if there is none, with the properties in the hello.
@@ -53,11 +49,13 @@ pub enum FrameKind {
     Request = 9,
     /// Broker to client: what became of a request.
     Reply = 10,
+    /// Broker to subscriber: messages were given up, for it took too long.
+    Skipped = 11,
 }
 
 impl FrameKind {
     /// All kinds, for documentation and tests.
-    pub const ALL: [FrameKind; 10] = [
+    pub const ALL: [FrameKind; 11] = [
         FrameKind::Hello,
         FrameKind::Welcome,
         FrameKind::Refused,
@@ -68,6 +66,7 @@ impl FrameKind {
         FrameKind::Goodbye,
         FrameKind::Request,
         FrameKind::Reply,
+        FrameKind::Skipped,
     ];
 
     fn from_byte(byte: u8) -> Option<FrameKind> {
@@ -135,6 +134,20 @@ level! {
         Batch = 0,
         /// In the batch header and in every message header.
         Message = 1,
+    }
+}
+
+level! {
+    /// What becomes of a subscriber that keeps memory from being used again.
+    SlowReader, "slow_reader", "0 (as configured), 1 (wait), 2 (skip) or 3 (disconnect)" {
+        /// What the broker's configuration says.
+        AsConfigured = 0,
+        /// Publishers wait for it, up to a lag.
+        Wait = 1,
+        /// It is told what it missed, and goes on with the earliest that is kept.
+        Skip = 2,
+        /// It is disconnected.
+        Disconnect = 3,
     }
 }
 
@@ -227,7 +240,7 @@ described! {
 }
 
 described! {
-    /// First frame of a connection. Body: the topic's name, UTF-8.
+    /// First frame of a connection. Body: the topic's name, UTF-8; of a subscriber one Start record for each topic.
     pub struct Hello: 64 {
         /// "EMBR"
         magic: u32,
@@ -237,7 +250,7 @@ described! {
         kind: u8,
         /// bit 0: create the topic with the properties below if there is none
         flags: u16,
-        /// length of the topic name in bytes, 1 to 112
+        /// length of the body in bytes: of a topic name, 1 to 112; of a subscriber's records
         body_bytes: u32,
         /// 1 publisher, 2 subscriber
         role: u8,
@@ -251,14 +264,16 @@ described! {
         session: u64,
         /// publisher: token of that session, from its Welcome; else 0
         token: u64,
-        /// subscriber: first message order wanted; 2^64-2 earliest, 2^64-1 latest. Else 0
-        start_order: u64,
+        /// subscriber that is waited for: up to this lag, bytes of payload in the pool; 0 as the broker is configured. Else 0
+        lag_bytes: u64,
         /// publisher joining: the current epoch; reopening after a fence: that epoch + 1
         session_epoch: u32,
         /// replication factor of a topic to create, the pool copy included: 1
         replicas: u32,
+        /// subscriber that is too slow: 0 as the broker is configured, 1 wait, 2 skip, 3 disconnect. Else 0
+        slow_reader: u8,
         /// 0
-        reserved: u64,
+        reserved: [u8; 7],
         /// CRC32C of the body
         body_crc: u32,
         /// CRC32C of bytes 0 to 59
@@ -267,7 +282,8 @@ described! {
 }
 
 described! {
-    /// A hello was accepted. Body: one line `id address:port` for every broker of the pool.
+    /// A hello was accepted. Body: one line `id address:port` for every broker of the pool. A subscriber gets one for each
+    /// topic, in the hello's order; all but the first without a body.
     pub struct Welcome: 64 {
         /// "EMBR"
         magic: u32,
@@ -321,8 +337,8 @@ described! {
         body_bytes: u32,
         /// reason, see the table of codes
         code: u16,
-        /// 0
-        reserved: u16,
+        /// Trimmed, TooSlow: place of the topic in the subscriber's hello, from 0; else 0
+        place: u16,
         /// the number the code's meaning names (Trimmed, TooSlow: earliest order; SessionEpoch: current epoch), else 0
         detail: u64,
         /// 0
@@ -419,6 +435,34 @@ described! {
         next_order: u64,
         /// 0
         reserved: [u64; 4],
+        /// 0
+        body_crc: u32,
+        /// CRC32C of bytes 0 to 59
+        header_crc: u32,
+    }
+}
+
+described! {
+    /// Messages were given up because the subscriber was too slow. No body.
+    pub struct Skipped: 64 {
+        /// "EMBR"
+        magic: u32,
+        /// protocol version, 2
+        version: u8,
+        /// 11
+        kind: u8,
+        /// 0
+        flags: u16,
+        /// 0
+        body_bytes: u32,
+        /// topic id
+        topic: u32,
+        /// order of the first message given up: the next that was due
+        from: u64,
+        /// order of the next message to come
+        next_order: u64,
+        /// 0
+        reserved: [u64; 3],
         /// 0
         body_crc: u32,
         /// CRC32C of bytes 0 to 59
@@ -585,7 +629,7 @@ macro_rules! frames {
 }
 // A batch header's type is `BatchHeader`, its kind `Batch`.
 type Batch = BatchHeader;
-frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply);
+frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply, Skipped);
 
 /// Bytes that `received_at` of a batch header occupies.
 pub const RECEIVED_AT: std::ops::Range<usize> = 48..56;
@@ -643,12 +687,12 @@ pub fn check(header: &[u8; FRAME_HEADER_BYTES], batch_bytes_max: u64) -> Result<
         return Err(WireError::HeaderCrc { found: prefix.header_crc, computed });
     }
     let max = match kind {
-        FrameKind::Hello => TOPIC_NAME_BYTES_MAX as u64,
         FrameKind::Request => REQUEST_BODY_BYTES_MAX as u64,
-        FrameKind::Welcome | FrameKind::Refused | FrameKind::Reply => CONTROL_BODY_BYTES_MAX as u64,
+        // The topic name of those who name one only is checked as such.
+        FrameKind::Hello | FrameKind::Welcome | FrameKind::Refused | FrameKind::Reply => CONTROL_BODY_BYTES_MAX as u64,
         FrameKind::Batch => batch_bytes_max.min(BATCH_BYTES_MAX) - LINE_BYTES,
         FrameKind::Deliver => batch_bytes_max.min(BATCH_BYTES_MAX),
-        FrameKind::Ack | FrameKind::CaughtUp | FrameKind::Goodbye => 0,
+        FrameKind::Ack | FrameKind::CaughtUp | FrameKind::Goodbye | FrameKind::Skipped => 0,
     };
     // Padding counts: a batch occupies whole lines.
     if padded(prefix.body_bytes.into()) > max.next_multiple_of(LINE_BYTES) || u64::from(prefix.body_bytes) > max {
@@ -749,7 +793,7 @@ mod tests {
 
     #[test]
     fn lengths_past_the_limit_are_refused() {
-        let hello = seal(&Hello { body_bytes: TOPIC_NAME_BYTES_MAX as u32 + 1, ..Hello::default() });
+        let hello = seal(&Hello { body_bytes: CONTROL_BODY_BYTES_MAX as u32 + 1, ..Hello::default() });
         assert!(matches!(check(&hello, MAX), Err(WireError::BodyTooLong { .. })));
         for (body, fits) in [(MAX - 64, true), (MAX - 63, false), (u32::MAX as u64, false)] {
             let batch = seal(&BatchHeader { body_bytes: body as u32, message_count: 1, ..BatchHeader::default() });
@@ -777,6 +821,8 @@ mod tests {
         has::<Reply>(text);
         has::<TopicRecord>(text);
         has::<CursorRecord>(text);
+        has::<Skipped>(text);
+        has::<crate::wire::subscribe::StartRecord>(text);
         has::<crate::wire::message::MessageHeader>(text);
         for refusal in crate::wire::Refusal::ALL {
             assert!(text.contains(&format!("| {} | {refusal:?} |", refusal as u16)), "PROTOCOL.md lacks {refusal:?}");

@@ -6,7 +6,8 @@ use bytemuck::{Zeroable, bytes_of};
 use embarcadero::log::topics::Topic;
 use embarcadero::wire::frame::{self, BatchHeader, Hello, Request, Role, TopicRecord};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use embarcadero::wire::subscribe::push_start;
+use embarcadero::wire::{AckLevel, OrderLevel, Receipts, StartAt};
 
 type Seed = (&'static str, &'static str, Vec<u8>);
 
@@ -33,6 +34,10 @@ fn wire() -> Vec<Seed> {
         [&[1], &frame::with_body(&header, body)[..]].concat()
     };
     let record = TopicRecord { order_level: 5, ack_level: 1, retention_bytes: 1 << 30, ..TopicRecord::zeroed() };
+    let subscriber = Hello { role: Role::Subscriber as u8, slow_reader: 2, ..Hello::default() };
+    let mut starts = Vec::new();
+    push_start(&mut starts, "orders", StartAt::Timestamp(7));
+    push_start(&mut starts, "o", StartAt::Order(7));
     let topic = Topic {
         id: 3,
         receipts: Receipts::Message,
@@ -60,6 +65,7 @@ fn wire() -> Vec<Seed> {
         ("control_frames", "read_cursor_without_a_name", request(6, b"orders")),
         ("control_frames", "list_cursors", request(7, b"orders")),
         ("control_frames", "delete_cursor", request(8, b"ordersbilling")),
+        ("control_frames", "subscriber_of_two", [&[1], &frame::with_body(&subscriber, &starts)[..]].concat()),
         ("control_frames", "unsealed", [&[0], &hello[1..]].concat()),
         ("control_frames", "longest_body", [&[1], b"EMBR\x02\x01\x01\x00\xff\xff\xff\xff".as_slice()].concat()),
         ("topic_specification", "longest_name", topic.to_spec().to_vec()),
@@ -137,6 +143,9 @@ fn client() -> Vec<Seed> {
         ("subscriber", "count_highest", own(2, u32::MAX.into())),
         ("subscriber", "announced_longer", own(4, 64)),
         ("subscriber", "announced_shorter", own(4, u64::from(u32::MAX) - 63)),
+        ("subscriber", "skipped", [&[0, 5, 0][..], &7u64.to_le_bytes(), &[0, 2, 0]].concat()),
+        ("subscriber", "skipped_from_elsewhere", [&[0, 5, 1][..], &7u64.to_le_bytes()].concat()),
+        ("subscriber", "skipped_to_the_end", [&[5, 0][..], &u64::MAX.to_le_bytes(), &[0]].concat()),
         ("subscriber", "refused", [&[3][..], &[1; 16], &[2], b"no"].concat()),
         ("subscriber", "an_ack", ack(0, 1, [0, 0, 0, u64::MAX])),
         ("subscriber", "half_a_header", vec![40; 41]),

@@ -26,7 +26,8 @@ use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::{ActiveSequencer, SequencerSettings};
 use embarcadero::roles::sequence::candidate::{Candidate, Locks};
 use embarcadero::sim::memory::small_geometry;
-use embarcadero::wire::frame::{self, BatchHeader, START_EARLIEST, START_LATEST};
+use embarcadero::wire::StartAt;
+use embarcadero::wire::frame::{self, BatchHeader};
 use embarcadero::wire::message::push;
 use embarcadero::wire::{AckLevel, FrameKind, OrderLevel};
 
@@ -225,9 +226,13 @@ fn read(view: &HostView) {
     topics.refresh();
     let Some(current) = commit.current() else { return };
     for topic in 0..topics.known().len() as u32 {
-        for start in [START_EARLIEST, START_LATEST, 5] {
-            export(view, &current, &topics, topic, start);
+        for start in [StartAt::Earliest, StartAt::Latest, StartAt::Order(5), StartAt::Timestamp(1)] {
+            export(view, &current, &topics, &[(topic, start)]);
         }
+    }
+    let all: Vec<_> = (0..topics.known().len() as u32).map(|topic| (topic, StartAt::Earliest)).collect();
+    if !all.is_empty() {
+        export(view, &current, &topics, &all);
     }
 }
 
@@ -235,24 +240,23 @@ fn export(
     view: &HostView,
     commit: &embarcadero::log::commit::Commit,
     topics: &TopicReader<Mapped<Software>>,
-    topic: u32,
-    start: u64,
+    subscribed: &[(u32, StartAt)],
 ) {
     let floor = FloorReader::new(view).read().map_or(0, |floors| floors.closing);
-    let mut reader = Reader::new(view, topic, start, floor);
+    let mut reader = Reader::new(view, subscribed.iter().copied(), floor, false);
     for _ in 0..ROUNDS {
         match reader.seek(commit, topics) {
             Ok(Sought::NotYet) => {}
-            Ok(Sought::Found(order)) => {
-                reader.begin(order);
-                return deliver(&mut reader, commit, order);
+            Ok(Sought::Found) => {
+                let next = (0..subscribed.len()).map(|place| reader.next_order(place)).collect();
+                return deliver(&mut reader, commit, next);
             }
-            Ok(Sought::Trimmed(_)) | Err(_) => return,
+            Ok(Sought::Trimmed { .. }) | Err(_) => return,
         }
     }
 }
 
-fn deliver(reader: &mut Reader<Mapped<Software>>, commit: &embarcadero::log::commit::Commit, mut order: u64) {
+fn deliver(reader: &mut Reader<Mapped<Software>>, commit: &embarcadero::log::commit::Commit, mut next: Vec<u64>) {
     for _ in 0..ROUNDS {
         if !matches!(reader.fetch(commit), Ok(1..)) {
             return;
@@ -261,8 +265,8 @@ fn deliver(reader: &mut Reader<Mapped<Software>>, commit: &embarcadero::log::com
             match reader.next_delivery() {
                 Ok(Some(delivery)) => {
                     assert_eq!(frame::check(&delivery.header, 1 << 20), Ok(FrameKind::Deliver));
-                    assert!(delivery.end_order > order, "it goes back");
-                    order = delivery.end_order;
+                    assert!(delivery.end_order > next[delivery.place], "it goes back");
+                    next[delivery.place] = delivery.end_order;
                 }
                 Ok(None) => break,
                 Err(_) => return,

@@ -13,6 +13,7 @@ use embarcadero::roles::receive::requests::{self, Asked, Desk};
 use embarcadero::sim::memory::{plain_view, small_geometry};
 use embarcadero::wire::frame::{self, BatchHeader, Hello};
 use embarcadero::wire::message::Messages;
+use embarcadero::wire::subscribe::{push_start, read_starts};
 use embarcadero::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Progress, crc32c};
 
 use crate::Cursor;
@@ -109,6 +110,11 @@ fn control_frames_are_any_bytes() {
 
 /// As the receive core judges a hello.
 fn greet(hello: &Hello, name: &[u8]) {
+    if let Ok(topics) = read_starts(name) {
+        let mut body = Vec::new();
+        topics.iter().for_each(|(name, start)| push_start(&mut body, name, *start));
+        assert_eq!(read_starts(&body).as_ref(), Ok(&topics));
+    }
     let Ok(name) = frame::check_topic_name(name) else { return };
     if let Ok(topic) = wanted_topic(hello, name, 1) {
         assert_eq!(topic.name, name);

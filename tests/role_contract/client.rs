@@ -6,11 +6,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use embarcadero::limits::BATCH_BYTES_MAX;
-use embarcadero::wire::frame::{
-    self, Ack, BatchHeader, CaughtUp, Goodbye, Hello, Refused, Role, START_EARLIEST, Welcome,
-};
+use embarcadero::wire::frame::{self, Ack, BatchHeader, CaughtUp, Goodbye, Hello, Refused, Role, Welcome};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{FrameKind, Refusal, crc32c, padded};
+use embarcadero::wire::subscribe::push_start;
+use embarcadero::wire::{FrameKind, Refusal, StartAt, crc32c, padded};
 
 /// A hello that takes the topic as it is.
 const ANY_LEVEL: u8 = 255;
@@ -85,9 +84,10 @@ impl Client {
     /// Connects and asks for everything from the earliest message on.
     pub fn subscriber(address: SocketAddr, topic: &str) -> Client {
         let mut client = Client::silent(address);
-        let start_order = START_EARLIEST;
-        let hello = Hello { role: Role::Subscriber as u8, order_level: ANY_LEVEL, start_order, ..Hello::default() };
-        client.say(&frame::with_body(&hello, topic.as_bytes()));
+        let hello = Hello { role: Role::Subscriber as u8, order_level: ANY_LEVEL, ..Hello::default() };
+        let mut body = Vec::new();
+        push_start(&mut body, topic, StartAt::Earliest);
+        client.say(&frame::with_body(&hello, &body));
         client
     }
 

@@ -35,7 +35,7 @@ use embarcadero::roles::sequence::active::{self, SequencerSettings};
 use embarcadero::roles::sequence::{Sequence, TakeoverSettings};
 use embarcadero::runtime::runner::COMPLETIONS_PER_PASS_MAX;
 use embarcadero::runtime::{Io, Now, Role};
-use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use embarcadero::wire::{AckLevel, OrderLevel, Receipts, SlowReader};
 
 use crate::allocations;
 
@@ -243,7 +243,10 @@ impl Site {
             connections_max: self.setup.subscribers_max,
             batches_per_send: 64,
             send: SendMode::Auto,
+            slow_reader: SlowReader::Wait,
             reader_stall_ns: 1 << 60,
+            reader_lag_max: u64::MAX,
+            reader_grace_ns: 1 << 60,
             broker: 0,
             broker_list: format!("0 {}\n", self.address),
         };

@@ -10,7 +10,8 @@ use embarcadero::wire::frame::{
     self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, HELLO_CREATE_TOPIC, Hello, Refused, Reply, Request,
     Role, Welcome, seal, with_body,
 };
-use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal};
+use embarcadero::wire::subscribe::push_start;
+use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal, StartAt};
 
 use embarcadero::client::Start;
 
@@ -104,6 +105,21 @@ fn hello() -> Vec<u8> {
     with_body(&publisher_hello(), TOPIC.as_bytes())
 }
 
+fn subscriber_hello() -> Hello {
+    Hello { role: Role::Subscriber as u8, order_level: 255, ..Hello::default() }
+}
+
+fn with_subscriber(change: fn(&mut Hello), topics: &[&str]) -> Vec<u8> {
+    let (mut hello, mut body) = (subscriber_hello(), Vec::new());
+    change(&mut hello);
+    topics.iter().for_each(|topic| push_start(&mut body, topic, StartAt::Earliest));
+    with_body(&hello, &body)
+}
+
+fn subscriber(topics: &[&str]) -> Vec<u8> {
+    with_subscriber(|_| (), topics)
+}
+
 /// Everything that can be wrong with a first frame.
 fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
     let with = |change: fn(&mut Hello), name: &[u8]| {
@@ -131,7 +147,7 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("version 1", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 1), protocol),
         ("version 3", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 3), protocol),
         ("kind 0", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 0), protocol),
-        ("kind 11", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 11), protocol),
+        ("kind 99", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 99), protocol),
         ("a flipped bit in the header", broken(&hello(), |bytes| bytes[30] ^= 1), protocol),
         ("a flipped bit in the header's CRC", broken(&hello(), |bytes| bytes[60] ^= 1), protocol),
         ("a flipped bit in the name", broken(&hello(), |bytes| bytes[64] ^= 1), protocol),
@@ -157,6 +173,12 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
             with(|hello| (hello.session, hello.token) = (1 << 52 | 1 << 32 | 1, 7), b"t"),
             Refusal::BadToken,
         ),
+        ("a subscriber without a topic", subscriber(&[]), protocol),
+        ("a topic listed twice", subscriber(&[TOPIC, TOPIC]), protocol),
+        ("a topic that is not there", subscriber(&[TOPIC, "nobody made this"]), Refusal::UnknownTopic),
+        ("too many topics", subscriber(&["t"; 129]), Refusal::TooManyTopics),
+        ("slow reader 4", with_subscriber(|hello| hello.slow_reader = 4, &[TOPIC]), protocol),
+        ("a start record cut short", with_body(&subscriber_hello(), &[1, 9, 0, 0, 0, 0, 0, 0, 0, 0]), protocol),
         ("a Batch", frame_of(&BatchHeader { message_count: 1, ..BatchHeader::default() }, vec![0; 16]), protocol),
         ("a Welcome", with_body(&Welcome::default(), b"0 a:1\n"), protocol),
         ("a Refused", with_body(&Refused::default(), b"no"), protocol),

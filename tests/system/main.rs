@@ -12,6 +12,7 @@
 mod attached;
 mod configuration;
 mod cursors;
+mod delivery;
 mod harness;
 mod hostile;
 mod kills;

@@ -15,7 +15,7 @@ use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
 use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION};
-use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, WireError};
+use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
 
 /// What follows the header of a connection's first frame.
 enum Opening {
@@ -80,9 +80,8 @@ impl<C: Coherence> Receive<C> {
     pub(super) fn read_owned(&mut self, io: &mut Ring, slot: u32, buffer: Box<[u8]>, from: usize) {
         let asker = self.asker(slot);
         let socket = self.connection(slot).socket();
-        // The tag of a short read says how far it had come, in the bits a slot and generation leave.
-        assert!(from < 256, "hellos and requests are short");
-        let tag = asker.tag | (from as u64) << 56;
+        // The tag of a short read says how far it had come, in the bits that slot and generation leave.
+        let tag = asker.tag | (from as u64) << 16;
         let operation = io.receive_owned(Asker { tag, ..asker }, socket, buffer, from);
         self.connection(slot).reading = operation;
         if operation.is_none() {
@@ -107,10 +106,11 @@ impl<C: Coherence> Receive<C> {
                 self.opening_landed(io, slot, header, is_control, now)
             }
             Some(header) if header[5] == FrameKind::Request as u8 => self.ask(io, slot, &header, &buffer, now),
-            Some(header) => match frame::check_body(&header, &buffer).and_then(frame::check_topic_name) {
-                Ok(name) => self.greet(io, slot, Box::new(frame::read(&header)), name.to_string(), now),
-                Err(error) => self.refuse(io, slot, Refuse::from(error), now),
-            },
+            Some(header) => {
+                if let Err(refuse) = self.hello_whole(io, slot, &header, &buffer, now) {
+                    self.refuse(io, slot, refuse, now);
+                }
+            }
         }
     }
 
@@ -148,6 +148,25 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
+    /// A whole hello has landed.
+    fn hello_whole(
+        &mut self,
+        io: &mut Ring,
+        slot: u32,
+        header: &[u8; FRAME_HEADER_BYTES],
+        padded_body: &[u8],
+        now: Now,
+    ) -> Result<(), Refuse> {
+        let hello: Hello = frame::read(header);
+        let body = frame::check_body(header, padded_body)?;
+        if hello.role == frame::Role::Subscriber as u8 {
+            return self.serve_subscriber(slot, &hello, body);
+        }
+        let name = frame::check_topic_name(body)?.to_string();
+        self.greet(io, slot, Box::new(hello), name, now);
+        Ok(())
+    }
+
     /// Finds or creates the topic, then serves the role asked for.
     pub(super) fn greet(&mut self, io: &mut Ring, slot: u32, hello: Box<Hello>, name: String, now: Now) {
         if let Some(topic) = self.topics.find(&name).cloned() {
@@ -181,7 +200,7 @@ impl<C: Coherence> Receive<C> {
         hello::check_topic(hello, topic)?;
         match frame::Role::from_byte(hello.role)? {
             frame::Role::Publisher => self.serve_publisher(slot, hello, topic, now),
-            frame::Role::Subscriber => self.serve_subscriber(slot, hello, topic),
+            frame::Role::Subscriber => unreachable!("subscribers name their topics otherwise"),
         }
     }
 
@@ -255,12 +274,15 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
+    /// Hands a subscriber over to the exporter.
+    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, body: &[u8]) -> Result<(), Refuse> {
+        let slow_reader = SlowReader::from_byte(hello.slow_reader)?;
+        let topics = hello::subscribed_topics(hello, body, &mut self.topics)?;
         let connection = self.connection(slot);
         let stream = connection.stream.try_clone();
         let stream = stream
             .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
-        let subscription = Subscription { stream, topic: topic.id, order: topic.order, start_order: hello.start_order };
+        let subscription = Subscription { stream, topics, slow_reader, lag_bytes: hello.lag_bytes };
         if self.subscriptions.push(subscription).is_err() {
             return Err(Refuse::new(Refusal::Busy, 0, "this broker serves all the subscribers it can; try another"));
         }

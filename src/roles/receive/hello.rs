@@ -5,8 +5,12 @@ use std::hash::Hasher;
 use bytemuck::Zeroable;
 use siphasher::sip::SipHasher24;
 
-use crate::log::topics::Topic;
+use crate::limits::SUBSCRIPTION_TOPICS_MAX;
+use crate::log::topics::{Topic, TopicReader};
+use crate::pool::Memory;
+use crate::roles::handoff::SubscribedTopic;
 use crate::wire::frame::{self, Hello, NEW_SESSION, Refused, TopicRecord};
+use crate::wire::subscribe::read_starts;
 use crate::wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
 
 /// `order_level` of a hello that takes whatever level the topic has.
@@ -139,6 +143,35 @@ fn is_same(topic: &Topic, what: &str, found: u64, wanted: u64) -> Result<(), Ref
     }
     let text = format!("topic {:?} has {what} {found}, the client asks for {wanted}", topic.name);
     Err(Refuse::new(Refusal::TopicExists, found, text))
+}
+
+/// What a subscriber's hello lists, each topic known and listed once.
+pub fn subscribed_topics<M: Memory>(
+    hello: &Hello,
+    body: &[u8],
+    known: &mut TopicReader<M>,
+) -> Result<Box<[SubscribedTopic]>, Refuse> {
+    let listed = read_starts(body)?;
+    if listed.len() > SUBSCRIPTION_TOPICS_MAX {
+        let text = format!(
+            "{} topics for one subscription; at most {SUBSCRIPTION_TOPICS_MAX}: use several connections",
+            listed.len()
+        );
+        return Err(Refuse::new(Refusal::TooManyTopics, SUBSCRIPTION_TOPICS_MAX as u64, text));
+    }
+    let mut topics: Vec<SubscribedTopic> = Vec::with_capacity(listed.len());
+    for (name, start) in listed {
+        let Some(topic) = known.find(name) else {
+            let text = format!("there is no topic {name:?}; create it first");
+            return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
+        };
+        check_topic(hello, topic)?;
+        if topics.iter().any(|before| before.topic == topic.id) {
+            return Err(Refuse::new(Refusal::Protocol, 0, format!("topic {name:?} is listed twice; list it once")));
+        }
+        topics.push(SubscribedTopic { topic: topic.id, order: topic.order, start });
+    }
+    Ok(topics.into())
 }
 
 /// Checks a publisher's hello against its topic: ack level and, if it joins a session, the token.

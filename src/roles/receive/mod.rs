@@ -343,8 +343,8 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
         if completion.tag == ACCEPT {
             return self.accepted(io, completion.result, now);
         }
-        let (slot, generation) = (completion.tag as u32, (completion.tag >> 32) as u32 & 0x00ff_ffff);
-        let from = (completion.tag >> 56) as usize;
+        let (slot, generation) = (u32::from(completion.tag as u16), (completion.tag >> 32) as u32 & 0x00ff_ffff);
+        let from = usize::from((completion.tag >> 16) as u16);
         if self.connections[slot as usize].as_ref().is_some_and(|connection| connection.id.generation == generation) {
             self.read_finished(io, slot, from, completion.result, now);
         }
