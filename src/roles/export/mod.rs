@@ -17,10 +17,10 @@ use crate::config::SendMode;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::order_index::IndexFault;
-use crate::log::reader::{ReadFault, Reader, Sought};
+use crate::log::reader::{ReadFault, Reader, Sought, TailSkip};
 use crate::log::retention::{FloorReader, NO_PIN, Pin};
 use crate::log::topics::TopicReader;
-use crate::net::ring::SEND_LIST_MAX;
+use crate::net::ring::{SEND_LIST_MAX, abort};
 use crate::net::{Asker, Completion, ListId, Operation, Ring, Stage};
 use crate::observe::counters::{CounterBlock, ExportCounters};
 use crate::pool::Mapped;
@@ -358,9 +358,9 @@ impl<C: Coherence> Export<C> {
             }
             match subscriber.reader.skipped_at_the_tail(index, &self.topics) {
                 // The next checkpoint will tell.
-                Err(()) => continue,
-                Ok(None) => {}
-                Ok(Some((from, next))) => {
+                TailSkip::NotKnownYet => continue,
+                TailSkip::Nothing => {}
+                TailSkip::Skipped { from, next } => {
                     list.push(&skipped(topic.id, from, next), pool, 0, 0);
                     subscriber.items.push(Item { place: index, position, before: from });
                     self.counters.skipped_messages += next - from;
@@ -446,6 +446,10 @@ impl<C: Coherence> Export<C> {
         let graceful = subscriber.phase == Phase::Refusing;
         subscriber.phase = Phase::Ending;
         let how = if graceful { Shutdown::Write } else { Shutdown::Both };
+        if subscriber.accepted.is_some() && !graceful {
+            // A peer that takes nothing would keep the pages that are lent to the socket for ever.
+            abort(subscriber.stream.as_raw_fd());
+        }
         // The peer may be gone already.
         let _ = subscriber.stream.shutdown(how);
         if let Some(operation) = subscriber.watching {

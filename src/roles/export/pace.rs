@@ -9,7 +9,6 @@
 use crate::log::commit::Commit;
 use crate::log::retention::NO_PIN;
 use crate::net::Ring;
-use crate::net::ring::abort;
 use crate::pool::coherence::Coherence;
 use crate::roles::export::{Export, ExportSettings, Phase, SEND};
 use crate::runtime::Now;
@@ -111,7 +110,6 @@ impl<C: Coherence> Export<C> {
                 "{}: a subscriber is too slow: publishers waited for memory lent to its socket; it is reset",
                 self.name
             );
-            abort(subscriber.stream.as_raw_fd());
             self.end(io, place);
             return 1;
         }
