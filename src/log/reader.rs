@@ -23,6 +23,18 @@ pub enum Sought {
     Found(u64),
     /// The order asked for was trimmed; this is the earliest there is.
     Trimmed(u64),
+    /// The topic was deleted.
+    Deleted,
+}
+
+/// What an entry says of a topic.
+enum Seen {
+    /// A batch, and the order of its first message.
+    Batch(Arrival, u64),
+    /// It was deleted.
+    Deleted,
+    /// Nothing.
+    Nothing,
 }
 
 /// A batch to deliver.
@@ -61,6 +73,12 @@ pub struct Reader<M> {
     /// Where the search began.
     floor: u64,
     topic: u32,
+    /// Index position of the topic's creation: entries of its number below that are another's.
+    created_position: u64,
+    /// The topic was there when the search had begun: if it is deleted, the cursor comes by.
+    is_known: bool,
+    /// The cursor stands where the topic was deleted.
+    is_deleted: bool,
     start_order: u64,
     /// Order just past the last entry of the topic that was seen.
     known_next: Option<u64>,
@@ -70,13 +88,18 @@ pub struct Reader<M> {
 }
 
 impl<M: Memory> Reader<M> {
-    /// A reader of `topic` that wants to start at `start_order` and looks for it from position `floor` on, which is pinned.
-    pub fn new(view: &View<M>, topic: u32, start_order: u64, floor: u64) -> Self {
+    /// A reader of `topic`, created at index position `created_position`, that wants to start at `start_order` and looks for it
+    /// from position `floor` on, which is pinned.
+    pub fn new(view: &View<M>, topic: u32, created_position: u64, start_order: u64, floor: u64) -> Self {
+        let floor = floor.max(created_position);
         Reader {
             view: view.clone(),
             index: IndexReader::new(view, floor),
             floor,
             topic,
+            created_position,
+            is_known: false,
+            is_deleted: false,
             start_order,
             known_next: None,
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
@@ -89,26 +112,40 @@ impl<M: Memory> Reader<M> {
         self.index.next()
     }
 
-    /// What the entry at `position` says of this topic, checked: a batch and the order of its first message. Every entry is
-    /// checked, whatever its topic: it may be this topic's, with its topic damaged.
-    fn batch(&self, position: u64, entry: &IndexEntry) -> Result<Option<(Arrival, u64)>, IndexFault> {
+    /// Whether the topic was deleted, and everything before that was handed out.
+    pub fn is_deleted(&self) -> bool {
+        self.is_deleted
+    }
+
+    /// What the entry at `position` says of this topic, checked. Every entry is checked, whatever its topic: it may be this
+    /// topic's, with its topic damaged.
+    fn look(&self, position: u64, entry: &IndexEntry) -> Result<Seen, IndexFault> {
         match to_sound_event(position, entry, &self.view.layout)? {
             Event::Batch { arrival, first_order, .. } if arrival.topic == self.topic => {
                 let next = self.known_next.unwrap_or(first_order);
                 exactly("first_order", first_order, next).map_err(|fault| IndexFault::Damaged { position, fault })?;
-                Ok(Some((arrival, first_order)))
+                Ok(Seen::Batch(arrival, first_order))
             }
-            _ => Ok(None),
+            Event::TopicDeleted { topic, .. } if topic == self.topic => Ok(Seen::Deleted),
+            _ => Ok(Seen::Nothing),
         }
     }
 
     /// Looks for the start among committed entries; a bounded step.
     pub fn seek(&mut self, commit: &Commit, topics: &TopicReader<M>) -> Result<Sought, IndexFault> {
+        if !self.is_known {
+            match topics.stands(self.topic, self.created_position) {
+                Some(true) => self.is_known = true,
+                Some(false) => return Ok(Sought::Deleted),
+                None => return Ok(Sought::NotYet),
+            }
+        }
         let count = self.index.read(commit, &mut self.entries[..])?;
         for offset in 0..count {
-            let Some((arrival, first_order)) = self.batch(self.index.next() + offset as u64, &self.entries[offset])?
-            else {
-                continue;
+            let (arrival, first_order) = match self.look(self.index.next() + offset as u64, &self.entries[offset])? {
+                Seen::Batch(arrival, first_order) => (arrival, first_order),
+                Seen::Deleted => return Ok(Sought::Deleted),
+                Seen::Nothing => continue,
             };
             let end = first_order + u64::from(arrival.message_count);
             let is_first = self.known_next.is_none();
@@ -141,7 +178,9 @@ impl<M: Memory> Reader<M> {
 
     /// Everything committed was looked at: the start is what comes next.
     fn at_the_tail(&self, topics: &TopicReader<M>) -> Sought {
-        let next = match (self.known_next, topics.progress(self.topic)) {
+        // A number's last topic leaves its progress behind.
+        let progress = topics.progress(self.topic).filter(|progress| progress.position >= self.created_position);
+        let next = match (self.known_next, progress) {
             (Some(next), _) => next,
             // The checkpoint stands for a position that was looked at: between it and the tail the topic did not move.
             (None, Some(progress)) if progress.position <= self.index.next() => progress.next_order,
@@ -170,14 +209,21 @@ impl<M: Memory> Reader<M> {
 
     /// Forgets what was fetched: the commit was not confirmed.
     pub fn unfetch(&mut self) {
-        self.buffered = 0..0;
+        (self.buffered, self.is_deleted) = (0..0, false);
     }
 
-    /// The next batch of this topic among what was fetched; moves the cursor past it. `None`: no more.
+    /// The next batch of this topic among what was fetched; moves the cursor past it. `None`: no more, or the topic was deleted.
     pub fn next_delivery(&mut self) -> Result<Option<Delivery>, ReadFault> {
         while let Some(offset) = self.buffered.next() {
             let position = self.index.next();
-            let batch = self.batch(position, &self.entries[offset]).map_err(ReadFault::Index)?;
+            let batch = match self.look(position, &self.entries[offset]).map_err(ReadFault::Index)? {
+                Seen::Batch(arrival, first_order) => Some((arrival, first_order)),
+                Seen::Deleted => {
+                    (self.is_deleted, self.buffered.start) = (true, offset);
+                    return Ok(None);
+                }
+                Seen::Nothing => None,
+            };
             let wanted = match batch {
                 Some((arrival, first_order)) => {
                     let end = first_order + u64::from(arrival.message_count);
@@ -263,7 +309,7 @@ mod tests {
         index.append(entry);
         index.append(IndexEntry { batch_seq: 4, first_order: 1, ..entry });
         here.memory.store_fence();
-        let mut reader = Reader::new(&there, 0, 0, 0);
+        let mut reader = Reader::new(&there, 0, 0, 0, 0);
         assert_eq!(reader.fetch(&Commit { epoch: 1, candidate: 0, watermark: 2 }), Ok(2));
         let first = reader.next_delivery().expect("dropped before it was read").expect("it is there");
         assert_eq!((first.at, first.bytes, first.end_order), (at, 128, 1));

@@ -116,6 +116,8 @@ pub struct Subscription {
     pub stream: TcpStream,
     /// Topic id.
     pub topic: u32,
+    /// Index position of its creation: which of the topics that had the id.
+    pub created_position: u64,
     /// Order level of the topic.
     pub order: OrderLevel,
     /// Where it wants to start.

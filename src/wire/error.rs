@@ -142,11 +142,13 @@ pub enum Refusal {
     SessionEpoch = 13,
     /// The broker does not know the operation a request asks for.
     UnknownOperation = 15,
+    /// The topic was deleted while it was written to or read.
+    TopicDeleted = 16,
 }
 
 impl Refusal {
     /// All codes, for documentation and tests.
-    pub const ALL: [Refusal; 14] = [
+    pub const ALL: [Refusal; 15] = [
         Refusal::Protocol,
         Refusal::UnknownTopic,
         Refusal::UnknownSession,
@@ -161,6 +163,7 @@ impl Refusal {
         Refusal::HelloTimeout,
         Refusal::SessionEpoch,
         Refusal::UnknownOperation,
+        Refusal::TopicDeleted,
     ];
 
     /// The code as a refusal, if it is one.

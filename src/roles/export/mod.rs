@@ -169,8 +169,8 @@ impl<C: Coherence> Export<C> {
     fn admit(&mut self, io: &mut Ring, subscription: Subscription, floor: u64, now: Now) {
         let place = self.free.pop().expect("looked at by the caller");
         self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
-        let Subscription { stream, topic, order, start_order } = subscription;
-        let reader = Reader::new(&self.view, topic, start_order, floor);
+        let Subscription { stream, topic, created_position, order, start_order } = subscription;
+        let reader = Reader::new(&self.view, topic, created_position, start_order, floor);
         let is_loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
         let watching = io.poll_readable(self.asker(place, WATCH), stream.as_raw_fd());
         self.subscribers[place as usize] = Some(Subscriber {
@@ -227,8 +227,16 @@ impl<C: Coherence> Export<C> {
                 self.refuse(io, place, Refusal::Trimmed, earliest, &text);
                 1
             }
+            Ok(Sought::Deleted) => {
+                self.refuse_deleted(io, place);
+                1
+            }
             Err(fault) => self.fault(io, place, ReadFault::Index(fault)),
         }
+    }
+
+    fn refuse_deleted(&mut self, io: &mut Ring, place: u32) {
+        self.refuse(io, place, Refusal::TopicDeleted, 0, "the topic was deleted; this is the end of it");
     }
 
     fn welcome(&mut self, io: &mut Ring, place: u32, next: u64) {
@@ -276,6 +284,10 @@ impl<C: Coherence> Export<C> {
                 Ok(None) => break,
                 Err(fault) => return self.fault(io, place, fault),
             }
+        }
+        if list.is_empty() && subscriber.reader.is_deleted() {
+            self.refuse_deleted(io, place);
+            return 1;
         }
         if !list.is_empty() {
             subscriber.lent_from = before;

@@ -245,8 +245,9 @@ impl<C: Coherence> Receive<C> {
         ack: AckLevel,
     ) -> Result<(), Refuse> {
         let kind = slot_kind::SESSION_OPEN;
+        let (ack_level, batch_seq) = (ack as u8, topic.created_position);
         let slot =
-            BatchSlot { kind, ack_level: ack as u8, topic: topic.id, session, session_epoch, ..BatchSlot::default() };
+            BatchSlot { kind, ack_level, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
         if self.ingest.control(slot) {
             Ok(())
         } else {
@@ -259,7 +260,13 @@ impl<C: Coherence> Receive<C> {
         let stream = connection.stream.try_clone();
         let stream = stream
             .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
-        let subscription = Subscription { stream, topic: topic.id, order: topic.order, start_order: hello.start_order };
+        let subscription = Subscription {
+            stream,
+            topic: topic.id,
+            created_position: topic.created_position,
+            order: topic.order,
+            start_order: hello.start_order,
+        };
         if self.subscriptions.push(subscription).is_err() {
             return Err(Refuse::new(Refusal::Busy, 0, "this broker serves all the subscribers it can; try another"));
         }

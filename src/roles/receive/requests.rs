@@ -194,7 +194,7 @@ fn generation(topic: &Topic) -> u64 {
 
 /// A topic as the wire has it. `None`: its progress is being written.
 fn record<M: Memory>(topics: &TopicReader<M>, topic: &Topic) -> Option<TopicRecord> {
-    let progress = topics.progress(topic.id).filter(|progress| progress.position > topic.created_position)?;
+    let progress = topics.progress(topic.id).filter(|progress| progress.position >= topic.created_position)?;
     Some(TopicRecord {
         id: topic.id,
         name_bytes: topic.name.len() as u16,

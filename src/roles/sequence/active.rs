@@ -67,12 +67,16 @@ pub struct ActiveSequencer<M> {
 
 struct Topics<M> {
     writer: TopicWriter<M>,
-    known: Vec<Topic>,
-    /// Created in this pass: written to the table after the watermark.
-    fresh: VecDeque<Topic>,
+    /// By id.
+    known: Vec<Option<Topic>>,
+    /// Created or deleted since the last commit: written to the table after the watermark.
+    changed: VecDeque<u32>,
     /// Order each topic's progress line was last written for.
     written: Vec<u64>,
 }
+
+/// No topic's id: a session that is asked for on a topic that is gone.
+const NO_TOPIC: u32 = u32::MAX;
 
 /// Rounds of checkpoints: all sessions dirty at its start are written, then the round's start is what every
 /// checkpoint stands for at least.
@@ -101,7 +105,7 @@ impl<M: Memory> ActiveSequencer<M> {
             held_batches_max: HELD_BATCHES_MAX.min(g.lanes() * g.ring_slots * 4),
         });
         let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
-        let (mut watermark, mut floor, mut known) = (0, 0, Vec::new());
+        let (mut watermark, mut floor, mut known) = (0, 0, vec![None; g.topics_max as usize]);
         let mut cursors = CursorTable::new(g.cursors_max);
         if let Some(before) = recovered {
             (watermark, floor, known) = (before.commit.watermark, before.floors.floor, before.topics);
@@ -197,10 +201,12 @@ impl<M: Memory> ActiveSequencer<M> {
         match slot.kind {
             slot_kind::BATCH => self.take_batch(lane, number, slot),
             slot_kind::SESSION_OPEN => {
+                let is_meant = self.topics.is_meant(slot);
                 let request = OpenRequest {
                     session: slot.session,
                     session_epoch: slot.session_epoch,
-                    topic: slot.topic,
+                    // Its number may be another's by now.
+                    topic: if is_meant { slot.topic } else { NO_TOPIC },
                     full_code: Refusal::Busy as u8,
                     unknown_code: Refusal::UnknownSession as u8,
                 };
@@ -211,6 +217,7 @@ impl<M: Memory> ActiveSequencer<M> {
                 self.core.close(slot.session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
             }
             slot_kind::TOPIC_CREATE => self.take_topic(lane, number, slot),
+            slot_kind::TOPIC_DELETE => self.delete_topic(lane, number, slot),
             slot_kind::CURSOR_SET | slot_kind::CURSOR_DELETE => self.take_cursor(lane, number, slot),
             _ => self.counters.invalid_slots += 1,
         }
@@ -254,18 +261,27 @@ impl<M: Memory> ActiveSequencer<M> {
             self.counters.invalid_slots += 1;
             return;
         };
-        // Names are unique for ever: whoever asked second finds the first's topic in the table.
-        if self.topics.known.iter().any(|known| known.name == topic.name) {
+        // Names are unique: whoever asked second finds the first's topic in the table.
+        if self.topics.known.iter().flatten().any(|known| known.name == topic.name) {
             return;
         }
         let created_position = self.index.next();
         let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
         let id = self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append);
         if let Some(id) = id {
-            let created = Topic { id, created_position, ..topic };
-            self.topics.known.push(created.clone());
-            self.topics.fresh.push_back(created);
+            self.topics.change(id, Some(Topic { id, created_position, ..topic }));
         }
+    }
+
+    /// A topic that is gone, or whose number is another's by now, was deleted by whoever asked first.
+    fn delete_topic(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+        if !self.topics.is_meant(slot) {
+            return;
+        }
+        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+        self.core.delete_topic(slot.topic, lane as u16, number, &mut append);
+        self.cursors.forget_topic(slot.topic);
+        self.topics.change(slot.topic, None);
     }
 
     fn take_cursor(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
@@ -326,7 +342,7 @@ impl<M: Memory> ActiveSequencer<M> {
             self.view.memory.store_fence();
         }
         let wrote =
-            self.topics.write_fresh(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
+            self.topics.write_changed(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
         // Lane progress goes before the checkpoint: what lies below the checkpoint is not replayed, so nothing else would
         // tell a successor that its slots were taken.
         if wrote | self.write_progress(epoch) {
@@ -474,6 +490,8 @@ fn appender<'a, M: Memory>(
             }
             Event::Fence { .. } => counters.fences += 1,
             Event::Open { .. } => counters.opened_sessions += 1,
+            Event::Topic { .. } => counters.created_topics += 1,
+            Event::TopicDeleted { .. } => counters.deleted_topics += 1,
             _ => {}
         }
         index.append(to_entry(&event));
@@ -481,27 +499,55 @@ fn appender<'a, M: Memory>(
 }
 
 impl<M: Memory> Topics<M> {
-    fn take_over(view: &View<M>, candidate: u32, known: Vec<Topic>, core: &OrderCore, position: u64) -> Self {
+    fn take_over(
+        view: &View<M>,
+        candidate: u32,
+        known: Vec<Option<(Topic, TopicProgress)>>,
+        core: &OrderCore,
+        position: u64,
+    ) -> Self {
         let topics_max = view.layout.geometry.topics_max as usize;
         let mut topics = Topics {
             writer: TopicWriter::new(view, candidate),
             known: Vec::with_capacity(topics_max),
-            fresh: VecDeque::with_capacity(topics_max),
+            changed: VecDeque::with_capacity(topics_max),
             written: vec![0; topics_max],
         };
-        for topic in known {
-            let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
-            topics.writer.write(&topic, &TopicProgress { next_order, position, ..TopicProgress::default() });
-            topics.written[topic.id as usize] = next_order;
-            topics.known.push(topic);
+        for (id, known) in known.into_iter().enumerate() {
+            match &known {
+                Some((topic, progress)) => {
+                    let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
+                    topics.writer.write(topic, &TopicProgress { next_order, position, ..*progress });
+                    topics.written[id] = next_order;
+                }
+                None => topics.writer.clear(id as u32),
+            }
+            topics.known.push(known.map(|(topic, _)| topic));
         }
         topics
     }
 
-    fn write_fresh(&mut self, position: u64) -> bool {
-        let any = !self.fresh.is_empty();
-        while let Some(topic) = self.fresh.pop_front() {
-            self.writer.write(&topic, &TopicProgress { position, ..TopicProgress::default() });
+    /// Whether the topic a request means, by number and creation, is there.
+    fn is_meant(&self, slot: &BatchSlot) -> bool {
+        let found = self.known.get(slot.topic as usize).and_then(Option::as_ref);
+        found.is_some_and(|topic| topic.created_position == slot.batch_seq)
+    }
+
+    fn change(&mut self, id: u32, topic: Option<Topic>) {
+        self.known[id as usize] = topic;
+        if !self.changed.contains(&id) {
+            self.changed.push_back(id);
+        }
+    }
+
+    fn write_changed(&mut self, position: u64) -> bool {
+        let any = !self.changed.is_empty();
+        while let Some(id) = self.changed.pop_front() {
+            self.written[id as usize] = 0;
+            match &self.known[id as usize] {
+                Some(topic) => self.writer.write(topic, &TopicProgress { position, ..TopicProgress::default() }),
+                None => self.writer.clear(id),
+            }
         }
         any
     }
@@ -509,6 +555,9 @@ impl<M: Memory> Topics<M> {
     /// Writes the progress of topics whose order moved.
     fn write_progress(&mut self, core: &OrderCore, position: u64) {
         for topic in 0..self.known.len() {
+            if self.known[topic].is_none() {
+                continue;
+            }
             let next_order = core.table().topic(topic as u32).map_or(0, |order| order.next_order);
             if next_order != self.written[topic] {
                 self.written[topic] = next_order;

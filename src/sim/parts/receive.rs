@@ -180,7 +180,12 @@ impl Receive {
 
     fn hand_over(&mut self, kernel: &Kernel, place: usize, hello: &Hello, topic: &Topic) {
         let Some(connection) = self.connections[place].take() else { return };
-        let subscription = Subscription { link: connection.link, topic: topic.id, start_order: hello.start_order };
+        let subscription = Subscription {
+            link: connection.link,
+            topic: topic.id,
+            created_position: topic.created_position,
+            start_order: hello.start_order,
+        };
         kernel.with(|state| state.mail[self.broker as usize].subscriptions.push_back(subscription));
     }
 
@@ -192,7 +197,14 @@ impl Receive {
             if is_new { (self.new_session(), 1) } else { (hello.session, hello.session_epoch) };
         if is_new || session_epoch > 1 {
             let kind = slot_kind::SESSION_OPEN;
-            let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, ..BatchSlot::default() };
+            let slot = BatchSlot {
+                kind,
+                topic: topic.id,
+                session,
+                session_epoch,
+                batch_seq: topic.created_position,
+                ..BatchSlot::default()
+            };
             if !self.ingest.control(slot) {
                 return Err(Refuse::new(Refusal::Busy, 0, "the lane is full"));
             }
