@@ -118,6 +118,8 @@ pub struct Subscriber {
     announced: Option<Deliver>,
     /// First order of the next batch; none before the first of a connection, which may begin below `next_order`.
     expected: Option<u64>,
+    /// Which of the topics that may have had the name it reads.
+    topic_generation: u64,
     next_order: u64,
     caught_up: bool,
     order_level: OrderLevel,
@@ -130,7 +132,7 @@ impl Subscriber {
     /// refused with (`UnknownTopic`; `Trimmed`, whose detail is the earliest order).
     pub fn connect(options: SubscriberOptions) -> Result<Subscriber, ClientError> {
         options.check()?;
-        let greeting = dial_any(&options.brokers, &hello(options.start), &options.topic, options.connect_timeout)?;
+        let greeting = dial_any(&options.brokers, &hello(options.start, 0), &options.topic, options.connect_timeout)?;
         let welcome = greeting.welcome;
         let order_level =
             OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&greeting.address, error))?;
@@ -155,6 +157,7 @@ impl Subscriber {
             batch_bytes_max: BATCH_BYTES_MAX,
             announced: None,
             expected: None,
+            topic_generation: welcome.session,
             next_order,
             caught_up: false,
             order_level,
@@ -369,7 +372,7 @@ impl Subscriber {
             Line::Down { .. } => {
                 let call = Call {
                     address: self.brokers[self.turn % self.brokers.len()].clone(),
-                    hello: hello(Start::Order(self.next_order)),
+                    hello: hello(Start::Order(self.next_order), self.topic_generation),
                     topic: self.topic.clone(),
                     timeout: self.connect_timeout,
                 };
@@ -442,8 +445,9 @@ impl Subscriber {
     }
 }
 
-fn hello(start: Start) -> Hello {
+fn hello(start: Start, topic_generation: u64) -> Hello {
     Hello {
+        session: topic_generation,
         role: Role::Subscriber as u8,
         order_level: ANY_ORDER_LEVEL,
         start_order: start.on_wire(),

@@ -54,6 +54,11 @@ impl Topic {
         }
     }
 
+    /// Its generation as the wire has it: never 0, and no other topic's, of this name or another.
+    pub fn generation(&self) -> u64 {
+        self.created_position + 1
+    }
+
     /// As the three lines of the table.
     ///
     /// # Panics

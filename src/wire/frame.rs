@@ -239,7 +239,7 @@ described! {
         order_level: u8,
         /// receipts of a topic to create: 0 batch, 1 message
         receipts: u8,
-        /// publisher: 0 opens a session, else the session to join or reopen
+        /// publisher: 0 opens a session, else the session to join or reopen. Subscriber: 0, or the generation of the topic it was welcomed to before
         session: u64,
         /// publisher: token of that session, from its Welcome; else 0
         token: u64,
@@ -273,7 +273,7 @@ described! {
         body_bytes: u32,
         /// session epoch (publisher), else 0
         session_epoch: u32,
-        /// session id (publisher), else 0
+        /// session id (publisher); generation of the topic (subscriber), to name when it resumes
         session: u64,
         /// token that lets another connection join the session; keep it secret
         token: u64,

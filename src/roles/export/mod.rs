@@ -72,6 +72,7 @@ struct Subscriber<C: Coherence> {
     stream: TcpStream,
     generation: u32,
     topic: u32,
+    created_position: u64,
     order: OrderLevel,
     phase: Phase,
     reader: Reader<Mapped<C>>,
@@ -177,6 +178,7 @@ impl<C: Coherence> Export<C> {
             stream,
             generation: self.generations[place as usize] & 0x00ff_ffff,
             topic,
+            created_position,
             order,
             phase: Phase::Seeking,
             reader,
@@ -243,6 +245,7 @@ impl<C: Coherence> Export<C> {
         let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let welcome = Welcome {
+            session: subscriber.created_position + 1,
             next,
             topic: subscriber.topic,
             batch_bytes_max: self.batch_bytes_max,

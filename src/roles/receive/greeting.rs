@@ -256,6 +256,10 @@ impl<C: Coherence> Receive<C> {
     }
 
     pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
+        if hello.session != 0 && hello.session != topic.generation() {
+            let text = "the topic that was read was deleted; this is another of its name";
+            return Err(Refuse::new(Refusal::TopicDeleted, 0, text));
+        }
         let connection = self.connection(slot);
         let stream = connection.stream.try_clone();
         let stream = stream
