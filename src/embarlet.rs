@@ -435,6 +435,7 @@ impl<C: Coherence> Parts<C> {
             session_lease_ns: config.sequencer.session_lease.as_nanos() as u64,
             session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
             retention_bytes: config.retention.bytes,
+            retention_ns: config.retention.age.as_nanos() as u64,
         };
         let takeover = TakeoverSettings {
             after_ns: config.sequencer.takeover_after.as_nanos() as u64,
@@ -455,6 +456,8 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
     let topic = |topic: &crate::config::TopicConfig| Topic {
         receipts: topic.receipts,
         replicas: topic.replicas,
+        retention_bytes: topic.retention.bytes,
+        retention_ns: topic.retention.age.as_nanos() as u64,
         ..Topic::new(&topic.name, topic.order, topic.ack)
     };
     ReceiveSettings {

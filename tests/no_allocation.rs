@@ -55,7 +55,12 @@ fn start<M: Memory>(view: &View<M>) -> ActiveSequencer<M> {
     let reader = CommitReader::new(view);
     let mut commit = CommitWriter::take(view, 0);
     let epoch = commit.claim(0, 1);
-    let settings = SequencerSettings { session_lease_ns: 1 << 40, session_expiry_ns: u64::MAX, retention_bytes: 0 };
+    let settings = SequencerSettings {
+        session_lease_ns: 1 << 40,
+        session_expiry_ns: u64::MAX,
+        retention_bytes: 0,
+        retention_ns: 0,
+    };
     ActiveSequencer::take_over(view, 0, commit, epoch, recover(view, &reader).expect("a new pool"), settings)
 }
 

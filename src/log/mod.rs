@@ -14,6 +14,7 @@
 //! * [`damage`]: fields that hold what no writer puts there.
 //! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
+//! * [`targets`]: what topics are kept for.
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`reader`]: one subscriber's cursor: its start, and what it gets next.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
@@ -30,6 +31,7 @@ pub mod mend;
 pub mod order_index;
 pub mod reader;
 pub mod retention;
+pub mod targets;
 pub mod topics;
 
 use std::sync::Arc;

@@ -34,8 +34,12 @@ use crate::wire::reseal;
 
 type HostView = View<Mapped<Software>>;
 
-const SETTINGS: SequencerSettings =
-    SequencerSettings { session_lease_ns: 1_000_000, session_expiry_ns: u64::MAX, retention_bytes: 1 << 20 };
+const SETTINGS: SequencerSettings = SequencerSettings {
+    session_lease_ns: 1_000_000,
+    session_expiry_ns: u64::MAX,
+    retention_bytes: 1 << 20,
+    retention_ns: 0,
+};
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 1, settle_ns: 1 };
 /// Batches of the sound pool: more than a segment of its index.
 const BATCHES: u64 = 200;

@@ -15,6 +15,7 @@ use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
 use crate::log::lane::LaneReader;
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
+use crate::log::targets::{Target, Targets};
 use crate::log::topics::{Topic, TopicWriter, read_spec};
 use crate::observe::counters::SequencerCounters;
 use crate::order::core::{OpenRequest, OrderLimits};
@@ -30,8 +31,18 @@ pub struct SequencerSettings {
     pub session_lease_ns: u64,
     /// A session silent for longer may be closed to make room for another, ns.
     pub session_expiry_ns: u64,
-    /// Retention target, bytes of payload; 0: as much as fits.
+    /// Most payload kept of all topics together, bytes; 0: as much as fits.
     pub retention_bytes: u64,
+    /// Age up to which topics that name none are kept, ns; 0: as long as they fit.
+    pub retention_ns: u64,
+}
+
+impl SequencerSettings {
+    /// What a topic is kept for.
+    fn target(&self, topic: &Topic) -> Target {
+        let ns = if topic.retention_ns > 0 { topic.retention_ns } else { self.retention_ns };
+        Target { bytes: topic.retention_bytes, ns }
+    }
 }
 
 /// Sessions checkpointed in one pass at most.
@@ -71,8 +82,8 @@ struct Topics<M> {
     known: Vec<Option<Topic>>,
     /// Created or deleted since the last commit: written to the table after the watermark.
     changed: VecDeque<u32>,
-    /// Order each topic's progress line was last written for.
-    written: Vec<u64>,
+    /// Each topic's progress as it was last written.
+    written: Vec<TopicProgress>,
 }
 
 /// No topic's id: a session that is asked for on a topic that is gone.
@@ -117,10 +128,15 @@ impl<M: Memory> ActiveSequencer<M> {
         let lanes: Vec<_> =
             progress.iter().enumerate().map(|(lane, p)| LaneReader::new(view, lane as u32, p.consumed)).collect();
         // Everything older than this takeover is given up together: its samples were the predecessor's.
+        let topics = Topics::take_over(view, candidate, known, &core, watermark);
+        topics.known.iter().flatten().for_each(|topic| {
+            let progress = &topics.written[topic.id as usize];
+            trimmer.targets.begin(topic.id, settings.target(topic), progress, watermark);
+        });
         if watermark > floor {
+            trimmer.count(trimmer.targets.kept_bytes().max(1));
             trimmer.force_sample(watermark, |lane| progress[lane as usize].consumed);
         }
-        let topics = Topics::take_over(view, candidate, known, &core, watermark);
         let cursors = CursorWriter::take_over(view, candidate, cursors);
         let checkpoints = Checkpoints::take_over(view, candidate, &core, watermark);
         let index = IndexWriter::new(view, candidate, epoch, watermark, floor);
@@ -160,7 +176,7 @@ impl<M: Memory> ActiveSequencer<M> {
         if self.index.next() > before {
             self.commit_appended();
         }
-        let moved = self.derive();
+        let moved = self.derive(now_ns);
         consumed + usize::from(moved)
     }
 
@@ -266,9 +282,13 @@ impl<M: Memory> ActiveSequencer<M> {
             return;
         }
         let created_position = self.index.next();
-        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
-        let id = self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append);
+        let id = {
+            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append)
+        };
         if let Some(id) = id {
+            let target = self.settings.target(&topic);
+            self.trimmer.targets.begin(id, target, &TopicProgress::default(), created_position);
             self.topics.change(id, Some(Topic { id, created_position, ..topic }));
         }
     }
@@ -278,9 +298,12 @@ impl<M: Memory> ActiveSequencer<M> {
         if !self.topics.is_meant(slot) {
             return;
         }
-        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
-        self.core.delete_topic(slot.topic, lane as u16, number, &mut append);
+        {
+            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            self.core.delete_topic(slot.topic, lane as u16, number, &mut append);
+        }
         self.cursors.forget_topic(slot.topic);
+        self.trimmer.targets.forget(slot.topic);
         self.topics.change(slot.topic, None);
     }
 
@@ -331,18 +354,19 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// Everything derived from what is committed. True if memory was given back.
-    fn derive(&mut self) -> bool {
+    fn derive(&mut self, now_ns: u64) -> bool {
         let watermark = self.commit.watermark();
+        let is_wanted = self.trimmer.targets.look(watermark, now_ns) || self.trimmer.is_all_past_retention(watermark);
         let epoch = self.commit.epoch();
         let core = &self.core;
         let (lanes, settled) = (&self.lanes, |lane: u32, consumed| core.settled(lane as u16, consumed));
-        self.trimmer.sample(watermark, |lane| settled(lane, lanes[lane as usize].consumed()));
+        self.trimmer.sample(watermark, is_wanted, |lane| settled(lane, lanes[lane as usize].consumed()));
         if self.cursors.write_changed() {
             // Whoever sees that its request was consumed finds the cursor in the table.
             self.view.memory.store_fence();
         }
-        let wrote =
-            self.topics.write_changed(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
+        let wrote = self.topics.write_changed(watermark)
+            | self.checkpoints.step(&mut self.core, &mut self.topics, &self.trimmer.targets, watermark);
         // Lane progress goes before the checkpoint: what lies below the checkpoint is not replayed, so nothing else would
         // tell a successor that its slots were taken.
         if wrote | self.write_progress(epoch) {
@@ -351,8 +375,10 @@ impl<M: Memory> ActiveSequencer<M> {
         if wrote {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
+        let floor = self.trimmer.floor();
         let moved = self.relieve_pressure(watermark);
-        if self.write_progress(epoch) {
+        let is_less_kept = self.trimmer.floor() > floor && self.topics.write_progress(&self.trimmer.targets, watermark);
+        if self.write_progress(epoch) | is_less_kept {
             self.view.memory.store_fence();
         }
         self.counters.held_batches = self.core.held().into();
@@ -382,7 +408,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         let index_short = self.index.room() < u64::from(g.segment_entries) * 2;
         let over = self.settings.retention_bytes > 0 && self.trimmer.retained_bytes() > self.settings.retention_bytes;
-        if !is_short && !index_short && !over {
+        if !is_short && !index_short && !over && !self.trimmer.is_past_retention() {
             return false;
         }
         for lane in 0..self.lanes.len() {
@@ -482,11 +508,13 @@ fn appender<'a, M: Memory>(
 ) -> impl FnMut(Event) + 'a {
     move |event| {
         match &event {
-            Event::Batch { arrival, .. } => {
+            Event::Batch { arrival, first_order, .. } => {
                 counters.appended_batches += 1;
                 counters.appended_messages += u64::from(arrival.message_count);
                 counters.appended_bytes += u64::from(arrival.batch_bytes);
                 trimmer.count(arrival.batch_bytes.into());
+                let end_order = first_order + u64::from(arrival.message_count);
+                trimmer.targets.count(arrival.topic, arrival.batch_bytes.into(), index.next(), end_order);
             }
             Event::Fence { .. } => counters.fences += 1,
             Event::Open { .. } => counters.opened_sessions += 1,
@@ -511,14 +539,14 @@ impl<M: Memory> Topics<M> {
             writer: TopicWriter::new(view, candidate),
             known: Vec::with_capacity(topics_max),
             changed: VecDeque::with_capacity(topics_max),
-            written: vec![0; topics_max],
+            written: vec![TopicProgress::default(); topics_max],
         };
         for (id, known) in known.into_iter().enumerate() {
             match &known {
                 Some((topic, progress)) => {
                     let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
-                    topics.writer.write(topic, &TopicProgress { next_order, position, ..*progress });
-                    topics.written[id] = next_order;
+                    topics.written[id] = TopicProgress { next_order, position, ..*progress };
+                    topics.writer.write(topic, &topics.written[id]);
                 }
                 None => topics.writer.clear(id as u32),
             }
@@ -543,28 +571,30 @@ impl<M: Memory> Topics<M> {
     fn write_changed(&mut self, position: u64) -> bool {
         let any = !self.changed.is_empty();
         while let Some(id) = self.changed.pop_front() {
-            self.written[id as usize] = 0;
+            self.written[id as usize] = TopicProgress { position, ..TopicProgress::default() };
             match &self.known[id as usize] {
-                Some(topic) => self.writer.write(topic, &TopicProgress { position, ..TopicProgress::default() }),
+                Some(topic) => self.writer.write(topic, &self.written[id as usize]),
                 None => self.writer.clear(id),
             }
         }
         any
     }
 
-    /// Writes the progress of topics whose order moved.
-    fn write_progress(&mut self, core: &OrderCore, position: u64) {
-        for topic in 0..self.known.len() {
-            if self.known[topic].is_none() {
+    /// Writes the progress of topics that got on or lost something. True if any did.
+    fn write_progress(&mut self, targets: &Targets, position: u64) -> bool {
+        let mut any = false;
+        for (id, written) in (0u32..).zip(&mut self.written) {
+            if self.known[id as usize].is_none() {
                 continue;
             }
-            let next_order = core.table().topic(topic as u32).map_or(0, |order| order.next_order);
-            if next_order != self.written[topic] {
-                self.written[topic] = next_order;
-                let progress = TopicProgress { next_order, position, ..TopicProgress::default() };
-                self.writer.write_progress(topic as u32, &progress);
+            let progress = targets.progress(id, written.position);
+            if progress != *written {
+                *written = TopicProgress { position, ..progress };
+                self.writer.write_progress(id, written);
+                any = true;
             }
         }
+        any
     }
 }
 
@@ -579,7 +609,7 @@ impl<M: Memory> Checkpoints<M> {
     }
 
     /// Writes some of this round's checkpoints; begins the next round when it is done. True if anything was written.
-    fn step(&mut self, core: &mut OrderCore, topics: &mut Topics<M>, watermark: u64) -> bool {
+    fn step(&mut self, core: &mut OrderCore, topics: &mut Topics<M>, targets: &Targets, watermark: u64) -> bool {
         if self.round.is_empty() {
             if watermark == self.round_started_at {
                 return false;
@@ -588,7 +618,7 @@ impl<M: Memory> Checkpoints<M> {
             while let Some(slot) = core.take_dirty() {
                 self.round.push(slot);
             }
-            topics.write_progress(core, watermark);
+            topics.write_progress(targets, watermark);
         }
         for _ in 0..CHECKPOINTS_PER_PASS {
             let Some(slot) = self.round.pop() else { break };

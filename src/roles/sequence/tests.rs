@@ -15,7 +15,7 @@ use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geome
 use crate::wire::{AckLevel, OrderLevel};
 
 pub(crate) const SETTINGS: SequencerSettings =
-    SequencerSettings { session_lease_ns: 1_000_000, session_expiry_ns: u64::MAX, retention_bytes: 0 };
+    SequencerSettings { session_lease_ns: 1_000_000, session_expiry_ns: u64::MAX, retention_bytes: 0, retention_ns: 0 };
 
 pub(crate) fn start<M: Memory>(view: &View<M>, candidate: u32) -> ActiveSequencer<M> {
     try_start(view, candidate).unwrap()

@@ -11,6 +11,7 @@ use crate::log::entry::to_event;
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
 use crate::log::reader::{Reader, Sought};
+use crate::log::retention::FloorReader;
 use crate::log::topics::{Topic, TopicReader, write_spec};
 use crate::order::Event;
 use crate::pool::Memory;
@@ -73,7 +74,8 @@ fn known(view: &View<impl Memory>, name: &str) -> Option<(u32, u64)> {
 fn subscribe(view: &View<impl Memory>, topic: u32, created_position: u64, start: u64) -> (Vec<u64>, bool) {
     let commit = CommitReader::new(view).current().expect("active");
     let topics = TopicReader::new(view);
-    let mut reader = Reader::new(view, topic, created_position, start, 0);
+    let floor = FloorReader::new(view).read().expect("active").floor;
+    let mut reader = Reader::new(view, topic, created_position, start, floor);
     let first = loop {
         match reader.seek(&commit, &topics).expect("sound") {
             Sought::NotYet => {}
@@ -310,4 +312,133 @@ fn topics_that_come_and_go_are_the_fold_at_any_moment() {
         assert!(*looked.lock().unwrap() > 100, "seed {seed}: it looked {} times", looked.lock().unwrap());
         assert!(sequencer.counters().deleted_topics > 3, "seed {seed}");
     }
+}
+
+const BATCH_BYTES: u64 = 32 << 10;
+
+/// A few passes, in which all that waits in a lane is taken.
+fn pass(sequencer: &mut ActiveSequencer<HostMemory>, now: u64) {
+    (0..3).for_each(|_| {
+        sequencer.pass(now);
+    });
+}
+
+/// Fills a topic until `bytes` of it were taken. Nothing waits: the lane would have to.
+fn fill(
+    feeder: &mut Feeder<HostMemory>,
+    sequencer: &mut ActiveSequencer<HostMemory>,
+    (topic, created, session): (u32, u64, u64),
+    bytes: u64,
+    now: &mut u64,
+) {
+    assert!(feeder.put(open(session, topic, created), 64));
+    for batch_seq in 0..bytes / BATCH_BYTES {
+        let kind = slot_kind::BATCH;
+        let slot =
+            BatchSlot { kind, session, session_epoch: 1, topic, batch_seq, message_count: 1, ..BatchSlot::default() };
+        assert!(feeder.put(slot, BATCH_BYTES), "batch {batch_seq} waits for memory");
+        *now += 20_000_000;
+        sequencer.pass(*now);
+        sequencer.pass(*now);
+    }
+}
+
+/// What is past its topic's target is given back before anybody is short of memory; another topic's data in between is not lost.
+#[test]
+fn memory_comes_back_by_retention_and_by_deletion_before_it_is_short() {
+    let view = plain_view(1);
+    let g = view.layout.geometry;
+    // Of the lane's extents the last two hold specifications.
+    let fits = g.extent_bytes * u64::from(g.extents_per_lane - 3);
+    for deletes in [false, true] {
+        let view = plain_view(1);
+        let mut feeder = Feeder::new(&view, 0);
+        let mut sequencer = start(&view, 0);
+        let mut now = 1_000_000_000;
+        let retention_bytes = if deletes { 0 } else { fits / 4 };
+        let spec = create(&view, 0, "a");
+        write_spec(
+            &view,
+            spec.blog_at,
+            &Topic { retention_bytes, ..Topic::new("a", OrderLevel::Session, AckLevel::Committed) },
+        );
+        feeder.lane.publish(&spec);
+        feeder.lane.publish(&create(&view, 1, "b"));
+        pass(&mut sequencer, now);
+        if deletes {
+            fill(&mut feeder, &mut sequencer, (0, 0, 1), fits / 2, &mut now);
+            assert_eq!(sequencer.counters().floor, 0, "it has no target");
+            feeder.lane.publish(&delete(0, 0));
+            (0..30).for_each(|_| {
+                now += 20_000_000;
+                sequencer.pass(now);
+            });
+            assert!(sequencer.counters().floor > 2, "nobody wants it");
+            // The other topic has all of the memory: in its lane nothing of the first is left.
+            fill(&mut feeder, &mut sequencer, (1, 1, 2), fits / 4 * 3, &mut now);
+            assert_eq!(subscribe(&view, 1, 1, START_LATEST), (vec![], false));
+            assert_eq!(TopicReader::new(&view).progress(1).unwrap().earliest_order, 0, "all of it is kept");
+        } else {
+            fill(&mut feeder, &mut sequencer, (0, 0, 1), fits * 2, &mut now);
+            let progress = TopicReader::new(&view).progress(0).unwrap();
+            let kept = progress.bytes - progress.earliest_bytes;
+            assert!((fits / 4..fits / 4 * 3).contains(&kept), "{kept} of {} kept", progress.bytes);
+            assert!(progress.earliest_order > 0 && progress.next_order == fits * 2 / BATCH_BYTES);
+            // One batch of a topic that has no target: the floor stands where it is.
+            let floor = sequencer.counters().floor;
+            fill(&mut feeder, &mut sequencer, (1, 1, 2), BATCH_BYTES, &mut now);
+            for seq in 0..fits / 4 / BATCH_BYTES {
+                let batch_seq = fits * 2 / BATCH_BYTES + seq;
+                let slot = BatchSlot {
+                    kind: slot_kind::BATCH,
+                    session: 1,
+                    session_epoch: 1,
+                    batch_seq,
+                    message_count: 1,
+                    ..BatchSlot::default()
+                };
+                assert!(feeder.put(slot, BATCH_BYTES));
+                now += 20_000_000;
+                sequencer.pass(now);
+            }
+            let held = sequencer.counters().floor;
+            assert!(held >= floor);
+            assert_eq!(TopicReader::new(&view).progress(1).unwrap().earliest_order, 0);
+        }
+        assert_eq!((sequencer.counters().let_go, feeder.lane.progress().consumed > 0), (0, true));
+    }
+}
+
+/// By the sequencer's time, though nothing more comes in; a successor begins to count anew.
+#[test]
+fn what_is_too_old_goes_though_nothing_follows() {
+    let view = plain_view(2);
+    let mut feeder = Feeder::new(&view, 0);
+    let mut sequencer = start(&view, 0);
+    let spec = create(&view, 0, "a");
+    let retention_ns = 1_000_000_000;
+    write_spec(
+        &view,
+        spec.blog_at,
+        &Topic { retention_ns, ..Topic::new("a", OrderLevel::Session, AckLevel::Committed) },
+    );
+    feeder.lane.publish(&spec);
+    let second = 1_000_000_000;
+    pass(&mut sequencer, second);
+    let mut now = second;
+    fill(&mut feeder, &mut sequencer, (0, 0, 1), 10 * BATCH_BYTES, &mut now);
+    let last = now;
+    sequencer = start(&view, 1);
+    // A clock of its own.
+    let later = |sequencer: &mut ActiveSequencer<HostMemory>, from: u64, to: u64| {
+        for ms in from..to {
+            sequencer.pass(9 * last + ms * 1_000_000);
+        }
+        TopicReader::new(&view).progress(0).unwrap()
+    };
+    let progress = later(&mut sequencer, 0, 900);
+    assert_eq!((progress.earliest_order, progress.next_order), (0, 10));
+    let progress = later(&mut sequencer, 900, 1200);
+    assert_eq!((progress.earliest_order, progress.earliest_bytes), (10, progress.bytes));
+    assert_eq!(subscribe(&view, 0, 0, START_EARLIEST), (vec![], false), "and whoever comes begins at the next");
 }

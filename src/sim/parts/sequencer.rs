@@ -7,8 +7,12 @@ use crate::sim::process::ProcessMemory;
 use crate::sim::trace::Part;
 use crate::sim::world::{Actor, Kernel};
 
-const SETTINGS: SequencerSettings =
-    SequencerSettings { session_lease_ns: 120_000_000, session_expiry_ns: 5_000_000_000, retention_bytes: 0 };
+const SETTINGS: SequencerSettings = SequencerSettings {
+    session_lease_ns: 120_000_000,
+    session_expiry_ns: 5_000_000_000,
+    retention_bytes: 0,
+    retention_ns: 0,
+};
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 60_000_000, settle_ns: 3_000_000 };
 
 /// See the head of the file.
