@@ -153,9 +153,9 @@ impl<M: Memory> Trimmer<M> {
         steps > 0 && self.samples[steps - 1].bytes > self.given_up
     }
 
-    /// Whether nobody wants what lies behind the last step, which has not ended yet: all that is committed up to `watermark`.
+    /// Whether there is payload in the step that has not ended yet, and nobody wants it: nothing that is committed up to `watermark`.
     pub fn is_all_past_retention(&mut self, watermark: u64) -> bool {
-        self.samples.is_empty() && self.bytes > self.given_up && self.targets.allowed() >= watermark
+        self.bytes > self.sampled.1 && self.targets.allowed() >= watermark
     }
 
     /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if the floor moved or anything
@@ -384,6 +384,28 @@ mod tests {
         pin.raise(NO_PIN);
         CommitWriter::take(&view, 1).claim(epoch, 1);
         assert_eq!((pin.lower_to_floor(&floors), pin.position()), (None, NO_PIN));
+    }
+
+    /// A step without payload, as behind a topic that was created and deleted, is nothing to give up for, and in nobody's way.
+    #[test]
+    fn what_nobody_wants_goes_though_an_empty_step_is_before_it() {
+        let view = plain_view(1);
+        let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
+        let mut position = 0;
+        let mut pass = |trimmer: &mut Trimmer<_>, bytes: u64| {
+            position += 1;
+            trimmer.count(bytes);
+            let is_wanted =
+                trimmer.targets.look(position, position * 20_000_000) || trimmer.is_all_past_retention(position);
+            trimmer.sample(position, is_wanted, |_| 0);
+            trimmer.set_checkpoint(position);
+            trimmer.is_past_retention() && trimmer.advance()
+        };
+        trimmer.targets.forget(0);
+        assert!(!pass(&mut trimmer, 0) && trimmer.can_advance(), "an empty step");
+        assert!(pass(&mut trimmer, 10) && pass(&mut trimmer, 0), "both steps go");
+        assert_eq!(trimmer.floor(), 2);
+        assert!(!pass(&mut trimmer, 0));
     }
 
     /// A pin that moves is unreadable for a moment. It holds all the same.

@@ -270,3 +270,83 @@ fn hundreds_of_topics_are_made_listed_used_and_deleted() {
     println!("all in {:?}", begun.elapsed());
     cluster.stop();
 }
+
+/// Bytes of a lane's extents.
+fn lane(site: &Site) -> u64 {
+    let wanted = embarcadero::embarlet::geometry(&site.config, 64 << 20);
+    let geometry = embarcadero::pool::Layout::new(wanted).unwrap().geometry;
+    assert!(geometry.extents_per_lane > 8);
+    geometry.extent_bytes * u64::from(geometry.extents_per_lane)
+}
+
+/// Publishes about this many bytes. Gives how many messages.
+fn publish(site: &Site, topic: &str, bytes: u64) -> u64 {
+    // Few batches: it is the blog that is to fill, not the index.
+    let linger = Duration::from_millis(100);
+    let mut publisher = connect(PublisherOptions { batch_bytes: 128 << 10, linger, ..site.publisher(topic) });
+    let count = bytes / 1040;
+    (0..count).for_each(|number| publisher.send(&message(1, number, 1000)).unwrap());
+    publisher.close(deadline()).unwrap();
+    count
+}
+
+#[test]
+fn a_topic_is_kept_to_its_target_and_age_and_readers_are_told_what_is_gone() {
+    let site = Site::new("targets", &Setup { brokers: 1, ..Setup::default() });
+    let cluster = site.start();
+    let (mut admin, lane_bytes) = (admin(&site, 0), lane(&site));
+    admin.create_topic("some", &kept(lane_bytes / 4, 0), LIMIT).unwrap();
+    let count = publish(&site, "some", lane_bytes / 4 * 3);
+    let some = wait_for("what is past the target to go", || {
+        let topic = admin.topic("some", LIMIT).unwrap();
+        // The target, an eighth more, and what the last step is in the middle of.
+        (topic.next_order == count && topic.kept_bytes < lane_bytes / 4 / 8 * 9 + (2 << 20)).then_some(topic)
+    });
+    assert!(some.kept_bytes >= lane_bytes / 4 && some.earliest_order > 0, "{some:?}");
+    let error = Subscriber::connect(site.subscriber("some", 0, Start::Order(0))).err().expect("it is gone");
+    assert_eq!(error.refusal(), Some(Refusal::Trimmed), "{error}");
+    let mut first = None;
+    let mut subscriber = Subscriber::connect(site.subscriber("some", 0, Start::Earliest)).unwrap();
+    while first.is_none() {
+        subscriber.poll(LIMIT, &mut |batch| first = first.or(Some(batch.first_order))).unwrap();
+    }
+    assert!(first.unwrap() >= some.earliest_order && first.unwrap() < count, "{first:?}");
+    drop(subscriber);
+    admin.delete_topic("some", LIMIT).unwrap();
+    admin
+        .create_topic("young", &TopicProperties { retention_age: Duration::from_millis(500), ..kept(0, 0) }, LIMIT)
+        .unwrap();
+    let count = publish(&site, "young", 100 << 10);
+    wait_for("all of it to be too old", || {
+        let topic = admin.topic("young", LIMIT).unwrap();
+        (topic.earliest_order == count && topic.kept_bytes == 0).then_some(())
+    });
+    cluster.stop();
+    let counters = site.counters();
+    assert_eq!(counters.receive[0]["extent_wait"], 0, "nobody was short of memory");
+}
+
+#[test]
+fn the_memory_of_a_deleted_topic_is_given_back() {
+    let site = Site::new("reclaimed", &Setup { brokers: 1, ..Setup::default() });
+    let cluster = site.start();
+    let (mut admin, lane_bytes) = (admin(&site, 0), lane(&site));
+    for (topic, round) in [("a", 0), ("b", 1), ("c", 2)] {
+        admin.create_topic(topic, &TopicProperties::default(), LIMIT).unwrap();
+        let count = publish(&site, topic, lane_bytes / 4 * 3);
+        let found = wait_for("its progress", || {
+            let found = admin.topic(topic, LIMIT).unwrap();
+            (found.next_order == count).then_some(found)
+        });
+        assert_eq!(found.earliest_order, 0, "round {round}: it has no target, and nobody is short");
+        admin.delete_topic(topic, LIMIT).unwrap();
+        // Its counters are copied out once a second.
+        wait_for("its memory", || {
+            let sequencer = site.counters().sequencer;
+            (sequencer["deleted_topics"] == round + 1 && sequencer["floor"] + 4 >= sequencer["watermark"]).then_some(())
+        });
+    }
+    cluster.stop();
+    let counters = site.counters();
+    assert_eq!(counters.receive[0]["extent_wait"], 0, "nobody was short of memory");
+}
