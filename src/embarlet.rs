@@ -17,6 +17,7 @@ use crate::net::ring::RingError;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
 use crate::pool::region::{Create, HostLock, LockName};
+use crate::pool::superblock::HomeHosts;
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Software};
 use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::export::{Export, ExportSettings};
@@ -148,7 +149,16 @@ pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
         topics_max: g.topics_max,
         cursors_max: g.cursors_max,
         extents_per_lane: 0,
-        reserved: 0,
+        attached_per_broker: g.attached_per_broker,
+        attached_extents: g.attached_extents,
+    }
+}
+
+/// The host of each broker and sequencer candidate, as a configuration has them.
+pub fn home_hosts(config: &Config) -> HomeHosts {
+    HomeHosts {
+        brokers: config.brokers.iter().map(|broker| broker.host).collect(),
+        candidates: config.sequencer.candidates.iter().map(|b| config.brokers[*b as usize].host).collect(),
     }
 }
 
@@ -184,7 +194,7 @@ pub fn open_pool(config: &Config, format: bool) -> Result<Pool, StartError> {
     // An existing pool of automatic size keeps its size: how much is free now says nothing about it.
     let exists = std::fs::metadata(&config.pool.path).is_ok_and(|meta| meta.len() > 0);
     let bytes = if any_size && exists && !format { u64::MAX >> 1 } else { pool_bytes(config)? };
-    Ok(Pool::open(&config.pool.path, geometry(config, bytes), any_size, create)?)
+    Ok(Pool::open(&config.pool.path, geometry(config, bytes), &home_hosts(config), any_size, create)?)
 }
 
 impl Embarlet {
@@ -299,6 +309,7 @@ fn populate(config: &Config, pool: &Pool, brokers: &[u32]) {
     let (mapping, lanes) = (pool.mapping(), config.geometry.lanes_per_broker);
     let mut touched = mapping.populate(0, layout.fixed_bytes());
     for broker in brokers {
+        // Its attached lanes are touched by whoever attaches.
         let at = layout.extent(broker * lanes, 0);
         let bytes = u64::from(lanes * layout.geometry.extents_per_lane) * layout.geometry.extent_bytes;
         touched = touched.and_then(|()| mapping.populate(at, bytes));
@@ -361,11 +372,7 @@ struct Parts<C: Coherence> {
 
 impl<C: Coherence> Parts<C> {
     fn new(config: &Config, brokers: &[u32], pool: Pool, listeners: &[Arc<TcpListener>]) -> Result<Self, StartError> {
-        let homes = Homes {
-            here: config.brokers[brokers[0] as usize].host,
-            brokers: config.brokers.iter().map(|broker| broker.host).collect(),
-            candidates: config.sequencer.candidates.iter().map(|b| config.brokers[*b as usize].host).collect(),
-        };
+        let homes = Homes::new(config.brokers[brokers[0] as usize].host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
         let mut parts = Parts { pool, specs: Vec::new(), builders: Vec::new(), coherence: std::marker::PhantomData };
         for (index, broker) in brokers.iter().enumerate() {
@@ -436,6 +443,7 @@ impl<C: Coherence> Parts<C> {
             session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
             retention_bytes: config.retention.bytes,
             retention_ns: config.retention.age.as_nanos() as u64,
+            reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
         };
         let takeover = TakeoverSettings {
             after_ns: config.sequencer.takeover_after.as_nanos() as u64,

@@ -57,6 +57,8 @@ pub const BROKERS_MAX: u32 = 64;
 pub const LANES_MAX: u32 = 256;
 /// Most hosts that share one pool.
 pub const HOSTS_MAX: u32 = 64;
+/// Places for attached subscribers that go with each broker of a pool that has attached places at all: two lines each.
+pub const ATTACHED_READERS_PER_BROKER: u32 = 8;
 
 /// Fewest slots of a lane ring; a ring is a power of two.
 pub const RING_SLOTS_MIN: u32 = 64;
@@ -92,6 +94,8 @@ const _: () = assert!(HELD_BATCHES_MAX >= HELD_PER_SESSION_MAX);
 // One arrival appends at most itself and everything parked behind it; that must fit the smallest index.
 const _: () = assert!(SEGMENT_ENTRIES_MIN * SEGMENTS_PER_CANDIDATE_MIN >= HELD_PER_SESSION_MAX);
 const _: () = assert!(EXTENT_BYTES_MIN / BATCHES_PER_EXTENT_MIN >= RUN_BYTES_MIN);
+// Lock bytes of members lie behind one another: see `region::LockName`.
+const _: () = assert!(BROKERS_MAX + LANES_MAX + BROKERS_MAX * ATTACHED_READERS_PER_BROKER <= 1 << 12);
 const _: () = assert!(EXTENT_BYTES_MIN.is_power_of_two() && EXTENT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(BATCH_BYTES_MAX / LINE_BYTES <= u32::MAX as u64);
 const _: () = assert!(MESSAGE_HEADER_BYTES.is_multiple_of(MESSAGE_ALIGNMENT_BYTES));

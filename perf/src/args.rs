@@ -25,6 +25,8 @@ pub enum Command {
     Kill(KillArgs),
     /// Ack latency of a session while another one has a gap, against the same without
     Gap(GapArgs),
+    /// Clients that map the pool: append throughput against memcpy and clflushopt, latency against a cache-line ping-pong
+    Attach(AttachArgs),
     /// (started by compare) A receiver that only receives: one thread, one io_uring
     #[command(hide = true)]
     Sink(SinkArgs),
@@ -178,6 +180,45 @@ impl GapArgs {
     pub fn settled(mut self) -> GapArgs {
         if self.tiny {
             (self.runs, self.gap_ms) = (1, 300);
+        }
+        self
+    }
+}
+
+/// Attached clients beside the machine's memory.
+#[derive(Args, Clone, Debug)]
+pub struct AttachArgs {
+    /// Rounds that count; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Payload bytes of each throughput run
+    #[arg(long, default_value = "4GiB", value_parser = size)]
+    pub total: u64,
+    /// Size at which a batch is sealed, bytes
+    #[arg(long, default_value = "256KiB", value_parser = size)]
+    pub batch_bytes: u64,
+    /// Length of the pool
+    #[arg(long, default_value = "512MiB", value_parser = size)]
+    pub pool_bytes: u64,
+    /// How caches are kept in agreement
+    #[arg(long, default_value = "software", value_parser = coherence)]
+    pub coherence: CoherenceMode,
+    /// Messages of each latency run, one at a time
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10..=100_000_000))]
+    pub latency_messages: u64,
+    /// Write everything, each run included, to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl AttachArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> AttachArgs {
+        if self.tiny {
+            (self.runs, self.total, self.latency_messages, self.pool_bytes) = (1, 16 << 20, 200, 160 << 20);
         }
         self
     }

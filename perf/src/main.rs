@@ -4,17 +4,19 @@
 //! same run, in turn, several times; what is reported is the median of the rounds' own ratios, with their spread.
 //!
 //! * [`args`]: what to run; [`tiny`](args::RunArgs::tiny) makes it a smoke test.
-//! * [`sink`], [`echo`]: the limits. A receiver that only receives, and a TCP ping-pong.
+//! * [`sink`] with [`walk`], [`echo`]: the limits. A receiver that only receives, and a TCP ping-pong.
 //! * [`subject`]: the processes measured, limits and brokers alike; all but the one under test are stopped.
 //! * [`publish`], [`latency`]: one run of each kind.
 //! * [`rounds`]: who is compared with whom, in which order.
 //! * [`kill`], [`gap`]: what a killed broker, and a gap of another session, do to those who go on.
+//! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
 //!
 //! What each side does is said in [`rounds::CASES`] and printed with the figures.
 #![forbid(unsafe_code)]
 
 mod args;
+mod attach;
 mod echo;
 mod error;
 mod figures;
@@ -27,6 +29,7 @@ mod report;
 mod rounds;
 mod sink;
 mod subject;
+mod walk;
 mod witness;
 
 use std::process::ExitCode;
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Some(Command::Echo(echo)) => echo::run(&echo),
         Some(Command::Kill(kill)) => kill::run(&kill.settled()),
         Some(Command::Gap(gap)) => gap::run(&gap.settled()),
+        Some(Command::Attach(attach)) => attach::run(&attach.settled()),
         None => rounds::run(&arguments.run.settled()),
     };
     match ended {

@@ -6,10 +6,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const RATIOS: [&str; 10] = [
+const RATIOS: [&str; 14] = [
     "order5 / sink",
     "order0 / sink",
     "order5 / sink_flush",
+    "order5 / sink_ack",
+    "order0 / sink_ack",
+    "order5_1 / sink_ack_1",
+    "order0_1 / sink_ack_1",
     "order5_1 / sink_1",
     "order0_1 / sink_1",
     "order5_1 / sink_flush_1",
@@ -81,6 +85,23 @@ fn a_broker_is_killed_and_nothing_is_lost() {
     assert!(output.status.success(), "{printed}\n{errors}");
     assert!(printed.contains("lost 0, duplicates 0, reorders 0") && !printed.contains("acked 0,"), "{printed}");
     assert_eq!(printed.lines().filter(|line| line.contains("acks move again after")).count(), 2, "{printed}");
+}
+
+#[test]
+fn attached_clients_append_and_deliver() {
+    let json = std::env::temp_dir().join(format!("compare-attach-{}.json", std::process::id()));
+    let output = compare().args(["attach", "--tiny", "--json"]).arg(&json).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON");
+    std::fs::remove_file(&json).expect("removed");
+    let cores = report["machine"]["usable_cores"].as_u64().expect("a number");
+    for name in ["append_1024 / messages", "append_64 / blocks", "deliver / pingpong p50", "deliver / pingpong p99"] {
+        let figure = report["ratios"][name]["median"].as_f64();
+        let is_measured = cores >= 2 || !name.contains("pingpong");
+        assert_eq!(figure.is_some_and(|figure| figure.is_finite() && figure > 0.0), is_measured, "{name}: {figure:?}");
+    }
+    assert!(printed.contains("append 1024 / memcpy in messages") && !printed.contains("NaN"), "{printed}");
 }
 
 #[test]

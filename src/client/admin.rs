@@ -9,8 +9,8 @@ use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
 use crate::client::dial::{BACKOFF_MAX, BACKOFF_MIN, connect, read_frame, refused, remaining};
 use crate::client::error::{Attempt, Attempts, ClientError};
-use crate::client::options::{TopicProperties, check_brokers, check_topic};
-use crate::wire::frame::{self, Frame, REPLY_MORE, Refused, Reply, Request, TopicRecord};
+use crate::client::options::{TopicProperties, check_brokers, check_cursor, check_topic};
+use crate::wire::frame::{self, CursorRecord, Frame, REPLY_MORE, Refused, Reply, Request, TopicRecord};
 use crate::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal, WireError};
 
 /// A topic as the brokers describe it.
@@ -94,11 +94,7 @@ impl Admin {
             if reply.flags & REPLY_MORE == 0 {
                 return Ok(all);
             }
-            if reply.next <= last.unwrap_or(from) {
-                let (broker, found) = (self.brokers[self.turn].clone(), reply.next);
-                let expected = last.unwrap_or(from) + 1;
-                return Err(ClientError::Contradiction { broker, field: "next of a list", found, expected });
-            }
+            self.check_progress(reply.next, last.unwrap_or(from) + 1)?;
             from = reply.next;
         }
     }
@@ -130,6 +126,76 @@ impl Admin {
             Err(error) if error.refusal() == Some(Refusal::UnknownTopic) => Ok(()),
             answered => answered.map(|_| ()),
         }
+    }
+
+    /// Where a named cursor of a topic stands: the order of the next message its consumer wants. `None`: there is no such cursor.
+    ///
+    /// # Errors
+    /// [`ClientError::Option`] for a bad name, or as [`Admin::topics`].
+    pub fn cursor(&mut self, topic: &str, name: &str, timeout: Duration) -> Result<Option<u64>, ClientError> {
+        match self.ask_cursor(Operation::CursorRead, topic, name, 0, timeout) {
+            Err(error) if error.refusal() == Some(Refusal::UnknownCursor) => Ok(None),
+            answered => answered.map(Some),
+        }
+    }
+
+    /// Sets a named cursor of a topic. When it returns, every broker resumes there.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `CursorTableFull` if there is no place for it, or as [`Admin::cursor`].
+    pub fn commit_cursor(&mut self, topic: &str, name: &str, order: u64, timeout: Duration) -> Result<(), ClientError> {
+        self.ask_cursor(Operation::CursorCommit, topic, name, order, timeout).map(|_| ())
+    }
+
+    /// Deletes a named cursor.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with `UnknownCursor` if there is none, or as [`Admin::cursor`].
+    pub fn delete_cursor(&mut self, topic: &str, name: &str, timeout: Duration) -> Result<(), ClientError> {
+        self.ask_cursor(Operation::CursorDelete, topic, name, 0, timeout).map(|_| ())
+    }
+
+    fn ask_cursor(
+        &mut self,
+        operation: Operation,
+        topic: &str,
+        name: &str,
+        number: u64,
+        timeout: Duration,
+    ) -> Result<u64, ClientError> {
+        check_topic(topic)?;
+        check_cursor(name)?;
+        let request = Request { operation: operation as u8, number, ..Request::default() };
+        self.ask(request, topic, name.as_bytes(), timeout).map(|(reply, _)| reply.number)
+    }
+
+    /// The named cursors of a topic, with where they stand.
+    ///
+    /// # Errors
+    /// As [`Admin::topics`].
+    pub fn cursors(&mut self, topic: &str, timeout: Duration) -> Result<Vec<(String, u64)>, ClientError> {
+        check_topic(topic)?;
+        let deadline = Instant::now() + timeout;
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let request = Request { operation: Operation::CursorList as u8, from, ..Request::default() };
+            let (reply, body) = self.ask(request, topic, &[], remaining(deadline))?;
+            all.extend(parse_cursors(&body).map_err(|error| ClientError::wire(&self.brokers[self.turn], error))?);
+            if reply.flags & REPLY_MORE == 0 {
+                return Ok(all);
+            }
+            self.check_progress(reply.next, from + 1)?;
+            from = reply.next;
+        }
+    }
+
+    /// A list that did not end goes on behind what was listed.
+    fn check_progress(&self, found: u64, expected: u64) -> Result<(), ClientError> {
+        if found >= expected {
+            return Ok(());
+        }
+        let broker = self.brokers[self.turn].clone();
+        Err(ClientError::Contradiction { broker, field: "next of a list", found, expected })
     }
 
     /// Asks until a broker answers for good. Gives the reply and its body.
@@ -243,6 +309,20 @@ fn parse_list(mut body: &[u8]) -> Result<Vec<TopicInfo>, WireError> {
         body = rest;
     }
     Ok(topics)
+}
+
+fn parse_cursors(body: &[u8]) -> Result<Vec<(String, u64)>, WireError> {
+    let records = body.chunks_exact(size_of::<CursorRecord>());
+    if !records.remainder().is_empty() {
+        let (field, found) = ("length of a cursor list", body.len() as u64);
+        return Err(WireError::Field { field, found, expected: "whole records" });
+    }
+    let parse = |record| {
+        let CursorRecord { order, name_bytes, name, .. } = pod_read_unaligned(record);
+        let text = name.get(..name_bytes as usize).unwrap_or(&[]);
+        Ok((frame::check_cursor_name(text)?.to_owned(), order))
+    };
+    records.map(parse).collect()
 }
 
 fn parse_record(bytes: &[u8], name: &str) -> Result<TopicInfo, WireError> {

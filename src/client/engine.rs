@@ -248,6 +248,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Adds every live socket to `readiness`, for a caller that waits for several publishers at once. Gives when this one
+    /// wants to be driven even if none of them becomes ready; none: not before that.
+    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        let now = Instant::now();
+        let mut until = self.window.next_due();
+        let mut no_later = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
+        for (index, port) in self.ports.iter().enumerate() {
+            match &port.state {
+                PortState::Up(socket) => {
+                    // A full socket is tried again after its pause: readiness of others must not end that pause early.
+                    if self.window.to_write(index, now, &mut [IoSlice::new(&[])]) > 0 {
+                        no_later(port.full_until.unwrap_or(now));
+                    }
+                    readiness.watch(socket.stream(), false);
+                }
+                PortState::Dialing => no_later(now + DIAL_CHECK),
+                PortState::Down { retry_at } => no_later((*retry_at).max(now + DIAL_CHECK)),
+            }
+        }
+        until
+    }
+
     fn write(&mut self, index: usize, now: Instant) -> usize {
         if self.ports[index].full_until.is_some_and(|until| now < until) {
             return 0;

@@ -2,8 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::attached::PlaceKind;
+use crate::log::checkpoint::RecoverError;
+use crate::pool::PoolError;
 use crate::wire::{Refusal, WireError};
 
 /// One broker that was tried, and why it did not answer.
@@ -126,6 +131,67 @@ pub enum ClientError {
         /// What would do.
         expected: String,
     },
+    /// The pool cannot be attached to.
+    #[error(transparent)]
+    Pool(Arc<PoolError>),
+    /// What was found in the pool cannot be. Others that use it will find the same.
+    #[error("pool {pool}: {error}")]
+    Damaged {
+        /// Its path.
+        pool: PathBuf,
+        /// What is damaged.
+        error: Box<RecoverError>,
+    },
+    /// Every place for attached clients is taken, or the pool has none.
+    #[error(
+        "pool {pool} has {places} places for attached {kind} on host {host}, and none is free; end one, connect over TCP, or          format the pool with a larger geometry.attached_per_broker"
+    )]
+    NoPlace {
+        /// Its path.
+        pool: PathBuf,
+        /// The host asked for.
+        host: u32,
+        /// Publishers or subscribers.
+        kind: PlaceKind,
+        /// Places that there are.
+        places: u32,
+    },
+    /// An attached client cannot have what it asks for.
+    #[error("pool {pool}: refused with code {} ({refusal:?}): {text}", *refusal as u16)]
+    PoolRefused {
+        /// Its path.
+        pool: PathBuf,
+        /// Why, as a broker would say it.
+        refusal: Refusal,
+        /// The number that the reason's meaning names, else 0.
+        detail: u64,
+        /// In words.
+        text: String,
+    },
+    /// An attached client waited for the sequencer in vain.
+    #[error("pool {pool}: waited {waited:?} for {waiting_for}; is a broker running that may be the sequencer?")]
+    PoolTimeout {
+        /// Its path.
+        pool: PathBuf,
+        /// How long.
+        waited: Duration,
+        /// What for.
+        waiting_for: String,
+    },
+    /// An attached subscriber was not polled for `export.reader_stall` while publishers waited for memory, and was not waited
+    /// for. Nothing that was overwritten has been handed on as sound; what a handler saw in the call that ends with
+    /// `during_call` may have changed under its eyes.
+    #[error(
+        "pool {pool}: this subscriber was not polled for too long while publishers waited for memory; what comes next, from          order {next_order}, may be gone: begin again from the earliest, and poll more often or keep more memory"
+    )]
+    TooSlow {
+        /// Its path.
+        pool: PathBuf,
+        /// Order of the first message that was not handed on, or was handed on in vain.
+        next_order: u64,
+        /// Whether the handler was running when it happened: the batch it was given last cannot be vouched for.
+        during_call: bool,
+    },
     /// The I/O thread of a background publisher could not be started, or has ended.
     #[error("the publisher's I/O thread is not running: {text}")]
     Stopped {
@@ -139,6 +205,8 @@ impl ClientError {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             ClientError::Refused { code, .. } => Refusal::from_code(*code),
+            ClientError::PoolRefused { refusal, .. } => Some(*refusal),
+            ClientError::TooSlow { .. } => Some(Refusal::TooSlow),
             _ => None,
         }
     }
@@ -148,7 +216,7 @@ impl ClientError {
     /// A session that a broker does not know counts: it may not have read that far in the order index.
     pub fn is_transient(&self) -> bool {
         match self {
-            ClientError::Refused { .. } => matches!(
+            ClientError::Refused { .. } | ClientError::PoolRefused { .. } => matches!(
                 self.refusal(),
                 Some(
                     Refusal::Busy
@@ -161,6 +229,8 @@ impl ClientError {
             ),
             ClientError::Unreachable { .. } | ClientError::Io { .. } | ClientError::AckTimeout { .. } => true,
             ClientError::Wire { .. } | ClientError::Contradiction { .. } | ClientError::Gap { .. } => true,
+            ClientError::NoPlace { .. } | ClientError::PoolTimeout { .. } | ClientError::TooSlow { .. } => true,
+            ClientError::Pool(_) | ClientError::Damaged { .. } => false,
             ClientError::PayloadTooLarge { .. } | ClientError::Option { .. } | ClientError::Stopped { .. } => false,
         }
     }

@@ -40,11 +40,15 @@
 //! * [`Admin`] creates, lists, describes and deletes topics.
 //! * [`Subscriber`]: one connection, checked, resumed by position.
 //!
-//! This room imports `wire`, `limits` and `net::readiness`, and nothing of the broker.
+//! * [`attached`]: the same without the network, for a process that maps the pool.
+//!
+//! This room imports `wire`, `limits` and `net::readiness`, `attached` also `log` and `pool`; and nothing of the broker.
 
 mod admin;
+pub mod attached;
 mod background;
 pub(crate) mod batch;
+mod cursor;
 mod dial;
 mod engine;
 mod error;
@@ -60,7 +64,11 @@ mod tests;
 pub(crate) mod window;
 
 pub use admin::{Admin, TopicInfo, create_topic};
+pub use attached::{
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, PlaceKind, Publish, Subscribe,
+};
 pub use background::BackgroundPublisher;
+pub use cursor::Cursor;
 pub use error::{Attempt, Attempts, ClientError};
 pub use options::{CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};

@@ -7,7 +7,7 @@ use crate::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES,
     MESSAGE_HEADER_BYTES, WINDOW_BATCHES_MAX,
 };
-use crate::wire::frame::{START_EARLIEST, START_LATEST, check_topic_name};
+use crate::wire::frame::{START_EARLIEST, START_LATEST, check_cursor_name, check_topic_name};
 use crate::wire::{AckLevel, OrderLevel, Receipts};
 
 /// Smallest batch frame worth a header, bytes: the header and one message of one line.
@@ -199,7 +199,15 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), ClientError> {
     })
 }
 
-fn within(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), ClientError> {
+pub(crate) fn check_cursor(cursor: &str) -> Result<(), ClientError> {
+    check_cursor_name(cursor.as_bytes()).map(|_| ()).map_err(|error| ClientError::Option {
+        option: "cursor",
+        found: format!("{cursor:?}"),
+        expected: error.to_string(),
+    })
+}
+
+pub(crate) fn within(option: &'static str, found: u64, min: u64, max: u64) -> Result<(), ClientError> {
     if (min..=max).contains(&found) {
         return Ok(());
     }

@@ -43,8 +43,8 @@ pub struct Delivered<'a> {
     /// Publisher's clock when it was sealed, UTC ns.
     pub created_at: u64,
     /// Messages of a lower order were not asked for.
-    start_order: u64,
-    body: &'a [u8],
+    pub(super) start_order: u64,
+    pub(super) body: &'a [u8],
 }
 
 impl<'a> Delivered<'a> {
@@ -340,6 +340,19 @@ impl Subscriber {
         let error = ClientError::io(address, "reading from", &error);
         self.line_down(&error);
         Ok(false)
+    }
+
+    /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
+    /// [`poll`](Self::poll) even if it does not become ready; none: not before that.
+    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        match &self.line {
+            Line::Up { stream, .. } => {
+                readiness.watch(stream, false);
+                None
+            }
+            Line::Dialing => Some(Instant::now() + Duration::from_millis(2)),
+            Line::Down { retry_at } => Some(*retry_at),
+        }
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), ClientError> {

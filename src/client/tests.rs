@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::fake::{Fake, Peer, delivery, payloads, welcome};
 use super::*;
 use crate::limits::FRAME_HEADER_BYTES;
+use crate::net::readiness::Readiness;
 use crate::wire::frame::{ACK_FENCED, Ack, CaughtUp, NOTHING_LET_GO, Reply, Role, Welcome};
 use crate::wire::{AckLevel, Operation, OrderLevel, Refusal, WireError};
 
@@ -421,6 +422,41 @@ fn a_subscriber_skips_below_its_start_and_resumes_in_mid_batch() {
     assert_eq!(got.iter().map(|(order, _)| *order).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
     assert_eq!(got[0].1, b"5");
     assert_eq!((got[3].1.len(), subscriber.next_order(), subscriber.caught_up()), (5000, 10, false));
+}
+
+/// Waits by `watch`, much longer than an answer takes: what comes must end the wait.
+fn woken(watch: impl FnOnce(&mut Readiness) -> Option<Instant>) {
+    let mut readiness = Readiness::default();
+    let until = watch(&mut readiness);
+    let time = until.map_or(2 * SECOND, |until| until.saturating_duration_since(Instant::now()));
+    assert_eq!(readiness.wait(time).unwrap(), 1, "nothing came for {time:?}");
+}
+
+#[test]
+fn one_thread_waits_for_publishers_and_subscribers() {
+    let shared = sequencer();
+    let served = shared.clone();
+    let brokers = Fake::start(move |_, peer| serve(&served, peer));
+    let options = PublisherOptions { resend_after: 4 * SECOND, linger: SECOND / 20, ..publisher(&[&brokers]) };
+    let mut publisher = Publisher::connect(options).unwrap();
+    assert_eq!(publisher.watch(&mut Readiness::default()), None, "nothing to do");
+    publisher.send(b"one").unwrap();
+    let lingers = publisher.watch(&mut Readiness::default()).expect("an open batch lingers");
+    assert!(lingers <= Instant::now() + SECOND / 20);
+    publisher.seal();
+    publisher.poll(Duration::ZERO).unwrap();
+    woken(|readiness| publisher.watch(readiness));
+    publisher.poll(Duration::ZERO).unwrap();
+    assert_eq!(publisher.messages_acked(), 1);
+
+    let fake = Fake::start(|_, peer| {
+        subscribed(peer, 0)?;
+        peer.deliver(0, &[b"one"])?;
+        peer.stream.read(&mut [0; 1]).map(drop)
+    });
+    let mut subscriber = Subscriber::connect(subscriber(&fake, Start::Earliest)).unwrap();
+    woken(|readiness| subscriber.watch(readiness));
+    assert_eq!(collect(&mut subscriber, 1).unwrap().len(), 1);
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Config {
 }
 
 /// Smallest pool that `auto` makes, bytes.
-pub const AUTO_POOL_BYTES_MIN: u64 = 256 << 20;
+pub const AUTO_POOL_BYTES_MIN: u64 = 320 << 20;
 /// Largest pool that `auto` makes, bytes.
 pub const AUTO_POOL_BYTES_MAX: u64 = 2 << 30;
 const AUTO_POOL_BYTES_STEP: u64 = 64 << 20;
@@ -123,13 +123,13 @@ pub struct AutoPoolError {
     pub available_bytes: u64,
 }
 
-/// Size that `pool.bytes: auto` gives a pool in a file: a quarter of what is free, rounded down to 64 MiB, from 256 MiB
+/// Size that `pool.bytes: auto` gives a pool in a file: a quarter of what is free, rounded down to 64 MiB, from 320 MiB
 /// to 2 GiB.
 ///
 /// `free_bytes` is what the file system of the file has free, `available_bytes` the machine's available memory.
 ///
 /// # Errors
-/// [`AutoPoolError`] if less than 256 MiB is free.
+/// [`AutoPoolError`] if less than 320 MiB is free.
 pub fn auto_pool_bytes(free_bytes: u64, available_bytes: u64) -> Result<u64, AutoPoolError> {
     let room = free_bytes.min(available_bytes);
     if room < AUTO_POOL_BYTES_MIN {

@@ -132,6 +132,10 @@ pub struct GeometryConfig {
     pub topics_max: u32,
     /// Most named cursors.
     pub cursors_max: u32,
+    /// Places for attached publishers that go with each broker.
+    pub attached_per_broker: u16,
+    /// Blog extents of each attached publisher.
+    pub attached_extents: u16,
 }
 
 impl Default for GeometryConfig {
@@ -146,6 +150,8 @@ impl Default for GeometryConfig {
             sessions_max: 4096,
             topics_max: 256,
             cursors_max: 256,
+            attached_per_broker: 0,
+            attached_extents: 8,
         }
     }
 }

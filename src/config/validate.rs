@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::config::schema::{BrokerConfig, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
-    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, HOSTS_MAX,
-    LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN,
-    SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPICS_MAX,
+    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN,
+    EXTENTS_PER_LANE_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX,
+    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPICS_MAX,
 };
 use crate::wire::frame::check_topic_name;
 use crate::wire::{AckLevel, OrderLevel};
@@ -108,6 +108,7 @@ fn geometry(config: &Config) -> Result<(), Impossible> {
     within("geometry.sessions_max", geometry.sessions_max, 1, SESSIONS_MAX)?;
     within("geometry.topics_max", geometry.topics_max, 1, TOPICS_MAX)?;
     within("geometry.cursors_max", geometry.cursors_max, 1, CURSORS_MAX)?;
+    within("geometry.attached_extents", geometry.attached_extents, EXTENTS_PER_LANE_MIN as u16, u16::MAX)?;
     let topics = config.topics.len();
     if topics > geometry.topics_max as usize {
         return impossible(
@@ -129,6 +130,12 @@ fn brokers(config: &Config) -> Result<(), Impossible> {
     if lanes > LANES_MAX.into() {
         let found = format!("{}, which makes {lanes} lanes of {count} brokers", config.geometry.lanes_per_broker);
         return impossible("geometry.lanes_per_broker", found, format!("at most {LANES_MAX} lanes in all"));
+    }
+    let attached = u64::from(config.geometry.attached_per_broker) * count as u64;
+    if lanes + attached > LANES_MAX.into() {
+        let found = format!("{}, which makes {attached} places", config.geometry.attached_per_broker);
+        let expected = format!("at most {LANES_MAX} lanes in all, {lanes} of them receive cores'");
+        return impossible("geometry.attached_per_broker", found, expected);
     }
     let mut taken = BTreeSet::new();
     for (index, broker) in config.brokers.iter().enumerate() {

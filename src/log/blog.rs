@@ -49,7 +49,7 @@ impl<M: Memory> Blog<M> {
     /// Takes the extents of a lane over. Whatever the last owner was filling counts as closed at `produced`: its
     /// published batches have slots below that.
     pub fn take(view: &View<M>, lane: u32, produced: u64, reusable: u64) -> Self {
-        let count = view.layout.geometry.extents_per_lane;
+        let count = view.layout.geometry.extents_of_lane(lane);
         let mut lines: Vec<Owned<ExtentLine, M>> =
             (0..count).map(|extent| Owned::take(view.memory.clone(), view.layout.extent_line(lane, extent))).collect();
         let mut closed = Vec::new();

@@ -235,7 +235,7 @@ fn check_place(lane: u16, lane_slot: u64, blog_at: u64, bytes: u64, layout: &Lay
     let g = &layout.geometry;
     check_lane(lane, lane_slot, layout)?;
     let first = layout.extent(lane.into(), 0);
-    let last = layout.extent(lane.into(), g.extents_per_lane - 1);
+    let last = layout.extent(lane.into(), g.extents_of_lane(lane.into()) - 1);
     within_steps("blog_at", blog_at, first, last + g.extent_bytes - bytes, LINE_BYTES)?;
     let within_extent = (blog_at - first) % g.extent_bytes;
     let begin = blog_at - within_extent;

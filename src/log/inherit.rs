@@ -17,12 +17,28 @@ pub fn check_broker<M: Memory>(view: &View<M>, broker: u32) -> Result<(), Recove
     count("incarnation", line.incarnation).map_err(in_record("line of broker", broker))?;
     let lanes = view.layout.geometry.lanes_per_broker;
     for lane in broker * lanes..(broker + 1) * lanes {
-        let status: LaneStatus = line::observe_words(&view.memory, view.layout.lane_status(lane), access);
-        count("incarnation", status.incarnation).map_err(in_record("status of lane", lane))?;
-        check_ring(view, lane).map_err(in_record("ring of lane", lane))?;
-        check_extents(view, lane).map_err(in_record("extent table of lane", lane))?;
+        check_lane(view, lane)?;
     }
     Ok(())
+}
+
+/// Checks an attached place's line, and the ring, status and extents of its lane if it has one. The caller holds its host lock.
+///
+/// # Errors
+/// As [`check_broker`].
+pub fn check_attached<M: Memory>(view: &View<M>, member: u32, lane: Option<u32>) -> Result<(), RecoverError> {
+    let access = view.access_to_member(member);
+    let line: BrokerLine = line::observe_words(&view.memory, view.layout.broker_line(member), access);
+    count("incarnation", line.incarnation).map_err(in_record("line of attached member", member))?;
+    lane.map_or(Ok(()), |lane| check_lane(view, lane))
+}
+
+fn check_lane<M: Memory>(view: &View<M>, lane: u32) -> Result<(), RecoverError> {
+    let access = view.access_to_lane(lane);
+    let status: LaneStatus = line::observe_words(&view.memory, view.layout.lane_status(lane), access);
+    count("incarnation", status.incarnation).map_err(in_record("status of lane", lane))?;
+    check_ring(view, lane).map_err(in_record("ring of lane", lane))?;
+    check_extents(view, lane).map_err(in_record("extent table of lane", lane))
 }
 
 /// Every slot that was published lies in the place of its number.
@@ -38,7 +54,7 @@ fn check_ring<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
 }
 
 fn check_extents<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
-    for extent in 0..view.layout.geometry.extents_per_lane {
+    for extent in 0..view.layout.geometry.extents_of_lane(lane) {
         let at = view.layout.extent_line(lane, extent);
         if let Some((_, record)) = line::read::<M, ExtentLine>(&view.memory, at) {
             count("end_slot", record.end_slot)?;

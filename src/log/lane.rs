@@ -9,7 +9,26 @@ use crate::pool::line::{self, Owned, Peer};
 use crate::pool::record::{BatchSlot, LaneProgress, LaneStatus};
 use crate::pool::{Access, Keep, Memory};
 
-/// The producing side, owned by one receive core.
+/// Sessions that one owner of a lane has issued.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SessionIds {
+    issued: u64,
+}
+
+impl SessionIds {
+    /// The next session id: lane, incarnation, count. Never 0.
+    pub fn issue(&mut self, lane: u32, incarnation: u64) -> u64 {
+        self.issued += 1;
+        (u64::from(lane) + 1) << 52 | (incarnation & 0xf_ffff) << 32 | (self.issued & 0xffff_ffff)
+    }
+}
+
+/// The lane that issued a session id. `None`: none did.
+pub fn issuer(session: u64) -> Option<u32> {
+    ((session >> 52) as u32).checked_sub(1)
+}
+
+/// The producing side, owned by one receive core or attached publisher.
 pub struct LaneWriter<M> {
     view: View<M>,
     lane: u32,
@@ -35,7 +54,7 @@ impl<M: Memory> LaneWriter<M> {
         // Nobody is short before its extents are counted: the sequencer would give up history for an owner that just starts.
         let status_record = LaneStatus {
             incarnation: status.last().incarnation + 1,
-            free_extents: view.layout.geometry.extents_per_lane.into(),
+            free_extents: view.layout.geometry.extents_of_lane(lane).into(),
             ..LaneStatus::default()
         };
         status.publish(&status_record);
@@ -107,6 +126,12 @@ impl<M: Memory> LaneWriter<M> {
             self.status_record = record;
             self.status.publish(&record);
         }
+    }
+
+    /// Shows that whoever waits for room here lives: the sequencer does not wait for an attached publisher that shows nothing.
+    pub fn beat(&mut self) {
+        self.status_record.beat += 1;
+        self.status.publish(&self.status_record);
     }
 }
 

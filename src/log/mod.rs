@@ -15,6 +15,7 @@
 //! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
 //! * [`targets`]: what topics are kept for.
+//! * [`session`]: one session as an attached publisher follows it.
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`reader`]: one subscriber's cursor: its start, and what it gets next.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
@@ -31,11 +32,13 @@ pub mod mend;
 pub mod order_index;
 pub mod reader;
 pub mod retention;
+pub mod session;
 pub mod targets;
 pub mod topics;
 
 use std::sync::Arc;
 
+use crate::pool::superblock::HomeHosts;
 use crate::pool::{Access, Layout, Memory};
 
 /// The pool as one host sees it: memory, layout, and which lines are written on other hosts.
@@ -48,7 +51,7 @@ pub struct View<M> {
     homes: Arc<Homes>,
 }
 
-/// Home hosts, from the configuration.
+/// Home hosts, from the superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Homes {
     /// The host this process runs on.
@@ -57,6 +60,13 @@ pub struct Homes {
     pub brokers: Vec<u32>,
     /// Home host of each sequencer candidate.
     pub candidates: Vec<u32>,
+}
+
+impl Homes {
+    /// Those of a pool, as seen from a host.
+    pub fn new(here: u32, hosts: HomeHosts) -> Homes {
+        Homes { here, brokers: hosts.brokers, candidates: hosts.candidates }
+    }
 }
 
 impl<M: Memory> View<M> {
@@ -91,9 +101,13 @@ impl<M: Memory> View<M> {
     pub fn access_to_broker(&self, broker: u32) -> Access {
         self.access(self.homes.brokers[broker as usize])
     }
+    /// How to read lines of a member.
+    pub fn access_to_member(&self, member: u32) -> Access {
+        self.access_to_broker(self.layout.geometry.broker_of_member(member))
+    }
     /// How to read lines of a lane.
     pub fn access_to_lane(&self, lane: u32) -> Access {
-        self.access_to_broker(self.layout.geometry.broker_of_lane(lane))
+        self.access_to_member(self.layout.geometry.member_of_lane(lane))
     }
     /// How to read lines of a candidate.
     pub fn access_to_candidate(&self, candidate: u32) -> Access {

@@ -30,10 +30,14 @@ pub struct Trimmer<M> {
     memory: M,
     floors: Owned<FloorLine, M>,
     record: FloorLine,
+    /// By member: brokers first, then attached places.
     pins: Vec<Peer<PinLine, M>>,
     brokers: Vec<Peer<BrokerLine, M>>,
-    /// By broker: incarnations up to this one are dead, and so are their pins.
+    /// By member: incarnations up to this one are dead, and so are their pins.
     dead: Vec<u64>,
+    /// Attached subscribers, and what they were last seen to do.
+    readers: std::ops::Range<u32>,
+    watched: Vec<Watched>,
     /// Oldest first.
     samples: VecDeque<Sample>,
     /// Position and bytes of the newest sample, whether or not it was given up since.
@@ -51,17 +55,28 @@ pub struct Trimmer<M> {
     sample_every_entries: u64,
 }
 
+/// An attached subscriber's pin as its holder last showed itself.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Watched {
+    /// Incarnation and beat; `None`: the line was being rewritten.
+    seen: Option<(u64, u64)>,
+    since_ns: u64,
+    /// It is not waited for until it shows itself again.
+    is_dropped: bool,
+}
+
 impl<M: Memory> Trimmer<M> {
     /// Goes on from a predecessor's floor. What each lane may reuse starts from `reusable`. Nothing is written before
     /// [`Self::announce`].
     pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, floor: u64, checkpoint: u64, reusable: Vec<u64>) -> Self {
         let g = view.layout.geometry;
+        let readers = g.reader_member(0)..g.members();
         let floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
         let record = FloorLine { epoch, closing: floor, floor, checkpoint, ..FloorLine::default() };
         let line =
-            |broker| Peer::new(view.memory.clone(), view.layout.broker_line(broker), view.access_to_broker(broker));
-        let pin = |broker| Peer::new(view.memory.clone(), view.layout.pin_line(broker), view.access_to_broker(broker));
-        let extents = u64::from(g.lanes()) * u64::from(g.extents_per_lane);
+            |member| Peer::new(view.memory.clone(), view.layout.broker_line(member), view.access_to_member(member));
+        let pin = |member| Peer::new(view.memory.clone(), view.layout.pin_line(member), view.access_to_member(member));
+        let extents = (0..g.lanes()).map(|lane| u64::from(g.extents_of_lane(lane))).sum::<u64>();
         // One sample for each half extent of payload and each quarter segment of entries that can be live at once.
         let samples_max = (2 * extents + 4 * u64::from(g.segments * g.candidates) + 16) as usize;
         let blank = |_| Sample { position: 0, bytes: 0, settled: vec![0; g.lanes() as usize].into() };
@@ -69,9 +84,11 @@ impl<M: Memory> Trimmer<M> {
             memory: view.memory.clone(),
             floors,
             record,
-            pins: (0..g.brokers).map(pin).collect(),
-            brokers: (0..g.brokers).map(line).collect(),
-            dead: vec![0; g.brokers as usize],
+            pins: (0..g.members()).map(pin).collect(),
+            brokers: (0..g.members()).map(line).collect(),
+            dead: vec![0; g.members() as usize],
+            watched: vec![Watched::default(); readers.len()],
+            readers,
             samples: VecDeque::with_capacity(samples_max),
             sampled: (floor, 0),
             spare: (0..samples_max).map(blank).collect(),
@@ -158,15 +175,16 @@ impl<M: Memory> Trimmer<M> {
         self.bytes > self.sampled.1 && self.targets.allowed() >= watermark
     }
 
-    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if the floor moved or anything
-    /// became reusable. One call is bounded; the next goes further.
+    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if `closing` or the floor moved, or
+    /// anything became reusable. One call is bounded; the next goes further.
     pub fn advance(&mut self) -> bool {
         let Some(oldest) = self.samples.front() else { return false };
         let target = oldest.position;
         if target > self.record.checkpoint {
             return false;
         }
-        if target > self.record.closing {
+        let closes = target > self.record.closing;
+        if closes {
             self.record.closing = target;
             self.floors.publish(&self.record);
         }
@@ -174,7 +192,7 @@ impl<M: Memory> Trimmer<M> {
         self.memory.full_fence();
         let lowest = (0..self.pins.len()).map(|broker| self.pinned(broker)).min().unwrap_or(NO_PIN);
         if lowest < target {
-            return self.set_floor(lowest);
+            return self.set_floor(lowest) | closes;
         }
         let mut sample = self.samples.pop_front().expect("looked at above");
         self.reusable.copy_from_slice(&sample.settled);
@@ -184,10 +202,13 @@ impl<M: Memory> Trimmer<M> {
         true
     }
 
-    /// What a broker's pin holds back.
+    /// What a member's pin holds back.
     fn pinned(&self, broker: usize) -> u64 {
         let pin = &self.pins[broker];
-        match pin.observe() {
+        let record = pin.observe();
+        let watched = (broker as u32).checked_sub(self.readers.start).map(|reader| self.watched[reader as usize]);
+        match record {
+            _ if watched.is_some_and(|watched| watched.is_dropped && watched.seen == record.map(shown)) => NO_PIN,
             Some(line) if line.incarnation <= self.dead[broker] => NO_PIN,
             Some(line) => line.position,
             // Never written: nobody pins.
@@ -199,12 +220,58 @@ impl<M: Memory> Trimmer<M> {
         }
     }
 
-    /// The incarnation that a broker announced last. `None`: being announced.
+    /// An attached subscriber that holds memory back that is wanted, and has not been polled for `stall_ns`, is not waited for
+    /// until it shows itself again. It learns of it before it looks at another batch: see [`Pin::renew`].
+    pub fn judge_readers(&mut self, now_ns: u64, stall_ns: u64) {
+        for member in self.readers.clone() {
+            let record = self.pins[member as usize].observe();
+            let index = (member - self.readers.start) as usize;
+            let is_in_the_way = match record {
+                Some(line) => line.position < self.record.closing && line.incarnation > self.dead[member as usize],
+                None => self.pinned(member as usize) < self.record.closing,
+            };
+            let watched = &mut self.watched[index];
+            if !is_in_the_way || watched.seen != record.map(shown) || watched.since_ns == 0 {
+                *watched = Watched { seen: record.map(shown), since_ns: now_ns, is_dropped: false };
+            } else if !watched.is_dropped && now_ns.saturating_sub(watched.since_ns) > stall_ns {
+                self.drop_pin(member, index);
+            }
+        }
+    }
+
+    /// Says so first, then looks again: a holder that shows itself does it in the other order, so one of the two notices.
+    fn drop_pin(&mut self, member: u32, index: usize) {
+        self.record.dropped_pins += 1;
+        self.floors.publish(&self.record);
+        self.memory.full_fence();
+        let seen = self.pins[member as usize].observe().map(shown);
+        self.watched[index].is_dropped = seen == self.watched[index].seen;
+        log::warn!(
+            "attached subscriber {member} was not polled while publishers waited for memory; it is not waited for"
+        );
+    }
+
+    /// The incarnation that a member announced last. `None`: being announced.
     pub fn incarnation(&self, broker: u32) -> Option<u64> {
         self.brokers[broker as usize].observe().map(|line| line.incarnation)
     }
 
-    /// Notes that a broker's process is gone, and its pins with it. `incarnation` was read before it was found gone.
+    /// Whether a member ever announced itself, if only in part.
+    pub fn was_taken(&self, member: u32) -> bool {
+        self.brokers[member as usize].observe_words().incarnation > 0
+    }
+
+    /// Pins dropped, ever.
+    pub fn dropped_pins(&self) -> u64 {
+        self.record.dropped_pins
+    }
+
+    /// Goes on counting dropped pins where a predecessor was, before [`Self::announce`].
+    pub fn set_dropped_pins(&mut self, dropped_pins: u64) {
+        self.record.dropped_pins = dropped_pins;
+    }
+
+    /// Notes that a member's process is gone, and its pins with it. `incarnation` was read before it was found gone.
     pub fn note_dead(&mut self, broker: u32, incarnation: u64) {
         let dead = &mut self.dead[broker as usize];
         *dead = incarnation.max(*dead);
@@ -234,7 +301,12 @@ impl<M: Memory> Trimmer<M> {
     }
 }
 
-/// Announces a new process of a broker; gives its incarnation, from 1. The caller holds the broker's host lock, and pins nothing
+/// What a pin says of its holder: incarnation and beat.
+fn shown(line: PinLine) -> (u64, u64) {
+    (line.incarnation, line.beat)
+}
+
+/// Announces a new process of a member; gives its incarnation, from 1. The caller holds the member's host lock, and pins nothing
 /// before.
 pub fn announce<M: Memory>(view: &View<M>, broker: u32, process: u32, now_utc_ns: u64) -> u64 {
     let mut line: Owned<BrokerLine, M> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
@@ -244,7 +316,11 @@ pub fn announce<M: Memory>(view: &View<M>, broker: u32, process: u32, now_utc_ns
     incarnation
 }
 
-/// A reader's side: one exporter's pin.
+/// An attached subscriber was not polled for too long while memory was wanted; what it had pinned may be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped;
+
+/// A reader's side: the pin of one exporter or attached subscriber.
 pub struct Pin<M> {
     memory: M,
     line: Owned<PinLine, M>,
@@ -252,7 +328,7 @@ pub struct Pin<M> {
 }
 
 impl<M: Memory> Pin<M> {
-    /// Takes a broker's pin over, unpinned. The caller holds the broker's host lock.
+    /// Takes a member's pin over, unpinned. The caller holds the member's host lock.
     pub fn take(view: &View<M>, broker: u32, incarnation: u64) -> Self {
         let mut line = Owned::take(view.memory.clone(), view.layout.pin_line(broker));
         let record = PinLine { incarnation, position: NO_PIN, ..PinLine::default() };
@@ -272,6 +348,32 @@ impl<M: Memory> Pin<M> {
             self.record.position = position;
             self.line.publish(&self.record);
         }
+    }
+
+    /// Shows that the holder still looks after its pin, and moves it up to `position`; then looks whether it was waited for all
+    /// the time. `dropped_pins` is what the floors said when this pin was last known to hold, and is updated.
+    ///
+    /// The beat is visible before the floors are read, and the trimmer says that it dropped a pin before it looks at the beat
+    /// again: so either it sees that the holder lives, or the holder sees that some pin was dropped, and pins again as if
+    /// for the first time. False: the floors cannot be read now, so nothing is known.
+    ///
+    /// # Errors
+    /// [`Dropped`] if what lies at `position` may be given up at any moment, or is gone. The pin is away.
+    pub fn renew(&mut self, position: u64, floors: &FloorReader<M>, dropped_pins: &mut u64) -> Result<bool, Dropped> {
+        self.record.beat += 1;
+        self.record.position = position.max(self.record.position);
+        self.line.publish(&self.record);
+        self.memory.full_fence();
+        let Some(now) = floors.read() else { return Ok(false) };
+        if now.dropped_pins == *dropped_pins {
+            return Ok(true);
+        }
+        if now.closing > position {
+            self.raise(NO_PIN);
+            return Err(Dropped);
+        }
+        *dropped_pins = now.dropped_pins;
+        Ok(true)
     }
 
     /// Pins the lowest position that can be pinned now; gives it. `None`: the floors cannot be read now, try again later.
@@ -357,7 +459,8 @@ mod tests {
         assert_eq!(line.observe().map(|pin| pin.position), Some(NO_PIN), "nor does it hold anything");
         late.try_lower(64, &floors).unwrap();
         pin.raise(NO_PIN);
-        assert!(trimmer.advance() && !trimmer.advance());
+        assert!(trimmer.advance() && trimmer.advance(), "given up, then the next is closing");
+        assert!(!trimmer.advance());
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
     }
 

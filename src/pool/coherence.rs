@@ -57,6 +57,13 @@ pub trait Memory: Clone + Send + 'static {
     fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R;
     /// Writes bytes that nobody else reads or writes yet.
     fn copy_in(&self, at: u64, bytes: &[u8]);
+    /// Writes a message where nobody else reads or writes yet: 16 bytes of header, the payload, zeros up to a multiple of 16.
+    #[inline]
+    fn write_message(&self, at: u64, header: [u64; 2], payload: &[u8]) {
+        self.copy_in(at, bytemuck::bytes_of(&header));
+        self.copy_in(at + 16, payload);
+        self.copy_in(at + 16 + payload.len() as u64, &[0; 16][..payload.len().next_multiple_of(16) - payload.len()]);
+    }
     /// Copies between two ranges, which may overlap, that nobody else reads or writes yet.
     fn copy_within(&self, from: u64, to: u64, bytes: u64);
 
@@ -297,6 +304,23 @@ impl<C: Coherence> Memory for Mapped<C> {
         // SAFETY: invariants 1 and 2; the caller owns the range and nobody else looks at it yet (trait contract);
         // `bytes` is a Rust slice, which never overlaps pool memory outside `with_bytes`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer, bytes.len()) }
+    }
+
+    #[inline]
+    fn write_message(&self, at: u64, header: [u64; 2], payload: &[u8]) {
+        let padded = payload.len().next_multiple_of(16);
+        let pointer = self.mapping.address(at, 16 + padded as u64);
+        assert!(at.is_multiple_of(16), "message at {at} is not aligned");
+        // SAFETY: invariants 1 and 2, with one look at the bounds for a whole message: there are millions a second. The caller
+        // owns the range and nobody else looks at it yet (trait contract); `payload` is a Rust slice outside the pool. The
+        // last 16 bytes are zeroed before the payload covers what is not padding.
+        unsafe {
+            pointer.cast::<[u64; 2]>().write(header);
+            if padded > payload.len() {
+                pointer.add(padded).cast::<[u64; 2]>().write([0; 2]);
+            }
+            std::ptr::copy_nonoverlapping(payload.as_ptr(), pointer.add(16), payload.len());
+        }
     }
 
     fn copy_within(&self, from: u64, to: u64, bytes: u64) {

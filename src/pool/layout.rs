@@ -28,12 +28,14 @@ described! {
         sessions_max: u32,
         /// places in the topic table
         topics_max: u32,
-        /// blog extents of each lane
+        /// blog extents of each broker lane
         extents_per_lane: u32,
-        /// places in the cursor table
+        /// places for attached publishers that go with each broker; 0: no attached clients
+        attached_per_broker: u16,
+        /// blog extents of each attached lane
+        attached_extents: u16,
+        /// places for named cursors
         cursors_max: u32,
-        /// 0
-        reserved: u32,
     }
 }
 
@@ -100,13 +102,67 @@ pub struct Layout {
 }
 
 impl Geometry {
-    /// Lanes of all brokers.
+    /// Lanes of all brokers, and behind them one for each place of an attached publisher.
     pub fn lanes(&self) -> u32 {
+        self.broker_lanes() + self.attached()
+    }
+    /// Lanes of receive cores.
+    pub fn broker_lanes(&self) -> u32 {
         self.brokers * self.lanes_per_broker
     }
-    /// The broker a lane belongs to.
-    pub fn broker_of_lane(&self, lane: u32) -> u32 {
-        lane / self.lanes_per_broker
+    /// Places for attached publishers.
+    pub fn attached(&self) -> u32 {
+        self.brokers * u32::from(self.attached_per_broker)
+    }
+    /// Places for attached subscribers. They take no memory to speak of.
+    pub fn attached_readers(&self) -> u32 {
+        if self.attached_per_broker == 0 { 0 } else { self.brokers * ATTACHED_READERS_PER_BROKER }
+    }
+    /// Processes that may write lines of the pool besides the sequencer: the brokers first, then the places for attached
+    /// publishers, then those for attached subscribers.
+    pub fn members(&self) -> u32 {
+        self.brokers + self.attached() + self.attached_readers()
+    }
+    /// The member that has an attached publisher's place.
+    pub fn writer_member(&self, place: u32) -> u32 {
+        self.brokers + place
+    }
+    /// The member that has an attached subscriber's place.
+    pub fn reader_member(&self, place: u32) -> u32 {
+        self.brokers + self.attached() + place
+    }
+    /// The lane of an attached publisher's place.
+    pub fn attached_lane(&self, place: u32) -> u32 {
+        self.broker_lanes() + place
+    }
+    /// Whether a lane is an attached publisher's.
+    pub fn is_attached_lane(&self, lane: u32) -> bool {
+        lane >= self.broker_lanes()
+    }
+    /// The member that writes a lane.
+    pub fn member_of_lane(&self, lane: u32) -> u32 {
+        match lane.checked_sub(self.broker_lanes()) {
+            Some(place) => self.writer_member(place),
+            None => lane / self.lanes_per_broker,
+        }
+    }
+    /// The broker on whose host a member lives.
+    pub fn broker_of_member(&self, member: u32) -> u32 {
+        assert!(member < self.members(), "member {member} of {}", self.members());
+        match member.checked_sub(self.brokers) {
+            None => member,
+            Some(place) if place < self.attached() => place / u32::from(self.attached_per_broker),
+            Some(place) => (place - self.attached()) / ATTACHED_READERS_PER_BROKER,
+        }
+    }
+    /// Blog extents of a lane.
+    pub fn extents_of_lane(&self, lane: u32) -> u32 {
+        if self.is_attached_lane(lane) { self.attached_extents.into() } else { self.extents_per_lane }
+    }
+    /// Blog extents of all lanes before this one.
+    fn extents_before(&self, lane: u32) -> u32 {
+        let attached = lane.saturating_sub(self.broker_lanes());
+        (lane - attached) * self.extents_per_lane + attached * u32::from(self.attached_extents)
     }
     /// Largest batch, header and padding included, bytes.
     pub fn batch_bytes_max(&self) -> u64 {
@@ -125,6 +181,12 @@ impl Geometry {
         range("hosts", self.hosts.into(), 1, HOSTS_MAX.into())?;
         range("brokers", self.brokers.into(), 1, BROKERS_MAX.into())?;
         range("lanes_per_broker", self.lanes_per_broker.into(), 1, (LANES_MAX / self.brokers).into())?;
+        let left = LANES_MAX / self.brokers - self.lanes_per_broker;
+        range("attached_per_broker", self.attached_per_broker.into(), 0, left.into())?;
+        if self.attached_per_broker > 0 {
+            let least = EXTENTS_PER_LANE_MIN.into();
+            range("attached_extents", self.attached_extents.into(), least, u16::MAX.into())?;
+        }
         range("candidates", self.candidates.into(), 1, CANDIDATES_MAX.into())?;
         range("ring_slots", self.ring_slots.into(), RING_SLOTS_MIN.into(), RING_SLOTS_MAX.into())?;
         power("ring_slots", self.ring_slots.into())?;
@@ -140,7 +202,8 @@ impl Geometry {
 }
 
 impl Layout {
-    /// Lays a pool out. `extents_per_lane` of the geometry is computed from what the other numbers leave.
+    /// Lays a pool out. `extents_per_lane` of the geometry is computed from what the other numbers leave; an attached lane gets
+    /// `attached_extents`, and never more than an even share.
     pub fn new(mut geometry: Geometry) -> Result<Layout, LayoutError> {
         geometry.check()?;
         let g = &geometry;
@@ -154,12 +217,12 @@ impl Layout {
             at
         };
         // As many extents as could ever fit decide the size of the extent table; the rest follows.
-        let extents_bound = (g.pool_bytes / g.extent_bytes / lanes).min(EXTENTS_PER_LANE_MAX.into());
+        let extents_bound = (g.pool_bytes / g.extent_bytes).min(lanes * u64::from(EXTENTS_PER_LANE_MAX));
         let mut layout = Layout {
             epochs: region(candidates),
             floors: region(candidates),
-            brokers: region(u64::from(g.brokers)),
-            pins: region(u64::from(g.brokers)),
+            brokers: region(u64::from(g.members())),
+            pins: region(u64::from(g.members())),
             lane_status: region(lanes),
             lane_progress: region(candidates * lanes),
             topics: region(candidates * u64::from(g.topics_max) * TOPIC_LINES),
@@ -169,7 +232,7 @@ impl Layout {
             counters: region(
                 (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
             ),
-            extents: region(lanes * extents_bound),
+            extents: region(extents_bound),
             rings: region(lanes * u64::from(g.ring_slots)),
             index: region(candidates * u64::from(g.segments) * u64::from(g.segment_entries)),
             blog: 0,
@@ -177,8 +240,8 @@ impl Layout {
         };
         layout.blog =
             next.next_multiple_of(REGION_ALIGNMENT_BYTES.max(geometry.extent_bytes.min(REGION_ALIGNMENT_BYTES)));
-        let fits = geometry.pool_bytes.saturating_sub(layout.blog) / geometry.extent_bytes / lanes;
-        if fits < u64::from(EXTENTS_PER_LANE_MIN) {
+        let extents = (geometry.pool_bytes.saturating_sub(layout.blog) / geometry.extent_bytes).min(extents_bound);
+        if extents / lanes < u64::from(EXTENTS_PER_LANE_MIN) {
             return Err(LayoutError::TooSmall {
                 pool_bytes: geometry.pool_bytes,
                 fixed_bytes: layout.blog,
@@ -187,7 +250,13 @@ impl Layout {
                 needed: layout.blog + lanes * u64::from(EXTENTS_PER_LANE_MIN) * geometry.extent_bytes,
             });
         }
-        geometry.extents_per_lane = fits.min(extents_bound) as u32;
+        geometry.attached_extents = match geometry.attached_per_broker {
+            0 => 0,
+            _ => u64::from(geometry.attached_extents).min(extents / lanes) as u16,
+        };
+        let attached = u64::from(geometry.attached()) * u64::from(geometry.attached_extents);
+        let fits = (extents - attached) / u64::from(geometry.broker_lanes());
+        geometry.extents_per_lane = fits.min(EXTENTS_PER_LANE_MAX.into()) as u32;
         layout.geometry = geometry;
         Ok(layout)
     }
@@ -210,13 +279,13 @@ impl Layout {
     pub fn floor_line(&self, candidate: u32) -> u64 {
         Self::line(self.floors, candidate, self.geometry.candidates)
     }
-    /// A broker's line.
-    pub fn broker_line(&self, broker: u32) -> u64 {
-        Self::line(self.brokers, broker, self.geometry.brokers)
+    /// A member's line.
+    pub fn broker_line(&self, member: u32) -> u64 {
+        Self::line(self.brokers, member, self.geometry.members())
     }
-    /// An exporter's pin.
-    pub fn pin_line(&self, broker: u32) -> u64 {
-        Self::line(self.pins, broker, self.geometry.brokers)
+    /// A member's pin.
+    pub fn pin_line(&self, member: u32) -> u64 {
+        Self::line(self.pins, member, self.geometry.members())
     }
     /// A lane's status, written by its receive core.
     pub fn lane_status(&self, lane: u32) -> u64 {
@@ -259,18 +328,21 @@ impl Layout {
     }
     /// A lane's table entry for one of its extents.
     pub fn extent_line(&self, lane: u32, extent: u32) -> u64 {
-        assert!(lane < self.geometry.lanes() && extent < self.geometry.extents_per_lane);
-        self.extents + u64::from(lane * self.geometry.extents_per_lane + extent) * LINE_BYTES
+        self.extents + self.extent_number(lane, extent) * LINE_BYTES
     }
     /// Where one of a lane's extents begins.
     pub fn extent(&self, lane: u32, extent: u32) -> u64 {
-        assert!(lane < self.geometry.lanes() && extent < self.geometry.extents_per_lane);
-        self.blog + u64::from(lane * self.geometry.extents_per_lane + extent) * self.geometry.extent_bytes
+        self.blog + self.extent_number(lane, extent) * self.geometry.extent_bytes
+    }
+    /// An extent's number in the pool.
+    fn extent_number(&self, lane: u32, extent: u32) -> u64 {
+        assert!(lane < self.geometry.lanes() && extent < self.geometry.extents_of_lane(lane));
+        (self.geometry.extents_before(lane) + extent).into()
     }
     /// Whether a range lies inside the extents of a lane.
     pub fn lane_owns(&self, lane: u32, at: u64, bytes: u64) -> bool {
         let start = self.extent(lane, 0);
-        let end = start + u64::from(self.geometry.extents_per_lane) * self.geometry.extent_bytes;
+        let end = start + u64::from(self.geometry.extents_of_lane(lane)) * self.geometry.extent_bytes;
         at >= start && at <= end && bytes <= end - at
     }
     /// Counter block of a lane's receive core.
@@ -300,23 +372,22 @@ impl Layout {
 
     /// The regions as a table: offset, bytes, name, writer.
     pub fn table(&self) -> String {
-        let lanes_bytes =
-            u64::from(self.geometry.lanes()) * u64::from(self.geometry.extents_per_lane) * self.geometry.extent_bytes;
+        let lanes_bytes = u64::from(self.geometry.extents_before(self.geometry.lanes())) * self.geometry.extent_bytes;
         let rows = [
             (0, "superblock", "whoever formats the pool"),
             (self.epochs, "epoch lines", "each sequencer candidate"),
             (self.floors, "floor lines", "each sequencer candidate"),
-            (self.brokers, "broker lines", "each broker"),
-            (self.pins, "reader pins", "each exporter"),
-            (self.lane_status, "lane status", "each receive core"),
+            (self.brokers, "broker lines", "each broker, each attached process"),
+            (self.pins, "reader pins", "each exporter, each attached subscriber"),
+            (self.lane_status, "lane status", "each receive core, each attached publisher"),
             (self.lane_progress, "lane progress", "sequencer, a copy per candidate"),
             (self.topics, "topic table", "sequencer, a copy per candidate"),
             (self.sessions, "session checkpoints", "sequencer, a copy per candidate"),
             (self.cursors, "named cursors", "sequencer, a copy per candidate"),
             (self.directories, "segment directories", "each sequencer candidate"),
             (self.counters, "counters", "each role"),
-            (self.extents, "extent table", "each receive core"),
-            (self.rings, "lane rings", "each receive core"),
+            (self.extents, "extent table", "the writer of the lane"),
+            (self.rings, "lane rings", "the writer of the lane"),
             (self.index, "order index", "the sequencer of each segment's epoch"),
             (self.blog, "blog extents", "the lane that owns the extent"),
             (self.blog + lanes_bytes, "unused", "nobody"),
@@ -341,8 +412,9 @@ pub(crate) mod tests {
 
     #[test]
     fn regions_do_not_overlap() {
-        for (brokers, candidates) in [(1, 1), (2, 1), (4, 2), (3, 4)] {
-            let layout = Layout::new(Geometry { brokers, candidates, pool_bytes: 64 << 20, ..small() }).unwrap();
+        for (brokers, candidates, attached) in [(1, 1, 0), (2, 1, 3), (4, 2, 0), (3, 4, 1)] {
+            let attached = Geometry { attached_per_broker: attached, attached_extents: 5, ..small() };
+            let layout = Layout::new(Geometry { brokers, candidates, pool_bytes: 64 << 20, ..attached }).unwrap();
             let g = layout.geometry;
             let mut lines = std::collections::HashSet::new();
             let mut claim = |at: u64| assert!(at >= SUPERBLOCK_BYTES && lines.insert(at), "line {at} claimed twice");
@@ -359,9 +431,11 @@ pub(crate) mod tests {
                 }
                 (0..8).for_each(|line| claim(layout.sequencer_counters(c) + line * 64));
             }
+            for member in 0..g.members() {
+                claim(layout.broker_line(member));
+                claim(layout.pin_line(member));
+            }
             for broker in 0..brokers {
-                claim(layout.broker_line(broker));
-                claim(layout.pin_line(broker));
                 (0..8).for_each(|line| claim(layout.ack_counters(broker) + line * 64));
                 (0..8).for_each(|line| claim(layout.export_counters(broker) + line * 64));
             }
@@ -369,13 +443,38 @@ pub(crate) mod tests {
                 claim(layout.lane_status(lane));
                 (0..u64::from(g.ring_slots)).for_each(|slot| claim(layout.ring_slot(lane, slot)));
                 (0..8).for_each(|line| claim(layout.receive_counters(lane) + line * 64));
-                for extent in 0..g.extents_per_lane {
+                for extent in 0..g.extents_of_lane(lane) {
                     claim(layout.extent_line(lane, extent));
                     (0..g.extent_bytes / 64).for_each(|line| claim(layout.extent(lane, extent) + line * 64));
                     assert!(layout.extent(lane, extent) + g.extent_bytes <= g.pool_bytes);
                 }
             }
         }
+    }
+
+    #[test]
+    fn attached_places_lie_behind_the_brokers_and_belong_to_one_each() {
+        let wanted = Geometry { attached_per_broker: 2, attached_extents: 6, pool_bytes: 64 << 20, ..small() };
+        let g = Layout::new(wanted).unwrap().geometry;
+        assert_eq!((g.brokers, g.broker_lanes(), g.attached(), g.lanes()), (2, 2, 4, 6));
+        let of_lanes: Vec<_> = (0..6).map(|lane| g.broker_of_member(g.member_of_lane(lane))).collect();
+        assert_eq!(of_lanes, [0, 1, 0, 0, 1, 1]);
+        assert_eq!(g.member_of_lane(g.attached_lane(3)), g.writer_member(3));
+        assert_eq!(g.members(), 2 + 4 + 2 * ATTACHED_READERS_PER_BROKER);
+        assert_eq!(g.broker_of_member(g.reader_member(ATTACHED_READERS_PER_BROKER)), 1);
+        assert_eq!(g.attached_extents, 6);
+        assert!(g.extents_per_lane > 6, "the brokers have the rest");
+    }
+
+    #[test]
+    fn attached_lanes_take_no_more_than_an_even_share() {
+        let wanted = Geometry { attached_per_broker: 1, attached_extents: 4000, ..small() };
+        let layout = Layout::new(Geometry { pool_bytes: 64 << 20, ..wanted }).unwrap();
+        let g = layout.geometry;
+        assert!(g.attached_extents > 4 && u32::from(g.attached_extents) <= g.extents_per_lane);
+        assert_eq!(Layout::new(g).unwrap(), layout, "what a superblock says is laid out the same");
+        assert!(Layout::new(Geometry { attached_extents: 3, ..wanted }).is_err());
+        assert!(Layout::new(Geometry { attached_per_broker: 300, ..wanted }).is_err());
     }
 
     #[test]

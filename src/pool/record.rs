@@ -197,8 +197,10 @@ record! {
         floor: u64,
         /// every checkpoint stands for at least this position
         checkpoint: u64,
+        /// pins of attached subscribers no longer waited for, ever
+        dropped_pins: u64,
         /// 0
-        reserved: [u64; 3],
+        reserved: [u64; 2],
     }
 }
 
@@ -229,15 +231,17 @@ record! {
         paused: u64,
         /// `reusable` as last seen: tells a fresh report from an old one
         reusable_seen: u64,
+        /// grows while an attached publisher waits for room; a receive core leaves it 0
+        beat: u64,
         /// 0
-        reserved: [u64; 3],
+        reserved: [u64; 2],
     }
 }
 
 record! {
-    /// A broker process's line.
+    /// The line of a broker process, or of a process in an attached place.
     pub struct BrokerLine {
-        /// grows with every process that takes the broker over
+        /// grows with every process that takes the broker or place over
         incarnation: u64,
         /// grows while it lives
         heartbeat: u64,
@@ -253,14 +257,16 @@ record! {
 }
 
 record! {
-    /// An exporter's pin: the lowest index position it still needs.
+    /// A reader's pin: the lowest index position it still needs.
     pub struct PinLine {
-        /// incarnation of the broker that wrote this
+        /// incarnation of the broker or attached place that wrote this
         incarnation: u64,
         /// lowest position needed; 2^64-1: none
         position: u64,
+        /// grows while an attached subscriber is polled; an exporter leaves it 0
+        beat: u64,
         /// 0
-        reserved: [u64; 5],
+        reserved: [u64; 4],
     }
 }
 

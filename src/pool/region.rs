@@ -18,7 +18,7 @@ use crate::pool::coherence::{Keep, Mapped, Mapping, Memory, Software};
 use crate::pool::layout::{Geometry, Layout, LayoutError, SUPERBLOCK_BYTES};
 pub use crate::pool::os::free_bytes;
 use crate::pool::os::{self, LockMode};
-use crate::pool::superblock::{Superblock, SuperblockError};
+use crate::pool::superblock::{HomeHosts, Superblock, SuperblockError};
 
 /// What cannot be done with a pool, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,20 @@ pub enum PoolError {
         found: u64,
         /// In the configuration.
         expected: u64,
+    },
+    /// Its parts belong to other hosts than the configuration says.
+    #[error(
+        "pool {path}: it was formatted with {part} on host {found}, the configuration says host {expected}; make them agree, or re-format with `embarlet --config FILE --format` (its data is lost)"
+    )]
+    Home {
+        /// Its path.
+        path: PathBuf,
+        /// Which broker or sequencer candidate.
+        part: String,
+        /// In the pool.
+        found: u32,
+        /// In the configuration.
+        expected: u32,
     },
     /// The geometry cannot be laid out.
     #[error("pool {path}: {source}")]
@@ -122,6 +136,8 @@ pub enum LockName {
     Use,
     /// Being a broker and the one writer of its lanes.
     Broker(u32),
+    /// Having an attached place, as that member, and being the one writer of its lines.
+    Attached(u32),
     /// Being a sequencer candidate.
     Candidate(u32),
 }
@@ -133,7 +149,8 @@ impl LockName {
             LockName::Format => 0,
             LockName::Use => 1,
             LockName::Candidate(slot) => 16 + i64::from(slot),
-            LockName::Broker(id) => 1024 + i64::from(id),
+            // Members are numbered behind the brokers.
+            LockName::Broker(member) | LockName::Attached(member) => 1024 + i64::from(member),
         }
     }
 }
@@ -144,6 +161,7 @@ impl std::fmt::Display for LockName {
             LockName::Format => write!(out, "its format lock"),
             LockName::Use => write!(out, "it"),
             LockName::Broker(id) => write!(out, "its broker {id}"),
+            LockName::Attached(member) => write!(out, "its attached place {member}"),
             LockName::Candidate(slot) => write!(out, "its sequencer candidate {slot}"),
         }
     }
@@ -192,20 +210,27 @@ impl Pool {
     /// Attaches to the pool at `path`, creating or formatting it as `create` allows.
     ///
     /// `geometry` is what the configuration asks for; its `extents_per_lane` is ignored. With `any_size` an existing
-    /// pool may have another length than `geometry.pool_bytes`.
-    pub fn open(path: &Path, geometry: Geometry, any_size: bool, create: Create) -> Result<Pool, PoolError> {
+    /// pool may have another length than `geometry.pool_bytes`. `homes` must be those that it was formatted with.
+    pub fn open(
+        path: &Path,
+        geometry: Geometry,
+        homes: &HomeHosts,
+        any_size: bool,
+        create: Create,
+    ) -> Result<Pool, PoolError> {
         let file = Self::open_file(path, create)?;
         let format_lock = Self::wait_lock(path, LockName::Format)?;
         let length = Self::length(path, &file)?;
         let pool = match Self::examine(path, &file, length) {
-            _ if create == Create::Format => Self::format(path, &file, geometry, length)?,
+            _ if create == Create::Format => Self::format(path, &file, geometry, homes, length)?,
             Err(PoolError::Superblock {
                 source: SuperblockError::Unformatted | SuperblockError::Short { found: 0 },
                 ..
-            }) if create == Create::IfMissing => Self::format(path, &file, geometry, length)?,
+            }) if create == Create::IfMissing => Self::format(path, &file, geometry, homes, length)?,
             Err(error) => return Err(error),
             Ok((superblock, layout)) => {
                 Self::agree(path, &layout.geometry, &geometry, any_size)?;
+                Self::agree_on_homes(path, &superblock.homes(), homes)?;
                 Self::attach(path, &file, superblock, layout, false)?
             }
         };
@@ -278,16 +303,34 @@ impl Pool {
         same("hosts", found.hosts.into(), wanted.hosts.into())?;
         same("the number of brokers", found.brokers.into(), wanted.brokers.into())?;
         same("lanes_per_broker", found.lanes_per_broker.into(), wanted.lanes_per_broker.into())?;
+        same("attached_per_broker", found.attached_per_broker.into(), wanted.attached_per_broker.into())?;
         same("the number of sequencer candidates", found.candidates.into(), wanted.candidates.into())?;
         same("ring_slots", found.ring_slots.into(), wanted.ring_slots.into())?;
         same("segment_entries", found.segment_entries.into(), wanted.segment_entries.into())?;
         same("segments", found.segments.into(), wanted.segments.into())?;
         same("sessions_max", found.sessions_max.into(), wanted.sessions_max.into())?;
         same("topics_max", found.topics_max.into(), wanted.topics_max.into())?;
-        same("cursors_max", found.cursors_max.into(), wanted.cursors_max.into())
+        same("cursors_max", found.cursors_max.into(), wanted.cursors_max.into())?;
+        // Last: it is clipped to what the other numbers leave.
+        let wanted = Layout::new(Geometry { pool_bytes: found.pool_bytes, ..*wanted });
+        let wanted = wanted.map_err(|source| PoolError::Layout { path: path.into(), source })?.geometry;
+        same("attached_extents", found.attached_extents.into(), wanted.attached_extents.into())
     }
 
-    fn format(path: &Path, file: &File, geometry: Geometry, length: u64) -> Result<Pool, PoolError> {
+    fn agree_on_homes(path: &Path, found: &HomeHosts, wanted: &HomeHosts) -> Result<(), PoolError> {
+        let part = |kind, found: &[u32], wanted: &[u32]| {
+            let differs = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
+            differs.map(|number| (format!("{kind} {number}"), found[number], wanted[number]))
+        };
+        let differs = part("broker", &found.brokers, &wanted.brokers)
+            .or_else(|| part("sequencer candidate", &found.candidates, &wanted.candidates));
+        match differs {
+            Some((part, found, expected)) => Err(PoolError::Home { path: path.into(), part, found, expected }),
+            None => Ok(()),
+        }
+    }
+
+    fn format(path: &Path, file: &File, geometry: Geometry, homes: &HomeHosts, length: u64) -> Result<Pool, PoolError> {
         let layout = Layout::new(geometry).map_err(|source| {
             if length == 0 {
                 // We may have made it just now; nothing that was anybody's is lost.
@@ -313,7 +356,7 @@ impl Pool {
         }
         let random = Self::random(path)?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-        let superblock = Superblock::new(layout.geometry, [random[0], random[1]], [random[2], random[3]], now);
+        let superblock = Superblock::new(layout.geometry, homes, [random[0], random[1]], [random[2], random[3]], now);
         // Last: a pool whose formatting was cut short has no superblock.
         view.copy_in(0, bytes_of(&superblock));
         view.write_back(0, SUPERBLOCK_BYTES, Keep::Dropped);
@@ -450,6 +493,10 @@ mod tests {
     use super::*;
     use crate::pool::layout::tests::small;
 
+    fn open(path: &Path, geometry: Geometry, any_size: bool, create: Create) -> Result<Pool, PoolError> {
+        Pool::open(path, geometry, &HomeHosts::single_host(&geometry), any_size, create)
+    }
+
     struct TempPool(PathBuf);
     impl TempPool {
         fn new(name: &str) -> Self {
@@ -468,33 +515,30 @@ mod tests {
     fn create_attach_refuse() {
         let at = TempPool::new("life");
         let path = &at.0;
-        assert!(matches!(Pool::open(path, small(), false, Create::Never), Err(PoolError::Missing { .. })));
-        let first = Pool::open(path, small(), false, Create::IfMissing).unwrap();
+        assert!(matches!(open(path, small(), false, Create::Never), Err(PoolError::Missing { .. })));
+        let first = open(path, small(), false, Create::IfMissing).unwrap();
         assert!(first.was_formatted());
-        let second = Pool::open(path, small(), false, Create::IfMissing).unwrap();
+        let second = open(path, small(), false, Create::IfMissing).unwrap();
         assert!(!second.was_formatted());
         assert_eq!(first.superblock(), second.superblock());
-        assert!(matches!(Pool::open(path, small(), false, Create::Format), Err(PoolError::InUse { .. })));
+        assert!(matches!(open(path, small(), false, Create::Format), Err(PoolError::InUse { .. })));
         let other = Geometry { ring_slots: 128, ..small() };
-        assert!(matches!(
-            Pool::open(path, other, false, Create::Never),
-            Err(PoolError::Differs { name: "ring_slots", .. })
-        ));
+        assert!(matches!(open(path, other, false, Create::Never), Err(PoolError::Differs { name: "ring_slots", .. })));
         let larger = Geometry { pool_bytes: 32 << 20, ..small() };
-        assert!(matches!(
-            Pool::open(path, larger, false, Create::Never),
-            Err(PoolError::Differs { name: "pool.bytes", .. })
-        ));
-        assert!(Pool::open(path, larger, true, Create::Never).is_ok());
+        assert!(matches!(open(path, larger, false, Create::Never), Err(PoolError::Differs { name: "pool.bytes", .. })));
+        assert!(open(path, larger, true, Create::Never).is_ok());
+        let homes = HomeHosts { brokers: vec![0, 1], candidates: vec![0] };
+        let elsewhere = Pool::open(path, small(), &homes, false, Create::Never);
+        assert!(matches!(elsewhere, Err(PoolError::Home { found: 0, expected: 1, .. })), "{elsewhere:?}");
         drop((first, second));
-        assert!(Pool::open(path, small(), false, Create::Format).unwrap().was_formatted());
+        assert!(open(path, small(), false, Create::Format).unwrap().was_formatted());
     }
 
     #[test]
     fn foreign_truncated_and_half_formatted_files() {
         let at = TempPool::new("foreign");
         let path = &at.0;
-        let refused = |create| Pool::open(path, small(), false, create).unwrap_err();
+        let refused = |create| open(path, small(), false, create).unwrap_err();
         std::fs::write(path, vec![b'x'; 8192]).unwrap();
         let foreign = refused(Create::IfMissing);
         assert!(matches!(foreign, PoolError::Superblock { source: SuperblockError::Foreign { .. }, .. }), "{foreign}");
@@ -505,7 +549,7 @@ mod tests {
         ));
         std::fs::write(path, vec![0; 8192]).unwrap();
         assert!(matches!(refused(Create::Never), PoolError::Superblock { source: SuperblockError::Unformatted, .. }));
-        drop(Pool::open(path, small(), false, Create::IfMissing).unwrap());
+        drop(open(path, small(), false, Create::IfMissing).unwrap());
         OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 20).unwrap();
         assert!(matches!(refused(Create::Never), PoolError::Superblock { source: SuperblockError::Geometry(_), .. }));
     }
@@ -513,7 +557,7 @@ mod tests {
     #[test]
     fn locks_are_exclusive_and_go_with_their_holder() {
         let at = TempPool::new("locks");
-        let pool = Pool::open(&at.0, small(), false, Create::IfMissing).unwrap();
+        let pool = open(&at.0, small(), false, Create::IfMissing).unwrap();
         let held = pool.lock(LockName::Broker(1)).unwrap();
         assert!(pool.is_locked(LockName::Broker(1)).unwrap());
         assert!(matches!(pool.lock(LockName::Broker(1)), Err(PoolError::InUse { .. })));
@@ -527,7 +571,7 @@ mod tests {
     #[test]
     fn a_lock_given_back_is_free_though_its_descriptor_was_copied() {
         let at = TempPool::new("copied");
-        let pool = Pool::open(&at.0, small(), false, Create::IfMissing).unwrap();
+        let pool = open(&at.0, small(), false, Create::IfMissing).unwrap();
         let held = pool.lock(LockName::Broker(1)).unwrap();
         let _copy = held.file.try_clone().unwrap();
         drop(held);
@@ -538,11 +582,11 @@ mod tests {
     fn a_pool_larger_than_the_file_system_is_refused_and_leaves_nothing() {
         let at = TempPool::new("huge");
         let huge = Geometry { pool_bytes: 1 << 50, extent_bytes: 1 << 30, ..small() };
-        let error = Pool::open(&at.0, huge, false, Create::IfMissing).unwrap_err();
+        let error = open(&at.0, huge, false, Create::IfMissing).unwrap_err();
         assert!(matches!(error, PoolError::NoRoom { .. }), "{error}");
         assert!(!at.0.exists());
         let tiny = Geometry { pool_bytes: 1 << 20, ..small() };
-        assert!(matches!(Pool::open(&at.0, tiny, false, Create::IfMissing), Err(PoolError::Layout { .. })));
+        assert!(matches!(open(&at.0, tiny, false, Create::IfMissing), Err(PoolError::Layout { .. })));
         assert!(!at.0.exists());
     }
 }

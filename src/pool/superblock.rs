@@ -8,14 +8,14 @@ use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
 /// First eight bytes of every pool.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EMBRPOOL");
 /// Version of the pool's layout and of every record in it. Compared exactly.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 2;
 
 described! {
     /// What a pool says of itself.
-    pub struct Superblock: 128 {
+    pub struct Superblock: 256 {
         /// "EMBRPOOL"
         magic: u64,
-        /// layout version, 1
+        /// layout version, 2
         layout_version: u32,
         /// CRC32C of this struct with this field as 0
         crc: u32,
@@ -29,8 +29,33 @@ described! {
         reserved: u64,
         /// geometry, 64 bytes
         geometry: [u64; 8],
+        /// home host of each broker
+        broker_homes: [u8; 64],
+        /// home host of each sequencer candidate
+        candidate_homes: [u8; 8],
+        /// 0
+        reserved_too: [u64; 7],
     }
 }
+
+/// The host each part of a pool belongs to, fixed when it is formatted: whoever attaches reads it from the pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HomeHosts {
+    /// Home host of each broker, and so of its lanes and of the attached places that go with it.
+    pub brokers: Vec<u32>,
+    /// Home host of each sequencer candidate.
+    pub candidates: Vec<u32>,
+}
+
+impl HomeHosts {
+    /// Everything on host 0.
+    pub fn single_host(geometry: &Geometry) -> HomeHosts {
+        HomeHosts { brokers: vec![0; geometry.brokers as usize], candidates: vec![0; geometry.candidates as usize] }
+    }
+}
+
+const _: () = assert!(crate::limits::BROKERS_MAX <= 64 && crate::limits::CANDIDATES_MAX <= 8);
+const _: () = assert!(crate::limits::HOSTS_MAX <= 256);
 
 /// Why bytes are not a pool this program can use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +106,13 @@ pub enum SuperblockError {
 
 impl Superblock {
     /// A superblock for a new pool.
-    pub fn new(geometry: Geometry, uuid: [u64; 2], token_key: [u64; 2], formatted_at: u64) -> Superblock {
+    pub fn new(
+        geometry: Geometry,
+        homes: &HomeHosts,
+        uuid: [u64; 2],
+        token_key: [u64; 2],
+        formatted_at: u64,
+    ) -> Superblock {
         let mut superblock = Superblock {
             magic: MAGIC,
             layout_version: LAYOUT_VERSION,
@@ -91,9 +122,22 @@ impl Superblock {
             formatted_at,
             reserved: 0,
             geometry: bytemuck::cast(geometry),
+            broker_homes: packed(&homes.brokers),
+            candidate_homes: packed(&homes.candidates),
+            reserved_too: [0; 7],
         };
         superblock.crc = superblock.computed_crc();
         superblock
+    }
+
+    /// Home hosts of its brokers and candidates, as it was formatted.
+    pub fn homes(&self) -> HomeHosts {
+        let geometry: Geometry = bytemuck::cast(self.geometry);
+        let hosts = |homes: &[u8], count: u32| homes[..count as usize].iter().map(|host| u32::from(*host)).collect();
+        HomeHosts {
+            brokers: hosts(&self.broker_homes, geometry.brokers),
+            candidates: hosts(&self.candidate_homes, geometry.candidates),
+        }
     }
 
     fn computed_crc(&self) -> u32 {
@@ -136,8 +180,19 @@ impl Superblock {
                 geometry.extents_per_lane, layout.geometry.extents_per_lane
             )));
         }
+        let homes = superblock.homes();
+        if let Some(host) = homes.brokers.iter().chain(&homes.candidates).find(|host| **host >= geometry.hosts) {
+            return Err(SuperblockError::Geometry(format!("host {host} where there are {}", geometry.hosts)));
+        }
         Ok((superblock, layout))
     }
+}
+
+/// Hosts as bytes: a host's number is below [`HOSTS_MAX`](crate::limits::HOSTS_MAX).
+fn packed<const N: usize>(hosts: &[u32]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.iter_mut().zip(hosts).for_each(|(byte, host)| *byte = *host as u8);
+    bytes
 }
 
 #[cfg(test)]
@@ -147,7 +202,7 @@ mod tests {
 
     fn good() -> (Vec<u8>, u64) {
         let layout = Layout::new(small()).unwrap();
-        let block = Superblock::new(layout.geometry, [1, 2], [3, 4], 5);
+        let block = Superblock::new(layout.geometry, &HomeHosts::single_host(&layout.geometry), [1, 2], [3, 4], 5);
         (bytes_of(&block).to_vec(), layout.geometry.pool_bytes)
     }
 
@@ -155,6 +210,19 @@ mod tests {
     fn what_was_written_reads_back() {
         let (bytes, length) = good();
         assert!(Superblock::read(&bytes, length).is_ok());
+    }
+
+    #[test]
+    fn homes_are_kept_and_those_of_no_host_are_refused() {
+        let layout = Layout::new(Geometry { hosts: 3, ..small() }).unwrap();
+        let homes = HomeHosts { brokers: vec![2, 1], candidates: vec![1] };
+        let block = Superblock::new(layout.geometry, &homes, [1, 2], [3, 4], 5);
+        let (read, _) = Superblock::read(bytes_of(&block), layout.geometry.pool_bytes).unwrap();
+        assert_eq!(read.homes(), homes);
+        let homes = HomeHosts { brokers: vec![3, 1], candidates: vec![1] };
+        let block = Superblock::new(layout.geometry, &homes, [1, 2], [3, 4], 5);
+        let found = Superblock::read(bytes_of(&block), layout.geometry.pool_bytes);
+        assert!(matches!(found, Err(SuperblockError::Geometry(_))), "{found:?}");
     }
 
     #[test]

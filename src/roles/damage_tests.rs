@@ -40,7 +40,7 @@ impl Locks for NoLocks {
     fn while_free(&self, _: u32, act: &mut dyn FnMut()) {
         act();
     }
-    fn is_broker_gone(&self, _: u32) -> bool {
+    fn is_member_gone(&self, _: u32) -> bool {
         false
     }
 }

@@ -332,7 +332,8 @@ pub fn small_geometry(candidates: u32) -> Geometry {
         topics_max: 8,
         cursors_max: 4,
         extents_per_lane: 0,
-        reserved: 0,
+        attached_per_broker: 0,
+        attached_extents: 0,
     }
 }
 

@@ -154,7 +154,8 @@ impl Scenario {
             topics_max: 2,
             cursors_max: 1,
             extents_per_lane: 0,
-            reserved: 0,
+            attached_per_broker: 0,
+            attached_extents: 0,
         }
     }
 }

@@ -4,7 +4,7 @@ use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
 use crate::described;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES,
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, CURSOR_NAME_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES,
     REQUEST_BODY_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
 };
 use crate::wire::error::WireError;
@@ -150,7 +150,7 @@ level! {
 
 level! {
     /// What a request asks for.
-    Operation, "operation", "1 to 4" {
+    Operation, "operation", "1 to 8" {
         /// Create a topic.
         TopicCreate = 1,
         /// List topics.
@@ -159,6 +159,14 @@ level! {
         TopicDescribe = 3,
         /// Delete a topic.
         TopicDelete = 4,
+        /// Set a named cursor of a topic.
+        CursorCommit = 5,
+        /// Read a named cursor.
+        CursorRead = 6,
+        /// List a topic's named cursors.
+        CursorList = 7,
+        /// Delete a named cursor.
+        CursorDelete = 8,
     }
 }
 
@@ -459,9 +467,9 @@ described! {
         reserved: u8,
         /// length of the topic's name, which begins the body, bytes; 0 where the operation names no topic
         topic_bytes: u16,
-        /// topic list: lowest topic id wanted. Else 0
+        /// topic list: lowest topic id wanted; cursor list: where to go on. Else 0
         from: u64,
-        /// topic delete: `generation` of the topic meant, 0 for any. Else 0
+        /// topic delete: `generation` of the topic meant, 0 for any; cursor commit: order of the next message wanted. Else 0
         number: u64,
         /// 0
         reserved_too: [u64; 3],
@@ -491,9 +499,9 @@ described! {
         reserved: u8,
         /// 0: done. Else the reason why not, see the table of codes
         code: u16,
-        /// topic list: topic id to ask from next. Else 0
+        /// lists: where to ask from next. Else 0
         next: u64,
-        /// topic create, describe and delete: `generation` of the topic. Else 0
+        /// topic create, describe and delete: `generation` of the topic; cursor commit and read: its order. Else 0
         number: u64,
         /// with a code: the number its meaning names, else 0
         detail: u64,
@@ -539,6 +547,20 @@ described! {
         kept_bytes: u64,
         /// 0
         reserved_too: u64,
+    }
+}
+
+described! {
+    /// A named cursor in the body of a cursor list.
+    pub struct CursorRecord: 56 {
+        /// order of the next message its consumer wants
+        order: u64,
+        /// length of the name, bytes, 1 to 40
+        name_bytes: u32,
+        /// 0
+        reserved: u32,
+        /// its name, UTF-8, zero-filled
+        name: [u8; 40],
     }
 }
 
@@ -663,15 +685,18 @@ pub fn check_body<'a>(header: &[u8; FRAME_HEADER_BYTES], padded_body: &'a [u8]) 
 
 /// Checks a topic name: 1 to 112 bytes of UTF-8 without control characters.
 pub fn check_topic_name(name: &[u8]) -> Result<&str, WireError> {
-    let wrong = WireError::TopicName { found: name.len() };
-    if name.is_empty() || name.len() > TOPIC_NAME_BYTES_MAX {
-        return Err(wrong);
-    }
-    let text = std::str::from_utf8(name).map_err(|_| wrong)?;
-    if text.chars().any(char::is_control) {
-        return Err(wrong);
-    }
-    Ok(text)
+    check_name(name, TOPIC_NAME_BYTES_MAX).ok_or(WireError::TopicName { found: name.len() })
+}
+
+/// A cursor's name: 1 to 40 bytes of UTF-8 without control characters.
+pub fn check_cursor_name(name: &[u8]) -> Result<&str, WireError> {
+    check_name(name, CURSOR_NAME_BYTES_MAX).ok_or(WireError::CursorName { found: name.len() })
+}
+
+fn check_name(name: &[u8], bytes_max: usize) -> Option<&str> {
+    let text = std::str::from_utf8(name).ok()?;
+    let is_name = (1..=bytes_max).contains(&name.len()) && !text.chars().any(char::is_control);
+    is_name.then_some(text)
 }
 
 impl BatchHeader {
@@ -751,6 +776,7 @@ mod tests {
         has::<Request>(text);
         has::<Reply>(text);
         has::<TopicRecord>(text);
+        has::<CursorRecord>(text);
         has::<crate::wire::message::MessageHeader>(text);
         for refusal in crate::wire::Refusal::ALL {
             assert!(text.contains(&format!("| {} | {refusal:?} |", refusal as u16)), "PROTOCOL.md lacks {refusal:?}");

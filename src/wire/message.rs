@@ -38,6 +38,16 @@ pub fn push(body: &mut Vec<u8>, payload: &[u8]) {
     body.resize(body.len().next_multiple_of(MESSAGE_ALIGNMENT_BYTES as usize), 0);
 }
 
+/// Whether a body is this many messages, one behind the other, and nothing else.
+pub fn is_framed(body: &[u8], messages: u32) -> bool {
+    let mut at = 0;
+    for _ in 0..messages {
+        let Some(header) = body.get(at..at + MESSAGE_HEADER_BYTES as usize) else { return false };
+        at += message_bytes(read_header(header).payload_bytes.into()) as usize;
+    }
+    at == body.len()
+}
+
 /// The messages of a body whose framing has been checked by the batch decoder.
 pub struct Messages<'a> {
     rest: &'a [u8],

@@ -18,6 +18,7 @@ use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use embarcadero::log::topics::{Topic, TopicReader, write_spec};
 use embarcadero::pool::record::{BatchSlot, CursorLine, slot_kind};
 use embarcadero::pool::region::Create;
+use embarcadero::pool::superblock::HomeHosts;
 use embarcadero::pool::{Keep, Layout, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::tracker::Tracker;
 use embarcadero::roles::receive::ingest::Ingest;
@@ -39,6 +40,7 @@ const SETTINGS: SequencerSettings = SequencerSettings {
     session_expiry_ns: u64::MAX,
     retention_bytes: 1 << 20,
     retention_ns: 0,
+    reader_stall_ns: 1 << 40,
 };
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 1, settle_ns: 1 };
 /// Batches of the sound pool: more than a segment of its index.
@@ -55,7 +57,7 @@ impl Locks for NoLocks {
     fn while_free(&self, _: u32, act: &mut dyn FnMut()) {
         act();
     }
-    fn is_broker_gone(&self, _: u32) -> bool {
+    fn is_member_gone(&self, _: u32) -> bool {
         false
     }
 }
@@ -81,7 +83,8 @@ impl Sound {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/dev/shm/embarcadero-fuzz-{}-{number}", std::process::id()));
-        let pool = Pool::open(&path, small_geometry(2), false, Create::Format).expect("a small pool fits");
+        let homes = HomeHosts::single_host(&small_geometry(2));
+        let pool = Pool::open(&path, small_geometry(2), &homes, false, Create::Format).expect("a small pool fits");
         let layout = (**pool.layout()).clone();
         history(&View::single_host(Mapped::new(pool.mapping().clone()), pool.layout().clone()));
         drop(pool);
@@ -170,7 +173,9 @@ fn history(view: &HostView) {
     let run = blog.acquire(128, 128, lane.produced()).expect("an extent is free");
     for (at, name) in [(run.start, "billing"), (run.start + 64, "search")] {
         write_request(view, at, &CursorLine::new(1, name, 7));
-        present(BatchSlot { kind: slot_kind::CURSOR_SET, blog_at: at, ..BatchSlot::default() }, &mut lane);
+        // The topic was created at index position 1.
+        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 1);
+        present(BatchSlot { kind, batch_seq, blog_at: at, ..BatchSlot::default() }, &mut lane);
     }
     let produced = lane.produced();
     blog.release(run, 128, 128, produced);
@@ -311,7 +316,13 @@ fn a_damaged_pool_file_is_refused_or_works() {
     bolero::check!(name = "pool").for_each(|input: &[u8]| {
         sound.damage(input);
         // As a broker, whose configuration says what the geometry must be; and as a tool that takes any.
-        let mine = Pool::open(&sound.path, sound.layout.geometry, false, Create::Never);
+        let mine = Pool::open(
+            &sound.path,
+            sound.layout.geometry,
+            &HomeHosts::single_host(&sound.layout.geometry),
+            false,
+            Create::Never,
+        );
         let Ok(pool) = Pool::inspect(&sound.path) else {
             assert!(mine.is_err(), "a broker takes what a tool refuses");
             return;

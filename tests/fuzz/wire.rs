@@ -2,9 +2,10 @@
 
 use embarcadero::config::Config;
 use embarcadero::log::commit::CommitWriter;
+use embarcadero::log::cursors::CursorReader;
 use embarcadero::log::topics::{SPEC_BYTES, Topic, TopicReader, TopicWriter};
 use embarcadero::pool::record::TopicProgress;
-use embarcadero::pool::superblock::Superblock;
+use embarcadero::pool::superblock::{HomeHosts, Superblock};
 use embarcadero::pool::{Keep, Layout};
 use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic, wanted_topic};
 use embarcadero::roles::receive::ingest::Ingest;
@@ -127,8 +128,9 @@ fn ask(head: &[u8; 64], body: &[u8]) {
         &TopicProgress { position: 1, ..TopicProgress::default() },
     );
     let (mut ingest, mut topics) = (Ingest::take(&view, 0, Keep::Cached), TopicReader::new(&view));
+    let cursors = CursorReader::new(&view);
     let Ok(mut asked) = Asked::read(head, body) else { return };
-    let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, now_utc_ns: 1 };
+    let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1 };
     match requests::look(&mut desk, &mut asked) {
         Ok(Some(answer)) => assert!(asked.reply(&answer).len().is_multiple_of(64)),
         Ok(None) => assert_eq!(ingest.lane.produced(), 1, "it waits for what was passed on"),
@@ -152,7 +154,7 @@ fn topic_specifications_are_any_bytes() {
 #[test]
 fn a_superblock_is_any_bytes() {
     let layout = Layout::new(small_geometry(2)).expect("the small geometry fits");
-    let sound = Superblock::new(layout.geometry, [1; 2], [2; 2], 3);
+    let sound = Superblock::new(layout.geometry, &HomeHosts::single_host(&layout.geometry), [1; 2], [2; 2], 3);
     bolero::check!(name = "superblock").for_each(|input: &[u8]| {
         let mut cursor = Cursor(input);
         let is_sealed = cursor.byte() % 2 == 1;
@@ -167,7 +169,7 @@ fn a_superblock_is_any_bytes() {
         if let Ok((_, found)) = Superblock::read(&bytes, layout.geometry.pool_bytes) {
             let g = found.geometry;
             assert!(g.pool_bytes <= layout.geometry.pool_bytes, "it reaches past the file");
-            let last = found.extent(g.lanes() - 1, g.extents_per_lane - 1) + g.extent_bytes;
+            let last = found.extent(g.lanes() - 1, g.extents_of_lane(g.lanes() - 1) - 1) + g.extent_bytes;
             assert!(last <= g.pool_bytes, "its last extent ends at {last} of {}", g.pool_bytes);
         }
     });

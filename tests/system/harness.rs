@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic};
 use embarcadero::config::Config;
-use embarcadero::embarlet::{Embarlet, StartOptions, geometry};
+use embarcadero::embarlet::{Embarlet, StartOptions, geometry, home_hosts};
 use embarcadero::observe::counters::{AckCounters, Counters, ExportCounters, ReceiveCounters, SequencerCounters};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::{Hardware, Mapped, Memory, Pool};
@@ -200,10 +200,15 @@ impl Site {
         }
     }
 
+    /// Its pool, attached once more.
+    pub fn pool_now(&self) -> Pool {
+        let bytes = std::fs::metadata(&self.pool).unwrap().len();
+        Pool::open(&self.pool, geometry(&self.config, bytes), &home_hosts(&self.config), true, Create::Never).unwrap()
+    }
+
     /// The counters as the last process left them. Roles copy them out once a second, and when they have drained.
     pub fn counters(&self) -> PoolCounters {
-        let bytes = std::fs::metadata(&self.pool).unwrap().len();
-        let pool = Pool::open(&self.pool, geometry(&self.config, bytes), true, Create::Never).unwrap();
+        let pool = self.pool_now();
         let memory: Mapped<Hardware> = Mapped::new(pool.mapping().clone());
         let (layout, g) = (pool.layout(), pool.layout().geometry);
         PoolCounters {

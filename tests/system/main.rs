@@ -9,7 +9,9 @@
 //! * [`load`]: load that goes on meanwhile.
 //! * [`raw`]: the protocol by hand, for what the client library would never send.
 
+mod attached;
 mod configuration;
+mod cursors;
 mod harness;
 mod hostile;
 mod kills;

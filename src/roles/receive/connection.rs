@@ -106,6 +106,8 @@ pub struct Connection {
     pub leaving: Option<Box<Stream>>,
     /// Whether the ack core knows it.
     pub with_ack: bool,
+    /// Whether it was shut down because its peer did not take what was said last.
+    pub is_cut: bool,
     /// When it last got on, ns.
     pub active_ns: u64,
     /// Whether it waits for ring slots or extents.

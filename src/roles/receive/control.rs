@@ -59,7 +59,8 @@ impl<C: Coherence> Receive<C> {
     }
 
     fn look_at(&mut self, _io: &mut Ring, slot: u32, mut asked: Box<Asked>, is_late: bool, now: Now) {
-        let mut desk = Desk { ingest: &mut self.ingest, topics: &mut self.topics, now_utc_ns: now.utc_ns };
+        let (topics, cursors) = (&mut self.topics, &self.cursors);
+        let mut desk = Desk { ingest: &mut self.ingest, topics, cursors, now_utc_ns: now.utc_ns };
         let looked = match requests::look(&mut desk, &mut asked) {
             Ok(None) if is_late => Err(requests::too_late(&asked)),
             looked => looked,

@@ -56,10 +56,14 @@ impl<C: Coherence> Receive<C> {
             cancelling: false,
             leaving: None,
             with_ack: false,
+            is_cut: false,
             active_ns: now.monotonic_ns,
             is_blocked: false,
         });
-        if self.in_use() > self.settings.connections_max {
+        if self.is_draining {
+            // The kernel had it before the accept was cancelled.
+            self.refuse(io, slot, Refuse::draining(), now);
+        } else if self.in_use() > self.settings.connections_max {
             let text =
                 format!("this broker serves {} connections, all taken; try another", self.settings.connections_max);
             self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
@@ -230,11 +234,8 @@ impl<C: Coherence> Receive<C> {
         Ok(())
     }
 
-    /// Session ids are issued by a lane: lane, incarnation, count. Never 0.
     pub(super) fn new_session(&mut self) -> u64 {
-        self.sessions_issued += 1;
-        let (lane, incarnation) = (u64::from(self.ingest.lane.lane()) + 1, self.ingest.lane.incarnation());
-        lane << 52 | (incarnation & 0xf_ffff) << 32 | (self.sessions_issued & 0xffff_ffff)
+        self.sessions.issue(self.ingest.lane.lane(), self.ingest.lane.incarnation())
     }
 
     pub(super) fn ask_to_open(

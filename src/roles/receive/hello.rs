@@ -29,6 +29,11 @@ impl Refuse {
         Refuse { refusal, detail, text: text.into() }
     }
 
+    /// Of everybody, while the process ends.
+    pub fn draining() -> Refuse {
+        Refuse::new(Refusal::Draining, 0, "this broker is shutting down; use another")
+    }
+
     /// As the frame that says it.
     pub fn frame(&self) -> Box<[u8]> {
         let header = Refused { code: self.refusal as u16, detail: self.detail, ..Refused::default() };

@@ -11,6 +11,7 @@
 
 pub mod connection;
 mod control;
+mod cursors;
 mod ending;
 mod greeting;
 pub mod hello;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
+use crate::log::cursors::CursorReader;
+use crate::log::lane::SessionIds;
 use crate::log::topics::{Topic, TopicReader};
 use crate::net::{Asker, Completion, Operation, Ring};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
@@ -75,6 +78,7 @@ pub struct Receive<C: Coherence> {
     listener: Arc<TcpListener>,
     ingest: Ingest<Mapped<C>>,
     topics: TopicReader<Mapped<C>>,
+    cursors: CursorReader<Mapped<C>>,
     tokens: Tokens,
     link: Arc<AckLink>,
     subscriptions: Arc<Subscriptions>,
@@ -88,7 +92,7 @@ pub struct Receive<C: Coherence> {
     asked_ns: u64,
     accepting: Option<Operation>,
     is_draining: bool,
-    sessions_issued: u64,
+    sessions: SessionIds,
     /// Whether the next configured topic was asked for.
     topic_asked: bool,
     block: CounterBlock<Mapped<C>>,
@@ -115,6 +119,7 @@ impl<C: Coherence> Receive<C> {
             role: 0,
             ingest: Ingest::take(view, lane, settings.keep),
             topics: TopicReader::new(view),
+            cursors: CursorReader::new(view),
             tokens,
             link,
             subscriptions,
@@ -126,7 +131,7 @@ impl<C: Coherence> Receive<C> {
             asked_ns: 0,
             accepting: None,
             is_draining: false,
-            sessions_issued: 0,
+            sessions: SessionIds::default(),
             topic_asked: false,
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
             housekeeping_ns: 0,
@@ -220,10 +225,11 @@ impl<C: Coherence> Receive<C> {
             self.topic_asked = false;
             return 1;
         }
-        if !self.topic_asked {
-            self.topic_asked = self.ingest.create_topic(wanted);
+        if self.topic_asked {
+            return 0;
         }
-        0
+        self.topic_asked = self.ingest.create_topic(wanted);
+        usize::from(self.topic_asked)
     }
 
     fn look_after(&mut self, io: &mut Ring, slot: u32, now: Now) -> bool {
@@ -263,6 +269,12 @@ impl<C: Coherence> Receive<C> {
                 }
                 connection.cancelling = true;
                 connection.reading.into_iter().for_each(|operation| io.cancel(operation));
+                true
+            }
+            // It takes nothing, not even the last words: what is being sent fails now, and the ack core lets go.
+            Phase::Ending { .. } if idle_ns > LINGER_NS && connection.with_ack && !connection.is_cut => {
+                connection.is_cut = true;
+                let _ = connection.stream.shutdown(std::net::Shutdown::Both);
                 true
             }
             Phase::Lingering if idle_ns > LINGER_NS && !connection.cancelling => {
@@ -359,12 +371,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
                 if matches!(connection.phase, Phase::Ending { .. } | Phase::Lingering) {
                     continue;
                 }
-                self.refuse(
-                    io,
-                    slot,
-                    Refuse::new(Refusal::Draining, 0, "this broker is shutting down; use another"),
-                    now,
-                );
+                self.refuse(io, slot, Refuse::draining(), now);
             }
         }
         self.hear_ack(io, now);

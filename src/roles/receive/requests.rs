@@ -7,9 +7,11 @@
 use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
 use crate::limits::{CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::log::cursors::CursorReader;
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, slot_kind};
+use crate::roles::receive::cursors;
 use crate::roles::receive::hello::{Refuse, check_same, topic_of};
 use crate::roles::receive::ingest::Ingest;
 use crate::wire::frame::{self, REPLY_MORE, Reply, Request, TopicRecord};
@@ -44,12 +46,17 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// What a look at a request comes to. `None`: not done yet, look again.
+pub type Looked = Result<Option<Answer>, Refuse>;
+
 /// What operations work with.
 pub struct Desk<'a, M> {
     /// The lane, to pass things on to the sequencer.
     pub ingest: &'a mut Ingest<M>,
     /// The committed topic table.
     pub topics: &'a mut TopicReader<M>,
+    /// The committed cursors.
+    pub cursors: &'a CursorReader<M>,
     /// Now, UTC ns.
     pub now_utc_ns: u64,
 }
@@ -99,7 +106,7 @@ pub fn refused(operation: u8, refuse: &Refuse) -> Box<[u8]> {
 ///
 /// # Errors
 /// It cannot be done.
-pub fn look<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Option<Answer>, Refuse> {
+pub fn look<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     if !desk.topics.is_readable() {
         return Ok(None);
     }
@@ -108,7 +115,21 @@ pub fn look<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Option<A
         Operation::TopicList => list_topics(desk, asked),
         Operation::TopicDescribe => describe_topic(desk, asked),
         Operation::TopicDelete => delete_topic(desk, asked),
+        Operation::CursorCommit => with_topic(desk, asked, cursors::commit),
+        Operation::CursorRead => with_topic(desk, asked, cursors::read),
+        Operation::CursorList => with_topic(desk, asked, cursors::list),
+        Operation::CursorDelete => with_topic(desk, asked, cursors::delete),
     }
+}
+
+/// One look at a request about an existing topic.
+fn with_topic<M: Memory>(
+    desk: &mut Desk<M>,
+    asked: &mut Asked,
+    operation: fn(&mut Desk<M>, &mut Asked, &Topic) -> Looked,
+) -> Looked {
+    let topic = desk.topics.find(&asked.topic).cloned().ok_or_else(|| unknown(&asked.topic))?;
+    operation(desk, asked, &topic)
 }
 
 /// Why a request that took too long is given up: what it asked for may happen yet.
@@ -129,7 +150,7 @@ fn unknown(topic: &str) -> Refuse {
     Refuse::new(Refusal::UnknownTopic, 0, format!("there is no topic {topic:?}"))
 }
 
-fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Option<Answer>, Refuse> {
+fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     if asked.rest.len() != RECORD_BYTES {
         let text =
             format!("{} bytes behind the topic's name, expected a topic record of {RECORD_BYTES}", asked.rest.len());
@@ -146,7 +167,7 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Opti
     Ok(None)
 }
 
-fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Option<Answer>, Refuse> {
+fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     desk.topics.refresh();
     let mut answer = Answer::default();
     for topic in desk.topics.known().iter().filter(|topic| u64::from(topic.id) >= asked.request.from) {
@@ -161,14 +182,14 @@ fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Optio
     Ok(Some(answer))
 }
 
-fn describe_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Option<Answer>, Refuse> {
+fn describe_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     let topic = desk.topics.find(&asked.topic).cloned().ok_or_else(|| unknown(&asked.topic))?;
     let record = record(desk.topics, &topic);
     let answer = |record| Answer { number: topic.generation(), body: bytes_of(&record).to_vec(), ..Answer::default() };
     Ok(record.map(answer))
 }
 
-fn delete_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Result<Option<Answer>, Refuse> {
+fn delete_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     let found = desk.topics.find(&asked.topic).map(|topic| (topic.id, topic.generation()));
     let meant = asked.passed_on.unwrap_or(asked.request.number);
     let gone = |number| Ok(Some(Answer { number, ..Answer::default() }));

@@ -12,7 +12,7 @@ use crate::log::checkpoint::{CheckpointWriter, Recovered};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
 use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
-use crate::log::lane::LaneReader;
+use crate::log::lane::{LaneReader, issuer};
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
 use crate::log::targets::{Target, Targets};
@@ -35,6 +35,8 @@ pub struct SequencerSettings {
     pub retention_bytes: u64,
     /// Age up to which topics that name none are kept, ns; 0: as long as they fit.
     pub retention_ns: u64,
+    /// Time after which an attached process that shows no life is not waited for while others want memory, ns.
+    pub reader_stall_ns: u64,
 }
 
 impl SequencerSettings {
@@ -46,7 +48,7 @@ impl SequencerSettings {
 }
 
 /// Sessions checkpointed in one pass at most.
-const CHECKPOINTS_PER_PASS: usize = 64;
+pub const CHECKPOINTS_PER_PASS: usize = 64;
 /// Events of one arrival besides what it drains: a let-go, or a close and an open.
 const EVENTS_EXTRA: u64 = 2;
 
@@ -68,12 +70,22 @@ pub struct ActiveSequencer<M> {
     gap_clock_ns: u64,
     last_pass_ns: u64,
     any_remote: bool,
-    /// By broker: its process was found gone.
+    /// By member: its process was found gone.
     is_dead: Vec<bool>,
+    /// Attached lanes that were found waiting for room, and what they last showed.
+    waiting: Vec<Waiting>,
     /// By lane: it stands still for want of extents.
     is_paused: Vec<bool>,
     /// Lane the next pass begins with, so that none is favoured when the index is short.
     first_lane: usize,
+}
+
+/// An attached publisher that waits for room, as it last showed itself.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    seen: (u64, u64),
+    since_ns: u64,
+    is_stalled: bool,
 }
 
 struct Topics<M> {
@@ -118,13 +130,16 @@ impl<M: Memory> ActiveSequencer<M> {
         let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
         let (mut watermark, mut floor, mut known) = (0, 0, vec![None; g.topics_max as usize]);
         let mut cursors = CursorTable::new(g.cursors_max);
+        let mut dropped_pins = 0;
         if let Some(before) = recovered {
+            dropped_pins = before.floors.dropped_pins;
             (watermark, floor, known) = (before.commit.watermark, before.floors.floor, before.topics);
             (progress, cursors) = (before.lanes, before.cursors);
             *core.table_mut() = before.table;
         }
         let reusable = progress.iter().map(|lane| lane.reusable).collect();
         let mut trimmer = Trimmer::new(view, candidate, epoch, floor, watermark, reusable);
+        trimmer.set_dropped_pins(dropped_pins);
         let lanes: Vec<_> =
             progress.iter().enumerate().map(|(lane, p)| LaneReader::new(view, lane as u32, p.consumed)).collect();
         // Everything older than this takeover is given up together: its samples were the predecessor's.
@@ -144,7 +159,8 @@ impl<M: Memory> ActiveSequencer<M> {
             view: view.clone(),
             settings,
             any_remote: lanes.iter().any(LaneReader::is_remote),
-            is_dead: vec![false; g.brokers as usize],
+            is_dead: vec![false; g.members() as usize],
+            waiting: vec![Waiting::default(); g.attached() as usize],
             is_paused: vec![false; lanes.len()],
             commit,
             current: CommitReader::new(view),
@@ -167,7 +183,7 @@ impl<M: Memory> ActiveSequencer<M> {
         sequencer
     }
 
-    /// One pass. Gives what it did: slots consumed, sessions fenced, floors moved; 0 iff nothing moved.
+    /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved.
     pub fn pass(&mut self, now_ns: u64) -> usize {
         let before = self.index.next();
         self.core.set_time(now_ns);
@@ -214,6 +230,10 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+        if !self.may_name(lane, slot) {
+            self.counters.invalid_slots += 1;
+            return;
+        }
         match slot.kind {
             slot_kind::BATCH => self.take_batch(lane, number, slot),
             slot_kind::SESSION_OPEN => {
@@ -237,6 +257,15 @@ impl<M: Memory> ActiveSequencer<M> {
             slot_kind::CURSOR_SET | slot_kind::CURSOR_DELETE => self.take_cursor(lane, number, slot),
             _ => self.counters.invalid_slots += 1,
         }
+    }
+
+    /// A receive core has seen the token of every session it names. An attached publisher is any program that may map the pool:
+    /// it names sessions that its own lane issued, and no others.
+    #[inline]
+    fn may_name(&self, lane: u32, slot: &BatchSlot) -> bool {
+        !self.view.layout.geometry.is_attached_lane(lane)
+            || slot.kind == slot_kind::TOPIC_CREATE
+            || issuer(slot.session) == Some(lane)
     }
 
     fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
@@ -310,7 +339,11 @@ impl<M: Memory> ActiveSequencer<M> {
     fn take_cursor(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         let is_placed = check_cursor(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
         let read = || read_request(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
-        let is_topic = |wanted: &CursorLine| self.core.table().topic(wanted.topic).is_some();
+        // The topic that was meant, not one that has its place since.
+        let is_topic = |wanted: &CursorLine| {
+            let mut known = self.topics.known.iter().flatten();
+            known.any(|topic| topic.id == wanted.topic && topic.created_position == slot.batch_seq)
+        };
         let Some(wanted) = is_placed.then(read).flatten().filter(is_topic) else {
             self.counters.invalid_slots += 1;
             return;
@@ -331,8 +364,7 @@ impl<M: Memory> ActiveSequencer<M> {
         if first || self.core.gapped() == 0 {
             return 0;
         }
-        let g = &self.view.layout.geometry;
-        let is_live = |lane: usize| !self.is_dead[g.broker_of_lane(lane as u32) as usize];
+        let is_live = |lane: usize| self.is_waited_for(lane as u32);
         let is_paused = |lane: &LaneReader<M>| lane.status().is_some_and(|status| status.paused == 1);
         if self.lanes.iter().enumerate().any(|(number, lane)| is_live(number) && is_paused(lane)) {
             return 0;
@@ -345,6 +377,33 @@ impl<M: Memory> ActiveSequencer<M> {
         self.core.expire(self.gap_clock_ns, lease, most, &mut append)
     }
 
+    /// Whether a lane's writer lives, and looks after it.
+    pub(crate) fn is_waited_for(&self, lane: u32) -> bool {
+        let g = &self.view.layout.geometry;
+        let is_stalled = |place: u32| self.waiting[place as usize].is_stalled;
+        !self.is_dead[g.member_of_lane(lane) as usize] && !lane.checked_sub(g.broker_lanes()).is_some_and(is_stalled)
+    }
+
+    /// Looks whether attached processes that others may have to wait for still show life. Called now and then.
+    pub fn judge_attached(&mut self, now_ns: u64) {
+        let stall_ns = self.settings.reader_stall_ns;
+        let g = self.view.layout.geometry;
+        for place in 0..g.attached() {
+            let status = self.lanes[g.attached_lane(place) as usize].status().unwrap_or_default();
+            let seen = (status.incarnation, status.beat);
+            let waiting = &mut self.waiting[place as usize];
+            if status.paused == 0 || waiting.seen != seen {
+                *waiting = Waiting { seen, since_ns: now_ns, is_stalled: false };
+            } else {
+                waiting.is_stalled = now_ns.saturating_sub(waiting.since_ns) > stall_ns;
+            }
+        }
+        if self.trimmer.is_pinned() {
+            self.trimmer.judge_readers(now_ns, stall_ns);
+            self.counters.dropped_pins = self.trimmer.dropped_pins();
+        }
+    }
+
     /// The commit point: entries first, written back and fenced, then the watermark.
     fn commit_appended(&mut self) {
         self.view.memory.store_fence();
@@ -353,7 +412,7 @@ impl<M: Memory> ActiveSequencer<M> {
         self.counters.watermark = self.index.next();
     }
 
-    /// Everything derived from what is committed. True if memory was given back.
+    /// Everything derived from what is committed. True if anything was written that a successor or a lane goes by.
     fn derive(&mut self, now_ns: u64) -> bool {
         let watermark = self.commit.watermark();
         let is_wanted = self.trimmer.targets.look(watermark, now_ns) || self.trimmer.is_all_past_retention(watermark);
@@ -376,27 +435,28 @@ impl<M: Memory> ActiveSequencer<M> {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
         let floor = self.trimmer.floor();
-        let moved = self.relieve_pressure(watermark);
+        let relieved = self.relieve_pressure(watermark);
+        let freed = self.write_progress(epoch);
         let is_less_kept = self.trimmer.floor() > floor && self.topics.write_progress(&self.trimmer.targets, watermark);
-        if self.write_progress(epoch) | is_less_kept {
+        if freed | is_less_kept {
             self.view.memory.store_fence();
         }
         self.counters.held_batches = self.core.held().into();
         self.counters.let_go = self.core.let_go();
         self.counters.fenced_batches = self.core.fenced();
-        moved
+        wrote | relieved | freed
     }
 
     /// Gives memory back where somebody is short of it, or where retention says so: one sample at most a pass.
     fn relieve_pressure(&mut self, watermark: u64) -> bool {
         let g = self.view.layout.geometry;
-        let low_water = u64::from(g.extents_per_lane / 8).max(1);
         let mut is_short = false;
         for lane in 0..self.lanes.len() {
+            let low_water = u64::from(g.extents_of_lane(lane as u32) / 8).max(1);
             // A report older than what was last given back says nothing new.
             if let Some(status) = self.lanes[lane].status()
                 && status.incarnation > 0
-                && !self.is_dead[g.broker_of_lane(lane as u32) as usize]
+                && self.is_waited_for(lane as u32)
                 && status.free_extents <= low_water
                 && status.reusable_seen >= self.trimmer.reusable(lane as u32)
             {
@@ -466,15 +526,16 @@ impl<M: Memory> ActiveSequencer<M> {
         wrote
     }
 
-    /// Looks which brokers' processes are gone: nothing of them is waited for. `is_gone` may ask the operating system.
+    /// Looks which members' processes are gone: nothing of them is waited for. `is_gone` may ask the operating system.
     pub fn look_for_dead(&mut self, is_gone: impl Fn(u32) -> bool) {
-        for broker in 0..self.is_dead.len() {
+        for member in 0..self.is_dead.len() {
             // The incarnation first: if the process is gone after that, it was not this incarnation's successor.
-            let incarnation = self.trimmer.incarnation(broker as u32);
-            let is_dead = is_gone(broker as u32);
-            self.is_dead[broker] = is_dead;
+            let incarnation = self.trimmer.incarnation(member as u32);
+            // A place that nobody ever took is not asked about.
+            let is_dead = self.trimmer.was_taken(member as u32) && is_gone(member as u32);
+            self.is_dead[member] = is_dead;
             if let (true, Some(incarnation)) = (is_dead, incarnation) {
-                self.trimmer.note_dead(broker as u32, incarnation);
+                self.trimmer.note_dead(member as u32, incarnation);
             }
         }
     }

@@ -25,8 +25,8 @@ pub trait Locks {
     fn is_candidate_held(&self, candidate: u32) -> bool;
     /// Runs `act` while holding a candidate's slot, if nobody else does.
     fn while_free(&self, candidate: u32, act: &mut dyn FnMut());
-    /// Whether no process serves as a broker. When in doubt one does.
-    fn is_broker_gone(&self, broker: u32) -> bool;
+    /// Whether no process serves as a broker or has an attached place. When in doubt one does.
+    fn is_member_gone(&self, member: u32) -> bool;
 }
 
 const BEAT_NS: u64 = 10_000_000;
@@ -207,6 +207,7 @@ impl<M: Memory> Candidate<M> {
         if now_ns - self.beat_ns >= BEAT_NS {
             self.beat_ns = now_ns;
             sequencer.beat();
+            sequencer.judge_attached(now_ns);
             if !self.commit.confirm(sequencer.epoch()) {
                 // A higher epoch is claimed: whatever we write from here on is void.
                 log::warn!("sequence {}: epoch {} was taken over; standing by", self.candidate, sequencer.epoch());
@@ -216,10 +217,10 @@ impl<M: Memory> Candidate<M> {
         }
         if now_ns - self.roll_call_ns >= ROLL_CALL_NS {
             self.roll_call_ns = now_ns;
-            // Of this host's brokers only: another host's process says nothing by a lock of ours.
+            // Of this host's members only: another host's process says nothing by a lock of ours.
             let view = &self.view;
             sequencer
-                .look_for_dead(|broker| view.access_to_broker(broker) == Access::Local && locks.is_broker_gone(broker));
+                .look_for_dead(|member| view.access_to_member(member) == Access::Local && locks.is_member_gone(member));
         }
         moved
     }

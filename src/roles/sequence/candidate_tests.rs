@@ -19,7 +19,7 @@ impl Locks for Alone {
     fn while_free(&self, _candidate: u32, act: &mut dyn FnMut()) {
         act();
     }
-    fn is_broker_gone(&self, _broker: u32) -> bool {
+    fn is_member_gone(&self, _broker: u32) -> bool {
         false
     }
 }

@@ -38,8 +38,10 @@ impl Locks for Pool {
         }
     }
 
-    fn is_broker_gone(&self, broker: u32) -> bool {
-        self.is_locked(LockName::Broker(broker)).is_ok_and(|locked| !locked)
+    fn is_member_gone(&self, member: u32) -> bool {
+        let is_broker = member < self.layout().geometry.brokers;
+        let name = if is_broker { LockName::Broker(member) } else { LockName::Attached(member) };
+        self.is_locked(name).is_ok_and(|locked| !locked)
     }
 }
 

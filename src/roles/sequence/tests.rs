@@ -14,8 +14,13 @@ use crate::pool::record::{BatchSlot, IndexEntry, entry_kind, slot_kind};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 use crate::wire::{AckLevel, OrderLevel};
 
-pub(crate) const SETTINGS: SequencerSettings =
-    SequencerSettings { session_lease_ns: 1_000_000, session_expiry_ns: u64::MAX, retention_bytes: 0, retention_ns: 0 };
+pub(crate) const SETTINGS: SequencerSettings = SequencerSettings {
+    session_lease_ns: 1_000_000,
+    session_expiry_ns: u64::MAX,
+    retention_bytes: 0,
+    retention_ns: 0,
+    reader_stall_ns: 1 << 40,
+};
 
 pub(crate) fn start<M: Memory>(view: &View<M>, candidate: u32) -> ActiveSequencer<M> {
     try_start(view, candidate).unwrap()

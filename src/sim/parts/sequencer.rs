@@ -12,6 +12,7 @@ const SETTINGS: SequencerSettings = SequencerSettings {
     session_expiry_ns: 5_000_000_000,
     retention_bytes: 0,
     retention_ns: 0,
+    reader_stall_ns: 1 << 40,
 };
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 60_000_000, settle_ns: 3_000_000 };
 
@@ -39,7 +40,7 @@ impl Locks for Kernel {
         }
     }
 
-    fn is_broker_gone(&self, broker: u32) -> bool {
+    fn is_member_gone(&self, broker: u32) -> bool {
         self.with(|state| !state.is_held(Part::Receive(broker)))
     }
 }

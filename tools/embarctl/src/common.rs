@@ -1,11 +1,16 @@
 //! Arguments that several commands take.
 
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use embarcadero::client::TopicProperties;
+use embarcadero::client::{Admin, ClientError, TopicProperties};
+use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+
+use crate::error::CommandError;
 
 /// How to reach the brokers.
 #[derive(Clone, Debug, Args)]
@@ -28,6 +33,33 @@ impl ConnectArgs {
     pub fn timeout_seconds(&self) -> u64 {
         self.timeout
     }
+}
+
+/// Whom to ask about topics and cursors.
+pub fn admin(connect: &ConnectArgs) -> Result<Admin, ClientError> {
+    Admin::new(&connect.brokers)
+}
+
+/// Prints to standard output. A reader that went away has what it wanted.
+pub fn print(text: &str) -> Result<(), CommandError> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// How to do without brokers' addresses.
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    /// Map this pool instead of connecting: a process on one of its hosts needs no network.
+    #[arg(long, value_name = "POOL", conflicts_with = "brokers")]
+    pub attach: Option<PathBuf>,
+    /// With --attach: this host's number in the pool.
+    #[arg(long, default_value = "0", requires = "attach")]
+    pub host: u32,
+    /// With --attach: the brokers' pool.coherence, software or hardware. Software is right on every pool.
+    #[arg(long, default_value = "software", value_parser = coherence, requires = "attach")]
+    pub coherence: CoherenceMode,
 }
 
 /// What a topic to create promises.
@@ -70,6 +102,14 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn coherence(text: &str) -> Result<CoherenceMode, String> {
+    match text {
+        "software" => Ok(CoherenceMode::Software),
+        "hardware" => Ok(CoherenceMode::Hardware),
+        _ => Err(format!("{text:?} is neither software nor hardware")),
+    }
 }
 
 fn order(text: &str) -> Result<OrderLevel, String> {

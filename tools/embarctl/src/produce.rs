@@ -7,10 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use embarcadero::client::{Publisher, PublisherOptions};
+use embarcadero::client::{AttachOptions, ClientError, Publish, Publisher, PublisherOptions};
 use embarcadero::wire::AckLevel;
 
-use crate::common::{ConnectArgs, PropertyArgs};
+use crate::common::{AttachArgs, ConnectArgs, PropertyArgs};
 use crate::error::CommandError;
 use crate::lines::{Block, Input, InputError, read_ahead};
 use crate::{Ended, Interrupt};
@@ -36,21 +36,14 @@ pub struct ProduceArgs {
     properties: PropertyArgs,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    attach: AttachArgs,
 }
 
 /// Does it; says on standard error how many messages were acked, however it ends.
 pub fn run(args: &ProduceArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
     let (input, name) = open(args)?;
-    let options = PublisherOptions {
-        brokers: args.connect.brokers.clone(),
-        topic: args.topic.clone(),
-        create: args.create.then(|| args.properties.properties()),
-        ack: args.properties.ack,
-        connect_timeout: args.connect.timeout(),
-        ..PublisherOptions::default()
-    };
-    let publisher =
-        Publisher::connect(options).map_err(CommandError::client(format!("publish to {:?}", args.topic)))?;
+    let publisher = publisher(args).map_err(CommandError::client(format!("publish to {:?}", args.topic)))?;
     let line_bytes_max = publisher.batch_message_bytes_max();
     let lines = read_ahead(input, line_bytes_max);
     let mut producer = Producer { args, publisher, interrupt, name, line_bytes_max };
@@ -63,6 +56,20 @@ pub fn run(args: &ProduceArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     let deadline = Instant::now() + args.connect.timeout();
     producer.publisher.close(deadline).map_err(CommandError::client("close the session"))?;
     Ok(Ended::Done)
+}
+
+/// Over TCP, or attached.
+fn publisher(args: &ProduceArgs) -> Result<Box<dyn Publish>, ClientError> {
+    let (topic, ack) = (args.topic.clone(), args.properties.ack);
+    let create = args.create.then(|| args.properties.properties());
+    let Some(pool) = args.attach.attach.clone() else {
+        let (brokers, connect_timeout) = (args.connect.brokers.clone(), args.connect.timeout());
+        let options = PublisherOptions { brokers, topic, create, ack, connect_timeout, ..PublisherOptions::default() };
+        return Ok(Box::new(Publisher::connect(options)?));
+    };
+    let (host, coherence, wait) = (args.attach.host, args.attach.coherence, args.connect.timeout());
+    let options = AttachOptions { pool, host, coherence, topic, create, ack, wait, ..AttachOptions::default() };
+    Ok(Box::new(Publisher::attach(options)?))
 }
 
 fn open(args: &ProduceArgs) -> Result<(Box<dyn Read + Send>, String), CommandError> {
@@ -78,7 +85,7 @@ fn open(args: &ProduceArgs) -> Result<(Box<dyn Read + Send>, String), CommandErr
 
 struct Producer<'a> {
     args: &'a ProduceArgs,
-    publisher: Publisher,
+    publisher: Box<dyn Publish>,
     interrupt: &'a Interrupt,
     name: String,
     line_bytes_max: u64,

@@ -1,16 +1,15 @@
 //! `embarctl topic`: create, list, describe, delete.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use embarcadero::client::{Admin, TopicInfo};
+use embarcadero::client::TopicInfo;
 use embarcadero::config::units::{format_bytes, format_duration};
 use embarcadero::wire::Receipts;
 
 use crate::Ended;
-use crate::common::{ConnectArgs, PropertyArgs};
+use crate::common::{ConnectArgs, PropertyArgs, admin, print};
 use crate::error::CommandError;
 
 /// What to do with topics.
@@ -76,18 +75,6 @@ pub fn run(command: &TopicCommand) -> Result<Ended, CommandError> {
         }
     }
     Ok(Ended::Done)
-}
-
-fn admin(connect: &ConnectArgs) -> Result<Admin, embarcadero::client::ClientError> {
-    Admin::new(&connect.brokers)
-}
-
-/// A reader that went away has what it wanted.
-fn print(text: &str) -> Result<(), CommandError> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
-        _ => Ok(()),
-    }
 }
 
 fn line(topic: &TopicInfo) -> String {

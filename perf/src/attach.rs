@@ -1,0 +1,416 @@
+//! `compare attach`: clients that map the pool, beside what this machine's memory gives.
+//!
+//! * Appending: an attached publisher's messages, ordered and acked, against `memcpy` and `clflushopt` of the same bytes over the same
+//!   memory: message by message, and in blocks of a batch.
+//! * Latency: from an attached publish to its attached delivery, publisher and subscriber on one spinning thread and the sequencer on
+//!   another, against a cache line that two spinning threads pass to and fro: the message's way is one such round and more.
+//!
+//! The sequencer is the broker's own, on a thread by itself as on a machine with a core for each role; no broker process runs. In
+//! every round each side runs once, beginning with another one each time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use embarcadero::client::{
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Publisher, Start, Subscriber,
+    TopicProperties,
+};
+use embarcadero::config::CoherenceMode;
+use embarcadero::limits::LINE_BYTES;
+use embarcadero::log::{Homes, View};
+use embarcadero::pool::coherence::Coherence;
+use embarcadero::pool::region::{Create, HostLock, LockName};
+use embarcadero::pool::superblock::HomeHosts;
+use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software};
+use embarcadero::roles::sequence::TakeoverSettings;
+use embarcadero::roles::sequence::active::SequencerSettings;
+use embarcadero::roles::sequence::candidate::Candidate;
+use hdrhistogram::Histogram;
+use serde_json::json;
+
+use crate::args::AttachArgs;
+use crate::error::CompareError;
+use crate::figures::Spread;
+use crate::machine::{cores, facts, monotonic_ns};
+use crate::subject::Folder;
+
+/// What issue 4 asks for.
+const AIM: f64 = 0.7;
+const TOPIC: &str = "attach";
+const EXTENT_BYTES: u64 = 8 << 20;
+const WAIT: Duration = Duration::from_secs(30);
+/// Sizes of the messages that are appended.
+const SIZES: [u64; 2] = [1024, 64];
+/// Message of the latency measurement, bytes.
+const PING_BYTES: usize = 64;
+
+fn client() -> impl FnOnce(embarcadero::client::ClientError) -> CompareError {
+    CompareError::client("attach")
+}
+
+/// A pool of its own with a sequencer on a spinning thread.
+struct Scene {
+    path: PathBuf,
+    pool: Pool,
+    stop: Arc<AtomicBool>,
+    sequencer: Option<JoinHandle<()>>,
+}
+
+impl Scene {
+    fn new(args: &AttachArgs, folder: &Folder) -> Result<Scene, CompareError> {
+        let path = folder.path().join("attach");
+        let geometry = Geometry {
+            pool_bytes: args.pool_bytes,
+            extent_bytes: EXTENT_BYTES,
+            hosts: 1,
+            brokers: 1,
+            lanes_per_broker: 1,
+            candidates: 1,
+            ring_slots: 4096,
+            segment_entries: 65536,
+            segments: 8,
+            sessions_max: 256,
+            topics_max: 16,
+            extents_per_lane: 0,
+            attached_per_broker: 1,
+            // The clipped share: all but what the broker's lane must have.
+            attached_extents: u16::MAX,
+            cursors_max: 1,
+        };
+        let homes = HomeHosts::single_host(&geometry);
+        let failed = |error| CompareError::Usage(format!("attach: {error}"));
+        let pool = Pool::open(&path, geometry, &homes, false, Create::IfMissing).map_err(failed)?;
+        let lock = pool.lock(LockName::Candidate(0)).map_err(failed)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ours, until) = (pool.clone(), stop.clone());
+        let sequencer = match args.coherence {
+            CoherenceMode::Software => std::thread::spawn(move || sequence::<Software>(&ours, lock, &until)),
+            CoherenceMode::Hardware => std::thread::spawn(move || sequence::<Hardware>(&ours, lock, &until)),
+        };
+        Ok(Scene { path, pool, stop, sequencer: Some(sequencer) })
+    }
+
+    fn publisher(&self, args: &AttachArgs, batch_bytes: u64) -> Result<AttachedPublisher, CompareError> {
+        Publisher::attach(AttachOptions {
+            pool: self.path.clone(),
+            coherence: args.coherence,
+            topic: TOPIC.to_owned(),
+            create: Some(TopicProperties::default()),
+            batch_bytes,
+            wait: WAIT,
+            ..AttachOptions::default()
+        })
+        .map_err(client())
+    }
+
+    fn subscriber(&self, args: &AttachArgs) -> Result<AttachedSubscriber, CompareError> {
+        Subscriber::attach(AttachedSubscriberOptions {
+            pool: self.path.clone(),
+            coherence: args.coherence,
+            topic: TOPIC.to_owned(),
+            start: Start::Latest,
+            wait: WAIT,
+            ..AttachedSubscriberOptions::default()
+        })
+        .map_err(client())
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(sequencer) = self.sequencer.take() {
+            // Its panic was printed; the measurement fails for want of acks.
+            let _ = sequencer.join();
+        }
+    }
+}
+
+fn sequence<C: Coherence>(pool: &Pool, lock: HostLock, until: &AtomicBool) {
+    let homes = Homes::new(0, pool.superblock().homes());
+    let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
+    let settings = SequencerSettings {
+        session_lease_ns: 5_000_000_000,
+        session_expiry_ns: 300_000_000_000,
+        retention_bytes: 0,
+        retention_ns: 0,
+        reader_stall_ns: 10_000_000_000,
+    };
+    let takeover = TakeoverSettings { after_ns: 500_000_000, settle_ns: 0 };
+    let mut candidate = Candidate::new(&view, 0, settings, takeover);
+    while !until.load(Ordering::Relaxed) && candidate.fault().is_none() {
+        candidate.step(monotonic_ns(), pool);
+    }
+    drop(lock);
+}
+
+/// Payload GB/s of an attached publisher, up to the last ack.
+fn append(scene: &Scene, args: &AttachArgs, message_bytes: u64) -> Result<f64, CompareError> {
+    let mut publisher = scene.publisher(args, args.batch_bytes)?;
+    let message = vec![7; message_bytes as usize];
+    let count = (args.total / message_bytes).max(1);
+    let begin = Instant::now();
+    for _ in 0..count {
+        publisher.send(&message).map_err(client())?;
+    }
+    publisher.flush(begin + WAIT.max(Duration::from_secs(count / 1000))).map_err(client())?;
+    let rate = (count * message_bytes) as f64 / begin.elapsed().as_secs_f64() / 1e9;
+    publisher.close(Instant::now() + WAIT).map_err(client())?;
+    Ok(rate)
+}
+
+/// Payload GB/s of copying pieces of this size over the same memory and writing each batch back.
+fn copy_and_flush(scene: &Scene, args: &AttachArgs, piece_bytes: u64) -> f64 {
+    let g = scene.pool.layout().geometry;
+    let start = scene.pool.layout().extent(g.attached_lane(0), 0);
+    let bytes = u64::from(g.attached_extents) * g.extent_bytes;
+    let piece = vec![9; piece_bytes as usize];
+    match args.coherence {
+        CoherenceMode::Software => {
+            copy(&Mapped::<Software>::new(scene.pool.mapping().clone()), start, bytes, &piece, args)
+        }
+        CoherenceMode::Hardware => {
+            copy(&Mapped::<Hardware>::new(scene.pool.mapping().clone()), start, bytes, &piece, args)
+        }
+    }
+}
+
+fn copy<M: Memory>(memory: &M, start: u64, room_bytes: u64, piece: &[u8], args: &AttachArgs) -> f64 {
+    let (total, piece_bytes) = (args.total, piece.len() as u64);
+    let batch_bytes = args.batch_bytes / piece_bytes * piece_bytes;
+    let (mut done, mut at) = (0, 0);
+    let begin = Instant::now();
+    while done < total {
+        if at + batch_bytes > room_bytes {
+            at = 0;
+        }
+        for offset in (0..batch_bytes).step_by(piece.len()) {
+            memory.copy_in(start + at + offset, piece);
+        }
+        memory.write_back(start + at, batch_bytes, Keep::Dropped);
+        memory.store_fence();
+        at += batch_bytes.next_multiple_of(LINE_BYTES);
+        done += batch_bytes;
+    }
+    done as f64 / begin.elapsed().as_secs_f64() / 1e9
+}
+
+/// Median and 99 of 100 of one measurement, ns.
+#[derive(Clone, Copy, Debug)]
+struct Latency {
+    p50: f64,
+    p99: f64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Latency {
+        let at = |percentile| histogram.value_at_percentile(percentile) as f64;
+        Latency { p50: at(50.0), p99: at(99.0) }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that are constant")
+}
+
+/// From before `send` until the handler has the message, one at a time.
+fn publish_to_deliver(
+    args: &AttachArgs,
+    publisher: &mut AttachedPublisher,
+    subscriber: &mut AttachedSubscriber,
+) -> Result<Latency, CompareError> {
+    let mut histogram = histogram();
+    let mut message = [0; PING_BYTES];
+    for number in 0..args.latency_messages {
+        message[..8].copy_from_slice(&number.to_le_bytes());
+        let begin = Instant::now();
+        publisher.send(&message).map_err(client())?;
+        publisher.seal();
+        let mut got = None;
+        while got.is_none() {
+            let mut take = |batch: &embarcadero::client::Delivered<'_>| {
+                got = batch.messages().next().map(|(_, found)| found.payload == message);
+            };
+            subscriber.poll(Duration::ZERO, &mut take).map_err(client())?;
+            if begin.elapsed() > WAIT {
+                let what = format!("message {number} was not delivered within {WAIT:?}");
+                return Err(CompareError::Unsound { name: "attach".into(), what });
+            }
+        }
+        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+        if got != Some(true) {
+            return Err(CompareError::Unsound {
+                name: "attach".into(),
+                what: format!("another message than {number}"),
+            });
+        }
+        // Acks are heard between two messages, as a publisher with something else to do would.
+        publisher.poll(Duration::ZERO).map_err(client())?;
+    }
+    Ok(Latency::of(&histogram))
+}
+
+/// Two threads pass a line of the pool to and fro.
+fn ping_pong(scene: &Scene, args: &AttachArgs) -> Latency {
+    let memory = Mapped::<Hardware>::new(scene.pool.mapping().clone());
+    // Two lines of the broker's own lane, which nobody uses here.
+    let at = scene.pool.layout().extent(0, 0);
+    let (there, back) = (at, at + 4 * LINE_BYTES);
+    memory.store(there, 0);
+    memory.store(back, 0);
+    let (far, count) = (memory.clone(), args.latency_messages);
+    let echo = std::thread::spawn(move || {
+        for number in 1..=count {
+            while far.load(there) != number {
+                std::hint::spin_loop();
+            }
+            far.store(back, number);
+        }
+    });
+    let mut histogram = histogram();
+    for number in 1..=count {
+        let begin = Instant::now();
+        memory.store(there, number);
+        while memory.load(back) != number {
+            std::hint::spin_loop();
+        }
+        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+    }
+    // It has answered the last one.
+    let _ = echo.join();
+    Latency::of(&histogram)
+}
+
+/// GB/s of one message size, by round: appended, copied message by message, copied in blocks.
+#[derive(Default)]
+struct Appends {
+    append: Vec<f64>,
+    messages: Vec<f64>,
+    blocks: Vec<f64>,
+}
+
+/// Runs it and prints what it found.
+pub fn run(args: &AttachArgs) -> Result<(), CompareError> {
+    let folder = Folder::create()?;
+    let mut sizes = [Appends::default(), Appends::default()];
+    for round in 0..=args.runs {
+        for (bytes, found) in SIZES.into_iter().zip(&mut sizes) {
+            let scene = Scene::new(args, &folder)?;
+            let (mut append_rate, mut messages, mut blocks) = (0.0, 0.0, 0.0);
+            for turn in 0..3 {
+                match (turn + round) % 3 {
+                    0 => append_rate = append(&scene, args, bytes)?,
+                    1 => messages = copy_and_flush(&scene, args, bytes),
+                    _ => blocks = copy_and_flush(&scene, args, args.batch_bytes),
+                }
+            }
+            eprintln!("round {round}: {bytes} B: {append_rate:.2} GB/s, messages {messages:.2}, blocks {blocks:.2}");
+            if round > 0 {
+                found.append.push(append_rate);
+                found.messages.push(messages);
+                found.blocks.push(blocks);
+            }
+            drop(scene);
+            let _ = fs::remove_file(folder.path().join("attach"));
+        }
+    }
+    let latencies = if cores() >= 2 { Some(latency_rounds(args, &folder)?) } else { None };
+    report(args, &sizes, latencies.as_ref())
+}
+
+/// By round: publish to deliver, and the ping-pong.
+type Latencies = (Vec<Latency>, Vec<Latency>);
+
+fn latency_rounds(args: &AttachArgs, folder: &Folder) -> Result<Latencies, CompareError> {
+    let (mut delivered, mut bounced) = (Vec::new(), Vec::new());
+    for round in 0..=args.runs {
+        let one = |is_log: bool| -> Result<Latency, CompareError> {
+            let scene = Scene::new(args, folder)?;
+            let latency = if is_log {
+                let mut publisher = scene.publisher(args, 4096)?;
+                let mut subscriber = scene.subscriber(args)?;
+                publish_to_deliver(args, &mut publisher, &mut subscriber)
+            } else {
+                // The sequencer's core is needed.
+                scene.stop.store(true, Ordering::Relaxed);
+                Ok(ping_pong(&scene, args))
+            };
+            drop(scene);
+            let _ = fs::remove_file(folder.path().join("attach"));
+            latency
+        };
+        let first = one(round % 2 == 0)?;
+        let second = one(round % 2 == 1)?;
+        let (log, bare) = if round % 2 == 0 { (first, second) } else { (second, first) };
+        eprintln!(
+            "round {round}: deliver p50 {} ns p99 {}, ping-pong p50 {} p99 {}",
+            log.p50, log.p99, bare.p50, bare.p99
+        );
+        if round > 0 {
+            delivered.push(log);
+            bounced.push(bare);
+        }
+    }
+    Ok((delivered, bounced))
+}
+
+fn report(args: &AttachArgs, sizes: &[Appends; 2], latencies: Option<&Latencies>) -> Result<(), CompareError> {
+    println!("attached clients, coherence {:?}, batches of {} bytes, one publisher", args.coherence, args.batch_bytes);
+    let mut ratios = serde_json::Map::new();
+    let mut runs = serde_json::Map::new();
+    for (bytes, found) in SIZES.iter().zip(sizes) {
+        let of = |values: &[f64]| Spread::of(values.iter().copied()).words(2);
+        println!("  append {bytes} B         {} GB/s of payload, ordered and acked", of(&found.append));
+        println!(
+            "  memcpy + flush       {} GB/s in messages of {bytes} B, {} GB/s in blocks",
+            of(&found.messages),
+            of(&found.blocks)
+        );
+        for (name, below) in [("messages", &found.messages), ("blocks", &found.blocks)] {
+            let ratio = Spread::of_ratios(&found.append, below);
+            println!("  append {bytes} / memcpy in {name:<12} {}   (aim: at least {AIM})", ratio.words(2));
+            ratios.insert(format!("append_{bytes} / {name}"), ratio.json());
+        }
+        runs.insert(
+            format!("{bytes}"),
+            json!({ "append_gb_s": found.append, "messages_gb_s": found.messages, "blocks_gb_s": found.blocks }),
+        );
+    }
+    if let Some((delivered, bounced)) = latencies {
+        for (name, figure) in [("p50", (|l: &Latency| l.p50) as fn(&Latency) -> f64), ("p99", |l| l.p99)] {
+            let all = |runs: &[Latency]| runs.iter().map(figure).collect::<Vec<_>>();
+            let (log, bare) = (all(delivered), all(bounced));
+            let ratio = Spread::of_ratios(&log, &bare);
+            println!(
+                "  publish to deliver {name}: {} ns; cache-line ping-pong {} ns; ratio {}",
+                Spread::of(log.clone()).words(0),
+                Spread::of(bare.clone()).words(0),
+                ratio.words(2)
+            );
+            ratios.insert(format!("deliver / pingpong {name}"), ratio.json());
+            runs.insert(format!("latency_{name}"), json!({ "deliver_ns": log, "pingpong_ns": bare }));
+        }
+    }
+    match &args.json {
+        Some(path) => write_json(path, args, ratios, runs),
+        None => Ok(()),
+    }
+}
+
+fn write_json(
+    path: &Path,
+    args: &AttachArgs,
+    ratios: serde_json::Map<String, serde_json::Value>,
+    runs: serde_json::Map<String, serde_json::Value>,
+) -> Result<(), CompareError> {
+    let all = json!({
+        "machine": facts(), "total": args.total, "batch_bytes": args.batch_bytes, "pool_bytes": args.pool_bytes,
+        "latency_messages": args.latency_messages, "runs": runs, "ratios": ratios,
+    });
+    let text = serde_json::to_string_pretty(&all).expect("no odd keys");
+    fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))
+}

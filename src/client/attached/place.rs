@@ -1,0 +1,90 @@
+//! Attaching to a pool: opening it, and taking one of its places for attached clients.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::client::error::ClientError;
+use crate::log::checkpoint::RecoverError;
+use crate::log::inherit::check_attached;
+use crate::log::retention::announce;
+use crate::log::{Homes, View};
+use crate::pool::coherence::Coherence;
+use crate::pool::region::{HostLock, LockName};
+use crate::pool::{Mapped, Pool};
+
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceKind {
+    /// Publishing: it has a lane.
+    Publisher,
+    /// Subscribing: it has a pin.
+    Subscriber,
+}
+
+impl std::fmt::Display for PlaceKind {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PlaceKind::Publisher => write!(out, "publishers"),
+            PlaceKind::Subscriber => write!(out, "subscribers"),
+        }
+    }
+}
+
+/// Opens the pool at `path`, whatever its geometry.
+pub(super) fn open(path: &Path, host: u32) -> Result<Pool, ClientError> {
+    let pool = Pool::inspect(path).map_err(|error| ClientError::Pool(Arc::new(error)))?;
+    let hosts = pool.layout().geometry.hosts;
+    if host >= hosts {
+        let expected = format!("the number of a host of the pool, 0 to {}", hosts - 1);
+        return Err(ClientError::Option { option: "host", found: host.to_string(), expected });
+    }
+    Ok(pool)
+}
+
+/// A place of this process: nobody else writes its lines as long as this lives.
+pub(super) struct Place {
+    /// Keeps the mapping, and others from formatting it.
+    _pool: Pool,
+    pub member: u32,
+    /// Its lane, if it is for publishing.
+    pub lane: Option<u32>,
+    pub incarnation: u64,
+    _lock: HostLock,
+}
+
+/// What is damaged in a pool, as a client's error.
+pub(super) fn damaged(pool: &Path) -> impl Fn(RecoverError) -> ClientError {
+    let pool: PathBuf = pool.into();
+    move |error| ClientError::Damaged { pool: pool.clone(), error: Box::new(error) }
+}
+
+impl Place {
+    /// Takes a free place of a host and announces it.
+    pub fn take<C: Coherence>(
+        pool: &Pool,
+        host: u32,
+        kind: PlaceKind,
+    ) -> Result<(Place, View<Mapped<C>>), ClientError> {
+        let homes = Homes::new(host, pool.superblock().homes());
+        let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
+        let g = pool.layout().geometry;
+        let members = match kind {
+            PlaceKind::Publisher => g.writer_member(0)..g.reader_member(0),
+            PlaceKind::Subscriber => g.reader_member(0)..g.members(),
+        };
+        let is_here = |member: &u32| homes.brokers[g.broker_of_member(*member) as usize] == host;
+        let mut places = 0;
+        for member in members.clone().filter(is_here) {
+            places += 1;
+            let lock = pool.try_to_lock(LockName::Attached(member));
+            let Some(lock) = lock.map_err(|error| ClientError::Pool(Arc::new(error)))? else { continue };
+            let lane = (kind == PlaceKind::Publisher).then(|| g.attached_lane(member - members.start));
+            check_attached(&view, member, lane).map_err(damaged(pool.path()))?;
+            let utc_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+            let incarnation = announce(&view, member, std::process::id(), utc_ns);
+            return Ok((Place { _pool: pool.clone(), member, lane, incarnation, _lock: lock }, view));
+        }
+        Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places })
+    }
+}

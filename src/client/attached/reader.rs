@@ -1,0 +1,385 @@
+//! An attached subscriber's cursor and pin: finds its start, and hands batches on where they lie. No I/O and no clock of its own.
+//!
+//! What it hands on is what the index names, bytes that nobody may overwrite while its pin is waited for: the pin is renewed
+//! before and, if that took long, after the handler has run ([`Reader::vouch`]).
+
+use crate::client::subscriber::Delivered;
+use crate::limits::LINE_BYTES;
+use crate::log::View;
+use crate::log::commit::{Commit, CommitReader};
+use crate::log::damage::exactly;
+use crate::log::entry::to_sound_event;
+use crate::log::order_index::{IndexFault, IndexReader};
+use crate::log::retention::{Dropped, FloorReader, NO_PIN, Pin};
+use crate::log::topics::TopicReader;
+use crate::order::{Arrival, Event};
+use crate::pool::record::IndexEntry;
+use crate::pool::{Access, Memory};
+use crate::wire::frame::{BatchHeader, START_EARLIEST, START_LATEST};
+use crate::wire::message::is_framed;
+use crate::wire::{BatchDecoder, Progress, WireError};
+
+/// Entries read ahead at most.
+const ENTRIES_AHEAD: usize = 256;
+/// Entries after which the pin follows the cursor.
+const PIN_EVERY: u64 = 64;
+/// Times an entry may be found unreadable before it is a fault: a takeover may be under way.
+const FAULTS_MAX: u32 = 1000;
+
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing is pinned.
+    Unpinned,
+    /// Looking for its start.
+    Seeking,
+    /// Its next batch is the one at the cursor.
+    Streaming,
+}
+
+/// Why a reader cannot go on as asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReadFault {
+    /// The order asked for is gone; this is the earliest there is.
+    Trimmed(u64),
+    /// It was not waited for.
+    Dropped,
+    /// The topic was deleted. It stays so.
+    Deleted,
+    /// The index is damaged.
+    Index(IndexFault),
+    /// The batch that this index position names is not where it says.
+    OtherBatch(u64),
+    /// The batch that this index position names is not sound.
+    Unsound(u64, WireError),
+}
+
+/// See the head of the file.
+pub(crate) struct Reader<M> {
+    view: View<M>,
+    commit: CommitReader<M>,
+    index: IndexReader<M>,
+    floors: FloorReader<M>,
+    topics: TopicReader<M>,
+    pin: Pin<M>,
+    dropped_pins: u64,
+    phase: Phase,
+    topic: u32,
+    /// Index position of the topic's creation: entries of its number below that are another's.
+    created_position: u64,
+    is_deleted: bool,
+    /// Wire number of the start, until it is found; then the order of the first message asked for.
+    start_order: u64,
+    /// Order just past the last batch seen.
+    known_next: Option<u64>,
+    entries: Box<[IndexEntry; ENTRIES_AHEAD]>,
+    /// Entries read and not yet handed on.
+    buffered: std::ops::Range<usize>,
+    decoder: BatchDecoder,
+    verify: bool,
+    faults: u32,
+}
+
+impl<M: Memory> Reader<M> {
+    /// A reader of a topic, by number and creation, from `start_order` on (as in a hello). The caller holds the place of `member`.
+    pub fn new(
+        view: &View<M>,
+        member: u32,
+        incarnation: u64,
+        (topic, created_position): (u32, u64),
+        start_order: u64,
+        verify: bool,
+    ) -> Self {
+        Reader {
+            view: view.clone(),
+            commit: CommitReader::new(view),
+            index: IndexReader::new(view, 0),
+            floors: FloorReader::new(view),
+            topics: TopicReader::new(view),
+            pin: Pin::take(view, member, incarnation),
+            dropped_pins: 0,
+            phase: Phase::Unpinned,
+            topic,
+            created_position,
+            is_deleted: false,
+            start_order,
+            known_next: None,
+            entries: Box::new([IndexEntry::default(); ENTRIES_AHEAD]),
+            buffered: 0..0,
+            decoder: BatchDecoder::new(view.layout.geometry.batch_bytes_max()),
+            verify,
+            faults: 0,
+        }
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Order of the next message to hand on; of a reader that streams.
+    pub fn next_order(&self) -> u64 {
+        self.known_next.map_or(self.start_order, |next| next.max(self.start_order))
+    }
+
+    /// Pins what is kept now, to look for its start there. False: the floors cannot be read now.
+    pub fn pin(&mut self) -> bool {
+        let Some(before) = self.floors.read() else { return false };
+        let Some(position) = self.pin.lower_to_floor(&self.floors) else { return false };
+        // Read before the pin was there: a pin dropped since is noticed, if not ours then in vain.
+        self.dropped_pins = before.dropped_pins;
+        // With the pin in place: if it is deleted from now on, the cursor comes by.
+        let Some(stands) = self.topics.stands(self.topic, self.created_position) else {
+            self.pin.raise(NO_PIN);
+            return false;
+        };
+        self.is_deleted |= !stands;
+        self.index.seek(position.max(self.created_position));
+        (self.buffered, self.known_next, self.phase) = (0..0, None, Phase::Seeking);
+        true
+    }
+
+    /// Begins anew at the next message, after [`ReadFault::Dropped`].
+    fn unpin(&mut self) {
+        (self.start_order, self.phase) = (self.next_order(), Phase::Unpinned);
+        self.pin.raise(NO_PIN);
+    }
+
+    /// Shows that somebody reads here. False: nothing is known now, so nothing may be handed on.
+    pub fn renew(&mut self) -> Result<bool, ReadFault> {
+        if self.phase == Phase::Unpinned {
+            return Ok(true);
+        }
+        let position = self.index.next();
+        self.pin.renew(position, &self.floors, &mut self.dropped_pins).map_err(|Dropped| {
+            self.unpin();
+            ReadFault::Dropped
+        })
+    }
+
+    /// Whether the batch that was handed on last lay there unchanged all the time; `position` is its own. False: not known now.
+    pub fn vouch(&mut self, position: u64) -> Result<bool, Dropped> {
+        self.pin.renew(position, &self.floors, &mut self.dropped_pins)
+    }
+
+    /// What was handed on last was handed on in vain: its first message comes next.
+    pub fn take_back(&mut self, first_order: u64) {
+        (self.known_next, self.start_order) = (None, first_order.max(self.start_order));
+        self.unpin();
+    }
+
+    /// Looks for the start among committed entries; a bounded step. Gives how many entries it looked at.
+    pub fn seek(&mut self) -> Result<usize, ReadFault> {
+        if self.is_deleted {
+            return Err(ReadFault::Deleted);
+        }
+        let Some(commit) = self.fetch()? else { return Ok(0) };
+        let before = self.index.next();
+        while let Some(offset) = self.buffered.next() {
+            let position = self.index.next();
+            if let Some((arrival, first_order)) = self.batch(position, offset)? {
+                let end = first_order + u64::from(arrival.message_count);
+                let is_first = self.known_next.is_none();
+                let found = match self.start_order {
+                    START_EARLIEST => Some(first_order),
+                    START_LATEST => None,
+                    wanted if wanted < first_order && is_first => return Err(self.trimmed(first_order)),
+                    wanted if wanted < end => Some(wanted),
+                    _ => None,
+                };
+                if let Some(order) = found {
+                    // This batch is looked at again.
+                    self.buffered.start -= 1;
+                    return Ok(self.begin(order) + (position - before) as usize);
+                }
+                self.known_next = Some(end);
+            }
+            self.index.advance(1);
+        }
+        let looked = (self.index.next() - before) as usize;
+        if self.index.next() < commit.watermark {
+            return Ok(looked);
+        }
+        Ok(looked + self.at_the_tail()?)
+    }
+
+    fn begin(&mut self, order: u64) -> usize {
+        (self.start_order, self.phase) = (order, Phase::Streaming);
+        1
+    }
+
+    fn trimmed(&mut self, earliest: u64) -> ReadFault {
+        self.phase = Phase::Unpinned;
+        self.pin.raise(NO_PIN);
+        ReadFault::Trimmed(earliest)
+    }
+
+    /// Everything committed was looked at: the start is what comes next.
+    fn at_the_tail(&mut self) -> Result<usize, ReadFault> {
+        // A number's last topic leaves its progress behind.
+        let progress = self.topics.progress(self.topic).filter(|progress| progress.position >= self.created_position);
+        let next = match (self.known_next, progress) {
+            (Some(next), _) => next,
+            // The checkpoint stands for a position that was looked at: between it and the tail the topic did not move.
+            (None, Some(progress)) if progress.position <= self.index.next() => progress.next_order,
+            _ => return Ok(0),
+        };
+        match self.start_order {
+            START_EARLIEST | START_LATEST => Ok(self.begin(next)),
+            wanted if wanted < next => Err(self.trimmed(next)),
+            wanted => Ok(self.begin(wanted)),
+        }
+    }
+
+    /// What the buffered entry says of this topic, checked: a batch and the order of its first message.
+    fn batch(&mut self, position: u64, offset: usize) -> Result<Option<(Arrival, u64)>, ReadFault> {
+        match to_sound_event(position, &self.entries[offset], &self.view.layout).map_err(ReadFault::Index)? {
+            Event::Batch { arrival, first_order, .. } if arrival.topic == self.topic => {
+                let next = self.known_next.unwrap_or(first_order);
+                let checked = exactly("first_order", first_order, next);
+                checked.map_err(|fault| ReadFault::Index(IndexFault::Damaged { position, fault }))?;
+                Ok(Some((arrival, first_order)))
+            }
+            Event::TopicDeleted { topic, .. } if topic == self.topic => {
+                self.is_deleted = true;
+                Err(ReadFault::Deleted)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads what is committed past the cursor, confirmed. `None`: nothing, or not now.
+    fn fetch(&mut self) -> Result<Option<Commit>, ReadFault> {
+        let Some(commit) = self.commit.current() else { return Ok(None) };
+        if !self.buffered.is_empty() {
+            return Ok(Some(commit));
+        }
+        match self.index.read(&commit, &mut self.entries[..]) {
+            // Handing on cannot be undone.
+            Ok(count) if count == 0 || self.commit.confirm(commit.epoch) => self.buffered = 0..count,
+            Ok(_) => return Ok(None),
+            Err(fault) => return self.unreadable(fault).map(|()| None),
+        }
+        self.faults = 0;
+        Ok(Some(commit))
+    }
+
+    /// An entry cannot be read: because the pin was dropped, because a takeover is under way, or because it is damaged.
+    fn unreadable(&mut self, fault: IndexFault) -> Result<(), ReadFault> {
+        self.faults += 1;
+        self.renew()?;
+        if self.faults < FAULTS_MAX && !matches!(fault, IndexFault::Damaged { .. }) {
+            return Ok(());
+        }
+        Err(ReadFault::Index(fault))
+    }
+
+    /// Hands the next batch of the topic on. Gives its position and first order, and nothing if there is none yet.
+    ///
+    /// The bytes lie in the pool, under the pin; see [`Self::vouch`].
+    pub fn next(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Option<(u64, u64)>, ReadFault> {
+        if self.is_deleted {
+            return Err(ReadFault::Deleted);
+        }
+        if self.buffered.is_empty() && self.fetch()?.is_none() {
+            return Ok(None);
+        }
+        while let Some(offset) = self.buffered.next() {
+            let position = self.index.next();
+            let batch = self.batch(position, offset)?;
+            if let Some((arrival, first_order)) = batch {
+                let end = first_order + u64::from(arrival.message_count);
+                if end > self.start_order {
+                    self.hand_on(position, &arrival, first_order, handler)?;
+                    self.known_next = Some(end);
+                    self.step();
+                    return Ok(Some((position, first_order)));
+                }
+                self.known_next = Some(end);
+            }
+            self.step();
+        }
+        Ok(None)
+    }
+
+    fn step(&mut self) {
+        self.index.advance(1);
+        if self.index.next() - self.pin.position() >= PIN_EVERY {
+            // The batch before the cursor may still be vouched for.
+            self.pin.raise(self.index.next() - 1);
+        }
+    }
+
+    fn hand_on(
+        &mut self,
+        position: u64,
+        batch: &Arrival,
+        first_order: u64,
+        handler: &mut dyn FnMut(&Delivered<'_>),
+    ) -> Result<(), ReadFault> {
+        let (at, bytes) = (batch.blog_at, u64::from(batch.batch_bytes));
+        // Dropped after the entry was seen, before the first byte is read: another host wrote them.
+        if self.view.access_to_lane(batch.lane.into()) == Access::Remote {
+            self.view.memory.discard(at, bytes);
+        }
+        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
+        let is_it = header.batch_seq == batch.batch_seq
+            && header.session_epoch == batch.session_epoch
+            && header.message_count == batch.message_count
+            && header.topic == self.topic
+            && header.frame_bytes() == bytes;
+        if !is_it {
+            return Err(self.doubtful(ReadFault::OtherBatch(position)));
+        }
+        let start_order = self.start_order;
+        let (decoder, verify) = (&mut self.decoder, self.verify);
+        let handed = self.view.memory.with_bytes(at, bytes, |frame| {
+            let body = &frame[LINE_BYTES as usize..LINE_BYTES as usize + header.body_bytes as usize];
+            check(decoder, verify, frame, body, &header)?;
+            handler(&Delivered {
+                first_order,
+                position,
+                session: header.session,
+                session_epoch: header.session_epoch,
+                batch_seq: header.batch_seq,
+                message_count: header.message_count,
+                received_at: header.received_at,
+                created_at: header.created_at,
+                start_order,
+                body,
+            });
+            Ok(())
+        });
+        handed.map_err(|error| self.doubtful(ReadFault::Unsound(position, error)))
+    }
+
+    /// What is found wrong with a batch is the pool's fault only if its bytes were still there.
+    fn doubtful(&mut self, fault: ReadFault) -> ReadFault {
+        self.buffered.start -= 1;
+        match self.renew() {
+            Err(dropped) => dropped,
+            Ok(_) => fault,
+        }
+    }
+}
+
+fn check(
+    decoder: &mut BatchDecoder,
+    verify: bool,
+    frame: &[u8],
+    body: &[u8],
+    header: &BatchHeader,
+) -> Result<(), WireError> {
+    if !verify {
+        let end = header.body_bytes.into();
+        let error = WireError::TrailingBytes { messages: header.message_count, end, body_bytes: end };
+        return if is_framed(body, header.message_count) { Ok(()) } else { Err(error) };
+    }
+    decoder.reset();
+    match decoder.advance(frame)? {
+        Progress::Complete(_) => Ok(()),
+        Progress::NeedHeader | Progress::NeedBytes(_) | Progress::Goodbye => {
+            Err(WireError::MessageCount { found: header.message_count })
+        }
+    }
+}

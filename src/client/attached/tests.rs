@@ -1,0 +1,346 @@
+//! A writer and a reader on simulated memory of several hosts, with the real sequencer between them.
+
+use std::time::Instant;
+
+use crate::client::attached::reader::{Phase, ReadFault, Reader};
+use crate::client::attached::writer::{Bounds, Times, Writer};
+use crate::log::lane::LaneReader;
+use crate::log::retention::announce;
+use crate::log::session::Standing;
+use crate::log::{Homes, View};
+use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
+use crate::pool::{Geometry, Keep, Layout};
+use crate::roles::sequence::active::SequencerSettings;
+use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
+use crate::sim::memory::{HostMemory, SharedMemory, Whim, small_geometry};
+use crate::wire::frame::START_EARLIEST;
+use crate::wire::{AckLevel, OrderLevel};
+
+const STALL_NS: u64 = 50_000_000;
+const STEP_NS: u64 = 10_000_000;
+
+/// Every process lives.
+struct AllLive;
+
+impl Locks for AllLive {
+    fn is_candidate_held(&self, _: u32) -> bool {
+        true
+    }
+    fn while_free(&self, _: u32, _: &mut dyn FnMut()) {}
+    fn is_member_gone(&self, _: u32) -> bool {
+        false
+    }
+}
+
+/// The sequencer on host 0; one attached writer and reader on host 1, whose broker is broker 1.
+struct Scene {
+    views: [View<HostMemory>; 2],
+    sequencer: Candidate<HostMemory>,
+    now_ns: u64,
+}
+
+fn times() -> Times {
+    Times { now: Instant::now(), utc_ns: 5 }
+}
+
+impl Scene {
+    fn new(whim: Whim, seed: u64) -> Scene {
+        let geometry = Geometry {
+            hosts: 2,
+            attached_per_broker: 1,
+            attached_extents: 4,
+            pool_bytes: 8 << 20,
+            ..small_geometry(1)
+        };
+        let layout = std::sync::Arc::new(Layout::new(geometry).unwrap());
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, whim, seed);
+        let homes = |here| Homes { here, brokers: vec![0, 1], candidates: vec![0] };
+        let views = [0, 1].map(|host| View::new(pool.host(host as usize), layout.clone(), homes(host)));
+        let settings = SequencerSettings {
+            session_lease_ns: 1_000_000,
+            session_expiry_ns: u64::MAX,
+            retention_bytes: 0,
+            retention_ns: 0,
+            reader_stall_ns: STALL_NS,
+        };
+        let takeover = TakeoverSettings { after_ns: 1, settle_ns: 0 };
+        let sequencer = Candidate::new(&views[0], 0, settings, takeover);
+        let mut scene = Scene { views, sequencer, now_ns: 1 };
+        scene.steps(5);
+        scene
+    }
+
+    fn steps(&mut self, count: u32) {
+        for _ in 0..count {
+            self.now_ns += STEP_NS;
+            self.sequencer.step(self.now_ns, &AllLive);
+        }
+    }
+
+    fn lane(&self) -> u32 {
+        self.views[1].layout.geometry.attached_lane(1)
+    }
+
+    fn writer(&mut self) -> Writer<HostMemory> {
+        let bounds = Bounds {
+            batch_bytes: 512,
+            batch_bytes_max: 64 << 10,
+            batch_messages: 100,
+            window_batches: 100,
+            keep: Keep::Cached,
+        };
+        let mut writer = Writer::take(&self.views[1], self.lane(), bounds);
+        let topic = crate::log::topics::Topic::new("t", OrderLevel::Session, AckLevel::Committed);
+        assert!(writer.ask_for_topic(&topic));
+        self.steps(3);
+        assert!(writer.ask_for_session(&topic, AckLevel::Committed));
+        self.steps(3);
+        for _ in 0..50 {
+            writer.follow().unwrap();
+        }
+        assert_eq!(writer.standing(), Standing::Open);
+        writer
+    }
+
+    fn reader(&mut self) -> Reader<HostMemory> {
+        let view = &self.views[1];
+        let member = view.layout.geometry.reader_member(crate::limits::ATTACHED_READERS_PER_BROKER);
+        let incarnation = announce(view, member, 1, 1);
+        let mut reader = Reader::new(view, member, incarnation, (0, 0), START_EARLIEST, true);
+        for _ in 0..50 {
+            match reader.phase() {
+                Phase::Unpinned => assert!(reader.pin()),
+                Phase::Seeking => assert!(reader.seek().unwrap() < 1000),
+                Phase::Streaming => return reader,
+            }
+            self.steps(1);
+        }
+        panic!("it never found its start");
+    }
+}
+
+/// Reads what there is; gives how many messages.
+fn read(reader: &mut Reader<HostMemory>, next: &mut u64) -> Result<u64, ReadFault> {
+    let before = *next;
+    reader.renew()?;
+    while reader
+        .next(&mut |batch| {
+            for (order, message) in batch.messages() {
+                assert_eq!(order, *next);
+                assert_eq!(message.payload, payload(order));
+                *next += 1;
+            }
+        })?
+        .is_some()
+    {}
+    Ok(*next - before)
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    (0..50 + number % 60).map(|index| (number * 31 + index) as u8).collect()
+}
+
+/// Laps of ring and extents on memory that evicts, refills and delays as it likes: every message comes out whole and in order, and
+/// what is not acked is never overwritten.
+#[test]
+fn what_is_published_here_is_read_on_incoherent_memory() {
+    for seed in 0..8 {
+        let mut scene = Scene::new(if seed % 2 == 0 { Whim::HARSH } else { Whim::LAZY }, seed);
+        let mut writer = scene.writer();
+        let mut reader = scene.reader();
+        let (mut sent, mut next, mut idle) = (0, 0, 0);
+        const MESSAGES: u64 = 12_000;
+        while next < MESSAGES {
+            let before = (sent, next);
+            while sent < MESSAGES && writer.push(&payload(sent), times) {
+                sent += 1;
+            }
+            writer.seal(&times);
+            writer.report(sent < MESSAGES);
+            scene.steps(1);
+            writer.follow().unwrap();
+            read(&mut reader, &mut next).unwrap_or_else(|fault| panic!("seed {seed}, order {next}: {fault:?}"));
+            idle = if (sent, next) == before { idle + 1 } else { 0 };
+            assert!(idle < 2000, "seed {seed}: nothing moves at {sent} sent, {next} read");
+        }
+        assert_eq!(scene.sequencer.active().unwrap().counters().invalid_slots, 0);
+        assert!(writer.counters().ring_full > 0, "the ring was never full");
+    }
+}
+
+/// The sequencer dropped its pin: it is told before it looks at anything again, and goes on once it has pinned anew.
+#[test]
+fn a_reader_that_was_not_waited_for_is_told_first() {
+    let mut scene = Scene::new(Whim::LAZY, 3);
+    let mut writer = scene.writer();
+    let mut reader = scene.reader();
+    let (mut sent, mut next) = (0, 0);
+    writer.push(&payload(sent), times);
+    sent += 1;
+    writer.seal(&times);
+    scene.steps(2);
+    assert_eq!(read(&mut reader, &mut next), Ok(1));
+    let mut idle = 0;
+    // Held back by the pin until the reader has been silent for too long.
+    while sent < 20_000 {
+        let taken = writer.push(&payload(sent), times);
+        sent += u64::from(taken);
+        idle = if taken { 0 } else { idle + 1 };
+        if !taken {
+            writer.report(true);
+            writer.beat();
+            scene.steps(1);
+            writer.follow().unwrap();
+        }
+        assert!(idle < 200, "the publisher is held back for ever, at {sent}");
+    }
+    assert_eq!(scene.sequencer.active().unwrap().counters().dropped_pins, 1);
+    assert_eq!(read(&mut reader, &mut next), Err(ReadFault::Dropped));
+    assert_eq!((reader.phase(), next), (Phase::Unpinned, 1));
+    assert!(reader.pin());
+    let sought = (0..400).find_map(|_| reader.seek().err());
+    assert!(matches!(sought, Some(ReadFault::Trimmed(earliest)) if earliest > 1), "{sought:?}");
+}
+
+/// As long as it shows itself it is waited for, however slow it is.
+#[test]
+fn a_slow_reader_that_shows_itself_is_waited_for() {
+    let mut scene = Scene::new(Whim::LAZY, 4);
+    let mut writer = scene.writer();
+    let mut reader = scene.reader();
+    let mut sent = 0;
+    for _ in 0..300 {
+        while writer.push(&payload(sent), times) {
+            sent += 1;
+        }
+        writer.report(true);
+        writer.beat();
+        scene.steps(1);
+        writer.follow().unwrap();
+        assert_eq!(reader.renew(), Ok(true));
+    }
+    assert!(!writer.push(&payload(sent), times), "it waits for the reader");
+    assert_eq!(scene.sequencer.active().unwrap().counters().dropped_pins, 0);
+    let mut next = 0;
+    assert!(read(&mut reader, &mut next).unwrap() > 0, "nothing was overwritten");
+}
+
+/// The lease runs out on a gap that nobody but a fault could make: the session is opened again, and what was published under the
+/// epoch that was over is published again, once and in order.
+#[test]
+fn a_fenced_session_goes_on_behind_its_frontier() {
+    for seed in 0..10 {
+        let mut scene = Scene::new(Whim::HARSH, seed);
+        let mut writer = scene.writer();
+        let mut reader = scene.reader();
+        let publish = |writer: &mut Writer<HostMemory>, numbers: std::ops::Range<u64>| {
+            numbers.for_each(|number| assert!(writer.push(&payload(number), times)));
+            writer.seal(&times);
+        };
+        publish(&mut writer, 0..3);
+        writer.forge_a_gap();
+        scene.steps(30);
+        assert_eq!(scene.sequencer.active().unwrap().counters().fences, 1);
+        // It has not heard of the fence.
+        publish(&mut writer, 3..6);
+        publish(&mut writer, 6..9);
+        scene.steps(2);
+        for _ in 0..30 {
+            writer.follow().unwrap();
+            scene.steps(1);
+        }
+        publish(&mut writer, 9..12);
+        scene.steps(2);
+        writer.follow().unwrap();
+        assert_eq!(writer.rarities(), (2, 0, 1), "resent, let go, fenced");
+        assert_eq!((writer.in_flight(), writer.totals().1), (0, 12));
+        let mut next = 0;
+        assert_eq!(read(&mut reader, &mut next), Ok(12));
+    }
+}
+
+/// What a lane's writer names is not trusted: another lane's bytes, another lane's session, a length past its extents.
+#[test]
+fn an_attached_lane_names_only_what_is_its_own() {
+    let mut scene = Scene::new(Whim::NONE, 6);
+    let writer = scene.writer();
+    let (session, lane) = (writer.session(), scene.lane());
+    drop(writer);
+    let layout = scene.views[1].layout.clone();
+    let mut forger = crate::log::lane::LaneWriter::take(&scene.views[1], lane);
+    let own = layout.extent(lane, 0);
+    let sound = BatchSlot {
+        kind: slot_kind::BATCH,
+        session,
+        session_epoch: 1,
+        message_count: 1,
+        blog_at: own,
+        batch_bytes: 128,
+        ..BatchSlot::default()
+    };
+    let foreign = u64::from(lane) << 52 | 1 << 32 | 1;
+    let forged = [
+        BatchSlot { blog_at: layout.extent(0, 0), ..sound },
+        BatchSlot { blog_at: layout.extent(lane, 3) + layout.geometry.extent_bytes - 64, ..sound },
+        BatchSlot { session: foreign, ..sound },
+        BatchSlot { kind: slot_kind::SESSION_CLOSE, session: foreign, ..sound },
+        BatchSlot { kind: slot_kind::SESSION_OPEN, session: foreign, ..sound },
+    ];
+    for (refused, slot) in (1..).zip(forged) {
+        forger.publish(&slot);
+        scene.steps(1);
+        let counters = scene.sequencer.active().unwrap().counters();
+        assert_eq!((counters.invalid_slots, counters.appended_batches), (refused, 0), "{slot:?}");
+    }
+    forger.publish(&sound);
+    scene.steps(1);
+    assert_eq!(scene.sequencer.active().unwrap().counters().appended_batches, 1);
+}
+
+/// A publisher that stands still with a message in hand, and shows no life: nobody's gap waits for it.
+#[test]
+fn a_paused_attached_lane_without_a_beat_stops_no_clock() {
+    let mut scene = Scene::new(Whim::NONE, 7);
+    let lane = scene.lane();
+    let view = scene.views[1].clone();
+    let mut paused = crate::log::lane::LaneWriter::take(&view, lane);
+    paused.report(0, true);
+    let is_waited_for = |scene: &Scene| scene.sequencer.active().unwrap().is_waited_for(lane);
+    for _ in 0..20 {
+        paused.beat();
+        scene.steps(1);
+        assert!(is_waited_for(&scene), "it shows itself");
+    }
+    scene.steps((STALL_NS / STEP_NS) as u32 + 3);
+    assert!(!is_waited_for(&scene), "silent for too long");
+    paused.beat();
+    scene.steps(1);
+    assert!(is_waited_for(&scene), "it is back");
+    let status: LaneStatus = LaneReader::new(&view, lane, 0).status().unwrap();
+    assert_eq!(status.paused, 1);
+}
+
+/// A successor of a killed publisher goes on where its published slots end, and touches none of their bytes.
+#[test]
+fn a_successor_keeps_what_was_published() {
+    let mut scene = Scene::new(Whim::HARSH, 8);
+    let mut writer = scene.writer();
+    (0..40).for_each(|number| assert!(writer.push(&payload(number), times)));
+    writer.seal(&times);
+    let published = writer.totals().0;
+    writer.push(&[7; 100], times);
+    drop(writer);
+    let bounds = Bounds {
+        batch_bytes: 512,
+        batch_bytes_max: 64 << 10,
+        batch_messages: 9,
+        window_batches: 8,
+        keep: Keep::Cached,
+    };
+    let next_owner: Writer<HostMemory> = Writer::take(&scene.views[1], scene.lane(), bounds);
+    scene.steps(5);
+    let mut reader = scene.reader();
+    let mut next = 0;
+    assert_eq!(read(&mut reader, &mut next), Ok(published));
+    assert_eq!(next_owner.session(), 0);
+}

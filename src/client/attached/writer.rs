@@ -1,0 +1,568 @@
+//! An attached publisher's lane: messages are copied into the blog as they come, batches are published where they lie. No I/O
+//! and no clock of its own, so that tests drive it on simulated memory.
+//!
+//! Invariants:
+//! 1. An open batch has a place in the ring and in the window: sealing it never waits.
+//! 2. A batch that is not acked keeps its bytes: no extent is taken back beyond the oldest such batch's slot. So what was fenced or
+//!    let go can be published again from where it lies.
+//! 3. A batch is sent again as a copy in a fresh run: the extent it lay in may be closed at a slot below the new one.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crc_fast::{CrcAlgorithm, Digest};
+
+use crate::client::progress::AckedBatch;
+use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
+use crate::log::View;
+use crate::log::blog::{Blog, Run};
+use crate::log::checkpoint::RecoverError;
+use crate::log::commit::CommitReader;
+use crate::log::lane::{LaneWriter, SessionIds};
+use crate::log::session::{SessionFollower, Standing};
+use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
+use crate::observe::counters::ReceiveCounters;
+use crate::pool::record::{BatchSlot, slot_kind};
+use crate::pool::{Keep, Memory};
+use crate::wire::frame::{self, BatchHeader};
+use crate::wire::message::message_bytes;
+use crate::wire::{AckLevel, Receipts, padded};
+
+/// Bytes after which what was copied is summed and written back, while it is still in the nearest cache.
+const CHUNK_BYTES: u64 = 8 << 10;
+/// Slots kept for a request to open or close beside the open batch.
+const CONTROL_SLOTS: u64 = 1;
+
+/// Bounds of a writer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Size at which a batch is sealed, bytes, whole lines.
+    pub batch_bytes: u64,
+    /// Largest batch, bytes: a single large message may use it.
+    pub batch_bytes_max: u64,
+    pub batch_messages: u32,
+    /// Most batches published and not acked.
+    pub window_batches: usize,
+    /// Whether lines are worth keeping in this host's cache.
+    pub keep: Keep,
+}
+
+/// The two clocks, as the caller read them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub now: Instant,
+    pub utc_ns: u64,
+}
+
+/// The batch that takes messages.
+struct Open {
+    at: u64,
+    /// Most bytes it may have, header and padding included.
+    bytes_max: u64,
+    body_bytes: u64,
+    messages: u32,
+    payload_bytes: u64,
+    digest: Digest,
+    /// Body bytes summed and, in whole lines, written back.
+    done_bytes: u64,
+    opened_at: Instant,
+    created_at: u64,
+}
+
+/// A batch published and not acked.
+#[derive(Clone, Copy)]
+struct InFlight {
+    number: u64,
+    slot: u64,
+    at: u64,
+    bytes: u64,
+    first_message: u64,
+    messages: u32,
+    payload_bytes: u64,
+    sealed_at: Instant,
+}
+
+/// The session that is published to.
+struct Session<M> {
+    id: u64,
+    /// Epoch that batches are stamped with.
+    epoch: u32,
+    topic: u32,
+    /// Index position of the topic's creation.
+    created_position: u64,
+    receipts: Receipts,
+    ack: AckLevel,
+    /// Batches are acked once they are in the blog: order level 0.
+    acks_landed: bool,
+    next_number: u64,
+    follower: SessionFollower<M>,
+    /// The next epoch was asked for.
+    is_reopening: bool,
+}
+
+/// See the head of the file.
+pub(crate) struct Writer<M> {
+    view: View<M>,
+    commit: CommitReader<M>,
+    lane: LaneWriter<M>,
+    blog: Blog<M>,
+    bounds: Bounds,
+    ids: SessionIds,
+    session: Option<Session<M>>,
+    run: Option<Run>,
+    /// Bytes of the run that hold published batches.
+    used: u64,
+    open: Option<Open>,
+    in_flight: VecDeque<InFlight>,
+    /// Numbers from here on, of those in flight, are published again.
+    resend_from: Option<u64>,
+    acked: VecDeque<AckedBatch>,
+    messages_sent: u64,
+    messages_acked: u64,
+    bytes_acked: u64,
+    resent_batches: u64,
+    let_go: u64,
+    fences: u64,
+    counters: ReceiveCounters,
+}
+
+impl<M: Memory> Writer<M> {
+    /// Takes a lane over, whose place the caller holds.
+    pub fn take(view: &View<M>, lane: u32, bounds: Bounds) -> Self {
+        let commit = CommitReader::new(view);
+        let mut lane = LaneWriter::take(view, lane);
+        lane.refresh(&commit);
+        let blog = Blog::take(view, lane.lane(), lane.produced(), lane.progress().reusable);
+        Writer {
+            view: view.clone(),
+            commit,
+            blog,
+            bounds,
+            ids: SessionIds::default(),
+            session: None,
+            run: None,
+            used: 0,
+            open: None,
+            in_flight: VecDeque::with_capacity(bounds.window_batches),
+            resend_from: None,
+            acked: VecDeque::with_capacity(bounds.window_batches),
+            messages_sent: 0,
+            messages_acked: 0,
+            bytes_acked: 0,
+            resent_batches: 0,
+            let_go: 0,
+            fences: 0,
+            counters: ReceiveCounters::default(),
+            lane,
+        }
+    }
+
+    /// Asks the sequencer to create a topic. False: no room now.
+    pub fn ask_for_topic(&mut self, topic: &Topic) -> bool {
+        if !self.has_slots(1) {
+            return false;
+        }
+        let Some(run) = self.blog.acquire(SPEC_BYTES, SPEC_BYTES, self.lane.produced()) else { return false };
+        write_spec(&self.view, run.start, topic);
+        let (kind, blog_at) = (slot_kind::TOPIC_CREATE, run.start);
+        self.lane.publish(&BatchSlot { kind, blog_at, batch_bytes: padded(SPEC_BYTES) as u32, ..BatchSlot::default() });
+        self.blog.release(run, SPEC_BYTES, SPEC_BYTES, self.lane.produced());
+        true
+    }
+
+    /// Asks for a session on a topic. False: no room now.
+    pub fn ask_for_session(&mut self, topic: &Topic, ack: AckLevel) -> bool {
+        if !self.has_slots(1) {
+            return false;
+        }
+        let id = self.ids.issue(self.lane.lane(), self.lane.incarnation());
+        let session = Session {
+            id,
+            epoch: 1,
+            topic: topic.id,
+            created_position: topic.created_position,
+            receipts: topic.receipts,
+            ack,
+            acks_landed: topic.order as u8 == 0 || ack == AckLevel::None,
+            next_number: 0,
+            // Before the request: whatever comes of it lies behind the follower's beginning.
+            follower: SessionFollower::new(&self.view, id),
+            is_reopening: false,
+        };
+        self.lane.publish(&open_slot(&session));
+        self.session = Some(session);
+        true
+    }
+
+    /// What has become of the session.
+    pub fn standing(&self) -> Standing {
+        self.session.as_ref().map_or(Standing::Asked, |session| session.follower.standing())
+    }
+
+    /// Session id; 0 before one was asked for.
+    pub fn session(&self) -> u64 {
+        self.session.as_ref().map_or(0, |session| session.id)
+    }
+
+    /// Largest payload that a batch can hold, bytes.
+    pub fn payload_bytes_max(&self) -> u64 {
+        self.bounds.batch_bytes_max - LINE_BYTES - message_bytes(0)
+    }
+
+    /// Takes a message, of at most [`Self::payload_bytes_max`]. False: no room now; nothing was taken.
+    #[inline]
+    pub fn push(&mut self, payload: &[u8], times: impl Fn() -> Times) -> bool {
+        let bytes = message_bytes(payload.len() as u64);
+        let fits = |open: &Open| LINE_BYTES + open.body_bytes + bytes <= open.bytes_max;
+        if !self.open.as_ref().is_some_and(|open| fits(open) && open.messages < self.bounds.batch_messages) {
+            self.seal(&times);
+            if !self.begin(LINE_BYTES + padded(bytes), &times) {
+                return false;
+            }
+        }
+        let (Some(open), Some(session)) = (&mut self.open, &self.session) else { unreachable!("begun above") };
+        let header = match session.receipts {
+            Receipts::Batch => [payload.len() as u64, 0],
+            Receipts::Message => [payload.len() as u64 | 1 << 32, times().utc_ns],
+        };
+        self.view.memory.write_message(open.at + LINE_BYTES + open.body_bytes, header, payload);
+        open.body_bytes += bytes;
+        open.messages += 1;
+        open.payload_bytes += payload.len() as u64;
+        self.messages_sent += 1;
+        if open.body_bytes - open.done_bytes >= CHUNK_BYTES {
+            open.sum_up(&self.view.memory, self.bounds.keep);
+        }
+        // Batches of equal messages go out when they are full, not when the next message finds no room.
+        if LINE_BYTES + open.body_bytes + bytes > open.bytes_max {
+            self.seal(&times);
+        }
+        true
+    }
+
+    /// Begins a batch with room for a message of `needed` bytes, header included.
+    fn begin(&mut self, needed: u64, times: &impl Fn() -> Times) -> bool {
+        if self.standing() != Standing::Open || self.resend_from.is_some() {
+            return false;
+        }
+        if self.in_flight.len() >= self.bounds.window_batches {
+            return false;
+        }
+        if !self.has_slots(1 + CONTROL_SLOTS) {
+            self.counters.ring_full += 1;
+            return false;
+        }
+        // The rest of a run is used down to half a batch.
+        let wanted = needed.max(self.bounds.batch_bytes / 2);
+        if self.run.as_ref().is_none_or(|run| run.bytes - self.used < wanted) && !self.fresh_run(wanted) {
+            self.counters.extent_wait += 1;
+            return false;
+        }
+        let run = self.run.as_ref().expect("looked at above");
+        let Times { now, utc_ns } = times();
+        self.open = Some(Open {
+            at: run.start + self.used,
+            bytes_max: self.bounds.batch_bytes.max(needed).min(run.bytes - self.used),
+            body_bytes: 0,
+            messages: 0,
+            payload_bytes: 0,
+            digest: Digest::new(CrcAlgorithm::Crc32Iscsi),
+            done_bytes: 0,
+            opened_at: now,
+            created_at: utc_ns,
+        });
+        true
+    }
+
+    /// Whether the ring has this many slots free.
+    fn has_slots(&mut self, slots: u64) -> bool {
+        self.lane.room() >= slots || {
+            self.lane.refresh(&self.commit);
+            self.lane.room() >= slots
+        }
+    }
+
+    fn fresh_run(&mut self, needed: u64) -> bool {
+        if let Some(run) = self.run.take() {
+            self.blog.release(run, self.used, self.used, self.lane.produced());
+            self.used = 0;
+        }
+        if self.blog.free_extents() < 2 {
+            self.reclaim();
+        }
+        let whole = self.view.layout.geometry.extent_bytes;
+        self.run = self.blog.acquire(needed, whole, self.lane.produced());
+        self.lane.report(self.blog.free_extents(), false);
+        self.run.is_some()
+    }
+
+    /// Takes extents back that nobody needs any more, ourselves included (invariant 2).
+    fn reclaim(&mut self) {
+        self.lane.refresh(&self.commit);
+        let oldest = self.in_flight.iter().map(|batch| batch.slot).min().unwrap_or(u64::MAX);
+        self.blog.reclaim(self.lane.progress().reusable.min(oldest));
+    }
+
+    /// Publishes the open batch, if there is one.
+    pub fn seal(&mut self, times: &impl Fn() -> Times) {
+        let Some(mut open) = self.open.take() else { return };
+        let session = self.session.as_mut().expect("a batch is of a session");
+        let memory = &self.view.memory;
+        open.sum_up(memory, self.bounds.keep);
+        let Times { now, utc_ns } = times();
+        let header = BatchHeader {
+            body_bytes: open.body_bytes as u32,
+            message_count: open.messages,
+            session: session.id,
+            batch_seq: session.next_number,
+            created_at: open.created_at,
+            session_epoch: session.epoch,
+            topic: session.topic,
+            received_at: utc_ns,
+            body_crc: open.digest.finalize() as u32,
+            ..BatchHeader::default()
+        };
+        let bytes = header.frame_bytes();
+        let end = LINE_BYTES + open.body_bytes;
+        memory.copy_in(open.at + end, &[0; LINE_BYTES as usize][..(bytes - end) as usize]);
+        memory.copy_in(open.at, &frame::seal(&header));
+        let written = LINE_BYTES + open.written_back();
+        memory.write_back(open.at, LINE_BYTES, self.bounds.keep);
+        memory.write_back(open.at + written, bytes - written, self.bounds.keep);
+        memory.store_fence();
+        let slot = self.lane.publish(&batch_slot(&header, open.at));
+        session.next_number += 1;
+        self.used += bytes;
+        self.counters.published_batches += 1;
+        self.counters.published_messages += u64::from(open.messages);
+        self.counters.published_bytes += bytes;
+        self.in_flight.push_back(InFlight {
+            number: header.batch_seq,
+            slot,
+            at: open.at,
+            bytes,
+            first_message: self.messages_sent - u64::from(open.messages),
+            messages: open.messages,
+            payload_bytes: open.payload_bytes,
+            sealed_at: now,
+        });
+        if self.session.as_ref().is_some_and(|session| session.acks_landed) {
+            self.settle(u64::MAX, 0);
+        }
+    }
+
+    /// Hears what the sequencer did, and does what that asks for. Gives how many things moved.
+    ///
+    /// # Errors
+    /// What is damaged in the pool.
+    pub fn follow(&mut self) -> Result<usize, RecoverError> {
+        let Some(session) = &mut self.session else { return Ok(0) };
+        let mut moved = session.follower.follow()?;
+        if !session.acks_landed && moved > 0 {
+            let (next, end) = (session.follower.committed_next(), session.follower.order_end());
+            self.settle(next, end);
+        }
+        moved += self.mend_session();
+        Ok(moved)
+    }
+
+    /// Everything below `next` is acked.
+    fn settle(&mut self, next: u64, order_end: u64) {
+        while let Some(batch) = self.in_flight.front().filter(|batch| batch.number < next) {
+            self.messages_acked += u64::from(batch.messages);
+            self.bytes_acked += batch.payload_bytes;
+            if self.acked.len() == self.acked.capacity() {
+                self.acked.pop_front();
+            }
+            self.acked.push_back(AckedBatch {
+                batch_seq: batch.number,
+                first_message: batch.first_message,
+                messages: batch.messages,
+                bytes: batch.payload_bytes,
+                sealed_at: batch.sealed_at,
+                order_end,
+            });
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// Opens the next epoch of a fenced session; publishes again what was fenced or let go.
+    fn mend_session(&mut self) -> usize {
+        let has_slot = self.has_slots(CONTROL_SLOTS);
+        let Some(session) = &mut self.session else { return 0 };
+        let mut moved = 0;
+        match session.follower.standing() {
+            Standing::Fenced if !session.is_reopening && has_slot => {
+                session.epoch = session.follower.epoch() + 1;
+                session.is_reopening = true;
+                self.fences += 1;
+                self.lane.publish(&open_slot(session));
+                moved += 1;
+            }
+            Standing::Open if session.is_reopening && session.follower.epoch() >= session.epoch => {
+                session.epoch = session.follower.epoch();
+                session.is_reopening = false;
+                self.resend_from = Some(session.follower.committed_next());
+                moved += 1;
+            }
+            _ => {}
+        }
+        if let Some(from) = session.follower.take_let_go() {
+            self.let_go += 1;
+            self.resend_from = Some(self.resend_from.map_or(from, |before| before.min(from)));
+        }
+        moved + self.resend()
+    }
+
+    /// Publishes copies of batches in flight, as far as there is room.
+    fn resend(&mut self) -> usize {
+        let mut moved = 0;
+        while let Some(from) = self.resend_from.filter(|_| self.standing() == Standing::Open) {
+            let Some(index) = self.in_flight.iter().position(|batch| batch.number >= from) else {
+                self.resend_from = None;
+                return moved + 1;
+            };
+            let batch = self.in_flight[index];
+            if !self.has_slots(1 + CONTROL_SLOTS) {
+                return moved;
+            }
+            if self.blog.free_extents() < 2 {
+                self.reclaim();
+            }
+            let Some(run) = self.blog.acquire(batch.bytes, batch.bytes.max(RUN_BYTES_MIN), self.lane.produced()) else {
+                return moved;
+            };
+            let slot = self.copy_again(&batch, run.start);
+            let in_flight = &mut self.in_flight[index];
+            (in_flight.slot, in_flight.at) = (slot, run.start);
+            self.blog.release(run, batch.bytes, batch.bytes, self.lane.produced());
+            self.resend_from = Some(batch.number + 1);
+            self.resent_batches += 1;
+            moved += 1;
+        }
+        moved
+    }
+
+    /// Publishes a batch that lies at its old place once more, from a new one, under the session's epoch of now.
+    fn copy_again(&mut self, batch: &InFlight, at: u64) -> u64 {
+        let memory = &self.view.memory;
+        let old: BatchHeader = memory.with_bytes(batch.at, LINE_BYTES, bytemuck::pod_read_unaligned);
+        let epoch = self.session.as_ref().map_or(old.session_epoch, |session| session.epoch);
+        let header = BatchHeader { session_epoch: epoch, ..old };
+        memory.copy_within(batch.at, at, batch.bytes);
+        memory.copy_in(at, &frame::seal(&header));
+        memory.write_back(at, batch.bytes, self.bounds.keep);
+        memory.store_fence();
+        self.lane.publish(&batch_slot(&header, at))
+    }
+
+    /// Tells the sequencer how much room this lane has, and whether a message waits for it.
+    pub fn report(&mut self, is_waiting: bool) {
+        self.reclaim();
+        self.counters.free_extents = self.blog.free_extents();
+        // The sequencer gives memory up for a lane that lacks it: what waits for the window alone asks for none.
+        let is_short = self.blog.free_extents() == 0 || self.lane.room() <= CONTROL_SLOTS;
+        self.lane.report(self.blog.free_extents(), is_waiting && is_short);
+    }
+
+    /// Shows that somebody waits here.
+    pub fn beat(&mut self) {
+        self.lane.beat();
+    }
+
+    /// Asks for the session's end. False: no room now.
+    pub fn ask_to_close(&mut self) -> bool {
+        let Some(session) = &self.session else { return true };
+        let (kind, topic, id) = (slot_kind::SESSION_CLOSE, session.topic, session.id);
+        let has_slot = self.has_slots(CONTROL_SLOTS);
+        if has_slot {
+            self.lane.publish(&BatchSlot { kind, topic, session: id, ..BatchSlot::default() });
+        }
+        has_slot
+    }
+
+    /// Gives its run back: nothing is sent any more.
+    pub fn retire(&mut self) {
+        if let Some(run) = self.run.take() {
+            let open_bytes = self.open.take().map_or(0, |open| LINE_BYTES + open.body_bytes);
+            self.blog.release(run, self.used, self.used + open_bytes, self.lane.produced());
+        }
+        self.report(false);
+    }
+
+    /// When the open batch took its first message.
+    pub fn open_since(&self) -> Option<Instant> {
+        self.open.as_ref().map(|open| open.opened_at)
+    }
+    /// Batches published and not acked.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+    /// Messages taken, and messages and payload bytes acked.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        (self.messages_sent, self.messages_acked, self.bytes_acked)
+    }
+    /// Batches published again, let-gos heard, fences.
+    pub fn rarities(&self) -> (u64, u64, u64) {
+        (self.resent_batches, self.let_go, self.fences)
+    }
+    /// What it has counted.
+    pub fn counters(&self) -> &ReceiveCounters {
+        &self.counters
+    }
+    /// Publishes the oldest batch in flight under a number far ahead, as a writer with a fault would: a gap.
+    #[cfg(test)]
+    pub fn forge_a_gap(&mut self) {
+        let at = self.in_flight.front().expect("one is in flight").at;
+        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
+        self.lane.publish(&batch_slot(&BatchHeader { batch_seq: header.batch_seq + 50, ..header }, at));
+    }
+    /// The next batch acked since the last call.
+    pub fn pop_acked(&mut self) -> Option<AckedBatch> {
+        self.acked.pop_front()
+    }
+}
+
+impl Open {
+    /// Sums up and writes back what was copied since the last time: whole lines only, so that none is written back twice.
+    #[inline]
+    fn sum_up<M: Memory>(&mut self, memory: &M, keep: Keep) {
+        let (from, digest) = (self.at + LINE_BYTES + self.done_bytes, &mut self.digest);
+        memory.with_bytes(from, self.body_bytes - self.done_bytes, |bytes| digest.update(bytes));
+        let written = self.written_back();
+        self.done_bytes = self.body_bytes;
+        memory.write_back(self.at + LINE_BYTES + written, self.written_back() - written, keep);
+    }
+
+    /// Body bytes written back.
+    fn written_back(&self) -> u64 {
+        self.done_bytes - self.done_bytes % LINE_BYTES
+    }
+}
+
+fn open_slot<M>(session: &Session<M>) -> BatchSlot {
+    BatchSlot {
+        kind: slot_kind::SESSION_OPEN,
+        ack_level: session.ack as u8,
+        topic: session.topic,
+        session: session.id,
+        session_epoch: session.epoch,
+        batch_seq: session.created_position,
+        ..BatchSlot::default()
+    }
+}
+
+fn batch_slot(header: &BatchHeader, at: u64) -> BatchSlot {
+    BatchSlot {
+        kind: slot_kind::BATCH,
+        topic: header.topic,
+        session: header.session,
+        session_epoch: header.session_epoch,
+        message_count: header.message_count,
+        batch_seq: header.batch_seq,
+        blog_at: at,
+        batch_bytes: header.frame_bytes() as u32,
+        received_at: header.received_at,
+        ..BatchSlot::default()
+    }
+}
