@@ -173,8 +173,8 @@ fn history(view: &HostView) {
     let run = blog.acquire(128, 128, lane.produced()).expect("an extent is free");
     for (at, name) in [(run.start, "billing"), (run.start + 64, "search")] {
         write_request(view, at, &CursorLine::new(1, name, 7));
-        // The topic was created at index position 1.
-        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 1);
+        // The topic was created at index position 3.
+        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 3);
         present(BatchSlot { kind, batch_seq, blog_at: at, ..BatchSlot::default() }, &mut lane);
     }
     let produced = lane.produced();
