@@ -443,6 +443,7 @@ impl<C: Coherence> Parts<C> {
             session_lease_ns: config.sequencer.session_lease.as_nanos() as u64,
             session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
             retention_bytes: config.retention.bytes,
+            retention_ns: config.retention.age.as_nanos() as u64,
             reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
         };
         let takeover = TakeoverSettings {
@@ -464,6 +465,8 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
     let topic = |topic: &crate::config::TopicConfig| Topic {
         receipts: topic.receipts,
         replicas: topic.replicas,
+        retention_bytes: topic.retention.bytes,
+        retention_ns: topic.retention.age.as_nanos() as u64,
         ..Topic::new(&topic.name, topic.order, topic.ack)
     };
     ReceiveSettings {

@@ -83,7 +83,7 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 4096;
 /// Largest body of a request, bytes, padding included: a topic's name and what the operation defines.
 pub const REQUEST_BODY_BYTES_MAX: usize = 256;
 /// Most topics of one subscription.
-pub const SUBSCRIPTION_TOPICS_MAX: usize = 128;
+pub const SUBSCRIPTION_TOPICS_MAX: usize = 64;
 /// Most connections one receive core or exporter serves.
 pub const CONNECTIONS_MAX: u32 = 1 << 14;
 

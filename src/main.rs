@@ -170,4 +170,7 @@ fn print_layout(layout: &Layout) {
     part::<frame::Deliver>(0);
     part::<frame::CaughtUp>(0);
     part::<frame::Goodbye>(0);
+    part::<frame::Request>(0);
+    part::<frame::Reply>(0);
+    part::<frame::TopicRecord>(0);
 }

@@ -222,7 +222,7 @@ fn a_pin_is_never_missed() {
         let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 1]);
         trimmer.announce();
         trimmer.count(1 << 20);
-        trimmer.sample(100, |_| 7);
+        trimmer.sample(100, false, |_| 7);
         trimmer.set_checkpoint(100);
         let mut pin = Pin::take(&view, 0, 1);
         let floors = FloorReader::new(&view);

@@ -137,6 +137,7 @@ fn sequence<C: Coherence>(pool: &Pool, lock: HostLock, until: &AtomicBool) {
         session_lease_ns: 5_000_000_000,
         session_expiry_ns: 300_000_000_000,
         retention_bytes: 0,
+        retention_ns: 0,
         reader_stall_ns: 10_000_000_000,
     };
     let takeover = TakeoverSettings { after_ns: 500_000_000, settle_ns: 0 };

@@ -118,7 +118,7 @@ impl Scene {
         let io = || CompareError::io("reading from the broker");
         let hello = Hello { role: Role::Subscriber as u8, order_level: 255, ..Hello::default() };
         let mut body = Vec::new();
-        push_start(&mut body, topic(OrderLevel::Session), StartAt::Earliest);
+        push_start(&mut body, topic(OrderLevel::Session), StartAt::Earliest, 0);
         let mut stream = connect(&self.broker.seeds()[0], &frame::with_body(&hello, &body))?;
         let mut buffer = vec![0; BUFFER_BYTES];
         // Bytes of the buffer's beginning that were kept, and of the frame under way that are still to come.

@@ -457,6 +457,10 @@ impl Engine {
         port.state = PortState::Down { retry_at: now + port.backoff };
         port.backoff = (port.backoff * 2).min(BACKOFF_MAX);
         port.failure = Some(error.to_string());
+        if matches!(error.refusal(), Some(Refusal::UnknownTopic | Refusal::TopicDeleted)) {
+            // It was there when this publisher began.
+            self.failed = Some(error.clone());
+        }
         if let ClientError::Refused { detail, .. } = error
             && error.refusal() == Some(Refusal::SessionEpoch)
             && self.order_level == OrderLevel::Session

@@ -68,6 +68,8 @@ struct Topic {
     name: String,
     /// Topic id, from the Welcome.
     id: u32,
+    /// Which of the topics that may have had the name, from the Welcome.
+    generation: u64,
     order_level: OrderLevel,
     /// First order of the next batch; none before the first of a connection, which may begin below `next_order`.
     expected: Option<u64>,
@@ -109,7 +111,7 @@ impl Subscriber {
     /// refused with (`UnknownTopic`; `Trimmed`, whose detail is the earliest order).
     pub fn connect(options: SubscriberOptions) -> Result<Subscriber, ClientError> {
         options.check()?;
-        let body = hello_body(options.topics());
+        let body = hello_body(options.topics().map(|(name, start)| (name, start, 0)));
         let (hello, count) = (hello(options.slow_reader.on_wire()), options.topics().count());
         let greeting = dial_any(&options.brokers, &hello, &body, count, options.connect_timeout)?;
         let welcomes = std::iter::once(&greeting.welcome).chain(&greeting.more);
@@ -121,7 +123,8 @@ impl Subscriber {
                 Start::Earliest | Start::Latest | Start::Timestamp(_) => welcome.next,
             };
             let (name, id) = (name.to_owned(), welcome.topic);
-            Ok(Topic { name, id, order_level, expected: None, next_order, caught_up: false, skipped: 0 })
+            let generation = welcome.session;
+            Ok(Topic { name, id, generation, order_level, expected: None, next_order, caught_up: false, skipped: 0 })
         };
         let topics = options.topics().zip(welcomes).map(topic).collect::<Result<Box<[_]>, ClientError>>()?;
         let mut subscriber = Subscriber {
@@ -442,7 +445,9 @@ impl Subscriber {
                     address: self.brokers[self.turn % self.brokers.len()].clone(),
                     hello: hello(self.slow_reader.on_wire()),
                     body: hello_body(
-                        self.topics.iter().map(|topic| (topic.name.as_str(), Start::Order(topic.next_order))),
+                        self.topics
+                            .iter()
+                            .map(|topic| (topic.name.as_str(), Start::Order(topic.next_order), topic.generation)),
                     ),
                     welcomes: self.topics.len(),
                     timeout: self.connect_timeout,
@@ -562,9 +567,10 @@ fn hello((slow_reader, lag_bytes): (SlowReader, u64)) -> Hello {
     Hello { role: Role::Subscriber as u8, order_level: ANY_ORDER_LEVEL, slow_reader, lag_bytes, ..Hello::default() }
 }
 
-fn hello_body<'a>(topics: impl Iterator<Item = (&'a str, Start)>) -> Vec<u8> {
+/// Names, starts, and which of the topics of that name is meant: 0 whichever has it now.
+fn hello_body<'a>(topics: impl Iterator<Item = (&'a str, Start, u64)>) -> Vec<u8> {
     let mut body = Vec::new();
-    topics.for_each(|(name, start)| push_start(&mut body, name, start));
+    topics.for_each(|(name, start, generation)| push_start(&mut body, name, start, generation));
     body
 }
 

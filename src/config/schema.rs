@@ -314,9 +314,24 @@ impl Default for ExportConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct RetentionConfig {
+    /// Payload kept of all topics together, bytes. 0: as much as fits.
+    #[serde(with = "units::bytes")]
+    pub bytes: u64,
+    /// Age up to which topics that name none are kept. 0s: as long as they fit.
+    #[serde(with = "units::duration")]
+    pub age: Duration,
+}
+
+/// How much of one topic is kept for readers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct TopicRetentionConfig {
     /// Payload kept, bytes. 0: as much as fits.
     #[serde(with = "units::bytes")]
     pub bytes: u64,
+    /// Age up to which messages are kept. 0s: as `retention.age` says.
+    #[serde(with = "units::duration")]
+    pub age: Duration,
 }
 
 /// How roles are spread over threads.
@@ -398,6 +413,9 @@ pub struct TopicConfig {
     /// Copies, the pool's included.
     #[serde(default = "default_replicas")]
     pub replicas: u32,
+    /// How much of it is kept.
+    #[serde(default)]
+    pub retention: TopicRetentionConfig,
 }
 
 fn default_order() -> OrderLevel {

@@ -91,7 +91,11 @@ fn unknown_keys_are_refused_with_the_nearest() {
             "topics:\n  - name: a\n  - name: b\n    acks: 1",
             "test.yaml:5: unknown key `topics[1].acks`; did you mean `ack`?",
         ),
-        ("retention: { hours: 3 }", "test.yaml:2: unknown key `retention.hours`; known here: bytes"),
+        ("retention: { hours: 3 }", "test.yaml:2: unknown key `retention.hours`; known here: bytes, age"),
+        (
+            "topics: [{ name: a, retention: { hours: 3 } }]",
+            "test.yaml:2: unknown key `topics[0].retention.hours`; known here: bytes, age",
+        ),
         ("1: 2", "test.yaml:2: unknown key `1`;"),
     ] {
         let refusal = refusal(text);

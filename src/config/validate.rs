@@ -61,6 +61,8 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Longest retention that can be asked for.
+const AGE_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
 /// The first value that cannot work.
 pub(super) fn check(config: &Config) -> Result<(), Impossible> {
@@ -265,6 +267,7 @@ fn threads(config: &Config) -> Result<(), Impossible> {
 }
 
 fn topics(config: &Config) -> Result<(), Impossible> {
+    duration("retention.age", config.retention.age, Duration::ZERO, AGE_MAX)?;
     let mut names = BTreeSet::new();
     for (index, topic) in config.topics.iter().enumerate() {
         let key = |name: &str| format!("topics[{index}].{name}");
@@ -274,6 +277,7 @@ fn topics(config: &Config) -> Result<(), Impossible> {
         if !names.insert(&topic.name) {
             return impossible(key("name"), format!("`{}`", topic.name), "a name no other topic has");
         }
+        duration(&key("retention.age"), topic.retention.age, Duration::ZERO, AGE_MAX)?;
         levels(topic, key)?;
     }
     Ok(())

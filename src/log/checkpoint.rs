@@ -4,10 +4,10 @@
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::cursors::{self, CursorTable};
-use crate::log::damage::{Expected, FieldFault, count, exactly, place, within};
+use crate::log::damage::{Expected, FieldFault, count, exactly, within};
 use crate::log::entry::{absent_topic, check_order, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader, check_directory};
-use crate::log::topics::{Topic, read_topic_words};
+use crate::log::topics::{Topic, read_spec, read_topic_words};
 use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
 use crate::order::{Event, SessionTable};
 use crate::pool::Memory;
@@ -69,8 +69,8 @@ pub struct Recovered {
     pub commit: Commit,
     /// Sessions and topics at the watermark.
     pub table: SessionTable,
-    /// Topics by id.
-    pub topics: Vec<Topic>,
+    /// By id: the topic, if there is one, and how far it has come.
+    pub topics: Vec<Option<(Topic, TopicProgress)>>,
     /// Named cursors at the watermark.
     pub cursors: CursorTable,
     /// Its floors.
@@ -228,24 +228,39 @@ fn restore_topics<M: Memory>(
     reader: &CommitReader<M>,
     commit: Commit,
     table: &mut SessionTable,
-) -> Result<Vec<Topic>, RecoverError> {
-    let mut topics = Vec::new();
+) -> Result<Vec<Option<(Topic, TopicProgress)>>, RecoverError> {
     let access = reader.access(commit.candidate);
-    for id in 0..view.layout.geometry.topics_max {
+    let mut restore = |id| {
         let read = read_topic_words(view, commit.candidate, access, id);
-        let Some(topic) = read.map_err(in_record("topic", id))? else { break };
-        let TopicProgress { next_order, .. } = reader.peek_words(commit, |c| view.layout.topic_line(c, id, 3));
-        count("next_order", next_order).map_err(in_record("progress of topic", id))?;
-        table.restore_topic(id, TopicOrder { exists: true, order_level: topic.order as u8, next_order });
-        topics.push(topic);
-    }
-    Ok(topics)
+        let Some(topic) = read.map_err(in_record("topic", id))? else { return Ok(None) };
+        let progress: TopicProgress = reader.peek_words(commit, |c| view.layout.topic_line(c, id, 3));
+        count("next_order", progress.next_order)
+            .and_then(|()| count("bytes", progress.bytes))
+            .and_then(|()| count("earliest_order", progress.earliest_order))
+            .and_then(|()| count("earliest_bytes", progress.earliest_bytes))
+            .map_err(in_record("progress of topic", id))?;
+        let (order_level, next_order) = (topic.order as u8, progress.next_order);
+        table.restore_topic(id, TopicOrder { exists: true, order_level, next_order });
+        Ok(Some((topic, progress)))
+    };
+    (0..view.layout.geometry.topics_max).map(&mut restore).collect()
+}
+
+/// What a replay knows of a topic's number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Met {
+    /// Nothing: the checkpoint may stand for later than what is replayed.
+    Not,
+    /// What the replay has made of it.
+    Known,
+    /// It was named, though the checkpoint has no such topic: its end must follow.
+    Doomed,
 }
 
 fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), RecoverError> {
     let mut index = IndexReader::new(view, recovered.floors.checkpoint);
     let mut entries = [IndexEntry::default(); 64];
-    let mut met = vec![false; view.layout.geometry.topics_max as usize];
+    let mut met = vec![Met::Not; view.layout.geometry.topics_max as usize];
     while index.next() < recovered.commit.watermark {
         let count = index.read(&recovered.commit, &mut entries).map_err(RecoverError::Damaged)?;
         for (position, entry) in (index.next()..).zip(&entries[..count]) {
@@ -255,52 +270,74 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
         }
         index.advance(count);
     }
-    Ok(())
+    match met.iter().position(|met| *met == Met::Doomed) {
+        Some(topic) => Err(in_record("topic", topic as u32)(absent_topic(topic as u32))),
+        None => Ok(()),
+    }
 }
 
-/// Folds one event in. A checkpoint may stand for a later position than the replay begins at: what a topic's order must be is
-/// known from the first event on that names the topic, as told in `met`.
+/// Folds one event in. A checkpoint may stand for a later position than the replay begins at: what a topic's order must be, and
+/// whether there is one of that number, is known from the first event on that names the number, as told in `met`.
 fn replay_event<M: Memory>(
     view: &View<M>,
     recovered: &mut Recovered,
-    met: &mut [bool],
+    met: &mut [Met],
     position: u64,
     event: &Event,
 ) -> Result<(), FieldFault> {
     let from_lane = match *event {
         Event::Batch { ref arrival, first_order, .. } => {
-            if recovered.table.topic(arrival.topic).is_none() {
-                return Err(absent_topic(arrival.topic));
-            }
-            if std::mem::replace(&mut met[arrival.topic as usize], true) {
+            if name_topic(recovered, met, arrival.topic)? == Met::Known {
                 check_order(arrival.topic, first_order, &recovered.table)?;
+            }
+            if let Some((_, progress)) = &mut recovered.topics[arrival.topic as usize]
+                && position >= progress.position
+            {
+                // What the progress stands for is counted in it.
+                progress.bytes += u64::from(arrival.batch_bytes);
+            }
+            if met[arrival.topic as usize] == Met::Not {
+                met[arrival.topic as usize] = Met::Known;
             }
             Some((arrival.lane, arrival.lane_slot))
         }
+        Event::Open { topic, .. } => {
+            name_topic(recovered, met, topic)?;
+            None
+        }
         Event::Topic { topic, order_level, lane, lane_slot, blog_at } => {
-            // Topics are numbered without gaps; some of those to come may be restored already.
-            place("topic", topic.into(), recovered.topics.len() as u64 + 1)?;
-            let spec = crate::log::topics::read_spec(view, view.access_to_lane(lane.into()), blog_at);
+            if met[topic as usize] == Met::Doomed {
+                return Err(absent_topic(topic));
+            }
+            if met[topic as usize] == Met::Known && recovered.table.topic(topic).is_some() {
+                let expected = Expected::Told("a number that no topic has");
+                return Err(FieldFault { field: "topic", found: topic.into(), expected });
+            }
             // Its lines in the table may have been cut short: what it was created from is good, and still there.
-            let spec = spec.map_err(|_| FieldFault {
+            let spec = read_spec(view, view.access_to_lane(lane.into()), blog_at).map_err(|_| FieldFault {
                 field: "blog_at",
                 found: blog_at,
                 expected: Expected::Told("where a topic's specification lies"),
             })?;
             exactly("flags", order_level.into(), spec.order as u64)?;
-            if recovered.topics.iter().any(|known| known.name == spec.name && known.id != topic) {
-                let expected = Expected::Told("the number of a topic of this name");
-                return Err(FieldFault { field: "topic", found: topic.into(), expected });
+            check_name(recovered, topic, position, &spec.name)?;
+            let progress = TopicProgress { position, ..TopicProgress::default() };
+            recovered.topics[topic as usize] =
+                Some((Topic { id: topic, created_position: position, ..spec }, progress));
+            met[topic as usize] = Met::Known;
+            Some((lane, lane_slot))
+        }
+        Event::TopicDeleted { topic, lane, lane_slot } => {
+            if met[topic as usize] == Met::Known && recovered.table.topic(topic).is_none() {
+                return Err(absent_topic(topic));
             }
-            recovered.topics.truncate(topic as usize);
-            recovered.topics.push(Topic { id: topic, created_position: position, ..spec });
-            met[topic as usize] = true;
+            recovered.topics[topic as usize] = None;
+            recovered.cursors.forget_topic(topic);
+            met[topic as usize] = Met::Known;
             Some((lane, lane_slot))
         }
         Event::CursorSet { place, topic, order, lane, lane_slot, blog_at } => {
-            if recovered.table.topic(topic).is_none() {
-                return Err(absent_topic(topic));
-            }
+            name_topic(recovered, met, topic)?;
             let request = cursors::read_request(view, view.access_to_lane(lane.into()), blog_at)?;
             recovered.cursors.put(place, CursorLine { topic, order, ..request });
             Some((lane, lane_slot))
@@ -315,6 +352,33 @@ fn replay_event<M: Memory>(
     if let Some((lane, lane_slot)) = from_lane {
         let consumed = &mut recovered.lanes[usize::from(lane)].consumed;
         *consumed = (lane_slot + 1).max(*consumed);
+    }
+    Ok(())
+}
+
+/// An event names a topic. A number that the checkpoint has no topic of was one's that is deleted by then.
+fn name_topic(recovered: &Recovered, met: &mut [Met], topic: u32) -> Result<Met, FieldFault> {
+    let before = met[topic as usize];
+    match (recovered.table.topic(topic), before) {
+        (None, Met::Known) => Err(absent_topic(topic)),
+        (None, _) => {
+            met[topic as usize] = Met::Doomed;
+            Ok(Met::Doomed)
+        }
+        (Some(_), _) => Ok(before),
+    }
+}
+
+/// No other topic that was there before this position has the name, and none began here.
+fn check_name(recovered: &Recovered, topic: u32, position: u64, name: &str) -> Result<(), FieldFault> {
+    let is_taken = |(known, _): &(Topic, TopicProgress)| {
+        // What the checkpoint knows of later may have the name again.
+        let is_same = known.name == name && known.created_position < position || known.created_position == position;
+        known.id != topic && is_same
+    };
+    if recovered.topics.iter().flatten().any(is_taken) {
+        let expected = Expected::Told("the number of a topic of this name");
+        return Err(FieldFault { field: "topic", found: topic.into(), expected });
     }
     Ok(())
 }

@@ -83,6 +83,12 @@ impl CursorTable {
     pub fn put(&mut self, place: u32, cursor: CursorLine) {
         self.places[place as usize] = cursor;
     }
+
+    /// Removes the cursors of a topic that is gone.
+    pub fn forget_topic(&mut self, topic: u32) {
+        let of_topic = |cursor: &&mut CursorLine| cursor.name_bytes > 0 && cursor.topic == topic;
+        self.places.iter_mut().filter(of_topic).for_each(|cursor| *cursor = CursorLine::default());
+    }
 }
 
 /// The sequencer's side: the table, and a candidate's copy of it.

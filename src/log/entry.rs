@@ -64,6 +64,13 @@ pub fn to_entry(event: &Event) -> IndexEntry {
             lane_slot,
             ..blank
         },
+        Event::TopicDeleted { topic, lane, lane_slot } => IndexEntry {
+            kind: entry_kind::TOPIC_DELETE,
+            lane,
+            place: IndexEntry::pack_place(0, topic),
+            lane_slot,
+            ..blank
+        },
         Event::CursorSet { place, topic, order, lane, lane_slot, blog_at } => IndexEntry {
             kind: entry_kind::CURSOR_SET,
             lane,
@@ -120,6 +127,9 @@ pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
             lane_slot: entry.lane_slot,
             blog_at: entry.blog_at(),
         },
+        entry_kind::TOPIC_DELETE => {
+            Event::TopicDeleted { topic: entry.topic(), lane: entry.lane, lane_slot: entry.lane_slot }
+        }
         entry_kind::CURSOR_SET => Event::CursorSet {
             place: slot,
             topic: entry.topic(),
@@ -172,6 +182,10 @@ fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
             is_topic(topic)?;
             is_level(order_level)?;
             check_spec(lane, lane_slot, blog_at, layout)
+        }
+        Event::TopicDeleted { topic, lane, lane_slot } => {
+            is_topic(topic)?;
+            check_lane(lane, lane_slot, layout)
         }
         Event::CursorSet { place, topic, order, lane, lane_slot, blog_at } => {
             is_cursor(place)?;
@@ -242,14 +256,21 @@ pub fn check_fold(event: &Event, table: &SessionTable) -> Result<(), FieldFault>
             }
             exactly("batch_seq", arrival.batch_seq, session.next_batch)
         }
-        Event::Open { topic, .. } | Event::CursorSet { topic, .. } if table.topic(topic).is_none() => {
+        Event::Open { topic, .. } | Event::TopicDeleted { topic, .. } | Event::CursorSet { topic, .. }
+            if table.topic(topic).is_none() =>
+        {
             Err(absent_topic(topic))
         }
         Event::Fence { slot, session_epoch, .. } => {
             exactly("session_epoch", session_epoch.into(), table.session(slot).epoch.into())
         }
-        Event::Topic { topic, .. } => exactly("topic", topic.into(), table.topic_count().into()),
-        Event::Open { .. }
+        Event::Topic { topic, .. } if table.topic(topic).is_some() => {
+            let expected = Expected::Told("a number that no topic has");
+            Err(FieldFault { field: "topic", found: topic.into(), expected })
+        }
+        Event::Topic { .. }
+        | Event::TopicDeleted { .. }
+        | Event::Open { .. }
         | Event::Close { .. }
         | Event::LetGo { .. }
         | Event::Refused { .. }
@@ -296,6 +317,7 @@ mod tests {
             Event::Fence { slot: 5, session_epoch: 2, next_batch: 3 },
             Event::LetGo { slot: 5, session_epoch: 2, from: 9 },
             Event::Topic { topic: 7, order_level: 4, lane: 3, lane_slot: 8, blog_at: 4096 },
+            Event::TopicDeleted { topic: 7, lane: 3, lane_slot: 8 },
             Event::CursorSet { place: 9, topic: 7, order: 1 << 50, lane: 3, lane_slot: 8, blog_at: 4096 },
             Event::CursorDelete { place: 9, lane: 3, lane_slot: 9 },
         ] {

@@ -10,12 +10,16 @@
 //! * floor line: one word changes at a time;
 //! * lane progress: each count stands for itself, and is reached before it is written;
 //! * cursor line: its order alone moves; a place that gets another name passes through free;
-//! * session, topic and progress lines: what moved since the checkpoint is replayed over them.
+//! * session and progress lines: what moved since the checkpoint is replayed over them;
+//! * topic lines: a place is only written when it changes hands, so one that was cut short changed hands behind the checkpoint. It
+//!   is freed, lest somebody reads a topic made of two; the replay says what is there.
 //!
 //! Invariant: the caller holds the host lock of the slot, so the lines have no living writer.
 
 use crate::log::View;
-use crate::pool::line::INVALID;
+use crate::log::topics::TopicWriter;
+use crate::pool::line::{self, INVALID};
+use crate::pool::record::TopicLine;
 use crate::pool::{Keep, Memory};
 
 /// Guard of a mended line: above every version, so that no reader takes it for one it has begun to read.
@@ -54,17 +58,17 @@ pub fn mend_candidate<M: Memory>(view: &View<M>, candidate: u32) -> usize {
     mended + (0..g.topics_max).filter(|topic| mend_topic(view, candidate, *topic)).count()
 }
 
-/// The three lines of a topic have one guard, and say the same for ever; the last to be written for the first time is the first.
+/// The three lines of a topic have one guard.
 fn mend_topic<M: Memory>(view: &View<M>, candidate: u32, topic: u32) -> bool {
     let memory = &view.memory;
     let lines = [0, 1, 2].map(|line| view.layout.topic_line(candidate, topic, line));
     let guards = lines.map(|at| memory.load(at));
-    let was_written = (1..8).any(|word| memory.load(lines[0] + 8 * word) != 0);
-    let agree = guards[0] != INVALID && guards.iter().all(|guard| *guard == guards[0]);
-    if !was_written || agree {
+    let agree = guards.iter().all(|guard| *guard == guards[0]);
+    let is_free = line::read::<M, TopicLine>(memory, lines[0]).is_some_and(|(_, line)| line.name_bytes == 0);
+    if agree && guards[0] != INVALID || is_free || guards == [INVALID; 3] {
         return false;
     }
-    lines.iter().for_each(|at| set_guard(memory, *at, MENDED));
+    TopicWriter::new(view, candidate).clear(topic);
     memory.store_fence();
     true
 }
@@ -72,9 +76,8 @@ fn mend_topic<M: Memory>(view: &View<M>, candidate: u32, topic: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::topics::{TopicWriter, read_topic};
+    use crate::log::topics::{read_topic, read_topic_words};
     use crate::pool::Access;
-    use crate::pool::line;
     use crate::pool::record::SessionLine;
     use crate::sim::memory::{HostMemory, Whim, host_views};
 
@@ -99,13 +102,19 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_cut_short_is_read_on_every_host_once_mended() {
-        let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
-        let (here, there) = (&views[0], &views[1]);
-        let topic = crate::log::topics::tests::topic(0, "t");
-        TopicWriter::new(here, 0).write(&topic, &Default::default());
-        tear(here, here.layout.topic_line(0, 0, 1));
-        assert_eq!(mend_candidate(here, 0), 1);
-        assert_eq!(read_topic(there, 0, Access::Remote, 0), Some(topic));
+    fn a_topic_cut_short_is_nobodys_once_mended() {
+        for line in 0..3 {
+            let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
+            let (here, there) = (&views[0], &views[1]);
+            let topic = crate::log::topics::tests::topic(3, "t");
+            TopicWriter::new(here, 0).write(&topic, &Default::default());
+            tear(here, here.layout.topic_line(0, 3, line));
+            assert_eq!((mend_candidate(here, 0), mend_candidate(here, 0)), (1, 0));
+            assert_eq!(read_topic(there, 0, Access::Remote, 3), None);
+            assert_eq!(read_topic_words(there, 0, Access::Remote, 3), Ok(None));
+            TopicWriter::new(here, 0).write(&topic, &Default::default());
+            here.memory.store_fence();
+            assert_eq!(read_topic(there, 0, Access::Remote, 3), Some(topic));
+        }
     }
 }

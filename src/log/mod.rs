@@ -14,6 +14,7 @@
 //! * [`damage`]: fields that hold what no writer puts there.
 //! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
+//! * [`targets`]: what topics are kept for.
 //! * [`session`]: one session as an attached publisher follows it.
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`reader`]: one subscriber's cursor: its start, and what it gets next.
@@ -32,6 +33,7 @@ pub mod order_index;
 pub mod reader;
 pub mod retention;
 pub mod session;
+pub mod targets;
 pub mod topics;
 
 use std::sync::Arc;

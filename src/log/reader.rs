@@ -11,7 +11,7 @@ use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::log::topics::TopicReader;
 use crate::order::{Arrival, Event};
-use crate::pool::record::{IndexEntry, entry_kind};
+use crate::pool::record::{IndexEntry, TopicProgress, entry_kind};
 use crate::pool::{Access, Memory};
 use crate::wire::StartAt;
 use crate::wire::frame::{self, BatchHeader, Deliver};
@@ -33,6 +33,32 @@ pub enum Sought {
         /// The earliest there is.
         earliest: u64,
     },
+    /// A topic was deleted.
+    Deleted {
+        /// Place of the topic in the subscription.
+        place: usize,
+    },
+}
+
+/// A topic of a subscription, and where it is to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicStart {
+    /// Topic id.
+    pub topic: u32,
+    /// Index position of the topic's creation: entries of its number below that are another's.
+    pub created_position: u64,
+    /// Where it starts.
+    pub start: StartAt,
+}
+
+/// What an entry says of the topics of a subscription.
+enum Seen {
+    /// A batch of the topic at a place, and the order of its first message.
+    Batch(usize, Arrival, u64),
+    /// The topic at a place was deleted.
+    Deleted(usize),
+    /// Nothing.
+    Nothing,
 }
 
 /// A batch to deliver.
@@ -98,6 +124,10 @@ impl From<IndexFault> for ReadFault {
 #[derive(Clone, Copy, Debug)]
 struct Follow {
     topic: u32,
+    /// Index position of its creation: entries of its number below that are another's.
+    created_position: u64,
+    /// It was there when the search had begun.
+    is_known: bool,
     start: StartAt,
     /// Position from which it is delivered, once it is found.
     from: Option<u64>,
@@ -110,8 +140,18 @@ struct Follow {
 }
 
 impl Follow {
-    fn new(topic: u32, start: StartAt) -> Follow {
-        Follow { topic, start, from: None, first: 0, known_next: None, skipped_from: None }
+    fn new(TopicStart { topic, created_position, start }: TopicStart) -> Follow {
+        let (from, known_next, skipped_from) = (None, None, None);
+        Follow { topic, created_position, is_known: false, start, from, first: 0, known_next, skipped_from }
+    }
+
+    fn start_at(&self, start: StartAt) -> TopicStart {
+        TopicStart { topic: self.topic, created_position: self.created_position, start }
+    }
+
+    /// What the checkpoint says of it, if it speaks of this topic: a number's last topic leaves its progress behind.
+    fn progress<M: Memory>(&self, topics: &TopicReader<M>) -> Option<TopicProgress> {
+        topics.progress(self.topic).filter(|progress| progress.position >= self.created_position)
     }
 
     fn found(&mut self, position: u64, first: u64) {
@@ -148,6 +188,8 @@ pub struct Reader<M> {
     by_topic: Box<[(u32, usize)]>,
     /// Whether orders that are gone are skipped, not refused.
     skips: bool,
+    /// Place of the topic at whose deletion the cursor stands.
+    deleted: Option<usize>,
     entries: Box<[IndexEntry; ENTRIES_PER_PASS]>,
     /// Entries read and not yet handed out.
     buffered: std::ops::Range<usize>,
@@ -162,13 +204,15 @@ impl<M: Memory> Reader<M> {
     ///
     /// # Panics
     /// If there is no topic.
-    pub fn new(view: &View<M>, topics: impl IntoIterator<Item = (u32, StartAt)>, floor: u64, skips: bool) -> Self {
-        let follows: Box<[Follow]> = topics.into_iter().map(|(topic, start)| Follow::new(topic, start)).collect();
+    pub fn new(view: &View<M>, topics: impl IntoIterator<Item = TopicStart>, floor: u64, skips: bool) -> Self {
+        let follows: Box<[Follow]> = topics.into_iter().map(Follow::new).collect();
         assert!(!follows.is_empty(), "a subscription has a topic");
         let mut by_topic: Box<[(u32, usize)]> =
             follows.iter().enumerate().map(|(place, follow)| (follow.topic, place)).collect();
         by_topic.sort_unstable();
         debug_assert!(by_topic.windows(2).all(|pair| pair[0].0 < pair[1].0), "a topic is listed once");
+        let created = follows.iter().map(|follow| follow.created_position).min();
+        let floor = floor.max(created.unwrap_or(0));
         Reader {
             view: view.clone(),
             index: IndexReader::new(view, floor),
@@ -176,6 +220,7 @@ impl<M: Memory> Reader<M> {
             follows,
             by_topic,
             skips,
+            deleted: None,
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
             buffered: 0..0,
             passed_bytes: 0,
@@ -185,7 +230,7 @@ impl<M: Memory> Reader<M> {
 
     /// A reader of the same topics from the earliest on.
     pub fn to_earliest(&self, floor: u64) -> Self {
-        Reader::new(&self.view, self.follows.iter().map(|follow| (follow.topic, StartAt::Earliest)), floor, false)
+        Reader::new(&self.view, self.follows.iter().map(|follow| follow.start_at(StartAt::Earliest)), floor, false)
     }
 
     /// The lowest position it may still read.
@@ -207,29 +252,47 @@ impl<M: Memory> Reader<M> {
         Some(self.by_topic[at].1)
     }
 
-    /// What the entry at `position` says of one of its topics, checked: a batch and the order of its first message. Every entry
-    /// is checked, whatever its topic: it may be one of its own, with its topic damaged.
-    fn batch(&self, position: u64, entry: &IndexEntry) -> Result<Option<(usize, Arrival, u64)>, IndexFault> {
-        let Event::Batch { arrival, first_order, .. } = to_sound_event(position, entry, &self.view.layout)? else {
-            return Ok(None);
+    /// Place of a topic that was deleted, everything before that having been handed out.
+    pub fn deleted(&self) -> Option<usize> {
+        self.deleted
+    }
+
+    /// What the entry at `position` says of its topics, checked. Every entry is checked, whatever its topic: it may be one of its
+    /// own, with its topic damaged.
+    fn look(&self, position: u64, entry: &IndexEntry) -> Result<Seen, IndexFault> {
+        let (arrival, first_order) = match to_sound_event(position, entry, &self.view.layout)? {
+            Event::Batch { arrival, first_order, .. } => (arrival, first_order),
+            Event::TopicDeleted { topic, .. } => {
+                let place = self.place_of(topic).filter(|place| self.follows[*place].created_position <= position);
+                return Ok(place.map_or(Seen::Nothing, Seen::Deleted));
+            }
+            _ => return Ok(Seen::Nothing),
         };
-        let Some(place) = self.place_of(arrival.topic) else { return Ok(None) };
+        let Some(place) = self.place_of(arrival.topic) else { return Ok(Seen::Nothing) };
         let follow = &self.follows[place];
-        if follow.from.is_some_and(|from| position < from) {
-            return Ok(None);
+        if position < follow.from.unwrap_or(follow.created_position) {
+            return Ok(Seen::Nothing);
         }
         let next = follow.known_next.unwrap_or(first_order);
         exactly("first_order", first_order, next).map_err(|fault| IndexFault::Damaged { position, fault })?;
-        Ok(Some((place, arrival, first_order)))
+        Ok(Seen::Batch(place, arrival, first_order))
     }
 
     /// Looks for the starts among committed entries; a bounded step. After [`Sought::Found`] the cursor stands at the lowest.
     pub fn seek(&mut self, commit: &Commit, topics: &TopicReader<M>) -> Result<Sought, ReadFault> {
+        if let Some(sought) = self.look_for_topics(topics) {
+            return Ok(sought);
+        }
         let count = self.index.read(commit, &mut self.entries[..])?;
         for offset in 0..count {
             let position = self.index.next() + offset as u64;
             let entry = self.entries[offset];
-            let Some((place, arrival, first_order)) = self.batch(position, &entry)? else { continue };
+            let (place, arrival, first_order) = match self.look(position, &entry)? {
+                Seen::Batch(place, arrival, first_order) => (place, arrival, first_order),
+                // Where its start was found already, what was committed before is delivered first.
+                Seen::Deleted(place) if self.follows[place].from.is_none() => return Ok(Sought::Deleted { place }),
+                Seen::Deleted(_) | Seen::Nothing => continue,
+            };
             if self.follows[place].from.is_some() {
                 continue;
             }
@@ -245,6 +308,18 @@ impl<M: Memory> Reader<M> {
             return Ok(Sought::NotYet);
         }
         Ok(self.at_the_tail(topics))
+    }
+
+    /// Sees to it that each topic was there when the search had begun: if it is deleted later, the cursor comes by.
+    fn look_for_topics(&mut self, topics: &TopicReader<M>) -> Option<Sought> {
+        for (place, follow) in self.follows.iter_mut().enumerate().filter(|(_, follow)| !follow.is_known) {
+            match topics.stands(follow.topic, follow.created_position) {
+                Some(true) => follow.is_known = true,
+                Some(false) => return Some(Sought::Deleted { place }),
+                None => return Some(Sought::NotYet),
+            }
+        }
+        None
     }
 
     fn is_found(&self) -> bool {
@@ -310,7 +385,7 @@ impl<M: Memory> Reader<M> {
 
     /// Order of the next message of a topic, everything committed having been looked at.
     fn next_at_the_tail(&self, place: usize, topics: &TopicReader<M>) -> Option<u64> {
-        match (self.follows[place].known_next, topics.progress(self.follows[place].topic)) {
+        match (self.follows[place].known_next, self.follows[place].progress(topics)) {
             (Some(next), _) => Some(next),
             // The checkpoint stands for a position that was looked at: between it and the tail the topic did not move.
             (None, Some(progress)) if progress.position <= self.index.next() => Some(progress.next_order),
@@ -334,7 +409,7 @@ impl<M: Memory> Reader<M> {
         self.floor = floor;
         self.index.seek(floor);
         self.buffered = 0..0;
-        self.follows.iter_mut().for_each(|follow| *follow = Follow::new(follow.topic, follow.start));
+        self.follows.iter_mut().for_each(|follow| *follow = Follow::new(follow.start_at(follow.start)));
     }
 
     /// Gives up what lies below `position`, and goes on there; `next` tells the order that would have come next, by place.
@@ -391,16 +466,20 @@ impl<M: Memory> Reader<M> {
 
     /// Forgets what was fetched: the commit was not confirmed.
     pub fn unfetch(&mut self) {
-        self.buffered = 0..0;
+        (self.buffered, self.deleted) = (0..0, None);
     }
 
-    /// The next batch of its topics among what was fetched; moves the cursor past it. `None`: no more.
+    /// The next batch of its topics among what was fetched; moves the cursor past it. `None`: no more, or a topic was deleted.
     pub fn next_delivery(&mut self) -> Result<Option<Delivery>, ReadFault> {
         while let Some(offset) = self.buffered.next() {
             let (position, entry) = (self.index.next(), self.entries[offset]);
-            let delivery = match self.batch(position, &entry)? {
-                Some((place, arrival, first_order)) => self.deliver(place, position, &arrival, first_order)?,
-                None => None,
+            let delivery = match self.look(position, &entry)? {
+                Seen::Batch(place, arrival, first_order) => self.deliver(place, position, &arrival, first_order)?,
+                Seen::Deleted(place) => {
+                    (self.deleted, self.buffered.start) = (Some(place), offset);
+                    return Ok(None);
+                }
+                Seen::Nothing => None,
             };
             if entry.kind == entry_kind::BATCH {
                 self.passed_bytes += u64::from(entry.batch_bytes);

@@ -1,4 +1,4 @@
-//! When memory may be used again: samples, two floors, reader pins.
+//! When memory may be used again: samples, two floors, reader pins. What topics are kept for is in [`targets`](crate::log::targets).
 //!
 //! The sequencer samples (index position, settled count of each lane). Once the floor passes a sample's position it
 //! publishes that count as the lane's `reusable`; that is the only test for reusing an extent. Two floors, so that a
@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::log::View;
 use crate::log::commit::{CommitReader, Epoch};
+use crate::log::targets::Targets;
 use crate::pool::Memory;
 use crate::pool::line::{Owned, Peer};
 use crate::pool::record::{BrokerLine, FloorLine, PinLine};
@@ -46,6 +47,10 @@ pub struct Trimmer<M> {
     samples_max: usize,
     reusable: Vec<u64>,
     bytes: u64,
+    /// Payload bytes below the newest sample given up.
+    given_up: u64,
+    /// What topics are kept for.
+    pub targets: Targets,
     sample_every_bytes: u64,
     sample_every_entries: u64,
 }
@@ -90,6 +95,8 @@ impl<M: Memory> Trimmer<M> {
             samples_max,
             reusable,
             bytes: 0,
+            given_up: 0,
+            targets: Targets::new(&g, floor),
             sample_every_bytes: g.extent_bytes / 2,
             sample_every_entries: u64::from(g.segment_entries / 4),
         }
@@ -122,10 +129,13 @@ impl<M: Memory> Trimmer<M> {
         self.bytes += bytes;
     }
 
-    /// Takes a sample if enough has happened since the last. `watermark` is committed; `settled` is each lane's count now.
-    pub fn sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
+    /// Takes a sample if enough has happened since the last, or if one is wanted here and there is plenty. `watermark` is committed;
+    /// `settled` is each lane's count now.
+    pub fn sample(&mut self, watermark: u64, is_wanted: bool, settled: impl Fn(u32) -> u64) {
         let (position, bytes) = self.sampled;
-        let due = self.bytes - bytes >= self.sample_every_bytes || watermark - position >= self.sample_every_entries;
+        let due = self.bytes - bytes >= self.sample_every_bytes
+            || watermark - position >= self.sample_every_entries
+            || is_wanted && 2 * self.spare.len() > self.samples_max;
         if !due || watermark == position && self.bytes == bytes {
             return;
         }
@@ -153,6 +163,18 @@ impl<M: Memory> Trimmer<M> {
         !self.samples.is_empty()
     }
 
+    /// Whether there is payload that no topic wants, in steps that end.
+    pub fn is_past_retention(&mut self) -> bool {
+        let allowed = self.targets.allowed();
+        let steps = self.samples.partition_point(|sample| sample.position <= allowed);
+        steps > 0 && self.samples[steps - 1].bytes > self.given_up
+    }
+
+    /// Whether there is payload in the step that has not ended yet, and nobody wants it: nothing that is committed up to `watermark`.
+    pub fn is_all_past_retention(&mut self, watermark: u64) -> bool {
+        self.bytes > self.sampled.1 && self.targets.allowed() >= watermark
+    }
+
     /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if `closing` or the floor moved, or
     /// anything became reusable. One call is bounded; the next goes further.
     pub fn advance(&mut self) -> bool {
@@ -174,7 +196,7 @@ impl<M: Memory> Trimmer<M> {
         }
         let mut sample = self.samples.pop_front().expect("looked at above");
         self.reusable.copy_from_slice(&sample.settled);
-        sample.bytes = 0;
+        self.given_up = std::mem::take(&mut sample.bytes);
         self.spare.push(sample);
         self.set_floor(target);
         true
@@ -261,6 +283,7 @@ impl<M: Memory> Trimmer<M> {
         }
         self.record.floor = floor;
         self.floors.publish(&self.record);
+        self.targets.give_up(floor);
         true
     }
 
@@ -420,7 +443,7 @@ mod tests {
         pin.try_lower(40, &floors).unwrap();
         for position in [32, 64, 96] {
             trimmer.count(1 << 20);
-            trimmer.sample(position, |lane| position / 2 + u64::from(lane));
+            trimmer.sample(position, false, |lane| position / 2 + u64::from(lane));
         }
         assert!(!trimmer.advance(), "nothing is given up past the checkpoint");
         trimmer.set_checkpoint(96);
@@ -466,6 +489,28 @@ mod tests {
         assert_eq!((pin.lower_to_floor(&floors), pin.position()), (None, NO_PIN));
     }
 
+    /// A step without payload, as behind a topic that was created and deleted, is nothing to give up for, and in nobody's way.
+    #[test]
+    fn what_nobody_wants_goes_though_an_empty_step_is_before_it() {
+        let view = plain_view(1);
+        let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
+        let mut position = 0;
+        let mut pass = |trimmer: &mut Trimmer<_>, bytes: u64| {
+            position += 1;
+            trimmer.count(bytes);
+            let is_wanted =
+                trimmer.targets.look(position, position * 20_000_000) || trimmer.is_all_past_retention(position);
+            trimmer.sample(position, is_wanted, |_| 0);
+            trimmer.set_checkpoint(position);
+            trimmer.is_past_retention() && trimmer.advance()
+        };
+        trimmer.targets.forget(0);
+        assert!(!pass(&mut trimmer, 0) && trimmer.can_advance(), "an empty step");
+        assert!(pass(&mut trimmer, 10) && pass(&mut trimmer, 0), "both steps go");
+        assert_eq!(trimmer.floor(), 2);
+        assert!(!pass(&mut trimmer, 0));
+    }
+
     /// A pin that moves is unreadable for a moment. It holds all the same.
     #[test]
     fn a_pin_that_is_being_moved_holds() {
@@ -481,7 +526,7 @@ mod tests {
             let mut pin = Pin::take(&watched, 1, 1);
             pin.try_lower(40, &FloorReader::new(&watched)).unwrap();
             trimmer.count(1 << 20);
-            trimmer.sample(100, |_| 7);
+            trimmer.sample(100, false, |_| 7);
             watched.memory.at(moment, move || {
                 trimmer.advance();
                 assert!(trimmer.floor() <= 60, "moment {moment}: the floor is at {}", trimmer.floor());
@@ -507,7 +552,7 @@ mod tests {
         Pin::take(&view, 1, 1).try_lower(10, &floors).unwrap();
         for position in [32, 64, 96] {
             trimmer.count(1 << 20);
-            trimmer.sample(position, |_| position);
+            trimmer.sample(position, false, |_| position);
         }
         trimmer.set_checkpoint(96);
         trimmer.advance();
@@ -535,10 +580,10 @@ mod tests {
         let view = plain_view(1);
         let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
         trimmer.count(1 << 20);
-        trimmer.sample(10, |_| 4);
+        trimmer.sample(10, false, |_| 4);
         trimmer.set_checkpoint(10);
         assert!(trimmer.advance());
-        trimmer.sample(10, |_| 4);
+        trimmer.sample(10, false, |_| 4);
         assert!(!trimmer.can_advance());
     }
 
@@ -548,7 +593,7 @@ mod tests {
         let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
         for position in 1..10_000 {
             trimmer.count(1 << 20);
-            trimmer.sample(position, |_| position);
+            trimmer.sample(position, false, |_| position);
         }
         assert_eq!(trimmer.samples.len(), trimmer.samples_max);
         assert_eq!(trimmer.samples.back().unwrap().position, 9_999);

@@ -41,6 +41,7 @@ pub struct SessionFollower<M> {
     session: u64,
     standing: Standing,
     slot: u32,
+    topic: u32,
     epoch: u32,
     committed_next: u64,
     order_end: u64,
@@ -60,6 +61,7 @@ impl<M: Memory> SessionFollower<M> {
             session,
             standing: Standing::Asked,
             slot: 0,
+            topic: 0,
             epoch: 0,
             committed_next: 0,
             order_end: 0,
@@ -127,7 +129,7 @@ impl<M: Memory> SessionFollower<M> {
             return Ok(1);
         };
         let session = recovered.table.session(slot);
-        (self.slot, self.epoch, self.order_end) = (slot, session.epoch, session.order_end);
+        (self.slot, self.topic, self.epoch, self.order_end) = (slot, session.topic, session.epoch, session.order_end);
         self.committed_next = session.next_batch;
         // A let-go may have been among what it missed. Batches of one lane are let go behind a gap only, which a fence ends: what
         // is missing then is sent again.
@@ -142,8 +144,9 @@ impl<M: Memory> SessionFollower<M> {
                 self.committed_next = arrival.batch_seq + 1;
                 self.order_end = first_order + u64::from(arrival.message_count);
             }
-            Event::Open { slot, session, session_epoch, next_batch, .. } if session == self.session => {
-                (self.slot, self.epoch, self.committed_next) = (slot, session_epoch, next_batch);
+            Event::Open { slot, session, session_epoch, topic, next_batch, .. } if session == self.session => {
+                (self.slot, self.topic) = (slot, topic);
+                (self.epoch, self.committed_next) = (session_epoch, next_batch);
                 (self.standing, self.let_go_from) = (Standing::Open, None);
             }
             Event::Refused { session, code } if session == self.session => self.standing = Standing::Refused(code),
@@ -154,6 +157,9 @@ impl<M: Memory> SessionFollower<M> {
                 self.let_go_from = Some(self.let_go_from.map_or(from, |before| before.min(from)));
             }
             Event::Close { slot } if is_ours(slot) => self.standing = Standing::Closed,
+            Event::TopicDeleted { topic, .. } if topic == self.topic && is_ours(self.slot) => {
+                self.standing = Standing::Closed;
+            }
             _ => {}
         }
     }

@@ -54,6 +54,11 @@ impl Topic {
         }
     }
 
+    /// Its generation as the wire has it: never 0, and no other topic's, of this name or another.
+    pub fn generation(&self) -> u64 {
+        self.created_position + 1
+    }
+
     /// As the three lines of the table.
     ///
     /// # Panics
@@ -197,8 +202,8 @@ pub fn read_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id:
 
 /// Reads one topic of a candidate's table for a successor. `None`: the place is free, or was never written whole.
 ///
-/// A place whose lines were cut short changed hands at or behind the checkpoint: the replay says what is there, whatever the words
-/// found here amount to.
+/// A place is only written when it changes hands: one that was cut short changed hands at or behind the checkpoint, and the replay
+/// says what is there.
 ///
 /// # Errors
 /// Its lines are whole, and hold what no writer puts there.
@@ -213,22 +218,13 @@ pub fn read_topic_words<M: Memory>(
     let properties: TopicLine = line::observe_words(memory, at(0), access);
     let names = [at(1), at(2)].map(|at| line::observe_words(memory, at, access));
     let guards = [0, 1, 2].map(|line| memory.load(at(line)));
-    let is_whole = guards[0] != line::INVALID && guards.iter().all(|guard| *guard == guards[0]);
-    if properties.name_bytes == 0 && (!is_whole || guards[0] == line::INVALID) {
-        return Ok(None);
-    }
-    if !is_whole && properties.id != id {
+    if guards[0] == line::INVALID || guards.iter().any(|guard| *guard != guards[0]) {
         return Ok(None);
     }
     exactly("topic id", properties.id.into(), id.into())?;
-    match Topic::from_lines(&properties, &names) {
-        Ok(topic) => Ok(Some(topic)),
-        Err(_) if !is_whole => Ok(None),
-        Err(_) => {
-            let expected = Expected::Told("a topic with a name of 1 to 112 bytes, known levels and receipts");
-            Err(FieldFault { field: "topic line", found: id.into(), expected })
-        }
-    }
+    let expected = Expected::Told("a topic with a name of 1 to 112 bytes, known levels and receipts");
+    let fault = FieldFault { field: "topic line", found: id.into(), expected };
+    Topic::from_lines(&properties, &names).map(Some).map_err(|_| fault)
 }
 
 /// The reading side: looks topics up by name, and remembers what it found.
@@ -264,6 +260,20 @@ impl<M: Memory> TopicReader<M> {
     /// Whether there is a table to read: a sequencer was active once.
     pub fn is_readable(&self) -> bool {
         self.commit.current().is_some()
+    }
+
+    /// Whether the topic of this number is the one that was created at this index position. `None`: it cannot be said now.
+    pub fn stands(&self, id: u32, created_position: u64) -> Option<bool> {
+        let commit = self.commit.current()?;
+        let (at, access) = (self.view.layout.topic_line(commit.candidate, id, 0), self.commit.access(commit.candidate));
+        let line = line::observe::<M, TopicLine>(&self.view.memory, at, access);
+        let stands = match line {
+            Some((_, line)) => line.name_bytes > 0 && line.created_position == created_position,
+            // Being written, or never.
+            None if (1..8).all(|word| self.view.memory.load(at + 8 * word) == 0) => false,
+            None => return None,
+        };
+        self.commit.confirm(commit.epoch).then_some(stands)
     }
 
     /// Topics of the last look, in the order of their numbers.

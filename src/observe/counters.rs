@@ -107,6 +107,10 @@ counters! {
         fences,
         /// sessions opened or reopened
         opened_sessions,
+        /// topics created
+        created_topics,
+        /// topics deleted
+        deleted_topics,
         /// passes that stopped because the order index was full
         index_full,
         /// times the trim floor moved

@@ -158,14 +158,18 @@ impl OrderCore {
             Event::LetGo { .. }
             | Event::Refused { .. }
             | Event::Topic { .. }
+            | Event::TopicDeleted { .. }
             | Event::CursorSet { .. }
             | Event::CursorDelete { .. } => return emit(event),
         };
-        let tracking = &mut self.tracking[slot as usize];
-        if !std::mem::replace(&mut tracking.dirty, true) {
+        self.mark_dirty(slot);
+        emit(event);
+    }
+
+    fn mark_dirty(&mut self, slot: u32) {
+        if !std::mem::replace(&mut self.tracking[slot as usize].dirty, true) {
             self.dirty.push(slot);
         }
-        emit(event);
     }
 
     /// Decides about one batch. `now_ns` is of the clock that gaps age by.
@@ -379,12 +383,23 @@ impl OrderCore {
         blog_at: u64,
         emit: &mut impl FnMut(Event),
     ) -> Option<u32> {
-        let topic = self.table.topic_count();
-        if topic == self.table.topics_max() {
-            return None;
-        }
+        let topic = self.table.free_topic()?;
         self.happen(Event::Topic { topic, order_level, lane, lane_slot, blog_at }, emit);
         Some(topic)
+    }
+
+    /// Deletes a topic and closes its sessions, in one event. The caller has seen that it exists.
+    pub fn delete_topic(&mut self, topic: u32, lane: u16, lane_slot: u64, emit: &mut impl FnMut(Event)) {
+        assert!(self.table.topic(topic).is_some(), "what is deleted exists");
+        for slot in 0..self.tracking.len() as u32 {
+            let session = self.table.session(slot);
+            if session.state != State::Free && session.topic == topic {
+                self.drop_parked(slot, session.next_batch);
+                self.forget_gap_if_closed(slot);
+                self.mark_dirty(slot);
+            }
+        }
+        self.happen(Event::TopicDeleted { topic, lane, lane_slot }, emit);
     }
 }
 

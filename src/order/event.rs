@@ -93,6 +93,15 @@ pub enum Event {
         /// Where its specification lies.
         blog_at: u64,
     },
+    /// A topic was deleted: its sessions are closed, its named cursors are gone, its id may be given to another.
+    TopicDeleted {
+        /// Its id.
+        topic: u32,
+        /// Lane the request came in by.
+        lane: u16,
+        /// Slot of the request.
+        lane_slot: u64,
+    },
     /// A named cursor was set.
     CursorSet {
         /// Its place in the cursor table.

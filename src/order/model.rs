@@ -232,6 +232,66 @@ fn sessions_taken_over_are_not_silent_since_ever() {
     }
 }
 
+proptest! {
+    /// Topics, their sessions and their orders, decided by the plainest code that could be right: what is deleted takes its sessions
+    /// with it, and what comes after it under the same number begins at 0.
+    #[test]
+    fn topics_come_and_go_as_in_the_model(actions in prop::collection::vec((0u8..8, 0u32..2, 1u64..5, 0u64..4), 0..200)) {
+        let mut core = OrderCore::new(LIMITS);
+        // By number: order of the next message. By session: its topic, next batch, and what is parked.
+        let mut topics: [Option<u64>; 2] = [None; 2];
+        let mut sessions: BTreeMap<u64, (u32, u64, BTreeSet<u64>)> = BTreeMap::new();
+        for (slot, (action, topic, session, seq)) in (0u64..).zip(actions) {
+            let mut events = Vec::new();
+            let mut note = |event| events.push(event);
+            match action {
+                0 => {
+                    let free = topics.iter().position(Option::is_none).map(|id| id as u32);
+                    prop_assert_eq!(core.create_topic(SESSION_LEVEL, 0, slot, 64, &mut note), free);
+                    free.into_iter().for_each(|id| topics[id as usize] = Some(0));
+                    prop_assert_eq!(events.len(), usize::from(free.is_some()));
+                }
+                1 if topics[topic as usize].is_some() => {
+                    core.delete_topic(topic, 0, slot, &mut note);
+                    topics[topic as usize] = None;
+                    sessions.retain(|_, session| session.0 != topic);
+                    prop_assert_eq!(events, [Event::TopicDeleted { topic, lane: 0, lane_slot: slot }]);
+                }
+                2 => {
+                    let request = OpenRequest { session, session_epoch: 1, topic, full_code: 5, unknown_code: 3 };
+                    core.open(request, u64::MAX, &mut note);
+                    if topics[topic as usize].is_some() {
+                        sessions.entry(session).or_insert((topic, 0, BTreeSet::new()));
+                    }
+                }
+                _ => {
+                    let verdict = core.arrive(Arrival { topic, ..arrival(session, seq, 0, slot) }, 0, &mut note);
+                    let Some(known) = sessions.get_mut(&session).filter(|known| known.0 == topic) else {
+                        prop_assert_eq!(verdict, Verdict::Unknown);
+                        continue;
+                    };
+                    if seq >= known.1 {
+                        known.2.insert(seq);
+                    }
+                    let next_order = topics[topic as usize].as_mut().expect("a session's topic is there");
+                    for event in events {
+                        let Event::Batch { arrival, first_order, .. } = event else { panic!("{event:?}") };
+                        prop_assert_eq!((arrival.batch_seq, first_order), (known.1, *next_order));
+                        prop_assert!(known.2.remove(&known.1));
+                        (known.1, *next_order) = (known.1 + 1, *next_order + u64::from(arrival.message_count));
+                    }
+                    prop_assert!(!known.2.contains(&known.1), "what was next was appended");
+                }
+            }
+            prop_assert_eq!([0, 1].map(|id| core.table().topic(id).map(|topic| topic.next_order)), topics);
+            let parked: usize = sessions.values().map(|session| session.2.len()).sum();
+            prop_assert_eq!(core.held() as usize, parked);
+            prop_assert_eq!(core.gapped() as usize, sessions.values().filter(|session| !session.2.is_empty()).count());
+            (1..5).for_each(|session| assert_eq!(core.table().slot_of(session).is_some(), sessions.contains_key(&session)));
+        }
+    }
+}
+
 /// A replica of the fold that sees only the events has the same table.
 #[test]
 fn state_is_a_fold_of_the_events() {
@@ -243,6 +303,10 @@ fn state_is_a_fold_of_the_events() {
         let mut note = |event| events.push(event);
         match random.below(40) {
             0 => open(&mut core, session, 1 + random.below(3) as u32, &mut note),
+            3 if random.chance(1, 8) => {
+                core.delete_topic(0, 0, step, &mut note);
+                core.create_topic(SESSION_LEVEL, 0, step, 0, &mut note);
+            }
             1 => core.close(session, &mut note),
             2 => {
                 core.expire(step, 300, 2, &mut note);
@@ -257,6 +321,7 @@ fn state_is_a_fold_of_the_events() {
     assert_eq!(fold.sessions(), core.table().sessions());
     assert_eq!(fold.topic(0), core.table().topic(0));
     assert!(events.len() > 100);
+    assert!(events.iter().filter(|event| matches!(event, Event::TopicDeleted { .. })).count() > 5);
     // A checkpoint may be newer than where the replay starts: replaying the tail again changes nothing.
     let (before, gone) = (fold.sessions().to_vec(), events.len() / 2);
     events[gone..].iter().for_each(|event| fold.apply(event));

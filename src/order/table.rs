@@ -95,14 +95,20 @@ impl SessionTable {
         self.topics.get(topic as usize).filter(|topic| topic.exists)
     }
 
-    /// Number of topics. They are numbered without gaps.
+    /// Number of topics.
     pub fn topic_count(&self) -> u32 {
-        self.topics.iter().take_while(|topic| topic.exists).count() as u32
+        self.topics.iter().filter(|topic| topic.exists).count() as u32
     }
 
-    /// Most topics there can be.
-    pub fn topics_max(&self) -> u32 {
-        self.topics.len() as u32
+    /// Lowest id that no topic has.
+    pub fn free_topic(&self) -> Option<u32> {
+        self.topics.iter().position(|topic| !topic.exists).map(|topic| topic as u32)
+    }
+
+    /// Sessions of a topic, by their places.
+    pub fn sessions_of(&self, topic: u32) -> impl Iterator<Item = u32> {
+        let of_topic = move |session: &Session| session.state != State::Free && session.topic == topic;
+        (0..).zip(&self.sessions).filter(move |(_, session)| of_topic(session)).map(|(slot, _)| slot)
     }
 
     /// A free place.
@@ -145,7 +151,8 @@ impl SessionTable {
                     self.by_id.remove(&before.id);
                 }
                 self.by_id.insert(session, slot);
-                let order_end = self.sessions[slot as usize].order_end;
+                // A replay may find what is left of another session here.
+                let order_end = if session_epoch > 1 { self.sessions[slot as usize].order_end } else { 0 };
                 self.sessions[slot as usize] = Session {
                     id: session,
                     epoch: session_epoch,
@@ -156,20 +163,30 @@ impl SessionTable {
                     order_end,
                 };
             }
-            // A replay may meet the close of a session whose checkpoint says closed already.
-            Event::Close { slot } if self.sessions[slot as usize].state == State::Free => {
-                self.sessions[slot as usize] = Session::default();
-            }
-            Event::Close { slot } => {
-                self.by_id.remove(&self.sessions[slot as usize].id);
-                self.sessions[slot as usize] = Session::default();
-                self.free.push(slot);
-            }
+            Event::Close { slot } => self.close(slot),
             Event::Fence { slot, .. } => self.sessions[slot as usize].state = State::Fenced,
             Event::Topic { topic, order_level, .. } => {
                 self.topics[topic as usize] = TopicOrder { exists: true, order_level, next_order: 0 };
             }
+            Event::TopicDeleted { topic, .. } => {
+                for slot in 0..self.sessions.len() as u32 {
+                    let session = &self.sessions[slot as usize];
+                    if session.state == State::Free || session.topic == topic {
+                        self.close(slot);
+                    }
+                }
+                self.topics[topic as usize] = TopicOrder::default();
+            }
             Event::LetGo { .. } | Event::Refused { .. } | Event::CursorSet { .. } | Event::CursorDelete { .. } => {}
+        }
+    }
+
+    /// Frees a place. A replay may meet the end of a session whose checkpoint says closed already.
+    fn close(&mut self, slot: u32) {
+        let session = std::mem::take(&mut self.sessions[slot as usize]);
+        if session.state != State::Free {
+            self.by_id.remove(&session.id);
+            self.free.push(slot);
         }
     }
 }

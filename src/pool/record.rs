@@ -43,7 +43,7 @@ const _: fn() = || {
 pub mod slot_kind {
     /// A batch in the blog.
     pub const BATCH: u8 = 1;
-    /// Open a session, or reopen it at the next epoch.
+    /// Open a session on the topic `topic` that was created at index position `batch_seq`, or reopen it at the next epoch.
     pub const SESSION_OPEN: u8 = 2;
     /// Close a session.
     pub const SESSION_CLOSE: u8 = 3;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::log::reader::TopicStart;
 use crate::wire::{AckLevel, OrderLevel, SlowReader, StartAt};
 
 /// A connection of one receive core: place and generation.
@@ -127,10 +128,19 @@ pub struct Subscription {
 pub struct SubscribedTopic {
     /// Topic id.
     pub topic: u32,
+    /// Index position of its creation: which of the topics that had the id.
+    pub created_position: u64,
     /// Order level of the topic.
     pub order: OrderLevel,
     /// Where it wants to start.
     pub start: StartAt,
+}
+
+impl SubscribedTopic {
+    /// As its reader wants it.
+    pub fn start_at(&self) -> TopicStart {
+        TopicStart { topic: self.topic, created_position: self.created_position, start: self.start }
+    }
 }
 
 /// Subscribers on their way to the exporter. When it is full, the receive core refuses.

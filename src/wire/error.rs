@@ -153,6 +153,8 @@ pub enum Refusal {
     UnknownCursor = 14,
     /// The broker does not know the operation a request asks for.
     UnknownOperation = 15,
+    /// The topic was deleted while it was written to or read.
+    TopicDeleted = 16,
     /// More topics than one subscription may have.
     TooManyTopics = 18,
     /// No free place in the cursor table.
@@ -161,7 +163,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All codes, for documentation and tests.
-    pub const ALL: [Refusal; 17] = [
+    pub const ALL: [Refusal; 18] = [
         Refusal::Protocol,
         Refusal::UnknownTopic,
         Refusal::UnknownSession,
@@ -177,6 +179,7 @@ impl Refusal {
         Refusal::SessionEpoch,
         Refusal::UnknownCursor,
         Refusal::UnknownOperation,
+        Refusal::TopicDeleted,
         Refusal::TooManyTopics,
         Refusal::CursorTableFull,
     ];

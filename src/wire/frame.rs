@@ -297,7 +297,7 @@ described! {
         body_bytes: u32,
         /// session epoch (publisher), else 0
         session_epoch: u32,
-        /// session id (publisher), else 0
+        /// session id (publisher); generation of the topic (subscriber), to name when it resumes
         session: u64,
         /// token that lets another connection join the session; keep it secret
         token: u64,

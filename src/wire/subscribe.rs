@@ -12,7 +12,7 @@ const RECORD_ALIGNMENT: usize = 8;
 
 described! {
     /// One topic of a subscriber's hello; its name follows, padded to a multiple of 8 bytes.
-    pub struct StartRecord: 16 {
+    pub struct StartRecord: 24 {
         /// where to start: 0 at an order, 1 earliest, 2 latest, 3 at a time of receipt
         kind: u8,
         /// length of the name in bytes, 1 to 112
@@ -21,6 +21,8 @@ described! {
         reserved: [u8; 6],
         /// kind 0: order of the first message wanted; kind 3: UTC ns; else 0
         value: u64,
+        /// resuming: the topic's generation, `session` of its Welcome; else 0
+        generation: u64,
     }
 }
 
@@ -43,11 +45,11 @@ pub fn record_bytes(name: &str) -> usize {
     size_of::<StartRecord>() + name.len().next_multiple_of(RECORD_ALIGNMENT)
 }
 
-/// Adds a topic to a hello's body.
+/// Adds a topic to a hello's body; generation 0: whichever topic has the name.
 ///
 /// # Panics
 /// If the name is longer than the limit: names are checked where they come in.
-pub fn push_start(body: &mut Vec<u8>, name: &str, start: StartAt) {
+pub fn push_start(body: &mut Vec<u8>, name: &str, start: StartAt, generation: u64) {
     let name_bytes = u8::try_from(name.len()).expect("topic names are short");
     let (kind, value) = match start {
         StartAt::Order(order) => (0, order),
@@ -55,18 +57,18 @@ pub fn push_start(body: &mut Vec<u8>, name: &str, start: StartAt) {
         StartAt::Latest => (2, 0),
         StartAt::Timestamp(utc_ns) => (3, utc_ns),
     };
-    body.extend(bytes_of(&StartRecord { kind, name_bytes, reserved: [0; 6], value }));
+    body.extend(bytes_of(&StartRecord { kind, name_bytes, reserved: [0; 6], value, generation }));
     body.extend(name.as_bytes());
     body.resize(body.len().next_multiple_of(RECORD_ALIGNMENT), 0);
 }
 
-/// The topics of a hello's body, in its order; at least one.
-pub fn read_starts(body: &[u8]) -> Result<Vec<(&str, StartAt)>, WireError> {
+/// The topics of a hello's body, in its order, with the generation meant; at least one.
+pub fn read_starts(body: &[u8]) -> Result<Vec<(&str, StartAt, u64)>, WireError> {
     assert!(body.len() <= CONTROL_BODY_BYTES_MAX, "checked with the header");
     let overrun = |found: usize| WireError::Field {
         field: "body_bytes",
         found: found as u64,
-        expected: "whole records: 16 bytes and a name padded to 8 bytes",
+        expected: "whole records: 24 bytes and a name padded to 8 bytes",
     };
     let mut topics = Vec::new();
     let mut rest = body;
@@ -84,7 +86,7 @@ pub fn read_starts(body: &[u8]) -> Result<Vec<(&str, StartAt)>, WireError> {
             3 => StartAt::Timestamp(record.value),
             found => return Err(WireError::Field { field: "kind", found: found.into(), expected: "0, 1, 2 or 3" }),
         };
-        topics.push((check_topic_name(name)?, start));
+        topics.push((check_topic_name(name)?, start, record.generation));
         rest = tail.get(bytes.next_multiple_of(RECORD_ALIGNMENT)..).ok_or(overrun(body.len()))?;
     }
     if topics.is_empty() { Err(WireError::TopicName { found: 0 }) } else { Ok(topics) }
@@ -98,14 +100,14 @@ mod tests {
     fn what_is_written_is_read_and_nothing_else() {
         let long = "n".repeat(112);
         let topics = [
-            ("a", StartAt::Earliest),
-            (long.as_str(), StartAt::Order(7)),
-            ("eightchr", StartAt::Latest),
-            ("é", StartAt::Timestamp(9)),
+            ("a", StartAt::Earliest, 0),
+            (long.as_str(), StartAt::Order(7), 1 << 40),
+            ("eightchr", StartAt::Latest, 0),
+            ("é", StartAt::Timestamp(9), 3),
         ];
         let mut body = Vec::new();
-        topics.iter().for_each(|(name, start)| push_start(&mut body, name, *start));
-        assert_eq!(body.len(), topics.iter().map(|(name, _)| record_bytes(name)).sum::<usize>());
+        topics.iter().for_each(|(name, start, generation)| push_start(&mut body, name, *start, *generation));
+        assert_eq!(body.len(), topics.iter().map(|(name, ..)| record_bytes(name)).sum::<usize>());
         assert_eq!(read_starts(&body).unwrap(), topics);
         assert_eq!(read_starts(&[]), Err(WireError::TopicName { found: 0 }));
         for cut in 1..body.len() {

@@ -36,8 +36,8 @@ fn wire() -> Vec<Seed> {
     let record = TopicRecord { order_level: 5, ack_level: 1, retention_bytes: 1 << 30, ..TopicRecord::zeroed() };
     let subscriber = Hello { role: Role::Subscriber as u8, slow_reader: 2, ..Hello::default() };
     let mut starts = Vec::new();
-    push_start(&mut starts, "orders", StartAt::Timestamp(7));
-    push_start(&mut starts, "o", StartAt::Order(7));
+    push_start(&mut starts, "orders", StartAt::Timestamp(7), 0);
+    push_start(&mut starts, "o", StartAt::Order(7), 9);
     let topic = Topic {
         id: 3,
         receipts: Receipts::Message,

@@ -13,7 +13,7 @@ use embarcadero::log::commit::{CommitReader, CommitWriter};
 use embarcadero::log::cursors::{CursorReader, write_request};
 use embarcadero::log::inherit::check_broker;
 use embarcadero::log::lane::LaneWriter;
-use embarcadero::log::reader::{Reader, Sought};
+use embarcadero::log::reader::{Reader, Sought, TopicStart};
 use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use embarcadero::log::topics::{Topic, TopicReader, write_spec};
 use embarcadero::pool::record::{BatchSlot, CursorLine, slot_kind};
@@ -40,6 +40,7 @@ const SETTINGS: SequencerSettings = SequencerSettings {
     session_lease_ns: 1_000_000,
     session_expiry_ns: u64::MAX,
     retention_bytes: 1 << 20,
+    retention_ns: 0,
     reader_stall_ns: 1 << 40,
 };
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 1, settle_ns: 1 };
@@ -159,25 +160,30 @@ fn history(view: &HostView) {
         sequencer.pass(now);
         lane.refresh(&heard);
     };
-    for (name, order) in [("session", OrderLevel::Session), ("total", OrderLevel::Total)] {
+    // The number of a topic that is gone is given to the next.
+    for (name, order) in [("gone", OrderLevel::Total), ("session", OrderLevel::Session), ("total", OrderLevel::Total)] {
         let run = blog.acquire(192, 192, lane.produced()).expect("an extent is free");
         write_spec(view, run.start, &Topic::new(name, order, AckLevel::Committed));
         present(BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: run.start, ..BatchSlot::default() }, &mut lane);
         let produced = lane.produced();
         blog.release(run, 192, 192, produced);
+        if name == "gone" {
+            present(BatchSlot { kind: slot_kind::TOPIC_DELETE, ..BatchSlot::default() }, &mut lane);
+        }
     }
     let run = blog.acquire(128, 128, lane.produced()).expect("an extent is free");
     for (at, name) in [(run.start, "billing"), (run.start + 64, "search")] {
         write_request(view, at, &CursorLine::new(1, name, 7));
-        // The topic was created at index position 1.
-        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 1);
+        // The topic was created at index position 3.
+        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 3);
         present(BatchSlot { kind, batch_seq, blog_at: at, ..BatchSlot::default() }, &mut lane);
     }
     let produced = lane.produced();
     blog.release(run, 128, 128, produced);
     for session in 1..=4 {
         let (kind, topic) = (slot_kind::SESSION_OPEN, session as u32 % 2);
-        present(BatchSlot { kind, session, topic, session_epoch: 1, ..BatchSlot::default() }, &mut lane);
+        let batch_seq = u64::from(topic) + 2;
+        present(BatchSlot { kind, session, topic, session_epoch: 1, batch_seq, ..BatchSlot::default() }, &mut lane);
     }
     for number in 0..BATCHES {
         let (session, batch_seq) = (number % 4 + 1, number / 4);
@@ -225,12 +231,14 @@ fn read(view: &HostView) {
     let mut topics = TopicReader::new(view);
     topics.refresh();
     let Some(current) = commit.current() else { return };
-    for topic in 0..topics.known().len() as u32 {
+    let start_of =
+        |topic: &Topic, start| TopicStart { topic: topic.id, created_position: topic.created_position, start };
+    for topic in topics.known() {
         for start in [StartAt::Earliest, StartAt::Latest, StartAt::Order(5), StartAt::Timestamp(1)] {
-            export(view, &current, &topics, &[(topic, start)]);
+            export(view, &current, &topics, &[start_of(topic, start)]);
         }
     }
-    let all: Vec<_> = (0..topics.known().len() as u32).map(|topic| (topic, StartAt::Earliest)).collect();
+    let all: Vec<_> = topics.known().iter().map(|topic| start_of(topic, StartAt::Earliest)).collect();
     if !all.is_empty() {
         export(view, &current, &topics, &all);
     }
@@ -240,7 +248,7 @@ fn export(
     view: &HostView,
     commit: &embarcadero::log::commit::Commit,
     topics: &TopicReader<Mapped<Software>>,
-    subscribed: &[(u32, StartAt)],
+    subscribed: &[TopicStart],
 ) {
     let floor = FloorReader::new(view).read().map_or(0, |floors| floors.closing);
     let mut reader = Reader::new(view, subscribed.iter().copied(), floor, false);
@@ -251,7 +259,7 @@ fn export(
                 let next = (0..subscribed.len()).map(|place| reader.next_order(place)).collect();
                 return deliver(&mut reader, commit, next);
             }
-            Ok(Sought::Trimmed { .. }) | Err(_) => return,
+            Ok(Sought::Trimmed { .. } | Sought::Deleted { .. }) | Err(_) => return,
         }
     }
 }
@@ -339,7 +347,7 @@ fn the_pool_without_damage_works() {
     let pool = Pool::inspect(&sound.path).expect("it is sound");
     let view: HostView = View::single_host(Mapped::new(pool.mapping().clone()), pool.layout().clone());
     let recovered = recover(&view, &CommitReader::new(&view)).expect("nothing is damaged").expect("it was active");
-    assert_eq!((recovered.commit.watermark, recovered.topics.len()), (BATCHES + 8, 2));
+    assert_eq!((recovered.commit.watermark, recovered.topics.iter().flatten().count()), (BATCHES + 10, 2));
     assert_eq!(check_broker(&view, 0), Ok(()));
     let mut candidate = Candidate::new(&view, 1, SETTINGS, TAKEOVER);
     for step in 1..9 {

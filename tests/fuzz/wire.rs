@@ -112,7 +112,7 @@ fn control_frames_are_any_bytes() {
 fn greet(hello: &Hello, name: &[u8]) {
     if let Ok(topics) = read_starts(name) {
         let mut body = Vec::new();
-        topics.iter().for_each(|(name, start)| push_start(&mut body, name, *start));
+        topics.iter().for_each(|(name, start, generation)| push_start(&mut body, name, *start, *generation));
         assert_eq!(read_starts(&body).as_ref(), Ok(&topics));
     }
     let Ok(name) = frame::check_topic_name(name) else { return };

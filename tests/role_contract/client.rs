@@ -86,7 +86,7 @@ impl Client {
         let mut client = Client::silent(address);
         let hello = Hello { role: Role::Subscriber as u8, order_level: ANY_LEVEL, ..Hello::default() };
         let mut body = Vec::new();
-        push_start(&mut body, topic, StartAt::Earliest);
+        push_start(&mut body, topic, StartAt::Earliest, 0);
         client.say(&frame::with_body(&hello, &body));
         client
     }

@@ -220,6 +220,7 @@ impl Site {
             session_lease_ns: 1 << 60,
             session_expiry_ns: 1 << 60,
             retention_bytes: 0,
+            retention_ns: 0,
             reader_stall_ns: 1 << 60,
         };
         let takeover = TakeoverSettings { after_ns: 1_000_000, settle_ns: 0 };

@@ -112,7 +112,7 @@ fn subscriber_hello() -> Hello {
 fn with_subscriber(change: fn(&mut Hello), topics: &[&str]) -> Vec<u8> {
     let (mut hello, mut body) = (subscriber_hello(), Vec::new());
     change(&mut hello);
-    topics.iter().for_each(|topic| push_start(&mut body, topic, StartAt::Earliest));
+    topics.iter().for_each(|topic| push_start(&mut body, topic, StartAt::Earliest, 0));
     with_body(&hello, &body)
 }
 

@@ -1,14 +1,15 @@
-//! Topics over control connections: created, listed, described.
+//! Topics over control connections: created, listed, described, deleted.
 
 use std::time::{Duration, Instant};
 
 use bytemuck::{Zeroable, bytes_of};
-use embarcadero::client::{Admin, TopicProperties};
+use embarcadero::client::{Admin, ClientError, PublisherOptions, Start, Subscriber, TopicProperties};
 use embarcadero::wire::frame::{self, Goodbye, Reply, Request, TopicRecord, seal, with_body};
 use embarcadero::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal};
 
-use crate::harness::{LIMIT, Setup, Site};
+use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
 use crate::raw::{Came, Raw, publisher_hello};
+use crate::traffic::{connect, deadline, message};
 
 fn admin(site: &Site, broker: u32) -> Admin {
     Admin::new(&[site.address(broker)]).unwrap()
@@ -145,4 +146,207 @@ fn a_control_connection_without_requests_is_ended() {
     std::thread::sleep(Duration::from_millis(600));
     admin.topics(LIMIT).unwrap();
     cluster.stop();
+}
+
+/// Publishes until it is told to stop working, and gives how it was told.
+fn publish_until_told(options: PublisherOptions) -> ClientError {
+    let mut publisher = connect(options);
+    for number in 0.. {
+        let sent = publisher.send(&message(0, number, 100)).and_then(|()| publisher.poll(Duration::ZERO).map(|_| ()));
+        if let Err(error) = sent {
+            return error;
+        }
+    }
+    unreachable!("it is told before it has sent everything there is")
+}
+
+/// A topic is deleted under its publishers and subscribers: all are told, none hangs, and one of the same name is another topic.
+#[test]
+fn a_topic_deleted_under_load_ends_for_all_and_its_name_is_free() {
+    for order in [OrderLevel::Session, OrderLevel::Connection] {
+        let site = Site::new("delete-load", &Setup { brokers: 2, ..Setup::default() });
+        let cluster = site.start();
+        let mut admin = admin(&site, 0);
+        site.create_topic("t", order, Receipts::Batch);
+        site.create_topic("other", order, Receipts::Batch);
+        let before = admin.topic("t", LIMIT).unwrap();
+        let options = site.publisher("t");
+        let publisher = Task::spawn("the publisher", move || publish_until_told(options));
+        let mut subscriber = Subscriber::connect(site.subscriber("t", 1, Start::Earliest)).unwrap();
+        let subscriber = Task::spawn("the subscriber", move || {
+            let (mut next, deadline) = (0, Instant::now() + LIMIT);
+            loop {
+                let polled = subscriber.poll(LIMIT, &mut |batch| {
+                    assert_eq!(batch.first_order, next, "dense to the end");
+                    next += batch.messages().count() as u64;
+                });
+                match polled {
+                    Ok(_) => assert!(Instant::now() < deadline),
+                    Err(error) => return (next, error, subscriber),
+                }
+            }
+        });
+        wait_for("traffic", || (admin.topic("t", LIMIT).unwrap().next_order > 2000).then_some(()));
+        admin.delete_topic("t", LIMIT).unwrap();
+        let error = publisher.join();
+        assert_eq!(error.refusal(), Some(Refusal::TopicDeleted), "{error}");
+        let (next, error, mut subscriber) = subscriber.join();
+        assert_eq!(error.refusal(), Some(Refusal::TopicDeleted), "{error}");
+        assert!(next > 2000);
+        assert_eq!(admin.topic("t", LIMIT).unwrap_err().refusal(), Some(Refusal::UnknownTopic));
+        let error = admin.delete_topic("t", LIMIT).unwrap_err();
+        assert_eq!(error.refusal(), Some(Refusal::UnknownTopic), "{error}");
+        site.create_topic("t", order, Receipts::Batch);
+        let after = admin.topic("t", LIMIT).unwrap();
+        assert_eq!((after.id, after.next_order), (before.id, 0), "the place is used again");
+        assert!(after.generation > before.generation);
+        // The old subscriber asks again and is given nothing of the new topic.
+        let mut publisher = connect(site.publisher("t"));
+        (0..next + 100).for_each(|number| publisher.send(&message(1, number, 40)).unwrap());
+        publisher.close(deadline()).unwrap();
+        let error = subscriber.poll(LIMIT, &mut |_| panic!("another topic's")).unwrap_err();
+        assert_eq!(error.refusal(), Some(Refusal::TopicDeleted), "{error}");
+        let mut fresh = Subscriber::connect(site.subscriber("t", 0, Start::Earliest)).unwrap();
+        let mut got = 0;
+        while got < next + 100 {
+            fresh
+                .poll(LIMIT, &mut |batch| {
+                    batch.messages().for_each(|(order, found)| {
+                        assert_eq!((order, &found.payload[..4]), (got, &1u32.to_le_bytes()[..]), "the new topic's");
+                        got += 1;
+                    })
+                })
+                .unwrap();
+        }
+        cluster.stop();
+    }
+}
+
+/// More topics than one reply holds, some of them gone again.
+#[test]
+fn hundreds_of_topics_are_made_listed_used_and_deleted() {
+    const TOPICS: usize = 500;
+    let geometry =
+        "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 64, topics_max: 512";
+    let site = Site::new("hundreds", &Setup { brokers: 2, geometry, ..Setup::default() });
+    let cluster = site.start();
+    let (mut first, mut second) = (admin(&site, 0), admin(&site, 1));
+    let name = |topic: usize| format!("topic-{topic:03}");
+    let begun = Instant::now();
+    for topic in 0..TOPICS {
+        let admin = if topic % 2 == 0 { &mut first } else { &mut second };
+        admin.create_topic(&name(topic), &TopicProperties::default(), LIMIT).unwrap();
+    }
+    println!("{TOPICS} topics created in {:?}", begun.elapsed());
+    let listed = |admin: &mut Admin| -> Vec<String> {
+        let mut names: Vec<_> = admin.topics(LIMIT).unwrap().into_iter().map(|topic| topic.name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(listed(&mut second), (0..TOPICS).map(name).collect::<Vec<_>>());
+    for topic in (0..TOPICS).step_by(25) {
+        let mut publisher = connect(site.publisher(&name(topic)));
+        (0..10).for_each(|number| publisher.send(&message(topic as u32, number, 40)).unwrap());
+        publisher.close(deadline()).unwrap();
+    }
+    for topic in (0..TOPICS).filter(|topic| topic % 5 != 0) {
+        second.delete_topic(&name(topic), LIMIT).unwrap();
+    }
+    assert_eq!(listed(&mut first), (0..TOPICS).step_by(5).map(name).collect::<Vec<_>>());
+    for topic in (0..TOPICS).step_by(25) {
+        let mut subscriber = Subscriber::connect(site.subscriber(&name(topic), 1, Start::Earliest)).unwrap();
+        let mut got = 0;
+        while got < 10 {
+            subscriber
+                .poll(LIMIT, &mut |batch| {
+                    batch.messages().for_each(|(order, found)| {
+                        assert_eq!((order, found.payload), (got, &message(topic as u32, got, 40)[..]));
+                        got += 1;
+                    })
+                })
+                .unwrap();
+        }
+    }
+    println!("all in {:?}", begun.elapsed());
+    cluster.stop();
+}
+
+/// Bytes of a lane's extents.
+fn lane(site: &Site) -> u64 {
+    let wanted = embarcadero::embarlet::geometry(&site.config, 64 << 20);
+    let geometry = embarcadero::pool::Layout::new(wanted).unwrap().geometry;
+    assert!(geometry.extents_per_lane > 8);
+    geometry.extent_bytes * u64::from(geometry.extents_per_lane)
+}
+
+/// Publishes about this many bytes. Gives how many messages.
+fn publish(site: &Site, topic: &str, bytes: u64) -> u64 {
+    // Few batches: it is the blog that is to fill, not the index.
+    let linger = Duration::from_millis(100);
+    let mut publisher = connect(PublisherOptions { batch_bytes: 128 << 10, linger, ..site.publisher(topic) });
+    let count = bytes / 1040;
+    (0..count).for_each(|number| publisher.send(&message(1, number, 1000)).unwrap());
+    publisher.close(deadline()).unwrap();
+    count
+}
+
+#[test]
+fn a_topic_is_kept_to_its_target_and_age_and_readers_are_told_what_is_gone() {
+    let site = Site::new("targets", &Setup { brokers: 1, ..Setup::default() });
+    let cluster = site.start();
+    let (mut admin, lane_bytes) = (admin(&site, 0), lane(&site));
+    admin.create_topic("some", &kept(lane_bytes / 4, 0), LIMIT).unwrap();
+    let count = publish(&site, "some", lane_bytes / 4 * 3);
+    let some = wait_for("what is past the target to go", || {
+        let topic = admin.topic("some", LIMIT).unwrap();
+        // The target, an eighth more, and what the last step is in the middle of.
+        (topic.next_order == count && topic.kept_bytes < lane_bytes / 4 / 8 * 9 + (2 << 20)).then_some(topic)
+    });
+    assert!(some.kept_bytes >= lane_bytes / 4 && some.earliest_order > 0, "{some:?}");
+    let error = Subscriber::connect(site.subscriber("some", 0, Start::Order(0))).err().expect("it is gone");
+    assert_eq!(error.refusal(), Some(Refusal::Trimmed), "{error}");
+    let mut first = None;
+    let mut subscriber = Subscriber::connect(site.subscriber("some", 0, Start::Earliest)).unwrap();
+    while first.is_none() {
+        subscriber.poll(LIMIT, &mut |batch| first = first.or(Some(batch.first_order))).unwrap();
+    }
+    assert!(first.unwrap() >= some.earliest_order && first.unwrap() < count, "{first:?}");
+    drop(subscriber);
+    admin.delete_topic("some", LIMIT).unwrap();
+    admin
+        .create_topic("young", &TopicProperties { retention_age: Duration::from_millis(500), ..kept(0, 0) }, LIMIT)
+        .unwrap();
+    let count = publish(&site, "young", 100 << 10);
+    wait_for("all of it to be too old", || {
+        let topic = admin.topic("young", LIMIT).unwrap();
+        (topic.earliest_order == count && topic.kept_bytes == 0).then_some(())
+    });
+    cluster.stop();
+    let counters = site.counters();
+    assert_eq!(counters.receive[0]["extent_wait"], 0, "nobody was short of memory");
+}
+
+#[test]
+fn the_memory_of_a_deleted_topic_is_given_back() {
+    let site = Site::new("reclaimed", &Setup { brokers: 1, ..Setup::default() });
+    let cluster = site.start();
+    let (mut admin, lane_bytes) = (admin(&site, 0), lane(&site));
+    for (topic, round) in [("a", 0), ("b", 1), ("c", 2)] {
+        admin.create_topic(topic, &TopicProperties::default(), LIMIT).unwrap();
+        let count = publish(&site, topic, lane_bytes / 4 * 3);
+        let found = wait_for("its progress", || {
+            let found = admin.topic(topic, LIMIT).unwrap();
+            (found.next_order == count).then_some(found)
+        });
+        assert_eq!(found.earliest_order, 0, "round {round}: it has no target, and nobody is short");
+        admin.delete_topic(topic, LIMIT).unwrap();
+        // Its counters are copied out once a second.
+        wait_for("its memory", || {
+            let sequencer = site.counters().sequencer;
+            (sequencer["deleted_topics"] == round + 1 && sequencer["floor"] + 4 >= sequencer["watermark"]).then_some(())
+        });
+    }
+    cluster.stop();
+    let counters = site.counters();
+    assert_eq!(counters.receive[0]["extent_wait"], 0, "nobody was short of memory");
 }

@@ -44,6 +44,8 @@ pub(crate) enum ReadFault {
     Trimmed(u64),
     /// It was not waited for.
     Dropped,
+    /// The topic was deleted. It stays so.
+    Deleted,
     /// The index is damaged.
     Index(IndexFault),
     /// The batch that this index position names is not where it says.
@@ -65,6 +67,9 @@ pub(crate) struct Reader<M> {
     topic: u32,
     /// The topic's name.
     name: Box<str>,
+    /// Index position of the topic's creation: entries of its number below that are another's.
+    created_position: u64,
+    is_deleted: bool,
     /// Where it is to start.
     start: StartAt,
     /// Order of the first message asked for, once the start is found.
@@ -93,6 +98,8 @@ impl<M: Memory> Reader<M> {
             phase: Phase::Unpinned,
             topic: topic.id,
             name: topic.name.as_str().into(),
+            created_position: topic.created_position,
+            is_deleted: false,
             start,
             start_order: 0,
             known_next: None,
@@ -120,7 +127,13 @@ impl<M: Memory> Reader<M> {
         let Some(position) = self.pin.lower_to_floor(&self.floors) else { return false };
         // Read before the pin was there: a pin dropped since is noticed, if not ours then in vain.
         self.dropped_pins = before.dropped_pins;
-        self.index.seek(position);
+        // With the pin in place: if it is deleted from now on, the cursor comes by.
+        let Some(stands) = self.topics.stands(self.topic, self.created_position) else {
+            self.pin.raise(NO_PIN);
+            return false;
+        };
+        self.is_deleted |= !stands;
+        self.index.seek(position.max(self.created_position));
         (self.buffered, self.known_next, self.phase) = (0..0, None, Phase::Seeking);
         true
     }
@@ -159,6 +172,9 @@ impl<M: Memory> Reader<M> {
 
     /// Looks for the start among committed entries; a bounded step. Gives how many entries it looked at.
     pub fn seek(&mut self) -> Result<usize, ReadFault> {
+        if self.is_deleted {
+            return Err(ReadFault::Deleted);
+        }
         let Some(commit) = self.fetch()? else { return Ok(0) };
         let before = self.index.next();
         while let Some(offset) = self.buffered.next() {
@@ -207,7 +223,9 @@ impl<M: Memory> Reader<M> {
 
     /// Everything committed was looked at: the start is what comes next.
     fn at_the_tail(&mut self) -> Result<usize, ReadFault> {
-        let next = match (self.known_next, self.topics.progress(self.topic)) {
+        // A number's last topic leaves its progress behind.
+        let progress = self.topics.progress(self.topic).filter(|progress| progress.position >= self.created_position);
+        let next = match (self.known_next, progress) {
             (Some(next), _) => next,
             // The checkpoint stands for a position that was looked at: between it and the tail the topic did not move.
             (None, Some(progress)) if progress.position <= self.index.next() => progress.next_order,
@@ -221,13 +239,17 @@ impl<M: Memory> Reader<M> {
     }
 
     /// What the buffered entry says of this topic, checked: a batch and the order of its first message.
-    fn batch(&self, position: u64, offset: usize) -> Result<Option<(Arrival, u64)>, ReadFault> {
+    fn batch(&mut self, position: u64, offset: usize) -> Result<Option<(Arrival, u64)>, ReadFault> {
         match to_sound_event(position, &self.entries[offset], &self.view.layout).map_err(ReadFault::Index)? {
             Event::Batch { arrival, first_order, .. } if arrival.topic == self.topic => {
                 let next = self.known_next.unwrap_or(first_order);
                 let checked = exactly("first_order", first_order, next);
                 checked.map_err(|fault| ReadFault::Index(IndexFault::Damaged { position, fault }))?;
                 Ok(Some((arrival, first_order)))
+            }
+            Event::TopicDeleted { topic, .. } if topic == self.topic => {
+                self.is_deleted = true;
+                Err(ReadFault::Deleted)
             }
             _ => Ok(None),
         }
@@ -263,6 +285,9 @@ impl<M: Memory> Reader<M> {
     ///
     /// The bytes lie in the pool, under the pin; see [`Self::vouch`].
     pub fn next(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Option<(u64, u64)>, ReadFault> {
+        if self.is_deleted {
+            return Err(ReadFault::Deleted);
+        }
         if self.buffered.is_empty() && self.fetch()?.is_none() {
             return Ok(None);
         }

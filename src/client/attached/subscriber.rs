@@ -213,6 +213,10 @@ impl<C: Coherence> Driven<C> {
                 let text = format!("the order asked for is gone; the earliest message kept is {earliest}");
                 ClientError::PoolRefused { pool, refusal: Refusal::Trimmed, detail: earliest, text }
             }
+            ReadFault::Deleted => {
+                let text = "the topic was deleted; this is the end of it".to_owned();
+                ClientError::PoolRefused { pool, refusal: Refusal::TopicDeleted, detail: 0, text }
+            }
             ReadFault::Dropped => ClientError::TooSlow { pool, next_order: self.reader.next_order(), during_call },
             ReadFault::Index(fault) => place::damaged(&pool)(RecoverError::Damaged(fault)),
             ReadFault::OtherBatch(position) => damaged(position, "where the batch that it names lies"),

@@ -60,6 +60,7 @@ impl Scene {
             session_lease_ns: 1_000_000,
             session_expiry_ns: u64::MAX,
             retention_bytes: 0,
+            retention_ns: 0,
             reader_stall_ns: STALL_NS,
         };
         let takeover = TakeoverSettings { after_ns: 1, settle_ns: 0 };

@@ -88,6 +88,8 @@ struct Session<M> {
     /// Epoch that batches are stamped with.
     epoch: u32,
     topic: u32,
+    /// Index position of the topic's creation.
+    created_position: u64,
     receipts: Receipts,
     ack: AckLevel,
     /// Batches are acked once they are in the blog: order level 0.
@@ -178,6 +180,7 @@ impl<M: Memory> Writer<M> {
             id,
             epoch: 1,
             topic: topic.id,
+            created_position: topic.created_position,
             receipts: topic.receipts,
             ack,
             acks_landed: topic.order as u8 == 0 || ack == AckLevel::None,
@@ -544,6 +547,7 @@ fn open_slot<M>(session: &Session<M>) -> BatchSlot {
         topic: session.topic,
         session: session.id,
         session_epoch: session.epoch,
+        batch_seq: session.created_position,
         ..BatchSlot::default()
     }
 }

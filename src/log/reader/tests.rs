@@ -21,6 +21,10 @@ impl Bench {
         commit.claim(0, 1);
         commit.activate(0);
         let index = IndexWriter::new(&view, 0, 1, 0, 0);
+        // The topics are there; where they stand no checkpoint says yet.
+        let writer = crate::log::topics::TopicWriter::new(&view, 0);
+        let nowhere = TopicProgress { position: u64::MAX, ..TopicProgress::default() };
+        (0..4).for_each(|topic| writer.write(&crate::log::topics::tests::topic(topic, "t"), &nowhere));
         Bench { view, index, next_orders: [0; 4] }
     }
 
@@ -66,7 +70,8 @@ impl Bench {
     }
 
     fn reader(&self, topics: &[(u32, StartAt)], skips: bool) -> Reader<crate::sim::memory::HostMemory> {
-        Reader::new(&self.view, topics.iter().copied(), 0, skips)
+        let start = |(topic, start): &(u32, StartAt)| TopicStart { topic: *topic, created_position: 0, start: *start };
+        Reader::new(&self.view, topics.iter().map(start), 0, skips)
     }
 
     fn seek(&self, reader: &mut Reader<crate::sim::memory::HostMemory>) -> Sought {
@@ -201,7 +206,8 @@ fn another_batch_or_a_stale_one_is_not_delivered() {
     index.append(entry);
     index.append(IndexEntry { batch_seq: 4, first_order: 1, ..entry });
     here.memory.store_fence();
-    let mut reader = Reader::new(&there, [(0, StartAt::Order(0))], 0, false);
+    let mut reader =
+        Reader::new(&there, [TopicStart { topic: 0, created_position: 0, start: StartAt::Order(0) }], 0, false);
     assert_eq!(reader.fetch(&Commit { epoch: 1, candidate: 0, watermark: 2 }), Ok(2));
     let first = reader.next_delivery().expect("dropped before it was read").expect("it is there");
     assert_eq!((first.at, first.bytes, first.end_order), (at, 128, 1));

@@ -420,6 +420,13 @@ impl<C: Coherence> AckRole<C> {
                     );
                 }
             }
+            News::TopicDeleted { first } => {
+                let mut next = Some(first);
+                while let Some(place) = next {
+                    next = self.tracker.next_of(place);
+                    self.refuse(io, place, Refusal::TopicDeleted, 0, "the topic was deleted, and this session with it");
+                }
+            }
             News::Closed { first } => {
                 let mut next = Some(first);
                 while let Some(place) = next {

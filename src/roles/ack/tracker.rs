@@ -49,6 +49,11 @@ pub enum News {
         /// The first of its connections.
         first: u32,
     },
+    /// A session's topic was deleted, and the session with it; its connections were taken off it, from `first` on.
+    TopicDeleted {
+        /// The first of its connections.
+        first: u32,
+    },
 }
 
 /// Follows the index for one broker's ack core.
@@ -189,20 +194,20 @@ impl<M: Memory> Tracker<M> {
                 // A let-go may have been among what it missed.
                 self.let_go(slot as u32, self.table.session(slot as u32).next_batch);
             } else {
-                self.forget(slot as u32, tell);
+                self.forget(slot as u32, &mut |first| tell(News::Closed { first }));
             }
         }
         Ok(1)
     }
 
     /// A session closed: its connections are nobody's.
-    fn forget(&mut self, slot: u32, tell: &mut impl FnMut(News)) {
+    fn forget(&mut self, slot: u32, tell: &mut impl FnMut(u32)) {
         let local = &mut self.locals[slot as usize];
         // What lists it is not asked to forget it.
         let blank = Local { dirty: local.dirty, is_heard: local.is_heard, ..BLANK };
         let first = std::mem::replace(local, blank).first;
         if first != NONE {
-            tell(News::Closed { first });
+            tell(first);
         }
     }
 
@@ -219,8 +224,17 @@ impl<M: Memory> Tracker<M> {
 
     /// Folds in an event that was checked.
     fn take(&mut self, event: Event, tell: &mut impl FnMut(News)) {
-        if let Event::Close { slot } = event {
-            self.forget(slot, tell);
+        match event {
+            Event::Close { slot } => self.forget(slot, &mut |first| tell(News::Closed { first })),
+            Event::TopicDeleted { topic, .. } => {
+                for slot in 0..self.locals.len() as u32 {
+                    let session = self.table.session(slot);
+                    if session.state != State::Free && session.topic == topic {
+                        self.forget(slot, &mut |first| tell(News::TopicDeleted { first }));
+                    }
+                }
+            }
+            _ => {}
         }
         self.table.apply(&event);
         match event {
@@ -236,7 +250,11 @@ impl<M: Memory> Tracker<M> {
             Event::Open { slot, .. } | Event::Fence { slot, .. } => self.touch(slot),
             Event::LetGo { slot, from, .. } => self.let_go(slot, from),
             Event::Refused { session, code } => tell(News::Refused { session, code }),
-            Event::Close { .. } | Event::Topic { .. } | Event::CursorSet { .. } | Event::CursorDelete { .. } => {}
+            Event::Close { .. }
+            | Event::Topic { .. }
+            | Event::TopicDeleted { .. }
+            | Event::CursorSet { .. }
+            | Event::CursorDelete { .. } => {}
         }
     }
 

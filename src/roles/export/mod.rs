@@ -80,6 +80,7 @@ enum Phase {
 /// A topic of a subscription.
 struct Topic {
     id: u32,
+    created_position: u64,
     order: OrderLevel,
     /// Order of the next message to be put into a list.
     next_order: u64,
@@ -209,12 +210,13 @@ impl<C: Coherence> Export<C> {
         self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
         let Subscription { stream, topics, slow_reader, lag_bytes } = subscription;
         let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
-        let starts = topics.iter().map(|topic| (topic.topic, topic.start));
+        let starts = topics.iter().map(crate::roles::handoff::SubscribedTopic::start_at);
         let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
         let is_loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
         let watching = io.poll_readable(self.asker(place, WATCH), stream.as_raw_fd());
         let topic = |topic: &crate::roles::handoff::SubscribedTopic| Topic {
             id: topic.topic,
+            created_position: topic.created_position,
             order: topic.order,
             next_order: 0,
             told_caught_up: false,
@@ -275,8 +277,16 @@ impl<C: Coherence> Export<C> {
                 self.refuse(io, place, Refusal::Trimmed, (topic, earliest), &text);
                 1
             }
+            Ok(Sought::Deleted { place: topic }) => {
+                self.refuse_deleted(io, place, topic);
+                1
+            }
             Err(fault) => self.fault(io, place, fault, now),
         }
+    }
+
+    fn refuse_deleted(&mut self, io: &mut Ring, place: u32, topic: usize) {
+        self.refuse(io, place, Refusal::TopicDeleted, (topic, 0), "the topic was deleted; this is the end of it");
     }
 
     fn welcome(&mut self, io: &mut Ring, place: u32) {
@@ -285,6 +295,7 @@ impl<C: Coherence> Export<C> {
         let mut words = Vec::new();
         for (index, topic) in subscriber.topics.iter().enumerate() {
             let welcome = Welcome {
+                session: topic.created_position + 1,
                 next: topic.next_order,
                 topic: topic.id,
                 batch_bytes_max: self.batch_bytes_max,
@@ -335,6 +346,12 @@ impl<C: Coherence> Export<C> {
             (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
             self.counters.delivered_batches += 1;
             self.counters.delivered_messages += u64::from(delivery.messages);
+        }
+        if list.is_empty()
+            && let Some(topic) = subscriber.reader.deleted()
+        {
+            self.refuse_deleted(io, place, topic);
+            return 1;
         }
         if !list.is_empty() {
             subscriber.lent_from = before;

@@ -12,7 +12,7 @@ use crate::log::order_index::IndexWriter;
 use crate::log::topics::TopicWriter;
 use crate::net::Ring;
 use crate::pool::coherence::Mapping;
-use crate::pool::record::{IndexEntry, entry_kind};
+use crate::pool::record::{IndexEntry, TopicProgress, entry_kind};
 use crate::pool::{Hardware, Layout, Mapped, Memory};
 use crate::roles::handoff::{SubscribedTopic, Subscription, Subscriptions};
 use crate::runtime::{Io, Now, Role};
@@ -45,7 +45,8 @@ impl Bench {
         peer.set_nonblocking(true).unwrap();
         let subscriptions = Arc::new(Subscriptions::new(1));
         let (stream, _) = listener.accept().unwrap();
-        let topic = SubscribedTopic { topic: 0, order: OrderLevel::Total, start: StartAt::Earliest };
+        let (order, start) = (OrderLevel::Total, StartAt::Earliest);
+        let topic = SubscribedTopic { topic: 0, created_position: 0, order, start };
         let slow_reader = SlowReader::AsConfigured;
         let subscription = Subscription { stream, topics: [topic].into(), slow_reader, lag_bytes: 0 };
         assert!(subscriptions.push(subscription).is_ok());
@@ -127,6 +128,9 @@ fn what_a_superseded_sequencer_appends_is_not_delivered() {
 fn a_start_that_a_superseded_sequencer_appends_is_not_found() {
     for is_superseded in [false, true] {
         let mut bench = Bench::new();
+        // Its progress is of a position further on.
+        let progress = TopicProgress { position: 9, ..TopicProgress::default() };
+        TopicWriter::new(&bench.view, 0).write(&crate::log::topics::tests::topic(0, "t"), &progress);
         bench.run();
         assert_eq!(bench.heard(), 0, "nobody knows where the topic begins");
         if is_superseded {

@@ -265,8 +265,9 @@ impl<C: Coherence> Receive<C> {
         ack: AckLevel,
     ) -> Result<(), Refuse> {
         let kind = slot_kind::SESSION_OPEN;
+        let (ack_level, batch_seq) = (ack as u8, topic.created_position);
         let slot =
-            BatchSlot { kind, ack_level: ack as u8, topic: topic.id, session, session_epoch, ..BatchSlot::default() };
+            BatchSlot { kind, ack_level, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
         if self.ingest.control(slot) {
             Ok(())
         } else {

@@ -160,7 +160,7 @@ pub fn subscribed_topics<M: Memory>(
         return Err(Refuse::new(Refusal::TooManyTopics, SUBSCRIPTION_TOPICS_MAX as u64, text));
     }
     let mut topics: Vec<SubscribedTopic> = Vec::with_capacity(listed.len());
-    for (name, start) in listed {
+    for (name, start, generation) in listed {
         let Some(topic) = known.find(name) else {
             let text = format!("there is no topic {name:?}; create it first");
             return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
@@ -169,7 +169,12 @@ pub fn subscribed_topics<M: Memory>(
         if topics.iter().any(|before| before.topic == topic.id) {
             return Err(Refuse::new(Refusal::Protocol, 0, format!("topic {name:?} is listed twice; list it once")));
         }
-        topics.push(SubscribedTopic { topic: topic.id, order: topic.order, start });
+        if generation != 0 && generation != topic.generation() {
+            let text = format!("the topic {name:?} that was read was deleted; this is another of its name");
+            return Err(Refuse::new(Refusal::TopicDeleted, 0, text));
+        }
+        let (created_position, order) = (topic.created_position, topic.order);
+        topics.push(SubscribedTopic { topic: topic.id, created_position, order, start });
     }
     Ok(topics.into())
 }

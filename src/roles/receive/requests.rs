@@ -159,7 +159,7 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     let wanted = topic_of(&pod_read_unaligned(&asked.rest), &asked.topic, desk.now_utc_ns)?;
     if let Some(found) = desk.topics.find(&asked.topic) {
         check_same(&wanted, found)?;
-        return Ok(Some(Answer { number: generation(found), ..Answer::default() }));
+        return Ok(Some(Answer { number: found.generation(), ..Answer::default() }));
     }
     if asked.passed_on.is_none() && desk.ingest.create_topic(&wanted) {
         asked.passed_on = Some(0);
@@ -185,12 +185,12 @@ fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
 fn describe_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     let topic = desk.topics.find(&asked.topic).cloned().ok_or_else(|| unknown(&asked.topic))?;
     let record = record(desk.topics, &topic);
-    let answer = |record| Answer { number: generation(&topic), body: bytes_of(&record).to_vec(), ..Answer::default() };
+    let answer = |record| Answer { number: topic.generation(), body: bytes_of(&record).to_vec(), ..Answer::default() };
     Ok(record.map(answer))
 }
 
 fn delete_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
-    let found = desk.topics.find(&asked.topic).map(|topic| (topic.id, generation(topic)));
+    let found = desk.topics.find(&asked.topic).map(|topic| (topic.id, topic.generation()));
     let meant = asked.passed_on.unwrap_or(asked.request.number);
     let gone = |number| Ok(Some(Answer { number, ..Answer::default() }));
     match (found, asked.passed_on) {
@@ -208,14 +208,9 @@ fn delete_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     }
 }
 
-/// A topic's generation as the wire has it: never 0.
-fn generation(topic: &Topic) -> u64 {
-    topic.created_position + 1
-}
-
 /// A topic as the wire has it. `None`: its progress is being written.
 fn record<M: Memory>(topics: &TopicReader<M>, topic: &Topic) -> Option<TopicRecord> {
-    let progress = topics.progress(topic.id).filter(|progress| progress.position > topic.created_position)?;
+    let progress = topics.progress(topic.id).filter(|progress| progress.position >= topic.created_position)?;
     Some(TopicRecord {
         id: topic.id,
         name_bytes: topic.name.len() as u16,
@@ -226,7 +221,7 @@ fn record<M: Memory>(topics: &TopicReader<M>, topic: &Topic) -> Option<TopicReco
         retention_bytes: topic.retention_bytes,
         retention_ns: topic.retention_ns,
         created_at: topic.created_at,
-        generation: generation(topic),
+        generation: topic.generation(),
         next_order: progress.next_order,
         earliest_order: progress.earliest_order,
         kept_bytes: progress.bytes.saturating_sub(progress.earliest_bytes),

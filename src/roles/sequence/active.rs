@@ -15,6 +15,7 @@ use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
 use crate::log::lane::{LaneReader, issuer};
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
+use crate::log::targets::{Target, Targets};
 use crate::log::topics::{Topic, TopicWriter, read_spec};
 use crate::observe::counters::SequencerCounters;
 use crate::order::core::{OpenRequest, OrderLimits};
@@ -30,10 +31,20 @@ pub struct SequencerSettings {
     pub session_lease_ns: u64,
     /// A session silent for longer may be closed to make room for another, ns.
     pub session_expiry_ns: u64,
-    /// Retention target, bytes of payload; 0: as much as fits.
+    /// Most payload kept of all topics together, bytes; 0: as much as fits.
     pub retention_bytes: u64,
+    /// Age up to which topics that name none are kept, ns; 0: as long as they fit.
+    pub retention_ns: u64,
     /// Time after which an attached process that shows no life is not waited for while others want memory, ns.
     pub reader_stall_ns: u64,
+}
+
+impl SequencerSettings {
+    /// What a topic is kept for.
+    fn target(&self, topic: &Topic) -> Target {
+        let ns = if topic.retention_ns > 0 { topic.retention_ns } else { self.retention_ns };
+        Target { bytes: topic.retention_bytes, ns }
+    }
 }
 
 /// Sessions checkpointed in one pass at most.
@@ -79,12 +90,16 @@ struct Waiting {
 
 struct Topics<M> {
     writer: TopicWriter<M>,
-    known: Vec<Topic>,
-    /// Created in this pass: written to the table after the watermark.
-    fresh: VecDeque<Topic>,
-    /// Order each topic's progress line was last written for.
-    written: Vec<u64>,
+    /// By id.
+    known: Vec<Option<Topic>>,
+    /// Created or deleted since the last commit: written to the table after the watermark.
+    changed: VecDeque<u32>,
+    /// Each topic's progress as it was last written.
+    written: Vec<TopicProgress>,
 }
+
+/// No topic's id: a session that is asked for on a topic that is gone.
+const NO_TOPIC: u32 = u32::MAX;
 
 /// Rounds of checkpoints: all sessions dirty at its start are written, then the round's start is what every
 /// checkpoint stands for at least.
@@ -113,7 +128,7 @@ impl<M: Memory> ActiveSequencer<M> {
             held_batches_max: HELD_BATCHES_MAX.min(g.lanes() * g.ring_slots * 4),
         });
         let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
-        let (mut watermark, mut floor, mut known) = (0, 0, Vec::new());
+        let (mut watermark, mut floor, mut known) = (0, 0, vec![None; g.topics_max as usize]);
         let mut cursors = CursorTable::new(g.cursors_max);
         let mut dropped_pins = 0;
         if let Some(before) = recovered {
@@ -128,10 +143,15 @@ impl<M: Memory> ActiveSequencer<M> {
         let lanes: Vec<_> =
             progress.iter().enumerate().map(|(lane, p)| LaneReader::new(view, lane as u32, p.consumed)).collect();
         // Everything older than this takeover is given up together: its samples were the predecessor's.
+        let topics = Topics::take_over(view, candidate, known, &core, watermark);
+        topics.known.iter().flatten().for_each(|topic| {
+            let progress = &topics.written[topic.id as usize];
+            trimmer.targets.begin(topic.id, settings.target(topic), progress, watermark);
+        });
         if watermark > floor {
+            trimmer.count(trimmer.targets.kept_bytes().max(1));
             trimmer.force_sample(watermark, |lane| progress[lane as usize].consumed);
         }
-        let topics = Topics::take_over(view, candidate, known, &core, watermark);
         let cursors = CursorWriter::take_over(view, candidate, cursors);
         let checkpoints = Checkpoints::take_over(view, candidate, &core, watermark);
         let index = IndexWriter::new(view, candidate, epoch, watermark, floor);
@@ -172,7 +192,7 @@ impl<M: Memory> ActiveSequencer<M> {
         if self.index.next() > before {
             self.commit_appended();
         }
-        let moved = self.derive();
+        let moved = self.derive(now_ns);
         consumed + usize::from(moved)
     }
 
@@ -217,10 +237,12 @@ impl<M: Memory> ActiveSequencer<M> {
         match slot.kind {
             slot_kind::BATCH => self.take_batch(lane, number, slot),
             slot_kind::SESSION_OPEN => {
+                let is_meant = self.topics.is_meant(slot);
                 let request = OpenRequest {
                     session: slot.session,
                     session_epoch: slot.session_epoch,
-                    topic: slot.topic,
+                    // Its number may be another's by now.
+                    topic: if is_meant { slot.topic } else { NO_TOPIC },
                     full_code: Refusal::Busy as u8,
                     unknown_code: Refusal::UnknownSession as u8,
                 };
@@ -231,6 +253,7 @@ impl<M: Memory> ActiveSequencer<M> {
                 self.core.close(slot.session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
             }
             slot_kind::TOPIC_CREATE => self.take_topic(lane, number, slot),
+            slot_kind::TOPIC_DELETE => self.delete_topic(lane, number, slot),
             slot_kind::CURSOR_SET | slot_kind::CURSOR_DELETE => self.take_cursor(lane, number, slot),
             _ => self.counters.invalid_slots += 1,
         }
@@ -283,18 +306,34 @@ impl<M: Memory> ActiveSequencer<M> {
             self.counters.invalid_slots += 1;
             return;
         };
-        // Names are unique for ever: whoever asked second finds the first's topic in the table.
-        if self.topics.known.iter().any(|known| known.name == topic.name) {
+        // Names are unique: whoever asked second finds the first's topic in the table.
+        if self.topics.known.iter().flatten().any(|known| known.name == topic.name) {
             return;
         }
         let created_position = self.index.next();
-        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
-        let id = self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append);
+        let id = {
+            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append)
+        };
         if let Some(id) = id {
-            let created = Topic { id, created_position, ..topic };
-            self.topics.known.push(created.clone());
-            self.topics.fresh.push_back(created);
+            let target = self.settings.target(&topic);
+            self.trimmer.targets.begin(id, target, &TopicProgress::default(), created_position);
+            self.topics.change(id, Some(Topic { id, created_position, ..topic }));
         }
+    }
+
+    /// A topic that is gone, or whose number is another's by now, was deleted by whoever asked first.
+    fn delete_topic(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+        if !self.topics.is_meant(slot) {
+            return;
+        }
+        {
+            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            self.core.delete_topic(slot.topic, lane as u16, number, &mut append);
+        }
+        self.cursors.forget_topic(slot.topic);
+        self.trimmer.targets.forget(slot.topic);
+        self.topics.change(slot.topic, None);
     }
 
     fn take_cursor(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
@@ -302,7 +341,7 @@ impl<M: Memory> ActiveSequencer<M> {
         let read = || read_request(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
         // The topic that was meant, not one that has its place since.
         let is_topic = |wanted: &CursorLine| {
-            let mut known = self.topics.known.iter();
+            let mut known = self.topics.known.iter().flatten();
             known.any(|topic| topic.id == wanted.topic && topic.created_position == slot.batch_seq)
         };
         let Some(wanted) = is_placed.then(read).flatten().filter(is_topic) else {
@@ -374,18 +413,19 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// Everything derived from what is committed. True if anything was written that a successor or a lane goes by.
-    fn derive(&mut self) -> bool {
+    fn derive(&mut self, now_ns: u64) -> bool {
         let watermark = self.commit.watermark();
+        let is_wanted = self.trimmer.targets.look(watermark, now_ns) || self.trimmer.is_all_past_retention(watermark);
         let epoch = self.commit.epoch();
         let core = &self.core;
         let (lanes, settled) = (&self.lanes, |lane: u32, consumed| core.settled(lane as u16, consumed));
-        self.trimmer.sample(watermark, |lane| settled(lane, lanes[lane as usize].consumed()));
+        self.trimmer.sample(watermark, is_wanted, |lane| settled(lane, lanes[lane as usize].consumed()));
         if self.cursors.write_changed() {
             // Whoever sees that its request was consumed finds the cursor in the table.
             self.view.memory.store_fence();
         }
-        let wrote =
-            self.topics.write_fresh(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
+        let wrote = self.topics.write_changed(watermark)
+            | self.checkpoints.step(&mut self.core, &mut self.topics, &self.trimmer.targets, watermark);
         // Lane progress goes before the checkpoint: what lies below the checkpoint is not replayed, so nothing else would
         // tell a successor that its slots were taken.
         if wrote | self.write_progress(epoch) {
@@ -394,9 +434,11 @@ impl<M: Memory> ActiveSequencer<M> {
         if wrote {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
+        let floor = self.trimmer.floor();
         let relieved = self.relieve_pressure(watermark);
         let freed = self.write_progress(epoch);
-        if freed {
+        let is_less_kept = self.trimmer.floor() > floor && self.topics.write_progress(&self.trimmer.targets, watermark);
+        if freed | is_less_kept {
             self.view.memory.store_fence();
         }
         self.counters.held_batches = self.core.held().into();
@@ -426,7 +468,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         let index_short = self.index.room() < u64::from(g.segment_entries) * 2;
         let over = self.settings.retention_bytes > 0 && self.trimmer.retained_bytes() > self.settings.retention_bytes;
-        if !is_short && !index_short && !over {
+        if !is_short && !index_short && !over && !self.trimmer.is_past_retention() {
             return false;
         }
         for lane in 0..self.lanes.len() {
@@ -527,14 +569,18 @@ fn appender<'a, M: Memory>(
 ) -> impl FnMut(Event) + 'a {
     move |event| {
         match &event {
-            Event::Batch { arrival, .. } => {
+            Event::Batch { arrival, first_order, .. } => {
                 counters.appended_batches += 1;
                 counters.appended_messages += u64::from(arrival.message_count);
                 counters.appended_bytes += u64::from(arrival.batch_bytes);
                 trimmer.count(arrival.batch_bytes.into());
+                let end_order = first_order + u64::from(arrival.message_count);
+                trimmer.targets.count(arrival.topic, arrival.batch_bytes.into(), index.next(), end_order);
             }
             Event::Fence { .. } => counters.fences += 1,
             Event::Open { .. } => counters.opened_sessions += 1,
+            Event::Topic { .. } => counters.created_topics += 1,
+            Event::TopicDeleted { .. } => counters.deleted_topics += 1,
             _ => {}
         }
         index.append(to_entry(&event));
@@ -542,41 +588,74 @@ fn appender<'a, M: Memory>(
 }
 
 impl<M: Memory> Topics<M> {
-    fn take_over(view: &View<M>, candidate: u32, known: Vec<Topic>, core: &OrderCore, position: u64) -> Self {
+    fn take_over(
+        view: &View<M>,
+        candidate: u32,
+        known: Vec<Option<(Topic, TopicProgress)>>,
+        core: &OrderCore,
+        position: u64,
+    ) -> Self {
         let topics_max = view.layout.geometry.topics_max as usize;
         let mut topics = Topics {
             writer: TopicWriter::new(view, candidate),
             known: Vec::with_capacity(topics_max),
-            fresh: VecDeque::with_capacity(topics_max),
-            written: vec![0; topics_max],
+            changed: VecDeque::with_capacity(topics_max),
+            written: vec![TopicProgress::default(); topics_max],
         };
-        for topic in known {
-            let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
-            topics.writer.write(&topic, &TopicProgress { next_order, position, ..TopicProgress::default() });
-            topics.written[topic.id as usize] = next_order;
-            topics.known.push(topic);
+        for (id, known) in known.into_iter().enumerate() {
+            match &known {
+                Some((topic, progress)) => {
+                    let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
+                    topics.written[id] = TopicProgress { next_order, position, ..*progress };
+                    topics.writer.write(topic, &topics.written[id]);
+                }
+                None => topics.writer.clear(id as u32),
+            }
+            topics.known.push(known.map(|(topic, _)| topic));
         }
         topics
     }
 
-    fn write_fresh(&mut self, position: u64) -> bool {
-        let any = !self.fresh.is_empty();
-        while let Some(topic) = self.fresh.pop_front() {
-            self.writer.write(&topic, &TopicProgress { position, ..TopicProgress::default() });
+    /// Whether the topic a request means, by number and creation, is there.
+    fn is_meant(&self, slot: &BatchSlot) -> bool {
+        let found = self.known.get(slot.topic as usize).and_then(Option::as_ref);
+        found.is_some_and(|topic| topic.created_position == slot.batch_seq)
+    }
+
+    fn change(&mut self, id: u32, topic: Option<Topic>) {
+        self.known[id as usize] = topic;
+        if !self.changed.contains(&id) {
+            self.changed.push_back(id);
+        }
+    }
+
+    fn write_changed(&mut self, position: u64) -> bool {
+        let any = !self.changed.is_empty();
+        while let Some(id) = self.changed.pop_front() {
+            self.written[id as usize] = TopicProgress { position, ..TopicProgress::default() };
+            match &self.known[id as usize] {
+                Some(topic) => self.writer.write(topic, &self.written[id as usize]),
+                None => self.writer.clear(id),
+            }
         }
         any
     }
 
-    /// Writes the progress of topics whose order moved.
-    fn write_progress(&mut self, core: &OrderCore, position: u64) {
-        for topic in 0..self.known.len() {
-            let next_order = core.table().topic(topic as u32).map_or(0, |order| order.next_order);
-            if next_order != self.written[topic] {
-                self.written[topic] = next_order;
-                let progress = TopicProgress { next_order, position, ..TopicProgress::default() };
-                self.writer.write_progress(topic as u32, &progress);
+    /// Writes the progress of topics that got on or lost something. True if any did.
+    fn write_progress(&mut self, targets: &Targets, position: u64) -> bool {
+        let mut any = false;
+        for (id, written) in (0u32..).zip(&mut self.written) {
+            if self.known[id as usize].is_none() {
+                continue;
+            }
+            let progress = targets.progress(id, written.position);
+            if progress != *written {
+                *written = TopicProgress { position, ..progress };
+                self.writer.write_progress(id, written);
+                any = true;
             }
         }
+        any
     }
 }
 
@@ -591,7 +670,7 @@ impl<M: Memory> Checkpoints<M> {
     }
 
     /// Writes some of this round's checkpoints; begins the next round when it is done. True if anything was written.
-    fn step(&mut self, core: &mut OrderCore, topics: &mut Topics<M>, watermark: u64) -> bool {
+    fn step(&mut self, core: &mut OrderCore, topics: &mut Topics<M>, targets: &Targets, watermark: u64) -> bool {
         if self.round.is_empty() {
             if watermark == self.round_started_at {
                 return false;
@@ -600,7 +679,7 @@ impl<M: Memory> Checkpoints<M> {
             while let Some(slot) = core.take_dirty() {
                 self.round.push(slot);
             }
-            topics.write_progress(core, watermark);
+            topics.write_progress(targets, watermark);
         }
         for _ in 0..CHECKPOINTS_PER_PASS {
             let Some(slot) = self.round.pop() else { break };

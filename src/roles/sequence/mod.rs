@@ -13,6 +13,8 @@ mod cursor_tests;
 mod kill_tests;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod topic_tests;
 
 use crate::log::View;
 use crate::observe::counters::{CounterBlock, SequencerCounters};

@@ -18,6 +18,7 @@ pub(crate) const SETTINGS: SequencerSettings = SequencerSettings {
     session_lease_ns: 1_000_000,
     session_expiry_ns: u64::MAX,
     retention_bytes: 0,
+    retention_ns: 0,
     reader_stall_ns: 1 << 40,
 };
 

@@ -104,13 +104,8 @@ impl Acks {
                     let refusal = Refusal::from_code(code.into()).unwrap_or(Refusal::Busy);
                     place.into_iter().for_each(|place| self.refuse(place, refusal, 0));
                 }
-                News::Closed { first } => {
-                    let mut next = Some(first);
-                    while let Some(place) = next {
-                        next = self.tracker.next_of(place);
-                        self.refuse(place, Refusal::UnknownSession, 0);
-                    }
-                }
+                News::Closed { first } => self.refuse_all(first, Refusal::UnknownSession),
+                News::TopicDeleted { first } => self.refuse_all(first, Refusal::TopicDeleted),
             }
         }
         while let Some(slot) = self.tracker.take_dirty() {
@@ -121,6 +116,15 @@ impl Acks {
             while let Some(slot) = self.tracker.take_hearsay() {
                 self.tell_session(slot);
             }
+        }
+    }
+
+    /// Refuses a connection and those linked behind it.
+    fn refuse_all(&mut self, first: u32, refusal: Refusal) {
+        let mut next = Some(first);
+        while let Some(place) = next {
+            next = self.tracker.next_of(place);
+            self.refuse(place, refusal, 0);
         }
     }
 

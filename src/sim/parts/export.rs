@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::order_index::IndexFault;
-use crate::log::reader::{ReadFault, Reader, Sought};
+use crate::log::reader::{ReadFault, Reader, Sought, TopicStart};
 use crate::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
@@ -81,11 +81,11 @@ impl Export {
         let Some(subscription) = kernel.with(|state| state.mail[self.broker as usize].subscriptions.pop_front()) else {
             return;
         };
-        let Subscription { link, topic, start } = subscription;
+        let Subscription { link, topic, created_position, start } = subscription;
         self.served.push(Served {
             link,
             topic,
-            reader: Reader::new(&self.view, [(topic, start)], floor, false),
+            reader: Reader::new(&self.view, [TopicStart { topic, created_position, start }], floor, false),
             is_seeking: true,
             is_ending: false,
             sending: VecDeque::new(),
@@ -124,6 +124,7 @@ impl Export {
                 served.sending.push_back(Lent::Words(frame::with_body(&welcome, b"")));
             }
             Ok(Sought::Trimmed { earliest, .. }) => self.refuse(index, Refusal::Trimmed, earliest),
+            Ok(Sought::Deleted { .. }) => self.refuse(index, Refusal::TopicDeleted, 0),
             Err(fault) => self.fault(index, fault),
         }
     }
@@ -151,6 +152,9 @@ impl Export {
                 Ok(None) => break,
                 Err(fault) => return self.fault(index, fault),
             }
+        }
+        if batches == 0 && served.reader.deleted().is_some() {
+            return self.refuse(index, Refusal::TopicDeleted, 0);
         }
         if batches > 0 {
             (served.lent_from, served.told_caught_up) = (before, false);

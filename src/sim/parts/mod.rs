@@ -49,6 +49,7 @@ pub(crate) struct Mail {
 pub(crate) struct Subscription {
     pub link: LinkId,
     pub topic: u32,
+    pub created_position: u64,
     pub start: StartAt,
 }
 

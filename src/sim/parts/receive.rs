@@ -4,6 +4,7 @@ use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Memory};
+use crate::roles::handoff::SubscribedTopic;
 use crate::roles::receive::connection::Stream;
 use crate::roles::receive::hello::{self, Refuse, Tokens};
 use crate::roles::receive::ingest::{Ingest, NEEDED_AT_LEAST, Next};
@@ -187,8 +188,8 @@ impl Receive {
             Err(refuse) => return self.refuse(kernel, place, &refuse),
         };
         let Some(connection) = self.connections[place].take() else { return };
-        let (topic, start) = (topics[0].topic, topics[0].start);
-        let subscription = Subscription { link: connection.link, topic, start };
+        let SubscribedTopic { topic, created_position, start, .. } = topics[0];
+        let subscription = Subscription { link: connection.link, topic, created_position, start };
         kernel.with(|state| state.mail[self.broker as usize].subscriptions.push_back(subscription));
     }
 
@@ -200,7 +201,14 @@ impl Receive {
             if is_new { (self.new_session(), 1) } else { (hello.session, hello.session_epoch) };
         if is_new || session_epoch > 1 {
             let kind = slot_kind::SESSION_OPEN;
-            let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, ..BatchSlot::default() };
+            let slot = BatchSlot {
+                kind,
+                topic: topic.id,
+                session,
+                session_epoch,
+                batch_seq: topic.created_position,
+                ..BatchSlot::default()
+            };
             if !self.ingest.control(slot) {
                 return Err(Refuse::new(Refusal::Busy, 0, "the lane is full"));
             }

@@ -11,6 +11,7 @@ const SETTINGS: SequencerSettings = SequencerSettings {
     session_lease_ns: 120_000_000,
     session_expiry_ns: 5_000_000_000,
     retention_bytes: 0,
+    retention_ns: 0,
     reader_stall_ns: 1 << 40,
 };
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 60_000_000, settle_ns: 3_000_000 };

@@ -46,7 +46,7 @@ impl Subscriber {
         let Some(link) = kernel.dial(kernel.below(brokers) as u32) else { return };
         let hello = Hello { role: Role::Subscriber as u8, order_level: ANY_LEVEL, ..Hello::default() };
         let mut body = Vec::new();
-        push_start(&mut body, TOPIC, self.next.map_or(StartAt::Earliest, StartAt::Order));
+        push_start(&mut body, TOPIC, self.next.map_or(StartAt::Earliest, StartAt::Order), 0);
         kernel.write(link, End::Client, &frame::with_body(&hello, &body));
         self.line = Some(Line { link, inbox: Vec::new(), expected: None });
     }
