@@ -85,6 +85,9 @@ impl Scene {
         let failed = |error| CompareError::Usage(format!("attach: {error}"));
         let pool = Pool::open(&path, geometry, &homes, false, Create::IfMissing).map_err(failed)?;
         let lock = pool.lock(LockName::Candidate(0)).map_err(failed)?;
+        // The limits go over this mapping; the publisher touches its own.
+        let touched = pool.mapping().populate(0, args.pool_bytes);
+        touched.map_err(CompareError::io("attach: touching the pool"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ours, until) = (pool.clone(), stop.clone());
         let sequencer = match args.coherence {

@@ -74,7 +74,7 @@ fn pools_of_others_are_refused_and_left_as_they_are() {
     block.crc = crc32c(bytemuck::bytes_of(&block));
     let file = OpenOptions::new().write(true).open(&site.pool).unwrap();
     file.write_all_at(bytemuck::bytes_of(&block), 0).unwrap();
-    refuses("another version", &["layout version is 2", "the release that made it"]);
+    refuses("another version", &["layout version is 3", "the release that made it"]);
     block.layout_version -= 1;
     file.write_all_at(bytemuck::bytes_of(&block), 0).unwrap();
     refuses("damaged", &["CRC32C", "damaged"]);

@@ -202,6 +202,7 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Largest payload that a batch can hold, bytes.
+    #[inline]
     pub fn payload_bytes_max(&self) -> u64 {
         self.bounds.batch_bytes_max - LINE_BYTES - message_bytes(0)
     }
