@@ -9,12 +9,13 @@ use crate::log::retention::announce;
 use crate::log::session::Standing;
 use crate::log::{Homes, View};
 use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
-use crate::pool::{Geometry, Keep, Layout};
+use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, small_geometry};
+use crate::sim::watched::Watched;
 use crate::wire::frame::START_EARLIEST;
-use crate::wire::{AckLevel, OrderLevel, Receipts};
+use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Progress, Receipts};
 
 const STALL_NS: u64 = 50_000_000;
 const STEP_NS: u64 = 10_000_000;
@@ -81,6 +82,11 @@ impl Scene {
     }
 
     fn writer(&mut self) -> Writer<HostMemory> {
+        let view = self.views[1].clone();
+        self.writer_on(&view)
+    }
+
+    fn writer_on<M: Memory>(&mut self, view: &View<M>) -> Writer<M> {
         let bounds = Bounds {
             batch_bytes: 512,
             batch_bytes_max: 64 << 10,
@@ -88,7 +94,7 @@ impl Scene {
             window_batches: 100,
             keep: Keep::Cached,
         };
-        let mut writer = Writer::take(&self.views[1], self.lane(), bounds);
+        let mut writer = Writer::take(view, self.lane(), bounds);
         let topic = crate::log::topics::Topic {
             id: 0,
             name: "t".into(),
@@ -179,6 +185,35 @@ fn what_is_published_here_is_read_on_incoherent_memory() {
         }
         assert_eq!(scene.sequencer.active().unwrap().counters().invalid_slots, 0);
         assert!(writer.counters().ring_full > 0, "the ring was never full");
+    }
+}
+
+/// Looked at from another host before each of the writer's operations: who sees a slot sees every byte of its batch.
+#[test]
+fn a_slot_is_never_seen_before_its_batch() {
+    for seed in 0..60 {
+        let mut scene = Scene::new(Whim::HARSH, seed);
+        let watched = Watched::new(scene.views[1].memory.clone());
+        let view = scene.views[1].with_memory(watched.clone());
+        let mut writer = scene.writer_on(&view);
+        let (there, lane) = (scene.views[0].clone(), scene.lane());
+        let mut slots = LaneReader::new(&there, lane, 2);
+        watched.on_each(move || {
+            slots.prefetch();
+            there.memory.full_fence();
+            while let Some(slot) = slots.peek() {
+                slots.consume();
+                there.memory.discard(slot.blog_at, slot.batch_bytes.into());
+                let check = |bytes: &[u8]| BatchDecoder::new(1 << 20).advance(bytes);
+                let whole = there.memory.with_bytes(slot.blog_at, slot.batch_bytes.into(), check);
+                assert!(matches!(whole, Ok(Progress::Complete(_))), "seed {seed}: {whole:?}");
+            }
+        });
+        for number in 0..12 {
+            assert!(writer.push(&payload(number), times));
+            writer.seal(&times);
+        }
+        watched.stop();
     }
 }
 
