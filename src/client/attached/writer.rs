@@ -88,7 +88,6 @@ struct Session<M> {
     /// Epoch that batches are stamped with.
     epoch: u32,
     topic: u32,
-    receipts: Receipts,
     ack: AckLevel,
     /// Batches are acked once they are in the blog: order level 0.
     acks_landed: bool,
@@ -107,6 +106,8 @@ pub(crate) struct Writer<M> {
     bounds: Bounds,
     ids: SessionIds,
     session: Option<Session<M>>,
+    /// Whether each message is stamped with the time of receipt.
+    stamps: bool,
     run: Option<Run>,
     /// Bytes of the run that hold published batches.
     used: u64,
@@ -138,6 +139,7 @@ impl<M: Memory> Writer<M> {
             bounds,
             ids: SessionIds::default(),
             session: None,
+            stamps: false,
             run: None,
             used: 0,
             open: None,
@@ -178,7 +180,6 @@ impl<M: Memory> Writer<M> {
             id,
             epoch: 1,
             topic: topic.id,
-            receipts: topic.receipts,
             ack,
             acks_landed: topic.order as u8 == 0 || ack == AckLevel::None,
             next_number: 0,
@@ -187,6 +188,7 @@ impl<M: Memory> Writer<M> {
             is_reopening: false,
         };
         self.lane.publish(&open_slot(&session));
+        self.stamps = topic.receipts == Receipts::Message;
         self.session = Some(session);
         true
     }
@@ -211,17 +213,15 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub fn push(&mut self, payload: &[u8], times: impl Fn() -> Times) -> bool {
         let bytes = message_bytes(payload.len() as u64);
-        let fits = |open: &Open| LINE_BYTES + open.body_bytes + bytes <= open.bytes_max;
-        if !self.open.as_ref().is_some_and(|open| fits(open) && open.messages < self.bounds.batch_messages) {
-            self.seal(&times);
-            if !self.begin(LINE_BYTES + padded(bytes), &times) {
-                return false;
-            }
+        let messages_max = self.bounds.batch_messages;
+        let fits = |open: &Open| LINE_BYTES + open.body_bytes + bytes <= open.bytes_max && open.messages < messages_max;
+        if !self.open.as_ref().is_some_and(fits) && !self.next_batch(bytes, &times) {
+            return false;
         }
-        let (Some(open), Some(session)) = (&mut self.open, &self.session) else { unreachable!("begun above") };
-        let header = match session.receipts {
-            Receipts::Batch => [payload.len() as u64, 0],
-            Receipts::Message => [payload.len() as u64 | 1 << 32, times().utc_ns],
+        let open = self.open.as_mut().expect("begun above");
+        let header = match self.stamps {
+            false => [payload.len() as u64, 0],
+            true => [payload.len() as u64 | 1 << 32, times().utc_ns],
         };
         self.view.memory.write_message(open.at + LINE_BYTES + open.body_bytes, header, payload);
         open.body_bytes += bytes;
@@ -236,6 +236,14 @@ impl<M: Memory> Writer<M> {
             self.seal(&times);
         }
         true
+    }
+
+    /// Publishes the open batch and begins the next with room for a message of `bytes`. Once a batch: out of the way of the rest.
+    #[cold]
+    #[inline(never)]
+    fn next_batch(&mut self, bytes: u64, times: &impl Fn() -> Times) -> bool {
+        self.seal(times);
+        self.begin(LINE_BYTES + padded(bytes), times)
     }
 
     /// Begins a batch with room for a message of `needed` bytes, header included.
@@ -302,6 +310,7 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Publishes the open batch, if there is one.
+    #[inline(never)]
     pub fn seal(&mut self, times: &impl Fn() -> Times) {
         let Some(mut open) = self.open.take() else { return };
         let session = self.session.as_mut().expect("a batch is of a session");
@@ -523,7 +532,7 @@ impl<M: Memory> Writer<M> {
 
 impl Open {
     /// Sums up and writes back what was copied since the last time: whole lines only, so that none is written back twice.
-    #[inline]
+    #[inline(never)]
     fn sum_up<M: Memory>(&mut self, memory: &M, keep: Keep) {
         let (from, digest) = (self.at + LINE_BYTES + self.done_bytes, &mut self.digest);
         memory.with_bytes(from, self.body_bytes - self.done_bytes, |bytes| digest.update(bytes));
