@@ -367,6 +367,36 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     assert!(site.counters().sequencer["dropped_pins"] > 0);
 }
 
+/// A handler that does not return while publishers want the memory it looks at: they have it, and the call says so.
+#[test]
+fn a_handler_that_takes_too_long_is_told_that_its_bytes_may_be_gone() {
+    let geometry = TIGHT;
+    let export = "reader_stall: 300ms";
+    let setup = Setup { geometry, receive: RECEIVE, brokers: 1, pool: "bytes: 16MiB", export, ..PLACES };
+    let site = Site::new("attached-stuck", &setup);
+    let _cluster = site.start();
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let mut stuck = Subscriber::attach(to_subscribe(&site, TOPIC, Start::Earliest)).unwrap();
+    let options = AttachOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let finished = done.clone();
+    let load = Task::spawn("the attached publisher", move || {
+        let mut publisher = attach(options);
+        (0..30_000).for_each(|number| publisher.send(&message(0, number, 1000)).unwrap());
+        flush(&mut publisher);
+        finished.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut calls = 0;
+    let told = stuck.poll(LIMIT, &mut |_| {
+        calls += 1;
+        wait_for("the publisher", || done.load(std::sync::atomic::Ordering::Relaxed).then_some(()));
+    });
+    let told = told.expect_err("its bytes may be gone");
+    assert!(matches!(told, ClientError::TooSlow { next_order: 0, during_call: true, .. }), "{told}");
+    assert_eq!(calls, 1);
+    load.join();
+}
+
 /// Who cannot attach is told why.
 #[test]
 fn what_cannot_be_attached_to_is_told() {
