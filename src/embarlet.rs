@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, auto_pool_bytes};
+use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, SlowReaderMode, auto_pool_bytes};
 use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_broker;
 use crate::log::retention::announce;
@@ -28,6 +28,7 @@ use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::{Sequence, TakeoverSettings};
 use crate::runtime::cpu::usable_cores;
 use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown, Ticks, plan, spawn};
+use crate::wire::SlowReader;
 
 /// Time the roles have to finish after being told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -147,10 +148,10 @@ pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
         segments: g.segments,
         sessions_max: g.sessions_max,
         topics_max: g.topics_max,
+        cursors_max: g.cursors_max,
         extents_per_lane: 0,
         attached_per_broker: g.attached_per_broker,
         attached_extents: g.attached_extents,
-        cursors_max: 0,
     }
 }
 
@@ -461,13 +462,9 @@ fn broker_list(config: &Config) -> String {
 
 fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> ReceiveSettings {
     let topic = |topic: &crate::config::TopicConfig| Topic {
-        id: 0,
-        name: topic.name.clone(),
-        order: topic.order,
-        ack: topic.ack,
         receipts: topic.receipts,
         replicas: topic.replicas,
-        created_at: 0,
+        ..Topic::new(&topic.name, topic.order, topic.ack)
     };
     ReceiveSettings {
         connections_max: config.receive.connections_max,
@@ -475,7 +472,6 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
         hello_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         idle_release_ns: config.receive.idle_release.as_nanos() as u64,
         broker: broker as u16,
-        broker_list: broker_list(config),
         // Every broker exports: its readers want the lines.
         keep: Keep::Cached,
         topics: if creates_topics { config.topics.iter().map(topic).collect() } else { Vec::new() },
@@ -497,7 +493,14 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
         connections_max: config.export.connections_max,
         batches_per_send: config.export.batches_per_send,
         send: config.export.send,
+        slow_reader: match config.export.slow_reader {
+            SlowReaderMode::Wait => SlowReader::Wait,
+            SlowReaderMode::Skip => SlowReader::Skip,
+            SlowReaderMode::Disconnect => SlowReader::Disconnect,
+        },
         reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
+        reader_lag_max: config.export.reader_lag_max,
+        reader_grace_ns: config.export.reader_grace.as_nanos() as u64,
         broker: broker as u16,
         broker_list: broker_list(config),
     }

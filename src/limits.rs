@@ -34,6 +34,10 @@ pub const RUN_BYTES_MIN: u64 = 64 << 10;
 
 /// Longest topic name, bytes of UTF-8.
 pub const TOPIC_NAME_BYTES_MAX: usize = 112;
+/// Longest name of a cursor, bytes of UTF-8.
+pub const CURSOR_NAME_BYTES_MAX: usize = 40;
+/// Most named cursors of one pool.
+pub const CURSORS_MAX: u32 = 4096;
 /// Most topics of one pool.
 pub const TOPICS_MAX: u32 = 4096;
 /// Most sessions open at once in one pool.
@@ -76,6 +80,10 @@ pub const SCAN_WINDOW_MAX: u32 = 64;
 pub const FRAME_HEADER_BYTES: usize = 64;
 /// Largest body of a control frame (hello, refused, welcome, topic), bytes, padding included.
 pub const CONTROL_BODY_BYTES_MAX: usize = 4096;
+/// Largest body of a request, bytes, padding included: a topic's name and what the operation defines.
+pub const REQUEST_BODY_BYTES_MAX: usize = 256;
+/// Most topics of one subscription.
+pub const SUBSCRIPTION_TOPICS_MAX: usize = 128;
 /// Most connections one receive core or exporter serves.
 pub const CONNECTIONS_MAX: u32 = 1 << 14;
 
@@ -94,4 +102,6 @@ const _: () = assert!(EXTENT_BYTES_MIN.is_power_of_two() && EXTENT_BYTES_MAX.is_
 const _: () = assert!(BATCH_BYTES_MAX / LINE_BYTES <= u32::MAX as u64);
 const _: () = assert!(MESSAGE_HEADER_BYTES.is_multiple_of(MESSAGE_ALIGNMENT_BYTES));
 const _: () = assert!(TOPIC_NAME_BYTES_MAX + 64 <= CONTROL_BODY_BYTES_MAX);
+// How far a hello or request has landed travels in eight bits of a tag.
+const _: () = assert!(REQUEST_BODY_BYTES_MAX <= 256 && TOPIC_NAME_BYTES_MAX <= 256);
 const _: () = assert!(CONTROL_BODY_BYTES_MAX.is_multiple_of(LINE_BYTES as usize));

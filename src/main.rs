@@ -158,6 +158,7 @@ fn print_layout(layout: &Layout) {
     part::<record::NameLine>(8);
     part::<record::TopicProgress>(8);
     part::<record::SessionLine>(8);
+    part::<record::CursorLine>(8);
     println!("wire, protocol version {}\n", frame::VERSION);
     part::<frame::Prefix>(0);
     part::<frame::Hello>(0);

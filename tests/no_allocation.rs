@@ -65,15 +65,8 @@ fn start<M: Memory>(view: &View<M>) -> ActiveSequencer<M> {
 }
 
 fn topic() -> embarcadero::log::topics::Topic {
-    embarcadero::log::topics::Topic {
-        id: 0,
-        name: "t".into(),
-        order: OrderLevel::Session,
-        ack: AckLevel::Committed,
-        receipts: Receipts::Message,
-        replicas: 1,
-        created_at: 0,
-    }
+    let topic = embarcadero::log::topics::Topic::new("t", OrderLevel::Session, AckLevel::Committed);
+    embarcadero::log::topics::Topic { receipts: Receipts::Message, ..topic }
 }
 
 fn stream(batch_bytes_max: u64) -> Stream {

@@ -27,6 +27,15 @@ pub enum Command {
     Gap(GapArgs),
     /// Clients that map the pool: append throughput against memcpy and clflushopt, latency against a cache-line ping-pong
     Attach(AttachArgs),
+    /// Delivery to one subscriber, against a sender that only sends
+    Deliver(DeliverArgs),
+    /// Delivery to 1, 4 and 16 subscribers, against a sender that only sends
+    Fanout(DeliverArgs),
+    /// Publishing and subscribing at once, against a relay that only receives and sends
+    Relay(DeliverArgs),
+    /// (started by compare) A sender that only sends, and a relay: one thread, one io_uring
+    #[command(hide = true)]
+    Source(SourceArgs),
     /// (started by compare) A receiver that only receives: one thread, one io_uring
     #[command(hide = true)]
     Sink(SinkArgs),
@@ -222,6 +231,59 @@ impl AttachArgs {
         }
         self
     }
+}
+
+/// Delivery.
+#[derive(Args, Clone, Debug)]
+pub struct DeliverArgs {
+    /// Rounds that count; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Bytes of messages in the topic
+    #[arg(long, default_value = "1GiB", value_parser = size)]
+    pub total: u64,
+    /// Payload bytes of a message
+    #[arg(long, default_value = "1KiB", value_parser = size)]
+    pub message_bytes: u64,
+    /// Size at which a batch is sealed, bytes; the bare sender sends pieces of it
+    #[arg(long, default_value = "256KiB", value_parser = size)]
+    pub batch_bytes: u64,
+    /// Write everything, each run included, to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl DeliverArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> DeliverArgs {
+        if self.tiny {
+            (self.runs, self.total) = (1, 8 << 20);
+        }
+        self
+    }
+}
+
+/// A sender that only sends, and a relay.
+#[derive(Args, Debug)]
+pub struct SourceArgs {
+    /// The file it sends out of
+    #[arg(long)]
+    pub pool: PathBuf,
+    /// Length of that file
+    #[arg(long)]
+    pub pool_bytes: u64,
+    /// Bytes behind each header
+    #[arg(long)]
+    pub batch_bytes: u64,
+    /// Where it listens
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// Most bytes one receive of the relay asks for
+    #[arg(long, default_value_t = 512 << 10)]
+    pub receive_bytes: u64,
 }
 
 /// A receiver that only receives.

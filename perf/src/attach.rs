@@ -82,7 +82,7 @@ impl Scene {
             attached_per_broker: 1,
             // The clipped share: all but what the broker's lane must have.
             attached_extents: u16::MAX,
-            cursors_max: 0,
+            cursors_max: 1,
         };
         let homes = HomeHosts::single_host(&geometry);
         let failed = |error| CompareError::Usage(format!("attach: {error}"));

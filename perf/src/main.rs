@@ -4,12 +4,14 @@
 //! same run, in turn, several times; what is reported is the median of the rounds' own ratios, with their spread.
 //!
 //! * [`args`]: what to run; [`tiny`](args::RunArgs::tiny) makes it a smoke test.
-//! * [`sink`], [`echo`]: the limits. A receiver that only receives, and a TCP ping-pong.
+//! * [`sink`] with [`walk`], [`source`], [`echo`]: the limits. A receiver that only receives, a sender that only sends, and a TCP
+//!   ping-pong.
 //! * [`subject`]: the processes measured, limits and brokers alike; all but the one under test are stopped.
 //! * [`publish`], [`latency`]: one run of each kind.
 //! * [`rounds`]: who is compared with whom, in which order.
 //! * [`kill`], [`gap`]: what a killed broker, and a gap of another session, do to those who go on.
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
+//! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
 //!
 //! What each side does is said in [`rounds::CASES`] and printed with the figures.
@@ -17,6 +19,7 @@
 
 mod args;
 mod attach;
+mod deliver;
 mod echo;
 mod error;
 mod figures;
@@ -28,7 +31,9 @@ mod publish;
 mod report;
 mod rounds;
 mod sink;
+mod source;
 mod subject;
+mod walk;
 mod witness;
 
 use std::process::ExitCode;
@@ -42,6 +47,10 @@ fn main() -> ExitCode {
     let ended = match arguments.command {
         Some(Command::Sink(sink)) => sink::run(&sink),
         Some(Command::Echo(echo)) => echo::run(&echo),
+        Some(Command::Source(source)) => source::run(&source),
+        Some(Command::Deliver(args)) => deliver::run(deliver::Kind::Deliver, &args.settled()),
+        Some(Command::Fanout(args)) => deliver::run(deliver::Kind::Fanout, &args.settled()),
+        Some(Command::Relay(args)) => deliver::run(deliver::Kind::Relay, &args.settled()),
         Some(Command::Kill(kill)) => kill::run(&kill.settled()),
         Some(Command::Gap(gap)) => gap::run(&gap.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),

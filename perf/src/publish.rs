@@ -63,8 +63,10 @@ pub struct Load<'a> {
     pub name: &'a str,
     /// Topic.
     pub topic: &'a str,
-    /// None: the receiver is a sink, which says when everything has landed.
+    /// None: the receiver is a sink that says when everything has landed, and the run ends then.
     pub ack: AckLevel,
+    /// The receiver is a sink, which says what has landed.
+    pub sink: bool,
     /// Sizes and counts.
     pub args: &'a RunArgs,
     /// SIGINT or SIGTERM came.
@@ -96,9 +98,10 @@ pub fn run(load: &Load<'_>, subject: &mut Subject) -> Result<PublishRun, Compare
     let ended = ended.into_iter().collect::<Result<Vec<_>, _>>()?;
     let messages = load.args.messages_per_session() * u64::from(load.args.sessions);
     let begin_ns = ended.iter().map(|session| session.begin_ns).min().expect("there is a session");
-    let end_ns = match load.ack {
-        AckLevel::None => landed(load, subject, messages)?,
-        _ => ended.iter().map(|session| session.end_ns).max().expect("there is a session"),
+    let landed_ns = if load.sink { Some(landed(load, subject, messages)?) } else { None };
+    let end_ns = match landed_ns.filter(|_| load.ack == AckLevel::None) {
+        Some(landed_ns) => landed_ns,
+        None => ended.iter().map(|session| session.end_ns).max().expect("there is a session"),
     };
     let seconds = (end_ns.saturating_sub(begin_ns).max(1)) as f64 / 1e9;
     let resent_batches = ended.iter().map(|session| session.stats.resent_batches).sum();

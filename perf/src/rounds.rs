@@ -15,17 +15,14 @@ use crate::latency::{self, LatencyRun};
 use crate::machine::{automatic_pool_bytes, cores};
 use crate::publish::{self, Load, PublishRun};
 use crate::report::Report;
-use crate::sink::{FLUSH_TOPIC, RECEIVE_TOPIC};
+use crate::sink::{ACK_TOPIC, FLUSH_TOPIC, RECEIVE_TOPIC};
 use crate::subject::{Folder, Idle, Subject, topic};
 
 /// What a case measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Publish to a sink, or to its topic that writes back.
-    Sink {
-        /// Write back.
-        flush: bool,
-    },
+    /// Publish to this topic of a sink.
+    Sink(&'static str),
     /// Publish to brokers at this order level and ack level 1.
     Publish(OrderLevel),
     /// Publish to ack, one message in flight.
@@ -48,13 +45,15 @@ pub struct Case {
 }
 
 /// Everything that is measured.
-pub const CASES: [Case; 12] = [
-    Case { key: "sink", what: "receiver only receives", kind: Kind::Sink { flush: false }, single: false },
-    Case { key: "sink_flush", what: "receives, clwb over all", kind: Kind::Sink { flush: true }, single: false },
+pub const CASES: [Case; 14] = [
+    Case { key: "sink", what: "receiver only receives", kind: Kind::Sink(RECEIVE_TOPIC), single: false },
+    Case { key: "sink_flush", what: "receives, clwb over all", kind: Kind::Sink(FLUSH_TOPIC), single: false },
+    Case { key: "sink_ack", what: "receives, acks by headers", kind: Kind::Sink(ACK_TOPIC), single: false },
     Case { key: "order5", what: "brokers, order 5, ack 1", kind: Kind::Publish(OrderLevel::Session), single: false },
     Case { key: "order0", what: "brokers, order 0, ack 1", kind: Kind::Publish(OrderLevel::None), single: false },
-    Case { key: "sink_1", what: "receiver only receives", kind: Kind::Sink { flush: false }, single: true },
-    Case { key: "sink_flush_1", what: "receives, clwb over all", kind: Kind::Sink { flush: true }, single: true },
+    Case { key: "sink_1", what: "receiver only receives", kind: Kind::Sink(RECEIVE_TOPIC), single: true },
+    Case { key: "sink_flush_1", what: "receives, clwb over all", kind: Kind::Sink(FLUSH_TOPIC), single: true },
+    Case { key: "sink_ack_1", what: "receives, acks by headers", kind: Kind::Sink(ACK_TOPIC), single: true },
     Case {
         key: "order5_1",
         what: "one broker, order 5, ack 1",
@@ -84,13 +83,17 @@ const fn against(above: &'static str, below: &'static str, aim: Option<&'static 
 }
 
 /// Every ratio that is reported: of throughputs more is better, of latencies less.
-pub const COMPARISONS: [Comparison; 8] = [
+pub const COMPARISONS: [Comparison; 12] = [
     against("order5", "sink", Some("at least 0.7")),
     against("order0", "sink", None),
     against("order5", "sink_flush", None),
+    against("order5", "sink_ack", None),
+    against("order0", "sink_ack", None),
     against("order5_1", "sink_1", Some("at least 0.7")),
     against("order0_1", "sink_1", None),
     against("order5_1", "sink_flush_1", None),
+    against("order5_1", "sink_ack_1", None),
+    against("order0_1", "sink_ack_1", None),
     against("ack_park", "pingpong_block", Some("at most 2")),
     against("ack_spin", "pingpong_spin", Some("at most 2")),
 ];
@@ -179,7 +182,7 @@ impl SubjectKey {
     fn of(case: &Case) -> SubjectKey {
         let single = case.single;
         match case.kind {
-            Kind::Sink { .. } => SubjectKey::Sink { single },
+            Kind::Sink(_) => SubjectKey::Sink { single },
             Kind::Publish(_) => SubjectKey::Brokers { single, idle: Idle::Park },
             Kind::Ack(idle) => SubjectKey::Brokers { single, idle },
             Kind::PingPong(idle) => SubjectKey::Echo(idle),
@@ -225,11 +228,12 @@ impl Subjects {
         let key = SubjectKey::of(case);
         let (_, subject) = self.all.iter_mut().find(|(known, _)| *known == key).expect("every case has its subject");
         subject.go_on()?;
-        let load = |topic, ack| Load { name: case.key, topic, ack, args, interrupted };
+        let load = |topic, ack| Load { name: case.key, topic, ack, sink: false, args, interrupted };
         let run = match case.kind {
-            Kind::Sink { flush } => {
-                let topic = if flush { FLUSH_TOPIC } else { RECEIVE_TOPIC };
-                publish::run(&load(topic, AckLevel::None), subject).map(Run::Publish)
+            Kind::Sink(topic) => {
+                let ack = if topic == ACK_TOPIC { AckLevel::Committed } else { AckLevel::None };
+                let load = Load { sink: true, ..load(topic, ack) };
+                publish::run(&load, subject).map(Run::Publish)
             }
             Kind::Publish(order) => publish::run(&load(topic(order), AckLevel::Committed), subject).map(Run::Publish),
             Kind::Ack(idle) => latency::publish_to_ack(args, subject, idle, interrupted).map(Run::Latency),

@@ -5,13 +5,16 @@
 //! taken in turn from the whole file, so that its cache footprint is a broker's. On topic [`FLUSH_TOPIC`] every byte is also
 //! written back as a broker does on a pool that is not coherent between hosts.
 //!
-//! It sends no acks, so its client runs at ack level 0, and the end of a run is what it says: the moment the last byte
-//! had landed here. It ends when its standard input does.
+//! On these topics it sends no acks, so its client runs at ack level 0, and the end of a run is what it says: the moment the last
+//! byte had landed here. Such a client fills socket buffers: what a receiver that owes acks cannot let it do. So on topic
+//! [`ACK_TOPIC`] every whole batch is acked, by its header alone, and the end of a run is the last ack. It ends when its
+//! standard input does.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,17 +22,20 @@ use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, WINDOW_BATCHES_MA
 use embarcadero::net::{Asker, Completion, Ring};
 use embarcadero::pool::{Keep, Mapped, Mapping, Memory, Software};
 use embarcadero::runtime::Io;
-use embarcadero::wire::frame::{self, Goodbye, Hello, Welcome};
+use embarcadero::wire::frame::{self, Ack, Goodbye, Hello, NOTHING_LET_GO, Welcome};
 use embarcadero::wire::{AckLevel, OrderLevel};
 
 use crate::args::SinkArgs;
 use crate::error::CompareError;
 use crate::machine::monotonic_ns;
+use crate::walk::Walk;
 
 /// Topic whose bytes are only received.
 pub const RECEIVE_TOPIC: &str = "receive";
 /// Topic whose bytes are also written back.
 pub const FLUSH_TOPIC: &str = "flush";
+/// Topic whose batches are also acked.
+pub const ACK_TOPIC: &str = "ack";
 /// What a connection fills before it takes the next piece: a broker's default extent.
 const PIECE_BYTES: u64 = 8 << 20;
 /// A piece with less room than this is left: as a broker's run is.
@@ -43,9 +49,16 @@ const SLEEP: Duration = Duration::from_millis(500);
 /// Tags from here on are listeners'.
 const LISTENERS: u64 = 1 << 32;
 
+/// What is done with received bytes.
+enum Work {
+    Nothing,
+    Flush,
+    Ack(Walk, u64),
+}
+
 struct Connection {
     stream: TcpStream,
-    flush: bool,
+    work: Work,
     /// Where its piece ends.
     end: u64,
     /// Where the next byte lands.
@@ -107,11 +120,11 @@ pub fn end_with_standard_input() {
 }
 
 /// A file of the pool's kind, every page of it touched.
-fn map(args: &SinkArgs) -> io::Result<Arc<Mapping>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&args.pool)?;
-    file.set_len(args.pool_bytes)?;
+pub fn map(path: &Path, bytes: u64) -> io::Result<Arc<Mapping>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    file.set_len(bytes)?;
     let mapping = Mapping::new(memmap2::MmapRaw::map_raw(&file)?);
-    mapping.populate(0, args.pool_bytes)?;
+    mapping.populate(0, bytes)?;
     Ok(mapping)
 }
 
@@ -121,7 +134,8 @@ impl Sink {
         if pieces < 2 {
             return Err(CompareError::Usage(format!("a sink needs a pool of at least {} bytes", 2 * PIECE_BYTES)));
         }
-        let mapping = map(args).map_err(CompareError::io(format!("sink: mapping {}", args.pool.display())))?;
+        let mapping = map(&args.pool, args.pool_bytes)
+            .map_err(CompareError::io(format!("sink: mapping {}", args.pool.display())))?;
         let ring = Ring::new(OPERATIONS_MAX, 0, mapping.clone())
             .map_err(|error| CompareError::Usage(format!("sink: {error}")))?;
         let listen = |address: &SocketAddr| {
@@ -155,7 +169,7 @@ impl Sink {
         };
         if let Some(stream) = self.ring.take_accepted() {
             match welcome(stream, listener as u16, &self.broker_list) {
-                Ok((stream, flush)) => self.begin(stream, flush),
+                Ok((stream, work)) => self.begin(stream, work),
                 Err(error) => eprintln!("sink: a client was not welcomed: {error}"),
             }
         }
@@ -163,13 +177,13 @@ impl Sink {
         Ok(())
     }
 
-    fn begin(&mut self, stream: TcpStream, flush: bool) {
+    fn begin(&mut self, stream: TcpStream, work: Work) {
         let free = self.connections.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
-        self.connections[index] = Some(Connection { stream, flush, end: 0, at: 0 });
+        self.connections[index] = Some(Connection { stream, work, end: 0, at: 0 });
         self.open += 1;
         self.received.connections += 1;
         self.arm(index);
@@ -195,9 +209,20 @@ impl Sink {
         }
         let bytes = result as u64;
         let connection = self.connections[index].as_mut().expect("a receive ends before its connection does");
-        if connection.flush {
-            self.memory.write_back(connection.at, bytes, Keep::Cached);
-            self.memory.store_fence();
+        match &mut connection.work {
+            Work::Nothing => {}
+            Work::Flush => {
+                self.memory.write_back(connection.at, bytes, Keep::Cached);
+                self.memory.store_fence();
+            }
+            Work::Ack(walk, acked) => {
+                let batches = self.memory.with_bytes(connection.at, bytes, |bytes| walk.landed(bytes));
+                if batches > *acked {
+                    *acked = batches;
+                    // A client that is gone needs no ack, and shows as such at the next receive.
+                    let _ = connection.stream.write_all(&ack(batches));
+                }
+            }
         }
         connection.at += bytes;
         self.received.bytes += bytes;
@@ -224,8 +249,14 @@ impl Sink {
     }
 }
 
-/// Reads the hello and answers it. True: the client wants its bytes written back.
-fn welcome(mut stream: TcpStream, broker: u16, broker_list: &str) -> io::Result<(TcpStream, bool)> {
+/// Every batch of the connection below this number has landed.
+fn ack(committed_next: u64) -> [u8; FRAME_HEADER_BYTES] {
+    let session_epoch = 1;
+    frame::seal(&Ack { session: 1, session_epoch, committed_next, let_go_from: NOTHING_LET_GO, ..Ack::default() })
+}
+
+/// Reads the hello and answers it, and says what the client wants done.
+fn welcome(mut stream: TcpStream, broker: u16, broker_list: &str) -> io::Result<(TcpStream, Work)> {
     let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
@@ -237,8 +268,14 @@ fn welcome(mut stream: TcpStream, broker: u16, broker_list: &str) -> io::Result<
     let topic = frame::check_body(&header, &body).and_then(frame::check_topic_name);
     let topic = topic.map_err(|error| wrong(error.to_string()))?;
     let hello: Hello = frame::read(&header);
-    if hello.ack_level != AckLevel::None as u8 || !matches!(topic, RECEIVE_TOPIC | FLUSH_TOPIC) {
-        return Err(wrong(format!("topic {topic:?} at ack level {}; a sink sends no acks", hello.ack_level)));
+    let (work, acks) = match topic {
+        RECEIVE_TOPIC => (Work::Nothing, AckLevel::None),
+        FLUSH_TOPIC => (Work::Flush, AckLevel::None),
+        ACK_TOPIC => (Work::Ack(Walk::default(), 0), AckLevel::Committed),
+        _ => return Err(wrong(format!("topic {topic:?}; a sink has {RECEIVE_TOPIC}, {FLUSH_TOPIC} and {ACK_TOPIC}"))),
+    };
+    if hello.ack_level != acks as u8 {
+        return Err(wrong(format!("topic {topic:?} at ack level {}, not {}", hello.ack_level, acks as u8)));
     }
     let welcome = Welcome {
         session: 1,
@@ -246,12 +283,12 @@ fn welcome(mut stream: TcpStream, broker: u16, broker_list: &str) -> io::Result<
         topic: 1,
         batch_bytes_max: (PIECE_BYTES / 4) as u32,
         order_level: OrderLevel::None as u8,
-        ack_level: AckLevel::None as u8,
+        ack_level: acks as u8,
         broker,
         window_batches_max: WINDOW_BATCHES_MAX,
         ..Welcome::default()
     };
     stream.write_all(&frame::with_body(&welcome, broker_list.as_bytes()))?;
     stream.set_read_timeout(None)?;
-    Ok((stream, topic == FLUSH_TOPIC))
+    Ok((stream, work))
 }

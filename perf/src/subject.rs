@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use embarcadero::config::units::format_bytes;
 use embarcadero::wire::{AckLevel, OrderLevel};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::args::RunArgs;
+use crate::args::{DeliverArgs, RunArgs};
 use crate::error::CompareError;
 use crate::machine::LOOK_AGAIN;
 
@@ -70,7 +71,8 @@ pub struct Subject {
     child: Child,
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
-    lines: Receiver<String>,
+    /// In a mutex so that threads may share what else it knows.
+    lines: Mutex<Receiver<String>>,
     log: PathBuf,
 }
 
@@ -89,6 +91,16 @@ impl Subject {
         command.arg("sink").arg("--pool").arg(folder.path().join(format!("{name}.pool")));
         command.args(["--pool-bytes", &pool_bytes.to_string(), "--receive-bytes", &args.receive_bytes.to_string()]);
         command.args(["--listen", &list.join(",")]);
+        Subject::start(name, command, addresses, folder)?.ready_by_word()
+    }
+
+    /// A sender that only sends, or relays.
+    pub fn source(name: &str, bytes: u64, args: &DeliverArgs, folder: &Folder) -> Result<Self, CompareError> {
+        let addresses = free_addresses(1)?;
+        let mut command = Command::new(this_program()?);
+        command.arg("source").arg("--pool").arg(folder.path().join(format!("{name}.pool")));
+        command.args(["--pool-bytes", &bytes.to_string(), "--batch-bytes", &args.batch_bytes.to_string()]);
+        command.args(["--listen", &addresses[0].to_string()]);
         Subject::start(name, command, addresses, folder)?.ready_by_word()
     }
 
@@ -176,7 +188,7 @@ impl Subject {
         std::thread::spawn(move || {
             BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        Ok(Subject { name: name.to_owned(), child, addresses, lines, log })
+        Ok(Subject { name: name.to_owned(), child, addresses, lines: Mutex::new(lines), log })
     }
 
     fn ready_by_word(mut self) -> Result<Self, CompareError> {
@@ -221,7 +233,7 @@ impl Subject {
 
     /// The next line it prints.
     pub fn line(&mut self, timeout: Duration) -> Result<String, CompareError> {
-        match self.lines.recv_timeout(timeout) {
+        match self.lines.get_mut().expect("nobody panics with it").recv_timeout(timeout) {
             Ok(line) => Ok(line),
             Err(_) => {
                 self.check_alive()?;

@@ -6,10 +6,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const RATIOS: [&str; 10] = [
+const RATIOS: [&str; 14] = [
     "order5 / sink",
     "order0 / sink",
     "order5 / sink_flush",
+    "order5 / sink_ack",
+    "order0 / sink_ack",
+    "order5_1 / sink_ack_1",
+    "order0_1 / sink_ack_1",
     "order5_1 / sink_1",
     "order0_1 / sink_1",
     "order5_1 / sink_flush_1",
@@ -114,4 +118,23 @@ fn a_gap_is_opened_and_closed_again() {
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}\n{errors}");
     assert!(printed.contains("gap / none p50") && !printed.contains("NaN"), "{printed}");
+}
+
+#[test]
+fn delivery_fan_out_and_relay_have_their_ratios() {
+    let ratios: [(&str, &[&str]); 3] = [
+        ("deliver", &["verified / bare_checked", "read / bare_read", "verified / bare_read"]),
+        ("fanout", &["verified_1 / bare_1", "verified_4 / bare_4", "verified_16 / bare_16"]),
+        ("relay", &["relay / bare_relay_checked", "relay / bare_relay"]),
+    ];
+    for (command, names) in ratios {
+        let output = compare().args([command, "--tiny"]).output().expect("compare runs");
+        let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{printed}\n{errors}");
+        for name in names {
+            let line = printed.lines().find(|line| line.trim_start().starts_with(name));
+            let line = line.unwrap_or_else(|| panic!("{name} is not printed:\n{printed}"));
+            assert!(!line.contains("NaN") && !line.contains("inf"), "{line}");
+        }
+    }
 }

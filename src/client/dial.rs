@@ -11,9 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::error::{Attempt, Attempts, ClientError};
-use crate::client::options::{TopicProperties, check_brokers, check_topic};
 use crate::limits::{BATCH_BYTES_MAX, BROKERS_MAX, FRAME_HEADER_BYTES};
-use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, Refused, Role, Welcome};
+use crate::wire::frame::{self, Hello, Refused, Welcome};
 use crate::wire::{FrameKind, WireError};
 
 /// First and longest pause between two attempts to reach the same broker.
@@ -28,7 +27,10 @@ pub(crate) struct Call {
     /// `host:port`.
     pub address: String,
     pub hello: Hello,
-    pub topic: String,
+    /// The hello's body.
+    pub body: Vec<u8>,
+    /// How many welcomes are due.
+    pub welcomes: usize,
     pub timeout: Duration,
 }
 
@@ -37,6 +39,8 @@ pub(crate) struct Greeting {
     pub stream: TcpStream,
     pub address: String,
     pub welcome: Welcome,
+    /// A subscriber's welcomes to its further topics.
+    pub more: Vec<Welcome>,
     /// Every broker of the pool: id and `host:port`.
     pub brokers: Vec<(u16, String)>,
 }
@@ -48,21 +52,23 @@ pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
     let mut stream = connect(&call.address, deadline).map_err(|error| io("connecting to", error))?;
     stream.set_nodelay(true).map_err(|error| io("setting TCP_NODELAY towards", error))?;
     stream.set_write_timeout(Some(remaining(deadline))).map_err(|error| io("setting a timeout towards", error))?;
-    let hello = frame::with_body(&call.hello, call.topic.as_bytes());
+    let hello = frame::with_body(&call.hello, &call.body);
     stream.write_all(&hello).map_err(|error| io("sending the hello to", error))?;
     let (welcome, body) = answer(&mut stream, call, deadline)?;
     let brokers = parse_brokers(&body).map_err(|error| ClientError::wire(&call.address, error))?;
+    let more = (1..call.welcomes).map(|_| answer(&mut stream, call, deadline).map(|(welcome, _)| welcome));
+    let more = more.collect::<Result<Vec<_>, _>>()?;
     stream.set_nonblocking(true).map_err(|error| io("setting nonblocking mode towards", error))?;
-    Ok(Greeting { stream, address: call.address.clone(), welcome, brokers })
+    Ok(Greeting { stream, address: call.address.clone(), welcome, more, brokers })
 }
 
 /// What is left until `deadline`; never zero, which the socket options would take for "for ever".
-fn remaining(deadline: Instant) -> Duration {
+pub(crate) fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
 /// The first address of the name that accepts.
-fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
+pub(crate) fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for socket_address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&socket_address, remaining(deadline)) {
@@ -78,21 +84,34 @@ fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
 
 /// The Welcome and its body, or the refusal as an error.
 fn answer(stream: &mut TcpStream, call: &Call, deadline: Instant) -> Result<(Welcome, Vec<u8>), ClientError> {
-    let io = |error: io::Error| ClientError::io(&call.address, "waiting for the welcome of", &error);
     let wire = |error| ClientError::wire(&call.address, error);
+    let (header, body) = read_frame(stream, &call.address, "waiting for the welcome of", deadline)?;
+    match frame::check(&header, BATCH_BYTES_MAX).map_err(wire)? {
+        FrameKind::Welcome => Ok((frame::read(&header), body)),
+        FrameKind::Refused => Err(refused(&call.address, &frame::read(&header), &body)),
+        found => Err(wire(WireError::UnexpectedKind { found, expected: "Welcome or Refused" })),
+    }
+}
+
+/// The next control frame of a broker: its header and its body, both checked.
+pub(crate) fn read_frame(
+    stream: &mut TcpStream,
+    broker: &str,
+    doing: &'static str,
+    deadline: Instant,
+) -> Result<([u8; FRAME_HEADER_BYTES], Vec<u8>), ClientError> {
+    let io = |error: io::Error| ClientError::io(broker, doing, &error);
+    let wire = |error| ClientError::wire(broker, error);
     let mut header = [0; FRAME_HEADER_BYTES];
     read_exact(stream, &mut header, deadline).map_err(io)?;
     let kind = frame::check(&header, BATCH_BYTES_MAX).map_err(wire)?;
-    if !matches!(kind, FrameKind::Welcome | FrameKind::Refused) {
-        return Err(wire(WireError::UnexpectedKind { found: kind, expected: "Welcome or Refused" }));
+    if matches!(kind, FrameKind::Batch | FrameKind::Deliver) {
+        return Err(wire(WireError::UnexpectedKind { found: kind, expected: "a control frame" }));
     }
     let mut padded_body = vec![0; frame::frame_bytes(&header) as usize - FRAME_HEADER_BYTES];
     read_exact(stream, &mut padded_body, deadline).map_err(io)?;
-    let body = frame::check_body(&header, &padded_body).map_err(wire)?;
-    match kind {
-        FrameKind::Welcome => Ok((frame::read(&header), body.to_vec())),
-        _ => Err(refused(&call.address, &frame::read(&header), body)),
-    }
+    let body = frame::check_body(&header, &padded_body).map_err(wire)?.to_vec();
+    Ok((header, body))
 }
 
 /// A Refused frame as an error.
@@ -101,6 +120,7 @@ pub(crate) fn refused(broker: &str, refused: &Refused, text: &[u8]) -> ClientErr
         broker: broker.to_owned(),
         code: refused.code,
         detail: refused.detail,
+        place: refused.place.into(),
         text: String::from_utf8_lossy(text).into_owned(),
     }
 }
@@ -149,7 +169,8 @@ fn parse_brokers(body: &[u8]) -> Result<Vec<(u16, String)>, WireError> {
 pub(crate) fn dial_any(
     brokers: &[String],
     hello: &Hello,
-    topic: &str,
+    body: &[u8],
+    welcomes: usize,
     timeout: Duration,
 ) -> Result<Greeting, ClientError> {
     let deadline = Instant::now() + timeout;
@@ -161,7 +182,7 @@ pub(crate) fn dial_any(
         for (index, broker) in brokers.iter().enumerate() {
             // A silent broker leaves the ones after it their share of the time.
             let share = remaining(deadline) / (brokers.len() - index) as u32;
-            let call = Call { address: broker.clone(), hello: *hello, topic: topic.to_owned(), timeout: share };
+            let call = Call { address: broker.clone(), hello: *hello, body: body.to_vec(), welcomes, timeout: share };
             match dial(&call) {
                 Ok(greeting) => return Ok(greeting),
                 Err(error) if !error.is_transient() => return Err(error),
@@ -178,30 +199,6 @@ pub(crate) fn dial_any(
         thread::sleep(pause);
         pause = (pause * 2).min(BACKOFF_MAX);
     }
-}
-
-/// Creates a topic, or makes sure that it exists with these properties.
-///
-/// Errors: [`ClientError::Refused`] with `TopicExists` if it exists with others, or with another reason of the broker;
-/// [`ClientError::Unreachable`] after `timeout`; [`ClientError::Option`] for a bad name or an empty list of brokers.
-pub fn create_topic(
-    brokers: &[String],
-    name: &str,
-    properties: &TopicProperties,
-    timeout: Duration,
-) -> Result<(), ClientError> {
-    check_brokers(brokers)?;
-    check_topic(name)?;
-    let hello = Hello {
-        flags: HELLO_CREATE_TOPIC,
-        role: Role::Topic as u8,
-        ack_level: properties.ack as u8,
-        order_level: properties.order as u8,
-        receipts: properties.receipts as u8,
-        replicas: properties.replicas,
-        ..Hello::default()
-    };
-    dial_any(brokers, &hello, name, timeout).map(|_| ())
 }
 
 /// Result of an attempt made by a [`Dialer`].
@@ -259,16 +256,5 @@ mod tests {
         for bad in [&b"x a:1"[..], b"1", b"1 a", b"70000 a:1", b"\xff"] {
             assert!(matches!(parse_brokers(bad), Err(WireError::Field { .. })), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn a_closed_port_is_named_and_bounded() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        let found =
-            create_topic(std::slice::from_ref(&address), "t", &TopicProperties::default(), Duration::from_millis(120));
-        let Err(ClientError::Unreachable { tried, .. }) = found else { panic!("{found:?}") };
-        assert_eq!(tried.0[0].broker, address);
     }
 }

@@ -11,9 +11,10 @@ use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::client::admin::create_topic;
 use crate::client::batch::{Buffer, Identity, SealedBatch, Shape};
 use crate::client::dial::{
-    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, create_topic, dial_any, refused,
+    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, dial_any, refused,
 };
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
@@ -100,7 +101,7 @@ impl Engine {
             session: NEW_SESSION,
             ..Hello::default()
         };
-        let first = dial_any(&options.brokers, &hello, &options.topic, options.connect_timeout)?;
+        let first = dial_any(&options.brokers, &hello, options.topic.as_bytes(), 1, options.connect_timeout)?;
         let mut engine = Engine::new(options, &first)?;
         engine.join_all(options, first);
         match engine.failed.take() {
@@ -245,6 +246,28 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Adds every live socket to `readiness`, for a caller that waits for several publishers at once. Gives when this one
+    /// wants to be driven even if none of them becomes ready; none: not before that.
+    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        let now = Instant::now();
+        let mut until = self.window.next_due();
+        let mut no_later = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
+        for (index, port) in self.ports.iter().enumerate() {
+            match &port.state {
+                PortState::Up(socket) => {
+                    // A full socket is tried again after its pause: readiness of others must not end that pause early.
+                    if self.window.to_write(index, now, &mut [IoSlice::new(&[])]) > 0 {
+                        no_later(port.full_until.unwrap_or(now));
+                    }
+                    readiness.watch(socket.stream(), false);
+                }
+                PortState::Dialing => no_later(now + DIAL_CHECK),
+                PortState::Down { retry_at } => no_later((*retry_at).max(now + DIAL_CHECK)),
+            }
+        }
+        until
     }
 
     fn write(&mut self, index: usize, now: Instant) -> usize {
@@ -394,7 +417,8 @@ impl Engine {
                 let call = Call {
                     address: port.address.clone(),
                     hello,
-                    topic: self.topic.clone(),
+                    body: self.topic.clone().into_bytes(),
+                    welcomes: 1,
                     timeout: self.connect_timeout,
                 };
                 self.dialer.begin(index, port.generation, call);

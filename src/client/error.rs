@@ -49,6 +49,8 @@ pub enum ClientError {
         code: u16,
         /// The number that the code's meaning names, else 0.
         detail: u64,
+        /// Trimmed, TooSlow: place of the topic in the subscription; else 0.
+        place: usize,
         /// The broker's own words.
         text: String,
     },

@@ -11,7 +11,7 @@ use bytemuck::pod_read_unaligned;
 
 use crate::client::batch::{Buffer, Filler, Identity, Shape};
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::wire::frame::{self, BatchHeader, Deliver, Frame, Hello, Refused, Welcome, with_body};
+use crate::wire::frame::{self, BatchHeader, Deliver, Frame, Hello, Refused, Reply, Request, Welcome, with_body};
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, Refusal};
 
 /// No script waits longer than this for anything.
@@ -70,10 +70,26 @@ pub struct Peer {
 impl Peer {
     /// The hello and the topic's name.
     pub fn hello(&mut self) -> io::Result<(Hello, String)> {
+        let (hello, name) = self.hello_bytes()?;
+        Ok((hello, String::from_utf8(name).unwrap()))
+    }
+
+    /// The hello and its body.
+    pub fn hello_bytes(&mut self) -> io::Result<(Hello, Vec<u8>)> {
         let (header, body) = self.frame()?;
         assert_eq!(header[5], FrameKind::Hello as u8);
-        let name = frame::check_body(&header, &body).unwrap();
-        Ok((frame::read(&header), String::from_utf8(name.to_vec()).unwrap()))
+        Ok((frame::read(&header), frame::check_body(&header, &body).unwrap().to_vec()))
+    }
+
+    /// A request and its body.
+    pub fn request(&mut self) -> io::Result<(Request, Vec<u8>)> {
+        let (header, body) = self.frame()?;
+        let body = frame::check_body(&header, &body).unwrap().to_vec();
+        Ok((frame::read(&header), body))
+    }
+
+    pub fn reply(&mut self, reply: Reply, body: &[u8]) -> io::Result<()> {
+        self.stream.write_all(&with_body(&reply, body))
     }
 
     /// Any frame with its padded body; both CRCs of a batch are checked.

@@ -37,15 +37,19 @@
 //! * `socket`, `dial`: a live connection of a publisher; opening one.
 //! * `engine`: ports, reconnecting and reopening around the window.
 //! * [`Publisher`] drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
-//! * [`Subscriber`]: one connection, checked, resumed by position.
+//! * [`Admin`] creates, lists, describes and deletes topics; [`Cursor`] keeps where a consumer resumes.
+//! * [`Subscriber`]: one connection for any number of topics, checked, resumed by position. `delivered`: what it hands on.
 //!
 //! * [`attached`]: the same without the network, for a process that maps the pool.
 //!
 //! This room imports `wire`, `limits` and `net::readiness`, `attached` also `log` and `pool`; and nothing of the broker.
 
+mod admin;
 pub mod attached;
 mod background;
 pub(crate) mod batch;
+mod cursor;
+mod delivered;
 mod dial;
 mod engine;
 mod error;
@@ -60,13 +64,17 @@ mod subscriber;
 mod tests;
 pub(crate) mod window;
 
+pub use admin::{Admin, TopicInfo, create_topic};
 pub use attached::{
     AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, PlaceKind, Publish, Subscribe,
 };
 pub use background::BackgroundPublisher;
-pub use dial::create_topic;
+pub use cursor::Cursor;
+pub use delivered::{Batches, Delivered, Event, OwnedBatch, OwnedEvent};
 pub use error::{Attempt, Attempts, ClientError};
-pub use options::{CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
+pub use options::{
+    CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions, TopicProperties,
+};
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
 pub use publisher::Publisher;
-pub use subscriber::{Delivered, Subscriber};
+pub use subscriber::Subscriber;

@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::client::error::ClientError;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES,
-    MESSAGE_HEADER_BYTES, WINDOW_BATCHES_MAX,
+    MESSAGE_HEADER_BYTES, SUBSCRIPTION_TOPICS_MAX, WINDOW_BATCHES_MAX,
 };
-use crate::wire::frame::{START_EARLIEST, START_LATEST, check_topic_name};
-use crate::wire::{AckLevel, OrderLevel, Receipts};
+pub use crate::wire::StartAt as Start;
+use crate::wire::frame::{check_cursor_name, check_topic_name};
+use crate::wire::subscribe::record_bytes;
+use crate::wire::{AckLevel, OrderLevel, Receipts, SlowReader};
 
 /// Smallest batch frame worth a header, bytes: the header and one message of one line.
 pub(crate) const BATCH_BYTES_MIN: u64 =
@@ -29,12 +31,23 @@ pub struct TopicProperties {
     pub receipts: Receipts,
     /// Replication factor, the pool copy included.
     pub replicas: u32,
+    /// How much of it is kept, bytes of batches, as long as memory is not short; 0: as much as fits.
+    pub retention_bytes: u64,
+    /// How long its messages are kept, as long as memory is not short; zero: as long as they fit.
+    pub retention_age: Duration,
 }
 
 impl Default for TopicProperties {
-    /// Order level 5, ack level 1, receipts per batch, no replica beside the pool.
+    /// Order level 5, ack level 1, receipts per batch, no replica beside the pool, no retention target.
     fn default() -> Self {
-        TopicProperties { order: OrderLevel::Session, ack: AckLevel::Committed, receipts: Receipts::Batch, replicas: 1 }
+        TopicProperties {
+            order: OrderLevel::Session,
+            ack: AckLevel::Committed,
+            receipts: Receipts::Batch,
+            replicas: 1,
+            retention_bytes: 0,
+            retention_age: Duration::ZERO,
+        }
     }
 }
 
@@ -110,24 +123,33 @@ impl PublisherOptions {
     }
 }
 
-/// Where a subscriber starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// The oldest message that is still kept.
-    Earliest,
-    /// The next message to be ordered.
-    Latest,
-    /// The message of this order.
-    Order(u64),
+/// What becomes of a subscriber that keeps memory which publishers need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowReaderPolicy {
+    /// What the broker is configured to do.
+    #[default]
+    AsConfigured,
+    /// Publishers wait for it, up to a lag.
+    Wait {
+        /// Payload in the pool, of any topic, that it has still to pass, bytes. 0: as the broker is configured, which is
+        /// also the most that is granted.
+        lag_bytes: u64,
+    },
+    /// It goes on with the earliest message that is kept, and is told what it missed: see
+    /// [`Event::Skipped`](crate::client::Event::Skipped). Also when it asks for an order that is gone.
+    Skip,
+    /// It is disconnected, and told the earliest order that is kept.
+    Disconnect,
 }
 
-impl Start {
-    /// The number that says so in a hello.
-    pub(crate) fn on_wire(self) -> u64 {
+impl SlowReaderPolicy {
+    /// As a hello says it: policy and lag.
+    pub(crate) fn on_wire(self) -> (SlowReader, u64) {
         match self {
-            Start::Earliest => START_EARLIEST,
-            Start::Latest => START_LATEST,
-            Start::Order(order) => order,
+            SlowReaderPolicy::AsConfigured => (SlowReader::AsConfigured, 0),
+            SlowReaderPolicy::Wait { lag_bytes } => (SlowReader::Wait, lag_bytes),
+            SlowReaderPolicy::Skip => (SlowReader::Skip, 0),
+            SlowReaderPolicy::Disconnect => (SlowReader::Disconnect, 0),
         }
     }
 }
@@ -141,6 +163,12 @@ pub struct SubscriberOptions {
     pub topic: String,
     /// Where to start.
     pub start: Start,
+    /// Further topics, and where each starts. All come over one connection, in the pool's one total order.
+    pub more_topics: Vec<(String, Start)>,
+    /// What becomes of it if it is too slow.
+    pub slow_reader: SlowReaderPolicy,
+    /// Check the CRC of every batch's body. Off, only headers and the message framing are checked.
+    pub check_crc: bool,
     /// How long to try while no broker answers.
     pub connect_timeout: Duration,
     /// Receive buffer, bytes. It grows once, to the largest batch the broker names, if a batch needs it.
@@ -148,12 +176,15 @@ pub struct SubscriberOptions {
 }
 
 impl Default for SubscriberOptions {
-    /// From the earliest message, with a buffer of 1 MiB. Brokers and topic must be set.
+    /// One topic from the earliest message, every CRC checked, with a buffer of 1 MiB. Brokers and topic must be set.
     fn default() -> Self {
         SubscriberOptions {
             brokers: Vec::new(),
             topic: String::new(),
             start: Start::Earliest,
+            more_topics: Vec::new(),
+            slow_reader: SlowReaderPolicy::AsConfigured,
+            check_crc: true,
             connect_timeout: Duration::from_secs(5),
             buffer_bytes: 1 << 20,
         }
@@ -163,12 +194,28 @@ impl Default for SubscriberOptions {
 impl SubscriberOptions {
     pub(crate) fn check(&self) -> Result<(), ClientError> {
         check_brokers(&self.brokers)?;
-        check_topic(&self.topic)?;
-        within("buffer_bytes", self.buffer_bytes, BUFFER_BYTES_MIN, 2 * BATCH_BYTES_MAX)?;
-        match self.start {
-            Start::Order(order) => within("start", order, 0, START_EARLIEST - 1),
-            Start::Earliest | Start::Latest => Ok(()),
+        let mut names = Vec::new();
+        for (name, _) in self.topics() {
+            check_topic(name)?;
+            if names.contains(&name) {
+                let (found, expected) = (format!("{name:?} twice"), "each topic once".to_owned());
+                return Err(ClientError::Option { option: "more_topics", found, expected });
+            }
+            names.push(name);
         }
+        let hello_bytes = names.iter().map(|name| record_bytes(name)).sum::<usize>();
+        if names.len() > SUBSCRIPTION_TOPICS_MAX || hello_bytes > CONTROL_BODY_BYTES_MAX {
+            let found = format!("{} topics whose records have {hello_bytes} bytes", names.len());
+            let expected = format!("at most {SUBSCRIPTION_TOPICS_MAX} topics and {CONTROL_BODY_BYTES_MAX} bytes");
+            return Err(ClientError::Option { option: "more_topics", found, expected });
+        }
+        within("buffer_bytes", self.buffer_bytes, BUFFER_BYTES_MIN, 2 * BATCH_BYTES_MAX)
+    }
+
+    /// All topics: the first, then the others.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&str, Start)> {
+        let more = self.more_topics.iter().map(|(name, start)| (name.as_str(), *start));
+        std::iter::once((self.topic.as_str(), self.start)).chain(more)
     }
 }
 
@@ -184,6 +231,14 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), ClientError> {
     check_topic_name(topic.as_bytes()).map(|_| ()).map_err(|error| ClientError::Option {
         option: "topic",
         found: format!("{topic:?}"),
+        expected: error.to_string(),
+    })
+}
+
+pub(crate) fn check_cursor(cursor: &str) -> Result<(), ClientError> {
+    check_cursor_name(cursor.as_bytes()).map(|_| ()).map_err(|error| ClientError::Option {
+        option: "cursor",
+        found: format!("{cursor:?}"),
         expected: error.to_string(),
     })
 }

@@ -7,6 +7,7 @@ use crate::client::engine::{Engine, OnAcked};
 use crate::client::error::ClientError;
 use crate::client::options::PublisherOptions;
 use crate::client::progress::{BrokerProgress, PublisherStats};
+use crate::net::readiness::Readiness;
 use crate::wire::OrderLevel;
 
 /// Longest single wait inside a call that waits; between two of them the exit conditions are looked at.
@@ -135,6 +136,13 @@ impl Publisher {
         self.engine.wait(wait, None)?;
         let lingered = self.seal_lingered();
         Ok(self.drive()? + usize::from(lingered))
+    }
+
+    /// For a caller that drives many publishers on one thread: adds the sockets to `readiness`, and gives when to call
+    /// [`poll`](Self::poll) even if none of them becomes ready; none: not before that.
+    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        let lingers = self.filler.due(self.linger).filter(|_| !self.engine.window().is_full());
+        self.engine.watch(readiness).into_iter().chain(lingers).min()
     }
 
     fn seal_lingered(&mut self) -> bool {

@@ -1,59 +1,28 @@
-//! A subscriber: the whole ordered stream of a topic over one connection, resumed by position when it breaks.
+//! A subscriber: the ordered stream of its topics over one connection, resumed by position when it breaks.
 //!
 //! What comes in is checked before it is handed on: header and body CRC and the message framing of every batch, the
-//! Deliver frame against the batch it announces, and that every batch begins where the last one ended. A failed check
-//! is an error of that poll and ends the connection; the next poll asks another broker for the first message that was
-//! not handed on.
+//! Deliver frame against the batch it announces, and that every batch begins where its topic's last one ended. A failed check
+//! is an error of that poll and ends the connection; the next poll asks another broker, of each topic, for the first message
+//! that was not handed on.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::client::delivered::{Batches, Delivered, Event};
 use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialer, Greeting, dial_any, refused};
 use crate::client::error::{Attempt, Attempts, ClientError};
-use crate::client::options::{Start, SubscriberOptions};
+use crate::client::options::{SlowReaderPolicy, Start, SubscriberOptions};
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::net::readiness::Readiness;
-use crate::wire::frame::{self, BatchHeader, CaughtUp, Deliver, Hello, Role};
-use crate::wire::message::{Message, Messages};
-use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, WireError};
+use crate::wire::frame::{self, BatchHeader, CaughtUp, Deliver, Hello, Role, Skipped, Welcome};
+use crate::wire::subscribe::push_start;
+use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, SlowReader, WireError};
 
-/// Most batches handed on in one poll.
-const POLL_BATCHES_MAX: usize = 64;
+/// Most events handed on in one poll.
+const POLL_EVENTS_MAX: usize = 64;
 /// Receive only into at least this much room; below it, what is not decoded moves to the buffer's start.
 const ROOM_BYTES_MIN: usize = 64 << 10;
-
-/// One batch, in order, as handed to the handler of [`Subscriber::poll`].
-#[derive(Clone, Copy, Debug)]
-pub struct Delivered<'a> {
-    /// Total order of the batch's first message, whether or not it is below the start.
-    pub first_order: u64,
-    /// Position of the batch in the pool's order index.
-    pub position: u64,
-    /// Session that published it.
-    pub session: u64,
-    /// Epoch of that session.
-    pub session_epoch: u32,
-    /// Its number in that session.
-    pub batch_seq: u64,
-    /// Messages in it.
-    pub message_count: u32,
-    /// Broker's clock when the batch was complete in the blog, UTC ns.
-    pub received_at: u64,
-    /// Publisher's clock when it was sealed, UTC ns.
-    pub created_at: u64,
-    /// Messages of a lower order were not asked for.
-    pub(super) start_order: u64,
-    pub(super) body: &'a [u8],
-}
-
-impl<'a> Delivered<'a> {
-    /// Its messages with their total order, those below the subscriber's start left out.
-    pub fn messages(&self) -> impl Iterator<Item = (u64, Message<'a>)> + use<'a> {
-        let start_order = self.start_order;
-        (self.first_order..).zip(Messages::new(self.body)).skip_while(move |(order, _)| *order < start_order)
-    }
-}
 
 /// Bytes received and not handed on: `bytes[start..end]`.
 struct Inbox {
@@ -94,11 +63,25 @@ enum Line {
     Down { retry_at: Instant },
 }
 
-/// Receives the messages of one topic in total order.
+/// One topic of a subscription.
+struct Topic {
+    name: String,
+    /// Topic id, from the Welcome.
+    id: u32,
+    order_level: OrderLevel,
+    /// First order of the next batch; none before the first of a connection, which may begin below `next_order`.
+    expected: Option<u64>,
+    next_order: u64,
+    caught_up: bool,
+    skipped: u64,
+}
+
+/// Receives the messages of its topics in total order.
 ///
 /// Nothing happens between two calls of [`poll`](Subscriber::poll). Memory: one receive buffer.
 pub struct Subscriber {
-    topic: String,
+    topics: Box<[Topic]>,
+    slow_reader: SlowReaderPolicy,
     /// Seeds first, then the brokers they named.
     brokers: Vec<String>,
     /// The broker to dial next.
@@ -112,34 +95,38 @@ pub struct Subscriber {
     failures: Vec<Attempt>,
     readiness: Readiness,
     inbox: Inbox,
+    check_crc: bool,
     decoder: BatchDecoder,
     batch_bytes_max: u64,
-    /// The Deliver frame whose batch is landing.
-    announced: Option<Deliver>,
-    /// First order of the next batch; none before the first of a connection, which may begin below `next_order`.
-    expected: Option<u64>,
-    next_order: u64,
-    caught_up: bool,
-    order_level: OrderLevel,
+    /// The Deliver frame whose batch is landing, and the place of its topic.
+    announced: Option<(Deliver, usize)>,
 }
 
 impl Subscriber {
-    /// Connects to the first broker that answers and asks for the topic from `start` on.
+    /// Connects to the first broker that answers and asks for the topics from their starts on.
     ///
     /// Errors: [`ClientError::Option`], [`ClientError::Unreachable`] after `connect_timeout`, or what the broker
     /// refused with (`UnknownTopic`; `Trimmed`, whose detail is the earliest order).
     pub fn connect(options: SubscriberOptions) -> Result<Subscriber, ClientError> {
         options.check()?;
-        let greeting = dial_any(&options.brokers, &hello(options.start), &options.topic, options.connect_timeout)?;
-        let welcome = greeting.welcome;
-        let order_level =
-            OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&greeting.address, error))?;
-        let next_order = match options.start {
-            Start::Order(order) => order,
-            Start::Earliest | Start::Latest => welcome.next,
+        let body = hello_body(options.topics());
+        let (hello, count) = (hello(options.slow_reader.on_wire()), options.topics().count());
+        let greeting = dial_any(&options.brokers, &hello, &body, count, options.connect_timeout)?;
+        let welcomes = std::iter::once(&greeting.welcome).chain(&greeting.more);
+        let topic = |((name, start), welcome): ((&str, Start), &Welcome)| {
+            let order_level = OrderLevel::from_byte(welcome.order_level)
+                .map_err(|error| ClientError::wire(&greeting.address, error))?;
+            let next_order = match start {
+                Start::Order(order) => order,
+                Start::Earliest | Start::Latest | Start::Timestamp(_) => welcome.next,
+            };
+            let (name, id) = (name.to_owned(), welcome.topic);
+            Ok(Topic { name, id, order_level, expected: None, next_order, caught_up: false, skipped: 0 })
         };
+        let topics = options.topics().zip(welcomes).map(topic).collect::<Result<Box<[_]>, ClientError>>()?;
         let mut subscriber = Subscriber {
-            topic: options.topic,
+            topics,
+            slow_reader: options.slow_reader,
             brokers: options.brokers,
             turn: 0,
             connect_timeout: options.connect_timeout,
@@ -151,30 +138,61 @@ impl Subscriber {
             failures: Vec::new(),
             readiness: Readiness::default(),
             inbox: Inbox { bytes: vec![0; options.buffer_bytes as usize], start: 0, end: 0 },
+            check_crc: options.check_crc,
             decoder: BatchDecoder::new(BATCH_BYTES_MAX),
             batch_bytes_max: BATCH_BYTES_MAX,
             announced: None,
-            expected: None,
-            next_order,
-            caught_up: false,
-            order_level,
         };
         subscriber.line_up(greeting)?;
         Ok(subscriber)
     }
 
     /// Hands every batch that has come, in order, to `handler`; waits up to `timeout` for the first. Returns how many
-    /// batches were handed on: at most 64, 0 if none came.
+    /// batches were handed on: at most 64, 0 if none came. The bytes are borrowed from the receive buffer: nothing is copied.
     ///
     /// A broken connection is made good inside. Errors: [`ClientError::Wire`], [`ClientError::Gap`] and
     /// [`ClientError::Contradiction`] for what a broker sent wrongly; [`ClientError::Refused`], for example `Trimmed`;
     /// [`ClientError::Unreachable`] when no broker was reached for `connect_timeout`. An error may follow batches that
-    /// were handed on in the same call. After any of them polling again tries again at [`next_order`](Subscriber::next_order).
+    /// were handed on in the same call. After any of them polling again tries again at [`next_order`](Subscriber::next_order);
+    /// after `Trimmed`, [`go_on_at`](Subscriber::go_on_at) says where to.
+    ///
+    /// A subscriber that asked for [`SlowReaderPolicy::Skip`] learns here of what was skipped only by
+    /// [`skipped_messages`](Subscriber::skipped_messages): use [`poll_events`](Subscriber::poll_events).
     pub fn poll(&mut self, timeout: Duration, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
+        let mut batches = 0;
+        let each = &mut |event: Event<'_>| {
+            if let Event::Batch(batch) = event {
+                handler(&batch);
+                batches += 1;
+            }
+        };
+        self.poll_at_most(POLL_EVENTS_MAX, timeout, each)?;
+        Ok(batches)
+    }
+
+    /// As [`poll`](Subscriber::poll), with everything that comes: batches, and what was skipped. Returns how many events.
+    pub fn poll_events(&mut self, timeout: Duration, handler: &mut dyn FnMut(Event<'_>)) -> Result<usize, ClientError> {
+        self.poll_at_most(POLL_EVENTS_MAX, timeout, handler)
+    }
+
+    /// Everything that comes, one copied batch at a time; ends when nothing came for `idle`, and can be begun again.
+    ///
+    /// Memory: the receive buffer and what the caller keeps. What was not asked of the iterator has not been handed on:
+    /// nothing is lost when it is dropped. After an error the iterator goes on as [`poll`](Subscriber::poll) does.
+    pub fn batches(&mut self, idle: Duration) -> Batches<'_> {
+        Batches { subscriber: self, idle }
+    }
+
+    pub(super) fn poll_at_most(
+        &mut self,
+        most: usize,
+        timeout: Duration,
+        handler: &mut dyn FnMut(Event<'_>),
+    ) -> Result<usize, ClientError> {
         let deadline = Instant::now() + timeout;
         let mut handed = 0;
         loop {
-            while handed < POLL_BATCHES_MAX && self.step(handler, &mut handed)? {}
+            while handed < most && self.step(handler, &mut handed)? {}
             if handed > 0 {
                 return Ok(handed);
             }
@@ -193,31 +211,64 @@ impl Subscriber {
         }
     }
 
-    /// Total order of the next message to be handed on.
+    /// Total order of the next message of the first topic to be handed on.
     pub fn next_order(&self) -> u64 {
-        self.next_order
+        self.topics[0].next_order
     }
 
-    /// Whether the broker has said that everything committed was sent, and nothing came since.
+    /// As [`next_order`](Subscriber::next_order), of the topic at this place.
+    pub fn next_order_of(&self, place: usize) -> u64 {
+        self.topics[place].next_order
+    }
+
+    /// Whether the broker has said of every topic that everything committed was sent, and nothing of it came since.
     pub fn caught_up(&self) -> bool {
-        self.caught_up
+        self.topics.iter().all(|topic| topic.caught_up)
     }
 
-    /// Topic name.
+    /// As [`caught_up`](Subscriber::caught_up), of the topic at this place.
+    pub fn caught_up_with(&self, place: usize) -> bool {
+        self.topics[place].caught_up
+    }
+
+    /// Messages that were skipped, over all topics, because this subscriber was too slow.
+    pub fn skipped_messages(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.skipped).sum()
+    }
+
+    /// Name of the first topic.
     pub fn topic(&self) -> &str {
-        &self.topic
+        &self.topics[0].name
     }
 
-    /// Order level of the topic.
+    /// Names of all topics, by place.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(|topic| topic.name.as_str())
+    }
+
+    /// Order level of the first topic.
     pub fn order_level(&self) -> OrderLevel {
-        self.order_level
+        self.topics[0].order_level
+    }
+
+    /// Gives up what lies between the next message of a topic and `order`, and goes on there, over a new connection: the answer
+    /// to `Trimmed`, whose detail is the earliest order.
+    pub fn go_on_at(&mut self, place: usize, order: u64) {
+        self.topics[place].next_order = order;
+        if matches!(self.line, Line::Up { .. } | Line::Dialing) {
+            self.turn += 1;
+            self.generation += 1;
+        }
+        self.line = Line::Down { retry_at: Instant::now() };
+        self.down_since = Instant::now();
+        self.topics.iter_mut().for_each(|topic| topic.caught_up = false);
     }
 
     /// Takes one frame from the inbox. False: the next one is not whole.
-    fn step(&mut self, handler: &mut dyn FnMut(&Delivered<'_>), handed: &mut usize) -> Result<bool, ClientError> {
+    fn step(&mut self, handler: &mut dyn FnMut(Event<'_>), handed: &mut usize) -> Result<bool, ClientError> {
         let result = match (&self.line, self.announced) {
-            (Line::Up { .. }, Some(deliver)) => self.take_batch(&deliver, handler, handed),
-            (Line::Up { .. }, None) => self.take_header(),
+            (Line::Up { .. }, Some((deliver, place))) => self.take_batch(&deliver, place, handler, handed),
+            (Line::Up { .. }, None) => self.take_header(handler, handed),
             _ => return Ok(false),
         };
         match (result, &self.line) {
@@ -232,25 +283,42 @@ impl Subscriber {
         }
     }
 
-    fn take_header(&mut self) -> Result<bool, Fault> {
+    /// Place of the topic that a frame speaks of.
+    fn place_of(&self, id: u32) -> Result<usize, Fault> {
+        let place = self.topics.iter().position(|topic| topic.id == id);
+        place.ok_or(Fault::Differs { field: "topic", found: id.into(), expected: self.topics[0].id.into() })
+    }
+
+    fn take_header(&mut self, handler: &mut dyn FnMut(Event<'_>), handed: &mut usize) -> Result<bool, Fault> {
         let Some((header, rest)) = self.inbox.landed().split_first_chunk::<FRAME_HEADER_BYTES>() else {
             return Ok(false);
         };
         match frame::check(header, self.batch_bytes_max)? {
             FrameKind::Deliver => {
                 let deliver: Deliver = frame::read(header);
-                self.check_place(deliver.first_order, deliver.message_count)?;
-                self.announced = Some(deliver);
-                self.caught_up = false;
-                self.inbox.start += FRAME_HEADER_BYTES;
+                let place = self.place_of(deliver.topic)?;
+                let topic = &mut self.topics[place];
+                topic.check_place(deliver.first_order, deliver.message_count)?;
+                topic.caught_up = false;
+                self.announced = Some((deliver, place));
             }
             FrameKind::CaughtUp => {
                 let caught_up: CaughtUp = frame::read(header);
-                if let Some(expected) = self.expected.filter(|expected| *expected != caught_up.next_order) {
+                let place = self.place_of(caught_up.topic)?;
+                let topic = &mut self.topics[place];
+                if let Some(expected) = topic.expected.filter(|expected| *expected != caught_up.next_order) {
                     return Err(Fault::Gap { found: caught_up.next_order, expected });
                 }
-                self.caught_up = true;
-                self.inbox.start += FRAME_HEADER_BYTES;
+                topic.caught_up = true;
+            }
+            FrameKind::Skipped => {
+                let skipped: Skipped = frame::read(header);
+                let place = self.place_of(skipped.topic)?;
+                let topic = &mut self.topics[place];
+                topic.skip(&skipped)?;
+                let (from, next_order) = (skipped.from, skipped.next_order);
+                handler(Event::Skipped { topic: &topic.name, place, from, next_order });
+                *handed += 1;
             }
             FrameKind::Refused => {
                 let whole = frame::frame_bytes(header) as usize;
@@ -258,32 +326,19 @@ impl Subscriber {
                 return Err(Fault::Refused(frame::read(header), frame::check_body(header, body)?.to_vec()));
             }
             found => {
-                let expected = "Deliver, CaughtUp or Refused";
+                let expected = "Deliver, CaughtUp, Skipped or Refused";
                 return Err(WireError::UnexpectedKind { found, expected }.into());
             }
         }
+        self.inbox.start += FRAME_HEADER_BYTES;
         Ok(true)
-    }
-
-    /// A batch begins where the last one ended; the first of a connection may begin below what was asked for.
-    fn check_place(&self, first_order: u64, message_count: u32) -> Result<(), Fault> {
-        let gap = match self.expected {
-            Some(expected) => first_order != expected,
-            None => first_order > self.next_order,
-        };
-        if gap {
-            return Err(Fault::Gap { found: first_order, expected: self.expected.unwrap_or(self.next_order) });
-        }
-        match first_order.checked_add(message_count.into()) {
-            Some(_) => Ok(()),
-            None => Err(Fault::Differs { field: "first_order", found: first_order, expected: self.next_order }),
-        }
     }
 
     fn take_batch(
         &mut self,
         deliver: &Deliver,
-        handler: &mut dyn FnMut(&Delivered<'_>),
+        place: usize,
+        handler: &mut dyn FnMut(Event<'_>),
         handed: &mut usize,
     ) -> Result<bool, Fault> {
         let landed = &self.inbox.bytes[self.inbox.start..self.inbox.end];
@@ -296,8 +351,11 @@ impl Subscriber {
         };
         check_identity(deliver, &header)?;
         let end = deliver.first_order + u64::from(header.message_count);
-        if end > self.next_order {
+        let topic = &mut self.topics[place];
+        if end > topic.next_order {
             let delivered = Delivered {
+                topic: &topic.name,
+                place,
                 first_order: deliver.first_order,
                 position: deliver.position,
                 session: header.session,
@@ -306,14 +364,14 @@ impl Subscriber {
                 message_count: header.message_count,
                 received_at: header.received_at,
                 created_at: header.created_at,
-                start_order: self.next_order,
+                start_order: topic.next_order,
                 body: &landed[FRAME_HEADER_BYTES..][..header.body_bytes as usize],
             };
-            handler(&delivered);
+            handler(Event::Batch(delivered));
             *handed += 1;
-            self.next_order = end;
+            topic.next_order = end;
         }
-        self.expected = Some(end);
+        topic.expected = Some(end);
         self.announced = None;
         self.decoder.reset();
         self.inbox.start += header.frame_bytes() as usize;
@@ -323,7 +381,7 @@ impl Subscriber {
     /// Reads once. False: nothing was there.
     fn receive(&mut self) -> Result<bool, ClientError> {
         let Line::Up { stream, address } = &mut self.line else { return Ok(false) };
-        let wanted = self.announced.map_or(FRAME_HEADER_BYTES, |deliver| deliver.body_bytes as usize);
+        let wanted = self.announced.map_or(FRAME_HEADER_BYTES, |(deliver, _)| deliver.body_bytes as usize);
         let error = match stream.read(self.inbox.room(wanted)) {
             Ok(0) => io::ErrorKind::UnexpectedEof.into(),
             Ok(bytes) => {
@@ -339,6 +397,19 @@ impl Subscriber {
         Ok(false)
     }
 
+    /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
+    /// [`poll`](Self::poll) even if it does not become ready; none: not before that.
+    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        match &self.line {
+            Line::Up { stream, .. } => {
+                readiness.watch(stream, false);
+                None
+            }
+            Line::Dialing => Some(Instant::now() + Duration::from_millis(2)),
+            Line::Down { retry_at } => Some(*retry_at),
+        }
+    }
+
     fn wait(&mut self, timeout: Duration) -> Result<(), ClientError> {
         self.readiness.clear();
         let until = match &self.line {
@@ -352,7 +423,7 @@ impl Subscriber {
         };
         match self.readiness.wait(until) {
             Ok(_) => Ok(()),
-            Err(error) => Err(ClientError::io(&self.topic, "waiting for the socket of topic", &error)),
+            Err(error) => Err(ClientError::io(&self.topics[0].name, "waiting for the socket of topic", &error)),
         }
     }
 
@@ -369,8 +440,11 @@ impl Subscriber {
             Line::Down { .. } => {
                 let call = Call {
                     address: self.brokers[self.turn % self.brokers.len()].clone(),
-                    hello: hello(Start::Order(self.next_order)),
-                    topic: self.topic.clone(),
+                    hello: hello(self.slow_reader.on_wire()),
+                    body: hello_body(
+                        self.topics.iter().map(|topic| (topic.name.as_str(), Start::Order(topic.next_order))),
+                    ),
+                    welcomes: self.topics.len(),
                     timeout: self.connect_timeout,
                 };
                 self.dialer.begin(0, self.generation, call);
@@ -396,11 +470,16 @@ impl Subscriber {
     }
 
     fn line_up(&mut self, greeting: Greeting) -> Result<(), ClientError> {
-        let Greeting { stream, address, welcome, brokers } = greeting;
-        if welcome.order_level != self.order_level as u8 || welcome.next > self.next_order {
-            let (field, found, expected) = match welcome.next > self.next_order {
-                true => ("next", welcome.next, self.next_order),
-                false => ("order_level", welcome.order_level.into(), self.order_level as u64),
+        let Greeting { stream, address, welcome, more, brokers } = greeting;
+        for (topic, welcome) in self.topics.iter_mut().zip(std::iter::once(&welcome).chain(&more)) {
+            let (field, found, expected) = if welcome.order_level != topic.order_level as u8 {
+                ("order_level", welcome.order_level.into(), topic.order_level as u64)
+            } else if welcome.next > topic.next_order {
+                ("next", welcome.next, topic.next_order)
+            } else {
+                // A topic of this name may have been made anew.
+                (topic.id, topic.expected, topic.caught_up) = (welcome.topic, None, false);
+                continue;
             };
             let error = ClientError::Contradiction { broker: address, field, found, expected };
             self.line_down(&error);
@@ -413,8 +492,11 @@ impl Subscriber {
         }
         self.batch_bytes_max = BATCH_BYTES_MAX.min(welcome.batch_bytes_max.into());
         self.decoder = BatchDecoder::new(self.batch_bytes_max);
+        if !self.check_crc {
+            self.decoder = BatchDecoder::without_body_crc(self.batch_bytes_max);
+        }
         self.inbox.clear();
-        (self.announced, self.expected, self.caught_up) = (None, None, false);
+        self.announced = None;
         self.line = Line::Up { stream, address };
         self.backoff = BACKOFF_MIN;
         self.failures.clear();
@@ -423,7 +505,7 @@ impl Subscriber {
 
     /// The connection, or the attempt at one, is over: the next broker's turn after a pause.
     fn line_down(&mut self, error: &ClientError) {
-        log::warn!("topic {}: subscriber's connection lost: {error}", self.topic);
+        log::warn!("topic {}: subscriber's connection lost: {error}", self.topics[0].name);
         let now = Instant::now();
         let broker = match &self.line {
             Line::Up { address, .. } => {
@@ -438,17 +520,52 @@ impl Subscriber {
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         self.turn += 1;
         self.generation += 1;
-        self.caught_up = false;
+        self.topics.iter_mut().for_each(|topic| topic.caught_up = false);
     }
 }
 
-fn hello(start: Start) -> Hello {
-    Hello {
-        role: Role::Subscriber as u8,
-        order_level: ANY_ORDER_LEVEL,
-        start_order: start.on_wire(),
-        ..Hello::default()
+impl Topic {
+    /// A batch begins where the last one ended; the first of a connection may begin below what was asked for.
+    fn check_place(&self, first_order: u64, message_count: u32) -> Result<(), Fault> {
+        let gap = match self.expected {
+            Some(expected) => first_order != expected,
+            None => first_order > self.next_order,
+        };
+        if gap {
+            return Err(Fault::Gap { found: first_order, expected: self.expected.unwrap_or(self.next_order) });
+        }
+        match first_order.checked_add(message_count.into()) {
+            Some(_) => Ok(()),
+            None => Err(Fault::Differs { field: "first_order", found: first_order, expected: self.next_order }),
+        }
     }
+
+    /// What is skipped begins at what is due, and is not nothing.
+    fn skip(&mut self, skipped: &Skipped) -> Result<(), Fault> {
+        let due = self.expected.unwrap_or(self.next_order);
+        if skipped.from != due {
+            return Err(Fault::Gap { found: skipped.from, expected: due });
+        }
+        if skipped.next_order <= due {
+            return Err(Fault::Differs { field: "next_order", found: skipped.next_order, expected: due + 1 });
+        }
+        // A start that lies ahead of what was skipped stays.
+        self.skipped += skipped.next_order.saturating_sub(self.next_order);
+        self.expected = Some(skipped.next_order);
+        self.next_order = self.next_order.max(skipped.next_order);
+        Ok(())
+    }
+}
+
+fn hello((slow_reader, lag_bytes): (SlowReader, u64)) -> Hello {
+    let slow_reader = slow_reader as u8;
+    Hello { role: Role::Subscriber as u8, order_level: ANY_ORDER_LEVEL, slow_reader, lag_bytes, ..Hello::default() }
+}
+
+fn hello_body<'a>(topics: impl Iterator<Item = (&'a str, Start)>) -> Vec<u8> {
+    let mut body = Vec::new();
+    topics.for_each(|(name, start)| push_start(&mut body, name, start));
+    body
 }
 
 /// The batch is the one announced: bytes that were reused under the broker's send do not pass.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::fake::{Fake, Peer, delivery, payloads, welcome};
 use super::*;
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::wire::frame::{ACK_FENCED, Ack, CaughtUp, HELLO_CREATE_TOPIC, NOTHING_LET_GO, Role, Welcome};
-use crate::wire::{AckLevel, OrderLevel, Refusal, WireError};
+use crate::net::readiness::Readiness;
+use crate::wire::frame::{self, ACK_FENCED, Ack, BatchHeader, CaughtUp, NOTHING_LET_GO, Reply, Role, Skipped, Welcome};
+use crate::wire::subscribe::read_starts;
+use crate::wire::{AckLevel, Operation, OrderLevel, Refusal, StartAt, WireError};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -250,9 +252,11 @@ fn below_level_5_and_without_acks() {
 #[test]
 fn a_refused_hello_says_why() {
     let fake = Fake::start(|_, peer| {
-        let (hello, _) = peer.hello()?;
-        assert_eq!((hello.role, hello.flags), (Role::Topic as u8, HELLO_CREATE_TOPIC));
-        peer.refuse(Refusal::TopicExists, 0, "orders has order level 2")
+        let (request, body) = peer.request()?;
+        assert_eq!(request.operation, Operation::TopicCreate as u8);
+        assert_eq!(body.split_at(request.topic_bytes.into()).0, b"orders");
+        let (operation, code) = (request.operation, Refusal::TopicExists as u16);
+        peer.reply(Reply { operation, code, ..Reply::default() }, b"orders has order level 2")
     });
     let options = PublisherOptions { create: Some(TopicProperties::default()), ..publisher(&[&fake]) };
     let error = Publisher::connect(options).err().unwrap();
@@ -391,10 +395,14 @@ fn collect(subscriber: &mut Subscriber, wanted: usize) -> Result<Vec<(u64, Vec<u
 }
 
 fn subscribed(peer: &mut Peer, next: u64) -> io::Result<u64> {
-    let (hello, _) = peer.hello()?;
+    let (hello, body) = peer.hello_bytes()?;
     assert_eq!(hello.role, Role::Subscriber as u8);
     peer.welcome(Welcome { next, ..welcome(OrderLevel::Session) }, &[])?;
-    Ok(hello.start_order)
+    match read_starts(&body).unwrap()[..] {
+        [("orders", StartAt::Order(order))] => Ok(order),
+        [("orders", _)] => Ok(u64::MAX),
+        ref other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -419,6 +427,41 @@ fn a_subscriber_skips_below_its_start_and_resumes_in_mid_batch() {
     assert_eq!(got.iter().map(|(order, _)| *order).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
     assert_eq!(got[0].1, b"5");
     assert_eq!((got[3].1.len(), subscriber.next_order(), subscriber.caught_up()), (5000, 10, false));
+}
+
+/// Waits by `watch`, much longer than an answer takes: what comes must end the wait.
+fn woken(watch: impl FnOnce(&mut Readiness) -> Option<Instant>) {
+    let mut readiness = Readiness::default();
+    let until = watch(&mut readiness);
+    let time = until.map_or(2 * SECOND, |until| until.saturating_duration_since(Instant::now()));
+    assert_eq!(readiness.wait(time).unwrap(), 1, "nothing came for {time:?}");
+}
+
+#[test]
+fn one_thread_waits_for_publishers_and_subscribers() {
+    let shared = sequencer();
+    let served = shared.clone();
+    let brokers = Fake::start(move |_, peer| serve(&served, peer));
+    let options = PublisherOptions { resend_after: 4 * SECOND, linger: SECOND / 20, ..publisher(&[&brokers]) };
+    let mut publisher = Publisher::connect(options).unwrap();
+    assert_eq!(publisher.watch(&mut Readiness::default()), None, "nothing to do");
+    publisher.send(b"one").unwrap();
+    let lingers = publisher.watch(&mut Readiness::default()).expect("an open batch lingers");
+    assert!(lingers <= Instant::now() + SECOND / 20);
+    publisher.seal();
+    publisher.poll(Duration::ZERO).unwrap();
+    woken(|readiness| publisher.watch(readiness));
+    publisher.poll(Duration::ZERO).unwrap();
+    assert_eq!(publisher.messages_acked(), 1);
+
+    let fake = Fake::start(|_, peer| {
+        subscribed(peer, 0)?;
+        peer.deliver(0, &[b"one"])?;
+        peer.stream.read(&mut [0; 1]).map(drop)
+    });
+    let mut subscriber = Subscriber::connect(subscriber(&fake, Start::Earliest)).unwrap();
+    woken(|readiness| subscriber.watch(readiness));
+    assert_eq!(collect(&mut subscriber, 1).unwrap().len(), 1);
 }
 
 #[test]
@@ -465,9 +508,84 @@ fn what_a_broker_sends_wrongly_is_an_error_and_is_fetched_again() {
 #[test]
 fn a_trimmed_start_is_refused_with_the_earliest_order() {
     let fake = Fake::start(|_, peer| {
-        peer.hello()?;
+        peer.hello_bytes()?;
         peer.refuse(Refusal::Trimmed, 40, "the earliest order is 40")
     });
     let error = Subscriber::connect(subscriber(&fake, Start::Order(1))).err().unwrap();
     assert!(matches!(error, ClientError::Refused { code: 8, detail: 40, .. }));
+}
+
+/// Two topics on one connection: each dense by itself, what was skipped told, and both resumed by position.
+#[test]
+fn several_topics_are_checked_each_and_resumed_each() {
+    let deliver = |topic: u32, first: u64, payload: &[u8]| {
+        delivery(first, &[payload], |deliver, batch| {
+            let mut header: BatchHeader = frame::read(batch.first_chunk().unwrap());
+            (deliver.topic, header.topic) = (topic, topic);
+            batch[..FRAME_HEADER_BYTES].copy_from_slice(&frame::seal(&header));
+        })
+    };
+    let fake = Fake::start(move |number, peer| {
+        let (hello, body) = peer.hello_bytes()?;
+        assert_eq!(hello.slow_reader, 2);
+        let starts = read_starts(&body).unwrap();
+        let expected = [StartAt::Earliest, StartAt::Timestamp(77)];
+        let expected = if number == 0 { expected } else { [StartAt::Order(12), StartAt::Order(5)] };
+        assert_eq!(starts, [("orders", expected[0]), ("bills", expected[1])]);
+        let next = if number == 0 { [2, 4] } else { [12, 5] };
+        peer.welcome(Welcome { next: next[0], ..welcome(OrderLevel::Session) }, &[])?;
+        peer.welcome(Welcome { next: next[1], topic: 9, ..welcome(OrderLevel::Total) }, &[])?;
+        if number == 0 {
+            peer.stream.write_all(&[deliver(4, 2, b"a"), deliver(9, 4, b"b")].concat())?;
+            peer.send(&CaughtUp { topic: 9, next_order: 5, ..CaughtUp::default() })?;
+            peer.send(&Skipped { topic: 4, from: 3, next_order: 12, ..Skipped::default() })?;
+            return peer.stream.write_all(&deliver(4, 12, b"c")[..99]);
+        }
+        peer.stream.write_all(&[deliver(4, 12, b"c"), deliver(9, 5, b"d"), deliver(8, 0, b"e")].concat())?;
+        peer.stream.read(&mut [0; 1]).map(drop)
+    });
+    let options = SubscriberOptions {
+        more_topics: vec![("bills".to_owned(), Start::Timestamp(77))],
+        slow_reader: SlowReaderPolicy::Skip,
+        ..subscriber(&fake, Start::Earliest)
+    };
+    let mut subscriber = Subscriber::connect(options).unwrap();
+    let (mut got, mut error, deadline) = (Vec::new(), None, soon());
+    while error.is_none() {
+        assert!(Instant::now() < deadline, "only {got:?}");
+        let each = &mut |event: Event<'_>| {
+            got.push(match event {
+                Event::Batch(batch) => (batch.topic.to_owned(), batch.first_order, batch.first_order + 1),
+                Event::Skipped { topic, from, next_order, .. } => (format!("{topic} skipped"), from, next_order),
+            });
+        };
+        error = subscriber.poll_events(Duration::from_millis(20), each).err();
+    }
+    let expected = [("orders", 2, 3), ("bills", 4, 5), ("orders skipped", 3, 12), ("orders", 12, 13), ("bills", 5, 6)];
+    assert_eq!(got, expected.map(|(what, from, to)| (what.to_owned(), from, to)));
+    assert!(matches!(error, Some(ClientError::Contradiction { field: "topic", found: 8, .. })), "{error:?}");
+    assert_eq!((subscriber.next_order_of(0), subscriber.next_order_of(1)), (13, 6));
+    assert_eq!((subscriber.skipped_messages(), subscriber.caught_up_with(1)), (9, false));
+}
+
+#[test]
+fn without_crc_checks_only_the_body_goes_unchecked() {
+    let fake = Fake::start(|_, peer| {
+        subscribed(peer, 0)?;
+        peer.stream.write_all(&delivery(0, &[b"x"], |_, batch| batch[FRAME_HEADER_BYTES + 16] ^= 1))?;
+        peer.stream.write_all(&delivery(1, &[b"x"], |_, batch| batch[40] ^= 1))?;
+        peer.stream.read(&mut [0; 1]).map(drop)
+    });
+    let options = SubscriberOptions { check_crc: false, ..subscriber(&fake, Start::Earliest) };
+    let mut subscriber = Subscriber::connect(options).unwrap();
+    let (mut got, deadline) = (Vec::new(), soon());
+    let error = loop {
+        assert!(Instant::now() < deadline, "only {got:?}");
+        let each = &mut |batch: &Delivered<'_>| got.extend(batch.messages().map(|(_, found)| found.payload.to_vec()));
+        if let Err(error) = subscriber.poll(Duration::from_millis(50), each) {
+            break error;
+        }
+    };
+    assert_eq!(got, [b"y"]);
+    assert!(matches!(error, ClientError::Wire { error: WireError::HeaderCrc { .. }, .. }), "{error}");
 }

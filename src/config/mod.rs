@@ -102,50 +102,6 @@ impl Config {
         };
         Place { file, line: locate::line_of(&text, &locate::steps(key)) }
     }
-
-    /// What the pool's layout is asked for.
-    pub fn geometry_request(&self) -> GeometryRequest {
-        GeometryRequest {
-            hosts: self.geometry.hosts,
-            brokers: self.brokers.len() as u32,
-            lanes_per_broker: self.geometry.lanes_per_broker,
-            candidates: self.sequencer.candidates.len() as u32,
-            ring_slots: self.geometry.ring_slots,
-            extent_bytes: self.geometry.extent_bytes,
-            segment_entries: self.geometry.segment_entries,
-            segments: self.geometry.segments,
-            sessions_max: self.geometry.sessions_max,
-            topics_max: self.geometry.topics_max,
-            pool_bytes: self.pool.bytes,
-        }
-    }
-}
-
-/// What the pool's layout is asked for: plain numbers, each within `limits`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GeometryRequest {
-    /// Hosts that share the pool.
-    pub hosts: u32,
-    /// Brokers.
-    pub brokers: u32,
-    /// Lanes of each broker.
-    pub lanes_per_broker: u32,
-    /// Sequencer candidates.
-    pub candidates: u32,
-    /// Slots of a lane ring.
-    pub ring_slots: u32,
-    /// Size of an extent, bytes.
-    pub extent_bytes: u64,
-    /// Entries of an index segment.
-    pub segment_entries: u32,
-    /// Index segments of each candidate.
-    pub segments: u32,
-    /// Most sessions.
-    pub sessions_max: u32,
-    /// Most topics.
-    pub topics_max: u32,
-    /// Size of the pool, bytes. `None`: `auto`.
-    pub pool_bytes: Option<u64>,
 }
 
 /// Smallest pool that `auto` makes, bytes.

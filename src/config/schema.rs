@@ -130,6 +130,8 @@ pub struct GeometryConfig {
     pub sessions_max: u32,
     /// Most topics.
     pub topics_max: u32,
+    /// Most named cursors.
+    pub cursors_max: u32,
     /// Places for attached publishers that go with each broker.
     pub attached_per_broker: u16,
     /// Blog extents of each attached publisher.
@@ -147,6 +149,7 @@ impl Default for GeometryConfig {
             segments: 16,
             sessions_max: 4096,
             topics_max: 256,
+            cursors_max: 256,
             attached_per_broker: 0,
             attached_extents: 8,
         }
@@ -258,6 +261,18 @@ impl Default for AckConfig {
     }
 }
 
+/// What becomes of a reader that keeps memory from being used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowReaderMode {
+    /// Publishers wait for it.
+    Wait,
+    /// It goes on with the earliest that is kept, and is told what it missed.
+    Skip,
+    /// It is disconnected.
+    Disconnect,
+}
+
 /// Subscriber connections.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
@@ -266,9 +281,17 @@ pub struct ExportConfig {
     pub connections_max: u32,
     /// Most batches of one submission.
     pub batches_per_send: u32,
-    /// Time a reader may take nothing before it is disconnected.
+    /// What becomes of a reader that publishers have to wait for, unless it asks for something else.
+    pub slow_reader: SlowReaderMode,
+    /// Wait: time a reader may take nothing before it is disconnected.
     #[serde(with = "units::duration")]
     pub reader_stall: Duration,
+    /// Wait: lag up to which readers are waited for, bytes. 0: as much as fits.
+    #[serde(with = "units::bytes")]
+    pub reader_lag_max: u64,
+    /// Skip, disconnect: time for which a reader may hold publishers up.
+    #[serde(with = "units::duration")]
+    pub reader_grace: Duration,
     /// How batches are sent.
     pub send: SendMode,
 }
@@ -278,7 +301,10 @@ impl Default for ExportConfig {
         ExportConfig {
             connections_max: 1024,
             batches_per_send: 64,
+            slow_reader: SlowReaderMode::Wait,
             reader_stall: Duration::from_secs(10),
+            reader_lag_max: 0,
+            reader_grace: Duration::from_millis(100),
             send: SendMode::Auto,
         }
     }

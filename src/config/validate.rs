@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::config::schema::{BrokerConfig, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
-    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, EXTENTS_PER_LANE_MIN, HOSTS_MAX,
-    LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN,
-    SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPICS_MAX,
+    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN,
+    EXTENTS_PER_LANE_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX,
+    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPICS_MAX,
 };
 use crate::wire::frame::check_topic_name;
 use crate::wire::{AckLevel, OrderLevel};
@@ -105,6 +105,7 @@ fn geometry(config: &Config) -> Result<(), Impossible> {
     within("geometry.segments", geometry.segments, SEGMENTS_PER_CANDIDATE_MIN, SEGMENTS_PER_CANDIDATE_MAX)?;
     within("geometry.sessions_max", geometry.sessions_max, 1, SESSIONS_MAX)?;
     within("geometry.topics_max", geometry.topics_max, 1, TOPICS_MAX)?;
+    within("geometry.cursors_max", geometry.cursors_max, 1, CURSORS_MAX)?;
     within("geometry.attached_extents", geometry.attached_extents, EXTENTS_PER_LANE_MIN as u16, u16::MAX)?;
     let topics = config.topics.len();
     if topics > geometry.topics_max as usize {
@@ -231,7 +232,8 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     duration("receive.idle_release", receive.idle_release, MILLISECOND, HOUR)?;
     within("export.connections_max", config.export.connections_max, 1, CONNECTIONS_MAX)?;
     within("export.batches_per_send", config.export.batches_per_send, 1, BATCHES_PER_SEND_MAX)?;
-    duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)
+    duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)?;
+    duration("export.reader_grace", config.export.reader_grace, MILLISECOND, HOUR)
 }
 
 fn threads(config: &Config) -> Result<(), Impossible> {

@@ -3,6 +3,7 @@
 
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
+use crate::log::cursors::{self, CursorTable};
 use crate::log::damage::{Expected, FieldFault, count, exactly, place, within};
 use crate::log::entry::{absent_topic, check_order, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader, check_directory};
@@ -11,7 +12,7 @@ use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
 use crate::order::{Event, SessionTable};
 use crate::pool::Memory;
 use crate::pool::line::Owned;
-use crate::pool::record::{FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
+use crate::pool::record::{CursorLine, FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
 
 /// Writes one candidate's session checkpoints and lane progress.
 pub struct CheckpointWriter<M> {
@@ -70,6 +71,8 @@ pub struct Recovered {
     pub table: SessionTable,
     /// Topics by id.
     pub topics: Vec<Topic>,
+    /// Named cursors at the watermark.
+    pub cursors: CursorTable,
     /// Its floors.
     pub floors: FloorLine,
     /// Per lane: consumed counts what the replay showed to be appended too.
@@ -129,6 +132,8 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
     let mut table = SessionTable::new(layout.geometry.sessions_max, layout.geometry.topics_max);
     restore_sessions(view, reader, first, &mut table)?;
     let topics = restore_topics(view, reader, first, &mut table)?;
+    let named = |(number, fault)| in_record("named cursor", number)(fault);
+    let cursors = cursors::restore(view, reader, first).map_err(named)?;
     for candidate in 0..layout.geometry.candidates {
         check_directory(view, candidate).map_err(in_record("segment directory of sequencer candidate", candidate))?;
     }
@@ -138,7 +143,7 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
     if commit.epoch != first.epoch {
         return Err(RecoverError::Unsettled);
     }
-    let mut recovered = Recovered { commit, table, topics, floors, lanes };
+    let mut recovered = Recovered { commit, table, topics, cursors, floors, lanes };
     check_floors(&recovered)?;
     let replayed = replay(view, &mut recovered);
     // A predecessor that goes on may have given up, and used again, what was being replayed.
@@ -245,7 +250,7 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
         let count = index.read(&recovered.commit, &mut entries).map_err(RecoverError::Damaged)?;
         for (position, entry) in (index.next()..).zip(&entries[..count]) {
             let event = to_sound_event(position, entry, &view.layout).map_err(RecoverError::Damaged)?;
-            replay_event(view, recovered, &mut met, &event)
+            replay_event(view, recovered, &mut met, position, &event)
                 .map_err(|fault| RecoverError::Damaged(IndexFault::Damaged { position, fault }))?;
         }
         index.advance(count);
@@ -259,6 +264,7 @@ fn replay_event<M: Memory>(
     view: &View<M>,
     recovered: &mut Recovered,
     met: &mut [bool],
+    position: u64,
     event: &Event,
 ) -> Result<(), FieldFault> {
     let from_lane = match *event {
@@ -287,8 +293,20 @@ fn replay_event<M: Memory>(
                 return Err(FieldFault { field: "topic", found: topic.into(), expected });
             }
             recovered.topics.truncate(topic as usize);
-            recovered.topics.push(Topic { id: topic, ..spec });
+            recovered.topics.push(Topic { id: topic, created_position: position, ..spec });
             met[topic as usize] = true;
+            Some((lane, lane_slot))
+        }
+        Event::CursorSet { place, topic, order, lane, lane_slot, blog_at } => {
+            if recovered.table.topic(topic).is_none() {
+                return Err(absent_topic(topic));
+            }
+            let request = cursors::read_request(view, view.access_to_lane(lane.into()), blog_at)?;
+            recovered.cursors.put(place, CursorLine { topic, order, ..request });
+            Some((lane, lane_slot))
+        }
+        Event::CursorDelete { place, lane, lane_slot } => {
+            recovered.cursors.put(place, CursorLine::default());
             Some((lane, lane_slot))
         }
         _ => None,

@@ -273,7 +273,7 @@ mod tests {
         // The predecessor does not know yet.
         lines.publish(&progress(60));
         assert!(!LaneWriter::take(&view, 0).refresh(&reader));
-        TopicWriter::new(&view, 0).write(&crate::log::topics::tests::topic(0, "late"), 0, 0);
+        TopicWriter::new(&view, 0).write(&crate::log::topics::tests::topic(0, "late"), &Default::default());
         assert!(TopicReader::new(&view).find("late").is_none());
         assert_eq!(TopicReader::new(&view).progress(0), None);
     }

@@ -5,6 +5,7 @@
 //! it appends nothing that a follower would not take.
 
 use crate::limits::{BATCH_MESSAGES_MAX, LINE_BYTES};
+use crate::log::cursors::CURSOR_SPEC_BYTES;
 use crate::log::damage::{Expected, FieldFault, count, exactly, place, within, within_steps};
 use crate::log::order_index::IndexFault;
 use crate::log::topics::SPEC_BYTES;
@@ -63,6 +64,18 @@ pub fn to_entry(event: &Event) -> IndexEntry {
             lane_slot,
             ..blank
         },
+        Event::CursorSet { place, topic, order, lane, lane_slot, blog_at } => IndexEntry {
+            kind: entry_kind::CURSOR_SET,
+            lane,
+            session_slot: place,
+            first_order: order,
+            place: IndexEntry::pack_place(blog_at, topic),
+            lane_slot,
+            ..blank
+        },
+        Event::CursorDelete { place, lane, lane_slot } => {
+            IndexEntry { kind: entry_kind::CURSOR_DELETE, lane, session_slot: place, lane_slot, ..blank }
+        }
     }
 }
 
@@ -107,6 +120,15 @@ pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
             lane_slot: entry.lane_slot,
             blog_at: entry.blog_at(),
         },
+        entry_kind::CURSOR_SET => Event::CursorSet {
+            place: slot,
+            topic: entry.topic(),
+            order: entry.first_order,
+            lane: entry.lane,
+            lane_slot: entry.lane_slot,
+            blog_at: entry.blog_at(),
+        },
+        entry_kind::CURSOR_DELETE => Event::CursorDelete { place: slot, lane: entry.lane, lane_slot: entry.lane_slot },
         _ => return None,
     })
 }
@@ -117,9 +139,9 @@ pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
 /// [`IndexFault::Damaged`] with the first field that cannot be.
 pub fn to_sound_event(position: u64, entry: &IndexEntry, layout: &Layout) -> Result<Event, IndexFault> {
     let damaged = |fault| IndexFault::Damaged { position, fault };
-    let kinds = u64::from(entry_kind::BATCH)..=u64::from(entry_kind::TOPIC_CREATE);
-    within("kind", entry.kind.into(), *kinds.start(), *kinds.end()).map_err(damaged)?;
-    let event = to_event(entry).expect("every kind in the range is defined");
+    let expected = Expected::Told("a kind of entry that this version defines");
+    let unknown = FieldFault { field: "kind", found: entry.kind.into(), expected };
+    let event = to_event(entry).ok_or(damaged(unknown))?;
     check(&event, layout).map_err(damaged)?;
     Ok(event)
 }
@@ -127,6 +149,7 @@ pub fn to_sound_event(position: u64, entry: &IndexEntry, layout: &Layout) -> Res
 fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
     let is_slot = |slot: u32| place("session_slot", slot.into(), layout.geometry.sessions_max.into());
     let is_topic = |topic: u32| place("topic", topic.into(), layout.geometry.topics_max.into());
+    let is_cursor = |cursor: u32| place("cursor", cursor.into(), layout.geometry.cursors_max.into());
     match *event {
         Event::Batch { slot, ref arrival, first_order } => {
             is_slot(slot)?;
@@ -149,6 +172,16 @@ fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
             is_topic(topic)?;
             is_level(order_level)?;
             check_spec(lane, lane_slot, blog_at, layout)
+        }
+        Event::CursorSet { place, topic, order, lane, lane_slot, blog_at } => {
+            is_cursor(place)?;
+            is_topic(topic)?;
+            count("first_order", order)?;
+            check_cursor(lane, lane_slot, blog_at, layout)
+        }
+        Event::CursorDelete { place, lane, lane_slot } => {
+            is_cursor(place)?;
+            check_lane(lane, lane_slot, layout)
         }
         Event::Refused { .. } => Ok(()),
     }
@@ -173,11 +206,20 @@ pub fn check_spec(lane: u16, lane_slot: u64, blog_at: u64, layout: &Layout) -> R
     check_place(lane, lane_slot, blog_at, SPEC_BYTES, layout)
 }
 
+/// A request about a cursor lies in one of its lane's extents.
+pub fn check_cursor(lane: u16, lane_slot: u64, blog_at: u64, layout: &Layout) -> Result<(), FieldFault> {
+    check_place(lane, lane_slot, blog_at, CURSOR_SPEC_BYTES, layout)
+}
+
+fn check_lane(lane: u16, lane_slot: u64, layout: &Layout) -> Result<(), FieldFault> {
+    place("lane", lane.into(), layout.geometry.lanes().into())?;
+    count("lane_slot", lane_slot)
+}
+
 /// `bytes` from `blog_at` on lie in one extent of a lane that exists.
 fn check_place(lane: u16, lane_slot: u64, blog_at: u64, bytes: u64, layout: &Layout) -> Result<(), FieldFault> {
     let g = &layout.geometry;
-    place("lane", lane.into(), g.lanes().into())?;
-    count("lane_slot", lane_slot)?;
+    check_lane(lane, lane_slot, layout)?;
     let first = layout.extent(lane.into(), 0);
     let last = layout.extent(lane.into(), g.extents_of_lane(lane.into()) - 1);
     within_steps("blog_at", blog_at, first, last + g.extent_bytes - bytes, LINE_BYTES)?;
@@ -200,12 +242,19 @@ pub fn check_fold(event: &Event, table: &SessionTable) -> Result<(), FieldFault>
             }
             exactly("batch_seq", arrival.batch_seq, session.next_batch)
         }
-        Event::Open { topic, .. } if table.topic(topic).is_none() => Err(absent_topic(topic)),
+        Event::Open { topic, .. } | Event::CursorSet { topic, .. } if table.topic(topic).is_none() => {
+            Err(absent_topic(topic))
+        }
         Event::Fence { slot, session_epoch, .. } => {
             exactly("session_epoch", session_epoch.into(), table.session(slot).epoch.into())
         }
         Event::Topic { topic, .. } => exactly("topic", topic.into(), table.topic_count().into()),
-        Event::Open { .. } | Event::Close { .. } | Event::LetGo { .. } | Event::Refused { .. } => Ok(()),
+        Event::Open { .. }
+        | Event::Close { .. }
+        | Event::LetGo { .. }
+        | Event::Refused { .. }
+        | Event::CursorSet { .. }
+        | Event::CursorDelete { .. } => Ok(()),
     }
 }
 
@@ -247,6 +296,8 @@ mod tests {
             Event::Fence { slot: 5, session_epoch: 2, next_batch: 3 },
             Event::LetGo { slot: 5, session_epoch: 2, from: 9 },
             Event::Topic { topic: 7, order_level: 4, lane: 3, lane_slot: 8, blog_at: 4096 },
+            Event::CursorSet { place: 9, topic: 7, order: 1 << 50, lane: 3, lane_slot: 8, blog_at: 4096 },
+            Event::CursorDelete { place: 9, lane: 3, lane_slot: 9 },
         ] {
             assert_eq!(to_event(&to_entry(&event)), Some(event));
         }

@@ -9,6 +9,7 @@
 //!   was stored had its entries written back before;
 //! * floor line: one word changes at a time;
 //! * lane progress: each count stands for itself, and is reached before it is written;
+//! * cursor line: its order alone moves; a place that gets another name passes through free;
 //! * session, topic and progress lines: what moved since the checkpoint is replayed over them.
 //!
 //! Invariant: the caller holds the host lock of the slot, so the lines have no living writer.
@@ -46,8 +47,10 @@ pub fn mend_candidate<M: Memory>(view: &View<M>, candidate: u32) -> usize {
     let lanes = (0..g.lanes()).map(|lane| layout.lane_progress(candidate, lane));
     let sessions = (0..g.sessions_max).map(|slot| layout.session_line(candidate, slot));
     let topics = (0..g.topics_max).map(|topic| layout.topic_line(candidate, topic, 3));
+    let cursors = (0..g.cursors_max).map(|place| layout.cursor_line(candidate, place));
     let lines = [layout.epoch_line(candidate), layout.floor_line(candidate)].into_iter();
-    let mended = lines.chain(lanes).chain(sessions).chain(topics).filter(|at| mend_line(memory, *at)).count();
+    let mended =
+        lines.chain(lanes).chain(sessions).chain(topics).chain(cursors).filter(|at| mend_line(memory, *at)).count();
     mended + (0..g.topics_max).filter(|topic| mend_topic(view, candidate, *topic)).count()
 }
 
@@ -100,7 +103,7 @@ mod tests {
         let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
         let (here, there) = (&views[0], &views[1]);
         let topic = crate::log::topics::tests::topic(0, "t");
-        TopicWriter::new(here, 0).write(&topic, 0, 0);
+        TopicWriter::new(here, 0).write(&topic, &Default::default());
         tear(here, here.layout.topic_line(0, 0, 1));
         assert_eq!(mend_candidate(here, 0), 1);
         assert_eq!(read_topic(there, 0, Access::Remote, 0), Some(topic));

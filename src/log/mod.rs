@@ -10,22 +10,26 @@
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
 //! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
 //! * [`entry`]: events of the order core as index entries, and back, checked.
+//! * [`cursors`]: how far named consumers have come.
 //! * [`damage`]: fields that hold what no writer puts there.
 //! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
 //! * [`session`]: one session as an attached publisher follows it.
 //! * [`topics`]: the topic table as its readers see it.
+//! * [`reader`]: one subscriber's cursor: its start, and what it gets next.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
 
 pub mod blog;
 pub mod checkpoint;
 pub mod commit;
+pub mod cursors;
 pub mod damage;
 pub mod entry;
 pub mod inherit;
 pub mod lane;
 pub mod mend;
 pub mod order_index;
+pub mod reader;
 pub mod retention;
 pub mod session;
 pub mod topics;

@@ -153,15 +153,16 @@ impl<M: Memory> Trimmer<M> {
         !self.samples.is_empty()
     }
 
-    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if the floor moved or anything
-    /// became reusable. One call is bounded; the next goes further.
+    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if `closing` or the floor moved, or
+    /// anything became reusable. One call is bounded; the next goes further.
     pub fn advance(&mut self) -> bool {
         let Some(oldest) = self.samples.front() else { return false };
         let target = oldest.position;
         if target > self.record.checkpoint {
             return false;
         }
-        if target > self.record.closing {
+        let closes = target > self.record.closing;
+        if closes {
             self.record.closing = target;
             self.floors.publish(&self.record);
         }
@@ -169,7 +170,7 @@ impl<M: Memory> Trimmer<M> {
         self.memory.full_fence();
         let lowest = (0..self.pins.len()).map(|broker| self.pinned(broker)).min().unwrap_or(NO_PIN);
         if lowest < target {
-            return self.set_floor(lowest);
+            return self.set_floor(lowest) | closes;
         }
         let mut sample = self.samples.pop_front().expect("looked at above");
         self.reusable.copy_from_slice(&sample.settled);
@@ -435,7 +436,8 @@ mod tests {
         assert_eq!(line.observe().map(|pin| pin.position), Some(NO_PIN), "nor does it hold anything");
         late.try_lower(64, &floors).unwrap();
         pin.raise(NO_PIN);
-        assert!(trimmer.advance() && !trimmer.advance());
+        assert!(trimmer.advance() && trimmer.advance(), "given up, then the next is closing");
+        assert!(!trimmer.advance());
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
     }
 

@@ -27,11 +27,33 @@ pub struct Topic {
     pub receipts: Receipts,
     /// Copies, the pool's included.
     pub replicas: u32,
+    /// Retention target, bytes; 0: as much as fits.
+    pub retention_bytes: u64,
+    /// Retention target, ns; 0: as long as it fits.
+    pub retention_ns: u64,
     /// Creation, UTC ns.
     pub created_at: u64,
+    /// Index position of its creation: its generation. Entries of its id below that are another topic's.
+    pub created_position: u64,
 }
 
 impl Topic {
+    /// A topic that is not created yet, with receipts per batch, the pool's copy only, and no retention target.
+    pub fn new(name: &str, order: OrderLevel, ack: AckLevel) -> Topic {
+        Topic {
+            id: 0,
+            name: name.into(),
+            order,
+            ack,
+            receipts: Receipts::Batch,
+            replicas: 1,
+            retention_bytes: 0,
+            retention_ns: 0,
+            created_at: 0,
+            created_position: 0,
+        }
+    }
+
     /// As the three lines of the table.
     ///
     /// # Panics
@@ -45,7 +67,10 @@ impl Topic {
             ack_level: self.ack as u8,
             receipts: self.receipts as u8,
             replicas: self.replicas,
+            retention_bytes: self.retention_bytes,
+            retention_ns: self.retention_ns,
             created_at: self.created_at,
+            created_position: self.created_position,
             ..TopicLine::default()
         };
         let mut text = [0; 112];
@@ -67,7 +92,10 @@ impl Topic {
             ack: AckLevel::from_byte(line.ack_level)?,
             receipts: Receipts::from_byte(line.receipts)?,
             replicas: line.replicas,
+            retention_bytes: line.retention_bytes,
+            retention_ns: line.retention_ns,
             created_at: line.created_at,
+            created_position: line.created_position,
         })
     }
 
@@ -101,29 +129,53 @@ impl<M: Memory> TopicWriter<M> {
         TopicWriter { view: view.clone(), candidate }
     }
 
-    /// Writes a topic's three lines, all with the same guard, and its first progress. Visible by the next fence.
+    /// Writes a topic's three lines, all with the same guard, and its progress. Visible by the next fence.
     ///
     /// Lines that say so already are left as they are: cut short in a rewrite they could be read by nobody, and a successor on
     /// another host, whose replay begins behind the topic's creation, would take it for never created.
-    pub fn write(&self, topic: &Topic, next_order: u64, position: u64) {
+    pub fn write(&self, topic: &Topic, progress: &TopicProgress) {
         let at = |line| self.view.layout.topic_line(self.candidate, topic.id, line);
-        self.write_progress(topic.id, next_order, position);
+        self.write_progress(topic.id, progress);
         if read_topic(&self.view, self.candidate, Access::Local, topic.id).as_ref() == Some(topic) {
             // Their writer may have been killed before it wrote them back.
             return (0..3).for_each(|line| self.view.memory.flush_line(at(line), Keep::Cached));
         }
         let (properties, names) = topic.lines();
-        let guard = self.view.memory.load(at(0)).checked_add(1).unwrap_or(1);
+        let guard = self.fresh_guard(topic.id);
         line::write(&self.view.memory, at(2), guard, &names[1]);
         line::write(&self.view.memory, at(1), guard, &names[0]);
         line::write(&self.view.memory, at(0), guard, &properties);
     }
 
+    /// Frees a place. Visible by the next fence.
+    pub fn clear(&self, topic: u32) {
+        let at = self.view.layout.topic_line(self.candidate, topic, 0);
+        let blank = TopicLine { id: topic, ..TopicLine::default() };
+        match line::read::<M, TopicLine>(&self.view.memory, at) {
+            Some((_, found)) if found == blank => self.view.memory.flush_line(at, Keep::Cached),
+            None if self.view.memory.load(at) == line::INVALID && !self.was_written(topic) => {}
+            _ => line::write(&self.view.memory, at, self.fresh_guard(topic), &blank),
+        }
+    }
+
+    fn guards(&self, topic: u32) -> [u64; 3] {
+        [0, 1, 2].map(|line| self.view.memory.load(self.view.layout.topic_line(self.candidate, topic, line)))
+    }
+
+    fn was_written(&self, topic: u32) -> bool {
+        self.guards(topic).iter().any(|guard| *guard != line::INVALID)
+    }
+
+    /// A guard that none of a place's lines has: lines of two topics of one place, or of two writes, never look like one.
+    fn fresh_guard(&self, topic: u32) -> u64 {
+        let known = self.guards(topic).into_iter().filter(|guard| *guard != line::INVALID);
+        known.max().map_or(1, |highest| highest.checked_add(1).unwrap_or(1))
+    }
+
     /// Writes how far a topic's order has come. Visible by the next fence.
-    pub fn write_progress(&self, topic: u32, next_order: u64, position: u64) {
+    pub fn write_progress(&self, topic: u32, progress: &TopicProgress) {
         let at = self.view.layout.topic_line(self.candidate, topic, 3);
-        let mut line = Owned::take(self.view.memory.clone(), at);
-        line.write(&TopicProgress { next_order, position, ..TopicProgress::default() });
+        Owned::take(self.view.memory.clone(), at).write(progress);
     }
 }
 
@@ -131,6 +183,9 @@ impl<M: Memory> TopicWriter<M> {
 pub fn read_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id: u32) -> Option<Topic> {
     let at = |line| view.layout.topic_line(candidate, id, line);
     let (guard, properties) = line::observe::<M, TopicLine>(&view.memory, at(0), access)?;
+    if properties.name_bytes == 0 {
+        return None;
+    }
     let (first_guard, first) = line::observe::<M, NameLine>(&view.memory, at(1), access)?;
     let (second_guard, second) = line::observe::<M, NameLine>(&view.memory, at(2), access)?;
     if guard != first_guard || guard != second_guard {
@@ -140,10 +195,10 @@ pub fn read_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id:
     Topic::from_lines(&properties, &[first, second]).ok().filter(|topic| topic.id == id)
 }
 
-/// Reads one topic of a candidate's table for a successor. `None`: it was never written whole.
+/// Reads one topic of a candidate's table for a successor. `None`: the place is free, or was never written whole.
 ///
-/// A topic's lines say the same for ever, so their words stand alone once they are all there: a candidate that was killed while it
-/// wrote its copy again, in a later life, takes no topic away.
+/// A place whose lines were cut short changed hands at or behind the checkpoint: the replay says what is there, whatever the words
+/// found here amount to.
 ///
 /// # Errors
 /// Its lines are whole, and hold what no writer puts there.
@@ -159,7 +214,10 @@ pub fn read_topic_words<M: Memory>(
     let names = [at(1), at(2)].map(|at| line::observe_words(memory, at, access));
     let guards = [0, 1, 2].map(|line| memory.load(at(line)));
     let is_whole = guards[0] != line::INVALID && guards.iter().all(|guard| *guard == guards[0]);
-    if properties.name_bytes == 0 && !is_whole {
+    if properties.name_bytes == 0 && (!is_whole || guards[0] == line::INVALID) {
+        return Ok(None);
+    }
+    if !is_whole && properties.id != id {
         return Ok(None);
     }
     exactly("topic id", properties.id.into(), id.into())?;
@@ -188,42 +246,43 @@ impl<M: Memory> TopicReader<M> {
 
     /// Finds a topic by name. `None`: there is none now.
     pub fn find(&mut self, name: &str) -> Option<&Topic> {
-        if !self.known.iter().any(|topic| topic.name == name) {
+        let known = self.known.iter().position(|topic| topic.name == name);
+        if !known.is_some_and(|index| self.still_stands(index)) {
             self.refresh();
         }
         self.known.iter().find(|topic| topic.name == name)
     }
 
-    /// Finds a topic by number.
-    pub fn by_id(&mut self, id: u32) -> Option<&Topic> {
-        if !self.known.iter().any(|topic| topic.id == id) {
-            self.refresh();
-        }
-        self.known.iter().find(|topic| topic.id == id)
+    /// Whether a topic that was found before is still what the table says. When the table cannot be read, it is.
+    fn still_stands(&self, index: usize) -> bool {
+        let topic = &self.known[index];
+        let Some(commit) = self.commit.current() else { return true };
+        let found = read_topic(&self.view, commit.candidate, self.commit.access(commit.candidate), topic.id);
+        !self.commit.confirm(commit.epoch) || found.as_ref() == Some(topic)
     }
 
-    /// Number of topics, of the last look.
+    /// Whether there is a table to read: a sequencer was active once.
+    pub fn is_readable(&self) -> bool {
+        self.commit.current().is_some()
+    }
+
+    /// Topics of the last look, in the order of their numbers.
     pub fn known(&self) -> &[Topic] {
         &self.known
     }
 
-    /// Looks at the whole table again. Topics are numbered without gaps, so the first free place ends it.
+    /// Looks at the whole table again.
     pub fn refresh(&mut self) {
         let Some(commit) = self.commit.current() else { return };
         let access = self.commit.access(commit.candidate);
-        let mut found = Vec::new();
-        for id in 0..self.view.layout.geometry.topics_max {
-            match read_topic(&self.view, commit.candidate, access, id) {
-                Some(topic) => found.push(topic),
-                None => break,
-            }
-        }
+        let ids = 0..self.view.layout.geometry.topics_max;
+        let found = ids.filter_map(|id| read_topic(&self.view, commit.candidate, access, id)).collect();
         if self.commit.confirm(commit.epoch) {
             self.known = found;
         }
     }
 
-    /// Order of a topic's next message, and the index position that stands for.
+    /// How far a topic's order has come, and the index position that stands for.
     pub fn progress(&self, topic: u32) -> Option<TopicProgress> {
         self.commit.read(|candidate| self.view.layout.topic_line(candidate, topic, 3)).map(|(_, progress)| progress)
     }
@@ -252,15 +311,7 @@ pub(crate) mod tests {
     use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 
     pub(crate) fn topic(id: u32, name: &str) -> Topic {
-        Topic {
-            id,
-            name: name.into(),
-            order: OrderLevel::Session,
-            ack: AckLevel::Committed,
-            receipts: Receipts::Batch,
-            replicas: 1,
-            created_at: 9,
-        }
+        Topic { id, created_at: 9, ..Topic::new(name, OrderLevel::Session, AckLevel::Committed) }
     }
 
     #[test]
@@ -273,12 +324,37 @@ pub(crate) mod tests {
         let mut reader = TopicReader::new(&view);
         assert!(reader.find("a").is_none());
         let long = "n".repeat(TOPIC_NAME_BYTES_MAX);
-        writer.write(&topic(0, "a"), 5, 6);
-        writer.write(&topic(1, &long), 0, 0);
+        writer.write(&topic(0, "a"), &TopicProgress { next_order: 5, position: 6, ..TopicProgress::default() });
+        writer.write(&topic(1, &long), &TopicProgress::default());
         assert_eq!(reader.find(&long), Some(&topic(1, &long)));
-        assert_eq!(reader.by_id(0), Some(&topic(0, "a")));
+        assert_eq!(reader.find("a"), Some(&topic(0, "a")));
         assert_eq!(reader.progress(0).unwrap().next_order, 5);
         assert_eq!(Topic::from_spec(&topic(1, &long).to_spec()), Ok(topic(1, &long)));
+    }
+
+    /// A place that is freed and given to another topic is not found under the old name, and a gap in the numbers hides nobody.
+    #[test]
+    fn a_deleted_topic_is_not_found_and_its_place_serves_another() {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        commit.claim(0, 1);
+        commit.activate(0);
+        let writer = TopicWriter::new(&view, 0);
+        let mut reader = TopicReader::new(&view);
+        (0..3).for_each(|id| writer.write(&topic(id, &format!("t{id}")), &TopicProgress::default()));
+        assert!(reader.find("t1").is_some() && reader.find("t2").is_some());
+        writer.clear(1);
+        assert_eq!(reader.find("t1"), None);
+        assert_eq!(reader.known().len(), 2);
+        assert_eq!(read_topic_words(&view, 0, Access::Local, 1), Ok(None));
+        let heir = Topic { created_position: 77, ..topic(1, "heir") };
+        writer.write(&heir, &TopicProgress::default());
+        assert_eq!((reader.find("t1").cloned(), reader.find("heir")), (None, Some(&heir)));
+        let same_name = Topic { created_position: 99, ..heir.clone() };
+        writer.clear(1);
+        writer.write(&same_name, &TopicProgress::default());
+        assert_eq!(reader.find("heir"), Some(&same_name), "a name that was given again is another topic");
+        assert_eq!(read_topic_words(&view, 0, Access::Local, 1), Ok(Some(same_name)));
     }
 
     fn two_hosts(whim: Whim, seed: u64) -> [View<HostMemory>; 2] {
@@ -295,10 +371,10 @@ pub(crate) mod tests {
         for seed in 0..400 {
             let [here, there] = two_hosts(Whim::HARSH, seed);
             let writer = TopicWriter::new(&here, 0);
-            writer.write(&topic(0, &names[0]), 0, 0);
+            writer.write(&topic(0, &names[0]), &TopicProgress::default());
             here.memory.store_fence();
             // Not fenced.
-            writer.write(&Topic { created_at: 10, ..topic(0, &names[1]) }, 0, 0);
+            writer.write(&Topic { created_at: 10, ..topic(0, &names[1]) }, &TopicProgress::default());
             if let Some(found) = read_topic(&there, 0, Access::Remote, 0) {
                 let is_one = found.name == names[0] && found.created_at == 9;
                 assert!(is_one || found.name == names[1] && found.created_at == 10, "seed {seed}: {found:?}");
@@ -327,7 +403,7 @@ pub(crate) mod tests {
             (1..).zip(words).for_each(|(index, word)| here.memory.store(at + 8 * index, word));
             here.memory.store(at, 1);
         }
-        TopicWriter::new(&here, 0).write(&topic(0, "t"), 0, 0);
+        TopicWriter::new(&here, 0).write(&topic(0, "t"), &TopicProgress::default());
         here.memory.store_fence();
         assert_eq!(read_topic(&there, 0, Access::Remote, 0), Some(topic(0, "t")));
     }

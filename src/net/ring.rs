@@ -11,6 +11,8 @@
 //!    it exists (invariant 4 of `pool::coherence`).
 //! 4. The ring is used on one thread only: it is not `Send`.
 //! 5. The result of an accept that did not fail is a new descriptor that nobody else owns; it is taken once.
+//! 6. The vectors of a list that is not lent point into its own headers and into mapped pool memory that holds batches: written
+//!    before they were named anywhere, and pinned while they are in a list.
 
 #![allow(unsafe_code)]
 
@@ -146,6 +148,10 @@ pub struct SendList {
     message: Box<libc::msghdr>,
     count: usize,
     bytes: u64,
+    /// Where each item ends, bytes from the start of the list.
+    ends: Vec<u64>,
+    /// Bytes that were sent.
+    consumed: u64,
     lent: bool,
     used: bool,
 }
@@ -156,14 +162,16 @@ impl SendList {
         let message = Box::new(unsafe { std::mem::zeroed() });
         let vectors = Vec::with_capacity(2 * SEND_LIST_MAX);
         let headers = Box::new([[0; FRAME_BYTES]; SEND_LIST_MAX]);
-        SendList { headers, vectors, message, count: 0, bytes: 0, lent: false, used: false }
+        let ends = Vec::with_capacity(SEND_LIST_MAX);
+        SendList { headers, vectors, message, count: 0, bytes: 0, ends, consumed: 0, lent: false, used: false }
     }
 
     /// Empties it.
     pub fn clear(&mut self) {
         assert!(!self.lent, "a list in the kernel's hands is not touched");
         self.vectors.clear();
-        (self.count, self.bytes) = (0, 0);
+        self.ends.clear();
+        (self.count, self.bytes, self.consumed) = (0, 0, 0);
     }
 
     /// Whether it takes no more.
@@ -197,12 +205,14 @@ impl SendList {
         }
         self.count += 1;
         self.bytes += FRAME_BYTES as u64 + bytes;
+        self.ends.push(self.consumed + self.bytes);
     }
 
     /// Drops the first `bytes`, which were sent.
     pub fn consume(&mut self, mut bytes: u64) {
         assert!(!self.lent && bytes <= self.bytes);
         self.bytes -= bytes;
+        self.consumed += bytes;
         let mut done = 0;
         for vector in &mut self.vectors {
             let step = bytes.min(vector.iov_len as u64);
@@ -217,6 +227,39 @@ impl SendList {
         }
         self.vectors.drain(..done);
     }
+}
+
+impl SendList {
+    /// Items that were sent, the one that was sent in part included.
+    pub fn items_begun(&self) -> usize {
+        let begun = self.ends.partition_point(|end| *end < self.consumed);
+        if self.consumed == 0 { 0 } else { begun + 1 }
+    }
+
+    /// A copy of what is left of the item that was sent in part; empty if the last one was sent whole.
+    pub fn rest_of_item(&self) -> Vec<u8> {
+        assert!(!self.lent);
+        let begun = self.items_begun();
+        let mut left = if begun == 0 { 0 } else { (self.ends[begun - 1] - self.consumed) as usize };
+        let mut rest = vec![0; left];
+        for vector in &self.vectors {
+            let bytes = left.min(vector.iov_len);
+            let to = rest.len() - left;
+            // SAFETY: invariant 6; `rest` has `left` bytes from `to` on.
+            unsafe { std::ptr::copy_nonoverlapping(vector.iov_base.cast(), rest[to..].as_mut_ptr(), bytes) };
+            left -= bytes;
+        }
+        rest
+    }
+}
+
+/// Resets a connection: what it has not sent yet is dropped, pages lent to it come back. The descriptor stays open.
+pub fn abort(socket: RawFd) {
+    // SAFETY: a sockaddr is a plain C struct for which all zero is valid.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    // SAFETY: the kernel reads the address during the call only. A failure means that there is no connection any more.
+    unsafe { libc::connect(socket, &nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
 }
 
 /// The io_uring of one thread.
@@ -659,6 +702,59 @@ mod tests {
         let mut got = [0; 186];
         peer.read_exact(&mut got).unwrap();
         assert!(got[..122].iter().all(|byte| *byte == 7) && got[122..].iter().all(|byte| *byte == 2));
+        ring.give_back_list(id);
+    }
+
+    #[test]
+    fn what_is_left_of_a_half_sent_item_is_copied() {
+        let mut ring = ring();
+        let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
+        crate::pool::Memory::copy_in(&pool, 0, &[7; 128]);
+        let id = ring.take_list();
+        let mut left = |consumed: u64| {
+            let (list, mapping) = ring.list_and_pool(id);
+            list.clear();
+            list.push(&[1; 64], mapping, 0, 128);
+            list.push(&[2; 64], mapping, 0, 0);
+            list.consume(consumed / 2);
+            list.consume(consumed - consumed / 2);
+            (list.items_begun(), list.rest_of_item())
+        };
+        assert_eq!(left(0), (0, vec![]));
+        assert_eq!(left(1).1.len(), 191);
+        assert_eq!(left(62), (1, [&[1; 2][..], &[7; 128]].concat()));
+        assert_eq!(left(191), (1, vec![7]));
+        assert_eq!(left(192), (1, vec![]));
+        assert_eq!(left(193), (2, vec![2; 63]));
+        assert_eq!(left(256), (2, vec![]));
+    }
+
+    /// The peer reads nothing: its window fills, and what was sent by zero copy beyond it stays lent.
+    #[test]
+    fn an_aborted_connection_gives_lent_pages_back() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_peer, _) = listener.accept().unwrap();
+        let map = memmap2::MmapOptions::new().len(16 << 20).map_anon().unwrap();
+        let mut ring = Ring::new(8, 0, Mapping::new(map.into())).unwrap();
+        let id = ring.take_list();
+        let (list, mapping) = ring.list_and_pool(id);
+        list.push(&[1; 64], mapping, 0, 16 << 20);
+        let operation = ring.send_list(Asker { role: 0, tag: 1 }, ours.as_raw_fd(), id, true).unwrap();
+        for _ in 0..20 {
+            ring.submit(Some(Duration::from_millis(5))).unwrap();
+            assert_eq!(ring.next_completion(), None, "more was taken than the peer can have room for");
+        }
+        ring.cancel(operation);
+        let cut = wait(&mut ring);
+        assert!((1..16 << 20).contains(&cut.result), "part of it was sent: {cut:?}");
+        assert_eq!(cut.stage, Stage::Accepted);
+        for _ in 0..20 {
+            ring.submit(Some(Duration::from_millis(5))).unwrap();
+            assert_eq!(ring.next_completion(), None, "pages in the socket are still lent");
+        }
+        abort(ours.as_raw_fd());
+        assert!(matches!(wait(&mut ring).stage, Stage::Released { .. }));
         ring.give_back_list(id);
     }
 

@@ -155,7 +155,11 @@ impl OrderCore {
             | Event::Open { slot, .. }
             | Event::Close { slot }
             | Event::Fence { slot, .. } => slot,
-            Event::LetGo { .. } | Event::Refused { .. } | Event::Topic { .. } => return emit(event),
+            Event::LetGo { .. }
+            | Event::Refused { .. }
+            | Event::Topic { .. }
+            | Event::CursorSet { .. }
+            | Event::CursorDelete { .. } => return emit(event),
         };
         let tracking = &mut self.tracking[slot as usize];
         if !std::mem::replace(&mut tracking.dirty, true) {

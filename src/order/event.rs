@@ -93,4 +93,28 @@ pub enum Event {
         /// Where its specification lies.
         blog_at: u64,
     },
+    /// A named cursor was set.
+    CursorSet {
+        /// Its place in the cursor table.
+        place: u32,
+        /// Its topic.
+        topic: u32,
+        /// Order of the next message its consumer wants.
+        order: u64,
+        /// Lane the request came in by.
+        lane: u16,
+        /// Slot of the request.
+        lane_slot: u64,
+        /// Where the request lies, with the name.
+        blog_at: u64,
+    },
+    /// A named cursor was removed.
+    CursorDelete {
+        /// Its place in the cursor table.
+        place: u32,
+        /// Lane the request came in by.
+        lane: u16,
+        /// Slot of the request.
+        lane_slot: u64,
+    },
 }

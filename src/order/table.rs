@@ -169,7 +169,7 @@ impl SessionTable {
             Event::Topic { topic, order_level, .. } => {
                 self.topics[topic as usize] = TopicOrder { exists: true, order_level, next_order: 0 };
             }
-            Event::LetGo { .. } | Event::Refused { .. } => {}
+            Event::LetGo { .. } | Event::Refused { .. } | Event::CursorSet { .. } | Event::CursorDelete { .. } => {}
         }
     }
 }

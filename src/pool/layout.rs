@@ -92,6 +92,7 @@ pub struct Layout {
     lane_progress: u64,
     topics: u64,
     sessions: u64,
+    cursors: u64,
     directories: u64,
     counters: u64,
     extents: u64,
@@ -194,6 +195,7 @@ impl Geometry {
         range("segments", self.segments.into(), SEGMENTS_PER_CANDIDATE_MIN.into(), SEGMENTS_PER_CANDIDATE_MAX.into())?;
         range("sessions_max", self.sessions_max.into(), 1, SESSIONS_MAX.into())?;
         range("topics_max", self.topics_max.into(), 1, TOPICS_MAX.into())?;
+        range("cursors_max", self.cursors_max.into(), 1, CURSORS_MAX.into())?;
         range("extent_bytes", self.extent_bytes, EXTENT_BYTES_MIN, EXTENT_BYTES_MAX)?;
         power("extent_bytes", self.extent_bytes)
     }
@@ -225,6 +227,7 @@ impl Layout {
             lane_progress: region(candidates * lanes),
             topics: region(candidates * u64::from(g.topics_max) * TOPIC_LINES),
             sessions: region(candidates * u64::from(g.sessions_max)),
+            cursors: region(candidates * u64::from(g.cursors_max)),
             directories: region(candidates * u64::from(g.segments)),
             counters: region(
                 (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
@@ -302,6 +305,10 @@ impl Layout {
     pub fn session_line(&self, candidate: u32, slot: u32) -> u64 {
         self.per_candidate(self.sessions, candidate, self.geometry.sessions_max.into(), slot.into())
     }
+    /// A named cursor, a candidate's copy.
+    pub fn cursor_line(&self, candidate: u32, place: u32) -> u64 {
+        self.per_candidate(self.cursors, candidate, self.geometry.cursors_max.into(), place.into())
+    }
     /// Directory line of a candidate's `segment`-th segment ever.
     pub fn directory_line(&self, candidate: u32, segment: u64) -> u64 {
         let count = u64::from(self.geometry.segments);
@@ -376,6 +383,7 @@ impl Layout {
             (self.lane_progress, "lane progress", "sequencer, a copy per candidate"),
             (self.topics, "topic table", "sequencer, a copy per candidate"),
             (self.sessions, "session checkpoints", "sequencer, a copy per candidate"),
+            (self.cursors, "named cursors", "sequencer, a copy per candidate"),
             (self.directories, "segment directories", "each sequencer candidate"),
             (self.counters, "counters", "each role"),
             (self.extents, "extent table", "the writer of the lane"),
@@ -416,6 +424,7 @@ pub(crate) mod tests {
                 (0..g.lanes()).for_each(|lane| claim(layout.lane_progress(c, lane)));
                 (0..g.topics_max).for_each(|t| (0..TOPIC_LINES).for_each(|l| claim(layout.topic_line(c, t, l))));
                 (0..g.sessions_max).for_each(|s| claim(layout.session_line(c, s)));
+                (0..g.cursors_max).for_each(|place| claim(layout.cursor_line(c, place)));
                 (0..u64::from(g.segments)).for_each(|s| claim(layout.directory_line(c, s)));
                 for segment in 0..u64::from(g.segments) {
                     (0..u64::from(g.segment_entries)).for_each(|e| claim(layout.index_entry(c, segment, e)));

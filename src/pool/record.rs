@@ -49,6 +49,12 @@ pub mod slot_kind {
     pub const SESSION_CLOSE: u8 = 3;
     /// Create a topic; the blog holds its `TopicSpec`.
     pub const TOPIC_CREATE: u8 = 4;
+    /// Delete the topic `topic` that was created at index position `batch_seq`.
+    pub const TOPIC_DELETE: u8 = 5;
+    /// Set a named cursor; the blog holds its `CursorLine`.
+    pub const CURSOR_SET: u8 = 6;
+    /// Remove a named cursor; the blog holds its `CursorLine`.
+    pub const CURSOR_DELETE: u8 = 7;
 }
 
 /// States of an extent. None but the first is 0: a line cut short in a rewrite is told from one never written.
@@ -75,12 +81,18 @@ pub mod entry_kind {
     pub const SESSION_REFUSED: u8 = 6;
     /// A topic was created; the blog holds its `TopicSpec`.
     pub const TOPIC_CREATE: u8 = 7;
+    /// A topic was deleted, and its sessions with it.
+    pub const TOPIC_DELETE: u8 = 8;
+    /// A named cursor was set; `session_slot` is its place, `first_order` its order, and the blog holds its `CursorLine`.
+    pub const CURSOR_SET: u8 = 9;
+    /// A named cursor was removed; `session_slot` is its place.
+    pub const CURSOR_DELETE: u8 = 10;
 }
 
 record! {
     /// Slot of a lane ring; its guard is the slot's absolute number + 1.
     pub struct BatchSlot {
-        /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create
+        /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create, 5 topic delete, 6 cursor set, 7 cursor delete
         kind: u8,
         /// ack level of a session to open
         ack_level: u8,
@@ -110,7 +122,8 @@ record! {
 record! {
     /// Entry of the order index; its guard is its absolute position + 1.
     pub struct IndexEntry {
-        /// entry kind: 1 batch, 2 session open, 3 close, 4 fence, 5 let go, 6 session refused, 7 topic create
+        /// entry kind: 1 batch, 2 session open, 3 close, 4 fence, 5 let go, 6 session refused, 7 topic create, 8 topic delete, 9 cursor set,
+        /// 10 cursor delete
         kind: u8,
         /// order level of a session that opens; refusal code of one that is refused
         flags: u8,
@@ -286,7 +299,7 @@ record! {
     pub struct TopicLine {
         /// topic id
         id: u32,
-        /// length of the name, bytes
+        /// length of the name, bytes; 0: the place is free
         name_bytes: u16,
         /// order level
         order_level: u8,
@@ -304,8 +317,10 @@ record! {
         retention_ns: u64,
         /// creation, UTC ns
         created_at: u64,
+        /// index position of its creation: entries of its id below that are another topic's
+        created_position: u64,
         /// 0
-        reserved_too: [u64; 2],
+        reserved_too: u64,
     }
 }
 
@@ -324,8 +339,28 @@ record! {
         next_order: u64,
         /// index position this stands for
         position: u64,
+        /// bytes of its batches, ever
+        bytes: u64,
+        /// no message below this order is kept; the earliest that is may be somewhat above
+        earliest_order: u64,
+        /// `bytes` at that order
+        earliest_bytes: u64,
         /// 0
-        reserved: [u64; 5],
+        reserved: [u64; 2],
+    }
+}
+
+record! {
+    /// A named cursor of a topic: how far a consumer has come.
+    pub struct CursorLine {
+        /// topic id
+        topic: u32,
+        /// length of the name, bytes; 0: the place is free
+        name_bytes: u32,
+        /// order of the next message its consumer wants
+        order: u64,
+        /// UTF-8, zero-filled
+        text: [u8; 40],
     }
 }
 

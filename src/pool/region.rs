@@ -310,6 +310,7 @@ impl Pool {
         same("segments", found.segments.into(), wanted.segments.into())?;
         same("sessions_max", found.sessions_max.into(), wanted.sessions_max.into())?;
         same("topics_max", found.topics_max.into(), wanted.topics_max.into())?;
+        same("cursors_max", found.cursors_max.into(), wanted.cursors_max.into())?;
         // Last: it is clipped to what the other numbers leave.
         let wanted = Layout::new(Geometry { pool_bytes: found.pool_bytes, ..*wanted });
         let wanted = wanted.map_err(|source| PoolError::Layout { path: path.into(), source })?.geometry;

@@ -7,6 +7,7 @@ use crate::log::commit::CommitReader;
 use crate::log::inherit::check_broker;
 use crate::log::lane::LaneWriter;
 use crate::log::order_index::IndexFault;
+use crate::log::reader::{ReadFault, Reader, Sought};
 use crate::log::topics::{Topic, TopicReader, write_spec};
 use crate::pool::record::{
     BatchSlot, BrokerLine, EpochLine, FloorLine, IndexEntry, LaneProgress, LaneStatus, Record, SegmentLine,
@@ -14,15 +15,15 @@ use crate::pool::record::{
 };
 use crate::pool::{Memory, line};
 use crate::roles::ack::tracker::Tracker;
-use crate::roles::export::reader::{ReadFault, Reader, Sought};
 use crate::roles::sequence::TakeoverSettings;
 use crate::roles::sequence::active::ActiveSequencer;
 use crate::roles::sequence::candidate::{Candidate, Locks};
 use crate::roles::sequence::tests::{SETTINGS, start};
 use crate::sim::memory::{HostMemory, plain_view};
-use crate::wire::frame::{self, BatchHeader, START_EARLIEST};
+use crate::wire::StartAt;
+use crate::wire::frame::{self, BatchHeader};
 use crate::wire::message::push;
-use crate::wire::{AckLevel, OrderLevel, Receipts};
+use crate::wire::{AckLevel, OrderLevel};
 
 /// Entries of the sound pool: topic, session, batches.
 const TOPIC_AT: u64 = 0;
@@ -61,15 +62,7 @@ impl Sound {
         let blog = Blog::take(&view, 0, lane.produced(), 0);
         let mut sound = Sound { view, lane, blog, sequencer };
         let at = sound.view.layout.extent(0, 3);
-        let topic = Topic {
-            id: 0,
-            name: "t".into(),
-            order: OrderLevel::Session,
-            ack: AckLevel::Committed,
-            receipts: Receipts::Batch,
-            replicas: 1,
-            created_at: 0,
-        };
+        let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
         write_spec(&sound.view, at, &topic);
         sound.present(BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: at, ..BatchSlot::default() });
         sound.present(BatchSlot {
@@ -135,10 +128,9 @@ impl Sound {
     /// What a subscriber that starts at the earliest is given, or told.
     fn exported(&self) -> Result<usize, ReadFault> {
         let commit = CommitReader::new(&self.view).current().expect("it is active");
-        let mut reader = Reader::new(&self.view, 0, START_EARLIEST, 0);
-        let sought = reader.seek(&commit, &TopicReader::new(&self.view)).map_err(ReadFault::Index)?;
-        let Sought::Found(first) = sought else { panic!("{sought:?}") };
-        reader.begin(first);
+        let mut reader = Reader::new(&self.view, [(0, StartAt::Earliest)], 0, false);
+        let sought = reader.seek(&commit, &TopicReader::new(&self.view))?;
+        assert_eq!(sought, Sought::Found);
         let mut batches = 0;
         while reader.fetch(&commit).map_err(ReadFault::Index)? > 0 {
             while reader.next_delivery()?.is_some() {

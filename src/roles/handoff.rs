@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::wire::{AckLevel, OrderLevel};
+use crate::wire::{AckLevel, OrderLevel, SlowReader, StartAt};
 
 /// A connection of one receive core: place and generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,12 +114,23 @@ impl AckLink {
 pub struct Subscription {
     /// The connection.
     pub stream: TcpStream,
+    /// What it subscribes to, in the hello's order, each topic once.
+    pub topics: Box<[SubscribedTopic]>,
+    /// What becomes of it if it is too slow.
+    pub slow_reader: SlowReader,
+    /// It is waited for up to this lag, bytes; 0 as the broker is configured.
+    pub lag_bytes: u64,
+}
+
+/// A topic of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscribedTopic {
     /// Topic id.
     pub topic: u32,
     /// Order level of the topic.
     pub order: OrderLevel,
     /// Where it wants to start.
-    pub start_order: u64,
+    pub start: StartAt,
 }
 
 /// Subscribers on their way to the exporter. When it is full, the receive core refuses.

@@ -51,6 +51,9 @@ pub trait Role<I: Io> {
 
     /// One duty cycle: a bounded amount of work. Returns how much moved, and 0 if and only if nothing did: a role
     /// that reports work while idle keeps a core busy for nothing.
+    ///
+    /// What moves is what somebody may wait for: items in a queue, a ring or a table, operations asked of the io. What is due
+    /// for as long as a process lives (beats, roll calls, reports of a state, counters) moves nothing.
     fn poll(&mut self, io: &mut I, now: Now) -> usize;
 
     /// Asked after a poll that moved nothing: why the role cannot go on, ever. The process then drains and ends.

@@ -330,10 +330,10 @@ pub fn small_geometry(candidates: u32) -> Geometry {
         segments: 8,
         sessions_max: 64,
         topics_max: 8,
+        cursors_max: 4,
         extents_per_lane: 0,
         attached_per_broker: 0,
         attached_extents: 0,
-        cursors_max: 0,
     }
 }
 

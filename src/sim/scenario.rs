@@ -152,10 +152,10 @@ impl Scenario {
             segments: 4,
             sessions_max: 48,
             topics_max: 2,
+            cursors_max: 1,
             extents_per_lane: 0,
             attached_per_broker: 0,
             attached_extents: 0,
-            cursors_max: 0,
         }
     }
 }

@@ -108,6 +108,15 @@ pub enum WireError {
         /// Its length, bytes.
         found: usize,
     },
+    /// A cursor name that is empty, too long, or not UTF-8.
+    #[error(
+        "cursor name of {found} bytes: it must be 1 to {} bytes of UTF-8 without control characters",
+        crate::limits::CURSOR_NAME_BYTES_MAX
+    )]
+    CursorName {
+        /// Its length, bytes.
+        found: usize,
+    },
 }
 
 /// Why a broker refuses or ends a conversation: the `code` of a Refused frame. Numbers are never reused.
@@ -140,11 +149,19 @@ pub enum Refusal {
     HelloTimeout = 12,
     /// The session epoch is not the current one.
     SessionEpoch = 13,
+    /// The topic has no cursor of that name.
+    UnknownCursor = 14,
+    /// The broker does not know the operation a request asks for.
+    UnknownOperation = 15,
+    /// More topics than one subscription may have.
+    TooManyTopics = 18,
+    /// No free place in the cursor table.
+    CursorTableFull = 21,
 }
 
 impl Refusal {
     /// All codes, for documentation and tests.
-    pub const ALL: [Refusal; 13] = [
+    pub const ALL: [Refusal; 17] = [
         Refusal::Protocol,
         Refusal::UnknownTopic,
         Refusal::UnknownSession,
@@ -158,6 +175,10 @@ impl Refusal {
         Refusal::TopicTableFull,
         Refusal::HelloTimeout,
         Refusal::SessionEpoch,
+        Refusal::UnknownCursor,
+        Refusal::UnknownOperation,
+        Refusal::TooManyTopics,
+        Refusal::CursorTableFull,
     ];
 
     /// The code as a refusal, if it is one.

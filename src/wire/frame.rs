@@ -4,7 +4,8 @@ use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
 use crate::described;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES, TOPIC_NAME_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, CURSOR_NAME_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES,
+    REQUEST_BODY_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
 };
 use crate::wire::error::WireError;
 use crate::wire::{crc32c, padded};
@@ -12,19 +13,17 @@ use crate::wire::{crc32c, padded};
 /// First four bytes of every frame: "EMBR".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"EMBR");
 /// Version of everything in this room. Compared exactly.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// `session` of a publisher hello that opens a new session.
 pub const NEW_SESSION: u64 = 0;
 /// `let_go_from` of an ack that lets nothing go.
 pub const NOTHING_LET_GO: u64 = u64::MAX;
-/// `start_order` meaning "the oldest message that is still kept".
-pub const START_EARLIEST: u64 = u64::MAX - 1;
-/// `start_order` meaning "the next message to be ordered".
-pub const START_LATEST: u64 = u64::MAX;
 /// Ack flag: the session was fenced; `committed_next` is final for this session epoch.
 pub const ACK_FENCED: u16 = 1;
 /// Hello flag: create the topic named if there is none, with the properties in the hello.
 pub const HELLO_CREATE_TOPIC: u16 = 1;
+/// Reply flag: there is more; ask again from `next`.
+pub const REPLY_MORE: u16 = 1;
 
 /// Kinds of frames. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,11 +45,17 @@ pub enum FrameKind {
     CaughtUp = 7,
     /// Client to broker: no more will be sent; publisher sessions with no other connection close.
     Goodbye = 8,
+    /// Client to broker, in place of a Hello: do something, or tell something.
+    Request = 9,
+    /// Broker to client: what became of a request.
+    Reply = 10,
+    /// Broker to subscriber: messages were given up, for it took too long.
+    Skipped = 11,
 }
 
 impl FrameKind {
     /// All kinds, for documentation and tests.
-    pub const ALL: [FrameKind; 8] = [
+    pub const ALL: [FrameKind; 11] = [
         FrameKind::Hello,
         FrameKind::Welcome,
         FrameKind::Refused,
@@ -59,6 +64,9 @@ impl FrameKind {
         FrameKind::Deliver,
         FrameKind::CaughtUp,
         FrameKind::Goodbye,
+        FrameKind::Request,
+        FrameKind::Reply,
+        FrameKind::Skipped,
     ];
 
     fn from_byte(byte: u8) -> Option<FrameKind> {
@@ -130,14 +138,48 @@ level! {
 }
 
 level! {
+    /// What becomes of a subscriber that keeps memory from being used again.
+    SlowReader, "slow_reader", "0 (as configured), 1 (wait), 2 (skip) or 3 (disconnect)" {
+        /// What the broker's configuration says.
+        AsConfigured = 0,
+        /// Publishers wait for it, up to a lag.
+        Wait = 1,
+        /// It is told what it missed, and goes on with the earliest that is kept.
+        Skip = 2,
+        /// It is disconnected.
+        Disconnect = 3,
+    }
+}
+
+level! {
     /// What a connection is for.
-    Role, "role", "1 (publisher), 2 (subscriber) or 3 (topic)" {
+    Role, "role", "1 (publisher) or 2 (subscriber)" {
         /// Sends batches, receives acks.
         Publisher = 1,
         /// Receives batches in order.
         Subscriber = 2,
-        /// Creates or looks up a topic, then closes.
-        Topic = 3,
+    }
+}
+
+level! {
+    /// What a request asks for.
+    Operation, "operation", "1 to 8" {
+        /// Create a topic.
+        TopicCreate = 1,
+        /// List topics.
+        TopicList = 2,
+        /// Describe a topic.
+        TopicDescribe = 3,
+        /// Delete a topic.
+        TopicDelete = 4,
+        /// Set a named cursor of a topic.
+        CursorCommit = 5,
+        /// Read a named cursor.
+        CursorRead = 6,
+        /// List a topic's named cursors.
+        CursorList = 7,
+        /// Delete a named cursor.
+        CursorDelete = 8,
     }
 }
 
@@ -146,7 +188,7 @@ described! {
     pub struct Prefix: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// frame kind
         kind: u8,
@@ -168,7 +210,7 @@ described! {
     pub struct BatchHeader: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 4
         kind: u8,
@@ -198,19 +240,19 @@ described! {
 }
 
 described! {
-    /// First frame of a connection. Body: the topic's name, UTF-8.
+    /// First frame of a connection. Body: the topic's name, UTF-8; of a subscriber one Start record for each topic.
     pub struct Hello: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 1
         kind: u8,
         /// bit 0: create the topic with the properties below if there is none
         flags: u16,
-        /// length of the topic name in bytes, 1 to 112
+        /// length of the body in bytes: of a topic name, 1 to 112; of a subscriber's records
         body_bytes: u32,
-        /// 1 publisher, 2 subscriber, 3 topic
+        /// 1 publisher, 2 subscriber
         role: u8,
         /// ack level wanted by a publisher: 0, 1 (2 is refused in this version); default ack level of a topic to create
         ack_level: u8,
@@ -222,14 +264,16 @@ described! {
         session: u64,
         /// publisher: token of that session, from its Welcome; else 0
         token: u64,
-        /// subscriber: first message order wanted; 2^64-2 earliest, 2^64-1 latest. Else 0
-        start_order: u64,
+        /// subscriber that is waited for: up to this lag, bytes of payload in the pool; 0 as the broker is configured. Else 0
+        lag_bytes: u64,
         /// publisher joining: the current epoch; reopening after a fence: that epoch + 1
         session_epoch: u32,
         /// replication factor of a topic to create, the pool copy included: 1
         replicas: u32,
+        /// subscriber that is too slow: 0 as the broker is configured, 1 wait, 2 skip, 3 disconnect. Else 0
+        slow_reader: u8,
         /// 0
-        reserved: u64,
+        reserved: [u8; 7],
         /// CRC32C of the body
         body_crc: u32,
         /// CRC32C of bytes 0 to 59
@@ -238,11 +282,12 @@ described! {
 }
 
 described! {
-    /// A hello was accepted. Body: one line `id address:port` for every broker of the pool.
+    /// A hello was accepted. Body: one line `id address:port` for every broker of the pool. A subscriber gets one for each
+    /// topic, in the hello's order; all but the first without a body.
     pub struct Welcome: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 2
         kind: u8,
@@ -282,7 +327,7 @@ described! {
     pub struct Refused: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 3
         kind: u8,
@@ -292,8 +337,8 @@ described! {
         body_bytes: u32,
         /// reason, see the table of codes
         code: u16,
-        /// 0
-        reserved: u16,
+        /// Trimmed, TooSlow: place of the topic in the subscriber's hello, from 0; else 0
+        place: u16,
         /// the number the code's meaning names (Trimmed, TooSlow: earliest order; SessionEpoch: current epoch), else 0
         detail: u64,
         /// 0
@@ -310,7 +355,7 @@ described! {
     pub struct Ack: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 5
         kind: u8,
@@ -342,7 +387,7 @@ described! {
     pub struct Deliver: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 6
         kind: u8,
@@ -376,7 +421,7 @@ described! {
     pub struct CaughtUp: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 7
         kind: u8,
@@ -398,11 +443,39 @@ described! {
 }
 
 described! {
+    /// Messages were given up because the subscriber was too slow. No body.
+    pub struct Skipped: 64 {
+        /// "EMBR"
+        magic: u32,
+        /// protocol version, 2
+        version: u8,
+        /// 11
+        kind: u8,
+        /// 0
+        flags: u16,
+        /// 0
+        body_bytes: u32,
+        /// topic id
+        topic: u32,
+        /// order of the first message given up: the next that was due
+        from: u64,
+        /// order of the next message to come
+        next_order: u64,
+        /// 0
+        reserved: [u64; 3],
+        /// 0
+        body_crc: u32,
+        /// CRC32C of bytes 0 to 59
+        header_crc: u32,
+    }
+}
+
+described! {
     /// The client sends nothing more. No body.
     pub struct Goodbye: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 1
+        /// protocol version, 2
         version: u8,
         /// 8
         kind: u8,
@@ -416,6 +489,122 @@ described! {
         body_crc: u32,
         /// CRC32C of bytes 0 to 59
         header_crc: u32,
+    }
+}
+
+described! {
+    /// Asks a broker to do or tell something. Body: the topic's name, then what the operation defines.
+    pub struct Request: 64 {
+        /// "EMBR"
+        magic: u32,
+        /// protocol version, 2
+        version: u8,
+        /// 9
+        kind: u8,
+        /// 0
+        flags: u16,
+        /// length of the body in bytes
+        body_bytes: u32,
+        /// operation, see the table of operations
+        operation: u8,
+        /// 0
+        reserved: u8,
+        /// length of the topic's name, which begins the body, bytes; 0 where the operation names no topic
+        topic_bytes: u16,
+        /// topic list: lowest topic id wanted; cursor list: where to go on. Else 0
+        from: u64,
+        /// topic delete: `generation` of the topic meant, 0 for any; cursor commit: order of the next message wanted. Else 0
+        number: u64,
+        /// 0
+        reserved_too: [u64; 3],
+        /// CRC32C of the body
+        body_crc: u32,
+        /// CRC32C of bytes 0 to 59
+        header_crc: u32,
+    }
+}
+
+described! {
+    /// What became of a request. Body: what the operation defines, or with a code other than 0 the reason in words, UTF-8.
+    pub struct Reply: 64 {
+        /// "EMBR"
+        magic: u32,
+        /// protocol version, 2
+        version: u8,
+        /// 10
+        kind: u8,
+        /// bit 0: there is more, ask again with `from` = `next`
+        flags: u16,
+        /// length of the body in bytes
+        body_bytes: u32,
+        /// operation of the request
+        operation: u8,
+        /// 0
+        reserved: u8,
+        /// 0: done. Else the reason why not, see the table of codes
+        code: u16,
+        /// lists: where to ask from next. Else 0
+        next: u64,
+        /// topic create, describe and delete: `generation` of the topic; cursor commit and read: its order. Else 0
+        number: u64,
+        /// with a code: the number its meaning names, else 0
+        detail: u64,
+        /// 0
+        reserved_too: [u64; 2],
+        /// CRC32C of the body
+        body_crc: u32,
+        /// CRC32C of bytes 0 to 59
+        header_crc: u32,
+    }
+}
+
+described! {
+    /// A topic in the body of a request or a reply. Its name follows where the operation says so.
+    pub struct TopicRecord: 80 {
+        /// topic id, for the batch headers; 0 in a request
+        id: u32,
+        /// length of the name that follows, bytes; 0 in a request
+        name_bytes: u16,
+        /// order level
+        order_level: u8,
+        /// strongest ack level granted
+        ack_level: u8,
+        /// receipts: 0 batch, 1 message
+        receipts: u8,
+        /// 0
+        reserved: [u8; 3],
+        /// replication factor, the pool copy included: 1
+        replicas: u32,
+        /// retention target, bytes of batches; 0: as much as fits
+        retention_bytes: u64,
+        /// retention target, ns; 0: as long as it fits
+        retention_ns: u64,
+        /// creation, UTC ns; 0 in a request
+        created_at: u64,
+        /// number that no other topic of the pool ever has, of this name or another; 0 in a request
+        generation: u64,
+        /// order of the next message; 0 in a request
+        next_order: u64,
+        /// no message below this order is kept; 0 in a request
+        earliest_order: u64,
+        /// bytes of batches kept from about that order on; 0 in a request
+        kept_bytes: u64,
+        /// 0
+        reserved_too: u64,
+    }
+}
+
+described! {
+    /// A named cursor in the body of a cursor list.
+    pub struct CursorRecord: 56 {
+        /// order of the next message its consumer wants
+        order: u64,
+        /// length of the name, bytes, 1 to 40
+        name_bytes: u32,
+        /// 0
+        reserved: u32,
+        /// its name, UTF-8, zero-filled
+        name: [u8; 40],
     }
 }
 
@@ -440,7 +629,7 @@ macro_rules! frames {
 }
 // A batch header's type is `BatchHeader`, its kind `Batch`.
 type Batch = BatchHeader;
-frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye);
+frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply, Skipped);
 
 /// Bytes that `received_at` of a batch header occupies.
 pub const RECEIVED_AT: std::ops::Range<usize> = 48..56;
@@ -498,11 +687,12 @@ pub fn check(header: &[u8; FRAME_HEADER_BYTES], batch_bytes_max: u64) -> Result<
         return Err(WireError::HeaderCrc { found: prefix.header_crc, computed });
     }
     let max = match kind {
-        FrameKind::Hello => TOPIC_NAME_BYTES_MAX as u64,
-        FrameKind::Welcome | FrameKind::Refused => CONTROL_BODY_BYTES_MAX as u64,
+        FrameKind::Request => REQUEST_BODY_BYTES_MAX as u64,
+        // The topic name of those who name one only is checked as such.
+        FrameKind::Hello | FrameKind::Welcome | FrameKind::Refused | FrameKind::Reply => CONTROL_BODY_BYTES_MAX as u64,
         FrameKind::Batch => batch_bytes_max.min(BATCH_BYTES_MAX) - LINE_BYTES,
         FrameKind::Deliver => batch_bytes_max.min(BATCH_BYTES_MAX),
-        FrameKind::Ack | FrameKind::CaughtUp | FrameKind::Goodbye => 0,
+        FrameKind::Ack | FrameKind::CaughtUp | FrameKind::Goodbye | FrameKind::Skipped => 0,
     };
     // Padding counts: a batch occupies whole lines.
     if padded(prefix.body_bytes.into()) > max.next_multiple_of(LINE_BYTES) || u64::from(prefix.body_bytes) > max {
@@ -539,15 +729,18 @@ pub fn check_body<'a>(header: &[u8; FRAME_HEADER_BYTES], padded_body: &'a [u8]) 
 
 /// Checks a topic name: 1 to 112 bytes of UTF-8 without control characters.
 pub fn check_topic_name(name: &[u8]) -> Result<&str, WireError> {
-    let wrong = WireError::TopicName { found: name.len() };
-    if name.is_empty() || name.len() > TOPIC_NAME_BYTES_MAX {
-        return Err(wrong);
-    }
-    let text = std::str::from_utf8(name).map_err(|_| wrong)?;
-    if text.chars().any(char::is_control) {
-        return Err(wrong);
-    }
-    Ok(text)
+    check_name(name, TOPIC_NAME_BYTES_MAX).ok_or(WireError::TopicName { found: name.len() })
+}
+
+/// A cursor's name: 1 to 40 bytes of UTF-8 without control characters.
+pub fn check_cursor_name(name: &[u8]) -> Result<&str, WireError> {
+    check_name(name, CURSOR_NAME_BYTES_MAX).ok_or(WireError::CursorName { found: name.len() })
+}
+
+fn check_name(name: &[u8], bytes_max: usize) -> Option<&str> {
+    let text = std::str::from_utf8(name).ok()?;
+    let is_name = (1..=bytes_max).contains(&name.len()) && !text.chars().any(char::is_control);
+    is_name.then_some(text)
 }
 
 impl BatchHeader {
@@ -600,7 +793,7 @@ mod tests {
 
     #[test]
     fn lengths_past_the_limit_are_refused() {
-        let hello = seal(&Hello { body_bytes: TOPIC_NAME_BYTES_MAX as u32 + 1, ..Hello::default() });
+        let hello = seal(&Hello { body_bytes: CONTROL_BODY_BYTES_MAX as u32 + 1, ..Hello::default() });
         assert!(matches!(check(&hello, MAX), Err(WireError::BodyTooLong { .. })));
         for (body, fits) in [(MAX - 64, true), (MAX - 63, false), (u32::MAX as u64, false)] {
             let batch = seal(&BatchHeader { body_bytes: body as u32, message_count: 1, ..BatchHeader::default() });
@@ -624,9 +817,19 @@ mod tests {
         has::<Deliver>(text);
         has::<CaughtUp>(text);
         has::<Goodbye>(text);
+        has::<Request>(text);
+        has::<Reply>(text);
+        has::<TopicRecord>(text);
+        has::<CursorRecord>(text);
+        has::<Skipped>(text);
+        has::<crate::wire::subscribe::StartRecord>(text);
         has::<crate::wire::message::MessageHeader>(text);
         for refusal in crate::wire::Refusal::ALL {
             assert!(text.contains(&format!("| {} | {refusal:?} |", refusal as u16)), "PROTOCOL.md lacks {refusal:?}");
+        }
+        for operation in Operation::ALL {
+            let row = format!("| {operation} | {operation:?} |");
+            assert!(text.contains(&row), "PROTOCOL.md lacks {operation:?}");
         }
     }
 

@@ -10,6 +10,7 @@
 //! * [`frame`]: the layouts, their encoding and validation.
 //! * [`message`]: the framing of messages inside a batch.
 //! * [`decoder`]: the incremental decoder of a batch; total on hostile bytes.
+//! * [`subscribe`]: the topics of a subscriber's hello.
 //!
 //! This room imports only `limits` (and `fields` and `crc`, which are below everything). It does no I/O.
 
@@ -19,10 +20,12 @@ pub mod decoder;
 pub mod error;
 pub mod frame;
 pub mod message;
+pub mod subscribe;
 
 pub use decoder::{BatchDecoder, Progress};
 pub use error::{Refusal, WireError};
-pub use frame::{AckLevel, FrameKind, OrderLevel, Receipts};
+pub use frame::{AckLevel, FrameKind, Operation, OrderLevel, Receipts, SlowReader};
+pub use subscribe::StartAt;
 
 /// `bytes` rounded up to whole lines.
 pub const fn padded(bytes: u64) -> u64 {

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use embarcadero::client::{Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
-use embarcadero::wire::frame::{self, Ack, BatchHeader, CaughtUp, Deliver, Refused, Welcome};
+use embarcadero::client::{Event, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
+use embarcadero::wire::frame::{self, Ack, BatchHeader, CaughtUp, Deliver, Refused, Skipped, Welcome};
 use embarcadero::wire::message::push;
 use embarcadero::wire::{OrderLevel, crc32c};
 
@@ -78,7 +78,7 @@ fn frames(input: &[u8]) -> Vec<u8> {
             // A sound delivery.
             0 => {
                 words.extend(deliver(next_order, 2, batch_seq, &Cursor(&[]), 0));
-                (next_order, batch_seq) = (next_order + 2, batch_seq + 1);
+                (next_order, batch_seq) = (next_order.saturating_add(2), batch_seq + 1);
             }
             // One with a field of its own, and messages of any bytes.
             1 => {
@@ -89,7 +89,7 @@ fn frames(input: &[u8]) -> Vec<u8> {
                 words.extend(deliver(order, count, batch_seq, &body, if field & 4 == 4 { value as u32 } else { 0 }));
             }
             2 => words.extend(frame::seal(&CaughtUp {
-                next_order: next_order + u64::from(cursor.byte()),
+                next_order: next_order.saturating_add(cursor.byte().into()),
                 ..CaughtUp::default()
             })),
             3 => {
@@ -109,6 +109,11 @@ fn frames(input: &[u8]) -> Vec<u8> {
                     ..Ack::default()
                 };
                 words.extend(frame::seal(&ack));
+            }
+            5 => {
+                let from = next_order.saturating_add(cursor.byte().into());
+                next_order = from.saturating_add(cursor.number());
+                words.extend(frame::seal(&Skipped { from, next_order, ..Skipped::default() }));
             }
             count => words.extend(cursor.bytes(count.into())),
         }
@@ -164,10 +169,16 @@ fn a_subscriber_is_sent_anything() {
         let mut next = 0;
         // More polls than an input has frames; the first error ends the connection.
         for _ in 0..100 {
-            let polled = subscriber.poll(Duration::ZERO, &mut |batch| {
-                assert_eq!(batch.first_order, next, "order is dense");
-                assert_eq!(batch.messages().count() as u32, batch.message_count);
-                next += u64::from(batch.message_count);
+            let polled = subscriber.poll_events(Duration::ZERO, &mut |event| match event {
+                Event::Batch(batch) => {
+                    assert_eq!(batch.first_order, next, "order is dense");
+                    assert_eq!(batch.messages().count() as u32, batch.message_count);
+                    next += u64::from(batch.message_count);
+                }
+                Event::Skipped { from, next_order, .. } => {
+                    assert!(from == next && next_order > from, "it skips from {from} to {next_order}, due is {next}");
+                    next = next_order;
+                }
             });
             if !matches!(polled, Ok(1..)) {
                 break;

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use bytemuck::{Zeroable, bytes_of};
 use embarcadero::log::topics::Topic;
-use embarcadero::wire::frame::{self, BatchHeader, Hello, Role};
+use embarcadero::wire::frame::{self, BatchHeader, Hello, Request, Role, TopicRecord};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use embarcadero::wire::subscribe::push_start;
+use embarcadero::wire::{AckLevel, OrderLevel, Receipts, StartAt};
 
 type Seed = (&'static str, &'static str, Vec<u8>);
 
@@ -27,14 +29,22 @@ fn wire() -> Vec<Seed> {
     let overrun = [&u32::MAX.to_le_bytes()[..], &[0; 12]].concat();
     let hello = Hello { flags: 1, role: Role::Publisher as u8, order_level: 5, replicas: 1, ..Hello::default() };
     let hello = [&[1], &frame::with_body(&hello, b"orders")[..]].concat();
+    let request = |operation: u8, body: &[u8]| {
+        let header = Request { operation, topic_bytes: body.len().min(6) as u16, ..Request::default() };
+        [&[1], &frame::with_body(&header, body)[..]].concat()
+    };
+    let record = TopicRecord { order_level: 5, ack_level: 1, retention_bytes: 1 << 30, ..TopicRecord::zeroed() };
+    let subscriber = Hello { role: Role::Subscriber as u8, slow_reader: 2, ..Hello::default() };
+    let mut starts = Vec::new();
+    push_start(&mut starts, "orders", StartAt::Timestamp(7));
+    push_start(&mut starts, "o", StartAt::Order(7));
     let topic = Topic {
         id: 3,
-        name: "n".repeat(112),
-        order: OrderLevel::Session,
-        ack: AckLevel::Committed,
         receipts: Receipts::Message,
-        replicas: 1,
+        retention_bytes: 1 << 40,
         created_at: 9,
+        created_position: 7,
+        ..Topic::new(&"n".repeat(112), OrderLevel::Session, AckLevel::Committed)
     };
     // The geometry begins at byte 64: pool_bytes, extent_bytes, hosts, brokers, lanes, candidates, ring, segment, segments, ...
     let superblock = |bytes: &[u8]| [&[1], bytes].concat();
@@ -47,8 +57,17 @@ fn wire() -> Vec<Seed> {
         ("batch_framing", "one_message_too_few", framing(3, &body())),
         ("batch_framing", "payload_past_the_body", framing(1, &overrun)),
         ("control_frames", "hello", hello.clone()),
+        ("control_frames", "create_topic", request(1, &[b"orders", bytes_of(&record)].concat())),
+        ("control_frames", "short_record", request(1, b"orders")),
+        ("control_frames", "list_topics", request(2, b"")),
+        ("control_frames", "delete_topic", request(4, b"orders")),
+        ("control_frames", "commit_cursor", request(5, b"ordersbilling")),
+        ("control_frames", "read_cursor_without_a_name", request(6, b"orders")),
+        ("control_frames", "list_cursors", request(7, b"orders")),
+        ("control_frames", "delete_cursor", request(8, b"ordersbilling")),
+        ("control_frames", "subscriber_of_two", [&[1], &frame::with_body(&subscriber, &starts)[..]].concat()),
         ("control_frames", "unsealed", [&[0], &hello[1..]].concat()),
-        ("control_frames", "longest_body", [&[1], b"EMBR\x01\x01\x01\x00\xff\xff\xff\xff".as_slice()].concat()),
+        ("control_frames", "longest_body", [&[1], b"EMBR\x02\x01\x01\x00\xff\xff\xff\xff".as_slice()].concat()),
         ("topic_specification", "longest_name", topic.to_spec().to_vec()),
         ("topic_specification", "name_too_long", vec![0, 0, 0, 0, 255, 255, 5, 1]),
         ("superblock", "sound", superblock(&[])),
@@ -101,6 +120,9 @@ fn pool() -> Vec<Seed> {
         ("pool", "segment_first", damage(9, 0, 2, 0, u64::MAX)),
         ("pool", "extent_end_slot", damage(10, 0, 2, 0, u64::MAX)),
         ("pool", "ring_guard", damage(11, 0, 0, 0, u64::MAX)),
+        ("pool", "cursor_topic", damage(16, 0, 1, 0, u64::MAX)),
+        ("pool", "cursor_order", damage(16, 0, 2, 0, u64::MAX)),
+        ("pool", "cursor_name", damage(16, 0, 3, 0, u64::MAX)),
         ("pool", "batch_header", damage(12, 40, 1, 0, u64::MAX)),
         // Word 2 of the superblock's second line: hosts and brokers.
         ("pool", "geometry_of_one_broker", damage(0, 2, 2, 0, 1 << 32 | 1)),
@@ -121,6 +143,9 @@ fn client() -> Vec<Seed> {
         ("subscriber", "count_highest", own(2, u32::MAX.into())),
         ("subscriber", "announced_longer", own(4, 64)),
         ("subscriber", "announced_shorter", own(4, u64::from(u32::MAX) - 63)),
+        ("subscriber", "skipped", [&[0, 5, 0][..], &7u64.to_le_bytes(), &[0, 2, 0]].concat()),
+        ("subscriber", "skipped_from_elsewhere", [&[0, 5, 1][..], &7u64.to_le_bytes()].concat()),
+        ("subscriber", "skipped_to_the_end", [&[5, 0][..], &u64::MAX.to_le_bytes(), &[0]].concat()),
         ("subscriber", "refused", [&[3][..], &[1; 16], &[2], b"no"].concat()),
         ("subscriber", "an_ack", ack(0, 1, [0, 0, 0, u64::MAX])),
         ("subscriber", "half_a_header", vec![40; 41]),

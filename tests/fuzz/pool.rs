@@ -10,24 +10,26 @@ use embarcadero::log::View;
 use embarcadero::log::blog::Blog;
 use embarcadero::log::checkpoint::recover;
 use embarcadero::log::commit::{CommitReader, CommitWriter};
+use embarcadero::log::cursors::{CursorReader, write_request};
 use embarcadero::log::inherit::check_broker;
 use embarcadero::log::lane::LaneWriter;
+use embarcadero::log::reader::{Reader, Sought};
 use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use embarcadero::log::topics::{Topic, TopicReader, write_spec};
-use embarcadero::pool::record::{BatchSlot, slot_kind};
+use embarcadero::pool::record::{BatchSlot, CursorLine, slot_kind};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::superblock::HomeHosts;
 use embarcadero::pool::{Keep, Layout, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::tracker::Tracker;
-use embarcadero::roles::export::reader::{Reader, Sought};
 use embarcadero::roles::receive::ingest::Ingest;
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::{ActiveSequencer, SequencerSettings};
 use embarcadero::roles::sequence::candidate::{Candidate, Locks};
 use embarcadero::sim::memory::small_geometry;
-use embarcadero::wire::frame::{self, BatchHeader, START_EARLIEST, START_LATEST};
+use embarcadero::wire::StartAt;
+use embarcadero::wire::frame::{self, BatchHeader};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{AckLevel, FrameKind, OrderLevel, Receipts};
+use embarcadero::wire::{AckLevel, FrameKind, OrderLevel};
 
 use crate::Cursor;
 use crate::wire::reseal;
@@ -119,7 +121,7 @@ impl Sound {
         let (l, g) = (&self.layout, &self.layout.geometry);
         let candidate = (line % 2) as u32;
         let line = line / 2;
-        match region % 16 {
+        match region % 17 {
             0 => 64 * (line % 2),
             1 => l.epoch_line(candidate),
             2 => l.floor_line(candidate),
@@ -133,6 +135,7 @@ impl Sound {
             10 => l.extent_line(candidate, (line % u64::from(g.extents_per_lane)) as u32),
             11 => l.ring_slot(candidate, line),
             12 => l.extent(0, 0) + 64 * (line % 512),
+            16 => l.cursor_line(candidate, (line % u64::from(g.cursors_max)) as u32),
             // The index most of all: its first two segments.
             _ => l.index_entry(0, u64::from(candidate), line % u64::from(g.segment_entries)),
         }
@@ -158,12 +161,20 @@ fn history(view: &HostView) {
     };
     for (name, order) in [("session", OrderLevel::Session), ("total", OrderLevel::Total)] {
         let run = blog.acquire(192, 192, lane.produced()).expect("an extent is free");
-        let (id, ack, receipts) = (0, AckLevel::Committed, Receipts::Batch);
-        write_spec(view, run.start, &Topic { id, name: name.into(), order, ack, receipts, replicas: 1, created_at: 0 });
+        write_spec(view, run.start, &Topic::new(name, order, AckLevel::Committed));
         present(BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: run.start, ..BatchSlot::default() }, &mut lane);
         let produced = lane.produced();
         blog.release(run, 192, 192, produced);
     }
+    let run = blog.acquire(128, 128, lane.produced()).expect("an extent is free");
+    for (at, name) in [(run.start, "billing"), (run.start + 64, "search")] {
+        write_request(view, at, &CursorLine::new(1, name, 7));
+        // The topic was created at index position 1.
+        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 1);
+        present(BatchSlot { kind, batch_seq, blog_at: at, ..BatchSlot::default() }, &mut lane);
+    }
+    let produced = lane.produced();
+    blog.release(run, 128, 128, produced);
     for session in 1..=4 {
         let (kind, topic) = (slot_kind::SESSION_OPEN, session as u32 % 2);
         present(BatchSlot { kind, session, topic, session_epoch: 1, ..BatchSlot::default() }, &mut lane);
@@ -210,13 +221,18 @@ fn read(view: &HostView) {
         }
         assert_eq!(tracker.is_started(), is_sound, "ack core and recovery disagree");
     }
+    CursorReader::new(view).collect(|_, _| true);
     let mut topics = TopicReader::new(view);
     topics.refresh();
     let Some(current) = commit.current() else { return };
     for topic in 0..topics.known().len() as u32 {
-        for start in [START_EARLIEST, START_LATEST, 5] {
-            export(view, &current, &topics, topic, start);
+        for start in [StartAt::Earliest, StartAt::Latest, StartAt::Order(5), StartAt::Timestamp(1)] {
+            export(view, &current, &topics, &[(topic, start)]);
         }
+    }
+    let all: Vec<_> = (0..topics.known().len() as u32).map(|topic| (topic, StartAt::Earliest)).collect();
+    if !all.is_empty() {
+        export(view, &current, &topics, &all);
     }
 }
 
@@ -224,24 +240,23 @@ fn export(
     view: &HostView,
     commit: &embarcadero::log::commit::Commit,
     topics: &TopicReader<Mapped<Software>>,
-    topic: u32,
-    start: u64,
+    subscribed: &[(u32, StartAt)],
 ) {
     let floor = FloorReader::new(view).read().map_or(0, |floors| floors.closing);
-    let mut reader = Reader::new(view, topic, start, floor);
+    let mut reader = Reader::new(view, subscribed.iter().copied(), floor, false);
     for _ in 0..ROUNDS {
         match reader.seek(commit, topics) {
             Ok(Sought::NotYet) => {}
-            Ok(Sought::Found(order)) => {
-                reader.begin(order);
-                return deliver(&mut reader, commit, order);
+            Ok(Sought::Found) => {
+                let next = (0..subscribed.len()).map(|place| reader.next_order(place)).collect();
+                return deliver(&mut reader, commit, next);
             }
-            Ok(Sought::Trimmed(_)) | Err(_) => return,
+            Ok(Sought::Trimmed { .. }) | Err(_) => return,
         }
     }
 }
 
-fn deliver(reader: &mut Reader<Mapped<Software>>, commit: &embarcadero::log::commit::Commit, mut order: u64) {
+fn deliver(reader: &mut Reader<Mapped<Software>>, commit: &embarcadero::log::commit::Commit, mut next: Vec<u64>) {
     for _ in 0..ROUNDS {
         if !matches!(reader.fetch(commit), Ok(1..)) {
             return;
@@ -250,8 +265,8 @@ fn deliver(reader: &mut Reader<Mapped<Software>>, commit: &embarcadero::log::com
             match reader.next_delivery() {
                 Ok(Some(delivery)) => {
                     assert_eq!(frame::check(&delivery.header, 1 << 20), Ok(FrameKind::Deliver));
-                    assert!(delivery.end_order > order, "it goes back");
-                    order = delivery.end_order;
+                    assert!(delivery.end_order > next[delivery.place], "it goes back");
+                    next[delivery.place] = delivery.end_order;
                 }
                 Ok(None) => break,
                 Err(_) => return,
@@ -324,7 +339,7 @@ fn the_pool_without_damage_works() {
     let pool = Pool::inspect(&sound.path).expect("it is sound");
     let view: HostView = View::single_host(Mapped::new(pool.mapping().clone()), pool.layout().clone());
     let recovered = recover(&view, &CommitReader::new(&view)).expect("nothing is damaged").expect("it was active");
-    assert_eq!((recovered.commit.watermark, recovered.topics.len()), (BATCHES + 6, 2));
+    assert_eq!((recovered.commit.watermark, recovered.topics.len()), (BATCHES + 8, 2));
     assert_eq!(check_broker(&view, 0), Ok(()));
     let mut candidate = Candidate::new(&view, 1, SETTINGS, TAKEOVER);
     for step in 1..9 {

@@ -1,14 +1,20 @@
 //! Frames, batches, topics, superblocks and configurations as bytes.
 
 use embarcadero::config::Config;
-use embarcadero::log::topics::{SPEC_BYTES, Topic};
-use embarcadero::pool::Layout;
+use embarcadero::log::commit::CommitWriter;
+use embarcadero::log::cursors::CursorReader;
+use embarcadero::log::topics::{SPEC_BYTES, Topic, TopicReader, TopicWriter};
+use embarcadero::pool::record::TopicProgress;
 use embarcadero::pool::superblock::{HomeHosts, Superblock};
+use embarcadero::pool::{Keep, Layout};
 use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic, wanted_topic};
-use embarcadero::sim::memory::small_geometry;
+use embarcadero::roles::receive::ingest::Ingest;
+use embarcadero::roles::receive::requests::{self, Asked, Desk};
+use embarcadero::sim::memory::{plain_view, small_geometry};
 use embarcadero::wire::frame::{self, BatchHeader, Hello};
 use embarcadero::wire::message::Messages;
-use embarcadero::wire::{BatchDecoder, FrameKind, Progress, crc32c};
+use embarcadero::wire::subscribe::{push_start, read_starts};
+use embarcadero::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Progress, crc32c};
 
 use crate::Cursor;
 
@@ -94,19 +100,47 @@ fn control_frames_are_any_bytes() {
         let Ok(kind) = frame::check(&head, BATCH_BYTES_MAX) else { return };
         let Some(padded) = cursor.0.get(..frame::frame_bytes(&head) as usize - 64) else { return };
         let Ok(body) = frame::check_body(&head, padded) else { return };
-        if kind == FrameKind::Hello {
-            greet(&frame::read(&head), body);
+        match kind {
+            FrameKind::Hello => greet(&frame::read(&head), body),
+            FrameKind::Request => ask(&head, body),
+            _ => {}
         }
     });
 }
 
 /// As the receive core judges a hello.
 fn greet(hello: &Hello, name: &[u8]) {
+    if let Ok(topics) = read_starts(name) {
+        let mut body = Vec::new();
+        topics.iter().for_each(|(name, start)| push_start(&mut body, name, *start));
+        assert_eq!(read_starts(&body).as_ref(), Ok(&topics));
+    }
     let Ok(name) = frame::check_topic_name(name) else { return };
     if let Ok(topic) = wanted_topic(hello, name, 1) {
         assert_eq!(topic.name, name);
         let _ = check_topic(hello, &topic);
         let _ = check_publisher(hello, &topic, &Tokens::new([1, 2]));
+    }
+}
+
+/// As the receive core takes a request: a first look is answered, refused, or passed on to the sequencer.
+fn ask(head: &[u8; 64], body: &[u8]) {
+    let view = plain_view(1);
+    let mut commit = CommitWriter::take(&view, 0);
+    commit.claim(0, 1);
+    commit.activate(0);
+    TopicWriter::new(&view, 0).write(
+        &Topic::new("orders", OrderLevel::Total, AckLevel::None),
+        &TopicProgress { position: 1, ..TopicProgress::default() },
+    );
+    let (mut ingest, mut topics) = (Ingest::take(&view, 0, Keep::Cached), TopicReader::new(&view));
+    let cursors = CursorReader::new(&view);
+    let Ok(mut asked) = Asked::read(head, body) else { return };
+    let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1 };
+    match requests::look(&mut desk, &mut asked) {
+        Ok(Some(answer)) => assert!(asked.reply(&answer).len().is_multiple_of(64)),
+        Ok(None) => assert_eq!(ingest.lane.produced(), 1, "it waits for what was passed on"),
+        Err(refuse) => assert!(!requests::refused(asked.request.operation, &refuse).is_empty()),
     }
 }
 

@@ -119,7 +119,7 @@ fn attached_and_connected_clients_see_the_same() {
     for (topic, order) in ["a", "b", "c", "d", "e"].into_iter().zip(levels) {
         let receipts = if order == OrderLevel::Total { Receipts::Message } else { Receipts::Batch };
         let ack = if order == OrderLevel::None { AckLevel::None } else { AckLevel::Committed };
-        let create = Some(TopicProperties { order, ack, receipts, replicas: 1 });
+        let create = Some(TopicProperties { order, ack, receipts, ..TopicProperties::default() });
         let mut attached = attach(AttachOptions { create, ack, ..to_publish(&site, topic) });
         assert_eq!(attached.order_level(), order);
         let connected = site.publisher(topic);

@@ -170,7 +170,7 @@ impl Site {
 
     pub fn create_topic(&self, name: &str, order: OrderLevel, receipts: Receipts) {
         let ack = if order == OrderLevel::None { AckLevel::None } else { AckLevel::Committed };
-        self.try_create_topic(name, TopicProperties { order, ack, receipts, replicas: 1 })
+        self.try_create_topic(name, TopicProperties { order, ack, receipts, ..TopicProperties::default() })
             .unwrap_or_else(|error| panic!("topic {name} of order level {order}: {error}"));
     }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use embarcadero::limits::{BATCH_MESSAGES_MAX, TOPIC_NAME_BYTES_MAX};
 use embarcadero::wire::frame::{
-    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, HELLO_CREATE_TOPIC, Hello, Refused, Role, Welcome, seal,
-    with_body,
+    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, HELLO_CREATE_TOPIC, Hello, Refused, Reply, Request,
+    Role, Welcome, seal, with_body,
 };
-use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal};
+use embarcadero::wire::subscribe::push_start;
+use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal, StartAt};
 
 use embarcadero::client::Start;
 
@@ -104,6 +105,21 @@ fn hello() -> Vec<u8> {
     with_body(&publisher_hello(), TOPIC.as_bytes())
 }
 
+fn subscriber_hello() -> Hello {
+    Hello { role: Role::Subscriber as u8, order_level: 255, ..Hello::default() }
+}
+
+fn with_subscriber(change: fn(&mut Hello), topics: &[&str]) -> Vec<u8> {
+    let (mut hello, mut body) = (subscriber_hello(), Vec::new());
+    change(&mut hello);
+    topics.iter().for_each(|topic| push_start(&mut body, topic, StartAt::Earliest));
+    with_body(&hello, &body)
+}
+
+fn subscriber(topics: &[&str]) -> Vec<u8> {
+    with_subscriber(|_| (), topics)
+}
+
 /// Everything that can be wrong with a first frame.
 fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
     let with = |change: fn(&mut Hello), name: &[u8]| {
@@ -114,7 +130,7 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
     let create = |order: u8, ack: u8, receipts: u8, name: &[u8]| {
         let hello = Hello {
             flags: HELLO_CREATE_TOPIC,
-            role: Role::Topic as u8,
+            role: Role::Publisher as u8,
             order_level: order,
             ack_level: ack,
             receipts,
@@ -128,9 +144,10 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("wrong magic", broken(&hello(), |bytes| bytes[0] ^= 1), protocol),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: broker\r\nUser-Agent: a browser of some kind\r\n\r\n".to_vec(), protocol),
         ("version 0", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 0), protocol),
-        ("version 2", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 2), protocol),
+        ("version 1", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 1), protocol),
+        ("version 3", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 3), protocol),
         ("kind 0", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 0), protocol),
-        ("kind 9", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 9), protocol),
+        ("kind 99", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 99), protocol),
         ("a flipped bit in the header", broken(&hello(), |bytes| bytes[30] ^= 1), protocol),
         ("a flipped bit in the header's CRC", broken(&hello(), |bytes| bytes[60] ^= 1), protocol),
         ("a flipped bit in the name", broken(&hello(), |bytes| bytes[64] ^= 1), protocol),
@@ -156,6 +173,12 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
             with(|hello| (hello.session, hello.token) = (1 << 52 | 1 << 32 | 1, 7), b"t"),
             Refusal::BadToken,
         ),
+        ("a subscriber without a topic", subscriber(&[]), protocol),
+        ("a topic listed twice", subscriber(&[TOPIC, TOPIC]), protocol),
+        ("a topic that is not there", subscriber(&[TOPIC, "nobody made this"]), Refusal::UnknownTopic),
+        ("too many topics", subscriber(&["t"; 129]), Refusal::TooManyTopics),
+        ("slow reader 4", with_subscriber(|hello| hello.slow_reader = 4, &[TOPIC]), protocol),
+        ("a start record cut short", with_body(&subscriber_hello(), &[1, 9, 0, 0, 0, 0, 0, 0, 0, 0]), protocol),
         ("a Batch", frame_of(&BatchHeader { message_count: 1, ..BatchHeader::default() }, vec![0; 16]), protocol),
         ("a Welcome", with_body(&Welcome::default(), b"0 a:1\n"), protocol),
         ("a Refused", with_body(&Refused::default(), b"no"), protocol),
@@ -163,6 +186,13 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("a Deliver", seal(&Deliver::default()).to_vec(), protocol),
         ("a CaughtUp", seal(&CaughtUp::default()).to_vec(), protocol),
         ("a Goodbye", seal(&Goodbye::default()).to_vec(), protocol),
+        ("a Reply", with_body(&Reply::default(), b""), protocol),
+        ("a request of 257 bytes", seal(&Request { body_bytes: 257, ..Request::default() }).to_vec(), protocol),
+        (
+            "a flipped bit in a request's body",
+            broken(&with_body(&Request { operation: 3, topic_bytes: 1, ..Request::default() }, b"t"), |b| b[64] ^= 1),
+            protocol,
+        ),
     ]
 }
 

@@ -18,7 +18,7 @@ fn every_level_keeps_its_promise() {
     let cluster = site.start();
     for (order, ack) in all_levels().filter(|(order, ack)| is_possible(*order, *ack)) {
         let topic = format!("order-{order}-ack-{ack}");
-        let properties = TopicProperties { order, ack, receipts: Receipts::Batch, replicas: 1 };
+        let properties = TopicProperties { order, ack, receipts: Receipts::Batch, ..TopicProperties::default() };
         site.try_create_topic(&topic, properties).unwrap_or_else(|error| panic!("{topic}: {error}"));
         let mut watchers =
             [0, 3].map(|broker| Watcher::connect(site.subscriber(&topic, broker, Start::Earliest), order.into()));
@@ -59,7 +59,7 @@ fn ack_levels_that_cannot_be_had_are_refused_by_name() {
     let site = Site::new("refused-acks", &Setup { brokers: 1, ..Setup::default() });
     let cluster = site.start();
     for (order, ack) in all_levels().filter(|(order, ack)| !is_possible(*order, *ack)) {
-        let properties = TopicProperties { order, ack, receipts: Receipts::Batch, replicas: 1 };
+        let properties = TopicProperties { order, ack, receipts: Receipts::Batch, ..TopicProperties::default() };
         let error = site.try_create_topic("never", properties).expect_err("an ack level that cannot be had");
         assert_eq!(error.refusal(), Some(Refusal::AckLevel), "order {order}, ack {ack}: {error}");
         // And by a publisher on a topic that exists.

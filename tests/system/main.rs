@@ -11,6 +11,8 @@
 
 mod attached;
 mod configuration;
+mod cursors;
+mod delivery;
 mod harness;
 mod hostile;
 mod kills;
@@ -23,4 +25,5 @@ mod raw;
 mod sizes;
 mod splits;
 mod stops;
+mod topics;
 mod traffic;

@@ -8,7 +8,6 @@ use crate::client::options::{BATCH_BYTES_MIN, Start, TopicProperties, check_topi
 use crate::config::CoherenceMode;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, WINDOW_BATCHES_MAX};
 use crate::wire::AckLevel;
-use crate::wire::frame::START_EARLIEST;
 
 /// What an attached publisher is asked to do.
 #[derive(Clone, Debug)]
@@ -110,10 +109,6 @@ impl Default for AttachedSubscriberOptions {
 
 impl AttachedSubscriberOptions {
     pub(super) fn check(&self) -> Result<(), ClientError> {
-        check_topic(&self.topic)?;
-        match self.start {
-            Start::Order(order) => within("start", order, 0, START_EARLIEST - 1),
-            Start::Earliest | Start::Latest => Ok(()),
-        }
+        check_topic(&self.topic)
     }
 }

@@ -395,13 +395,12 @@ fn topic_of<M: Memory>(
     let mut ask = || {
         if let Some(wanted) = options.create.as_ref().filter(|_| !asked) {
             let topic = Topic {
-                id: 0,
-                name: options.topic.clone(),
-                order: wanted.order,
-                ack: wanted.ack,
                 receipts: wanted.receipts,
                 replicas: wanted.replicas.max(1),
+                retention_bytes: wanted.retention_bytes,
+                retention_ns: wanted.retention_age.as_nanos().min(u64::MAX.into()) as u64,
                 created_at: times().utc_ns,
+                ..Topic::new(&options.topic, wanted.order, wanted.ack)
             };
             asked = writer.ask_for_topic(&topic);
         }

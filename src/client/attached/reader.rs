@@ -3,7 +3,7 @@
 //! What it hands on is what the index names, bytes that nobody may overwrite while its pin is waited for: the pin is renewed
 //! before and, if that took long, after the handler has run ([`Reader::vouch`]).
 
-use crate::client::subscriber::Delivered;
+use crate::client::delivered::Delivered;
 use crate::limits::LINE_BYTES;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
@@ -11,13 +11,13 @@ use crate::log::damage::exactly;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::log::retention::{Dropped, FloorReader, NO_PIN, Pin};
-use crate::log::topics::TopicReader;
+use crate::log::topics::{Topic, TopicReader};
 use crate::order::{Arrival, Event};
 use crate::pool::record::IndexEntry;
 use crate::pool::{Access, Memory};
-use crate::wire::frame::{BatchHeader, START_EARLIEST, START_LATEST};
+use crate::wire::frame::BatchHeader;
 use crate::wire::message::is_framed;
-use crate::wire::{BatchDecoder, Progress, WireError};
+use crate::wire::{BatchDecoder, Progress, StartAt, WireError};
 
 /// Entries read ahead at most.
 const ENTRIES_AHEAD: usize = 256;
@@ -63,7 +63,11 @@ pub(crate) struct Reader<M> {
     dropped_pins: u64,
     phase: Phase,
     topic: u32,
-    /// Wire number of the start, until it is found; then the order of the first message asked for.
+    /// The topic's name.
+    name: Box<str>,
+    /// Where it is to start.
+    start: StartAt,
+    /// Order of the first message asked for, once the start is found.
     start_order: u64,
     /// Order just past the last batch seen.
     known_next: Option<u64>,
@@ -76,8 +80,8 @@ pub(crate) struct Reader<M> {
 }
 
 impl<M: Memory> Reader<M> {
-    /// A reader of `topic` from `start_order` on (as in a hello). The caller holds the place of `member`.
-    pub fn new(view: &View<M>, member: u32, incarnation: u64, topic: u32, start_order: u64, verify: bool) -> Self {
+    /// A reader of `topic` from `start` on. The caller holds the place of `member`.
+    pub fn new(view: &View<M>, member: u32, incarnation: u64, topic: &Topic, start: StartAt, verify: bool) -> Self {
         Reader {
             view: view.clone(),
             commit: CommitReader::new(view),
@@ -87,8 +91,10 @@ impl<M: Memory> Reader<M> {
             pin: Pin::take(view, member, incarnation),
             dropped_pins: 0,
             phase: Phase::Unpinned,
-            topic,
-            start_order,
+            topic: topic.id,
+            name: topic.name.as_str().into(),
+            start,
+            start_order: 0,
             known_next: None,
             entries: Box::new([IndexEntry::default(); ENTRIES_AHEAD]),
             buffered: 0..0,
@@ -121,7 +127,10 @@ impl<M: Memory> Reader<M> {
 
     /// Begins anew at the next message, after [`ReadFault::Dropped`].
     fn unpin(&mut self) {
-        (self.start_order, self.phase) = (self.next_order(), Phase::Unpinned);
+        if self.phase == Phase::Streaming {
+            self.start = StartAt::Order(self.next_order());
+        }
+        self.phase = Phase::Unpinned;
         self.pin.raise(NO_PIN);
     }
 
@@ -157,12 +166,17 @@ impl<M: Memory> Reader<M> {
             if let Some((arrival, first_order)) = self.batch(position, offset)? {
                 let end = first_order + u64::from(arrival.message_count);
                 let is_first = self.known_next.is_none();
-                let found = match self.start_order {
-                    START_EARLIEST => Some(first_order),
-                    START_LATEST => None,
-                    wanted if wanted < first_order && is_first => return Err(self.trimmed(first_order)),
-                    wanted if wanted < end => Some(wanted),
-                    _ => None,
+                let found = match self.start {
+                    StartAt::Earliest => Some(first_order),
+                    StartAt::Latest => None,
+                    StartAt::Timestamp(utc_ns) => {
+                        let header = self.header(position, &arrival, LINE_BYTES)?;
+                        (header.received_at >= utc_ns).then_some(first_order)
+                    }
+                    StartAt::Order(wanted) if wanted < first_order && is_first => {
+                        return Err(self.trimmed(first_order));
+                    }
+                    StartAt::Order(wanted) => (wanted < end).then_some(wanted),
                 };
                 if let Some(order) = found {
                     // This batch is looked at again.
@@ -199,10 +213,10 @@ impl<M: Memory> Reader<M> {
             (None, Some(progress)) if progress.position <= self.index.next() => progress.next_order,
             _ => return Ok(0),
         };
-        match self.start_order {
-            START_EARLIEST | START_LATEST => Ok(self.begin(next)),
-            wanted if wanted < next => Err(self.trimmed(next)),
-            wanted => Ok(self.begin(wanted)),
+        match self.start {
+            StartAt::Order(wanted) if wanted < next => Err(self.trimmed(next)),
+            StartAt::Order(wanted) => Ok(self.begin(wanted)),
+            StartAt::Earliest | StartAt::Latest | StartAt::Timestamp(_) => Ok(self.begin(next)),
         }
     }
 
@@ -286,25 +300,15 @@ impl<M: Memory> Reader<M> {
         handler: &mut dyn FnMut(&Delivered<'_>),
     ) -> Result<(), ReadFault> {
         let (at, bytes) = (batch.blog_at, u64::from(batch.batch_bytes));
-        // Dropped after the entry was seen, before the first byte is read: another host wrote them.
-        if self.view.access_to_lane(batch.lane.into()) == Access::Remote {
-            self.view.memory.discard(at, bytes);
-        }
-        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
-        let is_it = header.batch_seq == batch.batch_seq
-            && header.session_epoch == batch.session_epoch
-            && header.message_count == batch.message_count
-            && header.topic == self.topic
-            && header.frame_bytes() == bytes;
-        if !is_it {
-            return Err(self.doubtful(ReadFault::OtherBatch(position)));
-        }
+        let header = self.header(position, batch, bytes)?;
         let start_order = self.start_order;
-        let (decoder, verify) = (&mut self.decoder, self.verify);
+        let (decoder, verify, name) = (&mut self.decoder, self.verify, &*self.name);
         let handed = self.view.memory.with_bytes(at, bytes, |frame| {
             let body = &frame[LINE_BYTES as usize..LINE_BYTES as usize + header.body_bytes as usize];
             check(decoder, verify, frame, body, &header)?;
             handler(&Delivered {
+                topic: name,
+                place: 0,
                 first_order,
                 position,
                 session: header.session,
@@ -319,6 +323,22 @@ impl<M: Memory> Reader<M> {
             Ok(())
         });
         handed.map_err(|error| self.doubtful(ReadFault::Unsound(position, error)))
+    }
+
+    /// The header of a batch, which must be the one that the index names; `bytes` of the batch can be read then.
+    fn header(&mut self, position: u64, batch: &Arrival, bytes: u64) -> Result<BatchHeader, ReadFault> {
+        let at = batch.blog_at;
+        // Dropped after the entry was seen, before the first byte is read: another host wrote them.
+        if self.view.access_to_lane(batch.lane.into()) == Access::Remote {
+            self.view.memory.discard(at, bytes);
+        }
+        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
+        let is_it = header.batch_seq == batch.batch_seq
+            && header.session_epoch == batch.session_epoch
+            && header.message_count == batch.message_count
+            && header.topic == self.topic
+            && header.frame_bytes() == u64::from(batch.batch_bytes);
+        if is_it { Ok(header) } else { Err(self.doubtful(ReadFault::OtherBatch(position))) }
     }
 
     /// What is found wrong with a batch is the pool's fault only if its bytes were still there.

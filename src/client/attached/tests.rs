@@ -7,6 +7,7 @@ use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::log::lane::LaneReader;
 use crate::log::retention::announce;
 use crate::log::session::Standing;
+use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
 use crate::pool::{Geometry, Keep, Layout, Memory};
@@ -14,8 +15,7 @@ use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 use crate::sim::watched::Watched;
-use crate::wire::frame::START_EARLIEST;
-use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Progress, Receipts};
+use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Progress, StartAt};
 
 const STALL_NS: u64 = 50_000_000;
 const STEP_NS: u64 = 10_000_000;
@@ -95,15 +95,7 @@ impl Scene {
             keep: Keep::Cached,
         };
         let mut writer = Writer::take(view, self.lane(), bounds);
-        let topic = crate::log::topics::Topic {
-            id: 0,
-            name: "t".into(),
-            order: OrderLevel::Session,
-            ack: AckLevel::Committed,
-            receipts: Receipts::Batch,
-            replicas: 1,
-            created_at: 1,
-        };
+        let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
         assert!(writer.ask_for_topic(&topic));
         self.steps(3);
         assert!(writer.ask_for_session(&topic, AckLevel::Committed));
@@ -124,7 +116,8 @@ impl Scene {
         let view = &self.views[host as usize];
         let member = view.layout.geometry.reader_member(host * crate::limits::ATTACHED_READERS_PER_BROKER);
         let incarnation = announce(view, member, 1, 1);
-        let mut reader = Reader::new(view, member, incarnation, 0, START_EARLIEST, true);
+        let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
+        let mut reader = Reader::new(view, member, incarnation, &topic, StartAt::Earliest, true);
         for _ in 0..50 {
             match reader.phase() {
                 Phase::Unpinned => assert!(reader.pin()),

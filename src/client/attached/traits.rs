@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::client::attached::{AttachedPublisher, AttachedSubscriber};
+use crate::client::delivered::Delivered;
 use crate::client::error::ClientError;
 use crate::client::publisher::Publisher;
-use crate::client::subscriber::{Delivered, Subscriber};
+use crate::client::subscriber::Subscriber;
 use crate::wire::OrderLevel;
 
 /// A publisher: over TCP ([`Publisher`]) or attached ([`AttachedPublisher`]). Each method is told of, with its errors, at the

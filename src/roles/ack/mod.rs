@@ -50,7 +50,7 @@ const GOODBYE_NS: u64 = 1_000_000_000;
 /// Time other brokers have to tell a session of their own batches before this one does, ns.
 const HEARSAY_NS: u64 = 20_000_000;
 /// Messages taken from receive cores in one pass at most.
-const MESSAGES_PER_PASS: usize = 256;
+pub const MESSAGES_PER_PASS: usize = 256;
 
 /// What a connection's socket is being used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

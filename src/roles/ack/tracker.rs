@@ -236,7 +236,7 @@ impl<M: Memory> Tracker<M> {
             Event::Open { slot, .. } | Event::Fence { slot, .. } => self.touch(slot),
             Event::LetGo { slot, from, .. } => self.let_go(slot, from),
             Event::Refused { session, code } => tell(News::Refused { session, code }),
-            Event::Close { .. } | Event::Topic { .. } => {}
+            Event::Close { .. } | Event::Topic { .. } | Event::CursorSet { .. } | Event::CursorDelete { .. } => {}
         }
     }
 

@@ -1,11 +1,11 @@
-//! The exporter: serves the ordered stream of a topic to subscribers, straight out of the blog.
+//! The exporter: serves the ordered stream of topics to subscribers, straight out of the blog.
 //!
-//! Every reader follows the index with its own cursor and has one vectored send under way: a Deliver header from the
-//! list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes.
+//! Every subscription follows the index with its own cursor ([`crate::log::reader`]) and has one vectored send under way: a
+//! Deliver header from the list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes.
 //!
-//! * [`reader`]: one subscriber's cursor; no I/O.
+//! * [`pace`]: subscriptions that keep memory from being used again: waited for, made to skip, or let go.
 
-pub mod reader;
+mod pace;
 #[cfg(test)]
 mod superseded_tests;
 
@@ -17,18 +17,18 @@ use crate::config::SendMode;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::order_index::IndexFault;
+use crate::log::reader::{ReadFault, Reader, Sought, TailSkip};
 use crate::log::retention::{FloorReader, NO_PIN, Pin};
 use crate::log::topics::TopicReader;
-use crate::net::ring::SEND_LIST_MAX;
+use crate::net::ring::{SEND_LIST_MAX, abort};
 use crate::net::{Asker, Completion, ListId, Operation, Ring, Stage};
 use crate::observe::counters::{CounterBlock, ExportCounters};
 use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
-use crate::wire::{OrderLevel, Refusal};
-use reader::{ReadFault, Reader, Sought};
+use crate::wire::frame::{self, CaughtUp, Refused, Skipped, Welcome};
+use crate::wire::{OrderLevel, Refusal, SlowReader};
 
 /// What the configuration says about exporting.
 #[derive(Clone, Debug)]
@@ -39,8 +39,14 @@ pub struct ExportSettings {
     pub batches_per_send: u32,
     /// How batches are sent.
     pub send: SendMode,
-    /// Time a reader that others wait for may take nothing, ns.
+    /// What becomes of a subscription that does not say what is to become of it when it is too slow.
+    pub slow_reader: SlowReader,
+    /// Time a subscription that others wait for may take nothing, ns.
     pub reader_stall_ns: u64,
+    /// Others wait for a subscription up to this lag, bytes; 0: as much as fits.
+    pub reader_lag_max: u64,
+    /// Time a subscription that is not waited for may keep memory, ns.
+    pub reader_grace_ns: u64,
     /// This broker's number.
     pub broker: u16,
     /// `id address` lines for the Welcome.
@@ -71,25 +77,54 @@ enum Phase {
     Ending,
 }
 
+/// A topic of a subscription.
+struct Topic {
+    id: u32,
+    order: OrderLevel,
+    /// Order of the next message to be put into a list.
+    next_order: u64,
+    told_caught_up: bool,
+}
+
+/// What an item of a list does to its topic.
+#[derive(Clone, Copy)]
+struct Item {
+    place: usize,
+    /// Where the cursor stands once it is sent.
+    position: u64,
+    /// Next order of the topic if it is not sent.
+    before: u64,
+}
+
 struct Subscriber<C: Coherence> {
     stream: TcpStream,
     generation: u32,
-    topic: u32,
-    order: OrderLevel,
+    topics: Box<[Topic]>,
     phase: Phase,
     reader: Reader<Mapped<C>>,
     list: ListId,
-    is_sending: bool,
+    /// What is in the list.
+    items: Vec<Item>,
+    sending: Option<Operation>,
     /// Result of a zero-copy send whose bytes the kernel still has.
     accepted: Option<i32>,
     is_loopback: bool,
     watching: Option<Operation>,
     /// Lowest position whose bytes the kernel may still have.
     lent_from: u64,
-    next_order: u64,
-    told_caught_up: bool,
     progress_ns: u64,
+    pace: pace::Pace,
     faults: u32,
+}
+
+impl<C: Coherence> Subscriber<C> {
+    /// The lowest position it keeps from being given up. Once it is over, only what the kernel still has counts.
+    fn needs(&self) -> u64 {
+        match self.phase {
+            Phase::Seeking | Phase::Streaming => self.lent_from.min(self.reader.position()),
+            Phase::Refusing | Phase::Ending => self.lent_from,
+        }
+    }
 }
 
 /// One broker's exporter.
@@ -172,26 +207,33 @@ impl<C: Coherence> Export<C> {
     fn admit(&mut self, io: &mut Ring, subscription: Subscription, floor: u64, now: Now) {
         let place = self.free.pop().expect("looked at by the caller");
         self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
-        let Subscription { stream, topic, order, start_order } = subscription;
-        let reader = Reader::new(&self.view, topic, start_order, floor);
+        let Subscription { stream, topics, slow_reader, lag_bytes } = subscription;
+        let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
+        let starts = topics.iter().map(|topic| (topic.topic, topic.start));
+        let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
         let is_loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
         let watching = io.poll_readable(self.asker(place, WATCH), stream.as_raw_fd());
+        let topic = |topic: &crate::roles::handoff::SubscribedTopic| Topic {
+            id: topic.topic,
+            order: topic.order,
+            next_order: 0,
+            told_caught_up: false,
+        };
         self.subscribers[place as usize] = Some(Subscriber {
             stream,
             generation: self.generations[place as usize] & 0x00ff_ffff,
-            topic,
-            order,
+            topics: topics.iter().map(topic).collect(),
             phase: Phase::Seeking,
             reader,
             list: io.take_list(),
-            is_sending: false,
+            items: Vec::with_capacity(SEND_LIST_MAX),
+            sending: None,
             accepted: None,
             is_loopback,
             watching,
             lent_from: NO_PIN,
-            next_order: 0,
-            told_caught_up: false,
             progress_ns: now.monotonic_ns,
+            pace,
             faults: 0,
         });
         self.active.push(place);
@@ -201,14 +243,15 @@ impl<C: Coherence> Export<C> {
     fn serve(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
         let Some(subscriber) = &self.subscribers[place as usize] else { return 0 };
         match subscriber.phase {
-            Phase::Seeking => self.seek(io, place, commit),
-            Phase::Streaming if !subscriber.is_sending => self.stream(io, place, commit, now),
-            Phase::Streaming => usize::from(self.judge_pace(io, place, now)),
-            Phase::Refusing | Phase::Ending => 0,
+            Phase::Seeking => self.seek(io, place, commit, now),
+            Phase::Streaming if subscriber.sending.is_none() => self.stream(io, place, commit, now),
+            Phase::Streaming => self.judge_pace(io, place, commit, now),
+            Phase::Refusing => self.judge_last_words(io, place, now),
+            Phase::Ending => 0,
         }
     }
 
-    fn seek(&mut self, io: &mut Ring, place: u32, commit: &Commit) -> usize {
+    fn seek(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let before = subscriber.reader.position();
         let sought = subscriber.reader.seek(commit, &self.topics);
@@ -217,37 +260,43 @@ impl<C: Coherence> Export<C> {
             return 0;
         }
         match sought {
-            Ok(Sought::NotYet) => (subscriber.reader.position() - before) as usize,
-            Ok(Sought::Found(order)) => {
-                subscriber.reader.begin(order);
-                subscriber.next_order = order;
+            Ok(Sought::NotYet) => subscriber.reader.position().saturating_sub(before) as usize,
+            Ok(Sought::Found) if subscriber.pace.is_let_go() => self.say_too_slow(io, place, now),
+            Ok(Sought::Found) => {
+                for (index, topic) in subscriber.topics.iter_mut().enumerate() {
+                    topic.next_order = subscriber.reader.next_order(index);
+                }
                 subscriber.phase = Phase::Streaming;
-                self.welcome(io, place, order);
+                self.welcome(io, place);
                 1
             }
-            Ok(Sought::Trimmed(earliest)) => {
+            Ok(Sought::Trimmed { place: topic, earliest }) => {
                 let text = format!("the order asked for is gone; the earliest message kept is {earliest}");
-                self.refuse(io, place, Refusal::Trimmed, earliest, &text);
+                self.refuse(io, place, Refusal::Trimmed, (topic, earliest), &text);
                 1
             }
-            Err(fault) => self.fault(io, place, ReadFault::Index(fault)),
+            Err(fault) => self.fault(io, place, fault, now),
         }
     }
 
-    fn welcome(&mut self, io: &mut Ring, place: u32, next: u64) {
+    fn welcome(&mut self, io: &mut Ring, place: u32) {
         let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        let welcome = Welcome {
-            next,
-            topic: subscriber.topic,
-            batch_bytes_max: self.batch_bytes_max,
-            order_level: subscriber.order as u8,
-            broker: self.settings.broker,
-            ..Welcome::default()
-        };
-        let words = frame::with_body(&welcome, self.settings.broker_list.as_bytes()).into();
-        subscriber.is_sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words).is_some();
-        if !subscriber.is_sending {
+        let mut words = Vec::new();
+        for (index, topic) in subscriber.topics.iter().enumerate() {
+            let welcome = Welcome {
+                next: topic.next_order,
+                topic: topic.id,
+                batch_bytes_max: self.batch_bytes_max,
+                order_level: topic.order as u8,
+                broker: self.settings.broker,
+                ..Welcome::default()
+            };
+            let list = if index == 0 { self.settings.broker_list.as_bytes() } else { b"" };
+            words.extend(frame::with_body(&welcome, list));
+        }
+        subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
+        if subscriber.sending.is_none() {
             self.end(io, place);
         }
     }
@@ -259,7 +308,7 @@ impl<C: Coherence> Export<C> {
         match subscriber.reader.fetch(commit) {
             Ok(0) => return self.tell_caught_up(io, place, now),
             Ok(_) => {}
-            Err(fault) => return self.fault(io, place, ReadFault::Index(fault)),
+            Err(fault) => return self.fault(io, place, ReadFault::Index(fault), now),
         }
         // A delivery cannot be undone.
         if !self.commit.confirm(commit.epoch) {
@@ -267,38 +316,67 @@ impl<C: Coherence> Export<C> {
             return 0;
         }
         let (list, pool) = io.list_and_pool(subscriber.list);
-        let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX);
+        let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX - 1);
         while list.len() < most && list.bytes() < SEND_BYTES {
-            match subscriber.reader.next_delivery() {
-                Ok(Some(delivery)) => {
-                    list.push(&delivery.header, pool, delivery.at, delivery.bytes);
-                    subscriber.next_order = delivery.end_order;
-                    self.counters.delivered_batches += 1;
-                    self.counters.delivered_messages += u64::from(delivery.messages);
-                }
+            let delivery = match subscriber.reader.next_delivery() {
+                Ok(Some(delivery)) => delivery,
                 Ok(None) => break,
-                Err(fault) => return self.fault(io, place, fault),
+                Err(fault) => return self.fault(io, place, fault, now),
+            };
+            let (index, position, first) = (delivery.place, delivery.position, delivery.first_order);
+            let topic = &mut subscriber.topics[index];
+            if let Some(from) = delivery.skipped_from {
+                list.push(&skipped(topic.id, from, first), pool, 0, 0);
+                subscriber.items.push(Item { place: index, position, before: from });
+                self.counters.skipped_messages += first - from;
             }
+            list.push(&delivery.header, pool, delivery.at, delivery.bytes);
+            subscriber.items.push(Item { place: index, position: position + 1, before: first });
+            (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
+            self.counters.delivered_batches += 1;
+            self.counters.delivered_messages += u64::from(delivery.messages);
         }
         if !list.is_empty() {
             subscriber.lent_from = before;
-            subscriber.told_caught_up = false;
             self.submit(io, place, now);
         }
         // Entries of other topics count: the cursor moved.
         (self.subscriber(place).reader.position() - before) as usize
     }
 
+    /// Tells of every topic, once, that all of it was sent.
     fn tell_caught_up(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        if subscriber.told_caught_up {
+        if subscriber.topics.iter().all(|topic| topic.told_caught_up) {
             return 0;
         }
-        subscriber.told_caught_up = true;
-        let caught_up = CaughtUp { topic: subscriber.topic, next_order: subscriber.next_order, ..CaughtUp::default() };
+        let position = subscriber.reader.position();
         let (list, pool) = io.list_and_pool(subscriber.list);
-        list.push(&frame::seal(&caught_up), pool, 0, 0);
-        subscriber.lent_from = subscriber.reader.position();
+        for (index, topic) in subscriber.topics.iter_mut().enumerate() {
+            if topic.told_caught_up || list.len() + 2 > SEND_LIST_MAX {
+                continue;
+            }
+            match subscriber.reader.skipped_at_the_tail(index, &self.topics) {
+                // The next checkpoint will tell.
+                TailSkip::NotKnownYet => continue,
+                TailSkip::Nothing => {}
+                TailSkip::Skipped { from, next } => {
+                    list.push(&skipped(topic.id, from, next), pool, 0, 0);
+                    subscriber.items.push(Item { place: index, position, before: from });
+                    self.counters.skipped_messages += next - from;
+                    topic.next_order = next;
+                }
+            }
+            let next_order = topic.next_order;
+            let caught_up = CaughtUp { topic: topic.id, next_order, ..CaughtUp::default() };
+            list.push(&frame::seal(&caught_up), pool, 0, 0);
+            subscriber.items.push(Item { place: index, position, before: next_order });
+            topic.told_caught_up = true;
+        }
+        if list.is_empty() {
+            return 0;
+        }
+        subscriber.lent_from = position;
         self.submit(io, place, now);
         1
     }
@@ -313,7 +391,7 @@ impl<C: Coherence> Export<C> {
             SendMode::Auto => !subscriber.is_loopback && io.list(subscriber.list).bytes() >= ZERO_COPY_FROM_BYTES,
         };
         let operation = io.send_list(asker, subscriber.stream.as_raw_fd(), subscriber.list, zero_copy);
-        subscriber.is_sending = operation.is_some();
+        subscriber.sending = operation;
         subscriber.progress_ns = now.monotonic_ns;
         self.counters.sends += 1;
         if operation.is_none() {
@@ -321,28 +399,7 @@ impl<C: Coherence> Export<C> {
         }
     }
 
-    /// A reader that takes nothing while memory waits for it is let go.
-    fn judge_pace(&mut self, io: &mut Ring, place: u32, now: Now) -> bool {
-        let limit = self.settings.reader_stall_ns;
-        let subscriber = self.subscriber(place);
-        if now.monotonic_ns.saturating_sub(subscriber.progress_ns) <= limit {
-            return false;
-        }
-        let lent_from = subscriber.lent_from;
-        if self.floors.read().is_none_or(|floors| floors.closing <= lent_from) {
-            return false;
-        }
-        self.counters.too_slow += 1;
-        log::warn!(
-            "{}: a subscriber took nothing for {} ms while publishers waited; it is disconnected",
-            self.name,
-            limit / 1_000_000
-        );
-        self.end(io, place);
-        true
-    }
-
-    fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault) -> usize {
+    fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault, now: Now) -> usize {
         let subscriber = self.subscriber(place);
         subscriber.faults += 1;
         subscriber.reader.unfetch();
@@ -350,32 +407,36 @@ impl<C: Coherence> Export<C> {
             // A takeover may be under way.
             return 0;
         }
+        if matches!(fault, ReadFault::Index(IndexFault::Trimmed { .. })) && subscriber.faults < FAULTS_MAX {
+            return self.left_behind(io, place, now);
+        }
         self.counters.inconsistent += 1;
         log::error!(
             "{}: cannot read on for a subscriber: {fault}; if other subscribers are refused too, the pool is damaged: \
              restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)",
             self.name
         );
-        let text = match fault {
-            ReadFault::Index(IndexFault::Trimmed { .. }) => "the reader fell behind what is kept; start at earliest",
-            _ => "the log is inconsistent at this reader's position; see the broker's log",
-        };
-        self.refuse(io, place, Refusal::TooSlow, 0, text);
+        let text = "the log is inconsistent at this reader's position; see the broker's log";
+        let next = self.subscriber(place).topics[0].next_order;
+        self.refuse(io, place, Refusal::TooSlow, (0, next), text);
         1
     }
 
-    fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, detail: u64, text: &str) {
+    /// Says why it is over. `about` is the place of the topic meant, and the refusal's number.
+    fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
         self.counters.refused += 1;
-        let header = Refused { code: refusal as u16, detail, ..Refused::default() };
-        let words = frame::with_body(&header, text.as_bytes()).into();
+        let (topic, detail) = about;
+        let header = Refused { code: refusal as u16, place: topic as u16, detail, ..Refused::default() };
         let asker = self.asker(place, SEND);
         let subscriber = self.subscriber(place);
-        if subscriber.is_sending {
+        if subscriber.sending.is_some() {
             return self.end(io, place);
         }
+        let mut words = subscriber.pace.take_rest();
+        words.extend(frame::with_body(&header, text.as_bytes()));
         subscriber.phase = Phase::Refusing;
-        subscriber.is_sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words).is_some();
-        if !subscriber.is_sending {
+        subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
+        if subscriber.sending.is_none() {
             self.end(io, place);
         }
     }
@@ -385,6 +446,10 @@ impl<C: Coherence> Export<C> {
         let graceful = subscriber.phase == Phase::Refusing;
         subscriber.phase = Phase::Ending;
         let how = if graceful { Shutdown::Write } else { Shutdown::Both };
+        if subscriber.accepted.is_some() && !graceful {
+            // A peer that takes nothing would keep the pages that are lent to the socket for ever.
+            abort(subscriber.stream.as_raw_fd());
+        }
         // The peer may be gone already.
         let _ = subscriber.stream.shutdown(how);
         if let Some(operation) = subscriber.watching {
@@ -395,7 +460,7 @@ impl<C: Coherence> Export<C> {
 
     fn forget_if_idle(&mut self, io: &mut Ring, place: u32) {
         let subscriber = self.subscriber(place);
-        if subscriber.is_sending || subscriber.watching.is_some() {
+        if subscriber.sending.is_some() || subscriber.watching.is_some() {
             return;
         }
         let list = subscriber.list;
@@ -408,36 +473,42 @@ impl<C: Coherence> Export<C> {
     fn sent(&mut self, io: &mut Ring, place: u32, result: i32, now: Now) {
         io.take_returned();
         let subscriber = self.subscriber(place);
-        subscriber.is_sending = false;
-        subscriber.progress_ns = now.monotonic_ns;
+        subscriber.sending = None;
         match subscriber.phase {
             Phase::Ending => return self.forget_if_idle(io, place),
             Phase::Refusing => return self.end(io, place),
             Phase::Seeking | Phase::Streaming => {}
         }
-        if result < 0 {
-            return self.end(io, place);
+        let is_cut = subscriber.pace.take_cut();
+        let bytes = match result {
+            0.. => result as u64,
+            _ if is_cut && result == -libc::ECANCELED => 0,
+            _ => return self.end(io, place),
+        };
+        if bytes > 0 {
+            subscriber.progress_ns = now.monotonic_ns;
         }
-        self.counters.sent_bytes += result as u64;
+        self.counters.sent_bytes += bytes;
         let list_id = self.subscriber(place).list;
         let list = io.list(list_id);
         if list.is_empty() {
-            // That was the welcome.
+            // That was the welcome, or the rest of a batch.
             return;
         }
-        list.consume(result as u64);
+        list.consume(bytes);
         if list.bytes() > 0 {
-            return self.submit(io, place, now);
+            return if is_cut { self.cut(io, place, now) } else { self.submit(io, place, now) };
         }
         list.clear();
-        self.subscriber(place).lent_from = NO_PIN;
+        let subscriber = self.subscriber(place);
+        subscriber.items.clear();
+        subscriber.lent_from = NO_PIN;
     }
 
     /// Moves the pin to the lowest position any reader needs.
     fn move_pin(&mut self) {
-        let needs = |subscriber: &Subscriber<C>| subscriber.lent_from.min(subscriber.reader.position());
         let all = self.active.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
-        let lowest = all.map(needs).min().unwrap_or(NO_PIN);
+        let lowest = all.map(Subscriber::needs).min().unwrap_or(NO_PIN);
         if lowest > self.pin.position() {
             self.pin.raise(lowest);
         }
@@ -454,6 +525,10 @@ impl<C: Coherence> Export<C> {
         self.counters.connections = self.active.len() as u64;
         self.block.write(&self.counters);
     }
+}
+
+fn skipped(topic: u32, from: u64, next_order: u64) -> [u8; 64] {
+    frame::seal(&Skipped { topic, from, next_order, ..Skipped::default() })
 }
 
 impl<C: Coherence> Role<Ring> for Export<C> {
@@ -516,9 +591,9 @@ impl<C: Coherence> Role<Ring> for Export<C> {
             let place = self.active[index];
             let subscriber = self.subscriber(place);
             let still_ns = now.monotonic_ns.saturating_sub(subscriber.progress_ns.max(since_ns));
-            match (subscriber.phase, subscriber.is_sending) {
+            match (subscriber.phase, subscriber.sending.is_some()) {
                 (Phase::Seeking | Phase::Streaming, false) => {
-                    self.refuse(io, place, Refusal::Draining, 0, "this broker is shutting down; use another");
+                    self.refuse(io, place, Refusal::Draining, (0, 0), "this broker is shutting down; use another");
                 }
                 // It takes nothing, not even the last words.
                 (Phase::Seeking | Phase::Streaming | Phase::Refusing, true) if still_ns > DRAIN_STALL_NS => {

@@ -14,11 +14,11 @@ use crate::net::Ring;
 use crate::pool::coherence::Mapping;
 use crate::pool::record::{IndexEntry, entry_kind};
 use crate::pool::{Hardware, Layout, Mapped, Memory};
-use crate::roles::handoff::{Subscription, Subscriptions};
+use crate::roles::handoff::{SubscribedTopic, Subscription, Subscriptions};
 use crate::runtime::{Io, Now, Role};
 use crate::sim::memory::small_geometry;
-use crate::wire::OrderLevel;
-use crate::wire::frame::{self, BatchHeader, START_EARLIEST};
+use crate::wire::frame::{self, BatchHeader};
+use crate::wire::{OrderLevel, SlowReader, StartAt};
 
 /// An exporter with one subscriber of topic 0, and a sequencer whose entries are written by hand.
 struct Bench {
@@ -45,13 +45,18 @@ impl Bench {
         peer.set_nonblocking(true).unwrap();
         let subscriptions = Arc::new(Subscriptions::new(1));
         let (stream, _) = listener.accept().unwrap();
-        let subscription = Subscription { stream, topic: 0, order: OrderLevel::Total, start_order: START_EARLIEST };
+        let topic = SubscribedTopic { topic: 0, order: OrderLevel::Total, start: StartAt::Earliest };
+        let slow_reader = SlowReader::AsConfigured;
+        let subscription = Subscription { stream, topics: [topic].into(), slow_reader, lag_bytes: 0 };
         assert!(subscriptions.push(subscription).is_ok());
         let settings = ExportSettings {
             connections_max: 1,
             batches_per_send: 8,
             send: SendMode::Copy,
+            slow_reader: SlowReader::Wait,
             reader_stall_ns: u64::MAX,
+            reader_lag_max: 0,
+            reader_grace_ns: u64::MAX,
             broker: 0,
             broker_list: String::new(),
         };
@@ -106,7 +111,7 @@ impl Bench {
 fn what_a_superseded_sequencer_appends_is_not_delivered() {
     for is_superseded in [false, true] {
         let mut bench = Bench::new();
-        TopicWriter::new(&bench.view, 0).write(&crate::log::topics::tests::topic(0, "t"), 0, 0);
+        TopicWriter::new(&bench.view, 0).write(&crate::log::topics::tests::topic(0, "t"), &Default::default());
         bench.run();
         assert!(bench.heard() > 0, "a welcome, for the topic is empty");
         if is_superseded {

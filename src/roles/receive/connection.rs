@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use crate::log::blog::Run;
 use crate::net::Operation;
 use crate::roles::handoff::ConnectionId;
+use crate::roles::receive::requests::Asked;
 use crate::wire::frame::Hello;
 use crate::wire::{BatchDecoder, Receipts};
 
@@ -14,11 +15,17 @@ const RECEIVE_WORTH_BYTES: u64 = 4096;
 
 /// What a connection is doing.
 pub enum Phase {
-    /// Reading the hello: header, then the padded name.
+    /// Reading the hello, or a request: header, then the padded body.
     Hello {
         /// The header, once it is complete and checked.
         header: Option<[u8; 64]>,
+        /// Whether requests were answered before: then only another, or a goodbye, may come.
+        is_control: bool,
     },
+    /// Its request waits for the sequencer. Nothing is there only while it is looked at.
+    Asking(Option<Box<Asked>>),
+    /// The ack core sends the reply to its request.
+    Replying,
     /// Waiting for the sequencer to create the topic it asked for.
     Topic {
         /// Its hello.
@@ -99,6 +106,8 @@ pub struct Connection {
     pub leaving: Option<Box<Stream>>,
     /// Whether the ack core knows it.
     pub with_ack: bool,
+    /// Whether it was shut down because its peer did not take what was said last.
+    pub is_cut: bool,
     /// When it last got on, ns.
     pub active_ns: u64,
     /// Whether it waits for ring slots or extents.

@@ -109,6 +109,9 @@ impl<C: Coherence> Receive<C> {
     }
 
     pub(super) fn released(&mut self, io: &mut Ring, slot: u32, is_ending: bool, now: Now) {
+        if matches!(self.connection(slot).phase, Phase::Replying) {
+            return self.next_request(io, slot, now);
+        }
         if !is_ending {
             // The ack core itself refused the session, and has said so.
             self.leave_stream(io, slot, Phase::Ending { linger: true }, false, now);

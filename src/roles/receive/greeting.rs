@@ -1,4 +1,4 @@
-//! Accepting connections, reading their hellos, and serving what they ask for.
+//! Accepting connections, reading their hellos and requests, and serving what hellos ask for.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -14,8 +14,16 @@ use crate::roles::receive::hello::{self, Refuse};
 use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
-use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION, Welcome};
-use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, WireError};
+use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION};
+use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
+
+/// What follows the header of a connection's first frame.
+enum Opening {
+    /// This many bytes of padded body; none only of a request.
+    Body(usize),
+    /// Nothing.
+    Goodbye,
+}
 
 impl<C: Coherence> Receive<C> {
     pub(super) fn accept(&mut self, io: &mut Ring) {
@@ -43,15 +51,19 @@ impl<C: Coherence> Receive<C> {
         self.connections[slot as usize] = Some(Connection {
             stream,
             id,
-            phase: Phase::Hello { header: None },
+            phase: Phase::Hello { header: None, is_control: false },
             reading: None,
             cancelling: false,
             leaving: None,
             with_ack: false,
+            is_cut: false,
             active_ns: now.monotonic_ns,
             is_blocked: false,
         });
-        if self.in_use() > self.settings.connections_max {
+        if self.is_draining {
+            // The kernel had it before the accept was cancelled.
+            self.refuse(io, slot, Refuse::draining(), now);
+        } else if self.in_use() > self.settings.connections_max {
             let text =
                 format!("this broker serves {} connections, all taken; try another", self.settings.connections_max);
             self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
@@ -68,9 +80,8 @@ impl<C: Coherence> Receive<C> {
     pub(super) fn read_owned(&mut self, io: &mut Ring, slot: u32, buffer: Box<[u8]>, from: usize) {
         let asker = self.asker(slot);
         let socket = self.connection(slot).socket();
-        // The tag of a short read says how far it had come, in the bits a slot and generation leave.
-        assert!(from < 256, "hellos are short");
-        let tag = asker.tag | (from as u64) << 56;
+        // The tag of a short read says how far it had come, in the bits that slot and generation leave.
+        let tag = asker.tag | (from as u64) << 16;
         let operation = io.receive_owned(Asker { tag, ..asker }, socket, buffer, from);
         self.connection(slot).reading = operation;
         if operation.is_none() {
@@ -86,37 +97,74 @@ impl<C: Coherence> Receive<C> {
         if got < buffer.len() {
             return self.read_owned(io, slot, buffer, got);
         }
-        let Phase::Hello { header } = &self.connection(slot).phase else { unreachable!("hellos are read in Hello") };
-        let outcome = match *header {
+        let Phase::Hello { header, is_control } = self.connection(slot).phase else {
+            unreachable!("hellos are read in Hello")
+        };
+        match header {
             None => {
                 let header: [u8; FRAME_HEADER_BYTES] = buffer[..].try_into().expect("a header was read");
-                match self.check_hello_header(&header) {
-                    Ok(body_bytes) => {
-                        self.connection(slot).phase = Phase::Hello { header: Some(header) };
-                        return self.read_hello(io, slot, body_bytes);
-                    }
-                    Err(error) => Err(Refuse::from(error)),
+                self.opening_landed(io, slot, header, is_control, now)
+            }
+            Some(header) if header[5] == FrameKind::Request as u8 => self.ask(io, slot, &header, &buffer, now),
+            Some(header) => {
+                if let Err(refuse) = self.hello_whole(io, slot, &header, &buffer, now) {
+                    self.refuse(io, slot, refuse, now);
                 }
             }
-            Some(header) => frame::check_body(&header, &buffer)
-                .and_then(frame::check_topic_name)
-                .map(|name| (Box::new(frame::read::<Hello>(&header)), name.to_string()))
-                .map_err(Refuse::from),
-        };
-        match outcome {
-            Ok((hello, name)) => self.greet(io, slot, hello, name, now),
-            Err(refuse) => self.refuse(io, slot, refuse, now),
         }
     }
 
-    /// Bytes of the padded body that follows a sound hello header.
-    pub(super) fn check_hello_header(&self, header: &[u8; FRAME_HEADER_BYTES]) -> Result<usize, WireError> {
-        match frame::check(header, self.ingest.batch_bytes_max())? {
-            FrameKind::Hello => {}
-            found => return Err(WireError::UnexpectedKind { found, expected: "Hello" }),
+    /// The header of a connection's first frame, or of a control connection's next.
+    fn opening_landed(
+        &mut self,
+        io: &mut Ring,
+        slot: u32,
+        header: [u8; FRAME_HEADER_BYTES],
+        is_control: bool,
+        now: Now,
+    ) {
+        match self.check_opening(&header, is_control) {
+            Ok(Opening::Goodbye) => self.end(io, slot, true, now),
+            Ok(Opening::Body(0)) => self.ask(io, slot, &header, &[], now),
+            Ok(Opening::Body(bytes)) => {
+                self.connection(slot).phase = Phase::Hello { header: Some(header), is_control };
+                self.read_hello(io, slot, bytes)
+            }
+            Err(error) => self.refuse(io, slot, Refuse::from(error), now),
         }
+    }
+
+    /// What follows a sound header.
+    fn check_opening(&self, header: &[u8; FRAME_HEADER_BYTES], is_control: bool) -> Result<Opening, WireError> {
+        let kind = frame::check(header, self.ingest.batch_bytes_max())?;
         let body_bytes = frame::frame_bytes(header) as usize - FRAME_HEADER_BYTES;
-        if body_bytes == 0 { Err(WireError::TopicName { found: 0 }) } else { Ok(body_bytes) }
+        match kind {
+            FrameKind::Request => Ok(Opening::Body(body_bytes)),
+            FrameKind::Goodbye if is_control => Ok(Opening::Goodbye),
+            FrameKind::Hello if !is_control && body_bytes == 0 => Err(WireError::TopicName { found: 0 }),
+            FrameKind::Hello if !is_control => Ok(Opening::Body(body_bytes)),
+            found if is_control => Err(WireError::UnexpectedKind { found, expected: "Request or Goodbye" }),
+            found => Err(WireError::UnexpectedKind { found, expected: "Hello or Request" }),
+        }
+    }
+
+    /// A whole hello has landed.
+    fn hello_whole(
+        &mut self,
+        io: &mut Ring,
+        slot: u32,
+        header: &[u8; FRAME_HEADER_BYTES],
+        padded_body: &[u8],
+        now: Now,
+    ) -> Result<(), Refuse> {
+        let hello: Hello = frame::read(header);
+        let body = frame::check_body(header, padded_body)?;
+        if hello.role == frame::Role::Subscriber as u8 {
+            return self.serve_subscriber(slot, &hello, body);
+        }
+        let name = frame::check_topic_name(body)?.to_string();
+        self.greet(io, slot, Box::new(hello), name, now);
+        Ok(())
     }
 
     /// Finds or creates the topic, then serves the role asked for.
@@ -140,38 +188,19 @@ impl<C: Coherence> Receive<C> {
         self.connection(slot).phase = Phase::Topic { hello, name };
     }
 
-    pub(super) fn settle(&mut self, io: &mut Ring, slot: u32, outcome: Result<Option<Box<[u8]>>, Refuse>, now: Now) {
+    pub(super) fn settle(&mut self, io: &mut Ring, slot: u32, outcome: Result<(), Refuse>, now: Now) {
         match outcome {
-            Ok(None) => self.read_on(io, slot),
-            Ok(Some(words)) => self.say_last(io, slot, words, now),
+            Ok(()) => self.read_on(io, slot),
             Err(refuse) => self.refuse(io, slot, refuse, now),
         }
     }
 
-    /// Serves what was asked for; gives the last words, if there is nothing more to do.
-    pub(super) fn serve(
-        &mut self,
-        slot: u32,
-        hello: &Hello,
-        topic: &Topic,
-        now: Now,
-    ) -> Result<Option<Box<[u8]>>, Refuse> {
+    /// Serves what was asked for.
+    pub(super) fn serve(&mut self, slot: u32, hello: &Hello, topic: &Topic, now: Now) -> Result<(), Refuse> {
         hello::check_topic(hello, topic)?;
         match frame::Role::from_byte(hello.role)? {
-            frame::Role::Publisher => self.serve_publisher(slot, hello, topic, now).map(|()| None),
-            frame::Role::Subscriber => self.serve_subscriber(slot, hello, topic).map(|()| None),
-            frame::Role::Topic => {
-                let welcome = Welcome {
-                    topic: topic.id,
-                    batch_bytes_max: self.ingest.batch_bytes_max() as u32,
-                    order_level: topic.order as u8,
-                    ack_level: topic.ack as u8,
-                    broker: self.settings.broker,
-                    ..Welcome::default()
-                };
-                let words = frame::with_body(&welcome, self.settings.broker_list.as_bytes()).into();
-                Ok(Some(words))
-            }
+            frame::Role::Publisher => self.serve_publisher(slot, hello, topic, now),
+            frame::Role::Subscriber => unreachable!("subscribers name their topics otherwise"),
         }
     }
 
@@ -245,12 +274,15 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
+    /// Hands a subscriber over to the exporter.
+    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, body: &[u8]) -> Result<(), Refuse> {
+        let slow_reader = SlowReader::from_byte(hello.slow_reader)?;
+        let topics = hello::subscribed_topics(hello, body, &mut self.topics)?;
         let connection = self.connection(slot);
         let stream = connection.stream.try_clone();
         let stream = stream
             .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
-        let subscription = Subscription { stream, topic: topic.id, order: topic.order, start_order: hello.start_order };
+        let subscription = Subscription { stream, topics, slow_reader, lag_bytes: hello.lag_bytes };
         if self.subscriptions.push(subscription).is_err() {
             return Err(Refuse::new(Refusal::Busy, 0, "this broker serves all the subscribers it can; try another"));
         }

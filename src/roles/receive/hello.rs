@@ -2,10 +2,15 @@
 
 use std::hash::Hasher;
 
+use bytemuck::Zeroable;
 use siphasher::sip::SipHasher24;
 
-use crate::log::topics::Topic;
-use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION, Refused, Role};
+use crate::limits::SUBSCRIPTION_TOPICS_MAX;
+use crate::log::topics::{Topic, TopicReader};
+use crate::pool::Memory;
+use crate::roles::handoff::SubscribedTopic;
+use crate::wire::frame::{self, Hello, NEW_SESSION, Refused, TopicRecord};
+use crate::wire::subscribe::read_starts;
 use crate::wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
 
 /// `order_level` of a hello that takes whatever level the topic has.
@@ -26,6 +31,11 @@ impl Refuse {
     /// A refusal.
     pub fn new(refusal: Refusal, detail: u64, text: impl Into<String>) -> Refuse {
         Refuse { refusal, detail, text: text.into() }
+    }
+
+    /// Of everybody, while the process ends.
+    pub fn draining() -> Refuse {
+        Refuse::new(Refusal::Draining, 0, "this broker is shutting down; use another")
     }
 
     /// As the frame that says it.
@@ -64,14 +74,26 @@ impl Tokens {
 
 /// The topic a hello would create.
 pub fn wanted_topic(hello: &Hello, name: &str, now_utc_ns: u64) -> Result<Topic, Refuse> {
+    let record = TopicRecord {
+        order_level: hello.order_level,
+        ack_level: hello.ack_level,
+        receipts: hello.receipts,
+        replicas: hello.replicas,
+        ..TopicRecord::zeroed()
+    };
+    topic_of(&record, name, now_utc_ns)
+}
+
+/// The topic a record describes, if this release can keep it.
+pub fn topic_of(record: &TopicRecord, name: &str, now_utc_ns: u64) -> Result<Topic, Refuse> {
+    let (order, ack) = (OrderLevel::from_byte(record.order_level)?, AckLevel::from_byte(record.ack_level)?);
     let topic = Topic {
-        id: 0,
-        name: name.into(),
-        order: OrderLevel::from_byte(hello.order_level)?,
-        ack: AckLevel::from_byte(hello.ack_level)?,
-        receipts: Receipts::from_byte(hello.receipts)?,
-        replicas: hello.replicas.max(1),
+        receipts: Receipts::from_byte(record.receipts)?,
+        replicas: record.replicas.max(1),
+        retention_bytes: record.retention_bytes,
+        retention_ns: record.retention_ns,
         created_at: now_utc_ns,
+        ..Topic::new(name, order, ack)
     };
     check_ack(topic.order, topic.ack)?;
     if topic.replicas != 1 {
@@ -97,21 +119,59 @@ fn check_ack(order: OrderLevel, ack: AckLevel) -> Result<(), Refuse> {
 
 /// Checks that an existing topic is what the hello relies on.
 pub fn check_topic(hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
-    let differs = |what: &str, found: u8, wanted: u8| {
-        let text = format!("topic {:?} has {what} {found}, the client asks for {wanted}", topic.name);
-        Err(Refuse::new(Refusal::TopicExists, found.into(), text))
-    };
-    if hello.order_level != ANY_LEVEL && hello.order_level != topic.order as u8 {
-        return differs("order level", topic.order as u8, hello.order_level);
-    }
-    let creates = hello.flags & HELLO_CREATE_TOPIC != 0 && hello.role == Role::Topic as u8;
-    if creates && hello.ack_level != topic.ack as u8 {
-        return differs("ack level", topic.ack as u8, hello.ack_level);
-    }
-    if creates && hello.receipts != topic.receipts as u8 {
-        return differs("receipts", topic.receipts as u8, hello.receipts);
+    if hello.order_level != ANY_LEVEL {
+        is_same(topic, "order level", topic.order as u64, hello.order_level.into())?;
     }
     Ok(())
+}
+
+/// Checks that an existing topic is what a request to create it asks for.
+pub fn check_same(wanted: &Topic, topic: &Topic) -> Result<(), Refuse> {
+    is_same(topic, "order level", topic.order as u64, wanted.order as u64)?;
+    is_same(topic, "ack level", topic.ack as u64, wanted.ack as u64)?;
+    is_same(topic, "receipts", topic.receipts as u64, wanted.receipts as u64)?;
+    is_same(topic, "replicas", topic.replicas.into(), wanted.replicas.into())?;
+    // Who names no target takes what the topic has.
+    let or_any = |wanted: u64, found: u64| if wanted == 0 { found } else { wanted };
+    is_same(topic, "retention bytes", topic.retention_bytes, or_any(wanted.retention_bytes, topic.retention_bytes))?;
+    is_same(topic, "retention ns", topic.retention_ns, or_any(wanted.retention_ns, topic.retention_ns))
+}
+
+fn is_same(topic: &Topic, what: &str, found: u64, wanted: u64) -> Result<(), Refuse> {
+    if found == wanted {
+        return Ok(());
+    }
+    let text = format!("topic {:?} has {what} {found}, the client asks for {wanted}", topic.name);
+    Err(Refuse::new(Refusal::TopicExists, found, text))
+}
+
+/// What a subscriber's hello lists, each topic known and listed once.
+pub fn subscribed_topics<M: Memory>(
+    hello: &Hello,
+    body: &[u8],
+    known: &mut TopicReader<M>,
+) -> Result<Box<[SubscribedTopic]>, Refuse> {
+    let listed = read_starts(body)?;
+    if listed.len() > SUBSCRIPTION_TOPICS_MAX {
+        let text = format!(
+            "{} topics for one subscription; at most {SUBSCRIPTION_TOPICS_MAX}: use several connections",
+            listed.len()
+        );
+        return Err(Refuse::new(Refusal::TooManyTopics, SUBSCRIPTION_TOPICS_MAX as u64, text));
+    }
+    let mut topics: Vec<SubscribedTopic> = Vec::with_capacity(listed.len());
+    for (name, start) in listed {
+        let Some(topic) = known.find(name) else {
+            let text = format!("there is no topic {name:?}; create it first");
+            return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
+        };
+        check_topic(hello, topic)?;
+        if topics.iter().any(|before| before.topic == topic.id) {
+            return Err(Refuse::new(Refusal::Protocol, 0, format!("topic {name:?} is listed twice; list it once")));
+        }
+        topics.push(SubscribedTopic { topic: topic.id, order: topic.order, start });
+    }
+    Ok(topics.into())
 }
 
 /// Checks a publisher's hello against its topic: ack level and, if it joins a session, the token.

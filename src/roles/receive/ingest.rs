@@ -6,10 +6,11 @@
 use crate::log::View;
 use crate::log::blog::{Blog, Run};
 use crate::log::commit::CommitReader;
+use crate::log::cursors::{CURSOR_SPEC_BYTES, write_request};
 use crate::log::lane::LaneWriter;
 use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
 use crate::observe::counters::ReceiveCounters;
-use crate::pool::record::{BatchSlot, slot_kind};
+use crate::pool::record::{BatchSlot, CursorLine, slot_kind};
 use crate::pool::{Keep, Memory};
 use crate::roles::receive::connection::Stream;
 use crate::wire::frame::{self, BatchHeader};
@@ -271,6 +272,25 @@ impl<M: Memory> Ingest<M> {
         self.lane.publish(&slot);
         self.blog.release(run, SPEC_BYTES, SPEC_BYTES, self.lane.produced());
         true
+    }
+
+    /// Passes a request about a cursor of a topic on to the sequencer. Gives the slot; `None`: no room now.
+    pub fn ask_cursor(&mut self, kind: u8, topic: &Topic, cursor: &CursorLine) -> Option<u64> {
+        if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+            return None;
+        }
+        let run = self.blog.acquire(CURSOR_SPEC_BYTES, CURSOR_SPEC_BYTES, self.lane.produced())?;
+        write_request(&self.view, run.start, cursor);
+        let slot = self.lane.publish(&BatchSlot {
+            kind,
+            topic: topic.id,
+            batch_seq: topic.created_position,
+            blog_at: run.start,
+            batch_bytes: CURSOR_SPEC_BYTES as u32,
+            ..BatchSlot::default()
+        });
+        self.blog.release(run, CURSOR_SPEC_BYTES, CURSOR_SPEC_BYTES, self.lane.produced());
+        Some(slot)
     }
 }
 

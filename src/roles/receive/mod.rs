@@ -3,16 +3,20 @@
 //! The stream lands in place: one RECV is armed at the tail of the connection's run with all the room that is left; every complete
 //! batch is published where it landed. Ring full or no extent: the next RECV is not armed, and TCP pushes back.
 //!
-//! * `greeting`, `streaming`, `ending`: the three parts of a connection's life.
+//! * `greeting`, `streaming`, `ending`: the three parts of a connection's life. `control`: the life of one that asks.
 //! * [`connection`]: one connection's state.
 //! * [`hello`]: what a new connection may ask for.
+//! * [`requests`]: what a control connection may ask for, one function for each operation; no I/O.
 //! * [`ingest`]: landed bytes to published slots; no I/O.
 
 pub mod connection;
+mod control;
+mod cursors;
 mod ending;
 mod greeting;
 pub mod hello;
 pub mod ingest;
+pub mod requests;
 mod streaming;
 #[cfg(test)]
 mod tests;
@@ -22,6 +26,7 @@ use std::sync::Arc;
 
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
+use crate::log::cursors::CursorReader;
 use crate::log::lane::SessionIds;
 use crate::log::topics::{Topic, TopicReader};
 use crate::net::{Asker, Completion, Operation, Ring};
@@ -48,8 +53,6 @@ pub struct ReceiveSettings {
     pub idle_release_ns: u64,
     /// This broker's number.
     pub broker: u16,
-    /// `id address` lines for the Welcome that answers a topic hello.
-    pub broker_list: String,
     /// Whether lines are worth keeping in this host's cache after the write-back.
     pub keep: Keep,
     /// Topics this core creates if they do not exist.
@@ -75,6 +78,7 @@ pub struct Receive<C: Coherence> {
     listener: Arc<TcpListener>,
     ingest: Ingest<Mapped<C>>,
     topics: TopicReader<Mapped<C>>,
+    cursors: CursorReader<Mapped<C>>,
     tokens: Tokens,
     link: Arc<AckLink>,
     subscriptions: Arc<Subscriptions>,
@@ -83,6 +87,9 @@ pub struct Receive<C: Coherence> {
     free: Vec<u32>,
     /// Connections that wait for ring slots or extents.
     blocked: Vec<u32>,
+    /// Connections whose request waits for the sequencer.
+    asking: Vec<u32>,
+    asked_ns: u64,
     accepting: Option<Operation>,
     is_draining: bool,
     sessions: SessionIds,
@@ -112,6 +119,7 @@ impl<C: Coherence> Receive<C> {
             role: 0,
             ingest: Ingest::take(view, lane, settings.keep),
             topics: TopicReader::new(view),
+            cursors: CursorReader::new(view),
             tokens,
             link,
             subscriptions,
@@ -119,6 +127,8 @@ impl<C: Coherence> Receive<C> {
             generations: vec![0; places as usize],
             free: (0..places).rev().collect(),
             blocked: Vec::with_capacity(places as usize),
+            asking: Vec::with_capacity(places as usize),
+            asked_ns: 0,
             accepting: None,
             is_draining: false,
             sessions: SessionIds::default(),
@@ -156,7 +166,8 @@ impl<C: Coherence> Receive<C> {
             Phase::Streaming(_) if cancelled && result == -libc::ECANCELED => self.rest(io, slot, now),
             Phase::Streaming(_) if result == -libc::EINTR || result == -libc::EAGAIN => self.arm(io, slot, now),
             Phase::Streaming(_) => self.peer_gone(io, slot, now),
-            Phase::Topic { .. } => {}
+            // Nothing is read meanwhile.
+            Phase::Topic { .. } | Phase::Asking(_) | Phase::Replying => {}
             Phase::Ending { .. } => {
                 io.take_returned();
                 self.left_stream(slot, result);
@@ -214,10 +225,11 @@ impl<C: Coherence> Receive<C> {
             self.topic_asked = false;
             return 1;
         }
-        if !self.topic_asked {
-            self.topic_asked = self.ingest.create_topic(wanted);
+        if self.topic_asked {
+            return 0;
         }
-        0
+        self.topic_asked = self.ingest.create_topic(wanted);
+        usize::from(self.topic_asked)
     }
 
     fn look_after(&mut self, io: &mut Ring, slot: u32, now: Now) -> bool {
@@ -227,7 +239,14 @@ impl<C: Coherence> Receive<C> {
         let idle_ns = now.monotonic_ns.saturating_sub(connection.active_ns);
         match &connection.phase {
             Phase::Hello { .. } if idle_ns > hello_timeout => {
-                self.refuse(io, slot, Refuse::new(Refusal::HelloTimeout, 0, "no complete hello came in time"), now);
+                let text = "no complete hello or request came in time";
+                self.refuse(io, slot, Refuse::new(Refusal::HelloTimeout, 0, text), now);
+                true
+            }
+            Phase::Replying if idle_ns > 2 * hello_timeout => {
+                // It does not read: the send ends with an error.
+                connection.active_ns = now.monotonic_ns;
+                let _ = connection.stream.shutdown(std::net::Shutdown::Both);
                 true
             }
             Phase::Topic { .. } => self.look_for_topic(io, slot, idle_ns > hello_timeout, now),
@@ -250,6 +269,12 @@ impl<C: Coherence> Receive<C> {
                 }
                 connection.cancelling = true;
                 connection.reading.into_iter().for_each(|operation| io.cancel(operation));
+                true
+            }
+            // It takes nothing, not even the last words: what is being sent fails now, and the ack core lets go.
+            Phase::Ending { .. } if idle_ns > LINGER_NS && connection.with_ack && !connection.is_cut => {
+                connection.is_cut = true;
+                let _ = connection.stream.shutdown(std::net::Shutdown::Both);
                 true
             }
             Phase::Lingering if idle_ns > LINGER_NS && !connection.cancelling => {
@@ -277,8 +302,7 @@ impl<C: Coherence> Receive<C> {
             return true;
         }
         if is_late {
-            let text = "the topic was not created in time: the topic table is full (geometry.topics_max), or no sequencer runs";
-            self.refuse(io, slot, Refuse::new(Refusal::TopicTableFull, 0, text), now);
+            self.refuse(io, slot, requests::topic_not_created(), now);
         }
         is_late
     }
@@ -319,8 +343,8 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
         if completion.tag == ACCEPT {
             return self.accepted(io, completion.result, now);
         }
-        let (slot, generation) = (completion.tag as u32, (completion.tag >> 32) as u32 & 0x00ff_ffff);
-        let from = (completion.tag >> 56) as usize;
+        let (slot, generation) = (u32::from(completion.tag as u16), (completion.tag >> 32) as u32 & 0x00ff_ffff);
+        let from = usize::from((completion.tag >> 16) as u16);
         if self.connections[slot as usize].as_ref().is_some_and(|connection| connection.id.generation == generation) {
             self.read_finished(io, slot, from, completion.result, now);
         }
@@ -333,6 +357,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
             moved += usize::from(self.ingest.refresh());
         }
         moved += self.retry_blocked(io, now);
+        moved += self.look_at_requests(io, now);
         self.ingest.report(!self.blocked.is_empty());
         moved + self.housekeeping(io, now)
     }
@@ -346,12 +371,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
                 if matches!(connection.phase, Phase::Ending { .. } | Phase::Lingering) {
                     continue;
                 }
-                self.refuse(
-                    io,
-                    slot,
-                    Refuse::new(Refusal::Draining, 0, "this broker is shutting down; use another"),
-                    now,
-                );
+                self.refuse(io, slot, Refuse::draining(), now);
             }
         }
         self.hear_ack(io, now);

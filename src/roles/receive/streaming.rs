@@ -101,9 +101,12 @@ impl<C: Coherence> Receive<C> {
             if connection.reading.is_some() || !matches!(connection.phase, Phase::Streaming(_)) {
                 continue;
             }
+            let produced = self.ingest.lane.produced();
             self.publish(io, slot, now);
-            moved +=
-                usize::from(self.connections[slot as usize].as_ref().is_none_or(|connection| !connection.is_blocked));
+            // Some of its batches may have found room, and the next one not.
+            let got_on = self.ingest.lane.produced() > produced;
+            let is_blocked = self.connections[slot as usize].as_ref().is_some_and(|connection| connection.is_blocked);
+            moved += usize::from(got_on || !is_blocked);
         }
         moved
     }

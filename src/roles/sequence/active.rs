@@ -10,7 +10,8 @@ use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::{CheckpointWriter, Recovered};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
-use crate::log::entry::{check_batch, check_spec, to_entry};
+use crate::log::cursors::{CursorTable, CursorWriter, read_request};
+use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
 use crate::log::lane::{LaneReader, issuer};
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
@@ -19,7 +20,7 @@ use crate::observe::counters::SequencerCounters;
 use crate::order::core::{OpenRequest, OrderLimits};
 use crate::order::{Arrival, Event, OrderCore, Verdict};
 use crate::pool::Memory;
-use crate::pool::record::{BatchSlot, LaneProgress, slot_kind};
+use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress, slot_kind};
 use crate::wire::Refusal;
 
 /// What the configuration says about sequencing.
@@ -36,7 +37,7 @@ pub struct SequencerSettings {
 }
 
 /// Sessions checkpointed in one pass at most.
-const CHECKPOINTS_PER_PASS: usize = 64;
+pub const CHECKPOINTS_PER_PASS: usize = 64;
 /// Events of one arrival besides what it drains: a let-go, or a close and an open.
 const EVENTS_EXTRA: u64 = 2;
 
@@ -51,6 +52,7 @@ pub struct ActiveSequencer<M> {
     core: OrderCore,
     trimmer: Trimmer<M>,
     topics: Topics<M>,
+    cursors: CursorWriter<M>,
     checkpoints: Checkpoints<M>,
     counters: SequencerCounters,
     /// Advances only while no lane is held back for want of room: load never fences anyone.
@@ -112,11 +114,12 @@ impl<M: Memory> ActiveSequencer<M> {
         });
         let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
         let (mut watermark, mut floor, mut known) = (0, 0, Vec::new());
+        let mut cursors = CursorTable::new(g.cursors_max);
         let mut dropped_pins = 0;
         if let Some(before) = recovered {
             dropped_pins = before.floors.dropped_pins;
             (watermark, floor, known) = (before.commit.watermark, before.floors.floor, before.topics);
-            progress = before.lanes;
+            (progress, cursors) = (before.lanes, before.cursors);
             *core.table_mut() = before.table;
         }
         let reusable = progress.iter().map(|lane| lane.reusable).collect();
@@ -129,6 +132,7 @@ impl<M: Memory> ActiveSequencer<M> {
             trimmer.force_sample(watermark, |lane| progress[lane as usize].consumed);
         }
         let topics = Topics::take_over(view, candidate, known, &core, watermark);
+        let cursors = CursorWriter::take_over(view, candidate, cursors);
         let checkpoints = Checkpoints::take_over(view, candidate, &core, watermark);
         let index = IndexWriter::new(view, candidate, epoch, watermark, floor);
         let mut sequencer = ActiveSequencer {
@@ -145,6 +149,7 @@ impl<M: Memory> ActiveSequencer<M> {
             core,
             trimmer,
             topics,
+            cursors,
             checkpoints,
             counters: SequencerCounters { watermark, floor, takeovers: 1, ..SequencerCounters::default() },
             gap_clock_ns: 0,
@@ -158,7 +163,7 @@ impl<M: Memory> ActiveSequencer<M> {
         sequencer
     }
 
-    /// One pass. Gives what it did: slots consumed, sessions fenced, floors moved; 0 iff nothing moved.
+    /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved.
     pub fn pass(&mut self, now_ns: u64) -> usize {
         let before = self.index.next();
         self.core.set_time(now_ns);
@@ -226,6 +231,7 @@ impl<M: Memory> ActiveSequencer<M> {
                 self.core.close(slot.session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
             }
             slot_kind::TOPIC_CREATE => self.take_topic(lane, number, slot),
+            slot_kind::CURSOR_SET | slot_kind::CURSOR_DELETE => self.take_cursor(lane, number, slot),
             _ => self.counters.invalid_slots += 1,
         }
     }
@@ -281,12 +287,35 @@ impl<M: Memory> ActiveSequencer<M> {
         if self.topics.known.iter().any(|known| known.name == topic.name) {
             return;
         }
+        let created_position = self.index.next();
         let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
         let id = self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append);
         if let Some(id) = id {
-            self.topics.known.push(Topic { id, ..topic.clone() });
-            self.topics.fresh.push_back(Topic { id, ..topic });
+            let created = Topic { id, created_position, ..topic };
+            self.topics.known.push(created.clone());
+            self.topics.fresh.push_back(created);
         }
+    }
+
+    fn take_cursor(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+        let is_placed = check_cursor(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
+        let read = || read_request(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
+        // The topic that was meant, not one that has its place since.
+        let is_topic = |wanted: &CursorLine| {
+            let mut known = self.topics.known.iter();
+            known.any(|topic| topic.id == wanted.topic && topic.created_position == slot.batch_seq)
+        };
+        let Some(wanted) = is_placed.then(read).flatten().filter(is_topic) else {
+            self.counters.invalid_slots += 1;
+            return;
+        };
+        let Some(event) = self.cursors.decide(slot.kind, &wanted, lane as u16, number, slot.blog_at) else { return };
+        match event {
+            Event::CursorSet { place, .. } => self.cursors.put(place, wanted),
+            Event::CursorDelete { place, .. } => self.cursors.put(place, CursorLine::default()),
+            _ => unreachable!("cursors are set or deleted"),
+        }
+        appender(&mut self.index, &mut self.trimmer, &mut self.counters)(event);
     }
 
     fn fence_gaps(&mut self, now_ns: u64) -> usize {
@@ -344,13 +373,17 @@ impl<M: Memory> ActiveSequencer<M> {
         self.counters.watermark = self.index.next();
     }
 
-    /// Everything derived from what is committed. True if memory was given back.
+    /// Everything derived from what is committed. True if anything was written that a successor or a lane goes by.
     fn derive(&mut self) -> bool {
         let watermark = self.commit.watermark();
         let epoch = self.commit.epoch();
         let core = &self.core;
         let (lanes, settled) = (&self.lanes, |lane: u32, consumed| core.settled(lane as u16, consumed));
         self.trimmer.sample(watermark, |lane| settled(lane, lanes[lane as usize].consumed()));
+        if self.cursors.write_changed() {
+            // Whoever sees that its request was consumed finds the cursor in the table.
+            self.view.memory.store_fence();
+        }
         let wrote =
             self.topics.write_fresh(watermark) | self.checkpoints.step(&mut self.core, &mut self.topics, watermark);
         // Lane progress goes before the checkpoint: what lies below the checkpoint is not replayed, so nothing else would
@@ -361,14 +394,15 @@ impl<M: Memory> ActiveSequencer<M> {
         if wrote {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
-        let moved = self.relieve_pressure(watermark);
-        if self.write_progress(epoch) {
+        let relieved = self.relieve_pressure(watermark);
+        let freed = self.write_progress(epoch);
+        if freed {
             self.view.memory.store_fence();
         }
         self.counters.held_batches = self.core.held().into();
         self.counters.let_go = self.core.let_go();
         self.counters.fenced_batches = self.core.fenced();
-        moved
+        wrote | relieved | freed
     }
 
     /// Gives memory back where somebody is short of it, or where retention says so: one sample at most a pass.
@@ -518,7 +552,7 @@ impl<M: Memory> Topics<M> {
         };
         for topic in known {
             let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
-            topics.writer.write(&topic, next_order, position);
+            topics.writer.write(&topic, &TopicProgress { next_order, position, ..TopicProgress::default() });
             topics.written[topic.id as usize] = next_order;
             topics.known.push(topic);
         }
@@ -528,7 +562,7 @@ impl<M: Memory> Topics<M> {
     fn write_fresh(&mut self, position: u64) -> bool {
         let any = !self.fresh.is_empty();
         while let Some(topic) = self.fresh.pop_front() {
-            self.writer.write(&topic, 0, position);
+            self.writer.write(&topic, &TopicProgress { position, ..TopicProgress::default() });
         }
         any
     }
@@ -539,7 +573,8 @@ impl<M: Memory> Topics<M> {
             let next_order = core.table().topic(topic as u32).map_or(0, |order| order.next_order);
             if next_order != self.written[topic] {
                 self.written[topic] = next_order;
-                self.writer.write_progress(topic as u32, next_order, position);
+                let progress = TopicProgress { next_order, position, ..TopicProgress::default() };
+                self.writer.write_progress(topic as u32, &progress);
             }
         }
     }

@@ -8,6 +8,8 @@ pub mod candidate;
 #[cfg(test)]
 mod candidate_tests;
 #[cfg(test)]
+mod cursor_tests;
+#[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
 pub(crate) mod tests;

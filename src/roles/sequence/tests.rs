@@ -12,7 +12,7 @@ use crate::log::topics::{Topic, write_spec};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, IndexEntry, entry_kind, slot_kind};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
-use crate::wire::{AckLevel, OrderLevel, Receipts};
+use crate::wire::{AckLevel, OrderLevel};
 
 pub(crate) const SETTINGS: SequencerSettings = SequencerSettings {
     session_lease_ns: 1_000_000,
@@ -79,16 +79,7 @@ impl<M: Memory> Feeder<M> {
 pub(crate) fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
     // Lane 0's last extent is not used yet.
     let at = view.layout.extent(0, view.layout.geometry.extents_per_lane - 1);
-    let topic = Topic {
-        id: 0,
-        name: "t".into(),
-        order,
-        ack: AckLevel::Committed,
-        receipts: Receipts::Batch,
-        replicas: 1,
-        created_at: 0,
-    };
-    write_spec(view, at, &topic);
+    write_spec(view, at, &Topic::new("t", order, AckLevel::Committed));
     BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: at, batch_bytes: 192, ..BatchSlot::default() }
 }
 

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::order_index::IndexFault;
+use crate::log::reader::{ReadFault, Reader, Sought};
 use crate::log::retention::{FloorReader, NO_PIN, Pin, announce};
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
-use crate::roles::export::reader::{ReadFault, Reader, Sought};
 use crate::sim::network::{End, LinkId};
 use crate::sim::parts::{Subscription, UTC_NS};
 use crate::sim::process::ProcessMemory;
@@ -81,11 +81,11 @@ impl Export {
         let Some(subscription) = kernel.with(|state| state.mail[self.broker as usize].subscriptions.pop_front()) else {
             return;
         };
-        let Subscription { link, topic, start_order } = subscription;
+        let Subscription { link, topic, start } = subscription;
         self.served.push(Served {
             link,
             topic,
-            reader: Reader::new(&self.view, topic, start_order, floor),
+            reader: Reader::new(&self.view, [(topic, start)], floor, false),
             is_seeking: true,
             is_ending: false,
             sending: VecDeque::new(),
@@ -116,15 +116,15 @@ impl Export {
         }
         match sought {
             Ok(Sought::NotYet) => {}
-            Ok(Sought::Found(order)) => {
-                served.reader.begin(order);
+            Ok(Sought::Found) => {
+                let order = served.reader.next_order(0);
                 (served.next_order, served.is_seeking) = (order, false);
                 let order_level = OrderLevel::Session as u8;
                 let welcome = Welcome { next: order, topic: served.topic, order_level, ..Welcome::default() };
                 served.sending.push_back(Lent::Words(frame::with_body(&welcome, b"")));
             }
-            Ok(Sought::Trimmed(earliest)) => self.refuse(index, Refusal::Trimmed, earliest),
-            Err(fault) => self.fault(index, ReadFault::Index(fault)),
+            Ok(Sought::Trimmed { earliest, .. }) => self.refuse(index, Refusal::Trimmed, earliest),
+            Err(fault) => self.fault(index, fault),
         }
     }
 

@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use crate::sim::network::LinkId;
 use crate::sim::trace::Part;
 use crate::sim::world::{Actor, Kernel};
+use crate::wire::StartAt;
 use crate::wire::frame::Hello;
 
 pub(crate) use ack::{FromAck, ToAck};
@@ -48,7 +49,7 @@ pub(crate) struct Mail {
 pub(crate) struct Subscription {
     pub link: LinkId,
     pub topic: u32,
-    pub start_order: u64,
+    pub start: StartAt,
 }
 
 /// A part at the beginning of its process.

@@ -129,11 +129,18 @@ impl Receive {
                 bytes.extend(more);
                 match header {
                     Some(header) if bytes.len() == needed => {
-                        let name = frame::check_body(&header, &bytes[FRAME_HEADER_BYTES..]).map(<[u8]>::to_vec);
-                        if name.as_deref() != Ok(TOPIC.as_bytes()) {
-                            return kernel.fail(7, format!("a hello came damaged: {name:?}"));
+                        let hello: Hello = frame::read(&header);
+                        let body = frame::check_body(&header, &bytes[FRAME_HEADER_BYTES..]).map(<[u8]>::to_vec);
+                        let Ok(body) = body else {
+                            return kernel.fail(7, format!("a hello came damaged: {body:?}"));
+                        };
+                        if hello.role == Role::Subscriber as u8 {
+                            return self.hand_over(kernel, place, &hello, &body);
                         }
-                        self.greet(kernel, place, frame::read(&header));
+                        if body != TOPIC.as_bytes() {
+                            return kernel.fail(7, format!("a hello came damaged: {body:?}"));
+                        }
+                        self.greet(kernel, place, hello);
                     }
                     _ => {}
                 }
@@ -169,18 +176,19 @@ impl Receive {
     }
 
     fn accept_hello(&mut self, kernel: &Kernel, place: usize, hello: &Hello, topic: &Topic) {
-        let outcome = match Role::from_byte(hello.role) {
-            Ok(Role::Subscriber) => return self.hand_over(kernel, place, hello, topic),
-            _ => self.accept_publisher(kernel, place, hello, topic),
-        };
-        if let Err(refuse) = outcome {
+        if let Err(refuse) = self.accept_publisher(kernel, place, hello, topic) {
             self.refuse(kernel, place, &refuse);
         }
     }
 
-    fn hand_over(&mut self, kernel: &Kernel, place: usize, hello: &Hello, topic: &Topic) {
+    fn hand_over(&mut self, kernel: &Kernel, place: usize, hello: &Hello, body: &[u8]) {
+        let topics = match hello::subscribed_topics(hello, body, &mut self.topics) {
+            Ok(topics) => topics,
+            Err(refuse) => return self.refuse(kernel, place, &refuse),
+        };
         let Some(connection) = self.connections[place].take() else { return };
-        let subscription = Subscription { link: connection.link, topic: topic.id, start_order: hello.start_order };
+        let (topic, start) = (topics[0].topic, topics[0].start);
+        let subscription = Subscription { link: connection.link, topic, start };
         kernel.with(|state| state.mail[self.broker as usize].subscriptions.push_back(subscription));
     }
 

@@ -1,15 +1,17 @@
 //! A subscriber: checks every byte it gets, and resumes by position.
 
 use crate::limits::FRAME_HEADER_BYTES;
+use crate::roles::receive::hello::ANY_LEVEL;
 use crate::sim::checker::Checker;
 use crate::sim::network::{End, Heard, LinkId};
-use crate::sim::parts::{REDIAL_NS, hello_bytes};
+use crate::sim::parts::{REDIAL_NS, TOPIC};
 use crate::sim::trace::Event;
 use crate::sim::workload;
 use crate::sim::world::{Actor, Kernel};
-use crate::wire::frame::{self, CaughtUp, Deliver, Hello, Refused, Role, START_EARLIEST, Welcome};
+use crate::wire::frame::{self, CaughtUp, Deliver, Hello, Refused, Role, Welcome};
 use crate::wire::message::Messages;
-use crate::wire::{BatchDecoder, FrameKind, Progress, Refusal};
+use crate::wire::subscribe::push_start;
+use crate::wire::{BatchDecoder, FrameKind, Progress, Refusal, StartAt};
 
 const READ_BYTES: usize = 16 << 10;
 
@@ -42,14 +44,10 @@ impl Subscriber {
         self.redial_ns = kernel.now_ns() + REDIAL_NS;
         let brokers = kernel.with(|state| state.scenario.brokers.len()) as u64;
         let Some(link) = kernel.dial(kernel.below(brokers) as u32) else { return };
-        let hello = Hello {
-            role: Role::Subscriber as u8,
-            receipts: kernel.with(|state| state.scenario.receipts) as u8,
-            start_order: self.next.unwrap_or(START_EARLIEST),
-            // It may be the first to ask.
-            ..super::publisher::creating()
-        };
-        kernel.write(link, End::Client, &hello_bytes(&hello));
+        let hello = Hello { role: Role::Subscriber as u8, order_level: ANY_LEVEL, ..Hello::default() };
+        let mut body = Vec::new();
+        push_start(&mut body, TOPIC, self.next.map_or(StartAt::Earliest, StartAt::Order));
+        kernel.write(link, End::Client, &frame::with_body(&hello, &body));
         self.line = Some(Line { link, inbox: Vec::new(), expected: None });
     }
 

@@ -1,12 +1,16 @@
 //! Arguments that several commands take.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use embarcadero::client::TopicProperties;
+use embarcadero::client::{Admin, ClientError, TopicProperties};
 use embarcadero::config::CoherenceMode;
+use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+
+use crate::error::CommandError;
 
 /// How to reach the brokers.
 #[derive(Clone, Debug, Args)]
@@ -28,6 +32,19 @@ impl ConnectArgs {
     /// The same, for messages.
     pub fn timeout_seconds(&self) -> u64 {
         self.timeout
+    }
+}
+
+/// Whom to ask about topics and cursors.
+pub fn admin(connect: &ConnectArgs) -> Result<Admin, ClientError> {
+    Admin::new(&connect.brokers)
+}
+
+/// Prints to standard output. A reader that went away has what it wanted.
+pub fn print(text: &str) -> Result<(), CommandError> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CommandError::Output(error)),
+        _ => Ok(()),
     }
 }
 
@@ -57,13 +74,34 @@ pub struct PropertyArgs {
     /// Where brokers stamp the time of receipt: batch or message.
     #[arg(long, default_value = "batch", value_parser = receipts)]
     receipts: Receipts,
+    /// How much of the topic is kept, like 10GiB, as long as memory is not short [default: as much as fits].
+    #[arg(long, default_value = "0", hide_default_value = true, value_parser = bytes, value_name = "SIZE")]
+    retention_bytes: u64,
+    /// How long its messages are kept, like 2h, as long as memory is not short [default: as long as they fit].
+    #[arg(long, default_value = "0s", hide_default_value = true, value_parser = duration, value_name = "TIME")]
+    retention_age: Duration,
 }
 
 impl PropertyArgs {
     /// As the client wants them.
     pub fn properties(&self) -> TopicProperties {
-        TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, replicas: 1 }
+        TopicProperties {
+            order: self.order,
+            ack: self.ack,
+            receipts: self.receipts,
+            retention_bytes: self.retention_bytes,
+            retention_age: self.retention_age,
+            ..TopicProperties::default()
+        }
     }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|error| error.to_string())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
 }
 
 fn coherence(text: &str) -> Result<CoherenceMode, String> {

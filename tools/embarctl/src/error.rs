@@ -45,6 +45,14 @@ pub enum CommandError {
         /// The deadline.
         seconds: u64,
     },
+    /// There is no such cursor.
+    #[error("topic {topic:?} has no cursor {cursor:?}; `embarctl cursor list {topic}` lists those it has")]
+    NoCursor {
+        /// The topic.
+        topic: String,
+        /// The cursor asked for.
+        cursor: String,
+    },
     /// The signal handlers could not be installed.
     #[error("cannot handle SIGINT and SIGTERM: {0}")]
     Signals(io::Error),

@@ -5,6 +5,7 @@
 
 mod common;
 mod consume;
+mod cursor;
 mod error;
 mod format;
 mod lines;
@@ -41,9 +42,12 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Print what a pool of this host says of itself: brokers, sequencer, counters.
     Status(status::StatusArgs),
-    /// Create topics.
+    /// Create, list, describe and delete topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
+    /// Set, read, list and delete the named cursors of a topic: where consumers resume.
+    #[command(subcommand)]
+    Cursor(cursor::CursorCommand),
 }
 
 /// How a command ended that did not fail.
@@ -84,6 +88,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
         Command::Status(args) => status::run(args),
         Command::Consume(args) => consume::run(args, &interrupt),
         Command::Topic(command) => topic::run(command),
+        Command::Cursor(command) => cursor::run(command),
     }
 }
 

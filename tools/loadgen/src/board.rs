@@ -4,10 +4,14 @@
 //! they are for display. Figures of the verdict travel through the threads' results.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use embarcadero::client::BrokerProgress;
+
+use crate::clock::monotonic_ns;
+use crate::fleet::Fleet;
+use crate::pause::Pause;
 
 /// How far one publisher session is.
 #[derive(Default)]
@@ -39,22 +43,41 @@ pub struct Board {
     pub delivered: Vec<AtomicU64>,
     /// Opened when everyone is connected.
     pub gate: Gate,
+    /// When a subscriber was stopped, and what publishers did meanwhile.
+    pub pause: Pause,
+    fleet: Fleet,
+    begin_ns: OnceLock<u64>,
     sessions_ended: AtomicUsize,
     session_failed: AtomicBool,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Board {
-    /// A board for so many threads. `interrupted` is set by the signal handler.
-    pub fn new(sessions: usize, subscribers: usize, interrupted: Arc<AtomicBool>) -> Board {
+    /// A board for these clients. `interrupted` is set by the signal handler.
+    pub fn new(fleet: Fleet, interrupted: Arc<AtomicBool>) -> Board {
         Board {
-            sessions: (0..sessions).map(|_| SessionBoard::default()).collect(),
-            delivered: (0..subscribers).map(|_| AtomicU64::new(0)).collect(),
+            sessions: (0..fleet.sessions).map(|_| SessionBoard::default()).collect(),
+            delivered: (0..fleet.readers).map(|_| AtomicU64::new(0)).collect(),
             gate: Gate::default(),
+            pause: Pause::default(),
+            fleet,
+            begin_ns: OnceLock::new(),
             sessions_ended: AtomicUsize::new(0),
             session_failed: AtomicBool::new(false),
             interrupted,
         }
+    }
+
+    /// When the run began, on the monotonic clock: when the first worker past the gate asked.
+    pub fn begin_ns(&self) -> u64 {
+        *self.begin_ns.get_or_init(monotonic_ns)
+    }
+
+    /// Messages handed to clients for a topic, once all sessions have ended and that is known for good.
+    pub fn published(&self, topic: usize) -> Option<u64> {
+        let sent = |session: usize| self.sessions[session].sent.load(Ordering::Relaxed);
+        // The acquire of `sessions_ended` orders the loads behind the sessions' last stores.
+        self.sessions_ended().then(|| self.fleet.sessions_of(topic).map(sent).sum())
     }
 
     /// Whether the user wants the run to end now.
@@ -157,7 +180,20 @@ mod tests {
     use super::*;
 
     fn board() -> Board {
-        Board::new(2, 1, Arc::new(AtomicBool::new(false)))
+        Board::new(Fleet::new(1, 2, 1), Arc::new(AtomicBool::new(false)))
+    }
+
+    #[test]
+    fn what_a_topic_has_is_known_when_all_sessions_have_ended() {
+        let board = Board::new(Fleet::new(2, 3, 2), Arc::default());
+        for (session, sent) in board.sessions.iter().zip([5, 7, 11]) {
+            session.sent.store(sent, Ordering::Relaxed);
+        }
+        board.session_ended(false);
+        board.session_ended(false);
+        assert_eq!(board.published(0), None);
+        board.session_ended(false);
+        assert_eq!((board.published(0), board.published(1)), (Some(16), Some(7)));
     }
 
     fn two_workers(first: Result<(), String>, second: Result<(), String>) -> (Result<(), String>, [bool; 2]) {
@@ -186,9 +222,9 @@ mod tests {
 
     #[test]
     fn the_slowest_subscriber_counts() {
-        let board = Board::new(0, 2, Arc::default());
+        let board = Board::new(Fleet::new(1, 0, 2), Arc::default());
         board.delivered[0].store(5, Ordering::Relaxed);
         assert_eq!(board.delivered(), Some(0));
-        assert_eq!(Board::new(0, 0, Arc::default()).delivered(), None);
+        assert_eq!(Board::new(Fleet::new(1, 0, 0), Arc::default()).delivered(), None);
     }
 }

@@ -13,11 +13,8 @@ use serde_json::{Value, json};
 use crate::board::Board;
 use crate::payload::PayloadWriter;
 use crate::publish::{Ended, SessionPlan, SessionResult, connect, no_ack};
+use crate::recorder::{figures, histogram, record, words};
 
-/// Longest latency that is recorded, ns; longer ones count as this.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
-/// Significant decimal digits of what is recorded.
-const DIGITS: u8 = 3;
 /// Longest time in the client before looking at the clock and the flags.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -31,13 +28,6 @@ pub struct Latencies {
     /// Messages at the start that are in neither.
     pub warm_up: u64,
 }
-
-/// An empty histogram of nanoseconds.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS).expect("bounds that are tested")
-}
-
-const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
 impl Latencies {
     /// A line for each path.
@@ -56,20 +46,6 @@ impl Latencies {
             "publish_to_deliver_us": self.publish_to_deliver.as_ref().map(figures),
         })
     }
-}
-
-fn words(of: &Histogram<u64>) -> String {
-    let percentile = |(name, at): &(&str, f64)| format!("{name} {:.1}", of.value_at_percentile(*at) as f64 / 1e3);
-    let all: Vec<String> = PERCENTILES.iter().map(percentile).collect();
-    format!("{}, max {:.1} ({} messages)", all.join(", "), of.max() as f64 / 1e3, of.len())
-}
-
-fn figures(of: &Histogram<u64>) -> Value {
-    let mut figures = json!({ "messages": of.len(), "mean": of.mean() / 1e3, "max": of.max() as f64 / 1e3 });
-    for (name, at) in PERCENTILES {
-        figures[name] = json!(of.value_at_percentile(at) as f64 / 1e3);
-    }
-    figures
 }
 
 /// When each message was handed to the client, for the subscriber's thread. One session with one message in
@@ -98,16 +74,12 @@ impl SendTimes {
     }
 }
 
-/// Records `nanoseconds`, as the longest that can be recorded if it is longer.
-pub fn record(into: &mut Histogram<u64>, nanoseconds: u64) {
-    into.saturating_record(nanoseconds.max(1));
-}
-
 /// Connects, waits for the gate, and sends one message after the other. None if the run did not start.
 pub fn publish(
     plan: SessionPlan,
     board: &Board,
     times: &SendTimes,
+    messages: u64,
     warm_up: u64,
 ) -> Option<(SessionResult, Histogram<u64>)> {
     let mut publisher = match connect(&plan) {
@@ -125,7 +97,7 @@ pub fn publish(
     let mut latencies = histogram();
     let mut writer = PayloadWriter::new(plan.payloads.clone(), plan.run, plan.index);
     result.first_send = Some(Instant::now());
-    while result.sent < plan.messages && !board.interrupted() {
+    while result.sent < messages && !board.interrupted() {
         let before = Instant::now();
         times.note(result.sent, before);
         if let Err(reason) = one(&mut publisher, &mut writer, &mut result, plan.ack_timeout, board) {
@@ -170,17 +142,6 @@ fn one(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn figures_are_in_microseconds() {
-        let mut of = histogram();
-        (1..=1000).for_each(|n| record(&mut of, n * 1000));
-        record(&mut of, u64::MAX);
-        let figures = figures(&of);
-        let p50 = figures["p50"].as_f64().unwrap();
-        assert!((499.0..=502.0).contains(&p50), "{p50}");
-        assert!(figures["max"].as_f64().unwrap() >= 60e6 * 0.99);
-    }
 
     #[test]
     fn times_of_what_was_not_sent_are_unknown() {

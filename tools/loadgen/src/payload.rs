@@ -6,10 +6,16 @@
 //! for a stamp and is the beginning of the block: its bytes are checked, but it cannot be told from
 //! another message of the same size.
 //!
+//! In an open-loop run the stamp is followed by [`Times`], of which a subscriber of the same host makes latencies.
+//!
 //! The block's content is part of the format: publisher and subscriber may be different processes.
 
 /// Bytes of a stamp, and the smallest message that has one.
 pub const STAMP_BYTES: usize = 16;
+/// Bytes of the times behind a stamp.
+const TIMES_BYTES: usize = 16;
+/// The smallest message that has a stamp and times.
+pub const TIMED_BYTES_MIN: usize = STAMP_BYTES + TIMES_BYTES;
 /// Number of places in the block where a message may begin. Small enough to stay in a core's own cache.
 const OFFSETS: usize = 64 << 10;
 /// Seed of the block. Any odd constant would do; this one is the golden ratio in 64 bits.
@@ -45,6 +51,31 @@ impl Stamp {
     fn offset(self) -> usize {
         let origin = u64::from(self.publisher) << 32 | u64::from(self.run);
         mix(self.number ^ mix(origin)) as usize % OFFSETS
+    }
+}
+
+/// When a message was planned, and when it was handed to the client; on the host's monotonic clock, ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// When it should have been sent.
+    pub planned: u64,
+    /// When it was.
+    pub sent: u64,
+}
+
+impl Times {
+    fn to_bytes(self) -> [u8; TIMES_BYTES] {
+        let mut bytes = [0; TIMES_BYTES];
+        bytes[..8].copy_from_slice(&self.planned.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.sent.to_le_bytes());
+        bytes
+    }
+
+    /// Of a message that has a stamp and times; none if it is too short for them.
+    pub fn of(payload: &[u8]) -> Option<Times> {
+        let (planned, rest) = payload.get(STAMP_BYTES..)?.split_first_chunk::<8>()?;
+        let sent = rest.first_chunk::<8>()?;
+        Some(Times { planned: u64::from_le_bytes(*planned), sent: u64::from_le_bytes(*sent) })
     }
 }
 
@@ -90,14 +121,29 @@ pub enum PayloadFault {
 pub struct Payloads {
     block: Vec<u8>,
     message_bytes: usize,
+    /// Bytes in front of the slice of the block: the stamp, and times where there are some.
+    head_bytes: usize,
 }
 
 impl Payloads {
     /// Messages of `message_bytes` bytes each, 0 included.
     pub fn new(message_bytes: usize) -> Payloads {
+        Payloads::with_head(message_bytes, STAMP_BYTES)
+    }
+
+    /// Messages that carry [`Times`].
+    ///
+    /// # Panics
+    /// If they are shorter than [`TIMED_BYTES_MIN`].
+    pub fn timed(message_bytes: usize) -> Payloads {
+        assert!(message_bytes >= TIMED_BYTES_MIN, "{message_bytes} bytes have no room for times");
+        Payloads::with_head(message_bytes, TIMED_BYTES_MIN)
+    }
+
+    fn with_head(message_bytes: usize, head_bytes: usize) -> Payloads {
         let words = (OFFSETS + message_bytes).div_ceil(8) as u64;
         let block = (0..words).flat_map(|word| mix(word.wrapping_mul(SEED)).to_le_bytes()).collect();
-        Payloads { block, message_bytes }
+        Payloads { block, message_bytes, head_bytes }
     }
 
     /// Bytes of each message.
@@ -115,12 +161,16 @@ impl Payloads {
         if payload.len() != self.message_bytes {
             return Err(PayloadFault::Length { found: payload.len(), expected: self.message_bytes });
         }
-        let Some((stamp, rest)) = payload.split_first_chunk::<STAMP_BYTES>() else {
+        let Some(stamp) = payload.first_chunk::<STAMP_BYTES>() else {
             return same(payload, &self.block[..payload.len()], 0).map(|()| None);
         };
         let stamp = Stamp::from_bytes(stamp);
-        let begin = stamp.offset() + STAMP_BYTES;
-        same(rest, &self.block[begin..begin + rest.len()], STAMP_BYTES).map(|()| Some(stamp))
+        let rest = &payload[self.head_bytes..];
+        if rest.is_empty() {
+            return Ok(Some(stamp));
+        }
+        let begin = stamp.offset() + self.head_bytes;
+        same(rest, &self.block[begin..begin + rest.len()], self.head_bytes).map(|()| Some(stamp))
     }
 }
 
@@ -132,7 +182,7 @@ fn same(found: &[u8], expected: &[u8], begin: usize) -> Result<(), PayloadFault>
     Err(PayloadFault::Byte { at: begin + differing, found: found[differing], expected: expected[differing] })
 }
 
-/// Makes the messages of one publisher session, without a copy: the stamp is written into the block in
+/// Makes the messages of publisher sessions, without a copy: the stamp is written into the block in
 /// front of the slice that is sent, and what it covered is put back afterwards.
 pub struct PayloadWriter {
     payloads: Payloads,
@@ -146,20 +196,35 @@ impl PayloadWriter {
         PayloadWriter { payloads, run, publisher }
     }
 
+    /// The same, of another publisher of the run from here on.
+    pub fn of(&mut self, publisher: u32) -> &mut PayloadWriter {
+        self.publisher = publisher;
+        self
+    }
+
     /// Hands message `number` to `send`.
     pub fn with<T>(&mut self, number: u64, send: impl FnOnce(&[u8]) -> T) -> T {
-        let bytes = self.payloads.message_bytes;
+        self.timed(number, Times::default(), send)
+    }
+
+    /// Hands message `number` with these times to `send`; without them if the messages carry none.
+    pub fn timed<T>(&mut self, number: u64, times: Times, send: impl FnOnce(&[u8]) -> T) -> T {
+        let (bytes, head_bytes) = (self.payloads.message_bytes, self.payloads.head_bytes);
         let block = &mut self.payloads.block;
         if bytes < STAMP_BYTES {
             return send(&block[..bytes]);
         }
         let stamp = Stamp { run: self.run, publisher: self.publisher, number };
-        let begin = stamp.offset();
-        let mut covered = [0; STAMP_BYTES];
-        covered.copy_from_slice(&block[begin..begin + STAMP_BYTES]);
-        block[begin..begin + STAMP_BYTES].copy_from_slice(&stamp.to_bytes());
+        let begin = if bytes > head_bytes { stamp.offset() } else { 0 };
+        let mut head = [0; TIMED_BYTES_MIN];
+        head[..STAMP_BYTES].copy_from_slice(&stamp.to_bytes());
+        head[STAMP_BYTES..].copy_from_slice(&times.to_bytes());
+        let place = begin..begin + head_bytes;
+        let mut covered = [0; TIMED_BYTES_MIN];
+        covered[..head_bytes].copy_from_slice(&block[place.clone()]);
+        block[place.clone()].copy_from_slice(&head[..head_bytes]);
         let sent = send(&block[begin..begin + bytes]);
-        block[begin..begin + STAMP_BYTES].copy_from_slice(&covered);
+        block[place].copy_from_slice(&covered[..head_bytes]);
         sent
     }
 }
@@ -181,6 +246,21 @@ mod tests {
                 assert_eq!(stamp, Ok(Some(Stamp { run: 7, publisher: 3, number })), "{bytes} bytes");
             }
         }
+    }
+
+    #[test]
+    fn times_come_back_and_do_not_hide_a_flipped_byte() {
+        let times = Times { planned: 1 << 40, sent: u64::MAX - 1 };
+        for bytes in [32, 33, 1024] {
+            let payloads = Payloads::timed(bytes);
+            let sent = PayloadWriter::new(payloads.clone(), 7, 3).timed(5, times, <[u8]>::to_vec);
+            assert_eq!(payloads.check(&sent), Ok(Some(Stamp { run: 7, publisher: 3, number: 5 })), "{bytes} bytes");
+            assert_eq!(Times::of(&sent), Some(times));
+            let mut wrong = sent.clone();
+            wrong[bytes - 1] ^= 1;
+            assert_eq!(payloads.check(&wrong).is_err(), bytes > 32);
+        }
+        assert_eq!(Times::of(&[0; 31]), None);
     }
 
     #[test]

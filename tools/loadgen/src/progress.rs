@@ -137,6 +137,7 @@ pub fn sum_brokers(all: impl Iterator<Item = BrokerProgress>) -> Vec<BrokerProgr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::Fleet;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_ack_line_sums_sessions() {
-        let board = Board::new(2, 0, Arc::default());
+        let board = Board::new(Fleet::new(1, 2, 0), Arc::default());
         board.sessions[0].set_brokers(&[broker(1, 5), broker(0, 7)]);
         board.sessions[1].set_brokers(&[broker(0, 1)]);
         board.sessions[1].acked.store(13, Ordering::Relaxed);

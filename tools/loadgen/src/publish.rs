@@ -1,36 +1,55 @@
-//! One publisher session: sends its messages as fast as its window allows and waits for the acks.
+//! Publisher sessions: a thread drives one or many, each sending as fast as its window allows or at its planned times, and
+//! waiting for the acks.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{BrokerProgress, ClientError, Publisher, PublisherOptions, PublisherStats};
+use embarcadero::limits::MESSAGE_HEADER_BYTES;
+use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
 
 use crate::board::{Board, SessionBoard};
+use crate::open_loop::{OpenLoop, OpenPlan, OpenResult};
+use crate::pause::AckGaps;
 use crate::payload::{PayloadWriter, Payloads};
+use crate::recorder::Recorder;
 
 /// Longest time in the client before looking at the flags again.
 const POLL: Duration = Duration::from_millis(20);
-/// Messages between looks at the flags while the client takes everything.
-const MESSAGES_PER_LOOK: u64 = 256;
+/// Most messages between looks at the flags and at other sessions, unless a batch holds more.
+const MESSAGES_PER_STEP: u64 = 256;
 /// Time between updates of the per-broker numbers, which are copied.
 const BROKERS_EVERY: Duration = Duration::from_millis(200);
 /// Longest time to say goodbye.
 const CLOSE: Duration = Duration::from_secs(5);
 
+/// What a session sends.
+#[derive(Clone, Debug)]
+pub enum Goal {
+    /// So many messages, as fast as the window allows.
+    Messages(u64),
+    /// For so long, as fast as the window allows.
+    For(Duration),
+    /// At planned times.
+    Planned(OpenPlan),
+}
+
 /// What one session is to do.
 pub struct SessionPlan {
     /// Index of the session in the run; the publisher in its stamps.
     pub index: u32,
+    /// Index of its topic in the run.
+    pub topic: usize,
     /// The run's number in its stamps.
     pub run: u32,
     /// How to connect.
     pub options: PublisherOptions,
     /// Level the topic must have.
     pub order: OrderLevel,
-    /// Messages to send.
-    pub messages: u64,
-    /// What they contain.
+    /// What to send.
+    pub goal: Goal,
+    /// What messages contain.
     pub payloads: Payloads,
     /// Longest time without an ack.
     pub ack_timeout: Duration,
@@ -41,6 +60,8 @@ pub struct SessionPlan {
 pub struct SessionResult {
     /// Index of the session in the run.
     pub index: u32,
+    /// Index of its topic in the run.
+    pub topic: usize,
     /// Its session id.
     pub session: u64,
     /// Messages it was to send.
@@ -53,6 +74,10 @@ pub struct SessionResult {
     pub first_send: Option<Instant>,
     /// After the last progress of the acks.
     pub last_ack: Option<Instant>,
+    /// Longest waits for an ack.
+    pub gaps: AckGaps,
+    /// What an open loop reached.
+    pub open: Option<OpenResult>,
     /// What the client had to do again.
     pub stats: PublisherStats,
     /// Where the messages went.
@@ -64,14 +89,18 @@ pub struct SessionResult {
 impl SessionResult {
     /// Of a session that has not sent anything.
     pub fn begin(plan: &SessionPlan, publisher: &Publisher) -> SessionResult {
+        let planned = if let Goal::Messages(messages) = plan.goal { messages } else { 0 };
         SessionResult {
             index: plan.index,
+            topic: plan.topic,
             session: publisher.session(),
-            planned: plan.messages,
+            planned,
             sent: 0,
             acked: 0,
             first_send: None,
             last_ack: None,
+            gaps: AckGaps::default(),
+            open: None,
             stats: publisher.stats(),
             brokers: Vec::new(),
             error: None,
@@ -91,10 +120,20 @@ impl SessionResult {
     }
 }
 
-/// Connects, waits for the gate, and publishes. None if the run did not start.
-pub fn run(plan: SessionPlan, board: &Board) -> Option<SessionResult> {
-    let publisher = match connect(&plan) {
-        Ok(publisher) => publisher,
+/// What one thread's sessions reached.
+pub struct Published {
+    /// Each session's own.
+    pub sessions: Vec<SessionResult>,
+    /// Publish to ack; of an open loop.
+    pub latencies: Option<Recorder>,
+}
+
+/// Connects all of them, waits for the gate, and publishes. None if the run did not start.
+pub fn run(plans: Vec<SessionPlan>, board: &Board) -> Option<Published> {
+    let connected: Result<Vec<_>, String> =
+        plans.into_iter().map(|plan| connect(&plan).map(|publisher| (plan, publisher))).collect();
+    let clients = match connected {
+        Ok(clients) => clients,
         Err(reason) => {
             board.gate.arrive(Err(reason));
             return None;
@@ -103,13 +142,10 @@ pub fn run(plan: SessionPlan, board: &Board) -> Option<SessionResult> {
     if !board.gate.arrive(Ok(())) {
         return None;
     }
-    let mut ended = Ended::new(board);
-    let result = Session::new(plan, publisher, board).run();
-    ended.failed = result.error.is_some();
-    Some(result)
+    Some(Worker::new(clients, board).run())
 }
 
-/// Tells the subscribers that no more will come, even if this thread panics.
+/// Tells the subscribers that no more will come of a session, even if its thread panics.
 pub struct Ended<'a> {
     board: &'a Board,
     /// Whether it gave up; so it is until set otherwise.
@@ -146,83 +182,213 @@ pub fn connect(plan: &SessionPlan) -> Result<Publisher, String> {
     Ok(publisher)
 }
 
+/// One thread, and the sessions it drives.
+struct Worker<'a> {
+    board: &'a Board,
+    /// Sessions that have not ended, each with its client; their results are in `results` when they have.
+    live: Vec<Session<'a>>,
+    ended: Vec<(SessionResult, Publisher)>,
+    writer: PayloadWriter,
+    open: Option<OpenLoop>,
+    readiness: Readiness,
+}
+
+impl<'a> Worker<'a> {
+    fn new(clients: Vec<(SessionPlan, Publisher)>, board: &'a Board) -> Worker<'a> {
+        let (first, _) = clients.first().expect("a thread has a session");
+        let writer = PayloadWriter::new(first.payloads.clone(), first.run, first.index);
+        let open =
+            if let Goal::Planned(plan) = &first.goal { Some(OpenLoop::new(plan, board.begin_ns())) } else { None };
+        let sessions = clients.into_iter().map(|(plan, publisher)| Session::new(plan, publisher, board, open.as_ref()));
+        let live = sessions.collect();
+        Worker { board, live, ended: Vec::new(), writer, open, readiness: Readiness::default() }
+    }
+
+    fn run(mut self) -> Published {
+        while !self.live.is_empty() {
+            let (mut moved, mut wake, mut index) = (false, Instant::now() + POLL, 0);
+            while index < self.live.len() {
+                match self.live[index].step(&mut self.writer) {
+                    Ok(Step::Moved) => moved = true,
+                    Ok(Step::Idle(until)) => wake = until.map_or(wake, |until| wake.min(until)),
+                    Ok(Step::Ended) => {
+                        self.end(index, None);
+                        continue;
+                    }
+                    Err(reason) => {
+                        self.end(index, Some(reason));
+                        continue;
+                    }
+                }
+                index += 1;
+            }
+            if !moved {
+                self.wait(wake);
+            }
+        }
+        let closed = self.ended.into_iter().map(|(mut result, publisher)| {
+            result.end(publisher, self.board);
+            result
+        });
+        Published { sessions: closed.collect(), latencies: self.open.map(|open| open.latencies()) }
+    }
+
+    fn end(&mut self, index: usize, error: Option<String>) {
+        let (result, publisher) = self.live.swap_remove(index).end(error);
+        self.ended.push((result, publisher));
+    }
+
+    /// Sleeps until a session may have something to do.
+    fn wait(&mut self, wake: Instant) {
+        let time = wake.saturating_duration_since(Instant::now());
+        if let [session] = &mut self.live[..] {
+            session.wait(time);
+            return;
+        }
+        self.readiness.clear();
+        let watched = self.live.iter().filter_map(|session| session.publisher.watch(&mut self.readiness)).min();
+        let time = watched.map_or(time, |at| time.min(at.saturating_duration_since(Instant::now())));
+        if self.readiness.wait(time).is_err() {
+            std::thread::sleep(Duration::from_millis(1)); // Without readiness: looking, slowly.
+        }
+    }
+}
+
+/// What a session did.
+enum Step {
+    /// Something.
+    Moved,
+    /// Nothing, and it has nothing to do before this time unless a socket becomes ready.
+    Idle(Option<Instant>),
+    /// All is sent and acked, or the user interrupts.
+    Ended,
+}
+
 struct Session<'a> {
     board: &'a Board,
     own: &'a SessionBoard,
+    ended: Ended<'a>,
     publisher: Publisher,
+    goal: Goal,
+    /// No message is sent after this.
+    until: Option<Instant>,
+    step_messages: u64,
     ack_timeout: Duration,
-    writer: PayloadWriter,
     brokers_shown: Instant,
     /// Last time acks moved, or there was nothing to wait for.
     moved: Instant,
+    all_sent: bool,
+    open: Option<crate::open_loop::OpenSession>,
+    /// Of the last wait, until the next step says it.
+    failed: Option<String>,
     result: SessionResult,
 }
 
 impl<'a> Session<'a> {
-    fn new(plan: SessionPlan, publisher: Publisher, board: &'a Board) -> Session<'a> {
-        let result = SessionResult::begin(&plan, &publisher);
+    fn new(plan: SessionPlan, mut publisher: Publisher, board: &'a Board, open: Option<&OpenLoop>) -> Session<'a> {
+        let mut result = SessionResult::begin(&plan, &publisher);
         let now = Instant::now();
+        result.first_send = Some(now);
+        let until = if let Goal::For(time) = plan.goal { Some(now + time) } else { None };
+        let message_bytes = plan.payloads.message_bytes() as u64 + MESSAGE_HEADER_BYTES;
+        let open = match (&plan.goal, open) {
+            (Goal::Planned(open_plan), Some(open)) => Some(open.session(open_plan, plan.index, &mut publisher)),
+            _ => None,
+        };
         Session {
             board,
             own: &board.sessions[plan.index as usize],
+            ended: Ended::new(board),
             publisher,
+            goal: plan.goal,
+            until,
+            step_messages: MESSAGES_PER_STEP.max(plan.options.batch_bytes / message_bytes),
             ack_timeout: plan.ack_timeout,
-            writer: PayloadWriter::new(plan.payloads, plan.run, plan.index),
             brokers_shown: now,
             moved: now,
+            all_sent: false,
+            open,
+            failed: None,
             result,
         }
     }
 
-    fn run(mut self) -> SessionResult {
-        self.result.first_send = Some(Instant::now());
-        let ended = self.send_all().and_then(|()| self.await_acks());
-        self.note_progress();
-        self.result.error = ended.err();
-        self.result.end(self.publisher, self.board);
-        self.result
-    }
-
-    /// Hands every message to the client. Returns early, without an error, when the user interrupts.
-    fn send_all(&mut self) -> Result<(), String> {
-        let mut look_at = 0;
-        while self.result.sent < self.result.planned {
-            if self.result.sent >= look_at {
-                look_at = self.result.sent + MESSAGES_PER_LOOK;
-                if self.board.interrupted() {
-                    return Ok(());
-                }
-                self.note_progress();
-            }
-            let publisher = &mut self.publisher;
-            let taken = self.writer.with(self.result.sent, |payload| publisher.try_send(payload));
-            if taken.map_err(|error| describe(&error))? {
-                self.result.sent += 1;
-            } else {
-                self.wait(POLL)?;
-                look_at = self.result.sent;
-            }
+    /// Sends what can be sent now and takes what has come back.
+    fn step(&mut self, writer: &mut PayloadWriter) -> Result<Step, String> {
+        if let Some(reason) = self.failed.take() {
+            return Err(reason);
         }
-        Ok(())
-    }
-
-    /// Seals the last batch and waits until everything sent is acked.
-    fn await_acks(&mut self) -> Result<(), String> {
-        self.moved = Instant::now();
-        while self.publisher.messages_acked() < self.result.sent && !self.board.interrupted() {
+        if self.board.interrupted() {
+            return Ok(Step::Ended);
+        }
+        let sent_before = self.result.sent;
+        let mut wake = None;
+        if !self.all_sent {
+            wake = if self.open.is_some() { self.send_planned(writer)? } else { self.send_all(writer)? };
+        } else {
             self.publisher.seal(); // It has no effect while the window is full.
-            self.wait(POLL)?;
         }
-        Ok(())
-    }
-
-    fn wait(&mut self, time: Duration) -> Result<(), String> {
-        self.publisher.poll(time).map_err(|error| describe(&error))?;
+        let moved = self.publisher.poll(Duration::ZERO).map_err(|error| describe(&error))?;
         self.note_progress();
+        if let Some(open) = &mut self.open {
+            open.look(self.result.sent, self.result.acked);
+        }
+        if self.all_sent && self.result.acked >= self.result.sent {
+            return Ok(Step::Ended);
+        }
         if self.moved.elapsed() > self.ack_timeout {
             return Err(no_ack(&mut self.publisher, self.ack_timeout));
         }
-        Ok(())
+        let idle = moved == 0 && self.result.sent == sent_before;
+        Ok(if idle { Step::Idle(wake) } else { Step::Moved })
+    }
+
+    /// Hands messages to the client until the window is full, all are sent, or it is others' turn.
+    fn send_all(&mut self, writer: &mut PayloadWriter) -> Result<Option<Instant>, String> {
+        let left = match self.goal {
+            Goal::Messages(planned) => planned - self.result.sent,
+            _ if self.until.is_some_and(|until| Instant::now() >= until) => 0,
+            _ => u64::MAX,
+        };
+        let (publisher, writer) = (&mut self.publisher, writer.of(self.result.index));
+        for _ in 0..left.min(self.step_messages) {
+            let taken = writer.with(self.result.sent, |payload| publisher.try_send(payload));
+            if !taken.map_err(|error| describe(&error))? {
+                return Ok(None);
+            }
+            self.result.sent += 1;
+        }
+        if left <= self.step_messages {
+            self.sent_all();
+        }
+        Ok(None)
+    }
+
+    /// Hands every message that is due to the client. Gives when the next one is.
+    fn send_planned(&mut self, writer: &mut PayloadWriter) -> Result<Option<Instant>, String> {
+        let open = self.open.as_mut().expect("called for an open loop only");
+        let (publisher, result) = (&mut self.publisher, &mut self.result);
+        let writer = writer.of(result.index);
+        let send = |number, times| {
+            writer.timed(number, times, |payload| publisher.try_send(payload)).map_err(|error| describe(&error))
+        };
+        let next = open.send(&mut result.sent, self.step_messages, send)?;
+        if open.done() {
+            self.sent_all();
+        }
+        Ok(next)
+    }
+
+    fn sent_all(&mut self) {
+        self.all_sent = true;
+        self.publisher.seal();
+        self.moved = Instant::now();
+    }
+
+    /// Waits in the client. What goes wrong there is said by the next step.
+    fn wait(&mut self, time: Duration) {
+        self.failed = self.publisher.poll(time).err().map(|error| describe(&error));
+        self.note_progress();
     }
 
     fn note_progress(&mut self) {
@@ -231,6 +397,7 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         if acked > self.result.acked {
             self.result.last_ack = Some(now);
+            self.result.gaps.note(self.moved, now, &self.board.pause);
         }
         // With an empty window there is no ack to wait for, so no time counts against the deadline.
         if acked > self.result.acked || self.publisher.in_flight() == 0 {
@@ -243,6 +410,18 @@ impl<'a> Session<'a> {
             self.brokers_shown = now;
             self.own.set_brokers(self.publisher.broker_progress());
         }
+    }
+
+    fn end(mut self, error: Option<String>) -> (SessionResult, Publisher) {
+        self.note_progress();
+        self.result.gaps.note(self.moved, Instant::now(), &self.board.pause);
+        if !matches!(self.goal, Goal::Messages(_)) {
+            self.result.planned = self.result.sent;
+        }
+        self.result.open = self.open.map(|open| open.result());
+        self.ended.failed = error.is_some();
+        self.result.error = error;
+        (self.result, self.publisher)
     }
 }
 

@@ -10,10 +10,17 @@ use serde_json::{Value, json};
 
 use crate::error::LoadError;
 use crate::latency::Latencies;
+use crate::open_loop::OpenReport;
+use crate::pause::PauseReport;
 use crate::progress::sum_brokers;
 use crate::publish::SessionResult;
 use crate::subscribe::ReaderResult;
 use crate::verdict::{Outcome, Promise, Verdict};
+
+/// The commit this was built from, if that is known.
+pub const GIT_ID: Option<&str> = option_env!("EMBARCADERO_GIT_ID");
+/// More subscribers than this are shown as one.
+const READERS_SHOWN: usize = 8;
 
 /// Everything about a run that has ended.
 pub struct Report {
@@ -29,10 +36,30 @@ pub struct Report {
     pub sessions: Vec<SessionResult>,
     /// What the subscribers saw.
     pub readers: Vec<ReaderResult>,
-    /// Latencies, where they were measured.
+    /// Latencies of one message in flight, where they were measured.
     pub latencies: Option<Latencies>,
+    /// What an open loop reached.
+    pub open: Option<OpenReport>,
+    /// What stopping a subscriber did.
+    pub pause: Option<PauseReport>,
     /// The judgement.
     pub verdict: Verdict,
+}
+
+/// A run that has ended, or several, as it is shown and written.
+pub struct Ended {
+    /// In sentences.
+    pub words: String,
+    /// Everything.
+    pub json: Value,
+    /// In a word.
+    pub outcome: Outcome,
+}
+
+impl From<Report> for Ended {
+    fn from(report: Report) -> Ended {
+        Ended { words: report.words(), json: report.json(), outcome: report.verdict.outcome }
+    }
 }
 
 /// An amount of payload over a time.
@@ -68,7 +95,8 @@ impl Rate {
 }
 
 impl Report {
-    fn first_send(&self) -> Option<Instant> {
+    /// When the first message was handed to a client.
+    pub fn first_send(&self) -> Option<Instant> {
         self.sessions.iter().filter_map(|session| session.first_send).min()
     }
 
@@ -81,6 +109,36 @@ impl Report {
     fn deliver_rate(&self, reader: &ReaderResult) -> Option<Rate> {
         let from = self.first_send().unwrap_or(reader.started);
         Some(Rate::new(reader.summary.messages, self.message_bytes, from, reader.last_delivery?))
+    }
+
+    /// Everything delivered to all subscribers, from the first message sent to the last delivery of all.
+    fn all_delivered(&self) -> Option<Rate> {
+        let from = self.first_send().or_else(|| self.readers.iter().map(|reader| reader.started).min())?;
+        let last = self.readers.iter().filter_map(|reader| reader.last_delivery).max()?;
+        let messages = self.readers.iter().map(|reader| reader.summary.messages).sum();
+        Some(Rate::new(messages, self.message_bytes, from, last))
+    }
+
+    /// What was published, and how fast.
+    pub fn publish_line(&self) -> Option<String> {
+        self.publish_rate().map(|rate| rate.words())
+    }
+
+    /// Payload acked, MB/s.
+    pub fn published_mb_per_s(&self) -> f64 {
+        self.publish_rate().map_or(0.0, |rate| rate.megabytes_per_second())
+    }
+
+    /// Payload delivered to all subscribers, MB/s.
+    pub fn delivered_mb_per_s(&self) -> f64 {
+        self.all_delivered().map_or(0.0, |rate| rate.megabytes_per_second())
+    }
+
+    /// What the whole reached, messages a second: publishing, and delivery to the slowest subscriber.
+    pub fn messages_per_s(&self) -> f64 {
+        let per_s = |rate: Rate| rate.messages as f64 / rate.seconds.max(1e-9);
+        let delivered = self.readers.iter().filter_map(|reader| self.deliver_rate(reader));
+        self.publish_rate().into_iter().chain(delivered).map(per_s).fold(f64::INFINITY, f64::min)
     }
 
     fn stats(&self) -> PublisherStats {
@@ -100,6 +158,8 @@ impl Report {
         self.publish_words(&mut lines);
         self.deliver_words(&mut lines);
         lines.extend(self.latencies.iter().flat_map(Latencies::words));
+        lines.extend(self.open.iter().flat_map(OpenReport::words));
+        lines.extend(self.pause.iter().flat_map(PauseReport::words));
         lines.extend(self.verdict.notes.iter().map(|note| format!("  note: {note}")));
         lines.join("\n")
     }
@@ -114,7 +174,9 @@ impl Report {
         if !self.sessions.is_empty() {
             let planned: u64 = self.sessions.iter().map(|session| session.planned).sum();
             let (sessions, size) = (count(self.sessions.len(), "session"), self.message_bytes);
-            did.push(format!("publish {planned} messages of {size} bytes in {sessions}"));
+            let topics = self.configuration["topics"].as_u64().filter(|topics| *topics > 1);
+            let topics = topics.map_or(String::new(), |topics| format!(" to {topics} topics"));
+            did.push(format!("publish {planned} messages of {size} bytes in {sessions}{topics}"));
         }
         if !self.readers.is_empty() {
             let checked = self.readers.iter().all(|reader| reader.summary.checked);
@@ -147,6 +209,16 @@ impl Report {
     }
 
     fn deliver_words(&self, lines: &mut Vec<String>) {
+        if self.readers.len() > READERS_SHOWN {
+            if let Some(rate) = self.all_delivered() {
+                let readers = self.readers.len();
+                lines.push(format!(
+                    "  {readers} subscriptions received {} (first send to last delivery of all)",
+                    rate.words()
+                ));
+            }
+            return;
+        }
         for reader in &self.readers {
             let Some(rate) = self.deliver_rate(reader) else {
                 lines.push(format!("  subscriber {} received nothing", reader.index));
@@ -167,7 +239,7 @@ impl Report {
         json!({
             "tool": "loadgen",
             "version": env!("CARGO_PKG_VERSION"),
-            "git": option_env!("EMBARCADERO_GIT_ID"),
+            "git": GIT_ID,
             "command": self.command,
             "configuration": self.configuration,
             "machine": machine(),
@@ -180,9 +252,12 @@ impl Report {
                 "reconnects": stats.reconnects,
                 "subscribers": self.readers.iter().map(|reader| self.reader_json(reader)).collect::<Vec<_>>(),
                 "latency": self.latencies.as_ref().map(Latencies::json),
+                "deliver": self.all_delivered().map(|rate| rate.json()),
+                "open_loop": self.open.as_ref().map(OpenReport::json),
+                "stopped_reader": self.pause.as_ref().map(PauseReport::json),
             },
             "verdict": {
-                "outcome": format!("{:?}", self.verdict.outcome).to_lowercase(),
+                "outcome": self.verdict.outcome.key(),
                 "pass": self.verdict.outcome == Outcome::Pass,
                 "reasons": self.verdict.reasons,
                 "notes": self.verdict.notes,
@@ -201,6 +276,7 @@ impl Report {
             })
         };
         json!({
+            "topic": reader.topic,
             "deliver": self.deliver_rate(reader).map(|rate| rate.json()),
             "verified": summary.checked,
             "messages": summary.messages,
@@ -214,14 +290,13 @@ impl Report {
             "sessions": summary.sessions.iter().map(seen).collect::<Vec<_>>(),
         })
     }
+}
 
-    /// Writes the JSON, whole or not at all.
-    pub fn write_json(&self, path: &Path) -> Result<(), LoadError> {
-        let failed = |source| LoadError::Output { path: path.to_owned(), source };
-        let text = format!("{:#}\n", self.json());
-        let partial = path.with_extension("json.partial");
-        fs::write(&partial, text).and_then(|()| fs::rename(&partial, path)).map_err(failed)
-    }
+/// Writes JSON to a file, whole or not at all.
+pub fn write_json(json: &Value, path: &Path) -> Result<(), LoadError> {
+    let failed = |source| LoadError::Output { path: path.to_owned(), source };
+    let partial = path.with_extension("json.partial");
+    fs::write(&partial, format!("{json:#}\n")).and_then(|()| fs::rename(&partial, path)).map_err(failed)
 }
 
 fn session_json(session: &SessionResult) -> Value {
@@ -231,6 +306,7 @@ fn session_json(session: &SessionResult) -> Value {
     };
     json!({
         "publisher": session.index,
+        "topic": session.topic,
         "session": format!("{:#x}", session.session),
         "planned": session.planned,
         "sent": session.sent,
@@ -243,7 +319,8 @@ fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-fn machine() -> Value {
+/// Where the figures were taken.
+pub fn machine() -> Value {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));

@@ -3,136 +3,185 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use embarcadero::client::{PublisherOptions, create_topic};
+use embarcadero::client::create_topic;
 use embarcadero::wire::AckLevel;
 use serde_json::{Value, json};
 
 use crate::args::{E2eArgs, LatencyArgs, OutputArgs, PublishArgs, SubscribeArgs, TopicArgs};
 use crate::board::Board;
 use crate::error::LoadError;
+use crate::fleet::{Fleet, deal};
 use crate::latency::{self, Latencies, SendTimes};
-use crate::payload::{Payloads, mix};
+use crate::load::{Load, Wishes, topic_configuration, unique_suffix};
+use crate::open_loop::OpenReport;
+use crate::pause::{Fate, PausePlan, PauseReport};
+use crate::payload::Payloads;
 use crate::progress::{Progress, Show, TICK};
-use crate::publish::{self, SessionPlan, SessionResult};
+use crate::publish::{self, Goal, Published, SessionResult};
+use crate::recorder::{Recorder, histogram, record};
 use crate::report::Report;
-use crate::subscribe::{self, ReaderPlan, ReaderResult, Until};
-use crate::verdict::{Promise, judge};
+use crate::subscribe::{self, Delivery, ReaderPlan, ReaderResult, Until};
+use crate::verdict::{Outcome, Promise, judge};
 use crate::verify::{Source, Verifier};
 
 /// Added to the connect timeout for the threads' own start.
 const START_SLACK: Duration = Duration::from_secs(5);
-
-/// What `publish` and `e2e` have in common.
-struct Load<'a> {
-    topic: &'a TopicArgs,
-    name: String,
-    run: u32,
-    options: PublisherOptions,
-    messages: Vec<u64>,
-    payloads: Payloads,
-    ack_timeout: Duration,
-}
-
-impl Load<'_> {
-    fn session(&self, index: usize) -> SessionPlan {
-        SessionPlan {
-            index: index as u32,
-            run: self.run,
-            options: self.options.clone(),
-            order: self.topic.order,
-            messages: self.messages[index],
-            payloads: self.payloads.clone(),
-            ack_timeout: self.ack_timeout,
-        }
-    }
-
-    fn reader(&self, index: usize, payloads: &Arc<Payloads>, checking: bool) -> ReaderPlan {
-        let source = Source::Run { run: self.run, messages: self.messages.clone() };
-        ReaderPlan {
-            index,
-            options: self.topic.subscriber_options(&self.name),
-            verifier: Verifier::new(self.topic.order, Arc::clone(payloads), source, checking),
-            until: Until::Count(self.messages.iter().sum()),
-            idle_timeout: self.ack_timeout,
-        }
-    }
-}
+/// Added to it for each client that one thread connects.
+const CONNECT_SLACK: Duration = Duration::from_millis(50);
 
 /// `loadgen publish`.
-pub fn publish(args: &PublishArgs, interrupted: Arc<AtomicBool>) -> Result<Report, LoadError> {
-    let load = prepare_load(&args.topic, &args.load, args.topic.name(""))?;
-    run_load("publish", &load, 0, false, &args.output, interrupted)
+pub fn publish(args: &PublishArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, LoadError> {
+    let wishes = Wishes { rate: args.rate.rate.map(|rate| (&args.rate, rate)), ..Wishes::default() };
+    let load = Load::prepare(&args.topic, &args.load, args.topic.name(""), &wishes)?;
+    make_topics(&load)?;
+    run_load("publish", &load, &args.output, interrupted)
 }
 
 /// `loadgen e2e`.
-pub fn e2e(args: &E2eArgs, interrupted: Arc<AtomicBool>) -> Result<Report, LoadError> {
-    let load = prepare_load(&args.topic, &args.load, args.topic.name(&unique_suffix()))?;
-    run_load("e2e", &load, args.subscribers as usize, args.verify.on(), &args.output, interrupted)
+pub fn e2e(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, LoadError> {
+    let wishes = Wishes {
+        subscribers: args.subscribers,
+        verify: args.verify.on(),
+        rate: args.rate.rate.map(|rate| (&args.rate, rate)),
+        pause: args.stop.plan(),
+    };
+    let load = Load::prepare(&args.topic, &args.load, args.topic.name(&unique_suffix()), &wishes)?;
+    make_topics(&load)?;
+    run_load("e2e", &load, &args.output, interrupted)
 }
 
-fn prepare_load<'a>(topic: &'a TopicArgs, load: &crate::args::LoadArgs, name: String) -> Result<Load<'a>, LoadError> {
-    topic.check()?;
-    let mut options = topic.publisher_options(&name);
-    load.apply(&mut options);
-    let messages = load.split(topic.message_size)?;
-    let payloads = Payloads::new(topic.message_size as usize);
-    Ok(Load { topic, name, run: run_number(), options, messages, payloads, ack_timeout: load.ack_timeout })
-}
-
-fn run_load(
+/// One run of publishers, and subscribers if there are any.
+pub fn run_load(
     command: &'static str,
     load: &Load<'_>,
-    subscribers: usize,
-    checking: bool,
     output: &OutputArgs,
-    interrupted: Arc<AtomicBool>,
+    interrupted: &Arc<AtomicBool>,
 ) -> Result<Report, LoadError> {
-    make_topic(load.topic, &load.name)?;
-    let board = Board::new(load.messages.len(), subscribers, interrupted);
+    let board = Board::new(load.fleet, Arc::clone(interrupted));
     let shared = Arc::new(load.payloads.clone());
-    let progress = Progress::new(show(output), load.messages.iter().sum(), load.topic.message_size);
-    let (sessions, readers) = thread::scope(|scope| {
-        let board = &board;
-        let readers = (0..subscribers).map(|index| {
-            let plan = load.reader(index, &shared, checking);
-            scope.spawn(move || subscribe::run(plan, board, &mut |_, _| ()))
+    let progress = Progress::new(show(output), load.total(), load.topic.message_size);
+    let clients = load.fleet.sessions.max(load.fleet.readers).div_ceil(load.threads);
+    let patience = load.topic.connect_timeout + CONNECT_SLACK * clients as u32;
+    let (published, delivered): (Vec<Published>, Vec<Delivery>) = thread::scope(|scope| {
+        let (board, shared) = (&board, &shared);
+        let readers = deal(load.fleet.readers, load.threads).map(|indices| {
+            let plans: Vec<_> = indices.into_iter().map(|index| load.reader(index, shared)).collect();
+            scope.spawn(move || subscribe::run(plans, board))
         });
         let readers: Vec<_> = readers.collect();
-        let sessions = (0..load.messages.len()).map(|index| {
-            let plan = load.session(index);
-            scope.spawn(move || publish::run(plan, board))
+        let sessions = deal(load.fleet.sessions, load.threads).map(|indices| {
+            let plans: Vec<_> = indices.into_iter().map(|index| load.session(index)).collect();
+            scope.spawn(move || publish::run(plans, board))
         });
         let sessions: Vec<_> = sessions.collect();
-        watch(board, progress, load.topic.connect_timeout, &sessions, &readers)?;
+        watch(board, progress, patience, &sessions, &readers)?;
         Ok((join(sessions)?, join(readers)?))
     })?;
-    let wanted = load.messages.iter().sum();
-    let promise = promise(load.topic, true, Some(wanted), &board);
-    let configuration = load_configuration(load, subscribers, checking);
-    Ok(report(command, configuration, promise, load.topic, sessions, readers, None))
+    let open = open_report(load, &published, &delivered);
+    let (sessions, readers) = in_order(published, delivered);
+    let promise = Promise {
+        wanted: None,
+        own_topic: true,
+        stopped: load.pause.map(|_| 0),
+        order: load.topic.order,
+        ack: load.topic.ack,
+        interrupted: board.interrupted(),
+    };
+    let mut report = report(command, load.configuration(), promise, load.topic, sessions, readers, None);
+    report.pause = load.pause.map(|plan| pause_report(plan, &report, &board));
+    report.open = open;
+    finish(&mut report);
+    Ok(report)
+}
+
+fn open_report(load: &Load<'_>, published: &[Published], delivered: &[Delivery]) -> Option<OpenReport> {
+    let plan = load.open?;
+    let sessions = published.iter().flat_map(|thread| &thread.sessions);
+    let total = OpenReport::sum(sessions.filter_map(|session| session.open));
+    let ack = Recorder::sum(published.iter().filter_map(|thread| thread.latencies.as_ref()));
+    let deliveries = Recorder::sum(delivered.iter().filter_map(|thread| thread.latencies.as_ref()));
+    let deliver = (load.fleet.readers > 0).then_some(deliveries);
+    Some(OpenReport { plan, total, ack, deliver, readers: load.fleet.copies() as u64 })
+}
+
+fn in_order(published: Vec<Published>, delivered: Vec<Delivery>) -> (Vec<SessionResult>, Vec<ReaderResult>) {
+    let mut sessions: Vec<_> = published.into_iter().flat_map(|thread| thread.sessions).collect();
+    let mut readers: Vec<_> = delivered.into_iter().flat_map(|thread| thread.readers).collect();
+    sessions.sort_by_key(|session| session.index);
+    readers.sort_by_key(|reader| reader.index);
+    // How much there was to read is known only now, where sessions published for a time.
+    for reader in &mut readers {
+        let own = sessions.iter().filter(|session| session.topic == reader.topic);
+        reader.summary.missing = own.map(|session| session.planned).sum::<u64>().saturating_sub(reader.summary.unique);
+    }
+    (sessions, readers)
+}
+
+fn pause_report(plan: PausePlan, report: &Report, board: &Board) -> PauseReport {
+    let reader = &report.readers[0];
+    let gaps = report.sessions.iter().map(|session| session.gaps).reduce(|sum, one| sum.merge(one));
+    let acked = report.sessions.iter().map(|session| session.acked).sum();
+    let last_ack = report.sessions.iter().filter_map(|session| session.last_ack).max();
+    let mark = board.pause.mark();
+    let rates = match (mark, report.first_send(), last_ack) {
+        (Some(mark), Some(first), Some(last)) => PauseReport::rates(&mark, first, last, acked),
+        _ => [0.0; 3],
+    };
+    let fate = match (&reader.refused, reader.summary.missing) {
+        (Some(text), _) => Fate::Told(text.clone()),
+        _ if mark.is_none() || !reader.paused => Fate::NotStopped,
+        (None, messages @ 1..) => Fate::Skipped { messages },
+        (None, 0) => Fate::WentOn,
+    };
+    PauseReport { plan, rates, gaps: gaps.unwrap_or_default(), fate, message_bytes: report.message_bytes }
+}
+
+/// What only the whole report shows.
+fn finish(report: &mut Report) {
+    let verdict = &mut report.verdict;
+    if let Some(pause) = report.pause.as_ref().filter(|pause| pause.fate == Fate::NotStopped) {
+        verdict
+            .reasons
+            .push(format!("the run was over before subscriber 0 had been stopped for {:?}", pause.plan.time));
+    }
+    if let Some(open) = &report.open {
+        if let Some(lag) = open.total.gave_up {
+            let text = format!("a session was {:.1} s behind its plan and gave up (--lag-max)", lag as f64 / 1e9);
+            verdict.reasons.push(text);
+        }
+        verdict.notes.extend(open.overload());
+    }
+    if verdict.outcome == Outcome::Pass && !verdict.reasons.is_empty() {
+        verdict.outcome = Outcome::Fail;
+    }
 }
 
 /// `loadgen subscribe`.
-pub fn subscribe(args: &SubscribeArgs, interrupted: Arc<AtomicBool>) -> Result<Report, LoadError> {
+pub fn subscribe(args: &SubscribeArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, LoadError> {
     args.topic.check()?;
     let name = args.topic.name("");
-    let board = Board::new(0, args.subscribers as usize, interrupted);
+    let fleet = Fleet::new(1, 0, args.subscribers);
+    let board = Board::new(fleet, Arc::clone(interrupted));
     let payloads = Arc::new(Payloads::new(args.topic.message_size as usize));
     let progress = Progress::new(show(&args.output), args.count.unwrap_or(0), args.topic.message_size);
     let plan = |index| ReaderPlan {
         index,
-        options: args.topic.subscriber_options(&name),
+        topic: 0,
+        options: args.topic.subscriber_options(&name, index, fleet.readers),
         verifier: Verifier::new(args.topic.order, Arc::clone(&payloads), Source::Any, args.verify.on()),
         until: args.count.map_or(Until::CaughtUp, Until::Count),
         idle_timeout: args.idle_timeout,
+        open: None,
+        pause: None,
+        hook: None,
     };
     let readers = thread::scope(|scope| {
         let board = &board;
         let readers = (0..args.subscribers as usize).map(|index| {
             let plan = plan(index);
-            scope.spawn(move || subscribe::run(plan, board, &mut |_, _| ()))
+            scope.spawn(move || subscribe::run(vec![plan], board))
         });
         let readers: Vec<_> = readers.collect();
         watch::<(), _>(board, progress, args.topic.connect_timeout, &[], &readers)?;
@@ -144,40 +193,42 @@ pub fn subscribe(args: &SubscribeArgs, interrupted: Arc<AtomicBool>) -> Result<R
     configuration["verify"] = json!(args.verify.on());
     configuration["count"] = json!(args.count);
     configuration["idle_timeout_s"] = json!(args.idle_timeout.as_secs());
+    let (_, readers) = in_order(Vec::new(), readers);
     Ok(report("subscribe", configuration, promise, &args.topic, Vec::new(), readers, None))
 }
 
 /// `loadgen latency`.
-pub fn latency(args: &LatencyArgs, interrupted: Arc<AtomicBool>) -> Result<Report, LoadError> {
+pub fn latency(args: &LatencyArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, LoadError> {
     let load = prepare_latency(args)?;
-    make_topic(load.topic, &load.name)?;
-    let board = Board::new(1, args.subscribers as usize, interrupted);
+    make_topics(&load)?;
+    let board = Board::new(load.fleet, Arc::clone(interrupted));
     let progress = Progress::new(show(&args.output), args.messages, load.topic.message_size);
     let (warm_up, times) = (args.warm_up(), SendTimes::new(args.messages));
-    let mut deliveries = (args.subscribers > 0).then(latency::histogram);
+    let mut deliveries = (args.subscribers > 0).then(histogram);
     let mut note = |before: u64, messages: u32| {
         for number in before..before + u64::from(messages) {
             if let (true, Some(into), Some(time)) = (number >= warm_up, deliveries.as_mut(), times.since(number)) {
-                latency::record(into, time);
+                record(into, time);
             }
         }
     };
     let shared = Arc::new(load.payloads.clone());
     let (mut sessions, readers) = thread::scope(|scope| {
-        let (board, times, note) = (&board, &times, &mut note);
-        let plan = (args.subscribers > 0).then(|| load.reader(0, &shared, true));
+        let (board, times) = (&board, &times);
+        let plan = (args.subscribers > 0).then(|| load.reader(0, &shared));
+        let plan = plan.map(|plan| ReaderPlan { hook: Some(Box::new(&mut note)), ..plan });
         let readers: Vec<_> =
-            plan.map(|plan| scope.spawn(move || subscribe::run(plan, board, note))).into_iter().collect();
+            plan.map(|plan| scope.spawn(move || subscribe::run(vec![plan], board))).into_iter().collect();
         let plan = load.session(0);
-        let sessions = vec![scope.spawn(move || latency::publish(plan, board, times, warm_up))];
+        let sessions = vec![scope.spawn(move || latency::publish(plan, board, times, args.messages, warm_up))];
         watch(board, progress, load.topic.connect_timeout, &sessions, &readers)?;
         Ok((join(sessions)?, join(readers)?))
     })?;
     let (session, publish_to_ack) = sessions.pop().ok_or(LoadError::Panicked)?;
     let latencies = Latencies { publish_to_ack, publish_to_deliver: deliveries, warm_up };
     let promise = promise(load.topic, true, Some(args.messages), &board);
-    let configuration = load_configuration(&load, args.subscribers as usize, true);
-    Ok(report("latency", configuration, promise, load.topic, vec![session], readers, Some(latencies)))
+    let readers = readers.into_iter().flat_map(|thread| thread.readers).collect();
+    Ok(report("latency", load.configuration(), promise, load.topic, vec![session], readers, Some(latencies)))
 }
 
 fn prepare_latency(args: &LatencyArgs) -> Result<Load<'_>, LoadError> {
@@ -194,14 +245,19 @@ fn prepare_latency(args: &LatencyArgs) -> Result<Load<'_>, LoadError> {
     options.window_batches = 1;
     options.batch_messages = 1;
     options.linger = Duration::ZERO;
-    let payloads = Payloads::new(args.topic.message_size as usize);
-    let (messages, ack_timeout) = (vec![args.messages], args.ack_timeout);
-    Ok(Load { topic: &args.topic, name, run: run_number(), options, messages, payloads, ack_timeout })
+    let fleet = Fleet::new(1, 1, args.subscribers);
+    Ok(Load::closed(&args.topic, name, fleet, options, vec![Goal::Messages(args.messages)], args.ack_timeout))
 }
 
-fn make_topic(topic: &TopicArgs, name: &str) -> Result<(), LoadError> {
-    create_topic(&topic.brokers, name, &topic.properties(), topic.connect_timeout)
-        .map_err(|source| LoadError::Topic { topic: name.to_owned(), source })
+/// Creates every topic of a run that is not there.
+pub fn make_topics(load: &Load<'_>) -> Result<(), LoadError> {
+    let topic = load.topic;
+    for index in 0..load.fleet.topics {
+        let name = load.fleet.topic_name(&load.name, index);
+        create_topic(&topic.brokers, &name, &topic.properties(), topic.connect_timeout)
+            .map_err(|source| LoadError::Topic { topic: name, source })?;
+    }
+    Ok(())
 }
 
 /// Opens the gate and shows progress until every thread has ended.
@@ -215,9 +271,14 @@ fn watch<S, R>(
     let workers = sessions.len() + readers.len();
     board.gate.start(workers, connect_timeout + START_SLACK, board).map_err(LoadError::Connect)?;
     let running = || sessions.iter().any(|one| !one.is_finished()) || readers.iter().any(|one| !one.is_finished());
+    let mut shown = Instant::now();
     while running() {
-        thread::sleep(TICK);
-        progress.tick(board);
+        // The last thread's end is seen at once, the board is looked at now and then.
+        thread::sleep(TICK / 10);
+        if shown.elapsed() >= TICK {
+            shown = Instant::now();
+            progress.tick(board);
+        }
     }
     progress.finish();
     Ok(())
@@ -229,7 +290,8 @@ fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> Result<Vec<T>, Load
 }
 
 fn promise(topic: &TopicArgs, own_topic: bool, wanted: Option<u64>, board: &Board) -> Promise {
-    Promise { order: topic.order, ack: topic.ack, own_topic, wanted, interrupted: board.interrupted() }
+    let interrupted = board.interrupted();
+    Promise { order: topic.order, ack: topic.ack, own_topic, wanted, stopped: None, interrupted }
 }
 
 fn report(
@@ -243,40 +305,8 @@ fn report(
 ) -> Report {
     let verdict = judge(&promise, &sessions, &readers);
     let message_bytes = topic.message_size;
-    Report { command, configuration, promise, message_bytes, sessions, readers, latencies, verdict }
-}
-
-fn topic_configuration(topic: &TopicArgs, name: &str) -> Value {
-    json!({
-        "brokers": topic.brokers,
-        "discover": !topic.no_discover,
-        "topic": name,
-        "order": topic.order as u8,
-        "ack": topic.ack as u8,
-        "receipts": format!("{:?}", topic.receipts).to_lowercase(),
-        "message_bytes": topic.message_size,
-        "connect_timeout_s": topic.connect_timeout.as_secs(),
-    })
-}
-
-fn load_configuration(load: &Load<'_>, subscribers: usize, checking: bool) -> Value {
-    let options = &load.options;
-    let mut all = topic_configuration(load.topic, &load.name);
-    all["messages"] = json!(load.messages.iter().sum::<u64>());
-    all["sessions"] = json!(load.messages.len());
-    all["subscribers"] = json!(subscribers);
-    all["verify"] = json!(checking && subscribers > 0);
-    all["batch_bytes"] = json!(options.batch_bytes);
-    all["batch_messages"] = json!(options.batch_messages);
-    all["linger_us"] = json!(options.linger.as_micros() as u64);
-    all["window_batches"] = json!(options.window_batches);
-    all["connections_per_broker"] = json!(options.connections_per_broker);
-    all["resend_after_ms"] = json!(options.resend_after.as_millis() as u64);
-    all["ack_timeout_s"] = json!(load.ack_timeout.as_secs());
-    all["skew"] =
-        json!(options.skew.as_ref().map(|skew| json!({ "broker": skew.broker, "ms": skew.delay.as_millis() as u64 })));
-    all["run"] = json!(format!("{:08x}", load.run));
-    all
+    let (open, pause) = (None, None);
+    Report { command, configuration, promise, message_bytes, sessions, readers, latencies, open, pause, verdict }
 }
 
 fn show(output: &OutputArgs) -> Show {
@@ -286,14 +316,4 @@ fn show(output: &OutputArgs) -> Show {
         (false, true) => Show::Bar,
         (false, false) => Show::Lines,
     }
-}
-
-/// Differs from run to run on one machine: time and process.
-fn run_number() -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-    mix(now ^ u64::from(std::process::id()) << 32) as u32
-}
-
-fn unique_suffix() -> String {
-    format!("-{:08x}", run_number())
 }

@@ -1,11 +1,19 @@
-//! One subscriber: reads and verifies until it has everything, or until nothing more can come.
+//! Subscribers: a thread drives one or many, each reading and verifying until it has everything, or until nothing more can
+//! come.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Delivered, Subscriber, SubscriberOptions};
+use embarcadero::client::{ClientError, Delivered, Start, Subscriber, SubscriberOptions};
+use embarcadero::net::readiness::Readiness;
 
 use crate::board::Board;
+use crate::clock::monotonic_ns;
+use crate::open_loop::OpenPlan;
+use crate::pace::Span;
+use crate::pause::PausePlan;
+use crate::payload::Times;
+use crate::recorder::Recorder;
 use crate::verify::{BatchPlace, Summary, Verifier};
 
 /// Longest time in the client before looking at the flags again.
@@ -24,12 +32,19 @@ pub enum Until {
     Count(u64),
     /// When the broker says that everything committed has been sent.
     CaughtUp,
+    /// When everything that the run's own sessions published to the topic has come.
+    Published,
 }
 
+/// Told of each batch after it was verified: messages delivered before it, and in it.
+pub type Hook<'a> = Box<dyn FnMut(u64, u32) + Send + 'a>;
+
 /// What one subscriber is to do.
-pub struct ReaderPlan {
+pub struct ReaderPlan<'a> {
     /// Index of the subscriber in the run.
     pub index: usize,
+    /// Index of its topic in the run.
+    pub topic: usize,
     /// How to connect.
     pub options: SubscriberOptions,
     /// What it must see.
@@ -38,6 +53,12 @@ pub struct ReaderPlan {
     pub until: Until,
     /// Longest time without a message, once publishers are done.
     pub idle_timeout: Duration,
+    /// Messages carry times, of which latencies are made.
+    pub open: Option<OpenPlan>,
+    /// It is to be stopped.
+    pub pause: Option<PausePlan>,
+    /// Who wants to be told of batches.
+    pub hook: Option<Hook<'a>>,
 }
 
 /// What one subscriber saw.
@@ -45,23 +66,36 @@ pub struct ReaderPlan {
 pub struct ReaderResult {
     /// Index of the subscriber in the run.
     pub index: usize,
+    /// Index of its topic in the run.
+    pub topic: usize,
     /// What it saw.
     pub summary: Summary,
     /// When the gate opened.
     pub started: Instant,
     /// When the last batch was handed over.
     pub last_delivery: Option<Instant>,
+    /// Whether it was stopped for a while, and went on.
+    pub paused: bool,
+    /// The brokers' own words, if they refused to go on.
+    pub refused: Option<String>,
     /// Why it ended early, unless interrupted.
     pub error: Option<String>,
 }
 
-/// Told of each batch after it was verified: messages delivered before it, and in it.
-pub type Hook<'a> = &'a mut (dyn FnMut(u64, u32) + Send);
+/// What one thread's subscribers saw.
+pub struct Delivery {
+    /// Each subscriber's own.
+    pub readers: Vec<ReaderResult>,
+    /// Publish to deliver; of an open loop.
+    pub latencies: Option<Recorder>,
+}
 
-/// Connects, waits for the gate, and reads. None if the run did not start.
-pub fn run(plan: ReaderPlan, board: &Board, hook: Hook<'_>) -> Option<ReaderResult> {
-    let subscriber = match connect(&plan) {
-        Ok(subscriber) => subscriber,
+/// Connects all of them, waits for the gate, and reads. None if the run did not start.
+pub fn run(plans: Vec<ReaderPlan<'_>>, board: &Board) -> Option<Delivery> {
+    let connected: Result<Vec<_>, String> =
+        plans.into_iter().map(|plan| connect(&plan).map(|subscriber| (plan, subscriber))).collect();
+    let clients = match connected {
+        Ok(clients) => clients,
         Err(reason) => {
             board.gate.arrive(Err(reason));
             return None;
@@ -70,10 +104,13 @@ pub fn run(plan: ReaderPlan, board: &Board, hook: Hook<'_>) -> Option<ReaderResu
     if !board.gate.arrive(Ok(())) {
         return None;
     }
-    Some(Reader::new(plan, subscriber, board, hook).run())
+    let (first, _) = clients.first().expect("a thread has a subscriber");
+    let open = first.open.map(|plan| (plan.span(board.begin_ns()), Recorder::default()));
+    let live = clients.into_iter().map(|(plan, subscriber)| Reader::new(plan, subscriber, board)).collect();
+    Some(Worker { live, open, readiness: Readiness::default() }.run())
 }
 
-fn connect(plan: &ReaderPlan) -> Result<Subscriber, String> {
+fn connect(plan: &ReaderPlan<'_>) -> Result<Subscriber, String> {
     let index = plan.index;
     let subscriber =
         Subscriber::connect(plan.options.clone()).map_err(|error| format!("subscriber {index}: {error}"))?;
@@ -86,98 +123,240 @@ fn connect(plan: &ReaderPlan) -> Result<Subscriber, String> {
     Ok(subscriber)
 }
 
+type Latencies = Option<(Span, Recorder)>;
+
+/// One thread, and the subscribers it drives.
+struct Worker<'a> {
+    live: Vec<Reader<'a>>,
+    open: Latencies,
+    readiness: Readiness,
+}
+
+impl Worker<'_> {
+    fn run(mut self) -> Delivery {
+        let mut readers = Vec::with_capacity(self.live.len());
+        while !self.live.is_empty() {
+            let (alone, mut moved, mut index) = (self.live.len() == 1, false, 0);
+            while index < self.live.len() {
+                let time = if alone { POLL } else { Duration::ZERO };
+                match self.live[index].step(time, &mut self.open) {
+                    Ok(Step::Batches(batches)) => moved |= batches > 0,
+                    Ok(Step::Ended) => {
+                        readers.push(self.live.swap_remove(index).result(None));
+                        continue;
+                    }
+                    Err(error) => {
+                        readers.push(self.live.swap_remove(index).result(Some(error)));
+                        continue;
+                    }
+                }
+                index += 1;
+            }
+            if !moved && !alone {
+                self.wait();
+            }
+        }
+        Delivery { readers, latencies: self.open.map(|(_, recorder)| recorder) }
+    }
+
+    /// Sleeps until a subscriber may have something.
+    fn wait(&mut self) {
+        self.readiness.clear();
+        let awake = self.live.iter().filter(|reader| !reader.stopped());
+        let watched = awake.filter_map(|reader| reader.subscriber.watch(&mut self.readiness)).min();
+        let time = watched.map_or(QUIET, |at| at.saturating_duration_since(Instant::now()).min(QUIET));
+        if self.readiness.wait(time).is_err() {
+            std::thread::sleep(Duration::from_millis(1)); // Without readiness: looking, slowly.
+        }
+    }
+}
+
+/// What a subscriber did.
+enum Step {
+    /// It took so many batches.
+    Batches(usize),
+    /// It is done, or the user interrupts.
+    Ended,
+}
+
+/// Why a subscriber ended early.
+enum Failure {
+    Refused(String),
+    Other(String),
+}
+
+/// Where a subscriber that is to be stopped is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Never,
+    At(Instant, Duration),
+    Until(Instant),
+    Over,
+}
+
 struct Reader<'a> {
     index: usize,
+    topic: usize,
     board: &'a Board,
     subscriber: Subscriber,
     verifier: Verifier,
-    hook: Hook<'a>,
+    hook: Option<Hook<'a>>,
     until: Until,
     idle_timeout: Duration,
     started: Instant,
     last_delivery: Option<Instant>,
+    /// Last time something came, or something may still have been on its way.
+    moved: Instant,
+    /// Once it has everything: until when it looks for repeats.
+    aftermath: Option<Instant>,
+    stop: Stop,
 }
 
 impl<'a> Reader<'a> {
-    fn new(plan: ReaderPlan, subscriber: Subscriber, board: &'a Board, hook: Hook<'a>) -> Reader<'a> {
+    fn new(mut plan: ReaderPlan<'a>, subscriber: Subscriber, board: &'a Board) -> Reader<'a> {
+        let started = Instant::now();
+        if plan.options.start == Start::Latest {
+            plan.verifier.begin_at(subscriber.next_order());
+        }
         Reader {
             index: plan.index,
+            topic: plan.topic,
             board,
             subscriber,
             verifier: plan.verifier,
-            hook,
+            hook: plan.hook,
             until: plan.until,
             idle_timeout: plan.idle_timeout,
-            started: Instant::now(),
+            started,
             last_delivery: None,
+            moved: started,
+            aftermath: None,
+            stop: plan.pause.map_or(Stop::Never, |pause| Stop::At(started + pause.after, pause.time)),
         }
     }
 
-    fn run(mut self) -> ReaderResult {
-        let ended = self.read().and_then(|()| self.look_for_repeats());
+    fn result(self, ended: Option<Failure>) -> ReaderResult {
+        let (refused, error) = match ended {
+            None => (None, None),
+            Some(Failure::Refused(text)) => (Some(text.clone()), Some(text)),
+            Some(Failure::Other(text)) => (None, Some(text)),
+        };
         ReaderResult {
             index: self.index,
+            topic: self.topic,
             summary: self.verifier.summary(),
             started: self.started,
             last_delivery: self.last_delivery,
-            error: ended.err(),
+            paused: self.stop == Stop::Over,
+            refused,
+            error,
         }
     }
 
-    /// Reads until done, interrupted, or quiet for too long.
-    fn read(&mut self) -> Result<(), String> {
-        let mut moved = Instant::now();
-        while !self.done() && !self.board.interrupted() {
-            if self.poll(POLL)? > 0 || !self.board.sessions_ended() {
-                moved = Instant::now();
-                continue;
-            }
-            let quiet = moved.elapsed();
-            if self.board.session_failed() && quiet > ABANDONED {
-                return Ok(()); // What is missing is the publisher's failure; the verdict says both.
-            }
-            if quiet > self.idle_timeout {
-                let (seconds, next) = (quiet.as_secs_f64(), self.subscriber.next_order());
-                return Err(format!("nothing delivered for {seconds:.0} s; waiting for order {next}"));
-            }
+    /// Reads what is there, waiting up to `time` for it.
+    fn step(&mut self, time: Duration, open: &mut Latencies) -> Result<Step, Failure> {
+        if self.board.interrupted() {
+            return Ok(Step::Ended);
         }
-        Ok(())
+        if self.is_stopped(time) {
+            return Ok(Step::Batches(0));
+        }
+        if self.done() {
+            return self.look_for_repeats(time, open);
+        }
+        self.aftermath = None;
+        let batches = self.poll(time, open)?;
+        if batches > 0 || !self.board.sessions_ended() {
+            self.moved = Instant::now();
+            return Ok(Step::Batches(batches));
+        }
+        let quiet = self.moved.elapsed();
+        if self.board.session_failed() && quiet > ABANDONED && !self.done() {
+            return Ok(Step::Ended); // What is missing is the publisher's failure; the verdict says both.
+        }
+        if quiet > self.idle_timeout {
+            let (seconds, next) = (quiet.as_secs_f64(), self.subscriber.next_order());
+            return Err(Failure::Other(format!("nothing delivered for {seconds:.0} s; waiting for order {next}")));
+        }
+        Ok(Step::Batches(0))
     }
 
     /// A repeat of the last batches would come after the last message.
-    fn look_for_repeats(&mut self) -> Result<(), String> {
-        let Until::Count(_) = self.until else { return Ok(()) };
-        if self.board.sessions.is_empty() {
-            return Ok(()); // Without publishers of its own, more than asked for is not a fault.
+    fn look_for_repeats(&mut self, time: Duration, open: &mut Latencies) -> Result<Step, Failure> {
+        let own_topic = !matches!(self.until, Until::CaughtUp) && !self.board.sessions.is_empty();
+        if !own_topic {
+            return Ok(Step::Ended); // Without publishers of its own, more than asked for is not a fault.
         }
-        let deadline = Instant::now() + AFTERMATH;
-        while self.done() && !self.board.interrupted() && Instant::now() < deadline {
-            if self.poll(QUIET)? == 0 && self.board.sessions_ended() {
-                break;
-            }
+        let now = Instant::now();
+        let deadline = *self.aftermath.get_or_insert_with(|| {
+            self.moved = now;
+            now + AFTERMATH
+        });
+        let batches = self.poll(time, open)?;
+        if batches > 0 || !self.board.sessions_ended() {
+            self.moved = Instant::now();
         }
-        Ok(())
+        let over = self.moved.elapsed() >= QUIET || Instant::now() >= deadline;
+        Ok(if over { Step::Ended } else { Step::Batches(batches) })
+    }
+
+    fn stopped(&self) -> bool {
+        matches!(self.stop, Stop::Until(_))
+    }
+
+    /// Whether it is stopped now; sleeps a part of that time, up to `time`.
+    fn is_stopped(&mut self, time: Duration) -> bool {
+        let now = Instant::now();
+        if let Stop::At(at, how_long) = self.stop
+            && now >= at
+        {
+            self.board.pause.begin(now, self.board.acked());
+            self.stop = Stop::Until(now + how_long);
+        }
+        let Stop::Until(until) = self.stop else { return false };
+        if now < until {
+            std::thread::sleep(time.min(until - now));
+            return true;
+        }
+        self.board.pause.end(now, self.board.acked());
+        self.stop = Stop::Over;
+        self.moved = now;
+        false
     }
 
     fn done(&self) -> bool {
         match self.until {
             Until::Count(messages) => self.verifier.unique() >= messages,
             Until::CaughtUp => self.subscriber.caught_up(),
+            Until::Published => {
+                self.board.published(self.topic).is_some_and(|published| self.verifier.unique() >= published)
+            }
         }
     }
 
-    fn poll(&mut self, time: Duration) -> Result<usize, String> {
+    fn poll(&mut self, time: Duration, open: &mut Latencies) -> Result<usize, Failure> {
         let (verifier, hook) = (&mut self.verifier, &mut self.hook);
         let last = &mut self.last_delivery;
         let mut take = |delivered: &Delivered<'_>| {
             let before = verifier.messages();
+            if let Some((span, recorder)) = open {
+                let now = monotonic_ns();
+                for times in delivered.messages().filter_map(|(_, message)| Times::of(message.payload)) {
+                    recorder.arrived(&times, now, span);
+                }
+            }
             verifier.batch(&place(delivered), delivered.messages().map(|(order, message)| (order, message.payload)));
-            hook(before, delivered.message_count);
+            if let Some(hook) = hook {
+                hook(before, delivered.message_count);
+            }
             *last = Some(Instant::now());
         };
-        let batches = self.subscriber.poll(time, &mut take).map_err(|error| error.to_string())?;
+        let polled = self.subscriber.poll(time, &mut take);
         self.board.delivered[self.index].store(self.verifier.messages(), Ordering::Relaxed);
-        Ok(batches)
+        polled.map_err(|error| match error {
+            ClientError::Refused { .. } => Failure::Refused(error.to_string()),
+            error => Failure::Other(error.to_string()),
+        })
     }
 }
 

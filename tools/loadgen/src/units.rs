@@ -5,6 +5,8 @@ use std::time::Duration;
 use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
+use crate::schedule::Rate;
+
 /// A number of bytes, as in the broker's configuration: `4096`, `64KiB`, `1GB`.
 pub fn bytes(text: &str) -> Result<u64, String> {
     parse_bytes(text).map_err(|error| error.to_string())
@@ -13,6 +15,21 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 /// A duration, as in the broker's configuration: `500us`, `5ms`, `2s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// A number of messages a second, or a size a second: `200000`, `50MB`, `1MiB/s`.
+pub fn rate(text: &str) -> Result<Rate, String> {
+    let quantity = text.strip_suffix("/s").unwrap_or(text).trim();
+    let rate = match quantity.parse() {
+        Ok(messages) => Rate::Messages(messages),
+        Err(_) => Rate::Bytes(parse_bytes(quantity).map_err(|_| {
+            format!("{text:?} is neither a number of messages a second, like 200000, nor a size a second, like 50MB")
+        })?),
+    };
+    match rate {
+        Rate::Messages(0) | Rate::Bytes(0) => Err("a rate is above 0".to_owned()),
+        rate => Ok(rate),
+    }
 }
 
 /// Whole seconds, more than none.
@@ -77,6 +94,17 @@ mod tests {
         assert!(seconds("0").is_err());
         assert_eq!(skew("2:50"), Ok((2, Duration::from_millis(50))));
         assert!(skew("2").is_err());
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!(rate("200000"), Ok(Rate::Messages(200_000)));
+        assert_eq!(rate("5/s"), Ok(Rate::Messages(5)));
+        assert_eq!(rate("50MB"), Ok(Rate::Bytes(50_000_000)));
+        assert_eq!(rate("1MiB/s"), Ok(Rate::Bytes(1 << 20)));
+        for bad in ["", "0", "0MB", "fast", "-5", "1.5"] {
+            assert!(rate(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Whether a run was right, and why not. Pure: results in, words out.
 
+use std::collections::HashMap;
+
 use embarcadero::wire::{AckLevel, OrderLevel};
 
 use crate::publish::SessionResult;
@@ -15,6 +17,17 @@ pub enum Outcome {
     Fail,
     /// The user ended it. What was wrong until then is in the reasons.
     Interrupted,
+}
+
+impl Outcome {
+    /// In a word, for JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Outcome::Pass => "pass",
+            Outcome::Fail => "fail",
+            Outcome::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// The judgement.
@@ -37,10 +50,19 @@ pub struct Promise {
     pub ack: AckLevel,
     /// Whether the run's own publishers filled the topic, and only they.
     pub own_topic: bool,
-    /// Messages each subscriber was to read, where that was said.
+    /// Messages each subscriber was to read, where that was said; of its own topic it is what was published.
     pub wanted: Option<u64>,
+    /// The subscriber that was stopped on purpose: brokers may refuse to go on with it.
+    pub stopped: Option<usize>,
     /// Whether the user ended the run.
     pub interrupted: bool,
+}
+
+impl Promise {
+    /// Whether brokers told this reader that it was too slow, and were right.
+    fn was_told(&self, reader: &ReaderResult) -> bool {
+        self.stopped == Some(reader.index) && reader.refused.is_some()
+    }
 }
 
 /// Judges a run.
@@ -50,9 +72,10 @@ pub fn judge(promise: &Promise, sessions: &[SessionResult], readers: &[ReaderRes
         judge_session(promise, session, &mut verdict);
     }
     for reader in readers {
-        judge_reader(promise, sessions, reader, &mut verdict);
-        if promise.order == OrderLevel::Session && promise.own_topic {
-            judge_identities(promise, sessions, reader, &mut verdict);
+        let sessions: Vec<&SessionResult> = sessions.iter().filter(|session| session.topic == reader.topic).collect();
+        judge_reader(promise, &sessions, reader, &mut verdict);
+        if promise.order == OrderLevel::Session && promise.own_topic && !promise.was_told(reader) {
+            judge_identities(promise, &sessions, reader, &mut verdict);
         }
     }
     judge_agreement(promise, readers, &mut verdict);
@@ -80,22 +103,32 @@ fn judge_session(promise: &Promise, session: &SessionResult, verdict: &mut Verdi
     }
 }
 
-fn judge_reader(promise: &Promise, sessions: &[SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
+fn judge_reader(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
     let (index, summary) = (reader.index, &reader.summary);
+    let told = promise.was_told(reader);
+    if let Some(text) = reader.refused.iter().find(|_| told) {
+        verdict.notes.push(format!("subscriber {index}, which was stopped, was told: {text}"));
+    }
     let mut fail = |text: String| verdict.reasons.push(format!("subscriber {index}: {text}"));
-    if let Some(error) = &reader.error {
+    if let Some(error) = reader.error.iter().find(|_| !told) {
         fail(error.clone());
     }
     if summary.faults.count() > 0 {
         fail(format!("{} faults, the first of them:", summary.faults.count()));
         summary.faults.examples().iter().for_each(|fault| fail(fault.to_string()));
     }
-    if summary.missing > 0 && summary.checked && !promise.interrupted {
+    let complete = !promise.interrupted && !told;
+    if summary.missing > 0 && summary.checked && complete {
         fail(format!("{} messages missing", summary.missing));
     }
-    let short = promise.wanted.map_or(0, |wanted| wanted.saturating_sub(summary.messages));
-    if short > 0 && (!summary.checked || !promise.own_topic) && !promise.interrupted {
+    let published = sessions.iter().map(|session| session.planned).sum();
+    let wanted = if promise.own_topic { published } else { promise.wanted.unwrap_or(0) };
+    let short = wanted.saturating_sub(summary.messages);
+    if short > 0 && (!summary.checked || !promise.own_topic) && complete {
         fail(format!("{} messages delivered, {short} fewer than asked for", summary.messages));
+    }
+    if promise.own_topic && summary.checked && summary.unique > published && !promise.interrupted {
+        fail(format!("{} different messages delivered, but only {published} sent", summary.unique));
     }
     judge_repeats(promise, sessions, reader.index, summary, verdict);
 }
@@ -103,7 +136,7 @@ fn judge_reader(promise: &Promise, sessions: &[SessionResult], reader: &ReaderRe
 /// Below order level 5 a batch that was resent may be delivered twice, or late. Only its publisher knows.
 fn judge_repeats(
     promise: &Promise,
-    sessions: &[SessionResult],
+    sessions: &[&SessionResult],
     index: usize,
     summary: &Summary,
     verdict: &mut Verdict,
@@ -126,7 +159,7 @@ fn judge_repeats(
 }
 
 /// Messages delivered again: known one by one where messages are numbered, else from the sum.
-fn repeats(promise: &Promise, sessions: &[SessionResult], summary: &Summary) -> u64 {
+fn repeats(promise: &Promise, sessions: &[&SessionResult], summary: &Summary) -> u64 {
     if summary.stamped && summary.checked || !promise.own_topic {
         return summary.duplicates;
     }
@@ -135,7 +168,7 @@ fn repeats(promise: &Promise, sessions: &[SessionResult], summary: &Summary) -> 
 }
 
 /// At level 5 the sessions delivered are the publishers' own, each with all its messages.
-fn judge_identities(promise: &Promise, sessions: &[SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
+fn judge_identities(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
     if !reader.summary.checked {
         return;
     }
@@ -160,25 +193,30 @@ fn judge_identities(promise: &Promise, sessions: &[SessionResult], reader: &Read
     }
 }
 
-/// Subscribers that read the same stretch read the same thing.
+/// Subscribers that read the same stretch of one topic read the same thing.
 fn judge_agreement(promise: &Promise, readers: &[ReaderResult], verdict: &mut Verdict) {
-    let Some((first, others)) = readers.split_first() else { return };
-    let stretch = |reader: &ReaderResult| (reader.summary.first_order, reader.summary.batches);
-    for other in others {
-        if stretch(other) != stretch(first) {
-            if promise.own_topic && !promise.interrupted {
-                let text = format!(
-                    "read {} batches, subscriber {} {}",
-                    other.summary.batches, first.index, first.summary.batches
-                );
-                verdict.reasons.push(format!("subscriber {}: {text}", other.index));
-            } else {
-                verdict.notes.push(format!("subscribers {} and {} read different stretches", first.index, other.index));
-            }
-        } else if other.summary.hash != first.summary.hash {
-            let text = "the same messages came at other orders or from other sessions than at";
-            verdict.reasons.push(format!("subscriber {}: {text} subscriber {}", other.index, first.index));
+    let mut firsts: HashMap<usize, &ReaderResult> = HashMap::new();
+    for reader in readers.iter().filter(|reader| !promise.was_told(reader)) {
+        match firsts.get(&reader.topic) {
+            Some(first) => judge_pair(promise, first, reader, verdict),
+            None => drop(firsts.insert(reader.topic, reader)),
         }
+    }
+}
+
+fn judge_pair(promise: &Promise, first: &ReaderResult, other: &ReaderResult, verdict: &mut Verdict) {
+    let stretch = |reader: &ReaderResult| (reader.summary.first_order, reader.summary.batches);
+    if stretch(other) != stretch(first) {
+        if promise.own_topic && !promise.interrupted {
+            let text =
+                format!("read {} batches, subscriber {} {}", other.summary.batches, first.index, first.summary.batches);
+            verdict.reasons.push(format!("subscriber {}: {text}", other.index));
+        } else {
+            verdict.notes.push(format!("subscribers {} and {} read different stretches", first.index, other.index));
+        }
+    } else if other.summary.hash != first.summary.hash {
+        let text = "the same messages came at other orders or from other sessions than at";
+        verdict.reasons.push(format!("subscriber {}: {text} subscriber {}", other.index, first.index));
     }
 }
 

@@ -6,22 +6,26 @@ use std::time::Instant;
 use embarcadero::client::PublisherStats;
 
 use super::*;
+use crate::pause::AckGaps;
 use crate::payload::{PayloadWriter, Payloads};
 use crate::verify::{BatchPlace, Source, Verifier};
 
 fn promise(order: OrderLevel) -> Promise {
-    Promise { order, ack: AckLevel::Committed, own_topic: true, wanted: Some(4), interrupted: false }
+    Promise { order, ack: AckLevel::Committed, own_topic: true, wanted: Some(4), stopped: None, interrupted: false }
 }
 
 fn session() -> SessionResult {
     SessionResult {
         index: 0,
+        topic: 0,
         session: 7,
         planned: 4,
         sent: 4,
         acked: 4,
         first_send: None,
         last_ack: None,
+        gaps: AckGaps::default(),
+        open: None,
         stats: PublisherStats::default(),
         brokers: Vec::new(),
         error: None,
@@ -30,7 +34,7 @@ fn session() -> SessionResult {
 
 /// A subscriber that was handed these messages of publisher 0, one a batch.
 fn reader(order: OrderLevel, numbers: &[u64]) -> ReaderResult {
-    let source = Source::Run { run: 1, messages: vec![4] };
+    let source = Source::Run { run: 1, messages: [4].into() };
     let payloads = Payloads::new(32);
     let mut verifier = Verifier::new(order, Arc::new(payloads.clone()), source, true);
     let mut writer = PayloadWriter::new(payloads, 1, 0);
@@ -38,7 +42,16 @@ fn reader(order: OrderLevel, numbers: &[u64]) -> ReaderResult {
         let place = BatchPlace { first_order, session: 7, session_epoch: 1, batch_seq: *number, message_count: 1 };
         writer.with(*number, |payload| verifier.batch(&place, std::iter::once((first_order, payload))));
     }
-    ReaderResult { index: 0, summary: verifier.summary(), started: Instant::now(), last_delivery: None, error: None }
+    ReaderResult {
+        index: 0,
+        topic: 0,
+        summary: verifier.summary(),
+        started: Instant::now(),
+        last_delivery: None,
+        paused: false,
+        refused: None,
+        error: None,
+    }
 }
 
 fn outcome(promise: &Promise, session: SessionResult, readers: &[ReaderResult]) -> Outcome {
@@ -125,4 +138,43 @@ fn a_count_that_is_not_reached_fails() {
     let promise = Promise { own_topic: false, ..promise(OrderLevel::Session) };
     let verdict = judge(&promise, &[], &[reader(promise.order, &[0, 1, 2])]);
     assert_eq!(verdict.outcome, Outcome::Fail);
+}
+
+#[test]
+fn each_topic_is_judged_by_its_own_sessions() {
+    let order = OrderLevel::Session;
+    // Topic 1 has a session of its own, of which its reader saw nothing.
+    let sessions = [session(), SessionResult { index: 1, topic: 1, session: 8, ..session() }];
+    let other = ReaderResult { index: 1, topic: 1, ..reader(order, &[]) };
+    let verdict = judge(&promise(order), &sessions, &[reader(order, &[0, 1, 2, 3]), other]);
+    assert_eq!(verdict.outcome, Outcome::Fail);
+    assert!(verdict.reasons.iter().all(|reason| reason.starts_with("subscriber 1")), "{:?}", verdict.reasons);
+    // A reader of topic 1 that saw topic 0's session.
+    let stray = ReaderResult { index: 1, topic: 1, ..reader(order, &[0, 1, 2, 3]) };
+    let verdict = judge(&promise(order), &sessions, &[stray]);
+    assert!(verdict.reasons.iter().any(|reason| reason.contains("no publisher's")), "{:?}", verdict.reasons);
+}
+
+#[test]
+fn only_the_reader_that_was_stopped_may_be_refused() {
+    let order = OrderLevel::Session;
+    let refused = || ReaderResult {
+        refused: Some("trimmed".to_owned()),
+        error: Some("trimmed".to_owned()),
+        ..reader(order, &[0, 1])
+    };
+    let stopped = Promise { stopped: Some(0), ..promise(order) };
+    let verdict = judge(&stopped, &[session()], &[refused()]);
+    assert_eq!((verdict.outcome, verdict.notes.len()), (Outcome::Pass, 1), "{:?}", verdict.reasons);
+    assert_eq!(outcome(&promise(order), session(), &[refused()]), Outcome::Fail);
+    let other = ReaderResult { index: 1, ..refused() };
+    assert_eq!(outcome(&stopped, session(), &[other]), Outcome::Fail);
+    let silent = reader(order, &[0, 1]);
+    assert_eq!(outcome(&stopped, session(), &[silent]), Outcome::Fail, "messages missing without a word");
+}
+
+#[test]
+fn more_messages_than_were_sent_fail() {
+    let few = SessionResult { planned: 3, sent: 3, acked: 3, ..session() };
+    assert_eq!(outcome(&promise(OrderLevel::Total), few, &[reader(OrderLevel::Total, &[0, 1, 2, 3])]), Outcome::Fail);
 }

@@ -30,8 +30,8 @@ pub enum Source {
     Run {
         /// The run's number in the stamps.
         run: u32,
-        /// Messages of each publisher.
-        messages: Vec<u64>,
+        /// Messages of each publisher; at most so many where the number is not known before.
+        messages: Arc<[u64]>,
     },
     /// A topic others filled, possibly trimmed: sequences begin where they are first seen.
     Any,
@@ -90,6 +90,8 @@ pub struct Verifier {
     streams: HashMap<u64, Stream>,
     publishers: Vec<PublisherSeen>,
     first_order: Option<u64>,
+    /// Order of the first message of the run, where that is known.
+    begin_order: u64,
     next_order: u64,
     messages: u64,
     unique: u64,
@@ -111,6 +113,7 @@ impl Verifier {
             streams: HashMap::new(),
             publishers: Vec::new(),
             first_order: None,
+            begin_order: 0,
             next_order: 0,
             messages: 0,
             unique: 0,
@@ -120,6 +123,11 @@ impl Verifier {
             hash: 0,
             faults: FaultLog::default(),
         }
+    }
+
+    /// The run's first message has this order: nobody else publishes to the topic any more.
+    pub fn begin_at(&mut self, order: u64) {
+        self.begin_order = order;
     }
 
     /// Takes the next delivered batch: its place, and its messages with the order of each.
@@ -160,7 +168,7 @@ impl Verifier {
         if self.first_order.is_none() {
             self.first_order = Some(place.first_order);
             let fresh = matches!(self.source, Source::Run { .. });
-            self.next_order = if fresh { 0 } else { place.first_order };
+            self.next_order = if fresh { self.begin_order } else { place.first_order };
         }
         if self.order != OrderLevel::None && place.first_order != self.next_order {
             self.faults.add(Fault::Order { expected: self.next_order, found: place.first_order });
@@ -312,6 +320,7 @@ impl Verifier {
             checked: self.checking,
             stamped: self.payloads.stamped(),
             messages: self.messages,
+            unique: self.unique,
             missing: self.missing(),
             batches: self.batches,
             duplicates: self.duplicates,
@@ -333,6 +342,8 @@ pub struct Summary {
     pub stamped: bool,
     /// Messages delivered, repeats included.
     pub messages: u64,
+    /// Different messages delivered. Where messages carry no stamp: all of them.
+    pub unique: u64,
     /// Messages sent that were not delivered.
     pub missing: u64,
     /// Batches delivered.

@@ -50,7 +50,7 @@ fn see(order: OrderLevel, source: Source, batches: &[Batch]) -> Summary {
 }
 
 fn run() -> Source {
-    Source::Run { run: RUN, messages: vec![12, 12] }
+    Source::Run { run: RUN, messages: [12, 12].into() }
 }
 
 fn faults(batches: &[Batch]) -> Vec<Fault> {
@@ -74,6 +74,25 @@ fn a_stranger_may_begin_anywhere_but_not_skip() {
     let mut batches = good();
     batches.remove(4);
     assert!(see(OrderLevel::Session, Source::Any, &batches).faults.count() > 0);
+}
+
+#[test]
+fn a_topic_that_others_filled_goes_on_where_it_was() {
+    let shifted = |by: u64| {
+        let mut batches = good();
+        for batch in &mut batches {
+            batch.place.first_order += by;
+            batch.messages.iter_mut().for_each(|message| message.0 += by);
+        }
+        let mut verifier = Verifier::new(OrderLevel::Session, Arc::new(Payloads::new(BYTES)), run(), true);
+        verifier.begin_at(1000);
+        for batch in &batches {
+            verifier.batch(&batch.place, batch.messages.iter().map(|(order, payload)| (*order, &payload[..])));
+        }
+        verifier.summary().faults.examples().to_vec()
+    };
+    assert_eq!(shifted(1000), []);
+    assert_eq!(shifted(1001), [Fault::Order { expected: 1000, found: 1001 }]);
 }
 
 #[test]

@@ -1,4 +1,10 @@
 //! The command line, and the plan of a run made from it.
+//!
+//! * here: what all subcommands have in common, and the closed loop.
+//! * [`open`]: open loop, sweep, many topics, a stopped subscriber. [`resume`]: long topics.
+
+mod open;
+mod resume;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,18 +15,50 @@ use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, MESSAGE_HEADER_BY
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
 use crate::error::LoadError;
+use crate::publish::Goal;
 use crate::units;
 use crate::verify::NUMBERS_MAX;
 
-/// Most publisher sessions or subscribers of one run: each has a thread.
+pub use open::{CompareArgs, RateArgs, StopArgs};
+pub use resume::{ResumeArgs, ResumeReaderArgs};
+
+/// Most publishers or subscribers of one run.
+const CLIENTS_MAX: u32 = 4096;
+/// Most topics of one run.
+const TOPICS_MAX: u32 = 4096;
+/// Most threads for publishers, and as many for subscribers.
 const THREADS_MAX: u32 = 1024;
+/// Batches of all sessions in flight, bytes, as far as `--window` does not say otherwise.
+const IN_FLIGHT_BYTES: u64 = 256 << 20;
+/// Smallest receive buffer of a subscriber, bytes.
+const BUFFER_BYTES_MIN: u64 = 128 << 10;
+/// Buffers of all subscribers, bytes.
+const BUFFERS_BYTES: u64 = 256 << 20;
 /// Longest default warm-up of a latency run, messages.
 const WARM_UP_DEFAULT_MAX: u64 = 100;
 
-/// Load generator of Embarcadero. Closed loop: each publisher session keeps a window of batches in flight.
+const EXAMPLES: &str = "\
+Examples:
+  loadgen e2e --total-bytes 4GiB --sessions 4 --subscribers 2 --json result.json
+      as fast as windows of batches allow, every byte verified
+  loadgen e2e --rate 50MB --arrival poisson --duration 30s
+      open loop: 50 MB/s at planned times; latencies from the plan and from sending
+  loadgen e2e --rate-percent 10,50,80 --duration 20s
+      the maximum first, then latencies at parts of it
+  loadgen e2e --topics 500 --sessions 64 --subscribers 64 --compare-one-topic
+      many topics against one, in turn
+  loadgen e2e --duration 30s --subscribers 2 --stop-reader-for 10s
+      what a reader that stops does to publishers, and what becomes of it
+  loadgen resume --messages 200000000 --message-size 16 --sessions 2
+      a long topic; readers from its end, from its middle, and killed and resumed
+
+Rates: a number is messages a second, a size is payload bytes a second. 1 MB is 10^6 bytes, 1 MiB is 2^20.";
+
+/// Load generator of Embarcadero. Closed loop: each publisher session keeps a window of batches in flight. Open loop
+/// (--rate): messages are sent at planned times.
 /// Exit codes: 0 pass, 1 something was short or wrong, 2 usage or set-up, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version)]
+#[command(name = "loadgen", version, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -30,7 +68,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Publish as fast as the window allows, and wait for every ack.
+    /// Publish, and wait for every ack.
     Publish(PublishArgs),
     /// Read a topic from its earliest message, verifying.
     Subscribe(SubscribeArgs),
@@ -38,6 +76,11 @@ pub enum Command {
     E2e(E2eArgs),
     /// One batch of one message in flight: publish to ack, and with a subscriber publish to deliver.
     Latency(LatencyArgs),
+    /// Fill a long topic; verify readers from its end, from its middle, and one that is killed and resumes.
+    Resume(ResumeArgs),
+    /// (started by resume) The reader that is killed.
+    #[command(hide = true)]
+    ResumeReader(ResumeReaderArgs),
 }
 
 /// Which topic, and what it promises.
@@ -78,9 +121,19 @@ pub struct LoadArgs {
     /// Messages to publish in all, instead of a size.
     #[arg(long, conflicts_with = "total_bytes", value_name = "COUNT")]
     pub messages: Option<u64>,
-    /// Publisher sessions, a thread each.
-    #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX as i64))]
+    /// Instead: publish as fast as the window allows for this long, e.g. 10s. With a rate: the time that is measured
+    /// [default then: 10s].
+    #[arg(long, conflicts_with_all = ["total_bytes", "messages"], value_parser = units::duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// Publishers. With more topics than that, each has a session for each of its topics.
+    #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX as i64))]
     pub sessions: u32,
+    /// Topics, named TOPIC-0, TOPIC-1, …: publishers and subscribers are spread over them.
+    #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=TOPICS_MAX as i64))]
+    pub topics: u32,
+    /// Threads that drive publishers, and as many for subscribers [default: twice the cores, at least 4].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX as i64))]
+    pub threads: Option<u32>,
     /// Seal a batch at this size.
     #[arg(long, value_parser = units::bytes, value_name = "SIZE")]
     pub batch_bytes: Option<u64>,
@@ -90,7 +143,7 @@ pub struct LoadArgs {
     /// Seal a batch at this age, e.g. 1ms.
     #[arg(long, value_parser = units::duration, value_name = "TIME")]
     pub linger: Option<Duration>,
-    /// Batches in flight per session.
+    /// Batches in flight per session [default: 64, fewer where all sessions would have more than 256 MiB].
     #[arg(long, value_name = "BATCHES")]
     pub window: Option<u32>,
     /// Connections of each session to each broker.
@@ -143,6 +196,8 @@ pub struct PublishArgs {
     #[command(flatten)]
     pub load: LoadArgs,
     #[command(flatten)]
+    pub rate: RateArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -154,8 +209,17 @@ pub struct E2eArgs {
     pub topic: TopicArgs,
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Subscribers, a thread each.
-    #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX as i64))]
+    #[command(flatten)]
+    pub rate: RateArgs,
+    /// Open loop at these percentages of the maximum, which is measured first, e.g. 10,50,80.
+    #[arg(long, value_delimiter = ',', conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=100), value_name = "PERCENT,…")]
+    pub rate_percent: Vec<u32>,
+    #[command(flatten)]
+    pub compare: CompareArgs,
+    #[command(flatten)]
+    pub stop: StopArgs,
+    /// Subscribers. With more topics than that, each reads several.
+    #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX as i64))]
     pub subscribers: u32,
     #[command(flatten)]
     pub verify: VerifyArgs,
@@ -169,8 +233,8 @@ pub struct E2eArgs {
 pub struct SubscribeArgs {
     #[command(flatten)]
     pub topic: TopicArgs,
-    /// Subscribers, a thread each.
-    #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX as i64))]
+    /// Subscribers.
+    #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX as i64))]
     pub subscribers: u32,
     /// Stop after this many messages; fewer is a failure.
     #[arg(long, required_unless_present = "until_caught_up")]
@@ -225,18 +289,23 @@ impl TopicArgs {
 
     /// Properties the topic is created with.
     pub fn properties(&self) -> TopicProperties {
-        TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, replicas: 1 }
+        TopicProperties { order: self.order, ack: self.ack, receipts: self.receipts, ..TopicProperties::default() }
     }
 
-    /// How subscribers connect.
-    pub fn subscriber_options(&self, topic: &str) -> SubscriberOptions {
-        SubscriberOptions {
-            brokers: self.brokers.clone(),
+    /// How subscriber `index` of so many connects: they begin at different brokers.
+    pub fn subscriber_options(&self, topic: &str, index: usize, readers: usize) -> SubscriberOptions {
+        let mut brokers = self.brokers.clone();
+        brokers.rotate_left(index % self.brokers.len().max(1));
+        let mut options = SubscriberOptions {
+            brokers,
             topic: topic.to_owned(),
             start: Start::Earliest,
             connect_timeout: self.connect_timeout,
             ..SubscriberOptions::default()
-        }
+        };
+        let share = BUFFERS_BYTES / readers.max(1) as u64;
+        options.buffer_bytes = options.buffer_bytes.min(share.max(BUFFER_BYTES_MIN));
+        options
     }
 
     /// How publishers connect, before the load's own wishes.
@@ -269,8 +338,19 @@ impl TopicArgs {
 }
 
 impl LoadArgs {
-    /// Messages each session sends.
-    pub fn split(&self, message_size: u64) -> Result<Vec<u64>, LoadError> {
+    /// What each of so many sessions sends in a closed loop.
+    pub fn goals(&self, message_size: u64, sessions: usize) -> Result<Vec<Goal>, LoadError> {
+        if let Some(duration) = self.duration {
+            if duration.is_zero() {
+                return Err(LoadError::Usage("--duration 0: nothing would be published".to_owned()));
+            }
+            return Ok(vec![Goal::For(duration); sessions]);
+        }
+        Ok(self.split(message_size, sessions)?.into_iter().map(Goal::Messages).collect())
+    }
+
+    /// Messages each of so many sessions sends.
+    pub fn split(&self, message_size: u64, sessions: usize) -> Result<Vec<u64>, LoadError> {
         let total = match (self.messages, message_size) {
             (Some(messages), _) => messages,
             (None, 0) => {
@@ -278,7 +358,7 @@ impl LoadArgs {
             }
             (None, size) => self.total_bytes / size,
         };
-        let sessions = u64::from(self.sessions);
+        let sessions = sessions as u64;
         if total < sessions {
             let text =
                 format!("{total} messages for {sessions} sessions: each needs at least one; send more or use fewer");
@@ -292,65 +372,24 @@ impl LoadArgs {
         Ok((0..sessions).map(|index| total / sessions + u64::from(index < total % sessions)).collect())
     }
 
-    /// The client's options with this load's wishes.
-    pub fn apply(&self, options: &mut PublisherOptions) {
+    /// Threads that drive publishers, and as many for subscribers.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or((2 * cores).max(4), |threads| threads as usize)
+    }
+
+    /// The client's options with this load's wishes, for one of so many sessions.
+    pub fn apply(&self, options: &mut PublisherOptions, sessions: usize) {
         options.batch_bytes = self.batch_bytes.unwrap_or(options.batch_bytes);
         options.batch_messages = self.batch_messages.unwrap_or(options.batch_messages);
         options.linger = self.linger.unwrap_or(options.linger);
-        options.window_batches = self.window.unwrap_or(options.window_batches);
+        let share = IN_FLIGHT_BYTES / sessions.max(1) as u64 / options.batch_bytes.max(1);
+        let fewer = options.window_batches.min(share.max(2) as u32);
+        options.window_batches = self.window.unwrap_or(fewer);
         options.connections_per_broker = self.connections_per_broker.unwrap_or(options.connections_per_broker);
         options.skew = self.skew.map(|(broker, delay)| Skew { broker, delay });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    fn publish(line: &str) -> PublishArgs {
-        match Cli::try_parse_from(line.split(' ')).expect("a good command line").command {
-            Command::Publish(args) => args,
-            _ => unreachable!("the line says publish"),
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn messages_are_split_without_loss() {
-        let args = publish("loadgen publish --total-bytes 10000 --message-size 10 --sessions 3");
-        assert_eq!(args.load.split(10).unwrap(), [334, 333, 333]);
-        let few = publish("loadgen publish --messages 2 --sessions 3");
-        assert!(few.load.split(10).is_err());
-        let empty = publish("loadgen publish --message-size 0");
-        assert!(empty.load.split(0).is_err());
-    }
-
-    #[test]
-    fn impossible_combinations_are_refused() {
-        for line in [
-            "loadgen publish --message-size 1GiB",
-            "loadgen publish --ack 0",
-            "loadgen publish --message-size 16777215TiB",
-        ] {
-            let parsed = Cli::try_parse_from(line.split(' '));
-            assert!(
-                matches!(parsed.map(|cli| cli.command), Ok(Command::Publish(args)) if args.topic.check().is_err()),
-                "{line}"
-            );
-        }
-        assert!(Cli::try_parse_from(["loadgen", "subscribe"]).is_err(), "neither count nor until-caught-up");
-        assert!(Cli::try_parse_from(["loadgen", "publish", "--order", "3"]).is_err());
-    }
-
-    #[test]
-    fn topics_say_their_levels() {
-        let args = publish("loadgen publish --order 4 --ack 0");
-        assert_eq!(args.topic.name("-1"), "loadgen-o4-a0-1");
-        assert_eq!(publish("loadgen publish --topic mine").topic.name("-1"), "mine");
-    }
-}
+mod tests;

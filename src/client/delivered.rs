@@ -1,0 +1,148 @@
+//! What a subscriber hands on: batches as they lie in the receive buffer, and copies of them for iterators.
+
+use std::time::Duration;
+
+use crate::client::error::ClientError;
+use crate::client::subscriber::Subscriber;
+use crate::wire::message::{Message, Messages};
+
+/// One batch, in order, as handed to the handler of [`Subscriber::poll`].
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Place of its topic in the subscription.
+    pub place: usize,
+    /// Total order, in its topic, of the batch's first message, whether or not it is below the start.
+    pub first_order: u64,
+    /// Position of the batch in the pool's order index: ascends over all topics.
+    pub position: u64,
+    /// Session that published it.
+    pub session: u64,
+    /// Epoch of that session.
+    pub session_epoch: u32,
+    /// Its number in that session.
+    pub batch_seq: u64,
+    /// Messages in it.
+    pub message_count: u32,
+    /// Broker's clock when the batch was complete in the blog, UTC ns.
+    pub received_at: u64,
+    /// Publisher's clock when it was sealed, UTC ns.
+    pub created_at: u64,
+    /// Messages of a lower order were not asked for.
+    pub(super) start_order: u64,
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Delivered<'a> {
+    /// Its messages with their total order, those below the subscriber's start left out.
+    pub fn messages(&self) -> impl Iterator<Item = (u64, Message<'a>)> + use<'a> {
+        messages(self.body, self.first_order, self.start_order)
+    }
+
+    /// A copy that outlives the receive buffer.
+    pub fn to_owned(&self) -> OwnedBatch {
+        OwnedBatch {
+            topic: self.topic.to_owned(),
+            place: self.place,
+            first_order: self.first_order,
+            position: self.position,
+            session: self.session,
+            batch_seq: self.batch_seq,
+            received_at: self.received_at,
+            start_order: self.start_order,
+            body: self.body.into(),
+        }
+    }
+}
+
+fn messages(body: &[u8], first_order: u64, start_order: u64) -> impl Iterator<Item = (u64, Message<'_>)> {
+    (first_order..).zip(Messages::new(body)).skip_while(move |(order, _)| *order < start_order)
+}
+
+/// What comes to a subscriber.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A batch.
+    Batch(Delivered<'a>),
+    /// Messages were given up: the subscriber was too slow and asked for
+    /// [`Skip`](crate::client::SlowReaderPolicy::Skip). Orders are not dense exactly here.
+    Skipped {
+        /// The topic.
+        topic: &'a str,
+        /// Its place in the subscription.
+        place: usize,
+        /// Order of the first message given up.
+        from: u64,
+        /// Order of the next message to come.
+        next_order: u64,
+    },
+}
+
+/// A batch of its own memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedBatch {
+    /// Its topic.
+    pub topic: String,
+    /// Place of its topic in the subscription.
+    pub place: usize,
+    /// Total order, in its topic, of the batch's first message, whether or not it is below the start.
+    pub first_order: u64,
+    /// Position of the batch in the pool's order index.
+    pub position: u64,
+    /// Session that published it.
+    pub session: u64,
+    /// Its number in that session.
+    pub batch_seq: u64,
+    /// Broker's clock when the batch was complete in the blog, UTC ns.
+    pub received_at: u64,
+    start_order: u64,
+    body: Box<[u8]>,
+}
+
+impl OwnedBatch {
+    /// Its messages with their total order, those below the subscriber's start left out.
+    pub fn messages(&self) -> impl Iterator<Item = (u64, Message<'_>)> {
+        messages(&self.body, self.first_order, self.start_order)
+    }
+}
+
+/// An item of [`Subscriber::batches`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedEvent {
+    /// A batch.
+    Batch(OwnedBatch),
+    /// As [`Event::Skipped`].
+    Skipped {
+        /// Place of the topic in the subscription.
+        place: usize,
+        /// Order of the first message given up.
+        from: u64,
+        /// Order of the next message to come.
+        next_order: u64,
+    },
+}
+
+/// Iterator over what comes to a subscriber; see [`Subscriber::batches`].
+pub struct Batches<'a> {
+    pub(super) subscriber: &'a mut Subscriber,
+    pub(super) idle: Duration,
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<OwnedEvent, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut found = None;
+        let take = &mut |event: Event<'_>| {
+            found = Some(match event {
+                Event::Batch(batch) => OwnedEvent::Batch(batch.to_owned()),
+                Event::Skipped { place, from, next_order, .. } => OwnedEvent::Skipped { place, from, next_order },
+            });
+        };
+        match self.subscriber.poll_at_most(1, self.idle, take) {
+            Ok(_) => found.map(Ok),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! One subscription's cursor: finding where each of its topics starts, and collecting what it gets next. No I/O.
+//!
+//! There is one cursor for all topics, so that what it hands out is in the pool's one total order. The search looks at every
+//! entry from the floor on, a bounded number in a pass; then the cursor stands at the lowest start and filters.
+
+use crate::limits::LINE_BYTES;
+use crate::log::View;
+use crate::log::commit::Commit;
+use crate::log::damage::exactly;
+use crate::log::entry::to_sound_event;
+use crate::log::order_index::{IndexFault, IndexReader};
+use crate::log::topics::TopicReader;
+use crate::order::{Arrival, Event};
+use crate::pool::record::{IndexEntry, entry_kind};
+use crate::pool::{Access, Memory};
+use crate::wire::StartAt;
+use crate::wire::frame::{self, BatchHeader, Deliver};
+
+/// Entries looked at for one reader in one pass at most.
+pub const ENTRIES_PER_PASS: usize = 256;
+
+/// What a search for the starts came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// The pass is over; go on later.
+    NotYet,
+    /// The cursor stands where the stream begins; [`Reader::next_order`] says what comes first.
+    Found,
+    /// The order asked for was trimmed.
+    Trimmed {
+        /// Place of the topic in the subscription.
+        place: usize,
+        /// The earliest there is.
+        earliest: u64,
+    },
+}
+
+/// A batch to deliver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Place of its topic in the subscription.
+    pub place: usize,
+    /// The frame in front of it.
+    pub header: [u8; 64],
+    /// Where it lies.
+    pub at: u64,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// Its messages.
+    pub messages: u32,
+    /// Its index position.
+    pub position: u64,
+    /// Order of its first message.
+    pub first_order: u64,
+    /// Order just past its last message.
+    pub end_order: u64,
+    /// Messages from this order up to `first_order` were skipped.
+    pub skipped_from: Option<u64>,
+}
+
+/// What is known at the tail of a topic that skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TailSkip {
+    /// How far the topic has come is told by the next checkpoint.
+    NotKnownYet,
+    /// No message was given up.
+    Nothing,
+    /// Messages were given up.
+    Skipped {
+        /// The order that was due.
+        from: u64,
+        /// The order that comes next.
+        next: u64,
+    },
+}
+
+/// What keeps a reader from going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadFault {
+    /// From the index.
+    #[error("{0}")]
+    Index(IndexFault),
+    /// The batch in the blog is not the one the index names.
+    #[error("the batch that index position {position} names is not where it says")]
+    OtherBatch {
+        /// Index position.
+        position: u64,
+    },
+}
+
+impl From<IndexFault> for ReadFault {
+    fn from(fault: IndexFault) -> ReadFault {
+        ReadFault::Index(fault)
+    }
+}
+
+/// One topic of a subscription.
+#[derive(Clone, Copy, Debug)]
+struct Follow {
+    topic: u32,
+    start: StartAt,
+    /// Position from which it is delivered, once it is found.
+    from: Option<u64>,
+    /// Order of the first message wanted, once it is found.
+    first: u64,
+    /// Order just past the last entry of the topic that was seen.
+    known_next: Option<u64>,
+    /// Messages from this order on were given up, and it is not known yet how many.
+    skipped_from: Option<u64>,
+}
+
+impl Follow {
+    fn new(topic: u32, start: StartAt) -> Follow {
+        Follow { topic, start, from: None, first: 0, known_next: None, skipped_from: None }
+    }
+
+    fn found(&mut self, position: u64, first: u64) {
+        (self.from, self.first) = (Some(position), first);
+    }
+
+    /// The order wanted is below what there is: it was trimmed, or is skipped by a subscription that says so.
+    fn lost(&mut self, place: usize, position: u64, wanted: u64, earliest: u64, skips: bool) -> Option<Sought> {
+        if !skips {
+            return Some(Sought::Trimmed { place, earliest });
+        }
+        self.found(position, earliest);
+        self.skipped_from = Some(wanted);
+        None
+    }
+}
+
+/// Counts the payload between a cursor and the watermark, a bounded number of entries in a pass.
+struct Meter<M> {
+    index: IndexReader<M>,
+    entries: Box<[IndexEntry; ENTRIES_PER_PASS]>,
+    /// As [`Reader::passed_bytes`], at `index`.
+    bytes: u64,
+}
+
+/// A subscription's cursor.
+pub struct Reader<M> {
+    view: View<M>,
+    index: IndexReader<M>,
+    /// Where the search began.
+    floor: u64,
+    follows: Box<[Follow]>,
+    /// Topic id and place of each, by id.
+    by_topic: Box<[(u32, usize)]>,
+    /// Whether orders that are gone are skipped, not refused.
+    skips: bool,
+    entries: Box<[IndexEntry; ENTRIES_PER_PASS]>,
+    /// Entries read and not yet handed out.
+    buffered: std::ops::Range<usize>,
+    /// Payload of all entries that the cursor passed, whatever their topic.
+    passed_bytes: u64,
+    meter: Option<Meter<M>>,
+}
+
+impl<M: Memory> Reader<M> {
+    /// A reader of these topics, each once, that looks for their starts from position `floor` on, which is pinned. With `skips`
+    /// an order that is gone is skipped; else the search ends with [`Sought::Trimmed`].
+    ///
+    /// # Panics
+    /// If there is no topic.
+    pub fn new(view: &View<M>, topics: impl IntoIterator<Item = (u32, StartAt)>, floor: u64, skips: bool) -> Self {
+        let follows: Box<[Follow]> = topics.into_iter().map(|(topic, start)| Follow::new(topic, start)).collect();
+        assert!(!follows.is_empty(), "a subscription has a topic");
+        let mut by_topic: Box<[(u32, usize)]> =
+            follows.iter().enumerate().map(|(place, follow)| (follow.topic, place)).collect();
+        by_topic.sort_unstable();
+        debug_assert!(by_topic.windows(2).all(|pair| pair[0].0 < pair[1].0), "a topic is listed once");
+        Reader {
+            view: view.clone(),
+            index: IndexReader::new(view, floor),
+            floor,
+            follows,
+            by_topic,
+            skips,
+            entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
+            buffered: 0..0,
+            passed_bytes: 0,
+            meter: None,
+        }
+    }
+
+    /// A reader of the same topics from the earliest on.
+    pub fn to_earliest(&self, floor: u64) -> Self {
+        Reader::new(&self.view, self.follows.iter().map(|follow| (follow.topic, StartAt::Earliest)), floor, false)
+    }
+
+    /// The lowest position it may still read.
+    pub fn position(&self) -> u64 {
+        self.index.next()
+    }
+
+    /// Order of the first message to come of the topic at `place`, once [`Sought::Found`]; of what is gone, if it skips that.
+    pub fn next_order(&self, place: usize) -> u64 {
+        let follow = &self.follows[place];
+        follow.skipped_from.unwrap_or(follow.first)
+    }
+
+    fn place_of(&self, topic: u32) -> Option<usize> {
+        if let [(only, place)] = *self.by_topic {
+            return (only == topic).then_some(place);
+        }
+        let at = self.by_topic.binary_search_by_key(&topic, |(id, _)| *id).ok()?;
+        Some(self.by_topic[at].1)
+    }
+
+    /// What the entry at `position` says of one of its topics, checked: a batch and the order of its first message. Every entry
+    /// is checked, whatever its topic: it may be one of its own, with its topic damaged.
+    fn batch(&self, position: u64, entry: &IndexEntry) -> Result<Option<(usize, Arrival, u64)>, IndexFault> {
+        let Event::Batch { arrival, first_order, .. } = to_sound_event(position, entry, &self.view.layout)? else {
+            return Ok(None);
+        };
+        let Some(place) = self.place_of(arrival.topic) else { return Ok(None) };
+        let follow = &self.follows[place];
+        if follow.from.is_some_and(|from| position < from) {
+            return Ok(None);
+        }
+        let next = follow.known_next.unwrap_or(first_order);
+        exactly("first_order", first_order, next).map_err(|fault| IndexFault::Damaged { position, fault })?;
+        Ok(Some((place, arrival, first_order)))
+    }
+
+    /// Looks for the starts among committed entries; a bounded step. After [`Sought::Found`] the cursor stands at the lowest.
+    pub fn seek(&mut self, commit: &Commit, topics: &TopicReader<M>) -> Result<Sought, ReadFault> {
+        let count = self.index.read(commit, &mut self.entries[..])?;
+        for offset in 0..count {
+            let position = self.index.next() + offset as u64;
+            let entry = self.entries[offset];
+            let Some((place, arrival, first_order)) = self.batch(position, &entry)? else { continue };
+            if self.follows[place].from.is_some() {
+                continue;
+            }
+            if let Some(trimmed) = self.look_at(place, position, &arrival, first_order)? {
+                return Ok(trimmed);
+            }
+            if self.is_found() {
+                return Ok(self.begin());
+            }
+        }
+        self.index.advance(count);
+        if self.index.next() < commit.watermark {
+            return Ok(Sought::NotYet);
+        }
+        Ok(self.at_the_tail(topics))
+    }
+
+    fn is_found(&self) -> bool {
+        self.follows.iter().all(|follow| follow.from.is_some())
+    }
+
+    /// Holds a batch against where its topic is to start.
+    fn look_at(
+        &mut self,
+        place: usize,
+        position: u64,
+        batch: &Arrival,
+        first_order: u64,
+    ) -> Result<Option<Sought>, ReadFault> {
+        let skips = self.skips;
+        let follow = self.follows[place];
+        let (is_first, end) = (follow.known_next.is_none(), first_order + u64::from(batch.message_count));
+        let first = match follow.start {
+            StartAt::Earliest => Some(first_order),
+            StartAt::Latest => None,
+            StartAt::Timestamp(utc_ns) => {
+                let header = self.header(position, batch, LINE_BYTES)?;
+                (header.received_at >= utc_ns).then_some(first_order)
+            }
+            StartAt::Order(wanted) if wanted < first_order && is_first => {
+                // This batch is read again, and counted from.
+                return Ok(self.follows[place].lost(place, position, wanted, first_order, skips));
+            }
+            StartAt::Order(wanted) => (wanted < end).then_some(wanted),
+        };
+        match first {
+            Some(first) => {
+                // The search may go on for other topics, past batches of this one, which are read again.
+                self.follows[place].known_next = None;
+                self.follows[place].found(position, first);
+            }
+            None => self.follows[place].known_next = Some(end),
+        }
+        Ok(None)
+    }
+
+    /// Everything committed was looked at: what was not found is what comes next.
+    fn at_the_tail(&mut self, topics: &TopicReader<M>) -> Sought {
+        let (tail, skips) = (self.index.next(), self.skips);
+        for place in 0..self.follows.len() {
+            if self.follows[place].from.is_some() {
+                continue;
+            }
+            let Some(next) = self.next_at_the_tail(place, topics) else { return Sought::NotYet };
+            let follow = &mut self.follows[place];
+            match follow.start {
+                StartAt::Order(wanted) if wanted < next => {
+                    if let Some(trimmed) = follow.lost(place, tail, wanted, next, skips) {
+                        return trimmed;
+                    }
+                }
+                StartAt::Order(wanted) => follow.found(tail, wanted),
+                StartAt::Earliest | StartAt::Latest | StartAt::Timestamp(_) => follow.found(tail, next),
+            }
+        }
+        self.begin()
+    }
+
+    /// Order of the next message of a topic, everything committed having been looked at.
+    fn next_at_the_tail(&self, place: usize, topics: &TopicReader<M>) -> Option<u64> {
+        match (self.follows[place].known_next, topics.progress(self.follows[place].topic)) {
+            (Some(next), _) => Some(next),
+            // The checkpoint stands for a position that was looked at: between it and the tail the topic did not move.
+            (None, Some(progress)) if progress.position <= self.index.next() => Some(progress.next_order),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self) -> Sought {
+        let lowest = self.follows.iter().filter_map(|follow| follow.from).min();
+        self.index.seek(lowest.expect("all are found"));
+        Sought::Found
+    }
+
+    /// Begins the search again: what it looked at was not confirmed.
+    pub fn restart(&mut self) {
+        self.restart_at(self.floor);
+    }
+
+    /// Begins the search again from another floor, which is pinned: what it looked for was trimmed on the way.
+    pub fn restart_at(&mut self, floor: u64) {
+        self.floor = floor;
+        self.index.seek(floor);
+        self.buffered = 0..0;
+        self.follows.iter_mut().for_each(|follow| *follow = Follow::new(follow.topic, follow.start));
+    }
+
+    /// Gives up what lies below `position`, and goes on there; `next` tells the order that would have come next, by place.
+    pub fn skip_to(&mut self, position: u64, next: impl Fn(usize) -> u64) {
+        self.buffered = 0..0;
+        self.index.seek(position);
+        self.meter = None;
+        for (place, follow) in self.follows.iter_mut().enumerate() {
+            let from = follow.from.expect("a reader that delivers has found its starts");
+            follow.known_next = None;
+            if from <= position {
+                follow.from = Some(position);
+                follow.skipped_from = Some(next(place));
+            }
+        }
+    }
+
+    /// What was skipped of a topic of which nothing came since, everything committed having been looked at.
+    pub fn skipped_at_the_tail(&mut self, place: usize, topics: &TopicReader<M>) -> TailSkip {
+        let Some(due) = self.follows[place].skipped_from else { return TailSkip::Nothing };
+        let Some(next) = self.next_at_the_tail(place, topics) else { return TailSkip::NotKnownYet };
+        self.follows[place].skipped_from = None;
+        if next > due { TailSkip::Skipped { from: due, next } } else { TailSkip::Nothing }
+    }
+
+    /// Payload that is committed and lies in front of the cursor, of whatever topic: what a pin there keeps from being used
+    /// again. At least that much; a call looks at a bounded number of entries.
+    pub fn lag_bytes(&mut self, commit: &Commit) -> Result<u64, ReadFault> {
+        let (position, passed) = (self.index.next(), self.passed_bytes);
+        let meter = self.meter.get_or_insert_with(|| Meter {
+            index: IndexReader::new(&self.view, position),
+            entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
+            bytes: passed,
+        });
+        if meter.index.next() < position {
+            meter.index.seek(position);
+            meter.bytes = passed;
+        }
+        let count = meter.index.read(commit, &mut meter.entries[..])?;
+        let batches = meter.entries[..count].iter().filter(|entry| entry.kind == entry_kind::BATCH);
+        meter.bytes += batches.map(|entry| u64::from(entry.batch_bytes)).sum::<u64>();
+        meter.index.advance(count);
+        Ok(meter.bytes - passed)
+    }
+
+    /// Reads what is committed past the cursor, to be handed out by [`Self::next_delivery`] once the commit is confirmed.
+    /// Gives how many entries.
+    pub fn fetch(&mut self, commit: &Commit) -> Result<usize, IndexFault> {
+        if self.buffered.is_empty() {
+            self.buffered = 0..self.index.read(commit, &mut self.entries[..])?;
+        }
+        Ok(self.buffered.len())
+    }
+
+    /// Forgets what was fetched: the commit was not confirmed.
+    pub fn unfetch(&mut self) {
+        self.buffered = 0..0;
+    }
+
+    /// The next batch of its topics among what was fetched; moves the cursor past it. `None`: no more.
+    pub fn next_delivery(&mut self) -> Result<Option<Delivery>, ReadFault> {
+        while let Some(offset) = self.buffered.next() {
+            let (position, entry) = (self.index.next(), self.entries[offset]);
+            let delivery = match self.batch(position, &entry)? {
+                Some((place, arrival, first_order)) => self.deliver(place, position, &arrival, first_order)?,
+                None => None,
+            };
+            if entry.kind == entry_kind::BATCH {
+                self.passed_bytes += u64::from(entry.batch_bytes);
+            }
+            self.index.advance(1);
+            if delivery.is_some() {
+                return Ok(delivery);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A batch of a topic it follows, unless it ends before the start.
+    fn deliver(
+        &mut self,
+        place: usize,
+        position: u64,
+        batch: &Arrival,
+        first_order: u64,
+    ) -> Result<Option<Delivery>, ReadFault> {
+        let end_order = first_order + u64::from(batch.message_count);
+        let follow = self.follows[place];
+        let delivery = if end_order > follow.first {
+            let due = follow.skipped_from.filter(|due| *due < first_order);
+            Some(Delivery { skipped_from: due, ..self.delivery(place, position, batch, first_order)? })
+        } else {
+            None
+        };
+        let follow = &mut self.follows[place];
+        follow.known_next = Some(end_order);
+        if delivery.is_some() {
+            follow.skipped_from = None;
+        }
+        Ok(delivery)
+    }
+
+    /// The header of the batch an entry names, `wanted` bytes of which may be read from now on.
+    fn header(&self, position: u64, batch: &Arrival, wanted: u64) -> Result<BatchHeader, ReadFault> {
+        let (at, bytes) = (batch.blog_at, wanted);
+        // Dropped after the entry was seen, before the first byte is read: another host wrote them.
+        if self.view.access_to_lane(batch.lane.into()) == Access::Remote {
+            self.view.memory.discard(at, bytes);
+        }
+        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
+        let same = header.batch_seq == batch.batch_seq
+            && header.session_epoch == batch.session_epoch
+            && header.message_count == batch.message_count
+            && header.topic == batch.topic
+            && header.frame_bytes() == u64::from(batch.batch_bytes);
+        if !same {
+            return Err(ReadFault::OtherBatch { position });
+        }
+        Ok(header)
+    }
+
+    fn delivery(&self, place: usize, position: u64, batch: &Arrival, first_order: u64) -> Result<Delivery, ReadFault> {
+        let bytes = u64::from(batch.batch_bytes);
+        let header = self.header(position, batch, bytes)?;
+        let deliver = Deliver {
+            body_bytes: batch.batch_bytes,
+            message_count: batch.message_count,
+            first_order,
+            position,
+            session: header.session,
+            batch_seq: batch.batch_seq,
+            session_epoch: batch.session_epoch,
+            topic: batch.topic,
+            ..Deliver::default()
+        };
+        Ok(Delivery {
+            place,
+            header: frame::seal(&deliver),
+            at: batch.blog_at,
+            bytes,
+            messages: batch.message_count,
+            position,
+            first_order,
+            end_order: first_order + u64::from(batch.message_count),
+            skipped_from: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Subscriptions that keep memory from being used again.
+//!
+//! The trimmer announces what it is about to give up; a subscription that needs some of that holds publishers up. What becomes
+//! of it is its own choice: it is waited for, up to a lag and as long as it takes anything; it skips to what is kept; or it is
+//! disconnected. To free the memory, a send that is under way is cancelled and the rest of the batch that was sent in part is
+//! copied: at most one batch for each subscription, and the peer's stream stays whole. Pages that a zero-copy send has put into
+//! the socket cannot be taken back: then the connection is reset, and the peer comes back and skips, or is refused, then.
+
+use crate::log::commit::Commit;
+use crate::log::retention::NO_PIN;
+use crate::net::Ring;
+use crate::pool::coherence::Coherence;
+use crate::roles::export::{Export, ExportSettings, Phase, SEND};
+use crate::runtime::Now;
+use crate::wire::{Refusal, SlowReader};
+use std::os::fd::AsRawFd;
+
+/// Time between two looks at the floors for one subscription whose send is under way, ns.
+const JUDGE_EVERY_NS: u64 = 5_000_000;
+
+/// What is to become of one subscription if it is too slow, and what is becoming of it.
+pub(super) struct Pace {
+    /// Never `AsConfigured`.
+    pub(super) policy: SlowReader,
+    /// Waited for up to this lag, bytes; 0: as much as fits.
+    lag_max: u64,
+    judged_ns: u64,
+    /// Since when publishers have been waiting for it.
+    held_since_ns: Option<u64>,
+    /// The send under way was asked to end.
+    is_cutting: bool,
+    is_let_go: bool,
+    /// What the peer must still get to have a whole batch.
+    rest: Vec<u8>,
+}
+
+impl Pace {
+    /// Of a subscription that asks for this policy and lag.
+    pub(super) fn new(settings: &ExportSettings, policy: SlowReader, lag_bytes: u64) -> Pace {
+        let policy = if policy == SlowReader::AsConfigured { settings.slow_reader } else { policy };
+        let lag_max = match (lag_bytes, settings.reader_lag_max) {
+            (0, most) => most,
+            (asked, 0) => asked,
+            (asked, most) => asked.min(most),
+        };
+        Pace {
+            policy,
+            lag_max,
+            judged_ns: 0,
+            held_since_ns: None,
+            is_cutting: false,
+            is_let_go: false,
+            rest: Vec::new(),
+        }
+    }
+
+    /// Whether it is being told that it was too slow.
+    pub(super) fn is_let_go(&self) -> bool {
+        self.is_let_go
+    }
+
+    /// What the peer must get before anything else.
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// Whether the send that has just ended was asked to.
+    pub(super) fn take_cut(&mut self) -> bool {
+        std::mem::take(&mut self.is_cutting)
+    }
+}
+
+impl<C: Coherence> Export<C> {
+    /// Looks whether publishers wait for a subscription whose send is under way, and does what its policy says.
+    pub(super) fn judge_pace(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
+        let now_ns = now.monotonic_ns;
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        if now_ns.saturating_sub(subscriber.pace.judged_ns) < JUDGE_EVERY_NS {
+            return 0;
+        }
+        subscriber.pace.judged_ns = now_ns;
+        let needs = subscriber.needs();
+        let Some(floors) = self.floors.read().filter(|floors| floors.closing > needs) else {
+            subscriber.pace.held_since_ns = None;
+            return 0;
+        };
+        let held_ns = now_ns - *subscriber.pace.held_since_ns.get_or_insert(now_ns);
+        let is_over = match subscriber.pace.policy {
+            // It has skipped already, and has not taken anything since.
+            SlowReader::Skip if subscriber.lent_from == NO_PIN => true,
+            SlowReader::Skip | SlowReader::Disconnect => held_ns >= self.settings.reader_grace_ns,
+            SlowReader::Wait | SlowReader::AsConfigured => {
+                let still_ns = now_ns.saturating_sub(subscriber.progress_ns);
+                let lag_max = subscriber.pace.lag_max;
+                let lag = if lag_max == 0 { 0 } else { subscriber.reader.lag_bytes(commit).unwrap_or(0) };
+                still_ns > self.settings.reader_stall_ns || lag > lag_max
+            }
+        };
+        if !is_over {
+            return 0;
+        }
+        if subscriber.lent_from == NO_PIN {
+            // What is being sent is a copy.
+            return self.give_up(io, place, floors.closing, now);
+        }
+        if subscriber.accepted.is_some() {
+            // Zero copy: the network has the pages and nobody can take them back but by ending the connection.
+            self.counters.too_slow += 1;
+            log::warn!(
+                "{}: a subscriber is too slow: publishers waited for memory lent to its socket; it is reset",
+                self.name
+            );
+            self.end(io, place);
+            return 1;
+        }
+        // A cancel may come just as the kernel tries again, and then fails: it is repeated at the next look.
+        subscriber.pace.is_cutting = true;
+        if let Some(operation) = subscriber.sending {
+            io.cancel(operation);
+        }
+        1
+    }
+
+    /// The send was cut, or ended just then: keeps the rest of what was sent in part, gives up what was not sent.
+    pub(super) fn cut(&mut self, io: &mut Ring, place: u32, now: Now) {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("it was sending");
+        let list = io.list(subscriber.list);
+        let begun = list.items_begun();
+        subscriber.pace.rest = list.rest_of_item();
+        list.clear();
+        for item in subscriber.items[begun..].iter().rev() {
+            subscriber.topics[item.place].next_order = item.before;
+        }
+        let sent_to = subscriber.items[..begun].last().map_or(subscriber.lent_from, |item| item.position);
+        subscriber.items.clear();
+        subscriber.lent_from = NO_PIN;
+        // The floors have not moved past what it needed: the pin is as it was.
+        let closing = self.floors.read().map_or(sent_to, |floors| floors.closing);
+        self.give_up(io, place, closing.max(sent_to), now);
+    }
+
+    /// Nothing of the pool is in the kernel's hands: skips to `position`, or ends.
+    fn give_up(&mut self, io: &mut Ring, place: u32, position: u64, now: Now) -> usize {
+        let asker = self.asker(place, SEND);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        subscriber.pace.held_since_ns = None;
+        if subscriber.pace.policy != SlowReader::Skip {
+            self.counters.too_slow += 1;
+            log::warn!("{}: a subscriber is too slow: publishers waited for memory it needs; it is let go", self.name);
+            return self.tell_too_slow(io, place, position, now);
+        }
+        self.counters.skips += 1;
+        let (reader, topics) = (&mut subscriber.reader, &subscriber.topics);
+        reader.skip_to(position, |index| topics[index].next_order);
+        subscriber.topics.iter_mut().for_each(|topic| topic.told_caught_up = false);
+        let rest = subscriber.pace.take_rest();
+        if !rest.is_empty() {
+            subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), rest.into());
+            if subscriber.sending.is_none() {
+                self.end(io, place);
+            }
+        }
+        1
+    }
+
+    /// What a subscription reads next was trimmed under it: its pin was void, as after this process was taken for dead.
+    pub(super) fn left_behind(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let Some(floor) = self.pin.lower_to_floor(&self.floors) else { return 0 };
+        let subscriber = self.subscriber(place);
+        if subscriber.phase == Phase::Seeking {
+            subscriber.reader.restart_at(floor);
+            return 1;
+        }
+        self.give_up(io, place, floor, now)
+    }
+
+    /// Looks for what is kept from `floor` on, to say where the subscription can go on.
+    fn tell_too_slow(&mut self, io: &mut Ring, place: u32, floor: u64, now: Now) -> usize {
+        let subscriber = self.subscriber(place);
+        subscriber.pace.is_let_go = true;
+        subscriber.progress_ns = now.monotonic_ns;
+        if subscriber.sending.is_some() {
+            self.end(io, place);
+            return 1;
+        }
+        subscriber.reader = subscriber.reader.to_earliest(floor);
+        subscriber.phase = Phase::Seeking;
+        1
+    }
+
+    /// What is kept was found: says so, about the first topic that lost something.
+    pub(super) fn say_too_slow(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let subscriber = self.subscriber(place);
+        subscriber.progress_ns = now.monotonic_ns;
+        let lost = |index: &usize| subscriber.reader.next_order(*index) > subscriber.topics[*index].next_order;
+        let index = (0..subscriber.topics.len()).find(lost).unwrap_or(0);
+        let earliest = subscriber.reader.next_order(index);
+        let text = format!("this reader was too slow and was let go; the earliest message kept is {earliest}");
+        self.refuse(io, place, Refusal::TooSlow, (index, earliest), &text);
+        1
+    }
+
+    /// A peer that does not take its last words is not waited for for ever.
+    pub(super) fn judge_last_words(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let limit = self.settings.reader_stall_ns;
+        let subscriber = self.subscriber(place);
+        if now.monotonic_ns.saturating_sub(subscriber.progress_ns) <= limit {
+            return 0;
+        }
+        // Not graceful: what is in the socket is given up with it.
+        subscriber.phase = Phase::Streaming;
+        self.end(io, place);
+        1
+    }
+}

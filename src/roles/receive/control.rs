@@ -1,0 +1,100 @@
+//! Control connections: requests, one at a time, each answered before the next is read.
+
+use crate::limits::FRAME_HEADER_BYTES;
+use crate::net::Ring;
+use crate::pool::coherence::Coherence;
+use crate::roles::handoff::ToAck;
+use crate::roles::receive::Receive;
+use crate::roles::receive::connection::Phase;
+use crate::roles::receive::hello::Refuse;
+use crate::roles::receive::requests::{self, Asked, Desk};
+use crate::runtime::Now;
+use crate::wire::frame;
+
+/// How often requests that wait for the sequencer are looked at, ns.
+const LOOK_NS: u64 = 1_000_000;
+
+impl<C: Coherence> Receive<C> {
+    /// A whole request has landed.
+    pub(super) fn ask(
+        &mut self,
+        io: &mut Ring,
+        slot: u32,
+        header: &[u8; FRAME_HEADER_BYTES],
+        padded_body: &[u8],
+        now: Now,
+    ) {
+        let body = match frame::check_body(header, padded_body) {
+            Ok(body) => body,
+            Err(error) => return self.refuse(io, slot, Refuse::from(error), now),
+        };
+        self.ingest.counters.requests += 1;
+        match Asked::read(header, body) {
+            Ok(asked) => self.look_at(io, slot, Box::new(asked), false, now),
+            Err(refuse) => {
+                let operation = frame::read::<frame::Request>(header).operation;
+                self.refuse_request(slot, operation, &refuse);
+            }
+        };
+    }
+
+    /// Looks at every request that waits. Gives how many were answered.
+    pub(super) fn look_at_requests(&mut self, io: &mut Ring, now: Now) -> usize {
+        if self.asking.is_empty() || now.monotonic_ns - self.asked_ns < LOOK_NS {
+            return 0;
+        }
+        self.asked_ns = now.monotonic_ns;
+        let mut answered = 0;
+        for slot in std::mem::take(&mut self.asking) {
+            let Some(connection) = &mut self.connections[slot as usize] else { continue };
+            let is_late = now.monotonic_ns.saturating_sub(connection.active_ns) > self.settings.hello_timeout_ns;
+            if let Phase::Asking(asked) = &mut connection.phase
+                && let Some(asked) = asked.take()
+            {
+                self.look_at(io, slot, asked, is_late, now);
+                answered += usize::from(!self.asking.contains(&slot));
+            }
+        }
+        answered
+    }
+
+    fn look_at(&mut self, _io: &mut Ring, slot: u32, mut asked: Box<Asked>, is_late: bool, now: Now) {
+        let (topics, cursors) = (&mut self.topics, &self.cursors);
+        let mut desk = Desk { ingest: &mut self.ingest, topics, cursors, now_utc_ns: now.utc_ns };
+        let looked = match requests::look(&mut desk, &mut asked) {
+            Ok(None) if is_late => Err(requests::too_late(&asked)),
+            looked => looked,
+        };
+        match looked {
+            Ok(Some(answer)) => self.reply(slot, asked.reply(&answer)),
+            Ok(None) => {
+                self.connection(slot).phase = Phase::Asking(Some(asked));
+                self.asking.push(slot);
+            }
+            Err(refuse) => self.refuse_request(slot, asked.request.operation, &refuse),
+        }
+    }
+
+    fn refuse_request(&mut self, slot: u32, operation: u8, refuse: &Refuse) {
+        log::info!("{}: refused a request: {}", self.name, refuse.text);
+        self.ingest.counters.refused += 1;
+        self.reply(slot, requests::refused(operation, refuse));
+    }
+
+    /// The ack core writes it, and gives the socket back.
+    fn reply(&mut self, slot: u32, words: Box<[u8]>) {
+        let connection = self.connection(slot);
+        connection.phase = Phase::Replying;
+        connection.with_ack = true;
+        let (id, socket) = (connection.id, connection.socket());
+        self.link.tell_ack(ToAck::Say(id, socket, words));
+    }
+
+    /// The reply was sent.
+    pub(super) fn next_request(&mut self, io: &mut Ring, slot: u32, now: Now) {
+        let connection = self.connection(slot);
+        (connection.with_ack, connection.active_ns) = (false, now.monotonic_ns);
+        connection.phase = Phase::Hello { header: None, is_control: true };
+        self.read_hello(io, slot, FRAME_HEADER_BYTES);
+    }
+}

@@ -1,0 +1,100 @@
+//! Requests about named cursors. No I/O.
+
+use bytemuck::{Zeroable, bytes_of};
+
+use crate::limits::CONTROL_BODY_BYTES_MAX;
+use crate::log::topics::Topic;
+use crate::pool::Memory;
+use crate::pool::record::{CursorLine, slot_kind};
+use crate::roles::receive::hello::Refuse;
+use crate::roles::receive::requests::{Answer, Asked, Desk, Looked};
+use crate::wire::Refusal;
+use crate::wire::frame::{self, CursorRecord};
+
+const RECORD_BYTES: usize = size_of::<CursorRecord>();
+
+fn unknown(asked: &Asked, name: &str) -> Refuse {
+    Refuse::new(Refusal::UnknownCursor, 0, format!("topic {:?} has no cursor {name:?}", asked.topic))
+}
+
+fn name(asked: &Asked) -> Result<String, Refuse> {
+    Ok(frame::check_cursor_name(&asked.rest)?.to_string())
+}
+
+/// Sets a cursor to the request's `number`.
+pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> Looked {
+    let (name, order) = (name(asked)?, asked.request.number);
+    if order > crate::log::damage::COUNT_MAX {
+        return Err(Refuse::new(Refusal::Protocol, 0, format!("order {order} is above every order there can be")));
+    }
+    if asked.passed_on.is_none() {
+        match desk.cursors.find(topic.id, &name) {
+            Some((None, false)) => {
+                let text = "no place for another cursor (geometry.cursors_max); delete one";
+                return Err(Refuse::new(Refusal::CursorTableFull, 0, text));
+            }
+            Some(_) => {}
+            None => return Ok(None),
+        }
+        asked.passed_on =
+            desk.ingest.ask_cursor(slot_kind::CURSOR_SET, topic, &CursorLine::new(topic.id, &name, order));
+        return Ok(None);
+    }
+    Ok(is_consumed(desk, asked).then(|| Answer { number: order, ..Answer::default() }))
+}
+
+/// Whether the sequencer has done what was passed on to it: then the table shows it.
+fn is_consumed<M: Memory>(desk: &mut Desk<M>, asked: &Asked) -> bool {
+    desk.ingest.refresh();
+    asked.passed_on.is_some_and(|slot| desk.ingest.lane.progress().consumed > slot)
+}
+
+/// Reads a cursor.
+pub fn read<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> Looked {
+    let name = name(asked)?;
+    match desk.cursors.find(topic.id, &name) {
+        Some((Some(cursor), _)) => Ok(Some(Answer { number: cursor.order, ..Answer::default() })),
+        Some((None, _)) => Err(unknown(asked, &name)),
+        None => Ok(None),
+    }
+}
+
+/// Lists a topic's cursors from place `from` of the table on.
+pub fn list<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> Looked {
+    let most = CONTROL_BODY_BYTES_MAX / RECORD_BYTES;
+    let (mut body, mut more) = (Vec::new(), None);
+    let read = desk.cursors.collect(|place, cursor| {
+        if cursor.topic != topic.id || u64::from(place) < asked.request.from {
+            return false;
+        }
+        if body.len() == most * RECORD_BYTES {
+            more = more.or(Some(u64::from(place)));
+            return false;
+        }
+        let record = CursorRecord {
+            order: cursor.order,
+            name_bytes: cursor.name_bytes,
+            name: cursor.text,
+            ..CursorRecord::zeroed()
+        };
+        body.extend(bytes_of(&record));
+        false
+    });
+    Ok(read.map(|_| Answer { more, body, ..Answer::default() }))
+}
+
+/// Deletes a cursor.
+pub fn delete<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> Looked {
+    let name = name(asked)?;
+    if asked.passed_on.is_some() {
+        return Ok(is_consumed(desk, asked).then(Answer::default));
+    }
+    match desk.cursors.find(topic.id, &name) {
+        Some((Some(cursor), _)) => {
+            asked.passed_on = desk.ingest.ask_cursor(slot_kind::CURSOR_DELETE, topic, &cursor);
+            Ok(None)
+        }
+        Some((None, _)) => Err(unknown(asked, &name)),
+        None => Ok(None),
+    }
+}

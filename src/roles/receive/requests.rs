@@ -1,0 +1,235 @@
+//! Requests: what a control connection may ask for, and what is answered. No I/O.
+//!
+//! An operation is one function, called when its request has come and again until it has an answer: it passes on to the sequencer
+//! what is to be done, once, and answers when the committed tables show that it was. So a reply means that it happened, and a request
+//! that is sent again, here or elsewhere, is answered alike.
+
+use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
+
+use crate::limits::{CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::log::cursors::CursorReader;
+use crate::log::topics::{Topic, TopicReader};
+use crate::pool::Memory;
+use crate::pool::record::{BatchSlot, slot_kind};
+use crate::roles::receive::cursors;
+use crate::roles::receive::hello::{Refuse, check_same, topic_of};
+use crate::roles::receive::ingest::Ingest;
+use crate::wire::frame::{self, REPLY_MORE, Reply, Request, TopicRecord};
+use crate::wire::{Operation, Refusal};
+
+/// Bytes of a topic record.
+const RECORD_BYTES: usize = size_of::<TopicRecord>();
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Asked {
+    /// Its header.
+    pub request: Request,
+    /// What it asks for.
+    pub operation: Operation,
+    /// The topic it names, if the operation takes one.
+    pub topic: String,
+    /// The body behind the topic's name.
+    pub rest: Box<[u8]>,
+    /// What was passed on to the sequencer; the operation's own.
+    pub passed_on: Option<u64>,
+}
+
+/// What a request is answered with; all zero where the operation has nothing to say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Where a list goes on, if it does.
+    pub more: Option<u64>,
+    /// The operation's number.
+    pub number: u64,
+    /// The operation's body.
+    pub body: Vec<u8>,
+}
+
+/// What a look at a request comes to. `None`: not done yet, look again.
+pub type Looked = Result<Option<Answer>, Refuse>;
+
+/// What operations work with.
+pub struct Desk<'a, M> {
+    /// The lane, to pass things on to the sequencer.
+    pub ingest: &'a mut Ingest<M>,
+    /// The committed topic table.
+    pub topics: &'a mut TopicReader<M>,
+    /// The committed cursors.
+    pub cursors: &'a CursorReader<M>,
+    /// Now, UTC ns.
+    pub now_utc_ns: u64,
+}
+
+impl Asked {
+    /// Takes a request whose header and body are sound as frames.
+    ///
+    /// # Errors
+    /// The operation is not known, or does not take such a body.
+    pub fn read(header: &[u8; FRAME_HEADER_BYTES], body: &[u8]) -> Result<Asked, Refuse> {
+        let request: Request = frame::read(header);
+        let operation = Operation::from_byte(request.operation).map_err(|error| {
+            Refuse::new(Refusal::UnknownOperation, 0, format!("{error}: this broker knows no other"))
+        })?;
+        let topic_bytes = usize::from(request.topic_bytes);
+        let Some((topic, rest)) = body.split_at_checked(topic_bytes) else {
+            let text = format!("a topic name of {topic_bytes} bytes in a body of {}", body.len());
+            return Err(Refuse::new(Refusal::Protocol, 0, text));
+        };
+        let topic = match operation {
+            Operation::TopicList => String::new(),
+            _ => frame::check_topic_name(topic)?.to_string(),
+        };
+        Ok(Asked { request, operation, topic, rest: rest.into(), passed_on: None })
+    }
+
+    /// The frame that answers it.
+    pub fn reply(&self, answer: &Answer) -> Box<[u8]> {
+        let header = Reply {
+            flags: if answer.more.is_some() { REPLY_MORE } else { 0 },
+            operation: self.request.operation,
+            next: answer.more.unwrap_or(0),
+            number: answer.number,
+            ..Reply::default()
+        };
+        frame::with_body(&header, &answer.body).into()
+    }
+}
+
+/// The frame that says why a request of this operation cannot be done.
+pub fn refused(operation: u8, refuse: &Refuse) -> Box<[u8]> {
+    let header = Reply { operation, code: refuse.refusal as u16, detail: refuse.detail, ..Reply::default() };
+    frame::with_body(&header, refuse.text.as_bytes()).into()
+}
+
+/// One look at a request. `None`: not done yet, look again.
+///
+/// # Errors
+/// It cannot be done.
+pub fn look<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
+    if !desk.topics.is_readable() {
+        return Ok(None);
+    }
+    match asked.operation {
+        Operation::TopicCreate => create_topic(desk, asked),
+        Operation::TopicList => list_topics(desk, asked),
+        Operation::TopicDescribe => describe_topic(desk, asked),
+        Operation::TopicDelete => delete_topic(desk, asked),
+        Operation::CursorCommit => with_topic(desk, asked, cursors::commit),
+        Operation::CursorRead => with_topic(desk, asked, cursors::read),
+        Operation::CursorList => with_topic(desk, asked, cursors::list),
+        Operation::CursorDelete => with_topic(desk, asked, cursors::delete),
+    }
+}
+
+/// One look at a request about an existing topic.
+fn with_topic<M: Memory>(
+    desk: &mut Desk<M>,
+    asked: &mut Asked,
+    operation: fn(&mut Desk<M>, &mut Asked, &Topic) -> Looked,
+) -> Looked {
+    let topic = desk.topics.find(&asked.topic).cloned().ok_or_else(|| unknown(&asked.topic))?;
+    operation(desk, asked, &topic)
+}
+
+/// Why a request that took too long is given up: what it asked for may happen yet.
+pub fn too_late(asked: &Asked) -> Refuse {
+    match asked.operation {
+        Operation::TopicCreate => topic_not_created(),
+        _ => Refuse::new(Refusal::Busy, 0, "it was not done in time: no sequencer runs, or this broker's lane is full"),
+    }
+}
+
+/// Why a topic that was asked for did not come to be.
+pub fn topic_not_created() -> Refuse {
+    let text = "the topic was not created in time: the topic table is full (geometry.topics_max), or no sequencer runs";
+    Refuse::new(Refusal::TopicTableFull, 0, text)
+}
+
+fn unknown(topic: &str) -> Refuse {
+    Refuse::new(Refusal::UnknownTopic, 0, format!("there is no topic {topic:?}"))
+}
+
+fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
+    if asked.rest.len() != RECORD_BYTES {
+        let text =
+            format!("{} bytes behind the topic's name, expected a topic record of {RECORD_BYTES}", asked.rest.len());
+        return Err(Refuse::new(Refusal::Protocol, 0, text));
+    }
+    let wanted = topic_of(&pod_read_unaligned(&asked.rest), &asked.topic, desk.now_utc_ns)?;
+    if let Some(found) = desk.topics.find(&asked.topic) {
+        check_same(&wanted, found)?;
+        return Ok(Some(Answer { number: generation(found), ..Answer::default() }));
+    }
+    if asked.passed_on.is_none() && desk.ingest.create_topic(&wanted) {
+        asked.passed_on = Some(0);
+    }
+    Ok(None)
+}
+
+fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
+    desk.topics.refresh();
+    let mut answer = Answer::default();
+    for topic in desk.topics.known().iter().filter(|topic| u64::from(topic.id) >= asked.request.from) {
+        let Some(record) = record(desk.topics, topic) else { return Ok(None) };
+        if answer.body.len() + RECORD_BYTES + topic.name.len() > CONTROL_BODY_BYTES_MAX {
+            answer.more = Some(topic.id.into());
+            break;
+        }
+        answer.body.extend(bytes_of(&record));
+        answer.body.extend(topic.name.as_bytes());
+    }
+    Ok(Some(answer))
+}
+
+fn describe_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
+    let topic = desk.topics.find(&asked.topic).cloned().ok_or_else(|| unknown(&asked.topic))?;
+    let record = record(desk.topics, &topic);
+    let answer = |record| Answer { number: generation(&topic), body: bytes_of(&record).to_vec(), ..Answer::default() };
+    Ok(record.map(answer))
+}
+
+fn delete_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
+    let found = desk.topics.find(&asked.topic).map(|topic| (topic.id, generation(topic)));
+    let meant = asked.passed_on.unwrap_or(asked.request.number);
+    let gone = |number| Ok(Some(Answer { number, ..Answer::default() }));
+    match (found, asked.passed_on) {
+        (Some((_, generation)), Some(passed_on)) if generation != passed_on => gone(passed_on),
+        (None, Some(passed_on)) => gone(passed_on),
+        (Some(_), Some(_)) => Ok(None),
+        (Some((topic, generation)), None) if meant == 0 || meant == generation => {
+            let (kind, batch_seq) = (slot_kind::TOPIC_DELETE, generation - 1);
+            if desk.ingest.control(BatchSlot { kind, topic, batch_seq, ..BatchSlot::default() }) {
+                asked.passed_on = Some(generation);
+            }
+            Ok(None)
+        }
+        _ => Err(unknown(&asked.topic)),
+    }
+}
+
+/// A topic's generation as the wire has it: never 0.
+fn generation(topic: &Topic) -> u64 {
+    topic.created_position + 1
+}
+
+/// A topic as the wire has it. `None`: its progress is being written.
+fn record<M: Memory>(topics: &TopicReader<M>, topic: &Topic) -> Option<TopicRecord> {
+    let progress = topics.progress(topic.id).filter(|progress| progress.position > topic.created_position)?;
+    Some(TopicRecord {
+        id: topic.id,
+        name_bytes: topic.name.len() as u16,
+        order_level: topic.order as u8,
+        ack_level: topic.ack as u8,
+        receipts: topic.receipts as u8,
+        replicas: topic.replicas,
+        retention_bytes: topic.retention_bytes,
+        retention_ns: topic.retention_ns,
+        created_at: topic.created_at,
+        generation: generation(topic),
+        next_order: progress.next_order,
+        earliest_order: progress.earliest_order,
+        kept_bytes: progress.bytes.saturating_sub(progress.earliest_bytes),
+        ..TopicRecord::zeroed()
+    })
+}

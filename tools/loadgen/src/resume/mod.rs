@@ -1,0 +1,368 @@
+//! `loadgen resume`: a long topic and three readers of it.
+//!
+//! The topic is filled; then one reader begins at its end, one in its middle, and one at its beginning; then a tail is published.
+//! The reader at the end must get the tail and nothing else. The one from the beginning is a process of its own, which is killed
+//! (SIGKILL) and started again several times: it must read every message once. It goes on from a durable named cursor. What it has in common with the one from the middle
+//! must be the same.
+//!
+//! * [`ledger`]: what a reader has read. [`position`]: how it is kept. [`reader`]: reading. [`judge`]: whether it was right.
+
+mod judge;
+mod ledger;
+mod position;
+mod reader;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use embarcadero::client::{Start, Subscriber, SubscriberOptions};
+use serde_json::{Value, json};
+
+use crate::args::{LoadArgs, ResumeArgs};
+use crate::error::LoadError;
+use crate::load::{Load, Wishes, unique_suffix};
+use crate::payload::Payloads;
+use crate::report::{Ended, GIT_ID, Report, machine};
+use crate::run::{make_topics, run_load};
+use crate::verdict::Outcome;
+use judge::{Expected, judge, judge_sessions};
+use ledger::Ledger;
+use position::{load_ledger, open_cursor};
+use reader::{HOLDING, Reading};
+
+pub use reader::read;
+
+/// Time between looks at the process that reads.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What one reader did.
+struct Reader {
+    name: &'static str,
+    first: u64,
+    ledger: Ledger,
+    seconds: f64,
+    error: Option<String>,
+}
+
+/// How one life of the reader that is killed ended.
+struct Kill {
+    /// It had read up to here, at least.
+    held_at: u64,
+    /// It had written down that it had read up to here.
+    written: u64,
+    /// Its cursor is here: the next life goes on there.
+    cursor: u64,
+}
+
+/// Everything that was read.
+struct Readers {
+    end: Reader,
+    middle: Reader,
+    killed: Reader,
+    kills: Vec<Kill>,
+}
+
+/// The plan of the reading.
+struct Plan<'a> {
+    args: &'a ResumeArgs,
+    topic: String,
+    payloads: Payloads,
+    /// Messages before the tail.
+    filled: u64,
+    /// All messages.
+    end: u64,
+    interrupted: &'a Arc<AtomicBool>,
+}
+
+/// Runs it.
+pub fn run(args: &ResumeArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadError> {
+    args.check()?;
+    let name = args.topic.name(&unique_suffix());
+    let fill = Load::prepare(&args.topic, &args.load, name.clone(), &Wishes::default())?;
+    let filled = fill.total();
+    if filled < 2 * (u64::from(args.kills) + 1) {
+        return Err(LoadError::Usage(format!("{filled} messages are too few to be killed {} times in", args.kills)));
+    }
+    let tail_args = LoadArgs { messages: Some(args.tail(filled)), ..args.load.clone() };
+    let tail = Load::prepare(&args.topic, &tail_args, name.clone(), &Wishes::default())?;
+    make_topics(&fill)?;
+    let fill_report = run_load("resume", &fill, &args.output, interrupted)?;
+    if fill_report.verdict.outcome != Outcome::Pass {
+        return Ok(fill_report.into());
+    }
+    let payloads = Payloads::new(args.topic.message_size as usize);
+    let plan = Plan { args, topic: name, payloads, filled, end: filled + tail.total(), interrupted };
+    let (readers, tail_report) = plan.read(|| run_load("resume", &tail, &args.output, interrupted))?;
+    Ok(plan.ended(&readers, &fill_report, &tail_report))
+}
+
+impl Plan<'_> {
+    fn middle(&self) -> u64 {
+        self.filled / 2
+    }
+
+    fn connect(&self, start: Start) -> Result<Subscriber, LoadError> {
+        let options = SubscriberOptions { start, ..self.args.topic.subscriber_options(&self.topic, 0, 1) };
+        Subscriber::connect(options).map_err(|error| LoadError::Connect(format!("a reader from {start:?}: {error}")))
+    }
+
+    /// Three readers, and the tail once those in this process are connected.
+    fn read(&self, publish_tail: impl FnOnce() -> Result<Report, LoadError>) -> Result<(Readers, Report), LoadError> {
+        let folder = Folder::create()?;
+        let mut at_end = self.connect(Start::Latest)?;
+        let mut in_middle = self.connect(Start::Order(self.middle()))?;
+        thread::scope(|scope| {
+            let end = scope.spawn(|| self.reader("from the end", self.filled, &mut at_end));
+            let middle = scope.spawn(|| self.reader("from the middle", self.middle(), &mut in_middle));
+            let killed = scope.spawn(|| self.kill_and_resume(&folder));
+            let tail = publish_tail();
+            let [end, middle] = [end, middle].map(|thread| thread.join().map_err(|_| LoadError::Panicked));
+            let (killed, kills) = killed.join().map_err(|_| LoadError::Panicked)??;
+            Ok((Readers { end: end?, middle: middle?, killed, kills }, tail?))
+        })
+    }
+
+    fn reader(&self, name: &'static str, first: u64, subscriber: &mut Subscriber) -> Reader {
+        let begin = Instant::now();
+        let mut ledger = Ledger::new(first, self.middle());
+        let reading = Reading {
+            payloads: &self.payloads,
+            end: self.end,
+            idle_timeout: self.args.idle_timeout,
+            interrupted: self.interrupted,
+        };
+        let error = reading.run(subscriber, &mut ledger, &mut |_| (), &mut |_| Ok(())).err();
+        Reader { name, first, ledger, seconds: begin.elapsed().as_secs_f64(), error }
+    }
+
+    /// Where the cursor of the reader that is killed stands.
+    fn cursor(&self) -> Result<u64, LoadError> {
+        let cursor = open_cursor(&self.args.topic.brokers, &self.topic);
+        let cursor = cursor.map_err(|error| LoadError::Connect(format!("reading the cursor: {error}")))?;
+        Ok(cursor.committed().unwrap_or(0))
+    }
+
+    /// The reader that is killed and goes on, from the beginning to the end.
+    fn kill_and_resume(&self, folder: &Folder) -> Result<(Reader, Vec<Kill>), LoadError> {
+        let (begin, lives) = (Instant::now(), u64::from(self.args.kills) + 1);
+        let (mut kills, mut error) = (Vec::new(), None);
+        for life in 1..=lives {
+            let hold_at = (life < lives).then(|| self.filled / lives * life);
+            // In turn: before anything of a poll is written down, and between that and the cursor's commit.
+            let mut child = Life::start(self, hold_at, life % 2 == 0, &folder.0)?;
+            match (hold_at, child.wait(self.interrupted)?) {
+                (Some(held_at), LifeEnd::Holding) => {
+                    child.kill()?;
+                    let written = load_ledger(&folder.0).map_err(folder.failed())?.map_or(0, |ledger| ledger.next);
+                    kills.push(Kill { held_at, written, cursor: self.cursor()? });
+                }
+                (None, LifeEnd::Exited(0)) => {}
+                (_, LifeEnd::Interrupted) => break,
+                (_, LifeEnd::Exited(code)) => {
+                    error = Some(format!("life {life} of the reader's process ended with code {code}; see above"));
+                    break;
+                }
+                (None, LifeEnd::Holding) => unreachable!("it was not told to hold"),
+            }
+        }
+        let ledger = load_ledger(&folder.0).map_err(folder.failed())?.unwrap_or_default();
+        let reader =
+            Reader { name: "killed and resumed", first: 0, ledger, seconds: begin.elapsed().as_secs_f64(), error };
+        Ok((reader, kills))
+    }
+
+    fn judge(&self, readers: &Readers, fill: &Report, tail: &Report) -> Vec<String> {
+        let mut reasons: Vec<String> =
+            tail.verdict.reasons.iter().map(|reason| format!("the tail: {reason}")).collect();
+        for reader in [&readers.end, &readers.middle, &readers.killed] {
+            reasons.extend(reader.error.iter().map(|error| format!("{}: {error}", reader.name)));
+            reasons.extend(judge(&Expected { name: reader.name, first: reader.first, end: self.end }, &reader.ledger));
+        }
+        let sessions: Vec<_> = fill.sessions.iter().chain(&tail.sessions).collect();
+        reasons.extend(judge_sessions(readers.killed.name, &sessions, &readers.killed.ledger));
+        let (killed, middle) = (readers.killed.ledger.hash, readers.middle.ledger.hash);
+        if killed != middle {
+            reasons.push(format!(
+                "from order {} on, the reader that was killed and the one from the middle read different things",
+                self.middle()
+            ));
+        }
+        if readers.kills.len() < self.args.kills as usize {
+            reasons.push(format!("the reader was killed {} times, not {}", readers.kills.len(), self.args.kills));
+        }
+        reasons
+    }
+
+    fn ended(&self, readers: &Readers, fill: &Report, tail: &Report) -> Ended {
+        let interrupted = self.interrupted.load(Ordering::Relaxed);
+        let reasons = if interrupted { Vec::new() } else { self.judge(readers, fill, tail) };
+        let (word, outcome) = match (interrupted, reasons.is_empty()) {
+            (true, _) => ("INTERRUPTED", Outcome::Interrupted),
+            (false, true) => ("PASS", Outcome::Pass),
+            (false, false) => ("FAIL", Outcome::Fail),
+        };
+        let (messages, tail_messages, kills) = (self.filled, self.end - self.filled, self.args.kills);
+        let bytes = self.args.topic.message_size;
+        let mut lines = vec![format!(
+            "{word}: a topic of {messages} messages of {bytes} bytes and a tail of {tail_messages}; read from the end, from the middle, and from the beginning by a process that was killed {kills} times"
+        )];
+        lines.extend(reasons.iter().map(|reason| format!("  wrong: {reason}")));
+        lines.extend(fill.publish_line().map(|line| format!("  filled: {line}")));
+        lines.extend([&readers.end, &readers.middle, &readers.killed].map(|reader| reader.words(bytes)));
+        for Kill { held_at, written, cursor } in &readers.kills {
+            let read = held_at - 1;
+            lines.push(format!(
+                "  killed having read order {read}, written down to {written}, resumed from its cursor at {cursor}"
+            ));
+        }
+        Ended { words: lines.join("\n"), json: self.json(readers, fill, tail, &reasons, outcome), outcome }
+    }
+
+    fn json(&self, readers: &Readers, fill: &Report, tail: &Report, reasons: &[String], outcome: Outcome) -> Value {
+        let all = [&readers.end, &readers.middle, &readers.killed].map(Reader::json);
+        let kill = |kill: &Kill| json!({ "held_at": kill.held_at, "written": kill.written, "cursor": kill.cursor });
+        json!({
+            "tool": "loadgen",
+            "version": env!("CARGO_PKG_VERSION"),
+            "git": GIT_ID,
+            "command": "resume",
+            "machine": machine(),
+            "messages": self.filled,
+            "tail_messages": self.end - self.filled,
+            "fill": fill.json(),
+            "tail": tail.json(),
+            "readers": all,
+            "kills": readers.kills.iter().map(kill).collect::<Vec<_>>(),
+            "verdict": { "outcome": outcome.key(), "pass": outcome == Outcome::Pass, "reasons": reasons },
+        })
+    }
+}
+
+impl Reader {
+    fn words(&self, message_bytes: u64) -> String {
+        let Ledger { first, next, messages, gaps, repeats, wrong, hash, .. } = &self.ledger;
+        let begin = first.map_or("nothing".to_owned(), |first| format!("orders {first} to {}", next.saturating_sub(1)));
+        let rate = *messages as f64 / self.seconds.max(1e-9);
+        let megabytes = rate * message_bytes as f64 / 1e6;
+        format!(
+            "  {}: {begin}, {messages} messages in {:.1} s = {rate:.0}/s, {megabytes:.1} MB/s; {gaps} missing, {repeats} again, {wrong} wrong; hash {hash:016x}",
+            self.name, self.seconds
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "reader": self.name,
+            "seconds": self.seconds,
+            "first_order": self.ledger.first,
+            "next_order": self.ledger.next,
+            "messages": self.ledger.messages,
+            "gaps": self.ledger.gaps,
+            "repeats": self.ledger.repeats,
+            "wrong": self.ledger.wrong,
+            "delivered_again_and_left_out": self.ledger.skipped,
+            "hash_from": self.ledger.hash_from,
+            "hash": format!("{:016x}", self.ledger.hash),
+            "error": self.error,
+        })
+    }
+}
+
+/// The folder of the reader that is killed, removed with everything in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> Result<Folder, LoadError> {
+        // In memory, where pools are: replacing a file on a disk's file system may wait for the disk, after every poll.
+        let memory = PathBuf::from("/dev/shm");
+        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let path = parent.join(format!("loadgen-resume-{}", std::process::id()));
+        fs::create_dir(&path).map_err(|source| LoadError::Output { path: path.clone(), source })?;
+        Ok(Folder(path))
+    }
+
+    fn failed(&self) -> impl Fn(std::io::Error) -> LoadError + use<> {
+        let path = self.0.clone();
+        move |source| LoadError::Output { path: path.clone(), source }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("loadgen: {} is left behind: {error}", self.0.display());
+        }
+    }
+}
+
+/// One life of the reader that is killed.
+struct Life {
+    child: Child,
+}
+
+/// How a life ends, or comes to where it is to be ended.
+enum LifeEnd {
+    Holding,
+    Exited(i32),
+    Interrupted,
+}
+
+impl Life {
+    fn start(plan: &Plan<'_>, hold_at: Option<u64>, before_commit: bool, folder: &Path) -> Result<Life, LoadError> {
+        let failed = |source| LoadError::Output { path: folder.to_owned(), source };
+        let program = std::env::current_exe().map_err(failed)?;
+        let topic = &plan.args.topic;
+        let mut command = Command::new(program);
+        command.arg("resume-reader").args(["--brokers", &topic.brokers.join(",")]).args(["--topic", &plan.topic]);
+        command.args(["--message-size", &topic.message_size.to_string(), "--end", &plan.end.to_string()]);
+        command.args(["--hash-from", &plan.middle().to_string()]);
+        command.args(["--idle-timeout", &plan.args.idle_timeout.as_secs().to_string()]);
+        command.arg("--folder").arg(folder);
+        command.args(hold_at.iter().flat_map(|order| ["--hold-at".to_owned(), order.to_string()]));
+        command.args(before_commit.then_some("--hold-before-commit"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().map(|child| Life { child }).map_err(failed)
+    }
+
+    /// Until it holds or ends. It has deadlines of its own.
+    fn wait(&mut self, interrupted: &AtomicBool) -> Result<LifeEnd, LoadError> {
+        let output = self.child.stdout.take().expect("it is piped");
+        let (sender, lines) = std::sync::mpsc::channel();
+        // Ends with the child's output.
+        thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        loop {
+            if lines.try_recv().is_ok_and(|line| line == HOLDING) {
+                return Ok(LifeEnd::Holding);
+            }
+            if interrupted.load(Ordering::Relaxed) {
+                return Ok(LifeEnd::Interrupted);
+            }
+            let failed = |source| LoadError::Output { path: "the reader's process".into(), source };
+            if let Some(status) = self.child.try_wait().map_err(failed)? {
+                return Ok(LifeEnd::Exited(status.code().unwrap_or(-1)));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn kill(&mut self) -> Result<(), LoadError> {
+        let failed = |source| LoadError::Output { path: "the reader's process".into(), source };
+        self.child.kill().and_then(|()| self.child.wait()).map(drop).map_err(failed)
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        // One that has ended is neither killed nor left as a zombie.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

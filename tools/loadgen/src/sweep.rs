@@ -1,0 +1,113 @@
+//! `e2e --rate-percent`: the maximum first, closed loop; then open loop at parts of it.
+//!
+//! The maximum is what the whole reaches with windows full: the smaller of the rates of publishing and of delivery to the slowest
+//! subscriber. Every run has a topic of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::args::{E2eArgs, LoadArgs};
+use crate::error::LoadError;
+use crate::load::{Load, Wishes, unique_suffix};
+use crate::report::{Ended, GIT_ID, Report, machine};
+use crate::run::{make_topics, run_load};
+use crate::schedule::Rate;
+use crate::verdict::Outcome;
+
+/// Longest run for the maximum, and the one if no duration was said.
+const MAXIMUM_FOR: Duration = Duration::from_secs(10);
+/// What the table shows of each path.
+const SHOWN: [(&str, f64); 3] = [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)];
+
+struct Step {
+    percent: u32,
+    report: Report,
+}
+
+/// Runs it.
+pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadError> {
+    let name = args.topic.name(&unique_suffix());
+    let wishes = Wishes { subscribers: args.subscribers, verify: args.verify.on(), ..Wishes::default() };
+    // What cannot be done at a rate is refused before anything is measured.
+    args.rate.plan(Rate::Messages(u64::MAX), &args.topic, &args.load, 1)?;
+    let time = args.load.duration.unwrap_or(MAXIMUM_FOR).min(MAXIMUM_FOR);
+    let closed = LoadArgs { duration: Some(time), ..args.load.clone() };
+    let one = |load: Load<'_>| {
+        make_topics(&load)?;
+        run_load("e2e", &load, &args.output, interrupted)
+    };
+    let maximum = one(Load::prepare(&args.topic, &closed, format!("{name}-max"), &wishes)?)?;
+    let most = maximum.messages_per_s();
+    let mut steps = Vec::new();
+    if maximum.verdict.outcome == Outcome::Pass {
+        for percent in &args.rate_percent {
+            let rate = Rate::Messages((most * f64::from(*percent) / 100.0).max(1.0) as u64);
+            let wishes = Wishes { rate: Some((&args.rate, rate)), ..wishes };
+            let load = Load::prepare(&args.topic, &args.load, format!("{name}-p{percent}"), &wishes)?;
+            let report = one(load)?;
+            let outcome = report.verdict.outcome;
+            steps.push(Step { percent: *percent, report });
+            if outcome == Outcome::Interrupted {
+                break;
+            }
+        }
+    }
+    Ok(ended(&maximum, &steps))
+}
+
+fn ended(maximum: &Report, steps: &[Step]) -> Ended {
+    let outcomes = || steps.iter().map(|step| &step.report).chain([maximum]).map(|report| report.verdict.outcome);
+    let outcome = match outcomes().find(|outcome| *outcome == Outcome::Interrupted) {
+        Some(interrupted) => interrupted,
+        None if outcomes().all(|outcome| outcome == Outcome::Pass) => Outcome::Pass,
+        None => Outcome::Fail,
+    };
+    let mut lines = vec![format!("maximum, closed loop:\n{}", maximum.words())];
+    lines.extend(steps.iter().map(|step| format!("{} % of it, open loop:\n{}", step.percent, step.report.words())));
+    lines.push(table(maximum, steps));
+    Ended { words: lines.join("\n"), json: whole(maximum, steps, outcome), outcome }
+}
+
+/// A line for each rate; latencies in µs from the planned time.
+fn table(maximum: &Report, steps: &[Step]) -> String {
+    let names: String = SHOWN.iter().map(|(name, _)| format!("{name:>10}")).collect();
+    let mut lines = vec![
+        format!("latencies from the planned time, µs; the maximum is {:.0} messages/s", maximum.messages_per_s()),
+        format!("{:>6} {:>12} {:>12} | publish to ack {:>15} | publish to deliver", "rate", "asked/s", "acked/s", ""),
+        format!("{:>32} |{names} |{names}", ""),
+    ];
+    for Step { percent, report } in steps {
+        let Some(open) = &report.open else { continue };
+        let row = |of: &Histogram<u64>| -> String {
+            SHOWN.iter().map(|(_, at)| format!("{:>10.1}", of.value_at_percentile(*at) as f64 / 1e3)).collect()
+        };
+        let deliver = open.deliver.as_ref().map_or(String::new(), |deliver| row(&deliver.corrected));
+        let late = if open.overload().is_some() { "  not reached" } else { "" };
+        let (asked, acked, ack) = (open.asked_per_s(), open.acked_per_s(), row(&open.ack.corrected));
+        lines.push(format!("{percent:>4} % {asked:>12.0} {acked:>12.0} |{ack} |{deliver}{late}"));
+    }
+    lines.join("\n")
+}
+
+fn whole(maximum: &Report, steps: &[Step], outcome: Outcome) -> Value {
+    let step = |step: &Step| {
+        let mut json = step.report.json();
+        json["percent"] = json!(step.percent);
+        json
+    };
+    json!({
+        "tool": "loadgen",
+        "version": env!("CARGO_PKG_VERSION"),
+        "git": GIT_ID,
+        "command": "e2e --rate-percent",
+        "machine": machine(),
+        "maximum_messages_per_s": maximum.messages_per_s(),
+        "maximum": maximum.json(),
+        "steps": steps.iter().map(step).collect::<Vec<_>>(),
+        "verdict": { "outcome": outcome.key(), "pass": outcome == Outcome::Pass },
+    })
+}

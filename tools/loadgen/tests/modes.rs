@@ -1,0 +1,230 @@
+//! Each mode of the load generator, tiny, from end to end: brokers in this process, the program as a user starts it.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use embarcadero::config::Config;
+use embarcadero::embarlet::{Embarlet, StartOptions};
+use serde_json::Value;
+
+/// Two brokers on a pool of their own, gone when dropped.
+struct Site {
+    embarlet: Option<Embarlet>,
+    pool: PathBuf,
+    json: PathBuf,
+    address: String,
+}
+
+/// 127.0.0.0/8 is this host's: an address of its own for every site, so that ports never collide.
+fn own_address() -> String {
+    static SITES: AtomicU8 = AtomicU8::new(0);
+    let (process, site) = (std::process::id(), SITES.fetch_add(1, Ordering::Relaxed));
+    assert!(site < 254, "more sites than addresses");
+    format!("127.{}.{}.{}", 1 + (process >> 8) % 254, process & 0xff, 1 + site)
+}
+
+impl Site {
+    fn new(name: &str) -> Site {
+        let address = own_address();
+        let unique = format!("loadgen-modes-{name}-{}", std::process::id());
+        let pool = PathBuf::from("/dev/shm").join(&unique);
+        let text = format!(
+            "pool: {{ path: {}, populate: false, bytes: 96MiB }}\n\
+             geometry: {{ extent_bytes: 1MiB, ring_slots: 256, segment_entries: 1024, segments: 8, topics_max: 64 }}\n\
+             brokers:\n  - {{ id: 0, address: \"{address}:7300\" }}\n  - {{ id: 1, address: \"{address}:7301\" }}\n\
+             threads: {{ mode: shared, idle: park }}\n",
+            pool.display()
+        );
+        let config = Config::parse(&text, "embarlet.yaml").unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let options = StartOptions { brokers: vec![0, 1], format: false, on_signals: false };
+        let embarlet = Embarlet::start(&config, &options).unwrap_or_else(|error| panic!("cannot start: {error}"));
+        let json = std::env::temp_dir().join(format!("{unique}.json"));
+        Site { embarlet: Some(embarlet), pool, json, address: format!("{address}:7300") }
+    }
+
+    /// Runs the program; its exit code, what it printed, and its JSON if it wrote one.
+    fn run(&self, line: &str) -> (Option<i32>, String, Value) {
+        let _ = std::fs::remove_file(&self.json);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+        command.args(line.split(' ')).args(["--no-progress", "--brokers", &self.address, "--json"]).arg(&self.json);
+        let output = command.output().expect("the program was built with the tests");
+        let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let json = std::fs::read_to_string(&self.json).ok();
+        (output.status.code(), words, json.map_or(Value::Null, |text| serde_json::from_str(&text).expect("JSON")))
+    }
+
+    /// The same of a run that must pass.
+    fn pass(&self, line: &str) -> (String, Value) {
+        let (code, words, json) = self.run(line);
+        assert_eq!(code, Some(0), "{line}\n{words}");
+        assert_eq!(json["verdict"]["pass"], true, "{line}\n{json:#}");
+        (words, json)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(embarlet) = self.embarlet.take() {
+            embarlet.stop();
+            // A test that fails already has said why.
+            let _ = embarlet.join();
+        }
+        let _ = std::fs::remove_file(&self.pool);
+        let _ = std::fs::remove_file(&self.json);
+    }
+}
+
+fn number(json: &Value) -> f64 {
+    json.as_f64().unwrap_or_else(|| panic!("{json} is not a number"))
+}
+
+#[test]
+fn open_loop_measures_from_the_plan_what_it_asked_for() {
+    let site = Site::new("open");
+    for arrival in ["constant", "poisson"] {
+        let line = format!(
+            "e2e --rate 2000 --arrival {arrival} --duration 1s --warm-up 300ms --message-size 64 --sessions 2 --subscribers 2"
+        );
+        let (words, json) = site.pass(&line);
+        let open = &json["results"]["open_loop"];
+        // 2000 planned in the measured second, exactly or as the seed has it; each acked once and delivered twice.
+        let planned = number(&open["asked_messages_per_s"]);
+        assert!((planned - 2000.0).abs() < if arrival == "constant" { 3.0 } else { 200.0 }, "{words}");
+        for (path, copies) in [("publish_to_ack", 1.0), ("publish_to_deliver", 2.0)] {
+            let [corrected, raw] = ["corrected_us", "raw_us"].map(|kind| &open[path][kind]);
+            assert_eq!(number(&corrected["messages"]), copies * planned, "{words}");
+            assert_eq!(corrected["messages"], raw["messages"]);
+            let percentiles = ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(|name| number(&corrected[name]));
+            assert!(percentiles.is_sorted() && percentiles[0] > 0.0, "{percentiles:?}");
+            assert!(number(&corrected["mean"]) >= number(&raw["mean"]), "the plan is never after sending: {words}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_beyond_reach_fails_and_says_so() {
+    let site = Site::new("beyond");
+    let (code, words, json) =
+        site.run("e2e --rate 500000000 --duration 1s --message-size 64 --lag-max 200ms --warm-up 0ms");
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("gave up") && words.contains("the asked rate was not reached"), "{words}");
+    let open = &json["results"]["open_loop"];
+    assert_eq!(open["kept_up"], false);
+    assert!(number(&open["backlog_at_end"]["unsent"]) > 1e8, "{words}");
+}
+
+#[test]
+fn a_sweep_measures_the_maximum_and_parts_of_it() {
+    let site = Site::new("sweep");
+    let (words, json) = site.pass("e2e --rate-percent 5,20 --duration 500ms --warm-up 100ms");
+    let most = number(&json["maximum_messages_per_s"]);
+    let steps = json["steps"].as_array().expect("a list");
+    assert_eq!(steps.len(), 2, "{words}");
+    for (step, part) in steps.iter().zip([0.05, 0.2]) {
+        let asked = number(&step["results"]["open_loop"]["asked_messages_per_s"]);
+        assert!((asked / most - part).abs() < 0.01, "{asked} of {most}");
+        for path in ["publish_to_ack", "publish_to_deliver"] {
+            assert!(number(&step["results"]["open_loop"][path]["corrected_us"]["p99.9"]) > 0.0);
+        }
+    }
+    assert!(words.contains("publish to ack") && words.lines().any(|line| line.starts_with("  20 %")), "{words}");
+}
+
+#[test]
+fn many_topics_are_verified_each_for_itself() {
+    let site = Site::new("topics");
+    let line = "e2e --topics 12 --sessions 5 --subscribers 30 --threads 2 --messages 6000 --message-size 100 --batch-bytes 4096";
+    let (words, json) = site.pass(line);
+    let subscribers = json["results"]["subscribers"].as_array().expect("a list");
+    assert_eq!((subscribers.len(), json["results"]["sessions"].as_array().map(Vec::len)), (30, Some(12)), "{words}");
+    let mut hashes = vec![Vec::new(); 12];
+    for subscriber in subscribers {
+        assert_eq!((&subscriber["messages"], &subscriber["faults"]), (&500.into(), &0.into()), "{subscriber}");
+        hashes[subscriber["topic"].as_u64().unwrap() as usize].push(subscriber["hash"].as_str().unwrap().to_owned());
+    }
+    for of_topic in &mut hashes {
+        assert!(of_topic.len() >= 2);
+        of_topic.dedup();
+        assert_eq!(of_topic.len(), 1, "subscribers of one topic agree");
+    }
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 12, "topics differ");
+}
+
+#[test]
+fn many_topics_are_compared_with_one() {
+    let site = Site::new("versus");
+    let line = "e2e --topics 6 --sessions 3 --subscribers 3 --total-bytes 2MiB --batch-bytes 16KiB --compare-one-topic --rounds 2";
+    let (words, json) = site.pass(line);
+    for figure in json["figures"].as_array().expect("a list") {
+        let [min, median, max] = ["min", "median", "max"].map(|part| number(&figure["ratio"][part]));
+        assert!(0.0 < min && min <= median && median <= max && max.is_finite(), "{figure}");
+    }
+    assert_eq!(json["rounds"].as_array().map(Vec::len), Some(3), "one more is the cold one");
+    assert!(words.contains("published: 6 topics") && words.contains("delivered: 6 topics"), "{words}");
+}
+
+#[test]
+fn a_reader_that_stops_is_reported() {
+    let site = Site::new("stop");
+    let line = "e2e --duration 1500ms --subscribers 2 --stop-reader-for 500ms --stop-reader-after 200ms";
+    let (words, json) = site.pass(line);
+    let stopped = &json["results"]["stopped_reader"];
+    assert_eq!(stopped["reader"], "went_on", "{words}");
+    assert!(number(&stopped["acked_messages_per_s"]["before"]) > 0.0, "{words}");
+    let (code, words, _) = site.run("e2e --messages 100 --stop-reader-for 1s --stop-reader-after 1h");
+    assert_eq!((code, words.contains("was not stopped")), (Some(1), true), "{words}");
+}
+
+#[test]
+fn a_long_topic_is_read_from_the_end_the_middle_and_across_kills() {
+    let site = Site::new("resume");
+    let (words, json) = site.pass(
+        "resume --messages 300000 --message-size 16 --sessions 2 --kills 3 --tail-messages 5000 --batch-bytes 4096",
+    );
+    let readers = json["readers"].as_array().expect("a list");
+    let figures = |at: usize| {
+        let reader = &readers[at];
+        ["first_order", "messages", "gaps", "repeats", "wrong"].map(|name| reader[name].as_u64().expect("a number"))
+    };
+    assert_eq!(figures(0), [300_000, 5000, 0, 0, 0], "{words}");
+    assert_eq!(figures(1), [150_000, 155_000, 0, 0, 0], "{words}");
+    assert_eq!(figures(2), [0, 305_000, 0, 0, 0], "{words}");
+    assert_eq!(readers[1]["hash"], readers[2]["hash"]);
+    let kills = json["kills"].as_array().expect("a list");
+    assert_eq!(kills.len(), 3);
+    let place = |kill: usize, name: &str| kills[kill][name].as_u64().expect("a number");
+    // The first and third time it was killed before a poll was written down, the second time between that and its commit.
+    for kill in [0, 2] {
+        assert!(place(kill, "written") < place(kill, "held_at"), "{words}");
+        assert_eq!(place(kill, "written"), place(kill, "cursor"), "{words}");
+    }
+    assert!(place(1, "cursor") < place(1, "held_at") && place(1, "held_at") <= place(1, "written"), "{words}");
+    let again = place(1, "written") - place(1, "cursor");
+    assert_eq!(readers[2]["delivered_again_and_left_out"].as_u64(), Some(again), "{words}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let site = Site::new("refused");
+    for (line, says) in [
+        ("e2e --rate 10 --message-size 16", "at least 32"),
+        ("e2e --rate 10 --order 4 --ack 0", "--ack 0"),
+        ("e2e --rate fast", "messages a second"),
+        ("e2e --rate 10 --messages 5", "cannot be used with"),
+        ("e2e --rate 10 --rate-percent 10", "cannot be used with"),
+        ("e2e --rate-percent 0", "not in 1..=100"),
+        ("e2e --compare-one-topic", "--topics"),
+        ("e2e --rate 10 --topics 2 --subscribers 3", "equally many"),
+        ("e2e --stop-reader-after 1s", "--stop-reader-for"),
+        ("resume --messages 1000 --order 4", "--order 5"),
+        ("resume --messages 1000 --message-size 8", "at least 16"),
+        ("resume --messages 1000 --topics 3", "no --topics"),
+    ] {
+        let (code, words, json) = site.run(line);
+        assert_eq!((code, &json), (Some(2), &Value::Null), "{line}\n{words}");
+        assert!(words.contains(says), "{line}\n{words}");
+    }
+}
