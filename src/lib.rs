@@ -3,8 +3,8 @@
 //! `ARCHITECTURE.md` tells the life of a batch; this is the map. Arrows point down only:
 //!
 //! ```text
-//! embarlet            assembles a broker process           client   publishers and subscribers
-//!    │                                                        │
+//! embarlet            assembles a broker process           client   publishers and subscribers, over TCP
+//!    │                                                        │      or attached: these reach down to log
 //!  roles              duty cycles: receive sequence ack export│
 //!    │       ╲                                                │
 //!   log       net     pool structures │ io_uring, readiness ──┘
@@ -25,6 +25,8 @@
 //! * **blog**: the payload area. **extent**: a piece of it that one lane owns. **run**: a piece of an extent that one
 //!   connection receives into.
 //! * **lane**: one receive core's ring of batch headers and its extents. **slot**: one place of the ring.
+//! * **attached**: of a client that maps the pool instead of connecting. **place**: what it takes there: a lane, or a pin.
+//!   **member**: whoever may own lines besides the sequencer: a broker, or the process in a place.
 //! * **batch**: a 64-byte header and messages, on the wire and in the blog alike.
 //! * **order index**: the total order, one 64-byte entry for each batch or control event. **position**: a place in it.
 //! * **total order**: the number of a message in its topic. **watermark**: positions below it are committed.

@@ -14,6 +14,12 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Processor time this thread has used, ns.
+pub fn thread_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Clock ticks of /proc in a second: part of the kernel's interface, always 100.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// In a run of fewer ticks nothing can be said about others.

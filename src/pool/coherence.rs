@@ -8,7 +8,8 @@
 //! 2. Every access is checked to lie inside the mapping, and words and lines are checked to be aligned.
 //! 3. Words that another host, process or thread may write are read and written only as `AtomicU64`.
 //! 4. `with_bytes` is called only for ranges that nobody writes for as long as the closure runs: landed bytes of
-//!    a blog run that this lane owns, with no receive armed over them, or a committed batch under a pin.
+//!    a blog run that this lane owns, with no receive armed over them, or a committed batch under a pin; that of an attached
+//!    subscriber holds as long as it is renewed in time, which its handler is told to see to (`client::attached`).
 //!    The slice does not leave the closure.
 //! 5. The flush instructions name an address inside the mapping; they change no value a program can see.
 
@@ -98,6 +99,9 @@ pub struct Software;
 /// Marker: the hardware keeps the pool coherent; nothing is flushed.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware;
+
+/// Payloads up to this many bytes are copied in place: a call would cost more than they do.
+const SMALL_BYTES: usize = 256;
 
 /// How lines are kept coherent: a type, so that neither mode pays for the other.
 pub trait Coherence: Clone + Send + Sync + 'static {
@@ -311,15 +315,28 @@ impl<C: Coherence> Memory for Mapped<C> {
         let padded = payload.len().next_multiple_of(16);
         let pointer = self.mapping.address(at, 16 + padded as u64);
         assert!(at.is_multiple_of(16), "message at {at} is not aligned");
+        let whole = payload.len() - payload.len() % 16;
         // SAFETY: invariants 1 and 2, with one look at the bounds for a whole message: there are millions a second. The caller
         // owns the range and nobody else looks at it yet (trait contract); `payload` is a Rust slice outside the pool. The
         // last 16 bytes are zeroed before the payload covers what is not padding.
         unsafe {
             pointer.cast::<[u64; 2]>().write(header);
-            if padded > payload.len() {
+            if padded > whole {
                 pointer.add(padded).cast::<[u64; 2]>().write([0; 2]);
             }
-            std::ptr::copy_nonoverlapping(payload.as_ptr(), pointer.add(16), payload.len());
+            if payload.len() > SMALL_BYTES {
+                std::ptr::copy_nonoverlapping(payload.as_ptr(), pointer.add(16), payload.len());
+            } else {
+                for at in (0..whole).step_by(16) {
+                    let piece = payload.as_ptr().add(at).cast::<[u64; 2]>().read_unaligned();
+                    pointer.add(16 + at).cast::<[u64; 2]>().write(piece);
+                }
+                std::ptr::copy_nonoverlapping(
+                    payload.as_ptr().add(whole),
+                    pointer.add(16 + whole),
+                    payload.len() - whole,
+                );
+            }
         }
     }
 
@@ -327,5 +344,29 @@ impl<C: Coherence> Memory for Mapped<C> {
         let (source, target) = (self.mapping.address(from, bytes), self.mapping.address(to, bytes));
         // SAFETY: invariants 1 and 2; both owned by the caller (trait contract); they may overlap.
         unsafe { std::ptr::copy(source, target, bytes as usize) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every length about the places where the way of copying changes, between bytes that stay as they are.
+    #[test]
+    fn a_message_is_written_whole_and_nothing_beside_it() {
+        let map = memmap2::MmapOptions::new().len(1 << 16).map_anon().expect("memory").into();
+        let memory: Mapped<Software> = Mapped::new(Mapping::new(map));
+        let payload: Vec<u8> = (0..600).map(|index| index as u8 | 1).collect();
+        for length in (0..70).chain(SMALL_BYTES - 20..SMALL_BYTES + 20).chain([600]) {
+            memory.copy_in(0, &[0xee; 1024]);
+            memory.write_message(32, [length as u64, 9], &payload[..length]);
+            let end = 48 + length.next_multiple_of(16);
+            memory.with_bytes(0, 1024, |bytes| {
+                assert!(bytes[..32].iter().chain(&bytes[end..]).all(|byte| *byte == 0xee), "{length}");
+                assert_eq!((bytes[32] as usize | (bytes[33] as usize) << 8, bytes[40]), (length, 9));
+                assert_eq!(bytes[48..48 + length], payload[..length]);
+                assert!(bytes[48 + length..end].iter().all(|byte| *byte == 0), "padding of {length}");
+            });
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Clients that map the pool: beside clients over TCP, under pressure, killed, stopped, and while brokers are killed.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -175,15 +176,14 @@ fn an_attached_publisher_waits_for_memory_and_drops_nothing() {
     assert_eq!((stats.fences, stats.let_go), (0, 0));
 }
 
-/// Which of the processes below is wanted, and for which pool: only the tests of this file set it, for their own children.
-const ROLE: &str = "EMBARCADERO_TEST_ATTACHED";
-
-/// Runs `role` in a process of its own: this program again, with the one test that follows.
+/// Runs `role` in a process of its own: this program again, told what to do by its standard input.
 fn child(site: &Site, role: &str) -> Child {
     let mut program = Command::new(std::env::current_exe().expect("this program"));
-    program.args(["--exact", "attached::a_process_of_its_own", "--nocapture"]);
-    program.env(ROLE, format!("{role} {}", site.pool.display())).stdin(Stdio::null()).stdout(Stdio::null());
-    program.spawn().expect("this program runs")
+    program.args(["--ignored", "--exact", "attached::an_attached_process"]);
+    program.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = program.spawn().expect("this program runs");
+    writeln!(child.stdin.as_mut().expect("piped"), "{role} {}", site.pool.display()).expect("it reads");
+    child
 }
 
 fn kill(mut child: Child) {
@@ -191,11 +191,13 @@ fn kill(mut child: Child) {
     child.wait().expect("our own child");
 }
 
-/// Without a role it has nothing to do; with one it goes on until it is killed.
+/// Not a test: what [`child`] runs.
 #[test]
-fn a_process_of_its_own() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let (role, pool) = role.split_once(' ').expect("a role and a pool");
+#[ignore = "started by the tests of this file, and killed by them"]
+fn an_attached_process() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("a line");
+    let Some((role, pool)) = line.trim_end().split_once(' ') else { return eprintln!("nobody said what to do") };
     let pool = PathBuf::from(pool);
     match role {
         "publish" => {
@@ -363,6 +365,36 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     assert_eq!(again.subscriber.next_order(), earliest);
     cluster.stop();
     assert!(site.counters().sequencer["dropped_pins"] > 0);
+}
+
+/// A handler that does not return while publishers want the memory it looks at: they have it, and the call says so.
+#[test]
+fn a_handler_that_takes_too_long_is_told_that_its_bytes_may_be_gone() {
+    let geometry = TIGHT;
+    let export = "reader_stall: 300ms";
+    let setup = Setup { geometry, receive: RECEIVE, brokers: 1, pool: "bytes: 16MiB", export, ..PLACES };
+    let site = Site::new("attached-stuck", &setup);
+    let _cluster = site.start();
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let mut stuck = Subscriber::attach(to_subscribe(&site, TOPIC, Start::Earliest)).unwrap();
+    let options = AttachOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let finished = done.clone();
+    let load = Task::spawn("the attached publisher", move || {
+        let mut publisher = attach(options);
+        (0..30_000).for_each(|number| publisher.send(&message(0, number, 1000)).unwrap());
+        flush(&mut publisher);
+        finished.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut calls = 0;
+    let told = stuck.poll(LIMIT, &mut |_| {
+        calls += 1;
+        wait_for("the publisher", || done.load(std::sync::atomic::Ordering::Relaxed).then_some(()));
+    });
+    let told = told.expect_err("its bytes may be gone");
+    assert!(matches!(told, ClientError::TooSlow { next_order: 0, during_call: true, .. }), "{told}");
+    assert_eq!(calls, 1);
+    load.join();
 }
 
 /// Who cannot attach is told why.

@@ -181,6 +181,7 @@ fn times() -> Times {
 struct Driven<C: Coherence> {
     writer: Writer<Mapped<C>>,
     block: CounterBlock<Mapped<C>>,
+    payload_bytes_max: u64,
     topic: Topic,
     options: AttachOptions,
     on_acked: Option<OnAcked>,
@@ -224,7 +225,18 @@ impl<C: Coherence> Driven<C> {
         }
         let now = Instant::now();
         let block = CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane));
-        let mut driven = Driven { writer, block, topic, options, on_acked: None, beat: now, reported: now, place };
+        let payload_bytes_max = writer.payload_bytes_max();
+        let mut driven = Driven {
+            writer,
+            block,
+            payload_bytes_max,
+            topic,
+            options,
+            on_acked: None,
+            beat: now,
+            reported: now,
+            place,
+        };
         while driven.writer.standing() == Standing::Asked {
             driven.drive()?;
             patience.wait("its session to open")?;
@@ -233,10 +245,11 @@ impl<C: Coherence> Driven<C> {
         Ok(driven)
     }
 
+    #[inline]
     fn try_send(&mut self, payload: &[u8]) -> Result<bool, ClientError> {
-        let max = self.writer.payload_bytes_max();
-        if payload.len() as u64 > max {
-            return Err(ClientError::PayloadTooLarge { payload_bytes: payload.len() as u64, max });
+        if payload.len() as u64 > self.payload_bytes_max {
+            let (payload_bytes, max) = (payload.len() as u64, self.payload_bytes_max);
+            return Err(ClientError::PayloadTooLarge { payload_bytes, max });
         }
         let published = self.writer.counters().published_batches;
         if self.writer.push(payload, times) {
@@ -275,6 +288,7 @@ impl<C: Coherence> Driven<C> {
         Ok(moved)
     }
 
+    #[inline(never)]
     fn drive(&mut self) -> Result<usize, ClientError> {
         let moved = self.writer.follow().map_err(place::damaged(&self.options.pool))?;
         while let Some(batch) = self.writer.pop_acked() {

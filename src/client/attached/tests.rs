@@ -10,11 +10,12 @@ use crate::log::session::Standing;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
-use crate::pool::{Geometry, Keep, Layout};
+use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, small_geometry};
-use crate::wire::{AckLevel, OrderLevel, StartAt};
+use crate::sim::watched::Watched;
+use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Progress, StartAt};
 
 const STALL_NS: u64 = 50_000_000;
 const STEP_NS: u64 = 10_000_000;
@@ -82,6 +83,11 @@ impl Scene {
     }
 
     fn writer(&mut self) -> Writer<HostMemory> {
+        let view = self.views[1].clone();
+        self.writer_on(&view)
+    }
+
+    fn writer_on<M: Memory>(&mut self, view: &View<M>) -> Writer<M> {
         let bounds = Bounds {
             batch_bytes: 512,
             batch_bytes_max: 64 << 10,
@@ -89,7 +95,7 @@ impl Scene {
             window_batches: 100,
             keep: Keep::Cached,
         };
-        let mut writer = Writer::take(&self.views[1], self.lane(), bounds);
+        let mut writer = Writer::take(view, self.lane(), bounds);
         let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
         assert!(writer.ask_for_topic(&topic));
         self.steps(3);
@@ -103,8 +109,13 @@ impl Scene {
     }
 
     fn reader(&mut self) -> Reader<HostMemory> {
-        let view = &self.views[1];
-        let member = view.layout.geometry.reader_member(crate::limits::ATTACHED_READERS_PER_BROKER);
+        self.reader_at(1)
+    }
+
+    /// On host 0 it sees nothing that was not written back; on host 1 it shares the writer's cache.
+    fn reader_at(&mut self, host: u32) -> Reader<HostMemory> {
+        let view = &self.views[host as usize];
+        let member = view.layout.geometry.reader_member(host * crate::limits::ATTACHED_READERS_PER_BROKER);
         let incarnation = announce(view, member, 1, 1);
         let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
         let mut reader = Reader::new(view, member, incarnation, &topic, StartAt::Earliest, true);
@@ -148,11 +159,11 @@ fn what_is_published_here_is_read_on_incoherent_memory() {
     for seed in 0..8 {
         let mut scene = Scene::new(if seed % 2 == 0 { Whim::HARSH } else { Whim::LAZY }, seed);
         let mut writer = scene.writer();
-        let mut reader = scene.reader();
-        let (mut sent, mut next, mut idle) = (0, 0, 0);
+        let mut readers = [0, 1].map(|host| (scene.reader_at(host), 0));
+        let (mut sent, mut idle) = (0, 0);
         const MESSAGES: u64 = 12_000;
-        while next < MESSAGES {
-            let before = (sent, next);
+        while readers.iter().any(|(_, next)| *next < MESSAGES) {
+            let before = (sent, readers[0].1, readers[1].1);
             while sent < MESSAGES && writer.push(&payload(sent), times) {
                 sent += 1;
             }
@@ -160,12 +171,43 @@ fn what_is_published_here_is_read_on_incoherent_memory() {
             writer.report(sent < MESSAGES);
             scene.steps(1);
             writer.follow().unwrap();
-            read(&mut reader, &mut next).unwrap_or_else(|fault| panic!("seed {seed}, order {next}: {fault:?}"));
-            idle = if (sent, next) == before { idle + 1 } else { 0 };
-            assert!(idle < 2000, "seed {seed}: nothing moves at {sent} sent, {next} read");
+            for (reader, next) in &mut readers {
+                read(reader, next).unwrap_or_else(|fault| panic!("seed {seed}, order {next}: {fault:?}"));
+            }
+            idle = if (sent, readers[0].1, readers[1].1) == before { idle + 1 } else { 0 };
+            assert!(idle < 2000, "seed {seed}: nothing moves at {sent} sent");
         }
         assert_eq!(scene.sequencer.active().unwrap().counters().invalid_slots, 0);
         assert!(writer.counters().ring_full > 0, "the ring was never full");
+    }
+}
+
+/// Looked at from another host before each of the writer's operations: who sees a slot sees every byte of its batch.
+#[test]
+fn a_slot_is_never_seen_before_its_batch() {
+    for seed in 0..60 {
+        let mut scene = Scene::new(Whim::HARSH, seed);
+        let watched = Watched::new(scene.views[1].memory.clone());
+        let view = scene.views[1].with_memory(watched.clone());
+        let mut writer = scene.writer_on(&view);
+        let (there, lane) = (scene.views[0].clone(), scene.lane());
+        let mut slots = LaneReader::new(&there, lane, 2);
+        watched.on_each(move || {
+            slots.prefetch();
+            there.memory.full_fence();
+            while let Some(slot) = slots.peek() {
+                slots.consume();
+                there.memory.discard(slot.blog_at, slot.batch_bytes.into());
+                let check = |bytes: &[u8]| BatchDecoder::new(1 << 20).advance(bytes);
+                let whole = there.memory.with_bytes(slot.blog_at, slot.batch_bytes.into(), check);
+                assert!(matches!(whole, Ok(Progress::Complete(_))), "seed {seed}: {whole:?}");
+            }
+        });
+        for number in 0..12 {
+            assert!(writer.push(&payload(number), times));
+            writer.seal(&times);
+        }
+        watched.stop();
     }
 }
 
@@ -231,9 +273,9 @@ fn a_slow_reader_that_shows_itself_is_waited_for() {
 #[test]
 fn a_fenced_session_goes_on_behind_its_frontier() {
     for seed in 0..10 {
-        let mut scene = Scene::new(Whim::HARSH, seed);
+        let mut scene = Scene::new(if seed % 2 == 0 { Whim::HARSH } else { Whim::LAZY }, seed);
         let mut writer = scene.writer();
-        let mut reader = scene.reader();
+        let mut reader = scene.reader_at(0);
         let publish = |writer: &mut Writer<HostMemory>, numbers: std::ops::Range<u64>| {
             numbers.for_each(|number| assert!(writer.push(&payload(number), times)));
             writer.seal(&times);

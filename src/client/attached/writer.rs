@@ -90,7 +90,6 @@ struct Session<M> {
     topic: u32,
     /// Index position of the topic's creation.
     created_position: u64,
-    receipts: Receipts,
     ack: AckLevel,
     /// Batches are acked once they are in the blog: order level 0.
     acks_landed: bool,
@@ -109,6 +108,8 @@ pub(crate) struct Writer<M> {
     bounds: Bounds,
     ids: SessionIds,
     session: Option<Session<M>>,
+    /// Whether each message is stamped with the time of receipt.
+    stamps: bool,
     run: Option<Run>,
     /// Bytes of the run that hold published batches.
     used: u64,
@@ -140,6 +141,7 @@ impl<M: Memory> Writer<M> {
             bounds,
             ids: SessionIds::default(),
             session: None,
+            stamps: false,
             run: None,
             used: 0,
             open: None,
@@ -181,7 +183,6 @@ impl<M: Memory> Writer<M> {
             epoch: 1,
             topic: topic.id,
             created_position: topic.created_position,
-            receipts: topic.receipts,
             ack,
             acks_landed: topic.order as u8 == 0 || ack == AckLevel::None,
             next_number: 0,
@@ -190,6 +191,7 @@ impl<M: Memory> Writer<M> {
             is_reopening: false,
         };
         self.lane.publish(&open_slot(&session));
+        self.stamps = topic.receipts == Receipts::Message;
         self.session = Some(session);
         true
     }
@@ -205,6 +207,7 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Largest payload that a batch can hold, bytes.
+    #[inline]
     pub fn payload_bytes_max(&self) -> u64 {
         self.bounds.batch_bytes_max - LINE_BYTES - message_bytes(0)
     }
@@ -213,17 +216,15 @@ impl<M: Memory> Writer<M> {
     #[inline]
     pub fn push(&mut self, payload: &[u8], times: impl Fn() -> Times) -> bool {
         let bytes = message_bytes(payload.len() as u64);
-        let fits = |open: &Open| LINE_BYTES + open.body_bytes + bytes <= open.bytes_max;
-        if !self.open.as_ref().is_some_and(|open| fits(open) && open.messages < self.bounds.batch_messages) {
-            self.seal(&times);
-            if !self.begin(LINE_BYTES + padded(bytes), &times) {
-                return false;
-            }
+        let messages_max = self.bounds.batch_messages;
+        let fits = |open: &Open| LINE_BYTES + open.body_bytes + bytes <= open.bytes_max && open.messages < messages_max;
+        if !self.open.as_ref().is_some_and(fits) && !self.next_batch(bytes, &times) {
+            return false;
         }
-        let (Some(open), Some(session)) = (&mut self.open, &self.session) else { unreachable!("begun above") };
-        let header = match session.receipts {
-            Receipts::Batch => [payload.len() as u64, 0],
-            Receipts::Message => [payload.len() as u64 | 1 << 32, times().utc_ns],
+        let open = self.open.as_mut().expect("begun above");
+        let header = match self.stamps {
+            false => [payload.len() as u64, 0],
+            true => [payload.len() as u64 | 1 << 32, times().utc_ns],
         };
         self.view.memory.write_message(open.at + LINE_BYTES + open.body_bytes, header, payload);
         open.body_bytes += bytes;
@@ -238,6 +239,14 @@ impl<M: Memory> Writer<M> {
             self.seal(&times);
         }
         true
+    }
+
+    /// Publishes the open batch and begins the next with room for a message of `bytes`. Once a batch: out of the way of the rest.
+    #[cold]
+    #[inline(never)]
+    fn next_batch(&mut self, bytes: u64, times: &impl Fn() -> Times) -> bool {
+        self.seal(times);
+        self.begin(LINE_BYTES + padded(bytes), times)
     }
 
     /// Begins a batch with room for a message of `needed` bytes, header included.
@@ -304,6 +313,7 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Publishes the open batch, if there is one.
+    #[inline(never)]
     pub fn seal(&mut self, times: &impl Fn() -> Times) {
         let Some(mut open) = self.open.take() else { return };
         let session = self.session.as_mut().expect("a batch is of a session");
@@ -525,7 +535,7 @@ impl<M: Memory> Writer<M> {
 
 impl Open {
     /// Sums up and writes back what was copied since the last time: whole lines only, so that none is written back twice.
-    #[inline]
+    #[inline(never)]
     fn sum_up<M: Memory>(&mut self, memory: &M, keep: Keep) {
         let (from, digest) = (self.at + LINE_BYTES + self.done_bytes, &mut self.digest);
         memory.with_bytes(from, self.body_bytes - self.done_bytes, |bytes| digest.update(bytes));

@@ -75,6 +75,14 @@ fn describe(pool: &Pool, all: bool) -> Result<String, CommandError> {
         };
         let _ = writeln!(text, "broker {broker}: {state}");
     }
+    for member in g.brokers..g.members() {
+        let line: Peer<BrokerLine, _> = Peer::new(view.memory.clone(), view.layout.broker_line(member), Access::Remote);
+        let Some(line) = line.observe().filter(|line| line.incarnation > 0) else { continue };
+        let kind = if member < g.reader_member(0) { "publisher" } else { "subscriber" };
+        let lives = if pool.is_locked(LockName::Attached(member))? { "running" } else { "gone" };
+        let (process, start) = (line.process, line.incarnation);
+        let _ = writeln!(text, "attached {kind}, place {member}: {lives}, process {process}, start {start} of it");
+    }
     let mut topics = TopicReader::new(&view);
     topics.refresh();
     for topic in topics.known() {
