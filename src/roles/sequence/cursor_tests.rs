@@ -2,7 +2,7 @@
 
 use super::tests::{Feeder, start, topic_spec};
 use crate::log::View;
-use crate::log::commit::CommitReader;
+use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::cursors::{CURSOR_SPEC_BYTES, CursorReader, write_request};
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
@@ -57,11 +57,36 @@ fn a_cursor_is_set_moved_and_removed() {
     assert_eq!(reader.find(0, "billing"), Some((None, true)));
     assert_eq!(sequencer.counters().invalid_slots, 0);
     feeder.lane.publish(&request(here, 0, 1, slot_kind::CURSOR_SET, &CursorLine::new(7, "no such topic", 1)));
+    // Meant for a topic that had the number before.
+    let stale = request(here, 0, 2, slot_kind::CURSOR_SET, &CursorLine::new(0, "stale", 1));
+    feeder.lane.publish(&BatchSlot { batch_seq: 3, ..stale });
     feeder.lane.publish(&BatchSlot { kind: slot_kind::CURSOR_SET, blog_at: 64, ..BatchSlot::default() });
-    (5..8).for_each(|now| {
+    (5..9).for_each(|now| {
         sequencer.pass(now);
     });
-    assert_eq!(sequencer.counters().invalid_slots, 2);
+    assert_eq!(sequencer.counters().invalid_slots, 3);
+    // A request whose lines this host had in its cache from before.
+    let at = request(there, 1, 2, slot_kind::CURSOR_SET, &cursor(40));
+    here.memory.with_bytes(at.blog_at, 64, |bytes| assert_eq!(bytes.len(), 64));
+    far.lane.publish(&request(there, 1, 2, slot_kind::CURSOR_SET, &cursor(41)));
+    sequencer.pass(9);
+    assert_eq!(reader.find(0, "billing"), Some((Some(cursor(41)), true)));
+}
+
+/// What it goes on writing once a higher epoch is claimed is seen by nobody.
+#[test]
+fn a_superseded_sequencer_moves_no_cursor() {
+    let view = plain_view(2);
+    let mut sequencer = start(&view, 0);
+    let mut feeder = Feeder::new(&view, 0);
+    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
+    sequencer.pass(1);
+    let reader = CursorReader::new(&view);
+    let epoch = CommitReader::new(&view).highest_claimed();
+    CommitWriter::take(&view, 1).claim(epoch, 2);
+    feeder.lane.publish(&request(&view, 0, 0, slot_kind::CURSOR_SET, &CursorLine::new(0, "billing", 5)));
+    sequencer.pass(2);
+    assert_eq!(reader.find(0, "billing"), None, "a takeover is under way");
 }
 
 /// One lane's request after another's: killed between any two operations and succeeded, each is committed once, and the cursor

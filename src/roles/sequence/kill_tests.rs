@@ -226,7 +226,7 @@ impl Fold {
 /// Checkpoints and what is replayed on them are the fold of the index, in every state that another host ever sees.
 #[test]
 fn checkpoints_and_replay_are_the_fold_at_any_moment() {
-    for seed in 0..6 {
+    for seed in 0..24 {
         let (watched, here, there) = pool(Whim::HARSH, seed);
         let mut feeder = Feeder::new(&here, 0);
         let commit = CommitReader::new(&there);
