@@ -18,6 +18,7 @@
 //! * [`session`]: one session as an attached publisher follows it.
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`reader`]: one subscriber's cursor: its start, and what it gets next.
+//! * [`start`]: what a broker's subscriptions and attached ones ask alike: where they start, and a batch's header.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
 
 pub mod blog;
@@ -33,6 +34,7 @@ pub mod order_index;
 pub mod reader;
 pub mod retention;
 pub mod session;
+pub mod start;
 pub mod targets;
 pub mod topics;
 

@@ -9,10 +9,11 @@ use crate::log::commit::Commit;
 use crate::log::damage::exactly;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
+use crate::log::start::{self, Start};
 use crate::log::topics::TopicReader;
 use crate::order::{Arrival, Event};
+use crate::pool::Memory;
 use crate::pool::record::{IndexEntry, TopicProgress, entry_kind};
-use crate::pool::{Access, Memory};
 use crate::wire::StartAt;
 use crate::wire::frame::{self, BatchHeader, Deliver};
 
@@ -337,26 +338,18 @@ impl<M: Memory> Reader<M> {
         let skips = self.skips;
         let follow = self.follows[place];
         let (is_first, end) = (follow.known_next.is_none(), first_order + u64::from(batch.message_count));
-        let first = match follow.start {
-            StartAt::Earliest => Some(first_order),
-            StartAt::Latest => None,
-            StartAt::Timestamp(utc_ns) => {
-                let header = self.header(position, batch, LINE_BYTES)?;
-                (header.received_at >= utc_ns).then_some(first_order)
+        let received_at = || self.header(position, batch, LINE_BYTES).map(|header| header.received_at);
+        match start::in_batch(follow.start, batch, first_order, is_first, received_at)? {
+            // This batch is read again, and counted from.
+            Start::Gone { wanted, earliest } => {
+                return Ok(self.follows[place].lost(place, position, wanted, earliest, skips));
             }
-            StartAt::Order(wanted) if wanted < first_order && is_first => {
-                // This batch is read again, and counted from.
-                return Ok(self.follows[place].lost(place, position, wanted, first_order, skips));
-            }
-            StartAt::Order(wanted) => (wanted < end).then_some(wanted),
-        };
-        match first {
-            Some(first) => {
+            Start::Here(first) => {
                 // The search may go on for other topics, past batches of this one, which are read again.
                 self.follows[place].known_next = None;
                 self.follows[place].found(position, first);
             }
-            None => self.follows[place].known_next = Some(end),
+            Start::Later => self.follows[place].known_next = Some(end),
         }
         Ok(None)
     }
@@ -370,14 +363,14 @@ impl<M: Memory> Reader<M> {
             }
             let Some(next) = self.next_at_the_tail(place, topics) else { return Sought::NotYet };
             let follow = &mut self.follows[place];
-            match follow.start {
-                StartAt::Order(wanted) if wanted < next => {
-                    if let Some(trimmed) = follow.lost(place, tail, wanted, next, skips) {
+            match start::at_the_tail(follow.start, next) {
+                Start::Gone { wanted, earliest } => {
+                    if let Some(trimmed) = follow.lost(place, tail, wanted, earliest, skips) {
                         return trimmed;
                     }
                 }
-                StartAt::Order(wanted) => follow.found(tail, wanted),
-                StartAt::Earliest | StartAt::Latest | StartAt::Timestamp(_) => follow.found(tail, next),
+                Start::Here(first) => follow.found(tail, first),
+                Start::Later => return Sought::NotYet,
             }
         }
         self.begin()
@@ -385,12 +378,8 @@ impl<M: Memory> Reader<M> {
 
     /// Order of the next message of a topic, everything committed having been looked at.
     fn next_at_the_tail(&self, place: usize, topics: &TopicReader<M>) -> Option<u64> {
-        match (self.follows[place].known_next, self.follows[place].progress(topics)) {
-            (Some(next), _) => Some(next),
-            // The checkpoint stands for a position that was looked at: between it and the tail the topic did not move.
-            (None, Some(progress)) if progress.position <= self.index.next() => Some(progress.next_order),
-            _ => None,
-        }
+        let follow = &self.follows[place];
+        start::next_at_the_tail(follow.known_next, follow.progress(topics), self.index.next())
     }
 
     fn begin(&mut self) -> Sought {
@@ -518,21 +507,7 @@ impl<M: Memory> Reader<M> {
 
     /// The header of the batch an entry names, `wanted` bytes of which may be read from now on.
     fn header(&self, position: u64, batch: &Arrival, wanted: u64) -> Result<BatchHeader, ReadFault> {
-        let (at, bytes) = (batch.blog_at, wanted);
-        // Dropped after the entry was seen, before the first byte is read: another host wrote them.
-        if self.view.access_to_lane(batch.lane.into()) == Access::Remote {
-            self.view.memory.discard(at, bytes);
-        }
-        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
-        let same = header.batch_seq == batch.batch_seq
-            && header.session_epoch == batch.session_epoch
-            && header.message_count == batch.message_count
-            && header.topic == batch.topic
-            && header.frame_bytes() == u64::from(batch.batch_bytes);
-        if !same {
-            return Err(ReadFault::OtherBatch { position });
-        }
-        Ok(header)
+        start::header(&self.view, batch, wanted).ok_or(ReadFault::OtherBatch { position })
     }
 
     fn delivery(&self, place: usize, position: u64, batch: &Arrival, first_order: u64) -> Result<Delivery, ReadFault> {

@@ -66,8 +66,9 @@ impl SessionTable {
         SessionTable {
             sessions: vec![Session::default(); sessions_max as usize],
             topics: vec![TopicOrder::default(); topics_max as usize],
-            // Twice what it will hold: insertion after removals then never needs to grow.
-            by_id: HashMap::with_capacity(2 * sessions_max as usize),
+            // Twice what it will hold, and one that an insertion reserves though its key is there: what removals left behind is
+            // then cleared in place, and it never grows.
+            by_id: HashMap::with_capacity(2 * (sessions_max as usize + 1)),
             free: (0..sessions_max).rev().collect(),
         }
     }

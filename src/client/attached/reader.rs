@@ -11,10 +11,11 @@ use crate::log::damage::exactly;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::log::retention::{Dropped, FloorReader, NO_PIN, Pin};
+use crate::log::start::{self, Start};
 use crate::log::topics::{Topic, TopicReader};
 use crate::order::{Arrival, Event};
+use crate::pool::Memory;
 use crate::pool::record::IndexEntry;
-use crate::pool::{Access, Memory};
 use crate::wire::frame::BatchHeader;
 use crate::wire::message::is_framed;
 use crate::wire::{BatchDecoder, Progress, StartAt, WireError};
@@ -176,30 +177,21 @@ impl<M: Memory> Reader<M> {
             return Err(ReadFault::Deleted);
         }
         let Some(commit) = self.fetch()? else { return Ok(0) };
-        let before = self.index.next();
+        let (before, start) = (self.index.next(), self.start);
         while let Some(offset) = self.buffered.next() {
             let position = self.index.next();
             if let Some((arrival, first_order)) = self.batch(position, offset)? {
-                let end = first_order + u64::from(arrival.message_count);
                 let is_first = self.known_next.is_none();
-                let found = match self.start {
-                    StartAt::Earliest => Some(first_order),
-                    StartAt::Latest => None,
-                    StartAt::Timestamp(utc_ns) => {
-                        let header = self.header(position, &arrival, LINE_BYTES)?;
-                        (header.received_at >= utc_ns).then_some(first_order)
+                let received_at = || self.header(position, &arrival, LINE_BYTES).map(|header| header.received_at);
+                match start::in_batch(start, &arrival, first_order, is_first, received_at)? {
+                    Start::Gone { earliest, .. } => return Err(self.trimmed(earliest)),
+                    Start::Here(order) => {
+                        // This batch is looked at again.
+                        self.buffered.start -= 1;
+                        return Ok(self.begin(order) + (position - before) as usize);
                     }
-                    StartAt::Order(wanted) if wanted < first_order && is_first => {
-                        return Err(self.trimmed(first_order));
-                    }
-                    StartAt::Order(wanted) => (wanted < end).then_some(wanted),
-                };
-                if let Some(order) = found {
-                    // This batch is looked at again.
-                    self.buffered.start -= 1;
-                    return Ok(self.begin(order) + (position - before) as usize);
+                    Start::Later => self.known_next = Some(first_order + u64::from(arrival.message_count)),
                 }
-                self.known_next = Some(end);
             }
             self.index.advance(1);
         }
@@ -225,16 +217,11 @@ impl<M: Memory> Reader<M> {
     fn at_the_tail(&mut self) -> Result<usize, ReadFault> {
         // A number's last topic leaves its progress behind.
         let progress = self.topics.progress(self.topic).filter(|progress| progress.position >= self.created_position);
-        let next = match (self.known_next, progress) {
-            (Some(next), _) => next,
-            // The checkpoint stands for a position that was looked at: between it and the tail the topic did not move.
-            (None, Some(progress)) if progress.position <= self.index.next() => progress.next_order,
-            _ => return Ok(0),
-        };
-        match self.start {
-            StartAt::Order(wanted) if wanted < next => Err(self.trimmed(next)),
-            StartAt::Order(wanted) => Ok(self.begin(wanted)),
-            StartAt::Earliest | StartAt::Latest | StartAt::Timestamp(_) => Ok(self.begin(next)),
+        let Some(next) = start::next_at_the_tail(self.known_next, progress, self.index.next()) else { return Ok(0) };
+        match start::at_the_tail(self.start, next) {
+            Start::Gone { earliest, .. } => Err(self.trimmed(earliest)),
+            Start::Here(order) => Ok(self.begin(order)),
+            Start::Later => Ok(0),
         }
     }
 
@@ -352,18 +339,7 @@ impl<M: Memory> Reader<M> {
 
     /// The header of a batch, which must be the one that the index names; `bytes` of the batch can be read then.
     fn header(&mut self, position: u64, batch: &Arrival, bytes: u64) -> Result<BatchHeader, ReadFault> {
-        let at = batch.blog_at;
-        // Dropped after the entry was seen, before the first byte is read: another host wrote them.
-        if self.view.access_to_lane(batch.lane.into()) == Access::Remote {
-            self.view.memory.discard(at, bytes);
-        }
-        let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
-        let is_it = header.batch_seq == batch.batch_seq
-            && header.session_epoch == batch.session_epoch
-            && header.message_count == batch.message_count
-            && header.topic == self.topic
-            && header.frame_bytes() == u64::from(batch.batch_bytes);
-        if is_it { Ok(header) } else { Err(self.doubtful(ReadFault::OtherBatch(position))) }
+        start::header(&self.view, batch, bytes).ok_or_else(|| self.doubtful(ReadFault::OtherBatch(position)))
     }
 
     /// What is found wrong with a batch is the pool's fault only if its bytes were still there.

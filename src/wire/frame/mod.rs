@@ -1,0 +1,91 @@
+//! Frame headers: layouts, encoding, validation. The prose and the tables are in `PROTOCOL.md`.
+//!
+//! * `kinds`: kinds of frames, levels, roles, operations.
+//! * `conversation`: how a conversation begins and ends.
+//! * `publishing`, `subscribing`: batches, and what is said of them.
+//! * `control`: requests, replies and their records.
+//! * `check`: sealing, and checking what came in.
+//!
+//! Here is what they have in common. All of it is used by the path of this module.
+
+use bytemuck::Zeroable;
+
+use crate::described;
+
+mod check;
+mod control;
+mod conversation;
+mod kinds;
+mod publishing;
+mod subscribing;
+#[cfg(test)]
+mod tests;
+
+pub use check::{
+    RECEIVED_AT, check, check_body, check_cursor_name, check_topic_name, frame_bytes, header_crc, read, seal, with_body,
+};
+pub use control::{CursorRecord, Reply, Request, TopicRecord};
+pub use conversation::{Goodbye, Hello, Refused, Welcome};
+pub use kinds::{AckLevel, FrameKind, Operation, OrderLevel, Receipts, Role, SlowReader};
+pub use publishing::{Ack, BatchHeader};
+pub use subscribing::{CaughtUp, Deliver, Skipped};
+
+/// First four bytes of every frame: "EMBR".
+pub const MAGIC: u32 = u32::from_le_bytes(*b"EMBR");
+/// Version of everything in this room. Compared exactly.
+pub const VERSION: u8 = 2;
+/// `session` of a publisher hello that opens a new session.
+pub const NEW_SESSION: u64 = 0;
+/// `let_go_from` of an ack that lets nothing go.
+pub const NOTHING_LET_GO: u64 = u64::MAX;
+/// Ack flag: the session was fenced; `committed_next` is final for this session epoch.
+pub const ACK_FENCED: u16 = 1;
+/// Hello flag: create the topic named if there is none, with the properties in the hello.
+pub const HELLO_CREATE_TOPIC: u16 = 1;
+/// Reply flag: there is more; ask again from `next`.
+pub const REPLY_MORE: u16 = 1;
+
+described! {
+    /// What every frame header has in common; `kind` says how bytes 12 to 56 are laid out.
+    pub struct Prefix: 64 {
+        /// "EMBR"
+        magic: u32,
+        /// protocol version, 2
+        version: u8,
+        /// frame kind
+        kind: u8,
+        /// flags of the kind; 0 where none are defined
+        flags: u16,
+        /// length of the body in bytes, without its padding
+        body_bytes: u32,
+        /// as the kind defines
+        own: [u32; 11],
+        /// CRC32C of the body without its padding; 0 if the body is empty
+        body_crc: u32,
+        /// CRC32C of bytes 0 to 59 of this header (in a Batch with `received_at` taken as 0)
+        header_crc: u32,
+    }
+}
+
+/// A frame header of a known kind.
+pub trait Frame: crate::fields::Described {
+    /// Its kind.
+    const KIND: FrameKind;
+}
+
+macro_rules! frames {
+    ($($name:ident),*) => { $(
+        impl Frame for $name { const KIND: FrameKind = FrameKind::$name; }
+        impl Default for $name {
+            /// All fields zero but the prefix that the kind fixes; `header_crc` is filled by [`seal`].
+            fn default() -> Self {
+                let mut frame = $name::zeroed();
+                (frame.magic, frame.version, frame.kind) = (MAGIC, VERSION, FrameKind::$name as u8);
+                frame
+            }
+        }
+    )* };
+}
+// A batch header's type is `BatchHeader`, its kind `Batch`.
+type Batch = BatchHeader;
+frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply, Skipped);
