@@ -1,0 +1,128 @@
+//! Receives, lists, frames and cancels over real sockets, and what may not be touched meanwhile.
+
+use super::*;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+fn ring() -> Ring {
+    let map = memmap2::MmapOptions::new().len(1 << 20).map_anon().unwrap();
+    Ring::new(8, 2, Mapping::new(map.into())).unwrap()
+}
+
+fn wait(ring: &mut Ring) -> Completion {
+    for _ in 0..100 {
+        if let Some(completion) = ring.next_completion() {
+            return completion;
+        }
+        ring.submit(Some(Duration::from_millis(100))).unwrap();
+    }
+    panic!("no completion within 10 s");
+}
+
+#[test]
+fn receives_land_in_the_pool_and_frames_are_lent_until_done() {
+    let (mut peer, ours) = UnixStream::pair().unwrap();
+    let mut ring = ring();
+    let asker = |tag| Asker { role: 3, tag };
+    ring.receive_pool(asker(1), ours.as_raw_fd(), 4096, 100).unwrap();
+    peer.write_all(b"hello").unwrap();
+    assert_eq!(wait(&mut ring), Completion { role: 3, tag: 1, result: 5, stage: Stage::Done });
+    let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
+    crate::pool::Memory::with_bytes(&pool, 4096, 5, |bytes| assert_eq!(bytes, b"hello"));
+    let slot = ring.lease_frames(1)[0];
+    ring.frame_mut(slot)[..3].copy_from_slice(b"ack");
+    ring.send_frame(asker(2), ours.as_raw_fd(), slot, false).unwrap();
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ring.frame_mut(slot)[0] = 0)).is_err());
+    assert_eq!(wait(&mut ring).result, 64);
+    let mut got = [0; 64];
+    peer.read_exact(&mut got).unwrap();
+    assert_eq!(&got[..3], b"ack");
+    ring.frame_mut(slot)[0] = 1;
+}
+
+#[test]
+fn a_list_is_sent_with_its_payload_and_can_be_consumed_in_part() {
+    let (mut peer, ours) = UnixStream::pair().unwrap();
+    let mut ring = ring();
+    let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
+    crate::pool::Memory::copy_in(&pool, 0, &[7; 128]);
+    let id = ring.take_list();
+    let (list, mapping) = ring.list_and_pool(id);
+    list.push(&[1; 64], mapping, 0, 128);
+    list.push(&[2; 64], mapping, 0, 0);
+    list.consume(70);
+    assert_eq!(list.bytes(), 186);
+    ring.send_list(Asker { role: 0, tag: 9 }, ours.as_raw_fd(), id, false).unwrap();
+    assert_eq!(wait(&mut ring).result, 186);
+    let mut got = [0; 186];
+    peer.read_exact(&mut got).unwrap();
+    assert!(got[..122].iter().all(|byte| *byte == 7) && got[122..].iter().all(|byte| *byte == 2));
+    ring.give_back_list(id);
+}
+
+#[test]
+fn what_is_left_of_a_half_sent_item_is_copied() {
+    let mut ring = ring();
+    let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
+    crate::pool::Memory::copy_in(&pool, 0, &[7; 128]);
+    let id = ring.take_list();
+    let mut left = |consumed: u64| {
+        let (list, mapping) = ring.list_and_pool(id);
+        list.clear();
+        list.push(&[1; 64], mapping, 0, 128);
+        list.push(&[2; 64], mapping, 0, 0);
+        list.consume(consumed / 2);
+        list.consume(consumed - consumed / 2);
+        (list.items_begun(), list.rest_of_item())
+    };
+    assert_eq!(left(0), (0, vec![]));
+    assert_eq!(left(1).1.len(), 191);
+    assert_eq!(left(62), (1, [&[1; 2][..], &[7; 128]].concat()));
+    assert_eq!(left(191), (1, vec![7]));
+    assert_eq!(left(192), (1, vec![]));
+    assert_eq!(left(193), (2, vec![2; 63]));
+    assert_eq!(left(256), (2, vec![]));
+}
+
+/// The peer reads nothing: its window fills, and what was sent by zero copy beyond it stays lent.
+#[test]
+fn an_aborted_connection_gives_lent_pages_back() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_peer, _) = listener.accept().unwrap();
+    let map = memmap2::MmapOptions::new().len(16 << 20).map_anon().unwrap();
+    let mut ring = Ring::new(8, 0, Mapping::new(map.into())).unwrap();
+    let id = ring.take_list();
+    let (list, mapping) = ring.list_and_pool(id);
+    list.push(&[1; 64], mapping, 0, 16 << 20);
+    let operation = ring.send_list(Asker { role: 0, tag: 1 }, ours.as_raw_fd(), id, true).unwrap();
+    for _ in 0..20 {
+        ring.submit(Some(Duration::from_millis(5))).unwrap();
+        assert_eq!(ring.next_completion(), None, "more was taken than the peer can have room for");
+    }
+    ring.cancel(operation);
+    let cut = wait(&mut ring);
+    assert!((1..16 << 20).contains(&cut.result), "part of it was sent: {cut:?}");
+    assert_eq!(cut.stage, Stage::Accepted);
+    for _ in 0..20 {
+        ring.submit(Some(Duration::from_millis(5))).unwrap();
+        assert_eq!(ring.next_completion(), None, "pages in the socket are still lent");
+    }
+    abort(ours.as_raw_fd());
+    assert!(matches!(wait(&mut ring).stage, Stage::Released { .. }));
+    ring.give_back_list(id);
+}
+
+#[test]
+fn cancelled_operations_complete_and_operations_are_bounded() {
+    let (_peer, ours) = UnixStream::pair().unwrap();
+    let mut ring = ring();
+    let asker = Asker { role: 0, tag: 0 };
+    let operation = ring.receive_pool(asker, ours.as_raw_fd(), 0, 10).unwrap();
+    (1..8).for_each(|_| assert!(ring.poll_readable(asker, ours.as_raw_fd()).is_some()));
+    assert_eq!(ring.poll_readable(asker, ours.as_raw_fd()), None);
+    ring.cancel(operation);
+    assert_eq!(wait(&mut ring).result, -libc::ECANCELED);
+    assert_eq!(ring.room(), 1);
+}
