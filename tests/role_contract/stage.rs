@@ -31,7 +31,8 @@ use embarcadero::roles::export::{Export, ExportSettings};
 use embarcadero::roles::handoff::{AckLink, Subscriptions};
 use embarcadero::roles::receive::hello::Tokens;
 use embarcadero::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS, listen};
-use embarcadero::roles::sequence::active::{self, SequencerSettings};
+use embarcadero::roles::sequence::active::SequencerSettings;
+use embarcadero::roles::sequence::tables;
 use embarcadero::roles::sequence::{Sequence, TakeoverSettings};
 use embarcadero::runtime::runner::COMPLETIONS_PER_PASS_MAX;
 use embarcadero::runtime::{Io, Now, Role};
@@ -183,7 +184,7 @@ impl Site {
         let lanes = self.setup.lanes;
         // Each bound is what can lie in the role's queues, or what it takes of them in one pass.
         let receive_bound = 4 * all + all + all + 2;
-        let sequence_bound = (SCAN_WINDOW_MAX * lanes) as usize + active::CHECKPOINTS_PER_PASS + 1;
+        let sequence_bound = (SCAN_WINDOW_MAX * lanes) as usize + tables::CHECKPOINTS_PER_PASS + 1;
         let ack_bound = ack::MESSAGES_PER_PASS + ack::tracker::ENTRIES_PER_PASS + sessions + 3 * all * lanes as usize;
         let export_bound = readers * (1 + reader::ENTRIES_PER_PASS);
         let receive = |lane| part(Kind::Receive, self.receive(view, lane), places + 1, 0, receive_bound);

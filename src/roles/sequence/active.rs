@@ -4,24 +4,23 @@
 //! then, derived from what is now committed: lane progress, topic lines, checkpoints, floors. No epoch timer: a batch is
 //! ordered when it is seen.
 
-use std::collections::VecDeque;
-
 use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
-use crate::log::checkpoint::{CheckpointWriter, Recovered};
+use crate::log::checkpoint::Recovered;
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
 use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
 use crate::log::lane::{LaneReader, issuer};
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
-use crate::log::targets::{Target, Targets};
-use crate::log::topics::{Topic, TopicWriter, read_spec};
+use crate::log::targets::Target;
+use crate::log::topics::{Topic, read_spec};
 use crate::observe::counters::SequencerCounters;
 use crate::order::core::{OpenRequest, OrderLimits};
 use crate::order::{Arrival, Event, OrderCore, Verdict};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress, slot_kind};
+use crate::roles::sequence::tables::{CHECKPOINTS_PER_PASS, Checkpoints, Topics};
 use crate::wire::Refusal;
 
 /// What the configuration says about sequencing.
@@ -47,8 +46,6 @@ impl SequencerSettings {
     }
 }
 
-/// Sessions checkpointed in one pass at most.
-pub const CHECKPOINTS_PER_PASS: usize = 64;
 /// Events of one arrival besides what it drains: a let-go, or a close and an open.
 const EVENTS_EXTRA: u64 = 2;
 
@@ -88,26 +85,8 @@ struct Waiting {
     is_stalled: bool,
 }
 
-struct Topics<M> {
-    writer: TopicWriter<M>,
-    /// By id.
-    known: Vec<Option<Topic>>,
-    /// Created or deleted since the last commit: written to the table after the watermark.
-    changed: VecDeque<u32>,
-    /// Each topic's progress as it was last written.
-    written: Vec<TopicProgress>,
-}
-
 /// No topic's id: a session that is asked for on a topic that is gone.
 const NO_TOPIC: u32 = u32::MAX;
-
-/// Rounds of checkpoints: all sessions dirty at its start are written, then the round's start is what every
-/// checkpoint stands for at least.
-struct Checkpoints<M> {
-    writer: CheckpointWriter<M>,
-    round: Vec<u32>,
-    round_started_at: u64,
-}
 
 impl<M: Memory> ActiveSequencer<M> {
     /// Goes on where `recovered` ends, under the epoch that `commit` has claimed. All of this candidate's copies are written
@@ -339,11 +318,8 @@ impl<M: Memory> ActiveSequencer<M> {
     fn take_cursor(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         let is_placed = check_cursor(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
         let read = || read_request(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
-        // The topic that was meant, not one that has its place since.
-        let is_topic = |wanted: &CursorLine| {
-            let mut known = self.topics.known.iter().flatten();
-            known.any(|topic| topic.id == wanted.topic && topic.created_position == slot.batch_seq)
-        };
+        // The topic that was meant, not one that has its number since.
+        let is_topic = |wanted: &CursorLine| wanted.topic == slot.topic && self.topics.is_meant(slot);
         let Some(wanted) = is_placed.then(read).flatten().filter(is_topic) else {
             self.counters.invalid_slots += 1;
             return;
@@ -584,112 +560,5 @@ fn appender<'a, M: Memory>(
             _ => {}
         }
         index.append(to_entry(&event));
-    }
-}
-
-impl<M: Memory> Topics<M> {
-    fn take_over(
-        view: &View<M>,
-        candidate: u32,
-        known: Vec<Option<(Topic, TopicProgress)>>,
-        core: &OrderCore,
-        position: u64,
-    ) -> Self {
-        let topics_max = view.layout.geometry.topics_max as usize;
-        let mut topics = Topics {
-            writer: TopicWriter::new(view, candidate),
-            known: Vec::with_capacity(topics_max),
-            changed: VecDeque::with_capacity(topics_max),
-            written: vec![TopicProgress::default(); topics_max],
-        };
-        for (id, known) in known.into_iter().enumerate() {
-            match &known {
-                Some((topic, progress)) => {
-                    let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
-                    topics.written[id] = TopicProgress { next_order, position, ..*progress };
-                    topics.writer.write(topic, &topics.written[id]);
-                }
-                None => topics.writer.clear(id as u32),
-            }
-            topics.known.push(known.map(|(topic, _)| topic));
-        }
-        topics
-    }
-
-    /// Whether the topic a request means, by number and creation, is there.
-    fn is_meant(&self, slot: &BatchSlot) -> bool {
-        let found = self.known.get(slot.topic as usize).and_then(Option::as_ref);
-        found.is_some_and(|topic| topic.created_position == slot.batch_seq)
-    }
-
-    fn change(&mut self, id: u32, topic: Option<Topic>) {
-        self.known[id as usize] = topic;
-        if !self.changed.contains(&id) {
-            self.changed.push_back(id);
-        }
-    }
-
-    fn write_changed(&mut self, position: u64) -> bool {
-        let any = !self.changed.is_empty();
-        while let Some(id) = self.changed.pop_front() {
-            self.written[id as usize] = TopicProgress { position, ..TopicProgress::default() };
-            match &self.known[id as usize] {
-                Some(topic) => self.writer.write(topic, &self.written[id as usize]),
-                None => self.writer.clear(id),
-            }
-        }
-        any
-    }
-
-    /// Writes the progress of topics that got on or lost something. True if any did.
-    fn write_progress(&mut self, targets: &Targets, position: u64) -> bool {
-        let mut any = false;
-        for (id, written) in (0u32..).zip(&mut self.written) {
-            if self.known[id as usize].is_none() {
-                continue;
-            }
-            let progress = targets.progress(id, written.position);
-            if progress != *written {
-                *written = TopicProgress { position, ..progress };
-                self.writer.write_progress(id, written);
-                any = true;
-            }
-        }
-        any
-    }
-}
-
-impl<M: Memory> Checkpoints<M> {
-    fn take_over(view: &View<M>, candidate: u32, core: &OrderCore, position: u64) -> Self {
-        let writer = CheckpointWriter::new(view, candidate);
-        for (slot, session) in core.table().sessions().iter().enumerate() {
-            writer.write_session(slot as u32, session, position);
-        }
-        let sessions_max = view.layout.geometry.sessions_max as usize;
-        Checkpoints { writer, round: Vec::with_capacity(sessions_max), round_started_at: position }
-    }
-
-    /// Writes some of this round's checkpoints; begins the next round when it is done. True if anything was written.
-    fn step(&mut self, core: &mut OrderCore, topics: &mut Topics<M>, targets: &Targets, watermark: u64) -> bool {
-        if self.round.is_empty() {
-            if watermark == self.round_started_at {
-                return false;
-            }
-            self.round_started_at = watermark;
-            while let Some(slot) = core.take_dirty() {
-                self.round.push(slot);
-            }
-            topics.write_progress(targets, watermark);
-        }
-        for _ in 0..CHECKPOINTS_PER_PASS {
-            let Some(slot) = self.round.pop() else { break };
-            self.writer.write_session(slot, core.table().session(slot), watermark);
-        }
-        true
-    }
-
-    /// Position that every checkpoint stands for at least, after a step was fenced.
-    fn stands_for(&self) -> u64 {
-        if self.round.is_empty() { self.round_started_at } else { 0 }
     }
 }

@@ -1,7 +1,7 @@
 //! The sequencer role: one candidate, its lock, and its counters.
 //!
 //! * [`candidate`]: stands by, claims, takes over; no I/O.
-//! * [`active`]: one pass of the sequencer of one epoch; no I/O.
+//! * [`active`]: one pass of the sequencer of one epoch; no I/O. [`tables`]: what it derives: topics, checkpoints.
 
 pub mod active;
 pub mod candidate;
@@ -11,6 +11,7 @@ mod candidate_tests;
 mod cursor_tests;
 #[cfg(test)]
 mod kill_tests;
+pub mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]

@@ -1,0 +1,146 @@
+//! What is derived from the committed index in one pass: the topic table, and the rounds of session checkpoints.
+
+use std::collections::VecDeque;
+
+use crate::log::View;
+use crate::log::checkpoint::CheckpointWriter;
+use crate::log::targets::Targets;
+use crate::log::topics::{Topic, TopicWriter};
+use crate::order::OrderCore;
+use crate::pool::Memory;
+use crate::pool::record::{BatchSlot, TopicProgress};
+
+/// Sessions checkpointed in one pass at most.
+pub const CHECKPOINTS_PER_PASS: usize = 64;
+
+/// The sequencer's topics, and a candidate's copy of the table.
+pub(super) struct Topics<M> {
+    writer: TopicWriter<M>,
+    /// By id.
+    pub(super) known: Vec<Option<Topic>>,
+    /// Created or deleted since the last commit: written to the table after the watermark.
+    changed: VecDeque<u32>,
+    /// Each topic's progress as it was last written.
+    pub(super) written: Vec<TopicProgress>,
+}
+
+/// Rounds of checkpoints: all sessions dirty at its start are written, then the round's start is what every
+/// checkpoint stands for at least.
+pub(super) struct Checkpoints<M> {
+    pub(super) writer: CheckpointWriter<M>,
+    round: Vec<u32>,
+    round_started_at: u64,
+}
+
+impl<M: Memory> Topics<M> {
+    pub(super) fn take_over(
+        view: &View<M>,
+        candidate: u32,
+        known: Vec<Option<(Topic, TopicProgress)>>,
+        core: &OrderCore,
+        position: u64,
+    ) -> Self {
+        let topics_max = view.layout.geometry.topics_max as usize;
+        let mut topics = Topics {
+            writer: TopicWriter::new(view, candidate),
+            known: Vec::with_capacity(topics_max),
+            changed: VecDeque::with_capacity(topics_max),
+            written: vec![TopicProgress::default(); topics_max],
+        };
+        for (id, known) in known.into_iter().enumerate() {
+            match &known {
+                Some((topic, progress)) => {
+                    let next_order = core.table().topic(topic.id).map_or(0, |order| order.next_order);
+                    topics.written[id] = TopicProgress { next_order, position, ..*progress };
+                    topics.writer.write(topic, &topics.written[id]);
+                }
+                None => topics.writer.clear(id as u32),
+            }
+            topics.known.push(known.map(|(topic, _)| topic));
+        }
+        topics
+    }
+
+    /// Whether the topic a request means, by number and creation, is there.
+    pub(super) fn is_meant(&self, slot: &BatchSlot) -> bool {
+        let found = self.known.get(slot.topic as usize).and_then(Option::as_ref);
+        found.is_some_and(|topic| topic.created_position == slot.batch_seq)
+    }
+
+    pub(super) fn change(&mut self, id: u32, topic: Option<Topic>) {
+        self.known[id as usize] = topic;
+        if !self.changed.contains(&id) {
+            self.changed.push_back(id);
+        }
+    }
+
+    pub(super) fn write_changed(&mut self, position: u64) -> bool {
+        let any = !self.changed.is_empty();
+        while let Some(id) = self.changed.pop_front() {
+            self.written[id as usize] = TopicProgress { position, ..TopicProgress::default() };
+            match &self.known[id as usize] {
+                Some(topic) => self.writer.write(topic, &self.written[id as usize]),
+                None => self.writer.clear(id),
+            }
+        }
+        any
+    }
+
+    /// Writes the progress of topics that got on or lost something. True if any did.
+    pub(super) fn write_progress(&mut self, targets: &Targets, position: u64) -> bool {
+        let mut any = false;
+        for (id, written) in (0u32..).zip(&mut self.written) {
+            if self.known[id as usize].is_none() {
+                continue;
+            }
+            let progress = targets.progress(id, written.position);
+            if progress != *written {
+                *written = TopicProgress { position, ..progress };
+                self.writer.write_progress(id, written);
+                any = true;
+            }
+        }
+        any
+    }
+}
+
+impl<M: Memory> Checkpoints<M> {
+    pub(super) fn take_over(view: &View<M>, candidate: u32, core: &OrderCore, position: u64) -> Self {
+        let writer = CheckpointWriter::new(view, candidate);
+        for (slot, session) in core.table().sessions().iter().enumerate() {
+            writer.write_session(slot as u32, session, position);
+        }
+        let sessions_max = view.layout.geometry.sessions_max as usize;
+        Checkpoints { writer, round: Vec::with_capacity(sessions_max), round_started_at: position }
+    }
+
+    /// Writes some of this round's checkpoints; begins the next round when it is done. True if anything was written.
+    pub(super) fn step(
+        &mut self,
+        core: &mut OrderCore,
+        topics: &mut Topics<M>,
+        targets: &Targets,
+        watermark: u64,
+    ) -> bool {
+        if self.round.is_empty() {
+            if watermark == self.round_started_at {
+                return false;
+            }
+            self.round_started_at = watermark;
+            while let Some(slot) = core.take_dirty() {
+                self.round.push(slot);
+            }
+            topics.write_progress(targets, watermark);
+        }
+        for _ in 0..CHECKPOINTS_PER_PASS {
+            let Some(slot) = self.round.pop() else { break };
+            self.writer.write_session(slot, core.table().session(slot), watermark);
+        }
+        true
+    }
+
+    /// Position that every checkpoint stands for at least, after a step was fenced.
+    pub(super) fn stands_for(&self) -> u64 {
+        if self.round.is_empty() { self.round_started_at } else { 0 }
+    }
+}
