@@ -224,7 +224,7 @@ fn attached_clients_publish_and_verify_without_brokers_addresses() {
         assert_eq!((&subscriber["messages"], &subscriber["faults"]), (&20000.into(), &0.into()), "{words}");
     }
     site.pass(&format!("publish --attach {pool} --messages 5000 --topic mixed"));
-    site.pass("subscribe --count 5000 --topic mixed --idle-timeout 5");
+    site.pass("subscribe --until-caught-up --topic mixed");
     site.pass("publish --messages 5000 --topic mixed");
     site.pass(&format!("subscribe --attach {pool} --until-caught-up --topic mixed"));
     site.pass(&format!("e2e --attach {pool} --rate 2000 --duration 500ms --warm-up 100ms --message-size 64"));
