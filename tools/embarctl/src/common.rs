@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use embarcadero::client::{Admin, ClientError, TopicProperties};
+use embarcadero::client::{Admin, ClientError, SlowReaderPolicy, TopicProperties};
 use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
@@ -98,6 +98,20 @@ impl PropertyArgs {
 
 fn bytes(text: &str) -> Result<u64, String> {
     parse_bytes(text).map_err(|error| error.to_string())
+}
+
+/// What becomes of a slow reader: `wait`, `wait:64MiB`, `skip`, `disconnect`.
+pub fn slow_reader(text: &str) -> Result<SlowReaderPolicy, String> {
+    match text.split_once(':') {
+        Some(("wait", size)) => match bytes(size)? {
+            0 => Err("wait:0 would wait for nobody; write disconnect or skip".to_owned()),
+            lag_bytes => Ok(SlowReaderPolicy::Wait { lag_bytes }),
+        },
+        None if text == "wait" => Ok(SlowReaderPolicy::Wait { lag_bytes: 0 }),
+        None if text == "skip" => Ok(SlowReaderPolicy::Skip),
+        None if text == "disconnect" => Ok(SlowReaderPolicy::Disconnect),
+        _ => Err(format!("{text:?} is none of wait, wait:SIZE, skip, disconnect")),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,14 +1,17 @@
-//! `embarctl consume`: prints a topic's messages in order.
+//! `embarctl consume`: prints topics' messages in order.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use embarcadero::client::{
-    AttachedSubscriberOptions, ClientError, Cursor, Delivered, Start, Subscribe, Subscriber, SubscriberOptions,
+    AttachedSubscriber, AttachedSubscriberOptions, ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start,
+    Subscriber, SubscriberOptions,
 };
+use embarcadero::config::units::parse_duration;
+use embarcadero::wire::Refusal;
 
-use crate::common::{AttachArgs, ConnectArgs};
+use crate::common::{AttachArgs, ConnectArgs, slow_reader};
 use crate::error::CommandError;
 use crate::format::{Fields, Format};
 use crate::{Ended, Interrupt};
@@ -20,26 +23,34 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// Output buffered while messages keep coming.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Times without a unit that are earlier are meant as something else, ns since 1970.
+const NS_MIN: u64 = 100_000_000_000_000_000;
+
 /// `embarctl consume`.
 #[derive(Debug, Args)]
 pub struct ConsumeArgs {
-    /// Topic to read.
-    #[arg(long)]
-    topic: String,
-    /// Where to begin: earliest, latest, or a message's order.
-    #[arg(long, default_value = "earliest", value_parser = start, value_name = "earliest|latest|ORDER")]
+    /// Topic to read; repeat it to read several in their one total order.
+    #[arg(long = "topic", required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Where to begin: earliest, latest, a message's order, or what brokers received from a time on: -10m (so long ago),
+    /// @1700000000s (since 1970, UTC), @1700000000123456789 (ns, as %t prints).
+    #[arg(long, default_value = "earliest", value_parser = start, allow_hyphen_values = true, value_name = "earliest|latest|ORDER|-TIME|@TIME")]
     from: Start,
     /// Resume where this named cursor of the topic was committed, and commit it as output is written, at least each second; at
     /// --from if there is none yet. What was printed just before a crash may be printed again.
     #[arg(long, value_name = "NAME", conflicts_with = "attach")]
     cursor: Option<String>,
+    /// What becomes of this reader if it keeps memory that publishers need: wait (for it, up to SIZE behind), skip (it goes on
+    /// further on, and says so on standard error) or disconnect (it ends) [default: as the brokers are configured].
+    #[arg(long, value_parser = slow_reader, conflicts_with = "attach", value_name = "wait|wait:SIZE|skip|disconnect")]
+    slow_reader: Option<SlowReaderPolicy>,
     /// Go on when everything there is has been printed.
     #[arg(long)]
     follow: bool,
     /// Stop after this many messages.
     #[arg(long)]
     count: Option<u64>,
-    /// How to print a message: %o order, %S session, %b batch, %t time of receipt (UTC ns), %s payload, %l its
+    /// How to print a message: %T topic, %o order, %S session, %b batch, %t time of receipt (UTC ns), %s payload, %l its
     /// length, %% percent; \n \t \r \0 \\.
     #[arg(long, default_value = Format::DEFAULT, value_parser = Format::parse)]
     format: Format,
@@ -53,22 +64,47 @@ fn start(text: &str) -> Result<Start, String> {
     match text {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
+        time if time.starts_with('@') => since_1970(&time[1..]).map(Start::Timestamp),
+        time if time.starts_with('-') => {
+            let ago = parse_duration(&time[1..]).map_err(|error| format!("{text:?}: {error}"))?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok(Start::Timestamp(now.saturating_sub(ago).as_nanos() as u64))
+        }
         order => {
-            order.parse().map(Start::Order).map_err(|_| format!("{text:?} is neither earliest, latest nor an order"))
+            let wrong = |_| format!("{text:?} is none of earliest, latest, an order, -TIME like -10m, @TIME");
+            order.parse().map(Start::Order).map_err(wrong)
         }
     }
 }
 
+/// UTC ns, of ns, or of a time with its unit.
+fn since_1970(text: &str) -> Result<u64, String> {
+    let Ok(ns) = text.parse::<u64>() else {
+        let time = parse_duration(text).map_err(|error| format!("@{text}: {error}"))?;
+        return u64::try_from(time.as_nanos()).map_err(|_| format!("@{text} is after 2554"));
+    };
+    if (1..NS_MIN).contains(&ns) {
+        return Err(format!("@{text} is in ns, and before 1973; for seconds write @{text}s"));
+    }
+    Ok(ns)
+}
+
 /// Does it. A reader of our output that goes away ends it quietly.
 pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
-    let failed = CommandError::client(format!("read {:?}", args.topic));
-    let open = |name: &String| Cursor::open(&args.connect.brokers, &args.topic, name, args.connect.timeout());
+    if args.topics.len() > 1 && args.cursor.is_some() {
+        return Err(CommandError::Usage("--cursor is of one topic; read each --topic with a cursor by itself"));
+    }
+    if args.topics.len() > 1 && args.attach.attach.is_some() {
+        return Err(CommandError::Usage("--attach reads one --topic; leave --attach out to read several"));
+    }
+    let failed = CommandError::client(format!("read {}", args.names()));
+    let open = |name: &String| Cursor::open(&args.connect.brokers, &args.topics[0], name, args.connect.timeout());
     let opened = args.cursor.as_ref().map(open).transpose();
     let (cursor, mut subscriber) = opened.and_then(|cursor| subscriber(args, cursor)).map_err(failed)?;
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let left = args.count.unwrap_or(u64::MAX);
     let mut printer = Printer { format: &args.format, left, next_order: None, cursor, committed: Instant::now(), out };
-    match read(args, interrupt, &mut *subscriber, &mut printer) {
+    match read(args, interrupt, &mut subscriber, &mut printer) {
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             // What is still buffered has no reader; dropping the writer must not try again.
             let _ = printer.out.into_parts();
@@ -79,35 +115,92 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
 }
 
 /// Over TCP, or attached. From where the cursor stands, if there is one; it comes back.
-fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Cursor>, Box<dyn Subscribe>), ClientError> {
-    let (topic, start) = (args.topic.clone(), cursor.as_ref().map_or(args.from, |cursor| cursor.start(args.from)));
+fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Cursor>, Reader), ClientError> {
+    let (topic, start) = (args.topics[0].clone(), cursor.as_ref().map_or(args.from, |cursor| cursor.start(args.from)));
     let Some(pool) = args.attach.attach.clone() else {
         let (brokers, connect_timeout) = (args.connect.brokers.clone(), args.connect.timeout());
-        let options = SubscriberOptions { brokers, topic, start, connect_timeout, ..SubscriberOptions::default() };
-        return Ok((cursor, Box::new(Subscriber::connect(options)?)));
+        let more_topics = args.topics[1..].iter().map(|name| (name.clone(), args.from)).collect();
+        let (slow_reader, defaults) = (args.slow_reader.unwrap_or_default(), SubscriberOptions::default());
+        let options =
+            SubscriberOptions { brokers, topic, start, more_topics, slow_reader, connect_timeout, ..defaults };
+        return Ok((cursor, Reader::Tcp(Box::new(Subscriber::connect(options)?))));
     };
     let (host, coherence, wait) = (args.attach.host, args.attach.coherence, args.connect.timeout());
     let defaults = AttachedSubscriberOptions::default();
     let options = AttachedSubscriberOptions { pool, host, coherence, topic, start, wait, ..defaults };
-    Ok((cursor, Box::new(Subscriber::attach(options)?)))
+    Ok((cursor, Reader::Attached(Box::new(Subscriber::attach(options)?))))
+}
+
+/// A subscriber, over TCP or attached.
+enum Reader {
+    Tcp(Box<Subscriber>),
+    Attached(Box<AttachedSubscriber>),
+}
+
+impl Reader {
+    fn poll(&mut self, time: Duration, handler: &mut dyn FnMut(Event<'_>)) -> Result<usize, ClientError> {
+        match self {
+            Reader::Tcp(subscriber) => subscriber.poll_events(time, handler),
+            Reader::Attached(subscriber) => subscriber.poll(time, &mut |delivered| handler(Event::Batch(*delivered))),
+        }
+    }
+
+    fn next_order(&self) -> u64 {
+        match self {
+            Reader::Tcp(subscriber) => subscriber.next_order(),
+            Reader::Attached(subscriber) => subscriber.next_order(),
+        }
+    }
+
+    fn caught_up(&self) -> bool {
+        match self {
+            Reader::Tcp(subscriber) => subscriber.caught_up(),
+            Reader::Attached(subscriber) => subscriber.caught_up(),
+        }
+    }
+}
+
+impl ConsumeArgs {
+    /// The topics, for messages.
+    fn names(&self) -> String {
+        let names: Vec<String> = self.topics.iter().map(|name| format!("{name:?}")).collect();
+        names.join(", ")
+    }
+}
+
+/// Why reading ended.
+fn ended(args: &ConsumeArgs, source: ClientError) -> CommandError {
+    match source.refusal() {
+        Some(Refusal::TopicDeleted) => CommandError::Deleted { topics: args.names(), source },
+        _ => CommandError::client(format!("read {}", args.names()))(source),
+    }
 }
 
 fn read(
     args: &ConsumeArgs,
     interrupt: &Interrupt,
-    subscriber: &mut dyn Subscribe,
+    subscriber: &mut Reader,
     printer: &mut Printer<'_>,
 ) -> Result<Ended, CommandError> {
     let mut moved = Instant::now();
     while printer.left > 0 {
         let mut printed = Ok(());
-        let mut take = |delivered: &Delivered<'_>| {
-            if printed.is_ok() {
-                printed = printer.batch(delivered);
+        let mut take = |event: Event<'_>| match event {
+            Event::Batch(delivered) if printed.is_ok() => printed = printer.batch(&delivered),
+            Event::Batch(_) => {}
+            Event::Skipped { topic, from, next_order, .. } => {
+                let count = next_order.saturating_sub(from);
+                eprintln!("{topic}: {count} messages from order {from} on were skipped: this reader was too slow");
             }
         };
-        let failed = CommandError::client(format!("read {:?}", args.topic));
-        let batches = subscriber.poll(POLL, &mut take).map_err(failed)?;
+        let batches = match subscriber.poll(POLL, &mut take) {
+            Ok(batches) => batches,
+            Err(error) => {
+                printed.map_err(CommandError::Output)?;
+                printer.settle(args)?;
+                return Err(ended(args, error));
+            }
+        };
         printed.map_err(CommandError::Output)?;
         // Nothing waits in the buffer while nothing comes.
         if batches == 0 || subscriber.caught_up() || printer.is_commit_due() {
@@ -122,7 +215,7 @@ fn read(
         if batches > 0 {
             moved = Instant::now();
         } else if !args.follow && moved.elapsed() > args.connect.timeout() {
-            let waiting_for = format!("waiting for order {} of {:?}", subscriber.next_order(), args.topic);
+            let waiting_for = format!("waiting for order {} of {:?}", subscriber.next_order(), args.topics[0]);
             return Err(CommandError::Deadline { waiting_for, seconds: args.connect.timeout_seconds() });
         }
     }
@@ -151,7 +244,7 @@ impl Printer<'_> {
     fn settle(&mut self, args: &ConsumeArgs) -> Result<(), CommandError> {
         self.out.flush().map_err(CommandError::Output)?;
         if let (Some(cursor), Some(order)) = (&mut self.cursor, self.next_order) {
-            let failed = CommandError::client(format!("commit the cursor of {:?}", args.topic));
+            let failed = CommandError::client(format!("commit the cursor of {:?}", args.topics[0]));
             cursor.commit(order, args.connect.timeout()).map_err(failed)?;
         }
         self.committed = Instant::now();
@@ -165,6 +258,7 @@ impl Printer<'_> {
             }
             self.left -= 1;
             let fields = Fields {
+                topic: delivered.topic,
                 order,
                 session: delivered.session,
                 batch_seq: delivered.batch_seq,
@@ -175,5 +269,25 @@ impl Printer<'_> {
             self.next_order = Some(order + 1);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_orders_words_and_times() {
+        assert_eq!(start("latest"), Ok(Start::Latest));
+        assert_eq!(start("17"), Ok(Start::Order(17)));
+        assert_eq!(start("@1700000000s"), Ok(Start::Timestamp(1_700_000_000_000_000_000)));
+        assert_eq!(start("@1700000000123456789"), Ok(Start::Timestamp(1_700_000_000_123_456_789)));
+        let Ok(Start::Timestamp(ago)) = start("-10m") else { panic!("a time") };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let minutes = (now - ago) as f64 / 60e9;
+        assert!((10.0..10.5).contains(&minutes), "{minutes}");
+        for bad in ["", "-", "-10", "@", "@1700000000", "@yesterday", "first"] {
+            assert!(start(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -15,6 +15,17 @@ pub enum CommandError {
         /// The client's reason.
         source: ClientError,
     },
+    /// Options that do not go together.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// A topic that was read is no more.
+    #[error("the topic was deleted while {topics} was read; everything that came before is printed: {source}")]
+    Deleted {
+        /// The topics that were read.
+        topics: String,
+        /// The client's reason.
+        source: ClientError,
+    },
     /// The pool could not be looked at.
     #[error(transparent)]
     Pool(#[from] embarcadero::pool::PoolError),

@@ -1,10 +1,12 @@
-//! How `consume` prints a message: `%o` order, `%S` session, `%b` batch, `%t` receipt, `%s` payload.
+//! How `consume` prints a message: `%T` topic, `%o` order, `%S` session, `%b` batch, `%t` receipt, `%s` payload.
 
 use std::io::{self, Write};
 
 /// What is known about a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a> {
+    /// Its topic.
+    pub topic: &'a str,
     /// Total order in the topic.
     pub order: u64,
     /// Session id.
@@ -20,6 +22,7 @@ pub struct Fields<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(Vec<u8>),
+    Topic,
     Order,
     Session,
     Batch,
@@ -66,6 +69,7 @@ impl Format {
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.write_all(text)?,
+                Part::Topic => out.write_all(fields.topic.as_bytes())?,
                 Part::Order => write!(out, "{}", fields.order)?,
                 Part::Session => write!(out, "{:#x}", fields.session)?,
                 Part::Batch => write!(out, "{}", fields.batch_seq)?,
@@ -80,6 +84,7 @@ impl Format {
 
 fn field(letter: Option<char>) -> Result<Part, String> {
     match letter {
+        Some('T') => Ok(Part::Topic),
         Some('o') => Ok(Part::Order),
         Some('S') => Ok(Part::Session),
         Some('b') => Ok(Part::Batch),
@@ -87,9 +92,9 @@ fn field(letter: Option<char>) -> Result<Part, String> {
         Some('s') => Ok(Part::Payload),
         Some('l') => Ok(Part::Length),
         Some('%') => Ok(Part::Text(b"%".to_vec())),
-        Some(other) => {
-            Err(format!("%{other} is none of %o order, %S session, %b batch, %t receipt, %s payload, %l length, %%"))
-        }
+        Some(other) => Err(format!(
+            "%{other} is none of %T topic, %o order, %S session, %b batch, %t receipt, %s payload, %l length, %%"
+        )),
         None => Err("% at the end names no field; write %% for a percent sign".to_owned()),
     }
 }
@@ -111,7 +116,8 @@ mod tests {
     use super::*;
 
     fn printed(format: &str) -> Vec<u8> {
-        let fields = Fields { order: 12, session: 0xab, batch_seq: 3, received_at: 99, payload: b"\xffhi" };
+        let fields =
+            Fields { topic: "mine", order: 12, session: 0xab, batch_seq: 3, received_at: 99, payload: b"\xffhi" };
         let mut out = Vec::new();
         Format::parse(format).unwrap().write(&mut out, &fields).unwrap();
         out
@@ -121,6 +127,7 @@ mod tests {
     fn fields_and_escapes() {
         assert_eq!(printed(Format::DEFAULT), b"\xffhi\n");
         assert_eq!(printed(r"%o %S/%b @%t [%l]\t100%%\\é"), "12 0xab/3 @99 [3]\t100%\\é".as_bytes());
+        assert_eq!(printed("%T:%o"), b"mine:12");
         assert_eq!(printed(""), b"");
     }
 

@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::Publisher;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
@@ -118,7 +117,7 @@ pub fn publish(
 
 /// Sends one message and waits for its ack.
 fn one(
-    publisher: &mut Publisher,
+    publisher: &mut crate::client::Sender,
     writer: &mut PayloadWriter,
     result: &mut SessionResult,
     ack_timeout: Duration,

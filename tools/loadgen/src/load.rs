@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use embarcadero::client::{PublisherOptions, Start};
+use embarcadero::client::{PublisherOptions, SlowReaderPolicy, Start};
 use serde_json::{Value, json};
 
-use crate::args::{LoadArgs, RateArgs, TopicArgs};
+use crate::args::{AttachArgs, LoadArgs, RateArgs, TopicArgs};
+use crate::client::Pool;
 use crate::error::LoadError;
 use crate::fleet::Fleet;
 use crate::open_loop::OpenPlan;
@@ -28,6 +29,10 @@ pub struct Wishes<'a> {
     pub rate: Option<(&'a RateArgs, Rate)>,
     /// Subscriber 0 is stopped.
     pub pause: Option<PausePlan>,
+    /// Clients attach to a pool.
+    pub attach: Option<&'a AttachArgs>,
+    /// What becomes of subscribers that are too slow.
+    pub slow_reader: SlowReaderPolicy,
 }
 
 /// A load.
@@ -46,6 +51,10 @@ pub struct Load<'a> {
     pub pause: Option<PausePlan>,
     /// What messages contain.
     pub payloads: Payloads,
+    /// Clients attach to this pool.
+    pub pool: Option<Pool>,
+    /// What becomes of subscribers that are too slow.
+    pub slow_reader: SlowReaderPolicy,
     /// Threads that drive sessions, and as many for subscribers.
     pub threads: usize,
     run: u32,
@@ -66,6 +75,7 @@ impl<'a> Load<'a> {
         wishes: &Wishes<'_>,
     ) -> Result<Load<'a>, LoadError> {
         topic.check()?;
+        wishes.attach.map_or(Ok(()), |attach| attach.check(load))?;
         let fleet = Fleet::new(load.topics, load.sessions, wishes.subscribers);
         let mut options = topic.publisher_options(&name);
         load.apply(&mut options, fleet.sessions);
@@ -85,7 +95,8 @@ impl<'a> Load<'a> {
             None => prepared.payloads,
         };
         let (pause, checking, threads) = (wishes.pause, wishes.verify, load.threads());
-        Ok(Load { open, pause, payloads, checking, threads, ..prepared })
+        let (pool, slow_reader) = (wishes.attach.and_then(AttachArgs::pool), wishes.slow_reader);
+        Ok(Load { open, pause, payloads, pool, slow_reader, checking, threads, ..prepared })
     }
 
     /// A verified load as fast as windows allow, a thread for each client.
@@ -109,6 +120,8 @@ impl<'a> Load<'a> {
             open,
             pause,
             payloads,
+            pool: None,
+            slow_reader: SlowReaderPolicy::AsConfigured,
             threads,
             run,
             options,
@@ -135,6 +148,7 @@ impl<'a> Load<'a> {
             topic,
             run: self.run,
             options,
+            pool: self.pool.clone(),
             order: self.topic.order,
             goal: self.goals[index].clone(),
             payloads: self.payloads.clone(),
@@ -148,6 +162,7 @@ impl<'a> Load<'a> {
         let source = Source::Run { run: self.run, messages: Arc::clone(&self.bounds[topic]) };
         let name = self.fleet.topic_name(&self.name, topic);
         let mut options = self.topic.subscriber_options(&name, index, self.fleet.readers);
+        options.slow_reader = self.slow_reader;
         if self.reused {
             options.start = Start::Latest;
         }
@@ -155,6 +170,7 @@ impl<'a> Load<'a> {
             index,
             topic,
             options,
+            pool: self.pool.clone(),
             verifier: Verifier::new(self.topic.order, Arc::clone(payloads), source, self.checking),
             until: Until::Published,
             idle_timeout: self.ack_timeout,
@@ -186,6 +202,8 @@ impl<'a> Load<'a> {
         all["ack_timeout_s"] = json!(self.ack_timeout.as_secs());
         let skew = options.skew.as_ref();
         all["skew"] = json!(skew.map(|skew| json!({ "broker": skew.broker, "ms": skew.delay.as_millis() as u64 })));
+        all["attach"] = json!(self.pool.as_ref().map(|pool| pool.path.display().to_string()));
+        all["slow_reader"] = json!(slow_reader_words(self.slow_reader));
         all["run"] = json!(format!("{:08x}", self.run));
         all
     }
@@ -199,6 +217,17 @@ fn bounds(fleet: &Fleet, topic: usize, goals: &[Goal]) -> Arc<[u64]> {
         Goal::For(_) | Goal::Planned(_) => NUMBERS_MAX,
     };
     goals.iter().enumerate().map(bound).collect()
+}
+
+/// As the command line says it.
+pub fn slow_reader_words(policy: SlowReaderPolicy) -> String {
+    match policy {
+        SlowReaderPolicy::AsConfigured => "as configured".to_owned(),
+        SlowReaderPolicy::Wait { lag_bytes: 0 } => "wait".to_owned(),
+        SlowReaderPolicy::Wait { lag_bytes } => format!("wait:{lag_bytes}"),
+        SlowReaderPolicy::Skip => "skip".to_owned(),
+        SlowReaderPolicy::Disconnect => "disconnect".to_owned(),
+    }
 }
 
 /// Every setting about the topic.

@@ -13,6 +13,7 @@
 
 mod args;
 mod board;
+mod client;
 mod clock;
 mod error;
 mod faults;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{AckedBatch, Publisher};
+use embarcadero::client::AckedBatch;
 use serde_json::{Value, json};
 
 use crate::clock::monotonic_ns;
@@ -74,7 +74,7 @@ impl OpenLoop {
     }
 
     /// One session, whose acks are recorded from here on.
-    pub fn session(&self, plan: &OpenPlan, index: u32, publisher: &mut Publisher) -> OpenSession {
+    pub fn session(&self, plan: &OpenPlan, index: u32, publisher: &mut crate::client::Sender) -> OpenSession {
         let schedule = Schedule::new(plan.arrival, plan.messages_per_s, plan.seed, index, plan.sessions);
         let flight = Flight { first: 0, times: VecDeque::new(), recorder: Arc::clone(&self.recorder), span: self.span };
         let flight = Arc::new(Mutex::new(flight));

@@ -4,12 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{BrokerProgress, ClientError, Publisher, PublisherOptions, PublisherStats};
+use embarcadero::client::{BrokerProgress, ClientError, PublisherOptions, PublisherStats};
 use embarcadero::limits::MESSAGE_HEADER_BYTES;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
 
 use crate::board::{Board, SessionBoard};
+use crate::client::{Pool, Sender};
 use crate::open_loop::{OpenLoop, OpenPlan, OpenResult};
 use crate::pause::AckGaps;
 use crate::payload::{PayloadWriter, Payloads};
@@ -45,6 +46,8 @@ pub struct SessionPlan {
     pub run: u32,
     /// How to connect.
     pub options: PublisherOptions,
+    /// The pool to attach to, instead of brokers.
+    pub pool: Option<Pool>,
     /// Level the topic must have.
     pub order: OrderLevel,
     /// What to send.
@@ -88,7 +91,7 @@ pub struct SessionResult {
 
 impl SessionResult {
     /// Of a session that has not sent anything.
-    pub fn begin(plan: &SessionPlan, publisher: &Publisher) -> SessionResult {
+    pub fn begin(plan: &SessionPlan, publisher: &Sender) -> SessionResult {
         let planned = if let Goal::Messages(messages) = plan.goal { messages } else { 0 };
         SessionResult {
             index: plan.index,
@@ -108,7 +111,7 @@ impl SessionResult {
     }
 
     /// Takes what the client knows at the end; closes the session if it came to its end.
-    pub fn end(&mut self, publisher: Publisher, board: &Board) {
+    pub fn end(&mut self, publisher: Sender, board: &Board) {
         self.session = publisher.session();
         self.stats = publisher.stats();
         self.brokers = publisher.broker_progress().to_vec();
@@ -166,9 +169,10 @@ impl Drop for Ended<'_> {
 }
 
 /// Connects as planned; refuses a topic or brokers that the plan does not fit.
-pub fn connect(plan: &SessionPlan) -> Result<Publisher, String> {
+pub fn connect(plan: &SessionPlan) -> Result<Sender, String> {
     let index = plan.index;
-    let publisher = Publisher::connect(plan.options.clone()).map_err(|error| format!("publisher {index}: {error}"))?;
+    let publisher = Sender::open(plan.options.clone(), plan.pool.as_ref())
+        .map_err(|error| format!("publisher {index}: {error}"))?;
     if publisher.order_level() != plan.order {
         let (topic, found, asked) = (&plan.options.topic, publisher.order_level(), plan.order);
         return Err(format!(
@@ -187,14 +191,14 @@ struct Worker<'a> {
     board: &'a Board,
     /// Sessions that have not ended, each with its client; their results are in `results` when they have.
     live: Vec<Session<'a>>,
-    ended: Vec<(SessionResult, Publisher)>,
+    ended: Vec<(SessionResult, Sender)>,
     writer: PayloadWriter,
     open: Option<OpenLoop>,
     readiness: Readiness,
 }
 
 impl<'a> Worker<'a> {
-    fn new(clients: Vec<(SessionPlan, Publisher)>, board: &'a Board) -> Worker<'a> {
+    fn new(clients: Vec<(SessionPlan, Sender)>, board: &'a Board) -> Worker<'a> {
         let (first, _) = clients.first().expect("a thread has a session");
         let writer = PayloadWriter::new(first.payloads.clone(), first.run, first.index);
         let open =
@@ -268,7 +272,7 @@ struct Session<'a> {
     board: &'a Board,
     own: &'a SessionBoard,
     ended: Ended<'a>,
-    publisher: Publisher,
+    publisher: Sender,
     goal: Goal,
     /// No message is sent after this.
     until: Option<Instant>,
@@ -285,7 +289,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(plan: SessionPlan, mut publisher: Publisher, board: &'a Board, open: Option<&OpenLoop>) -> Session<'a> {
+    fn new(plan: SessionPlan, mut publisher: Sender, board: &'a Board, open: Option<&OpenLoop>) -> Session<'a> {
         let mut result = SessionResult::begin(&plan, &publisher);
         let now = Instant::now();
         result.first_send = Some(now);
@@ -412,7 +416,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn end(mut self, error: Option<String>) -> (SessionResult, Publisher) {
+    fn end(mut self, error: Option<String>) -> (SessionResult, Sender) {
         self.note_progress();
         self.result.gaps.note(self.moved, Instant::now(), &self.board.pause);
         if !matches!(self.goal, Goal::Messages(_)) {
@@ -426,7 +430,7 @@ impl<'a> Session<'a> {
 }
 
 /// The reason of a session that gives up: the client's own account of which broker owes what.
-pub fn no_ack(publisher: &mut Publisher, ack_timeout: Duration) -> String {
+pub fn no_ack(publisher: &mut Sender, ack_timeout: Duration) -> String {
     let seconds = ack_timeout.as_secs();
     match publisher.flush(Instant::now()) {
         Ok(()) => format!("no ack within {seconds} s (--ack-timeout), and all of them just after"),

@@ -281,6 +281,7 @@ impl Report {
             "verified": summary.checked,
             "messages": summary.messages,
             "missing": summary.missing,
+            "skipped": summary.skipped,
             "batches": summary.batches,
             "duplicates": summary.duplicates,
             "reordered": summary.reordered,

@@ -5,16 +5,17 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::create_topic;
+use embarcadero::client::{PublisherOptions, SlowReaderPolicy, SubscriberOptions, create_topic};
 use embarcadero::wire::AckLevel;
 use serde_json::{Value, json};
 
 use crate::args::{E2eArgs, LatencyArgs, OutputArgs, PublishArgs, SubscribeArgs, TopicArgs};
 use crate::board::Board;
+use crate::client::Sender;
 use crate::error::LoadError;
 use crate::fleet::{Fleet, deal};
 use crate::latency::{self, Latencies, SendTimes};
-use crate::load::{Load, Wishes, topic_configuration, unique_suffix};
+use crate::load::{Load, Wishes, slow_reader_words, topic_configuration, unique_suffix};
 use crate::open_loop::OpenReport;
 use crate::pause::{Fate, PausePlan, PauseReport};
 use crate::payload::Payloads;
@@ -33,7 +34,8 @@ const CONNECT_SLACK: Duration = Duration::from_millis(50);
 
 /// `loadgen publish`.
 pub fn publish(args: &PublishArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, LoadError> {
-    let wishes = Wishes { rate: args.rate.rate.map(|rate| (&args.rate, rate)), ..Wishes::default() };
+    let rate = args.rate.rate.map(|rate| (&args.rate, rate));
+    let wishes = Wishes { rate, attach: Some(&args.attach), ..Wishes::default() };
     let load = Load::prepare(&args.topic, &args.load, args.topic.name(""), &wishes)?;
     make_topics(&load)?;
     run_load("publish", &load, &args.output, interrupted)
@@ -46,6 +48,8 @@ pub fn e2e(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, Load
         verify: args.verify.on(),
         rate: args.rate.rate.map(|rate| (&args.rate, rate)),
         pause: args.stop.plan(),
+        attach: Some(&args.attach),
+        slow_reader: args.slow.policy(),
     };
     let load = Load::prepare(&args.topic, &args.load, args.topic.name(&unique_suffix()), &wishes)?;
     make_topics(&load)?;
@@ -85,6 +89,7 @@ pub fn run_load(
         wanted: None,
         own_topic: true,
         stopped: load.pause.map(|_| 0),
+        slow_reader: load.slow_reader,
         order: load.topic.order,
         ack: load.topic.ack,
         interrupted: board.interrupted(),
@@ -131,6 +136,7 @@ fn pause_report(plan: PausePlan, report: &Report, board: &Board) -> PauseReport 
     };
     let fate = match (&reader.refused, reader.summary.missing) {
         (Some(text), _) => Fate::Told(text.clone()),
+        _ if reader.summary.skipped > 0 => Fate::Skipped { messages: reader.summary.skipped },
         _ if mark.is_none() || !reader.paused => Fate::NotStopped,
         (None, messages @ 1..) => Fate::Skipped { messages },
         (None, 0) => Fate::WentOn,
@@ -169,7 +175,11 @@ pub fn subscribe(args: &SubscribeArgs, interrupted: &Arc<AtomicBool>) -> Result<
     let plan = |index| ReaderPlan {
         index,
         topic: 0,
-        options: args.topic.subscriber_options(&name, index, fleet.readers),
+        options: SubscriberOptions {
+            slow_reader: args.slow.policy(),
+            ..args.topic.subscriber_options(&name, index, fleet.readers)
+        },
+        pool: args.attach.pool(),
         verifier: Verifier::new(args.topic.order, Arc::clone(&payloads), Source::Any, args.verify.on()),
         until: args.count.map_or(Until::CaughtUp, Until::Count),
         idle_timeout: args.idle_timeout,
@@ -187,10 +197,13 @@ pub fn subscribe(args: &SubscribeArgs, interrupted: &Arc<AtomicBool>) -> Result<
         watch::<(), _>(board, progress, args.topic.connect_timeout, &[], &readers)?;
         join(readers)
     })?;
-    let promise = promise(&args.topic, false, args.count, &board);
+    let slow_reader = args.slow.policy();
+    let promise = Promise { slow_reader, ..promise(&args.topic, false, args.count, &board) };
     let mut configuration = topic_configuration(&args.topic, &name);
     configuration["subscribers"] = json!(args.subscribers);
     configuration["verify"] = json!(args.verify.on());
+    configuration["attach"] = json!(args.attach.attach.as_ref().map(|path| path.display().to_string()));
+    configuration["slow_reader"] = json!(slow_reader_words(slow_reader));
     configuration["count"] = json!(args.count);
     configuration["idle_timeout_s"] = json!(args.idle_timeout.as_secs());
     let (_, readers) = in_order(Vec::new(), readers);
@@ -254,8 +267,16 @@ pub fn make_topics(load: &Load<'_>) -> Result<(), LoadError> {
     let topic = load.topic;
     for index in 0..load.fleet.topics {
         let name = load.fleet.topic_name(&load.name, index);
-        create_topic(&topic.brokers, &name, &topic.properties(), topic.connect_timeout)
-            .map_err(|source| LoadError::Topic { topic: name, source })?;
+        let made = match &load.pool {
+            None => create_topic(&topic.brokers, &name, &topic.properties(), topic.connect_timeout).map(drop),
+            Some(pool) => {
+                let options = topic.publisher_options(&name);
+                let options = PublisherOptions { create: Some(topic.properties()), ..options };
+                let deadline = Instant::now() + topic.connect_timeout;
+                Sender::open(options, Some(pool)).and_then(|sender| sender.close(deadline))
+            }
+        };
+        made.map_err(|source| LoadError::Topic { topic: name, source })?;
     }
     Ok(())
 }
@@ -291,7 +312,15 @@ fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> Result<Vec<T>, Load
 
 fn promise(topic: &TopicArgs, own_topic: bool, wanted: Option<u64>, board: &Board) -> Promise {
     let interrupted = board.interrupted();
-    Promise { order: topic.order, ack: topic.ack, own_topic, wanted, stopped: None, interrupted }
+    Promise {
+        order: topic.order,
+        ack: topic.ack,
+        own_topic,
+        wanted,
+        stopped: None,
+        slow_reader: SlowReaderPolicy::AsConfigured,
+        interrupted,
+    }
 }
 
 fn report(

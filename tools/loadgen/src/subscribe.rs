@@ -4,10 +4,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Delivered, Start, Subscriber, SubscriberOptions};
+use embarcadero::client::{ClientError, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use embarcadero::net::readiness::Readiness;
+use embarcadero::wire::Refusal;
 
 use crate::board::Board;
+use crate::client::{Pool, Receiver};
 use crate::clock::monotonic_ns;
 use crate::open_loop::OpenPlan;
 use crate::pace::Span;
@@ -47,6 +49,8 @@ pub struct ReaderPlan<'a> {
     pub topic: usize,
     /// How to connect.
     pub options: SubscriberOptions,
+    /// The pool to attach to, instead of brokers.
+    pub pool: Option<Pool>,
     /// What it must see.
     pub verifier: Verifier,
     /// When it is done.
@@ -110,10 +114,10 @@ pub fn run(plans: Vec<ReaderPlan<'_>>, board: &Board) -> Option<Delivery> {
     Some(Worker { live, open, readiness: Readiness::default() }.run())
 }
 
-fn connect(plan: &ReaderPlan<'_>) -> Result<Subscriber, String> {
+fn connect(plan: &ReaderPlan<'_>) -> Result<Receiver, String> {
     let index = plan.index;
-    let subscriber =
-        Subscriber::connect(plan.options.clone()).map_err(|error| format!("subscriber {index}: {error}"))?;
+    let subscriber = Receiver::open(plan.options.clone(), plan.pool.as_ref())
+        .map_err(|error| format!("subscriber {index}: {error}"))?;
     let (topic, found, asked) = (subscriber.topic(), subscriber.order_level(), plan.verifier.order());
     if found != asked {
         return Err(format!(
@@ -198,7 +202,7 @@ struct Reader<'a> {
     index: usize,
     topic: usize,
     board: &'a Board,
-    subscriber: Subscriber,
+    subscriber: Receiver,
     verifier: Verifier,
     hook: Option<Hook<'a>>,
     until: Until,
@@ -210,11 +214,16 @@ struct Reader<'a> {
     /// Once it has everything: until when it looks for repeats.
     aftermath: Option<Instant>,
     stop: Stop,
+    /// What becomes of it if it is too slow.
+    policy: SlowReaderPolicy,
+    /// The brokers' own words when they let it go, after which it went on.
+    let_go: Option<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(mut plan: ReaderPlan<'a>, subscriber: Subscriber, board: &'a Board) -> Reader<'a> {
+    fn new(mut plan: ReaderPlan<'a>, subscriber: Receiver, board: &'a Board) -> Reader<'a> {
         let started = Instant::now();
+        let policy = plan.options.slow_reader;
         if plan.options.start == Start::Latest {
             plan.verifier.begin_at(subscriber.next_order());
         }
@@ -232,12 +241,14 @@ impl<'a> Reader<'a> {
             moved: started,
             aftermath: None,
             stop: plan.pause.map_or(Stop::Never, |pause| Stop::At(started + pause.after, pause.time)),
+            policy,
+            let_go: None,
         }
     }
 
     fn result(self, ended: Option<Failure>) -> ReaderResult {
         let (refused, error) = match ended {
-            None => (None, None),
+            None => (self.let_go, None),
             Some(Failure::Refused(text)) => (Some(text.clone()), Some(text)),
             Some(Failure::Other(text)) => (None, Some(text)),
         };
@@ -326,10 +337,10 @@ impl<'a> Reader<'a> {
 
     fn done(&self) -> bool {
         match self.until {
-            Until::Count(messages) => self.verifier.unique() >= messages,
+            Until::Count(messages) => self.verifier.accounted() >= messages,
             Until::CaughtUp => self.subscriber.caught_up(),
             Until::Published => {
-                self.board.published(self.topic).is_some_and(|published| self.verifier.unique() >= published)
+                self.board.published(self.topic).is_some_and(|published| self.verifier.accounted() >= published)
             }
         }
     }
@@ -337,7 +348,11 @@ impl<'a> Reader<'a> {
     fn poll(&mut self, time: Duration, open: &mut Latencies) -> Result<usize, Failure> {
         let (verifier, hook) = (&mut self.verifier, &mut self.hook);
         let last = &mut self.last_delivery;
-        let mut take = |delivered: &Delivered<'_>| {
+        let mut take = |event: Event<'_>| {
+            let delivered = match &event {
+                Event::Batch(delivered) => delivered,
+                Event::Skipped { from, next_order, .. } => return verifier.skip(*from, *next_order),
+            };
             let before = verifier.messages();
             if let Some((span, recorder)) = open {
                 let now = monotonic_ns();
@@ -353,10 +368,30 @@ impl<'a> Reader<'a> {
         };
         let polled = self.subscriber.poll(time, &mut take);
         self.board.delivered[self.index].store(self.verifier.messages(), Ordering::Relaxed);
-        polled.map_err(|error| match error {
-            ClientError::Refused { .. } => Failure::Refused(error.to_string()),
-            error => Failure::Other(error.to_string()),
-        })
+        match polled {
+            Err(error) if self.goes_on_after(&error) => Ok(0),
+            Err(error @ ClientError::Refused { .. }) => Err(Failure::Refused(error.to_string())),
+            Err(error) => Err(Failure::Other(error.to_string())),
+            Ok(events) => Ok(events),
+        }
+    }
+
+    /// A reader that was stopped and let go asks again where it was; if that is gone, it goes on with the earliest message.
+    fn goes_on_after(&mut self, error: &ClientError) -> bool {
+        if self.policy != SlowReaderPolicy::Disconnect || self.stop != Stop::Over {
+            return false;
+        }
+        let ClientError::Refused { detail, .. } = error else { return false };
+        match error.refusal() {
+            Some(Refusal::TooSlow) => {}
+            Some(Refusal::Trimmed) if *detail > self.subscriber.next_order() => {
+                self.verifier.skip(self.subscriber.next_order(), *detail);
+                self.subscriber.go_on_at(*detail);
+            }
+            _ => return false,
+        }
+        self.let_go = Some(error.to_string());
+        true
     }
 }
 

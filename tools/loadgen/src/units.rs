@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use embarcadero::client::SlowReaderPolicy;
+use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
@@ -15,6 +17,29 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 /// A duration, as in the broker's configuration: `500us`, `5ms`, `2s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// What becomes of slow readers: `wait`, `wait:64MiB`, `skip`, `disconnect`.
+pub fn slow_reader(text: &str) -> Result<SlowReaderPolicy, String> {
+    match text.split_once(':') {
+        Some(("wait", size)) => match bytes(size)? {
+            0 => Err("wait:0 would wait for nobody; write disconnect or skip".to_owned()),
+            lag_bytes => Ok(SlowReaderPolicy::Wait { lag_bytes }),
+        },
+        None if text == "wait" => Ok(SlowReaderPolicy::Wait { lag_bytes: 0 }),
+        None if text == "skip" => Ok(SlowReaderPolicy::Skip),
+        None if text == "disconnect" => Ok(SlowReaderPolicy::Disconnect),
+        _ => Err(format!("{text:?} is none of wait, wait:SIZE, skip, disconnect")),
+    }
+}
+
+/// How hosts see each other's stores.
+pub fn coherence(text: &str) -> Result<CoherenceMode, String> {
+    match text {
+        "software" => Ok(CoherenceMode::Software),
+        "hardware" => Ok(CoherenceMode::Hardware),
+        _ => Err(format!("{text:?} is neither software nor hardware")),
+    }
 }
 
 /// A number of messages a second, or a size a second: `200000`, `50MB`, `1MiB/s`.
@@ -113,5 +138,16 @@ mod tests {
         assert!(order("3").is_err());
         assert!(ack("9").is_err());
         assert!(receipts("none").is_err());
+    }
+
+    #[test]
+    fn slow_readers() {
+        assert_eq!(slow_reader("wait"), Ok(SlowReaderPolicy::Wait { lag_bytes: 0 }));
+        assert_eq!(slow_reader("wait:64MiB"), Ok(SlowReaderPolicy::Wait { lag_bytes: 64 << 20 }));
+        assert_eq!(slow_reader("skip"), Ok(SlowReaderPolicy::Skip));
+        assert_eq!(slow_reader("disconnect"), Ok(SlowReaderPolicy::Disconnect));
+        for bad in ["", "wait:", "wait:0", "skip:1MiB", "drop"] {
+            assert!(slow_reader(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use embarcadero::client::SlowReaderPolicy;
 use embarcadero::wire::{AckLevel, OrderLevel};
 
 use crate::publish::SessionResult;
@@ -54,14 +55,26 @@ pub struct Promise {
     pub wanted: Option<u64>,
     /// The subscriber that was stopped on purpose: brokers may refuse to go on with it.
     pub stopped: Option<usize>,
+    /// What was to become of subscribers that are too slow.
+    pub slow_reader: SlowReaderPolicy,
     /// Whether the user ended the run.
     pub interrupted: bool,
 }
 
 impl Promise {
-    /// Whether brokers told this reader that it was too slow, and were right.
+    /// Whether brokers told this reader that it was too slow, and were right, and it ended there.
     fn was_told(&self, reader: &ReaderResult) -> bool {
-        self.stopped == Some(reader.index) && reader.refused.is_some()
+        let may_be = self.stopped == Some(reader.index) && self.slow_reader != SlowReaderPolicy::Skip;
+        may_be && reader.refused.is_some() && reader.error.is_some()
+    }
+
+    /// Whether this reader may have been told of messages that it missed.
+    fn may_skip(&self, reader: &ReaderResult) -> bool {
+        match self.slow_reader {
+            SlowReaderPolicy::Skip => true,
+            SlowReaderPolicy::Wait { .. } => false,
+            SlowReaderPolicy::AsConfigured | SlowReaderPolicy::Disconnect => self.stopped == Some(reader.index),
+        }
     }
 }
 
@@ -106,8 +119,11 @@ fn judge_session(promise: &Promise, session: &SessionResult, verdict: &mut Verdi
 fn judge_reader(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
     let (index, summary) = (reader.index, &reader.summary);
     let told = promise.was_told(reader);
-    if let Some(text) = reader.refused.iter().find(|_| told) {
+    if let Some(text) = reader.refused.iter().find(|_| told || reader.error.is_none()) {
         verdict.notes.push(format!("subscriber {index}, which was stopped, was told: {text}"));
+    }
+    if summary.skipped > 0 && promise.may_skip(reader) {
+        verdict.notes.push(format!("subscriber {index} was told that it skipped {} messages", summary.skipped));
     }
     let mut fail = |text: String| verdict.reasons.push(format!("subscriber {index}: {text}"));
     if let Some(error) = reader.error.iter().find(|_| !told) {
@@ -118,12 +134,19 @@ fn judge_reader(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderR
         summary.faults.examples().iter().for_each(|fault| fail(fault.to_string()));
     }
     let complete = !promise.interrupted && !told;
-    if summary.missing > 0 && summary.checked && complete {
-        fail(format!("{} messages missing", summary.missing));
+    if summary.skipped > 0 && !promise.may_skip(reader) {
+        fail(format!("{} messages skipped, which was not asked for (--slow-reader skip)", summary.skipped));
+    }
+    let untold = summary.missing.saturating_sub(summary.skipped);
+    if untold > 0 && summary.checked && complete {
+        fail(format!("{untold} messages missing"));
+    }
+    if promise.own_topic && promise.order == OrderLevel::Session && summary.skipped > summary.missing && complete {
+        fail(format!("told of {} messages skipped, but {} did not come", summary.skipped, summary.missing));
     }
     let published = sessions.iter().map(|session| session.planned).sum();
     let wanted = if promise.own_topic { published } else { promise.wanted.unwrap_or(0) };
-    let short = wanted.saturating_sub(summary.messages);
+    let short = wanted.saturating_sub(summary.messages + summary.skipped);
     if short > 0 && (!summary.checked || !promise.own_topic) && complete {
         fail(format!("{} messages delivered, {short} fewer than asked for", summary.messages));
     }
@@ -183,6 +206,7 @@ fn judge_identities(promise: &Promise, sessions: &[&SessionResult], reader: &Rea
                     format!("session {session:#x} of publisher {} carried publisher {found}'s messages", owner.index);
                 verdict.reasons.push(format!("subscriber {index}: {text}"));
             }
+            Some(owner) if seen.messages < owner.planned && reader.summary.skipped > 0 => {}
             Some(owner) if seen.messages != owner.planned && !promise.interrupted && owner.error.is_none() => {
                 let (found, planned) = (seen.messages, owner.planned);
                 let text = format!("{found} messages of publisher {}, which sent {planned}", owner.index);
@@ -196,7 +220,7 @@ fn judge_identities(promise: &Promise, sessions: &[&SessionResult], reader: &Rea
 /// Subscribers that read the same stretch of one topic read the same thing.
 fn judge_agreement(promise: &Promise, readers: &[ReaderResult], verdict: &mut Verdict) {
     let mut firsts: HashMap<usize, &ReaderResult> = HashMap::new();
-    for reader in readers.iter().filter(|reader| !promise.was_told(reader)) {
+    for reader in readers.iter().filter(|reader| !promise.was_told(reader) && reader.summary.skipped == 0) {
         match firsts.get(&reader.topic) {
             Some(first) => judge_pair(promise, first, reader, verdict),
             None => drop(firsts.insert(reader.topic, reader)),

@@ -11,7 +11,8 @@ use crate::payload::{PayloadWriter, Payloads};
 use crate::verify::{BatchPlace, Source, Verifier};
 
 fn promise(order: OrderLevel) -> Promise {
-    Promise { order, ack: AckLevel::Committed, own_topic: true, wanted: Some(4), stopped: None, interrupted: false }
+    let (ack, slow_reader) = (AckLevel::Committed, SlowReaderPolicy::AsConfigured);
+    Promise { order, ack, own_topic: true, wanted: Some(4), stopped: None, slow_reader, interrupted: false }
 }
 
 fn session() -> SessionResult {
@@ -177,4 +178,51 @@ fn only_the_reader_that_was_stopped_may_be_refused() {
 fn more_messages_than_were_sent_fail() {
     let few = SessionResult { planned: 3, sent: 3, acked: 3, ..session() };
     assert_eq!(outcome(&promise(OrderLevel::Total), few, &[reader(OrderLevel::Total, &[0, 1, 2, 3])]), Outcome::Fail);
+}
+
+/// A subscriber that got message 0, was told that 1 and 2 were skipped, and went on with these.
+fn skipping(from: u64, next_order: u64, then: &[u64]) -> ReaderResult {
+    let source = Source::Run { run: 1, messages: [4].into() };
+    let payloads = Payloads::new(32);
+    let mut verifier = Verifier::new(OrderLevel::Session, Arc::new(payloads.clone()), source, true);
+    let mut writer = PayloadWriter::new(payloads, 1, 0);
+    let mut deliver = |verifier: &mut Verifier, number| {
+        let place =
+            BatchPlace { first_order: number, session: 7, session_epoch: 1, batch_seq: number, message_count: 1 };
+        writer.with(number, |payload| verifier.batch(&place, std::iter::once((number, payload))));
+    };
+    deliver(&mut verifier, 0);
+    verifier.skip(from, next_order);
+    then.iter().for_each(|number| deliver(&mut verifier, *number));
+    ReaderResult { summary: verifier.summary(), ..reader(OrderLevel::Session, &[]) }
+}
+
+#[test]
+fn skips_that_were_told_and_asked_for_pass_and_nothing_else_may_miss() {
+    let asked = Promise { slow_reader: SlowReaderPolicy::Skip, ..promise(OrderLevel::Session) };
+    let complete = |result: ReaderResult| {
+        let missing = 4 - result.summary.unique;
+        let summary = Summary { missing, ..result.summary };
+        ReaderResult { summary, ..result }
+    };
+    let good = || complete(skipping(1, 3, &[3]));
+    let verdict =
+        judge(&asked, &[session()], &[good(), ReaderResult { index: 1, ..reader(asked.order, &[0, 1, 2, 3]) }]);
+    assert_eq!((verdict.outcome, verdict.notes.len()), (Outcome::Pass, 1), "{:?}", verdict.reasons);
+    let waits = Promise { slow_reader: SlowReaderPolicy::Wait { lag_bytes: 0 }, stopped: Some(0), ..asked };
+    let let_go = Promise { slow_reader: SlowReaderPolicy::Disconnect, stopped: Some(0), ..asked };
+    assert_eq!(outcome(&waits, session(), &[good()]), Outcome::Fail, "a reader that is waited for skips nothing");
+    assert_eq!(outcome(&let_go, session(), &[good()]), Outcome::Pass);
+    let other = ReaderResult { index: 1, ..good() };
+    assert_eq!(outcome(&let_go, session(), &[other]), Outcome::Fail, "it was not the one that was stopped");
+    for (bad, why) in [
+        (skipping(1, 2, &[3]), "a message missing beyond what was told"),
+        (skipping(2, 3, &[3]), "the skip does not begin where it was"),
+        (skipping(1, 3, &[]), "the last message missing"),
+        (skipping(1, 3, &[3, 2]), "a message that was given up came"),
+    ] {
+        assert_eq!(outcome(&asked, session(), &[complete(bad)]), Outcome::Fail, "{why}");
+    }
+    let refused = ReaderResult { refused: Some("too slow".into()), error: Some("too slow".into()), ..good() };
+    assert_eq!(outcome(&Promise { stopped: Some(0), ..asked }, session(), &[refused]), Outcome::Fail);
 }

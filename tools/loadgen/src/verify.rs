@@ -68,6 +68,8 @@ pub struct SessionSeen {
 struct Stream {
     epoch: u32,
     next_batch: Option<u64>,
+    /// What comes next may lie behind messages that were skipped.
+    may_jump: bool,
     next_number: Option<u64>,
     /// Index into `Verifier::publishers`, once a stamp has told it.
     publisher: Option<usize>,
@@ -95,6 +97,7 @@ pub struct Verifier {
     next_order: u64,
     messages: u64,
     unique: u64,
+    skipped: u64,
     batches: u64,
     duplicates: u64,
     reordered: u64,
@@ -117,6 +120,7 @@ impl Verifier {
             next_order: 0,
             messages: 0,
             unique: 0,
+            skipped: 0,
             batches: 0,
             duplicates: 0,
             reordered: 0,
@@ -128,6 +132,23 @@ impl Verifier {
     /// The run's first message has this order: nobody else publishes to the topic any more.
     pub fn begin_at(&mut self, order: u64) {
         self.begin_order = order;
+    }
+
+    /// The reader was told that these messages were given up: orders, and sessions' numbers, jump exactly here.
+    pub fn skip(&mut self, from: u64, next_order: u64) {
+        let fresh = matches!(self.source, Source::Run { .. });
+        let expected = match self.first_order {
+            Some(_) => self.next_order,
+            None if fresh => self.begin_order,
+            None => from,
+        };
+        if self.checking && self.order != OrderLevel::None && (from != expected || next_order < from) {
+            self.faults.add(Fault::Order { expected, found: from });
+        }
+        self.skipped += next_order.saturating_sub(from);
+        self.next_order = next_order;
+        self.begin_order = next_order;
+        self.streams.values_mut().for_each(|stream| stream.may_jump = true);
     }
 
     /// Takes the next delivered batch: its place, and its messages with the order of each.
@@ -158,6 +179,7 @@ impl Verifier {
             let (order, announced) = (place.first_order, place.message_count);
             self.faults.add(Fault::MessageCount { order, announced, found: count });
         }
+        stream.may_jump = false;
         stream.batches += 1;
         stream.messages += count;
         self.messages += count;
@@ -187,14 +209,15 @@ impl Verifier {
         let fresh = matches!(self.source, Source::Run { .. }) && self.order == OrderLevel::Session;
         let begin = fresh.then_some(0);
         let epoch = place.session_epoch;
-        Some(Stream { epoch, next_batch: begin, next_number: begin, publisher: None, messages: 0, batches: 0 })
+        let (next_batch, next_number, may_jump) = (begin, begin, self.skipped > 0);
+        Some(Stream { epoch, next_batch, may_jump, next_number, publisher: None, messages: 0, batches: 0 })
     }
 
     fn check_batch_seq(&mut self, stream: &mut Stream, place: &BatchPlace) {
         if self.order == OrderLevel::Session {
             let (session, found) = (place.session, place.batch_seq);
             let expected = stream.next_batch.unwrap_or(found);
-            if found > expected {
+            if found > expected && !stream.may_jump {
                 self.faults.add(Fault::BatchGap { session, expected, found });
             } else if found < expected {
                 self.faults.add(Fault::BatchRepeat { session, expected, found });
@@ -257,7 +280,7 @@ impl Verifier {
 
     fn check_session_number(&mut self, stream: &mut Stream, session: u64, found: u64) {
         let expected = stream.next_number.unwrap_or(found);
-        if found > expected {
+        if found > expected && !stream.may_jump {
             self.faults.add(Fault::MessageGap { session, expected, found });
         } else if found < expected {
             self.duplicates += 1;
@@ -266,6 +289,7 @@ impl Verifier {
         if found >= expected {
             self.unique += 1;
         }
+        stream.may_jump = false;
         stream.next_number = Some(found.wrapping_add(1));
     }
 
@@ -292,9 +316,9 @@ impl Verifier {
         self.messages
     }
 
-    /// Different messages delivered. Where messages carry no stamp: all of them.
-    pub fn unique(&self) -> u64 {
-        self.unique
+    /// Different messages delivered, and those it was told were skipped.
+    pub fn accounted(&self) -> u64 {
+        self.unique + self.skipped
     }
 
     /// Messages the run sends that were not delivered. 0 where that is not known.
@@ -321,6 +345,7 @@ impl Verifier {
             stamped: self.payloads.stamped(),
             messages: self.messages,
             unique: self.unique,
+            skipped: self.skipped,
             missing: self.missing(),
             batches: self.batches,
             duplicates: self.duplicates,
@@ -344,6 +369,8 @@ pub struct Summary {
     pub messages: u64,
     /// Different messages delivered. Where messages carry no stamp: all of them.
     pub unique: u64,
+    /// Messages that the reader was told were given up.
+    pub skipped: u64,
     /// Messages sent that were not delivered.
     pub missing: u64,
     /// Batches delivered.

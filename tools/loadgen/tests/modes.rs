@@ -26,12 +26,18 @@ fn own_address() -> String {
 
 impl Site {
     fn new(name: &str) -> Site {
+        Site::with_places(name, 0)
+    }
+
+    /// With places for so many attached publishers for each broker.
+    fn with_places(name: &str, places: u32) -> Site {
         let address = own_address();
         let unique = format!("loadgen-modes-{name}-{}", std::process::id());
         let pool = PathBuf::from("/dev/shm").join(&unique);
+        let megabytes = 96 + 64 * places; // Attached publishers hold extents, and nothing of a run is to be trimmed for them.
         let text = format!(
-            "pool: {{ path: {}, populate: false, bytes: 96MiB }}\n\
-             geometry: {{ extent_bytes: 1MiB, ring_slots: 256, segment_entries: 1024, segments: 8, topics_max: 64 }}\n\
+            "pool: {{ path: {}, populate: false, bytes: {megabytes}MiB }}\n\
+             geometry: {{ extent_bytes: 1MiB, ring_slots: 256, segment_entries: 1024, segments: 8, topics_max: 64, attached_per_broker: {places} }}\n\
              brokers:\n  - {{ id: 0, address: \"{address}:7300\" }}\n  - {{ id: 1, address: \"{address}:7301\" }}\n\
              threads: {{ mode: shared, idle: park }}\n",
             pool.display()
@@ -47,7 +53,10 @@ impl Site {
     fn run(&self, line: &str) -> (Option<i32>, String, Value) {
         let _ = std::fs::remove_file(&self.json);
         let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-        command.args(line.split(' ')).args(["--no-progress", "--brokers", &self.address, "--json"]).arg(&self.json);
+        command.args(line.split(' ')).args(["--no-progress", "--json"]).arg(&self.json);
+        if !line.contains("--attach") {
+            command.args(["--brokers", &self.address]);
+        }
         let output = command.output().expect("the program was built with the tests");
         let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let json = std::fs::read_to_string(&self.json).ok();
@@ -179,6 +188,51 @@ fn a_reader_that_stops_is_reported() {
 }
 
 #[test]
+fn a_reader_that_stops_is_dealt_with_as_it_asked() {
+    let site = Site::new("slow");
+    let run = |policy: &str| {
+        let line = format!(
+            "e2e --rate 150MB --warm-up 0s --duration 2s --message-size 4KiB --stop-reader-for 1s --stop-reader-after 200ms --slow-reader {policy}"
+        );
+        site.pass(&line)
+    };
+    let (words, json) = run("wait");
+    assert_eq!(json["results"]["stopped_reader"]["reader"], "went_on", "{words}");
+    let (words, json) = run("wait:1MiB");
+    assert_eq!(json["results"]["stopped_reader"]["reader"], "told", "{words}");
+    let (words, json) = run("skip");
+    let stopped = &json["results"]["stopped_reader"];
+    assert_eq!(stopped["reader"], "skipped", "{words}");
+    let subscriber = &json["results"]["subscribers"][0];
+    assert_eq!(stopped["skipped_messages"], subscriber["missing"], "{words}");
+    assert!(number(&subscriber["missing"]) > 0.0 && words.contains("skipped"), "{words}");
+    let (words, json) = run("disconnect");
+    assert_eq!(json["results"]["stopped_reader"]["reader"], "told", "{words}");
+    let subscriber = &json["results"]["subscribers"][0];
+    assert_eq!(subscriber["skipped"], subscriber["missing"], "{words}");
+    assert!(number(&subscriber["missing"]) > 0.0 && words.contains("was told"), "{words}");
+}
+
+#[test]
+fn attached_clients_publish_and_verify_without_brokers_addresses() {
+    let site = Site::with_places("attached", 2);
+    let pool = site.pool.display();
+    let (words, json) = site.pass(&format!(
+        "e2e --attach {pool} --messages 20000 --message-size 100 --sessions 2 --subscribers 2 --threads 1"
+    ));
+    for subscriber in json["results"]["subscribers"].as_array().expect("a list") {
+        assert_eq!((&subscriber["messages"], &subscriber["faults"]), (&20000.into(), &0.into()), "{words}");
+    }
+    site.pass(&format!("publish --attach {pool} --messages 5000 --topic mixed"));
+    site.pass("subscribe --until-caught-up --topic mixed");
+    site.pass("publish --messages 5000 --topic mixed");
+    site.pass(&format!("subscribe --attach {pool} --until-caught-up --topic mixed"));
+    site.pass(&format!("e2e --attach {pool} --rate 2000 --duration 500ms --warm-up 100ms --message-size 64"));
+    let (code, words, _) = site.run(&format!("publish --attach {pool} --messages 1000 --sessions 300"));
+    assert_eq!((code, words.contains("place")), (Some(2), true), "more publishers than places: {words}");
+}
+
+#[test]
 fn a_long_topic_is_read_from_the_end_the_middle_and_across_kills() {
     let site = Site::new("resume");
     let (words, json) = site.pass(
@@ -219,6 +273,13 @@ fn what_cannot_be_is_refused_by_name() {
         ("e2e --compare-one-topic", "--topics"),
         ("e2e --rate 10 --topics 2 --subscribers 3", "equally many"),
         ("e2e --stop-reader-after 1s", "--stop-reader-for"),
+        ("e2e --slow-reader wait:0", "wait for nobody"),
+        ("e2e --rate-percent 10 --slow-reader skip", "cannot be used with"),
+        ("e2e --attach /none --stop-reader-for 1s", "cannot be used with"),
+        ("e2e --attach /none --brokers 127.0.0.1:7300", "cannot be used with"),
+        ("e2e --attach /none --slow-reader skip", "cannot be used with"),
+        ("e2e --attach /none --topics 2", "--topics cannot be used with --attach"),
+        ("publish --attach /none --connections-per-broker 2", "--connections-per-broker cannot be used with --attach"),
         ("resume --messages 1000 --order 4", "--order 5"),
         ("resume --messages 1000 --message-size 8", "at least 16"),
         ("resume --messages 1000 --topics 3", "no --topics"),

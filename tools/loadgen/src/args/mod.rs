@@ -1,9 +1,11 @@
 //! The command line, and the plan of a run made from it.
 //!
 //! * here: what all subcommands have in common, and the closed loop.
-//! * [`open`]: open loop, sweep, many topics, a stopped subscriber. [`resume`]: long topics.
+//! * [`open`]: open loop, sweep, many topics, a stopped subscriber. [`reach`]: attached clients, slow readers.
+//!   [`resume`]: long topics.
 
 mod open;
+mod reach;
 mod resume;
 
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use crate::units;
 use crate::verify::NUMBERS_MAX;
 
 pub use open::{CompareArgs, RateArgs, StopArgs};
+pub use reach::{AttachArgs, SlowArgs};
 pub use resume::{ResumeArgs, ResumeReaderArgs};
 
 /// Most publishers or subscribers of one run.
@@ -49,6 +52,10 @@ Examples:
       many topics against one, in turn
   loadgen e2e --duration 30s --subscribers 2 --stop-reader-for 10s
       what a reader that stops does to publishers, and what becomes of it
+  loadgen e2e --duration 30s --stop-reader-for 10s --slow-reader skip
+      the same of one that is not waited for: what it skips it is told, the rest is verified
+  loadgen e2e --attach /dev/shm/embarcadero --sessions 2 --total-bytes 4GiB
+      without sockets: publishers and subscribers map the pool
   loadgen resume --messages 200000000 --message-size 16 --sessions 2
       a long topic; readers from its end, from its middle, and killed and resumed
 
@@ -196,6 +203,8 @@ pub struct PublishArgs {
     #[command(flatten)]
     pub load: LoadArgs,
     #[command(flatten)]
+    pub attach: AttachArgs,
+    #[command(flatten)]
     pub rate: RateArgs,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -210,14 +219,18 @@ pub struct E2eArgs {
     #[command(flatten)]
     pub load: LoadArgs,
     #[command(flatten)]
+    pub attach: AttachArgs,
+    #[command(flatten)]
     pub rate: RateArgs,
     /// Open loop at these percentages of the maximum, which is measured first, e.g. 10,50,80.
-    #[arg(long, value_delimiter = ',', conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=100), value_name = "PERCENT,…")]
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["rate", "attach", "slow_reader"], value_parser = clap::value_parser!(u32).range(1..=100), value_name = "PERCENT,…")]
     pub rate_percent: Vec<u32>,
     #[command(flatten)]
     pub compare: CompareArgs,
     #[command(flatten)]
     pub stop: StopArgs,
+    #[command(flatten)]
+    pub slow: SlowArgs,
     /// Subscribers. With more topics than that, each reads several.
     #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX as i64))]
     pub subscribers: u32,
@@ -233,6 +246,10 @@ pub struct E2eArgs {
 pub struct SubscribeArgs {
     #[command(flatten)]
     pub topic: TopicArgs,
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    #[command(flatten)]
+    pub slow: SlowArgs,
     /// Subscribers.
     #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX as i64))]
     pub subscribers: u32,

@@ -69,7 +69,7 @@ impl RateArgs {
 #[derive(Clone, Debug, Args)]
 pub struct CompareArgs {
     /// Run with --topics, and with one topic of the same publishers and as many deliveries, in turn; print the ratio.
-    #[arg(long, requires = "topics", conflicts_with_all = ["rate", "rate_percent", "stop_reader_for"])]
+    #[arg(long, requires = "topics", conflicts_with_all = ["rate", "rate_percent", "stop_reader_for", "slow_reader"])]
     pub compare_one_topic: bool,
     /// Rounds that count of --compare-one-topic; one more, the cold one, is run first and dropped.
     #[arg(long, default_value = "5", requires = "compare_one_topic", value_parser = clap::value_parser!(u32).range(1..=100), value_name = "COUNT")]
@@ -80,7 +80,7 @@ pub struct CompareArgs {
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {
     /// Subscriber 0 reads nothing for this long, e.g. 10s, as under SIGSTOP.
-    #[arg(long, value_parser = units::duration, conflicts_with = "rate_percent", value_name = "TIME")]
+    #[arg(long, value_parser = units::duration, conflicts_with_all = ["rate_percent", "attach"], value_name = "TIME")]
     pub stop_reader_for: Option<Duration>,
     /// From this time of the run on.
     #[arg(long, default_value = "2s", requires = "stop_reader_for", value_parser = units::duration, value_name = "TIME")]

@@ -1,0 +1,64 @@
+//! How clients reach the log, and how slow readers are dealt with.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use embarcadero::client::SlowReaderPolicy;
+use embarcadero::config::CoherenceMode;
+
+use super::LoadArgs;
+use crate::client::Pool;
+use crate::error::LoadError;
+use crate::units;
+
+/// How to do without brokers' addresses.
+#[derive(Clone, Debug, Args)]
+pub struct AttachArgs {
+    /// Clients map this pool instead of connecting: this process runs on one of its hosts. There are as many publishers at
+    /// most as the pool has places (geometry.attached_per_broker for each broker).
+    #[arg(long, value_name = "POOL", conflicts_with_all = ["brokers", "no_discover"])]
+    pub attach: Option<PathBuf>,
+    /// With --attach: this host's number in the pool.
+    #[arg(long, default_value = "0", requires = "attach")]
+    pub host: u32,
+    /// With --attach: the brokers' pool.coherence, software or hardware. Software is right on every pool.
+    #[arg(long, default_value = "software", value_parser = units::coherence, requires = "attach")]
+    pub coherence: CoherenceMode,
+}
+
+impl AttachArgs {
+    /// The pool to attach to, if so.
+    pub fn pool(&self) -> Option<Pool> {
+        let (host, coherence) = (self.host, self.coherence);
+        self.attach.clone().map(|path| Pool { path, host, coherence })
+    }
+
+    /// Refuses what attached publishers have nothing for.
+    pub fn check(&self, load: &LoadArgs) -> Result<(), LoadError> {
+        let refused = [
+            (load.topics != 1, "--topics", "an attached publisher takes a place of the pool for each topic"),
+            (load.connections_per_broker.is_some(), "--connections-per-broker", "there are no connections"),
+            (load.skew.is_some(), "--skew", "there is no path to a broker"),
+        ];
+        match refused.iter().find(|(is_asked, ..)| self.attach.is_some() && *is_asked) {
+            Some((_, option, why)) => Err(LoadError::Usage(format!("{option} cannot be used with --attach: {why}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What becomes of subscribers that are too slow.
+#[derive(Clone, Debug, Args)]
+pub struct SlowArgs {
+    /// What becomes of a subscriber that keeps memory which publishers need: wait (for it, up to SIZE behind), skip (it goes
+    /// on further on, and is told) or disconnect (it is told) [default: as the brokers are configured].
+    #[arg(long, value_parser = units::slow_reader, conflicts_with = "attach", value_name = "wait|wait:SIZE|skip|disconnect")]
+    pub slow_reader: Option<SlowReaderPolicy>,
+}
+
+impl SlowArgs {
+    /// As the client wants it.
+    pub fn policy(&self) -> SlowReaderPolicy {
+        self.slow_reader.unwrap_or_default()
+    }
+}
