@@ -175,8 +175,8 @@ fn history(view: &HostView) {
     for (at, name) in [(run.start, "billing"), (run.start + 64, "search")] {
         write_request(view, at, &CursorLine::new(1, name, 7));
         // The topic was created at index position 3.
-        let (kind, batch_seq) = (slot_kind::CURSOR_SET, 3);
-        present(BatchSlot { kind, batch_seq, blog_at: at, ..BatchSlot::default() }, &mut lane);
+        let (kind, topic, batch_seq) = (slot_kind::CURSOR_SET, 1, 3);
+        present(BatchSlot { kind, topic, batch_seq, blog_at: at, ..BatchSlot::default() }, &mut lane);
     }
     let produced = lane.produced();
     blog.release(run, 128, 128, produced);
