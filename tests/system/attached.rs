@@ -241,6 +241,8 @@ fn a_killed_attached_publisher_frees_its_place_and_stops_nobody() {
             Err(ClientError::NoPlace { places: 1, kind: PlaceKind::Publisher, .. })
         ));
         kill(process);
+        // It would be waited for, as long as `reader_stall`.
+        drop(reader);
         load.wait_for_more(200, "after the kill");
         // The next one has the place, and goes on behind what the dead one left.
         let mut next = attach(to_publish(&site, TOPIC));
