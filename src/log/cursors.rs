@@ -212,13 +212,14 @@ impl<M: Memory> CursorReader<M> {
         CursorReader { view: view.clone(), commit: CommitReader::new(view) }
     }
 
-    /// The cursors that `is_wanted` says, and whether a place is free. `None`: the table cannot be read now, try again.
-    pub fn collect(&self, mut is_wanted: impl FnMut(u32, &CursorLine) -> bool) -> Option<(Vec<CursorLine>, bool)> {
+    /// Shows every cursor with its place, and gives whether a place is free. `None`: the table cannot be read now; what was
+    /// shown counts for nothing, try again.
+    pub fn visit(&self, mut show: impl FnMut(u32, &CursorLine)) -> Option<bool> {
         let commit = self.commit.current()?;
         let access = self.commit.access(commit.candidate);
         let (layout, memory) = (&self.view.layout, &self.view.memory);
         let places = layout.geometry.cursors_max;
-        let (mut found, mut has_room) = (Vec::new(), false);
+        let mut has_room = false;
         for first in (0..places).step_by(LINES_AT_ONCE as usize) {
             let lines = first..places.min(first + LINES_AT_ONCE);
             // All at once, so that their latencies overlap.
@@ -233,11 +234,7 @@ impl<M: Memory> CursorReader<M> {
                     memory.flush_line(at, Keep::Cached);
                 }
                 match line::read::<M, CursorLine>(memory, at) {
-                    Some((_, cursor)) if cursor.name_bytes > 0 => {
-                        if is_wanted(place, &cursor) {
-                            found.push(cursor);
-                        }
-                    }
+                    Some((_, cursor)) if cursor.name_bytes > 0 => show(place, &cursor),
                     Some(_) => has_room = true,
                     // Never written; or being rewritten, and then nothing can be said of it.
                     None if (1..8).all(|word| memory.load(at + 8 * word) == 0) => has_room = true,
@@ -245,13 +242,18 @@ impl<M: Memory> CursorReader<M> {
                 }
             }
         }
-        self.commit.confirm(commit.epoch).then_some((found, has_room))
+        self.commit.confirm(commit.epoch).then_some(has_room)
     }
 
     /// One cursor, and whether there is room for another. `None`: the table cannot be read now, try again.
     pub fn find(&self, topic: u32, name: &str) -> Option<(Option<CursorLine>, bool)> {
-        let (found, has_room) = self.collect(|_, cursor| cursor.is(topic, name))?;
-        Some((found.first().copied(), has_room))
+        let mut found = None;
+        let has_room = self.visit(|_, cursor| {
+            if cursor.is(topic, name) {
+                found = Some(*cursor);
+            }
+        })?;
+        Some((found, has_room))
     }
 }
 
@@ -317,7 +319,9 @@ mod tests {
         writer.forget_topic(3);
         writer.write_changed();
         here.memory.store_fence();
-        assert_eq!(reader.collect(|_, _| true), Some((Vec::new(), true)));
+        let mut shown = Vec::new();
+        assert_eq!(reader.visit(|_, cursor| shown.push(*cursor)), Some(true));
+        assert_eq!(shown, Vec::new());
     }
 
     /// Its writer is killed after any of the stores with which a place gets another cursor: a successor reads the one before, the

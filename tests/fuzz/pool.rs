@@ -227,7 +227,7 @@ fn read(view: &HostView) {
         }
         assert_eq!(tracker.is_started(), is_sound, "ack core and recovery disagree");
     }
-    CursorReader::new(view).collect(|_, _| true);
+    CursorReader::new(view).visit(|_, _| ());
     let mut topics = TopicReader::new(view);
     topics.refresh();
     let Some(current) = commit.current() else { return };

@@ -63,13 +63,13 @@ pub fn read<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> 
 pub fn list<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> Looked {
     let most = CONTROL_BODY_BYTES_MAX / RECORD_BYTES;
     let (mut body, mut more) = (Vec::new(), None);
-    let read = desk.cursors.collect(|place, cursor| {
+    let read = desk.cursors.visit(|place, cursor| {
         if cursor.topic != topic.id || u64::from(place) < asked.request.from {
-            return false;
+            return;
         }
         if body.len() == most * RECORD_BYTES {
             more = more.or(Some(u64::from(place)));
-            return false;
+            return;
         }
         let record = CursorRecord {
             order: cursor.order,
@@ -78,7 +78,6 @@ pub fn list<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> 
             ..CursorRecord::zeroed()
         };
         body.extend(bytes_of(&record));
-        false
     });
     Ok(read.map(|_| Answer { more, body, ..Answer::default() }))
 }

@@ -72,6 +72,12 @@ impl<M: Memory> Ingest<M> {
         moved || reclaimed
     }
 
+    /// Whether the ring takes another slot; asks the sequencer only if it looks full.
+    #[inline]
+    fn has_room(&mut self) -> bool {
+        self.lane.room() > 0 || self.refresh() && self.lane.room() > 0
+    }
+
     /// Reports this lane's room to the sequencer.
     pub fn report(&mut self, paused: bool) {
         self.counters.free_extents = self.blog.free_extents();
@@ -101,7 +107,7 @@ impl<M: Memory> Ingest<M> {
                 Progress::Goodbye => return Ok(Next::Goodbye),
                 Progress::Complete(header) => {
                     check_identity(stream, &header)?;
-                    if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+                    if !self.has_room() {
                         self.counters.ring_full += 1;
                         return Ok(Next::RingRoom);
                     }
@@ -252,7 +258,7 @@ impl<M: Memory> Ingest<M> {
 
     /// Publishes a control slot. False: no room now.
     pub fn control(&mut self, slot: BatchSlot) -> bool {
-        if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+        if !self.has_room() {
             self.counters.ring_full += 1;
             return false;
         }
@@ -262,7 +268,7 @@ impl<M: Memory> Ingest<M> {
 
     /// Asks the sequencer to create a topic. False: no room now.
     pub fn create_topic(&mut self, topic: &Topic) -> bool {
-        if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+        if !self.has_room() {
             return false;
         }
         let Some(run) = self.blog.acquire(SPEC_BYTES, SPEC_BYTES, self.lane.produced()) else { return false };
@@ -276,7 +282,7 @@ impl<M: Memory> Ingest<M> {
 
     /// Passes a request about a cursor of a topic on to the sequencer. Gives the slot; `None`: no room now.
     pub fn ask_cursor(&mut self, kind: u8, topic: &Topic, cursor: &CursorLine) -> Option<u64> {
-        if self.lane.room() == 0 && !(self.refresh() && self.lane.room() > 0) {
+        if !self.has_room() {
             return None;
         }
         let run = self.blog.acquire(CURSOR_SPEC_BYTES, CURSOR_SPEC_BYTES, self.lane.produced())?;
