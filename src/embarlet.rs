@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, SlowReaderMode, auto_pool_bytes};
 use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_broker;
-use crate::log::retention::announce;
+use crate::log::member::Member;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::net::Ring;
@@ -18,7 +18,7 @@ use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
 use crate::pool::region::{Create, HostLock, LockName};
 use crate::pool::superblock::HomeHosts;
-use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Software};
+use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
@@ -402,9 +402,9 @@ impl<C: Coherence> Parts<C> {
         listener: &Arc<TcpListener>,
         creates_topics: bool,
     ) {
-        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now_ns = since_1970.map_or(0, |since| since.as_nanos() as u64);
-        let incarnation = announce(view, broker, std::process::id(), now_ns);
+        let member = Member::announce(view, broker, Process::this());
+        let incarnation = member.incarnation();
+        let mut member = Some(member);
         let lanes = config.geometry.lanes_per_broker;
         let places = config.receive.connections_max + SPARE_CONNECTIONS;
         let links: Vec<_> = (0..lanes).map(|_| AckLink::new(places)).collect();
@@ -414,9 +414,13 @@ impl<C: Coherence> Parts<C> {
             let tokens = Tokens::new(self.pool.superblock().token_key);
             let (view, listener) = (view.clone(), listener.clone());
             let (link, subscriptions) = (links[lane as usize].clone(), subscriptions.clone());
-            let number = broker * lanes + lane;
+            let (number, member) = (broker * lanes + lane, member.take());
             let build: Builder = Box::new(move || {
-                Box::new(Receive::new(&view, number, settings, listener, tokens, link, subscriptions))
+                let receive = Receive::new(&view, number, settings, listener, tokens, link, subscriptions);
+                Box::new(match member {
+                    Some(member) => receive.that_beats(member),
+                    None => receive,
+                })
             });
             self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, places + 1, 0, build);
         }

@@ -96,7 +96,7 @@ const _: () = assert!(HELD_BATCHES_MAX >= HELD_PER_SESSION_MAX);
 // One arrival appends at most itself and everything parked behind it; that must fit the smallest index.
 const _: () = assert!(SEGMENT_ENTRIES_MIN * SEGMENTS_PER_CANDIDATE_MIN >= HELD_PER_SESSION_MAX);
 const _: () = assert!(EXTENT_BYTES_MIN / BATCHES_PER_EXTENT_MIN >= RUN_BYTES_MIN);
-// Lock bytes of members lie behind one another: see `region::LockName`.
+// Lock bytes and lines of members lie behind one another: see `region::LockName` and `layout::MEMBER_LINES`.
 const _: () = assert!(BROKERS_MAX + LANES_MAX + BROKERS_MAX * ATTACHED_READERS_PER_BROKER <= 1 << 12);
 const _: () = assert!(EXTENT_BYTES_MIN.is_power_of_two() && EXTENT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(BATCH_BYTES_MAX / LINE_BYTES <= u32::MAX as u64);

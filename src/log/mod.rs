@@ -13,6 +13,7 @@
 //! * [`cursors`]: how far named consumers have come.
 //! * [`damage`]: fields that hold what no writer puts there.
 //! * [`inherit`]: what a broker takes over from its last process, checked.
+//! * [`member`]: what each member of the pool says of itself.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
 //! * [`targets`]: what topics are kept for.
 //! * [`session`]: one session as an attached publisher follows it.
@@ -29,6 +30,7 @@ pub mod damage;
 pub mod entry;
 pub mod inherit;
 pub mod lane;
+pub mod member;
 pub mod mend;
 pub mod order_index;
 pub mod reader;
@@ -96,6 +98,10 @@ impl<M: Memory> View<M> {
         View { memory, layout: self.layout.clone(), homes: self.homes.clone() }
     }
 
+    /// The host this process runs on.
+    pub fn host(&self) -> u32 {
+        self.homes.here
+    }
     fn access(&self, host: u32) -> Access {
         if host == self.homes.here { Access::Local } else { Access::Remote }
     }

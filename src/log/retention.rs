@@ -306,16 +306,6 @@ fn shown(line: PinLine) -> (u64, u64) {
     (line.incarnation, line.beat)
 }
 
-/// Announces a new process of a member; gives its incarnation, from 1. The caller holds the member's host lock, and pins nothing
-/// before.
-pub fn announce<M: Memory>(view: &View<M>, broker: u32, process: u32, now_utc_ns: u64) -> u64 {
-    let mut line: Owned<BrokerLine, M> = Owned::take(view.memory.clone(), view.layout.broker_line(broker));
-    let incarnation = line.last().incarnation + 1;
-    let (process, started_at) = (process.into(), now_utc_ns);
-    line.publish(&BrokerLine { incarnation, state: 2, process, started_at, ..BrokerLine::default() });
-    incarnation
-}
-
 /// An attached subscriber was not polled for too long while memory was wanted; what it had pinned may be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dropped;
@@ -426,7 +416,8 @@ impl<M: Memory> FloorReader<M> {
 mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
-    use crate::pool::Access;
+    use crate::log::member::Member;
+    use crate::pool::{Access, Process};
     use crate::sim::memory::plain_view;
     use crate::sim::watched::Watched;
 
@@ -462,15 +453,6 @@ mod tests {
         assert!(trimmer.advance() && trimmer.advance(), "given up, then the next is closing");
         assert!(!trimmer.advance());
         assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
-    }
-
-    /// A broker was killed while it announced itself: dead pins are told from living ones by the number going up all the same.
-    #[test]
-    fn an_incarnation_is_above_one_cut_short() {
-        let view = plain_view(1);
-        let before = (0..3).map(|_| announce(&view, 0, 1, 1)).max();
-        view.memory.store(view.layout.broker_line(0), crate::pool::line::INVALID);
-        assert!(Some(announce(&view, 0, 1, 1)) > before);
     }
 
     /// Whoever claims may have to replay what the floors of its predecessor say is gone: they are nobody's until it is active.
@@ -521,7 +503,7 @@ mod tests {
             commit.activate(0);
             let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100, vec![0; 2]);
             trimmer.announce();
-            announce(&view, 1, 1, 1);
+            Member::announce(&view, 1, Process::default());
             let watched = view.with_memory(Watched::new(view.memory.clone()));
             let mut pin = Pin::take(&watched, 1, 1);
             pin.try_lower(40, &FloorReader::new(&watched)).unwrap();

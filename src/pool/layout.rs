@@ -76,6 +76,11 @@ pub enum LayoutError {
 pub const TOPIC_LINES: u64 = 4;
 /// Bytes of the superblock.
 pub const SUPERBLOCK_BYTES: u64 = 4096;
+/// Where the lines of the pool's members begin, bytes, and how many there are, whatever the geometry. No layout moves them: whoever
+/// formats a pool, with a program of any version, can see whether a member of it lives.
+pub const MEMBERS_AT: u64 = SUPERBLOCK_BYTES;
+/// Member lines of every pool.
+pub const MEMBER_LINES: u32 = 4096;
 /// Counter blocks of each broker besides one per lane: ack, export; and one for each candidate.
 const BROKER_BLOCKS: u64 = 2;
 
@@ -86,7 +91,6 @@ pub struct Layout {
     pub geometry: Geometry,
     epochs: u64,
     floors: u64,
-    brokers: u64,
     pins: u64,
     lane_status: u64,
     lane_progress: u64,
@@ -208,7 +212,7 @@ impl Layout {
         geometry.check()?;
         let g = &geometry;
         let (lanes, candidates) = (u64::from(g.lanes()), u64::from(g.candidates));
-        let mut next = SUPERBLOCK_BYTES;
+        let mut next = MEMBERS_AT + u64::from(MEMBER_LINES) * LINE_BYTES;
         // Regions with different writers start on their own page: easy to see in a dump, and no adjacent-line prefetch
         // pulls another writer's line.
         let mut region = |lines: u64| {
@@ -221,7 +225,6 @@ impl Layout {
         let mut layout = Layout {
             epochs: region(candidates),
             floors: region(candidates),
-            brokers: region(u64::from(g.members())),
             pins: region(u64::from(g.members())),
             lane_status: region(lanes),
             lane_progress: region(candidates * lanes),
@@ -281,7 +284,7 @@ impl Layout {
     }
     /// A member's line.
     pub fn broker_line(&self, member: u32) -> u64 {
-        Self::line(self.brokers, member, self.geometry.members())
+        Self::line(MEMBERS_AT, member, self.geometry.members())
     }
     /// A member's pin.
     pub fn pin_line(&self, member: u32) -> u64 {
@@ -375,9 +378,9 @@ impl Layout {
         let lanes_bytes = u64::from(self.geometry.extents_before(self.geometry.lanes())) * self.geometry.extent_bytes;
         let rows = [
             (0, "superblock", "whoever formats the pool"),
+            (MEMBERS_AT, "member lines", "each broker, each attached process"),
             (self.epochs, "epoch lines", "each sequencer candidate"),
             (self.floors, "floor lines", "each sequencer candidate"),
-            (self.brokers, "broker lines", "each broker, each attached process"),
             (self.pins, "reader pins", "each exporter, each attached subscriber"),
             (self.lane_status, "lane status", "each receive core, each attached publisher"),
             (self.lane_progress, "lane progress", "sequencer, a copy per candidate"),
@@ -433,6 +436,7 @@ pub(crate) mod tests {
             }
             for member in 0..g.members() {
                 claim(layout.broker_line(member));
+                assert_eq!(layout.broker_line(member), 4096 + 64 * u64::from(member), "where every layout has it");
                 claim(layout.pin_line(member));
             }
             for broker in 0..brokers {

@@ -8,6 +8,7 @@
 //! * [`mod@line`]: the line protocol over any memory: publish and observe one line; `Owned` and `Peer` handles.
 //! * [`record`]: the records that lie in one line.
 //! * [`layout`]: geometry and the offset of everything: pure arithmetic, printable.
+//! * [`process`]: what this process says of itself.
 //! * [`superblock`]: the first 4 KiB: what a pool says of itself, and who may use it.
 //! * [`region`]: create, format, attach or refuse; host-local locks.
 
@@ -15,6 +16,7 @@ pub mod coherence;
 pub mod layout;
 pub mod line;
 mod os;
+pub mod process;
 pub mod record;
 pub mod region;
 pub mod superblock;
@@ -22,4 +24,5 @@ pub mod superblock;
 pub use coherence::{Hardware, Keep, Mapped, Mapping, Memory, Software};
 pub use layout::{Geometry, Layout};
 pub use line::{Access, Owned, Peer};
+pub use process::Process;
 pub use region::{Pool, PoolError};

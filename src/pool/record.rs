@@ -57,6 +57,16 @@ pub mod slot_kind {
     pub const CURSOR_DELETE: u8 = 7;
 }
 
+/// States of a member.
+pub mod member_state {
+    /// It takes over what its last process left.
+    pub const STARTING: u64 = 1;
+    /// It serves.
+    pub const SERVING: u64 = 2;
+    /// It stopped in good order.
+    pub const STOPPED: u64 = 3;
+}
+
 /// States of an extent. None but the first is 0: a line cut short in a rewrite is told from one never written.
 pub mod extent_state {
     /// Runs are cut from it, or still filled.
@@ -94,10 +104,8 @@ record! {
     pub struct BatchSlot {
         /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create, 5 topic delete, 6 cursor set, 7 cursor delete
         kind: u8,
-        /// ack level of a session to open
-        ack_level: u8,
         /// 0
-        reserved: u16,
+        reserved: [u8; 3],
         /// topic id
         topic: u32,
         /// session id
@@ -251,8 +259,10 @@ record! {
         process: u64,
         /// start, UTC ns
         started_at: u64,
-        /// 0
-        reserved: [u64; 2],
+        /// tells this run of its machine from all others; 0: not known
+        boot_id: u64,
+        /// number of its host
+        host: u64,
     }
 }
 

@@ -8,14 +8,14 @@ use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
 /// First eight bytes of every pool.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EMBRPOOL");
 /// Version of the pool's layout and of every record in it. Compared exactly.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 described! {
     /// What a pool says of itself.
     pub struct Superblock: 256 {
         /// "EMBRPOOL"
         magic: u64,
-        /// layout version, 2
+        /// layout version, 3
         layout_version: u32,
         /// CRC32C of this struct with this field as 0
         crc: u32,

@@ -313,7 +313,7 @@ fn recovery_names_the_damaged_record() {
 fn a_broker_does_not_take_damaged_lines_over() {
     let check = |expected: (&str, &str), damage: &dyn Fn(&Sound)| {
         let sound = Sound::new();
-        crate::log::retention::announce(&sound.view, 0, 1, 1);
+        crate::log::member::Member::announce(&sound.view, 0, crate::pool::Process::default());
         damage(&sound);
         let found = record_of(check_broker(&sound.view, 0).expect_err(expected.0));
         assert!(found.0.starts_with(expected.0) && found.1 == expected.1, "{found:?} for {expected:?}");

@@ -13,9 +13,11 @@ use embarcadero::log::commit::{CommitReader, CommitWriter};
 use embarcadero::log::cursors::{CursorReader, write_request};
 use embarcadero::log::inherit::check_broker;
 use embarcadero::log::lane::LaneWriter;
+use embarcadero::log::member::Member;
 use embarcadero::log::reader::{Reader, Sought, TopicStart};
-use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, announce};
+use embarcadero::log::retention::{FloorReader, NO_PIN, Pin};
 use embarcadero::log::topics::{Topic, TopicReader, write_spec};
+use embarcadero::pool::Process;
 use embarcadero::pool::record::{BatchSlot, CursorLine, slot_kind};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::superblock::HomeHosts;
@@ -148,7 +150,7 @@ fn history(view: &HostView) {
     let mut commit = CommitWriter::take(view, 0);
     let epoch = commit.claim(0, 1);
     let mut sequencer = ActiveSequencer::take_over(view, 0, commit, epoch, None, SETTINGS);
-    announce(view, 0, 1, 1);
+    Member::announce(view, 0, Process::default());
     let mut lane = LaneWriter::take(view, 0);
     let mut blog = Blog::take(view, 0, 0, 0);
     let heard = CommitReader::new(view);
@@ -290,7 +292,7 @@ fn write(view: &HostView) {
         if check_broker(view, broker).is_err() {
             continue;
         }
-        let incarnation = announce(view, broker, 1, 1);
+        let incarnation = Member::announce(view, broker, Process::default()).incarnation();
         let mut pin = Pin::take(view, broker, incarnation);
         if pin.lower_to_floor(&FloorReader::new(view)).is_some() {
             pin.raise(NO_PIN);

@@ -17,10 +17,11 @@ use embarcadero::config::{CoherenceMode, SendMode};
 use embarcadero::limits::SCAN_WINDOW_MAX;
 use embarcadero::log::View;
 use embarcadero::log::commit::CommitReader;
+use embarcadero::log::member::Member;
 use embarcadero::log::reader;
-use embarcadero::log::retention::announce;
 use embarcadero::log::topics::Topic;
 use embarcadero::net::Ring;
+use embarcadero::pool::Process;
 use embarcadero::pool::coherence::Coherence;
 use embarcadero::pool::layout::Geometry;
 use embarcadero::pool::region::{Create, HostLock, LockName};
@@ -252,7 +253,7 @@ impl Site {
             broker: 0,
             broker_list: format!("0 {}\n", self.address),
         };
-        let incarnation = announce(view, 0, std::process::id(), 1);
+        let incarnation = Member::announce(view, 0, Process::default()).incarnation();
         Box::new(Export::new(view, 0, incarnation, settings, self.subscriptions.clone()))
     }
 }

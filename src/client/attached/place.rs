@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::client::error::ClientError;
 use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_attached;
-use crate::log::retention::announce;
+use crate::log::member::Member;
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
 use crate::pool::region::{HostLock, LockName};
-use crate::pool::{Mapped, Pool};
+use crate::pool::{Mapped, Pool, Process};
 
 /// What a place is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +80,7 @@ impl Place {
             let Some(lock) = lock.map_err(|error| ClientError::Pool(Arc::new(error)))? else { continue };
             let lane = (kind == PlaceKind::Publisher).then(|| g.attached_lane(member - members.start));
             check_attached(&view, member, lane).map_err(damaged(pool.path()))?;
-            let utc_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-            let incarnation = announce(&view, member, std::process::id(), utc_ns);
+            let incarnation = Member::announce(&view, member, Process::this()).incarnation();
             return Ok((Place { _pool: pool.clone(), member, lane, incarnation, _lock: lock }, view));
         }
         Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places })

@@ -5,10 +5,11 @@ use std::time::Instant;
 use crate::client::attached::reader::{Phase, ReadFault, Reader};
 use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::log::lane::LaneReader;
-use crate::log::retention::announce;
+use crate::log::member::Member;
 use crate::log::session::Standing;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
+use crate::pool::Process;
 use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
 use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::sequence::active::SequencerSettings;
@@ -116,7 +117,7 @@ impl Scene {
     fn reader_at(&mut self, host: u32) -> Reader<HostMemory> {
         let view = &self.views[host as usize];
         let member = view.layout.geometry.reader_member(host * crate::limits::ATTACHED_READERS_PER_BROKER);
-        let incarnation = announce(view, member, 1, 1);
+        let incarnation = Member::announce(view, member, Process::default()).incarnation();
         let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
         let mut reader = Reader::new(view, member, incarnation, &topic, StartAt::Earliest, true);
         for _ in 0..50 {

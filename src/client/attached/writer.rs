@@ -90,7 +90,6 @@ struct Session<M> {
     topic: u32,
     /// Index position of the topic's creation.
     created_position: u64,
-    ack: AckLevel,
     /// Batches are acked once they are in the blog: order level 0.
     acks_landed: bool,
     next_number: u64,
@@ -183,7 +182,6 @@ impl<M: Memory> Writer<M> {
             epoch: 1,
             topic: topic.id,
             created_position: topic.created_position,
-            ack,
             acks_landed: topic.order as u8 == 0 || ack == AckLevel::None,
             next_number: 0,
             // Before the request: whatever comes of it lies behind the follower's beginning.
@@ -553,7 +551,6 @@ impl Open {
 fn open_slot<M>(session: &Session<M>) -> BatchSlot {
     BatchSlot {
         kind: slot_kind::SESSION_OPEN,
-        ack_level: session.ack as u8,
         topic: session.topic,
         session: session.id,
         session_epoch: session.epoch,

@@ -15,7 +15,7 @@ use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
 use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION};
-use crate::wire::{AckLevel, BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
+use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
 
 /// What follows the header of a connection's first frame.
 enum Opening {
@@ -211,7 +211,7 @@ impl<C: Coherence> Receive<C> {
             if is_new { (self.new_session(), 1) } else { (hello.session, hello.session_epoch) };
         // Epochs above the first are opened by whoever comes first; the sequencer ignores the others.
         if is_new || session_epoch > 1 {
-            self.ask_to_open(session, session_epoch, topic, ack)?;
+            self.ask_to_open(session, session_epoch, topic)?;
         }
         let by_connection = topic.order != OrderLevel::Session;
         let stream = Stream {
@@ -257,17 +257,10 @@ impl<C: Coherence> Receive<C> {
         self.sessions.issue(self.ingest.lane.lane(), self.ingest.lane.incarnation())
     }
 
-    pub(super) fn ask_to_open(
-        &mut self,
-        session: u64,
-        session_epoch: u32,
-        topic: &Topic,
-        ack: AckLevel,
-    ) -> Result<(), Refuse> {
+    pub(super) fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> Result<(), Refuse> {
         let kind = slot_kind::SESSION_OPEN;
-        let (ack_level, batch_seq) = (ack as u8, topic.created_position);
-        let slot =
-            BatchSlot { kind, ack_level, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
+        let batch_seq = topic.created_position;
+        let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
         if self.ingest.control(slot) {
             Ok(())
         } else {

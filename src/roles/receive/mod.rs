@@ -28,6 +28,7 @@ use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
 use crate::log::cursors::CursorReader;
 use crate::log::lane::SessionIds;
+use crate::log::member::Member;
 use crate::log::topics::{Topic, TopicReader};
 use crate::net::{Asker, Completion, Operation, Ring};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
@@ -96,6 +97,8 @@ pub struct Receive<C: Coherence> {
     /// Whether the next configured topic was asked for.
     topic_asked: bool,
     block: CounterBlock<Mapped<C>>,
+    /// The broker's line, if this core looks after it.
+    member: Option<Member<Mapped<C>>>,
     housekeeping_ns: u64,
     report_ns: u64,
     ring_full_reported: u64,
@@ -134,6 +137,7 @@ impl<C: Coherence> Receive<C> {
             sessions: SessionIds::default(),
             topic_asked: false,
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
+            member: None,
             housekeeping_ns: 0,
             report_ns: 0,
             ring_full_reported: 0,
@@ -141,6 +145,11 @@ impl<C: Coherence> Receive<C> {
             settings,
             listener,
         }
+    }
+
+    /// The core that shows, in its broker's line, that the broker lives: one of them does.
+    pub fn that_beats(self, member: Member<Mapped<C>>) -> Self {
+        Receive { member: Some(member), ..self }
     }
 
     fn asker(&self, slot: u32) -> Asker {
@@ -206,6 +215,9 @@ impl<C: Coherence> Receive<C> {
             return 0;
         }
         self.housekeeping_ns = now.monotonic_ns;
+        if let Some(member) = &mut self.member {
+            member.beat(now.monotonic_ns);
+        }
         let mut moved = self.create_topics();
         for slot in 0..self.connections.len() as u32 {
             moved += usize::from(self.look_after(io, slot, now));
@@ -378,6 +390,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
         self.housekeeping(io, now);
         let drained = self.in_use() == 0 && self.accepting.is_none();
         if drained {
+            self.member.iter_mut().for_each(Member::stop);
             self.report();
         }
         drained

@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
+use crate::log::member::Member;
 use crate::log::order_index::IndexFault;
 use crate::log::reader::{ReadFault, Reader, Sought, TopicStart};
-use crate::log::retention::{FloorReader, NO_PIN, Pin, announce};
+use crate::log::retention::{FloorReader, NO_PIN, Pin};
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
+use crate::pool::Process;
 use crate::sim::network::{End, LinkId};
 use crate::sim::parts::{Subscription, UTC_NS};
 use crate::sim::process::ProcessMemory;
@@ -59,7 +61,8 @@ pub(super) struct Export {
 impl Export {
     pub fn new(kernel: &Kernel, broker: u32) -> Export {
         let view = kernel.view();
-        let incarnation = announce(&view, broker, 0, UTC_NS);
+        let incarnation =
+            Member::announce(&view, broker, Process { started_at_utc_ns: UTC_NS, ..Process::default() }).incarnation();
         Export {
             broker,
             commit: CommitReader::new(&view),

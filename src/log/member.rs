@@ -1,0 +1,95 @@
+//! Who takes part in the pool: the line each member has, and what it says of itself there.
+//!
+//! A member is a broker, or a process in an attached place. Its line names the process that has it, and beats while that process
+//! looks after itself. All member lines lie at a place that no layout moves, so that a program of any version can see whether
+//! somebody lives in a pool.
+
+use crate::log::View;
+use crate::pool::line::Owned;
+use crate::pool::record::{BrokerLine, member_state};
+use crate::pool::{Memory, Process};
+
+/// A member's line is written at most this often, and while its process looks after itself not much less often, ns. Whoever
+/// judges by silence allows for several of these.
+pub const BEAT_NS: u64 = 20_000_000;
+
+/// A member's own side: the line it alone writes. The caller holds the member's host lock.
+pub struct Member<M> {
+    line: Owned<BrokerLine, M>,
+    record: BrokerLine,
+    beat_ns: u64,
+}
+
+impl<M: Memory> Member<M> {
+    /// Announces a new process of a member, under the next incarnation. Before that it writes no other line of the member's: what
+    /// is dead is told from what lives by incarnations.
+    pub fn announce(view: &View<M>, member: u32, process: Process) -> Self {
+        let mut line: Owned<BrokerLine, M> = Owned::take(view.memory.clone(), view.layout.broker_line(member));
+        // Words, not the record: its last owner may have been killed while it wrote, and the number must go up all the same. The
+        // beat goes on too, so that whoever watches it sees it move.
+        let before = line.last();
+        let record = BrokerLine {
+            incarnation: before.incarnation + 1,
+            heartbeat: before.heartbeat.wrapping_add(1),
+            state: member_state::SERVING,
+            process: process.id.into(),
+            started_at: process.started_at_utc_ns,
+            boot_id: process.boot_id,
+            host: view.host().into(),
+        };
+        line.publish(&record);
+        Member { line, record, beat_ns: 0 }
+    }
+
+    /// Which process of the member this is, from 1.
+    pub fn incarnation(&self) -> u64 {
+        self.record.incarnation
+    }
+
+    /// Shows that its process looks after itself, if that was not shown just now. True if it was written.
+    pub fn beat(&mut self, now_ns: u64) -> bool {
+        if now_ns.saturating_sub(self.beat_ns) < BEAT_NS {
+            return false;
+        }
+        self.beat_ns = now_ns;
+        self.record.heartbeat = self.record.heartbeat.wrapping_add(1);
+        self.line.publish(&self.record);
+        true
+    }
+
+    /// Says that it stopped in good order.
+    pub fn stop(&mut self) {
+        self.record.state = member_state::STOPPED;
+        self.line.publish(&self.record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::line::INVALID;
+    use crate::sim::memory::plain_view;
+
+    /// A broker was killed while it announced itself: dead pins are told from living ones by the number going up all the same.
+    #[test]
+    fn an_incarnation_is_above_one_cut_short() {
+        let view = plain_view(1);
+        let announce = || Member::announce(&view, 0, Process::default()).incarnation();
+        let before = (0..3).map(|_| announce()).max();
+        view.memory.store(view.layout.broker_line(0), INVALID);
+        assert!(Some(announce()) > before);
+    }
+
+    #[test]
+    fn a_member_beats_now_and_then() {
+        let view = plain_view(1);
+        let mut member = Member::announce(&view, 1, Process { id: 7, started_at_utc_ns: 8, boot_id: 9 });
+        let seen = || crate::pool::line::read::<_, BrokerLine>(&view.memory, view.layout.broker_line(1)).unwrap().1;
+        let before = seen();
+        assert_eq!((before.process, before.started_at, before.boot_id, before.host), (7, 8, 9, 0));
+        assert!(member.beat(BEAT_NS) && !member.beat(2 * BEAT_NS - 1) && member.beat(2 * BEAT_NS));
+        assert_eq!(seen().heartbeat, before.heartbeat + 2);
+        member.stop();
+        assert_eq!(seen().state, member_state::STOPPED);
+    }
+}
