@@ -449,6 +449,7 @@ impl<C: Coherence> Parts<C> {
             retention_bytes: config.retention.bytes,
             retention_ns: config.retention.age.as_nanos() as u64,
             reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
+            member_silence_ns: config.liveness.member_silence.as_nanos() as u64,
         };
         let takeover = TakeoverSettings {
             after_ns: config.sequencer.takeover_after.as_nanos() as u64,

@@ -73,6 +73,7 @@ fn start<M: Memory>(view: &View<M>) -> ActiveSequencer<M> {
         retention_bytes: 0,
         retention_ns: 0,
         reader_stall_ns: 1 << 40,
+        member_silence_ns: 1 << 40,
     };
     ActiveSequencer::take_over(view, 0, commit, epoch, recover(view, &reader).expect("a new pool"), settings)
 }

@@ -145,6 +145,7 @@ fn sequence<C: Coherence>(pool: &Pool, lock: HostLock, until: &AtomicBool) {
         retention_bytes: 0,
         retention_ns: 0,
         reader_stall_ns: 10_000_000_000,
+        member_silence_ns: 2_000_000_000,
     };
     let takeover = TakeoverSettings { after_ns: 500_000_000, settle_ns: 0 };
     let mut candidate = Candidate::new(&view, 0, settings, takeover);

@@ -31,6 +31,8 @@ pub struct Config {
     pub ack: AckConfig,
     /// Subscriber connections.
     pub export: ExportConfig,
+    /// After what silence others go on.
+    pub liveness: LivenessConfig,
     /// How much of the log is kept.
     pub retention: RetentionConfig,
     /// Roles on threads, threads on cores.
@@ -52,6 +54,7 @@ impl Default for Config {
             receive: ReceiveConfig::default(),
             ack: AckConfig::default(),
             export: ExportConfig::default(),
+            liveness: LivenessConfig::default(),
             retention: RetentionConfig::default(),
             threads: ThreadsConfig::default(),
             topics: Vec::new(),
@@ -307,6 +310,21 @@ impl Default for ExportConfig {
             reader_grace: Duration::from_millis(100),
             send: SendMode::Auto,
         }
+    }
+}
+
+/// After what silence others go on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct LivenessConfig {
+    /// Silence of a member of the pool after which it is not waited for.
+    #[serde(with = "units::duration")]
+    pub member_silence: Duration,
+}
+
+impl Default for LivenessConfig {
+    fn default() -> Self {
+        LivenessConfig { member_silence: Duration::from_secs(2) }
     }
 }
 

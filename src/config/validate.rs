@@ -72,6 +72,7 @@ pub(super) fn check(config: &Config) -> Result<(), Impossible> {
     sequencer(config)?;
     connections(config)?;
     threads(config)?;
+    liveness(config)?;
     topics(config)
 }
 
@@ -237,6 +238,20 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)?;
     duration("export.reader_grace", config.export.reader_grace, MILLISECOND, HOUR)
 }
+
+fn liveness(config: &Config) -> Result<(), Impossible> {
+    let silence = config.liveness.member_silence;
+    duration("liveness.member_silence", silence, 100 * MILLISECOND, HOUR)?;
+    if silence < RESTS_OF_SILENCE * config.threads.park_max {
+        let park_max = format_duration(config.threads.park_max);
+        let expected = format!("at least {RESTS_OF_SILENCE} times threads.park_max, which is {park_max}");
+        return impossible("liveness.member_silence", format_duration(silence), expected);
+    }
+    Ok(())
+}
+
+/// Longest rests of a thread that fit the silence after which it is taken for dead.
+const RESTS_OF_SILENCE: u32 = 8;
 
 fn threads(config: &Config) -> Result<(), Impossible> {
     let threads = &config.threads;

@@ -128,7 +128,7 @@ impl<M: Memory> LaneWriter<M> {
         }
     }
 
-    /// Shows that whoever waits for room here lives: the sequencer does not wait for an attached publisher that shows nothing.
+    /// Shows that whoever waits for room here lives: the sequencer does not wait for a writer that shows nothing.
     pub fn beat(&mut self) {
         self.status_record.beat += 1;
         self.status.publish(&self.status_record);

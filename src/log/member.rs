@@ -64,9 +64,68 @@ impl<M: Memory> Member<M> {
     }
 }
 
+/// How long somebody has shown the same, on the clock of whoever watches.
+///
+/// A watcher that slept finds everyone silent: so one look adds at most two of its looking intervals, and a silence is long only if
+/// it was looked at all the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Silence<S> {
+    seen: S,
+    silent_ns: u64,
+    /// When it was last looked at; 0: never.
+    looked_ns: u64,
+}
+
+impl<S: PartialEq> Silence<S> {
+    /// Looks, about every `interval_ns`; gives how long the same has been seen.
+    pub fn look(&mut self, seen: S, now_ns: u64, interval_ns: u64) -> u64 {
+        if self.looked_ns == 0 || seen != self.seen {
+            (self.seen, self.silent_ns, self.looked_ns) = (seen, 0, now_ns);
+            return 0;
+        }
+        self.look_again(now_ns, interval_ns)
+    }
+
+    /// Looks where nothing can be made out: nothing new was shown. Who never showed anything is not silent.
+    pub fn look_again(&mut self, now_ns: u64, interval_ns: u64) -> u64 {
+        if self.looked_ns == 0 {
+            return 0;
+        }
+        self.silent_ns += now_ns.saturating_sub(self.looked_ns).min(2 * interval_ns);
+        self.looked_ns = now_ns;
+        self.silent_ns
+    }
+
+    /// It is not silent, whatever it shows.
+    pub fn broken(&mut self) {
+        self.looked_ns = 0;
+    }
+
+    /// What was last seen.
+    pub fn seen(&self) -> &S {
+        &self.seen
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watcher_that_slept_takes_nobody_for_dead() {
+        let mut silence = Silence::default();
+        let look = |silence: &mut Silence<u64>, seen, now_ns| silence.look(seen, now_ns, 10);
+        assert_eq!(silence.look_again(10, 10), 0, "nothing to be silent since");
+        assert_eq!(look(&mut silence, 7, 1000), 0);
+        assert_eq!(look(&mut silence, 7, 1010), 10);
+        assert_eq!(look(&mut silence, 7, 900_000), 30, "it slept: two intervals at most");
+        assert_eq!(look(&mut silence, 7, 900_010), 40);
+        assert_eq!(silence.look_again(900_020, 10), 50, "it cannot be made out");
+        assert_eq!(look(&mut silence, 8, 900_030), 0, "it lives");
+        assert_eq!(look(&mut silence, 8, 900_040), 10);
+        silence.broken();
+        assert_eq!(look(&mut silence, 8, 900_050), 0);
+    }
     use crate::pool::line::INVALID;
     use crate::sim::memory::plain_view;
 

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::log::View;
 use crate::log::commit::{CommitReader, Epoch};
+use crate::log::member::Silence;
 use crate::log::targets::Targets;
 use crate::pool::Memory;
 use crate::pool::line::{Owned, Peer};
@@ -32,11 +33,10 @@ pub struct Trimmer<M> {
     record: FloorLine,
     /// By member: brokers first, then attached places.
     pins: Vec<Peer<PinLine, M>>,
-    brokers: Vec<Peer<BrokerLine, M>>,
+    members: Vec<Peer<BrokerLine, M>>,
     /// By member: incarnations up to this one are dead, and so are their pins.
     dead: Vec<u64>,
-    /// Attached subscribers, and what they were last seen to do.
-    readers: std::ops::Range<u32>,
+    /// By member.
     watched: Vec<Watched>,
     /// Oldest first.
     samples: VecDeque<Sample>,
@@ -55,12 +55,11 @@ pub struct Trimmer<M> {
     sample_every_entries: u64,
 }
 
-/// An attached subscriber's pin as its holder last showed itself.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+/// A pin as its holder last showed itself.
+#[derive(Clone, Copy, Default)]
 struct Watched {
-    /// Incarnation and beat; `None`: the line was being rewritten.
-    seen: Option<(u64, u64)>,
-    since_ns: u64,
+    /// Of incarnation and beat; `None`: the line was being rewritten.
+    silence: Silence<Option<(u64, u64)>>,
     /// It is not waited for until it shows itself again.
     is_dropped: bool,
 }
@@ -70,7 +69,6 @@ impl<M: Memory> Trimmer<M> {
     /// [`Self::announce`].
     pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, floor: u64, checkpoint: u64, reusable: Vec<u64>) -> Self {
         let g = view.layout.geometry;
-        let readers = g.reader_member(0)..g.members();
         let floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
         let record = FloorLine { epoch, closing: floor, floor, checkpoint, ..FloorLine::default() };
         let line =
@@ -85,10 +83,9 @@ impl<M: Memory> Trimmer<M> {
             floors,
             record,
             pins: (0..g.members()).map(pin).collect(),
-            brokers: (0..g.members()).map(line).collect(),
+            members: (0..g.members()).map(line).collect(),
             dead: vec![0; g.members() as usize],
-            watched: vec![Watched::default(); readers.len()],
-            readers,
+            watched: vec![Watched::default(); g.members() as usize],
             samples: VecDeque::with_capacity(samples_max),
             sampled: (floor, 0),
             spare: (0..samples_max).map(blank).collect(),
@@ -190,7 +187,7 @@ impl<M: Memory> Trimmer<M> {
         }
         // Every later load of a pin sees whoever pinned before reading the new `closing`.
         self.memory.full_fence();
-        let lowest = (0..self.pins.len()).map(|broker| self.pinned(broker)).min().unwrap_or(NO_PIN);
+        let lowest = (0..self.pins.len()).map(|member| self.pinned(member)).min().unwrap_or(NO_PIN);
         if lowest < target {
             return self.set_floor(lowest) | closes;
         }
@@ -203,62 +200,55 @@ impl<M: Memory> Trimmer<M> {
     }
 
     /// What a member's pin holds back.
-    fn pinned(&self, broker: usize) -> u64 {
-        let pin = &self.pins[broker];
+    fn pinned(&self, member: usize) -> u64 {
+        let (pin, watched) = (&self.pins[member], &self.watched[member]);
         let record = pin.observe();
-        let watched = (broker as u32).checked_sub(self.readers.start).map(|reader| self.watched[reader as usize]);
         match record {
-            _ if watched.is_some_and(|watched| watched.is_dropped && watched.seen == record.map(shown)) => NO_PIN,
-            Some(line) if line.incarnation <= self.dead[broker] => NO_PIN,
+            _ if watched.is_dropped && *watched.silence.seen() == record.map(shown) => NO_PIN,
+            Some(line) if line.incarnation <= self.dead[member] => NO_PIN,
             Some(line) => line.position,
             // Never written: nobody pins.
             None if self.memory.load(pin.at()) == 0 && self.memory.load(pin.at() + 8) == 0 => NO_PIN,
             // Its writer died while it wrote. A successor announces itself before it touches the pin.
-            None if self.incarnation(broker as u32).is_some_and(|now| now <= self.dead[broker]) => NO_PIN,
+            None if (1..=self.dead[member]).contains(&self.members[member].observe_words().incarnation) => NO_PIN,
             // Being rewritten: wait.
             None => 0,
         }
     }
 
-    /// An attached subscriber that holds memory back that is wanted, and has not been polled for `stall_ns`, is not waited for
-    /// until it shows itself again. It learns of it before it looks at another batch: see [`Pin::renew`].
-    pub fn judge_readers(&mut self, now_ns: u64, stall_ns: u64) {
-        for member in self.readers.clone() {
-            let record = self.pins[member as usize].observe();
-            let index = (member - self.readers.start) as usize;
+    /// Looks at the pins that hold back memory which is wanted, every `interval_ns`. One whose holder has not renewed it for
+    /// `silence_ns` of its member is not waited for until it shows itself again. The holder learns of it before it looks at another
+    /// batch: see [`Pin::renew`].
+    pub fn judge_pins(&mut self, now_ns: u64, interval_ns: u64, silence_ns: impl Fn(u32) -> u64) {
+        for member in 0..self.pins.len() {
+            let record = self.pins[member].observe();
             let is_in_the_way = match record {
-                Some(line) => line.position < self.record.closing && line.incarnation > self.dead[member as usize],
-                None => self.pinned(member as usize) < self.record.closing,
+                Some(line) => line.position < self.record.closing && line.incarnation > self.dead[member],
+                None => self.pinned(member) < self.record.closing,
             };
-            let watched = &mut self.watched[index];
-            if !is_in_the_way || watched.seen != record.map(shown) || watched.since_ns == 0 {
-                *watched = Watched { seen: record.map(shown), since_ns: now_ns, is_dropped: false };
-            } else if !watched.is_dropped && now_ns.saturating_sub(watched.since_ns) > stall_ns {
-                self.drop_pin(member, index);
+            let (watched, shown) = (&mut self.watched[member], record.map(shown));
+            if !is_in_the_way {
+                watched.silence.broken();
+            }
+            let silent_ns = watched.silence.look(shown, now_ns, interval_ns);
+            if silent_ns == 0 {
+                watched.is_dropped = false;
+            } else if !watched.is_dropped && silent_ns > silence_ns(member as u32) {
+                self.drop_pin(member);
             }
         }
     }
 
     /// Says so first, then looks again: a holder that shows itself does it in the other order, so one of the two notices.
-    fn drop_pin(&mut self, member: u32, index: usize) {
+    fn drop_pin(&mut self, member: usize) {
         self.record.dropped_pins += 1;
         self.floors.publish(&self.record);
         self.memory.full_fence();
-        let seen = self.pins[member as usize].observe().map(shown);
-        self.watched[index].is_dropped = seen == self.watched[index].seen;
+        let seen = self.pins[member].observe().map(shown);
+        self.watched[member].is_dropped = seen == *self.watched[member].silence.seen();
         log::warn!(
-            "attached subscriber {member} was not polled while publishers waited for memory; it is not waited for"
+            "member {member} did not look after what its readers have pinned while publishers waited for memory; it is not waited for"
         );
-    }
-
-    /// The incarnation that a member announced last. `None`: being announced.
-    pub fn incarnation(&self, broker: u32) -> Option<u64> {
-        self.brokers[broker as usize].observe().map(|line| line.incarnation)
-    }
-
-    /// Whether a member ever announced itself, if only in part.
-    pub fn was_taken(&self, member: u32) -> bool {
-        self.brokers[member as usize].observe_words().incarnation > 0
     }
 
     /// Pins dropped, ever.
@@ -306,9 +296,12 @@ fn shown(line: PinLine) -> (u64, u64) {
     (line.incarnation, line.beat)
 }
 
-/// An attached subscriber was not polled for too long while memory was wanted; what it had pinned may be gone.
+/// A pin was not renewed for too long while memory was wanted; what it held may be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dropped;
+pub struct Dropped {
+    /// The lowest position that can be pinned now. Everything below may be given up at any moment.
+    pub closing: u64,
+}
 
 /// A reader's side: the pin of one exporter or attached subscriber.
 pub struct Pin<M> {
@@ -348,7 +341,8 @@ impl<M: Memory> Pin<M> {
     /// for the first time. False: the floors cannot be read now, so nothing is known.
     ///
     /// # Errors
-    /// [`Dropped`] if what lies at `position` may be given up at any moment, or is gone. The pin is away.
+    /// [`Dropped`] if what lies at `position` may be given up at any moment, or is gone. The pin is away, and `dropped_pins` as it
+    /// was: a holder with several readers ends those that stand below, and pins for the others as if for the first time.
     pub fn renew(&mut self, position: u64, floors: &FloorReader<M>, dropped_pins: &mut u64) -> Result<bool, Dropped> {
         self.record.beat += 1;
         self.record.position = position.max(self.record.position);
@@ -360,7 +354,7 @@ impl<M: Memory> Pin<M> {
         }
         if now.closing > position {
             self.raise(NO_PIN);
-            return Err(Dropped);
+            return Err(Dropped { closing: now.closing });
         }
         *dropped_pins = now.dropped_pins;
         Ok(true)
@@ -539,7 +533,7 @@ mod tests {
         trimmer.set_checkpoint(96);
         trimmer.advance();
         assert_eq!(trimmer.floor(), 10);
-        trimmer.note_dead(1, trimmer.incarnation(1).unwrap());
+        trimmer.note_dead(1, 1);
         assert!(trimmer.advance());
         assert_eq!(trimmer.floor(), 32);
         announce(2);

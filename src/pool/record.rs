@@ -205,7 +205,7 @@ record! {
         floor: u64,
         /// every checkpoint stands for at least this position
         checkpoint: u64,
-        /// pins of attached subscribers no longer waited for, ever
+        /// pins no longer waited for, ever
         dropped_pins: u64,
         /// 0
         reserved: [u64; 2],
@@ -239,7 +239,7 @@ record! {
         paused: u64,
         /// `reusable` as last seen: tells a fresh report from an old one
         reusable_seen: u64,
-        /// grows while an attached publisher waits for room; a receive core leaves it 0
+        /// grows while its writer waits for room
         beat: u64,
         /// 0
         reserved: [u64; 2],
@@ -273,7 +273,7 @@ record! {
         incarnation: u64,
         /// lowest position needed; 2^64-1: none
         position: u64,
-        /// grows while an attached subscriber is polled; an exporter leaves it 0
+        /// grows while whoever pins looks after it
         beat: u64,
         /// 0
         reserved: [u64; 4],

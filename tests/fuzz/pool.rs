@@ -44,6 +44,7 @@ const SETTINGS: SequencerSettings = SequencerSettings {
     retention_bytes: 1 << 20,
     retention_ns: 0,
     reader_stall_ns: 1 << 40,
+    member_silence_ns: 1 << 40,
 };
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 1, settle_ns: 1 };
 /// Batches of the sound pool: more than a segment of its index.

@@ -224,6 +224,7 @@ impl Site {
             retention_bytes: 0,
             retention_ns: 0,
             reader_stall_ns: 1 << 60,
+            member_silence_ns: 1 << 60,
         };
         let takeover = TakeoverSettings { after_ns: 1_000_000, settle_ns: 0 };
         let lock = self.pool.lock(LockName::Candidate(0)).expect("nobody else orders");

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::client::error::ClientError;
 use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_attached;
-use crate::log::member::Member;
+use crate::log::member::{BEAT_NS, Member};
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
 use crate::pool::region::{HostLock, LockName};
@@ -48,8 +49,31 @@ pub(super) struct Place {
     pub member: u32,
     /// Its lane, if it is for publishing.
     pub lane: Option<u32>,
-    pub incarnation: u64,
     _lock: HostLock,
+}
+
+/// Shows that the process in a place lives.
+pub(super) struct Life<C: Coherence> {
+    begun: Instant,
+    member: Member<Mapped<C>>,
+}
+
+impl<C: Coherence> Life<C> {
+    /// Which process of the place this is.
+    pub fn incarnation(&self) -> u64 {
+        self.member.incarnation()
+    }
+
+    /// Shows it, if that was not shown just now.
+    pub fn show(&mut self) {
+        self.member.beat(BEAT_NS + self.begun.elapsed().as_nanos() as u64);
+    }
+}
+
+impl<C: Coherence> Drop for Life<C> {
+    fn drop(&mut self) {
+        self.member.stop();
+    }
 }
 
 /// What is damaged in a pool, as a client's error.
@@ -64,7 +88,7 @@ impl Place {
         pool: &Pool,
         host: u32,
         kind: PlaceKind,
-    ) -> Result<(Place, View<Mapped<C>>), ClientError> {
+    ) -> Result<(Place, View<Mapped<C>>, Life<C>), ClientError> {
         let homes = Homes::new(host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
         let g = pool.layout().geometry;
@@ -80,8 +104,8 @@ impl Place {
             let Some(lock) = lock.map_err(|error| ClientError::Pool(Arc::new(error)))? else { continue };
             let lane = (kind == PlaceKind::Publisher).then(|| g.attached_lane(member - members.start));
             check_attached(&view, member, lane).map_err(damaged(pool.path()))?;
-            let incarnation = Member::announce(&view, member, Process::this()).incarnation();
-            return Ok((Place { _pool: pool.clone(), member, lane, incarnation, _lock: lock }, view));
+            let life = Life { begun: Instant::now(), member: Member::announce(&view, member, Process::this()) };
+            return Ok((Place { _pool: pool.clone(), member, lane, _lock: lock }, view, life));
         }
         Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places })
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::attached::options::AttachOptions;
-use crate::client::attached::place::{self, Place, PlaceKind};
+use crate::client::attached::place::{self, Life, Place, PlaceKind};
 use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::client::attached::{Patience, find_topic};
 use crate::client::engine::OnAcked;
@@ -187,6 +187,7 @@ struct Driven<C: Coherence> {
     on_acked: Option<OnAcked>,
     beat: Instant,
     reported: Instant,
+    life: Life<C>,
     /// Dropped after everything that writes its lines.
     place: Place,
 }
@@ -197,7 +198,7 @@ impl<C: Coherence> Driven<C> {
             check_properties(&options, properties)?;
         }
         let pool = place::open(&options.pool, options.host)?;
-        let (place, view) = Place::take::<C>(&pool, options.host, PlaceKind::Publisher)?;
+        let (place, view, life) = Place::take::<C>(&pool, options.host, PlaceKind::Publisher)?;
         let lane = place.lane.expect("a publisher's place has one");
         let g = view.layout.geometry;
         if options.populate {
@@ -235,6 +236,7 @@ impl<C: Coherence> Driven<C> {
             on_acked: None,
             beat: now,
             reported: now,
+            life,
             place,
         };
         while driven.writer.standing() == Standing::Asked {
@@ -290,6 +292,7 @@ impl<C: Coherence> Driven<C> {
 
     #[inline(never)]
     fn drive(&mut self) -> Result<usize, ClientError> {
+        self.life.show();
         let moved = self.writer.follow().map_err(place::damaged(&self.options.pool))?;
         while let Some(batch) = self.writer.pop_acked() {
             if let Some(callback) = &mut self.on_acked {

@@ -154,7 +154,7 @@ impl<M: Memory> Reader<M> {
             return Ok(true);
         }
         let position = self.index.next();
-        self.pin.renew(position, &self.floors, &mut self.dropped_pins).map_err(|Dropped| {
+        self.pin.renew(position, &self.floors, &mut self.dropped_pins).map_err(|Dropped { .. }| {
             self.unpin();
             ReadFault::Dropped
         })

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::attached::options::AttachedSubscriberOptions;
-use crate::client::attached::place::{self, Place, PlaceKind};
+use crate::client::attached::place::{self, Life, Place, PlaceKind};
 use crate::client::attached::reader::{Phase, ReadFault, Reader};
 use crate::client::attached::{Patience, find_topic};
 use crate::client::delivered::Delivered;
@@ -104,6 +104,7 @@ struct Driven<C: Coherence> {
     caught_up: bool,
     /// When the pin was last known to be waited for.
     renewed: Instant,
+    life: Life<C>,
     /// Dropped after the reader, whose pin is its.
     _place: Place,
 }
@@ -111,12 +112,12 @@ struct Driven<C: Coherence> {
 impl<C: Coherence> Driven<C> {
     fn attach(options: AttachedSubscriberOptions) -> Result<Self, ClientError> {
         let pool = place::open(&options.pool, options.host)?;
-        let (place, view) = Place::take::<C>(&pool, options.host, PlaceKind::Subscriber)?;
+        let (place, view, life) = Place::take::<C>(&pool, options.host, PlaceKind::Subscriber)?;
         let patience = Patience::new(&options.pool, options.wait, options.spin);
         let topic = find_topic(&view, &options.topic, false, patience, &mut || {})?;
-        let reader = Reader::new(&view, place.member, place.incarnation, &topic, options.start, options.verify);
+        let reader = Reader::new(&view, place.member, life.incarnation(), &topic, options.start, options.verify);
         let renewed = Instant::now();
-        let mut driven = Driven { reader, topic, options, caught_up: false, renewed, _place: place };
+        let mut driven = Driven { reader, topic, options, caught_up: false, renewed, life, _place: place };
         let mut patience = Patience::new(&driven.options.pool, driven.options.wait, driven.options.spin);
         while driven.reader.phase() != Phase::Streaming {
             if !driven.renew()? || driven.look_for_start()? == 0 {
@@ -141,6 +142,7 @@ impl<C: Coherence> Driven<C> {
         if now.duration_since(self.renewed) < TRUST {
             return Ok(true);
         }
+        self.life.show();
         let is_known = self.reader.renew().map_err(|fault| self.error(fault, false))?;
         if is_known {
             self.renewed = now;

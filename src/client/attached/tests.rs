@@ -64,6 +64,7 @@ impl Scene {
             retention_bytes: 0,
             retention_ns: 0,
             reader_stall_ns: STALL_NS,
+            member_silence_ns: STALL_NS,
         };
         let takeover = TakeoverSettings { after_ns: 1, settle_ns: 0 };
         let sequencer = Candidate::new(&views[0], 0, settings, takeover);

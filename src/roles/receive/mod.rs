@@ -218,6 +218,9 @@ impl<C: Coherence> Receive<C> {
         if let Some(member) = &mut self.member {
             member.beat(now.monotonic_ns);
         }
+        if !self.blocked.is_empty() {
+            self.ingest.lane.beat();
+        }
         let mut moved = self.create_topics();
         for slot in 0..self.connections.len() as u32 {
             moved += usize::from(self.look_after(io, slot, now));

@@ -20,6 +20,7 @@ use crate::order::core::{OpenRequest, OrderLimits};
 use crate::order::{Arrival, Event, OrderCore, Verdict};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress, slot_kind};
+use crate::roles::sequence::attendance::{Attendance, LOOK_NS};
 use crate::roles::sequence::tables::{CHECKPOINTS_PER_PASS, Checkpoints, Topics};
 use crate::wire::Refusal;
 
@@ -36,6 +37,8 @@ pub struct SequencerSettings {
     pub retention_ns: u64,
     /// Time after which an attached process that shows no life is not waited for while others want memory, ns.
     pub reader_stall_ns: u64,
+    /// Time after which a member of the pool that shows no life is not waited for, ns.
+    pub member_silence_ns: u64,
 }
 
 impl SequencerSettings {
@@ -67,22 +70,11 @@ pub struct ActiveSequencer<M> {
     gap_clock_ns: u64,
     last_pass_ns: u64,
     any_remote: bool,
-    /// By member: its process was found gone.
-    is_dead: Vec<bool>,
-    /// Attached lanes that were found waiting for room, and what they last showed.
-    waiting: Vec<Waiting>,
+    attendance: Attendance<M>,
     /// By lane: it stands still for want of extents.
     is_paused: Vec<bool>,
     /// Lane the next pass begins with, so that none is favoured when the index is short.
     first_lane: usize,
-}
-
-/// An attached publisher that waits for room, as it last showed itself.
-#[derive(Clone, Copy, Default)]
-struct Waiting {
-    seen: (u64, u64),
-    since_ns: u64,
-    is_stalled: bool,
 }
 
 /// No topic's id: a session that is asked for on a topic that is gone.
@@ -138,8 +130,7 @@ impl<M: Memory> ActiveSequencer<M> {
             view: view.clone(),
             settings,
             any_remote: lanes.iter().any(LaneReader::is_remote),
-            is_dead: vec![false; g.members() as usize],
-            waiting: vec![Waiting::default(); g.attached() as usize],
+            attendance: Attendance::new(view),
             is_paused: vec![false; lanes.len()],
             commit,
             current: CommitReader::new(view),
@@ -355,27 +346,21 @@ impl<M: Memory> ActiveSequencer<M> {
 
     /// Whether a lane's writer lives, and looks after it.
     pub(crate) fn is_waited_for(&self, lane: u32) -> bool {
-        let g = &self.view.layout.geometry;
-        let is_stalled = |place: u32| self.waiting[place as usize].is_stalled;
-        !self.is_dead[g.member_of_lane(lane) as usize] && !lane.checked_sub(g.broker_lanes()).is_some_and(is_stalled)
+        self.attendance.is_waited_for(self.view.layout.geometry.member_of_lane(lane), lane)
     }
 
-    /// Looks whether attached processes that others may have to wait for still show life. Called now and then.
-    pub fn judge_attached(&mut self, now_ns: u64) {
-        let stall_ns = self.settings.reader_stall_ns;
+    /// Looks whether those that others may have to wait for still show life, every [`LOOK_NS`].
+    pub fn look_at_the_waiting(&mut self, now_ns: u64) {
         let g = self.view.layout.geometry;
-        for place in 0..g.attached() {
-            let status = self.lanes[g.attached_lane(place) as usize].status().unwrap_or_default();
-            let seen = (status.incarnation, status.beat);
-            let waiting = &mut self.waiting[place as usize];
-            if status.paused == 0 || waiting.seen != seen {
-                *waiting = Waiting { seen, since_ns: now_ns, is_stalled: false };
-            } else {
-                waiting.is_stalled = now_ns.saturating_sub(waiting.since_ns) > stall_ns;
-            }
+        let (stall_ns, silence_ns) = (self.settings.reader_stall_ns, self.settings.member_silence_ns);
+        for lane in 0..g.lanes() {
+            let allowed_ns = if g.is_attached_lane(lane) { stall_ns } else { silence_ns };
+            self.attendance.look_at_lane(lane, &self.lanes[lane as usize], now_ns, allowed_ns);
         }
         if self.trimmer.is_pinned() {
-            self.trimmer.judge_readers(now_ns, stall_ns);
+            // An attached process is polled by whoever uses it.
+            let allowed_ns = |member| if member < g.brokers { u64::MAX } else { stall_ns };
+            self.trimmer.judge_pins(now_ns, LOOK_NS, allowed_ns);
             self.counters.dropped_pins = self.trimmer.dropped_pins();
         }
     }
@@ -502,18 +487,12 @@ impl<M: Memory> ActiveSequencer<M> {
         wrote
     }
 
-    /// Looks which members' processes are gone: nothing of them is waited for. `is_gone` may ask the operating system.
-    pub fn look_for_dead(&mut self, is_gone: impl Fn(u32) -> bool) {
-        for member in 0..self.is_dead.len() {
-            // The incarnation first: if the process is gone after that, it was not this incarnation's successor.
-            let incarnation = self.trimmer.incarnation(member as u32);
-            // A place that nobody ever took is not asked about.
-            let is_dead = self.trimmer.was_taken(member as u32) && is_gone(member as u32);
-            self.is_dead[member] = is_dead;
-            if let (true, Some(incarnation)) = (is_dead, incarnation) {
-                self.trimmer.note_dead(member as u32, incarnation);
-            }
-        }
+    /// Looks which members live, every [`ROLL_CALL_NS`](crate::roles::sequence::attendance::ROLL_CALL_NS). `is_gone` may ask the
+    /// operating system whether a member's process is no more.
+    pub fn call_the_roll(&mut self, now_ns: u64, is_gone: impl Fn(u32) -> bool) {
+        let trimmer = &mut self.trimmer;
+        let bury = |member, incarnation| trimmer.note_dead(member, incarnation);
+        self.attendance.call(now_ns, self.settings.member_silence_ns, is_gone, bury);
     }
 
     /// Shows that this sequencer lives.

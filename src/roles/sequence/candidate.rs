@@ -9,6 +9,7 @@ use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::mend::mend_candidate;
 use crate::pool::{Access, Memory};
 use crate::roles::sequence::active::{ActiveSequencer, SequencerSettings};
+use crate::roles::sequence::attendance::ROLL_CALL_NS;
 
 /// When a candidate may claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,6 @@ pub trait Locks {
 }
 
 const BEAT_NS: u64 = 10_000_000;
-/// How often the living are told from the dead.
-const ROLL_CALL_NS: u64 = 1_000_000_000;
 
 enum State<M> {
     /// Another candidate is active, or none yet.
@@ -207,7 +206,7 @@ impl<M: Memory> Candidate<M> {
         if now_ns - self.beat_ns >= BEAT_NS {
             self.beat_ns = now_ns;
             sequencer.beat();
-            sequencer.judge_attached(now_ns);
+            sequencer.look_at_the_waiting(now_ns);
             if !self.commit.confirm(sequencer.epoch()) {
                 // A higher epoch is claimed: whatever we write from here on is void.
                 log::warn!("sequence {}: epoch {} was taken over; standing by", self.candidate, sequencer.epoch());
@@ -217,10 +216,10 @@ impl<M: Memory> Candidate<M> {
         }
         if now_ns - self.roll_call_ns >= ROLL_CALL_NS {
             self.roll_call_ns = now_ns;
-            // Of this host's members only: another host's process says nothing by a lock of ours.
+            // By locks of this host's members only: another host's process says nothing by a lock of ours.
             let view = &self.view;
-            sequencer
-                .look_for_dead(|member| view.access_to_member(member) == Access::Local && locks.is_member_gone(member));
+            let is_gone = |member| view.access_to_member(member) == Access::Local && locks.is_member_gone(member);
+            sequencer.call_the_roll(now_ns, is_gone);
         }
         moved
     }

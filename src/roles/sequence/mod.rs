@@ -2,8 +2,12 @@
 //!
 //! * [`candidate`]: stands by, claims, takes over; no I/O.
 //! * [`active`]: one pass of the sequencer of one epoch; no I/O. [`tables`]: what it derives: topics, checkpoints.
+//!   [`attendance`]: who is waited for.
 
 pub mod active;
+pub mod attendance;
+#[cfg(test)]
+mod attendance_tests;
 pub mod candidate;
 #[cfg(test)]
 mod candidate_tests;

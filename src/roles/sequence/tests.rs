@@ -20,6 +20,7 @@ pub(crate) const SETTINGS: SequencerSettings = SequencerSettings {
     retention_bytes: 0,
     retention_ns: 0,
     reader_stall_ns: 1 << 40,
+    member_silence_ns: 1 << 40,
 };
 
 pub(crate) fn start<M: Memory>(view: &View<M>, candidate: u32) -> ActiveSequencer<M> {

@@ -55,20 +55,22 @@ pub(super) struct Export {
     floors: FloorReader<ProcessMemory>,
     topics: TopicReader<ProcessMemory>,
     pin: Pin<ProcessMemory>,
+    /// The broker's line: this part looks after it.
+    member: Member<ProcessMemory>,
     served: Vec<Served>,
 }
 
 impl Export {
     pub fn new(kernel: &Kernel, broker: u32) -> Export {
         let view = kernel.view();
-        let incarnation =
-            Member::announce(&view, broker, Process { started_at_utc_ns: UTC_NS, ..Process::default() }).incarnation();
+        let member = Member::announce(&view, broker, Process { started_at_utc_ns: UTC_NS, ..Process::default() });
         Export {
             broker,
             commit: CommitReader::new(&view),
             floors: FloorReader::new(&view),
             topics: TopicReader::new(&view),
-            pin: Pin::take(&view, broker, incarnation),
+            pin: Pin::take(&view, broker, member.incarnation()),
+            member,
             served: Vec::new(),
             view,
         }
@@ -264,6 +266,7 @@ impl Export {
 
 impl Actor for Export {
     fn step(&mut self, kernel: &Kernel) {
+        self.member.beat(kernel.now_ns());
         self.take_in(kernel);
         if !self.served.is_empty()
             && let Some(commit) = self.commit.current()

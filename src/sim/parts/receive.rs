@@ -1,6 +1,7 @@
 //! A broker's receive core: hellos, streams into the lane, room.
 
 use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
+use crate::log::member::BEAT_NS;
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Memory};
@@ -49,6 +50,7 @@ pub(super) struct Receive {
     connections: Vec<Option<Connection>>,
     generation: u32,
     sessions_issued: u64,
+    beat_ns: u64,
 }
 
 impl Receive {
@@ -63,6 +65,7 @@ impl Receive {
             connections: (0..PLACES).map(|_| None).collect(),
             generation: 0,
             sessions_issued: 0,
+            beat_ns: 0,
         }
     }
 
@@ -327,6 +330,10 @@ impl Actor for Receive {
         }
         let paused = self.connections.iter().flatten().any(is_blocked);
         self.ingest.report(paused);
+        if paused && kernel.now_ns() - self.beat_ns >= BEAT_NS {
+            self.beat_ns = kernel.now_ns();
+            self.ingest.lane.beat();
+        }
         if self.ingest.lane.produced() > before {
             kernel.note(Event::Landed(kernel.part, self.ingest.lane.produced()));
         }

@@ -1,0 +1,139 @@
+//! Members of two hosts that fall silent, are stopped, and come back, before a sequencer on the first.
+
+use super::active::SequencerSettings;
+use super::attendance::ROLL_CALL_NS;
+use super::candidate::{Candidate, Locks, TakeoverSettings};
+use super::tests::SETTINGS;
+use crate::log::View;
+use crate::log::lane::LaneWriter;
+use crate::log::member::Member;
+use crate::pool::Process;
+use crate::sim::memory::{HostMemory, Whim, host_views};
+
+const SILENCE_NS: u64 = 500_000_000;
+const STEP_NS: u64 = 10_000_000;
+
+/// Locks of which some are free. Those of another host's members may not be asked about: they are not this host's.
+struct Held {
+    gone: Vec<u32>,
+    here: Vec<u32>,
+}
+
+impl Locks for Held {
+    fn is_candidate_held(&self, _: u32) -> bool {
+        true
+    }
+    fn while_free(&self, _: u32, _: &mut dyn FnMut()) {}
+    fn is_member_gone(&self, member: u32) -> bool {
+        assert!(self.here.contains(&member), "the lock of member {member} is another host's");
+        self.gone.contains(&member)
+    }
+}
+
+/// Broker 0 and the sequencer on host 0, broker 1 on host 1.
+struct Scene {
+    views: Vec<View<HostMemory>>,
+    sequencer: Candidate<HostMemory>,
+    members: Vec<Member<HostMemory>>,
+    locks: Held,
+    now_ns: u64,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 7);
+        let settings = SequencerSettings { member_silence_ns: SILENCE_NS, ..SETTINGS };
+        let sequencer = Candidate::new(&views[0], 0, settings, TakeoverSettings { after_ns: 1, settle_ns: 0 });
+        let members = (0..2).map(|broker| Member::announce(&views[broker as usize], broker, Process::default()));
+        let members = members.collect();
+        let locks = Held { gone: Vec::new(), here: vec![0] };
+        let mut scene = Scene { views, sequencer, members, locks, now_ns: 1 };
+        scene.pass_ns(10 * STEP_NS, &[0, 1]);
+        scene
+    }
+
+    /// Time goes by in which these members show themselves.
+    fn pass_ns(&mut self, ns: u64, alive: &[usize]) {
+        for _ in 0..ns / STEP_NS {
+            self.now_ns += STEP_NS;
+            alive.iter().for_each(|member| {
+                self.members[*member].beat(self.now_ns);
+            });
+            self.sequencer.step(self.now_ns, &self.locks);
+        }
+    }
+
+    /// Whether the lanes of both brokers are waited for.
+    fn waited_for(&self) -> [bool; 2] {
+        [0, 1].map(|lane| self.sequencer.active().expect("it is the only one").is_waited_for(lane))
+    }
+}
+
+#[test]
+fn a_silent_member_of_any_host_is_not_waited_for_until_it_is_back() {
+    for silent in [0, 1] {
+        let mut scene = Scene::new();
+        scene.pass_ns(SILENCE_NS - 2 * ROLL_CALL_NS, &[1 - silent]);
+        assert_eq!(scene.waited_for(), [true, true], "not silent for long");
+        scene.pass_ns(4 * ROLL_CALL_NS, &[1 - silent]);
+        // Its lock is held, as by a process that was stopped: that proves nothing.
+        assert_eq!(scene.waited_for(), [silent == 1, silent == 0]);
+        scene.pass_ns(2 * ROLL_CALL_NS, &[0, 1]);
+        assert_eq!(scene.waited_for(), [true, true], "it is back");
+    }
+}
+
+#[test]
+fn a_free_lock_of_this_host_makes_it_faster() {
+    let mut scene = Scene::new();
+    scene.locks.gone = vec![0];
+    scene.pass_ns(ROLL_CALL_NS, &[1]);
+    assert_eq!(scene.waited_for(), [false, true]);
+}
+
+#[test]
+fn a_member_that_stopped_in_good_order_is_not_waited_for() {
+    let mut scene = Scene::new();
+    scene.members[1].stop();
+    scene.pass_ns(2 * ROLL_CALL_NS, &[0]);
+    assert_eq!(scene.waited_for(), [true, false]);
+}
+
+/// It was stopped, or its host was: on its own clock everybody else was silent all the time.
+#[test]
+fn a_sequencer_that_slept_takes_nobody_for_dead() {
+    let mut scene = Scene::new();
+    for _ in 0..3 {
+        scene.now_ns += 100 * SILENCE_NS;
+        scene.sequencer.step(scene.now_ns, &scene.locks);
+        assert_eq!(scene.waited_for(), [true, true]);
+    }
+}
+
+/// A receive core that hangs in a process that lives: its lane said that it is paused, and shows nothing any more.
+#[test]
+fn a_paused_lane_that_shows_nothing_stops_no_clock_though_its_broker_lives() {
+    let mut scene = Scene::new();
+    let mut lane = LaneWriter::take(&scene.views[1], 1);
+    lane.report(0, true);
+    scene.pass_ns(SILENCE_NS - 2 * STEP_NS, &[0, 1]);
+    lane.beat();
+    scene.pass_ns(SILENCE_NS - 2 * STEP_NS, &[0, 1]);
+    assert_eq!(scene.waited_for(), [true, true]);
+    scene.pass_ns(4 * STEP_NS, &[0, 1]);
+    assert_eq!(scene.waited_for(), [true, false]);
+}
+
+/// What died before a takeover is found again by whoever takes over, wherever it runs.
+#[test]
+fn a_successor_finds_the_dead_again() {
+    let mut scene = Scene::new();
+    scene.pass_ns(2 * SILENCE_NS, &[1]);
+    assert_eq!(scene.waited_for(), [false, true]);
+    let settings = SequencerSettings { member_silence_ns: SILENCE_NS, ..SETTINGS };
+    scene.sequencer = Candidate::new(&scene.views[0], 0, settings, TakeoverSettings { after_ns: 1, settle_ns: 0 });
+    scene.pass_ns(10 * STEP_NS, &[1]);
+    assert_eq!(scene.waited_for(), [true, true], "it has not looked for long");
+    scene.pass_ns(2 * SILENCE_NS, &[1]);
+    assert_eq!(scene.waited_for(), [false, true]);
+}
