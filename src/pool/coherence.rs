@@ -4,7 +4,8 @@
 //! cache per simulated host. This is the only file with inline assembly.
 //!
 //! Invariants, cited by the SAFETY comments:
-//! 1. A `Mapping` stays mapped, readable and writable, at one address for its `length`, until it is dropped.
+//! 1. A `Mapping` stays mapped, readable and writable, at one address for its `length`, until it is dropped. One that was mapped
+//!    to look only is never written: its holder has no writer of a line (a store would end the process, see `region::Pool::look`).
 //! 2. Every access is checked to lie inside the mapping, and words and lines are checked to be aligned.
 //! 3. Words that another host, process or thread may write are read and written only as `AtomicU64`.
 //! 4. `with_bytes` is called only for ranges that nobody writes for as long as the closure runs: landed bytes of
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::MmapRaw;
 
+use crate::config::CoherenceMode;
 use crate::limits::LINE_BYTES;
 
 /// Whether written-back lines are worth keeping in this host's cache.
@@ -109,16 +111,20 @@ pub trait Coherence: Clone + Send + Sync + 'static {
     const SOFTWARE: bool;
     /// The configuration's word for it.
     const NAME: &'static str;
+    /// What a pool that is used so says of itself.
+    const MODE: CoherenceMode;
 }
 
 impl Coherence for Software {
     const SOFTWARE: bool = true;
     const NAME: &'static str = "software";
+    const MODE: CoherenceMode = CoherenceMode::Software;
 }
 
 impl Coherence for Hardware {
     const SOFTWARE: bool = false;
     const NAME: &'static str = "hardware";
+    const MODE: CoherenceMode = CoherenceMode::Hardware;
 }
 
 /// The instructions this processor has for writing a line back.

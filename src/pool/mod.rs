@@ -10,11 +10,16 @@
 //! * [`layout`]: geometry and the offset of everything: pure arithmetic, printable.
 //! * [`process`]: what this process says of itself.
 //! * [`superblock`]: the first 4 KiB: what a pool says of itself, and who may use it.
-//! * [`region`]: create, format, attach or refuse; host-local locks.
+//! * [`region`]: create, format, attach or refuse. Its parts: `format` (over what, in which order it is written), `device` (lengths,
+//!   alignments), `locks` (of this host), `error`.
 
 pub mod coherence;
+mod device;
+mod error;
+mod format;
 pub mod layout;
 pub mod line;
+mod locks;
 mod os;
 pub mod process;
 pub mod record;

@@ -74,6 +74,16 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Reserves the blocks of holes and keeps what is there: other processes may be writing it. `posix_fallocate` would write to blocks
+/// itself where the file system cannot do it.
+pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    // SAFETY: invariant 1.
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as i64) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Most bytes a file of this process may have (`ulimit -f`); asking the kernel for more is answered by SIGXFSZ.
 pub fn file_bytes_limit() -> io::Result<u64> {
     // SAFETY: invariant 2.

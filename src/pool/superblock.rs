@@ -2,11 +2,17 @@
 
 use bytemuck::{Zeroable, bytes_of, from_bytes};
 
+use crate::config::CoherenceMode;
 use crate::described;
 use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
 
 /// First eight bytes of every pool.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"EMBRPOOL");
+/// First eight bytes of a pool that is being formatted, by whoever holds the locks for it: what was cut short is told from what
+/// belongs to somebody else.
+pub const MAGIC_UNFINISHED: u64 = u64::from_le_bytes(*b"EMBRPART");
+/// Feature bits that this program knows: none are given out yet.
+pub const FEATURES_KNOWN: u64 = 0;
 /// Version of the pool's layout and of every record in it. Compared exactly.
 pub const LAYOUT_VERSION: u32 = 3;
 
@@ -25,16 +31,24 @@ described! {
         token_key: [u64; 2],
         /// format time, UTC ns
         formatted_at: u64,
-        /// 0
-        reserved: u64,
+        /// who keeps caches in agreement: 0 software, 1 hardware; all processes of the pool do the same
+        coherence: u32,
+        /// fork of the log; 0 until logs are forked
+        fork: u32,
         /// geometry, 64 bytes
         geometry: [u64; 8],
         /// home host of each broker
         broker_homes: [u8; 64],
         /// home host of each sequencer candidate
         candidate_homes: [u8; 8],
+        /// index position at which the log was forked; 0 until logs are forked
+        forked_at: u64,
+        /// features that a reader must know
+        features_to_read: u64,
+        /// features that a writer must know
+        features_to_write: u64,
         /// 0
-        reserved_too: [u64; 7],
+        reserved: [u64; 4],
     }
 }
 
@@ -76,9 +90,22 @@ pub enum SuperblockError {
         /// The first eight bytes.
         found: u64,
     },
-    /// All zero: never formatted, or formatting was cut short.
+    /// Formatting it was begun and not finished.
     #[error("it was never completely formatted; format it with `embarlet --config FILE --format`")]
     Unformatted,
+    /// All zero: never formatted, or somebody else's.
+    #[error(
+        "its first page is all zeros: never formatted, or it belongs to something else; if nobody needs it, format it with `embarlet --config FILE --format-only` (a file with `--overwrite-foreign` too), else name another path"
+    )]
+    Zeros,
+    /// A later release's pool, with features this program does not know.
+    #[error(
+        "it needs features {unknown:#x} that this program does not know; use the release that made it, or re-format with `embarlet --config FILE --format` (its data is lost)"
+    )]
+    Features {
+        /// The unknown bits.
+        unknown: u64,
+    },
     /// Another layout version.
     #[error(
         "its layout version is {found}, this program's is {LAYOUT_VERSION}; use the release that made it, or re-format with `embarlet --config FILE --format` (its data is lost)"
@@ -109,6 +136,7 @@ impl Superblock {
     pub fn new(
         geometry: Geometry,
         homes: &HomeHosts,
+        coherence: CoherenceMode,
         uuid: [u64; 2],
         token_key: [u64; 2],
         formatted_at: u64,
@@ -120,11 +148,15 @@ impl Superblock {
             uuid,
             token_key,
             formatted_at,
-            reserved: 0,
+            coherence: (coherence == CoherenceMode::Hardware).into(),
+            fork: 0,
             geometry: bytemuck::cast(geometry),
             broker_homes: packed(&homes.brokers),
             candidate_homes: packed(&homes.candidates),
-            reserved_too: [0; 7],
+            forked_at: 0,
+            features_to_read: 0,
+            features_to_write: 0,
+            reserved: [0; 4],
         };
         superblock.crc = superblock.computed_crc();
         superblock
@@ -138,6 +170,11 @@ impl Superblock {
             brokers: hosts(&self.broker_homes, geometry.brokers),
             candidates: hosts(&self.candidate_homes, geometry.candidates),
         }
+    }
+
+    /// Who keeps caches in agreement, as it was formatted.
+    pub fn coherence(&self) -> CoherenceMode {
+        if self.coherence == 0 { CoherenceMode::Software } else { CoherenceMode::Hardware }
     }
 
     fn computed_crc(&self) -> u32 {
@@ -154,6 +191,9 @@ impl Superblock {
         bytemuck::bytes_of_mut(&mut aligned).copy_from_slice(head);
         let superblock: Superblock = *from_bytes(bytes_of(&aligned));
         if head.iter().all(|byte| *byte == 0) {
+            return Err(SuperblockError::Zeros);
+        }
+        if superblock.magic == MAGIC_UNFINISHED {
             return Err(SuperblockError::Unformatted);
         }
         if superblock.magic != MAGIC {
@@ -165,6 +205,10 @@ impl Superblock {
         let computed = superblock.computed_crc();
         if superblock.crc != computed {
             return Err(SuperblockError::Damaged { found: superblock.crc, computed });
+        }
+        match (superblock.features_to_read | superblock.features_to_write) & !FEATURES_KNOWN {
+            0 => {}
+            unknown => return Err(SuperblockError::Features { unknown }),
         }
         let geometry: Geometry = bytemuck::cast(superblock.geometry);
         if geometry.pool_bytes > pool_bytes {
@@ -202,25 +246,47 @@ mod tests {
 
     fn good() -> (Vec<u8>, u64) {
         let layout = Layout::new(small()).unwrap();
-        let block = Superblock::new(layout.geometry, &HomeHosts::single_host(&layout.geometry), [1, 2], [3, 4], 5);
+        let block = Superblock::new(
+            layout.geometry,
+            &HomeHosts::single_host(&layout.geometry),
+            CoherenceMode::Hardware,
+            [1, 2],
+            [3, 4],
+            5,
+        );
         (bytes_of(&block).to_vec(), layout.geometry.pool_bytes)
     }
 
     #[test]
     fn what_was_written_reads_back() {
         let (bytes, length) = good();
-        assert!(Superblock::read(&bytes, length).is_ok());
+        let (block, _) = Superblock::read(&bytes, length).unwrap();
+        assert_eq!(block.coherence(), CoherenceMode::Hardware);
+    }
+
+    #[test]
+    fn features_of_later_releases_are_refused_and_so_is_what_is_not_finished() {
+        let (bytes, length) = good();
+        let mut block: Superblock = bytemuck::pod_read_unaligned(&bytes[..size_of::<Superblock>()]);
+        for features in [[1 << 3, 0], [0, 1 << 3]] {
+            [block.features_to_read, block.features_to_write] = features;
+            block.crc = block.computed_crc();
+            let found = Superblock::read(bytes_of(&block), length);
+            assert!(matches!(found, Err(SuperblockError::Features { unknown: 8 })), "{found:?}");
+        }
+        block.magic = MAGIC_UNFINISHED;
+        assert!(matches!(Superblock::read(bytes_of(&block), length), Err(SuperblockError::Unformatted)));
     }
 
     #[test]
     fn homes_are_kept_and_those_of_no_host_are_refused() {
         let layout = Layout::new(Geometry { hosts: 3, ..small() }).unwrap();
         let homes = HomeHosts { brokers: vec![2, 1], candidates: vec![1] };
-        let block = Superblock::new(layout.geometry, &homes, [1, 2], [3, 4], 5);
+        let block = Superblock::new(layout.geometry, &homes, CoherenceMode::Software, [1, 2], [3, 4], 5);
         let (read, _) = Superblock::read(bytes_of(&block), layout.geometry.pool_bytes).unwrap();
         assert_eq!(read.homes(), homes);
         let homes = HomeHosts { brokers: vec![3, 1], candidates: vec![1] };
-        let block = Superblock::new(layout.geometry, &homes, [1, 2], [3, 4], 5);
+        let block = Superblock::new(layout.geometry, &homes, CoherenceMode::Software, [1, 2], [3, 4], 5);
         let found = Superblock::read(bytes_of(&block), layout.geometry.pool_bytes);
         assert!(matches!(found, Err(SuperblockError::Geometry(_))), "{found:?}");
     }
@@ -238,7 +304,7 @@ mod tests {
         for (at, byte) in bytes.iter().enumerate().skip(12) {
             assert!(matches!(changed(at, byte ^ 1), SuperblockError::Damaged { .. }), "byte {at}");
         }
-        assert!(matches!(Superblock::read(&[0; 4096], 4096), Err(SuperblockError::Unformatted)));
+        assert!(matches!(Superblock::read(&[0; 4096], 4096), Err(SuperblockError::Zeros)));
         assert!(matches!(Superblock::read(&bytes[..100], 100), Err(SuperblockError::Short { .. })));
         assert!(matches!(Superblock::read(&bytes, length - 1), Err(SuperblockError::Geometry(_))));
     }

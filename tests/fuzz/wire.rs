@@ -1,5 +1,6 @@
 //! Frames, batches, topics, superblocks and configurations as bytes.
 
+use embarcadero::config::CoherenceMode;
 use embarcadero::config::Config;
 use embarcadero::log::commit::CommitWriter;
 use embarcadero::log::cursors::CursorReader;
@@ -160,7 +161,14 @@ fn topic_specifications_are_any_bytes() {
 #[test]
 fn a_superblock_is_any_bytes() {
     let layout = Layout::new(small_geometry(2)).expect("the small geometry fits");
-    let sound = Superblock::new(layout.geometry, &HomeHosts::single_host(&layout.geometry), [1; 2], [2; 2], 3);
+    let sound = Superblock::new(
+        layout.geometry,
+        &HomeHosts::single_host(&layout.geometry),
+        CoherenceMode::Software,
+        [1; 2],
+        [2; 2],
+        3,
+    );
     bolero::check!(name = "superblock").for_each(|input: &[u8]| {
         let mut cursor = Cursor(input);
         let is_sealed = cursor.byte() % 2 == 1;

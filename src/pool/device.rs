@@ -1,0 +1,113 @@
+//! What the operating system says of a pool's file or device: its length, the piece in which it is mapped, whether it may be made.
+
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use crate::limits::REGION_ALIGNMENT_BYTES;
+use crate::pool::error::PoolError;
+use crate::pool::locks::os_error;
+
+/// Length of a pool's file or device, and how it is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Length, bytes.
+    pub bytes: u64,
+    /// A mapping of a device is a multiple of this; of a file, of a page.
+    pub alignment: u64,
+    /// Whether it is a device.
+    pub is_device: bool,
+}
+
+impl Extent {
+    /// Of a file as the file system says, of a device as sysfs says.
+    pub(super) fn of(path: &Path, file: &File) -> Result<Extent, PoolError> {
+        let meta = file.metadata().map_err(os_error(path, "stat it"))?;
+        if meta.file_type().is_file() {
+            return Ok(Extent { bytes: meta.len(), alignment: 4096, is_device: false });
+        }
+        if !meta.file_type().is_char_device() {
+            return Err(PoolError::Kind { path: path.into() });
+        }
+        // Linux encodes a device number in 12 bits of major and 20 of minor (makedev(3)).
+        let (major, minor) = (meta.rdev() >> 8 & 0xfff, meta.rdev() & 0xff | meta.rdev() >> 12 & 0xfff00);
+        let said = |what: &str| std::fs::read_to_string(format!("/sys/dev/char/{major}:{minor}/{what}"));
+        let size = said("size").map_err(os_error(path, "read the device's size from /sys/dev/char"))?;
+        let bytes = size.trim().parse().map_err(|_| PoolError::Kind { path: path.into() })?;
+        // Kernels before 5.10 do not say; 2 MiB is what devices are given unless somebody asks for more.
+        let alignment = said("align").ok().and_then(|text| text.trim().parse().ok());
+        Ok(Extent { bytes, alignment: alignment.unwrap_or(REGION_ALIGNMENT_BYTES), is_device: true })
+    }
+
+    /// How much is mapped to look at the beginning.
+    pub(super) fn head_bytes(&self) -> u64 {
+        REGION_ALIGNMENT_BYTES.max(self.alignment).min(self.bytes)
+    }
+
+    /// Whether a pool of this length can be mapped here, if it is a device.
+    pub(super) fn holds(&self, path: &Path, bytes: u64) -> Result<(), PoolError> {
+        if !self.is_device {
+            return Ok(());
+        }
+        if bytes > self.bytes {
+            return Err(PoolError::DeviceTooSmall { path: path.into(), found: self.bytes, expected: bytes });
+        }
+        if !bytes.is_multiple_of(self.alignment) {
+            return Err(PoolError::Alignment { path: path.into(), bytes, alignment: self.alignment });
+        }
+        Ok(())
+    }
+}
+
+/// The largest pool that a device holds; none if `path` is no device.
+pub fn device_bytes(path: &Path) -> Result<Option<u64>, PoolError> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.file_type().is_char_device() => {}
+        _ => return Ok(None),
+    }
+    let file = File::open(path).map_err(os_error(path, "open it"))?;
+    let extent = Extent::of(path, &file)?;
+    Ok(Some(extent.bytes - extent.bytes % extent.alignment))
+}
+
+/// Whether a device is meant, and is not there. A pool made at its name would be an ordinary file, in memory that nobody counts on.
+/// Other file systems are mounted below /dev, as /dev/shm: those are for files.
+pub fn is_missing_device(path: &Path) -> bool {
+    if !path.starts_with("/dev") || path.starts_with("/dev/shm") || path.exists() {
+        return false;
+    }
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    path.parent().and_then(device).is_none_or(|parent| Some(parent) == device(Path::new("/dev")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_holds_what_fits_in_whole_pieces() {
+        let path = Path::new("/dev/dax0.0");
+        let device = Extent { bytes: 6 << 30, alignment: 1 << 30, is_device: true };
+        assert_eq!(device.head_bytes(), 1 << 30, "a smaller piece cannot be mapped");
+        assert!(device.holds(path, 6 << 30).is_ok());
+        assert!(
+            matches!(device.holds(path, 7 << 30), Err(PoolError::DeviceTooSmall { found, .. }) if found == 6 << 30)
+        );
+        let odd = device.holds(path, (1 << 30) + (2 << 20));
+        assert!(matches!(odd, Err(PoolError::Alignment { alignment, .. }) if alignment == 1 << 30), "{odd:?}");
+        assert!(Extent { bytes: 0, alignment: 4096, is_device: false }.holds(path, 7 << 30).is_ok());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_told_from_a_file_to_be_made() {
+        for (path, missing) in [
+            ("/dev/dax987.0", true),
+            ("/dev/nowhere/pool", true),
+            ("/dev/null", false),
+            ("/dev/shm/embarcadero-not-there", false),
+            ("/nowhere/pool", false),
+        ] {
+            assert_eq!(is_missing_device(Path::new(path)), missing, "{path}");
+        }
+    }
+}
