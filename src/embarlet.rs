@@ -10,13 +10,14 @@ use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate
 use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_broker;
 use crate::log::member::Member;
+use crate::log::namesake::{Namesake, look_for_namesake};
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::net::Ring;
 use crate::net::ring::RingError;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
-use crate::pool::region::{Create, HostLock, LockName};
+use crate::pool::region::{Create, HostLock, LockName, Wanted, device_bytes};
 use crate::pool::superblock::HomeHosts;
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
@@ -89,6 +90,14 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another machine takes itself for this host.
+    #[error("pool {path}: {source}")]
+    Namesake {
+        /// The pool.
+        path: PathBuf,
+        /// Who.
+        source: Namesake,
+    },
     /// What the last process of a broker left in the pool.
     #[error("pool {path}: {source}")]
     Damaged {
@@ -124,11 +133,14 @@ pub struct Embarlet {
 }
 
 /// What to start.
+#[derive(Clone, Debug, Default)]
 pub struct StartOptions {
     /// The brokers to run; all of one host.
     pub brokers: Vec<u32>,
     /// Format the pool first.
     pub format: bool,
+    /// Format it even if what is there is not a pool.
+    pub overwrite_foreign: bool,
     /// Told to stop by signals, or by [`Embarlet::stop`] alone.
     pub on_signals: bool,
 }
@@ -169,6 +181,9 @@ pub fn pool_bytes(config: &Config) -> Result<u64, StartError> {
         return Ok(bytes);
     }
     let path = &config.pool.path;
+    if let Some(bytes) = device_bytes(path)? {
+        return Ok(bytes);
+    }
     let free = |source| StartError::Free { path: path.clone(), source };
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let free_bytes = crate::pool::region::free_bytes(folder).map_err(free)?;
@@ -184,25 +199,37 @@ fn available_memory() -> std::io::Result<u64> {
     kib.map(|kib| kib << 10).ok_or_else(|| std::io::Error::other("/proc/meminfo has no MemAvailable"))
 }
 
-/// Opens the configured pool.
-pub fn open_pool(config: &Config, format: bool) -> Result<Pool, StartError> {
-    let create = match (format, config.pool.create) {
+/// Whether a pool may be made: as the command line says, else as the configuration does.
+pub fn creation(config: &Config, format: bool, overwrite_foreign: bool) -> Create {
+    match (format, config.pool.create) {
+        (true, _) if overwrite_foreign => Create::Overwrite,
         (true, _) => Create::Format,
         (false, ConfigCreate::IfMissing) => Create::IfMissing,
         (false, ConfigCreate::Never) => Create::Never,
-    };
+    }
+}
+
+/// Opens the configured pool.
+pub fn open_pool(config: &Config, create: Create) -> Result<Pool, StartError> {
     let any_size = config.pool.bytes.is_none();
     // An existing pool of automatic size keeps its size: how much is free now says nothing about it.
-    let exists = std::fs::metadata(&config.pool.path).is_ok_and(|meta| meta.len() > 0);
-    let bytes = if any_size && exists && !format { u64::MAX >> 1 } else { pool_bytes(config)? };
-    Ok(Pool::open(&config.pool.path, geometry(config, bytes), &home_hosts(config), any_size, create)?)
+    let is_made = matches!(create, Create::Format | Create::Overwrite);
+    let exists = std::fs::metadata(&config.pool.path).is_ok_and(|meta| meta.len() > 0 || !meta.is_file());
+    let bytes = if any_size && exists && !is_made { u64::MAX >> 1 } else { pool_bytes(config)? };
+    let wanted = Wanted {
+        geometry: geometry(config, bytes),
+        any_size,
+        homes: home_hosts(config),
+        coherence: Some(config.pool.coherence),
+    };
+    Ok(Pool::open_as(&config.pool.path, &wanted, create)?)
 }
 
 impl Embarlet {
     /// Starts the brokers named in `options`.
     pub fn start(config: &Config, options: &StartOptions) -> Result<Embarlet, StartError> {
         check_brokers(config, &options.brokers)?;
-        let pool = open_pool(config, options.format)?;
+        let pool = open_pool(config, creation(config, options.format, options.overwrite_foreign))?;
         log::info!(
             "pool {}: {}, {} bytes, uuid {:016x}{:016x}, write-back by {}",
             pool.path().display(),
@@ -375,6 +402,8 @@ impl<C: Coherence> Parts<C> {
     fn new(config: &Config, brokers: &[u32], pool: Pool, listeners: &[Arc<TcpListener>]) -> Result<Self, StartError> {
         let homes = Homes::new(config.brokers[brokers[0] as usize].host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
+        look_for_namesake(&view, Process::this().boot_id)
+            .map_err(|source| StartError::Namesake { path: pool.path().into(), source })?;
         let mut parts = Parts { pool, specs: Vec::new(), builders: Vec::new(), coherence: std::marker::PhantomData };
         for (index, broker) in brokers.iter().enumerate() {
             check_broker(&view, *broker)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use embarcadero::config::Config;
-use embarcadero::embarlet::{Embarlet, StartOptions, geometry, open_pool, pool_bytes};
+use embarcadero::embarlet::{Embarlet, StartOptions, creation, geometry, open_pool, pool_bytes};
 use embarcadero::fields::{Described, table};
 use embarcadero::pool::Layout;
 use embarcadero::pool::{layout, record, superblock};
@@ -13,13 +13,17 @@ use embarcadero::wire::{frame, message};
 const USAGE: &str = "\
 embarlet: the broker of Embarcadero, a totally ordered publish/subscribe log over CXL memory
 
-usage: embarlet [--config FILE] [--brokers 0,1,...] [--format]
-       embarlet [--config FILE] --check-config | --print-layout | --format-only
+usage: embarlet [--config FILE] [--brokers 0,1,...] [--format [--overwrite-foreign]]
+       embarlet [--config FILE] --format-only [--overwrite-foreign]
+       embarlet [--config FILE] --check-config | --print-layout
 
   --config FILE     configuration; without it, the embedded one: four brokers on 127.0.0.1:7300-7303, pool in /dev/shm
   --brokers LIST    run only these of the configured brokers (all of one host); default: all
-  --format          format the pool before starting: everything in it is lost
-  --format-only     format the pool and exit
+  --format          format the pool before starting: everything in it is lost. Only a pool of ours that nobody uses, a
+                    file that is empty or not there, or a device whose beginning is blank, is formatted
+  --format-only     format the pool so and exit
+  --overwrite-foreign
+                    with --format or --format-only: format whatever lies at pool.path, also what is not a pool
   --check-config    print the effective configuration and exit
   --print-layout    print the byte layout of the pool and of the wire, and exit
   --version, --help
@@ -33,6 +37,7 @@ struct Arguments {
     brokers: Option<Vec<u32>>,
     format: bool,
     format_only: bool,
+    overwrite_foreign: bool,
     check_config: bool,
     print_layout: bool,
 }
@@ -47,6 +52,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--brokers" => parsed.brokers = Some(parse_brokers(&value("--brokers")?)?),
             "--format" => parsed.format = true,
             "--format-only" => parsed.format_only = true,
+            "--overwrite-foreign" => parsed.overwrite_foreign = true,
             "--check-config" => parsed.check_config = true,
             "--print-layout" => parsed.print_layout = true,
             "--help" | "-h" => {
@@ -59,6 +65,9 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             }
             other => return Err(format!("unknown argument {other:?}")),
         }
+    }
+    if parsed.overwrite_foreign && !parsed.format && !parsed.format_only {
+        return Err("--overwrite-foreign goes with --format or --format-only".into());
     }
     Ok(Some(parsed))
 }
@@ -116,13 +125,14 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.format_only {
-        let pool = open_pool(config, true)?;
+        let pool = open_pool(config, creation(config, true, arguments.overwrite_foreign))?;
         println!("formatted {}: {} bytes", pool.path().display(), pool.layout().geometry.pool_bytes);
         return Ok(ExitCode::SUCCESS);
     }
     let all = || config.brokers.iter().map(|broker| broker.id).collect();
     let brokers = arguments.brokers.clone().unwrap_or_else(all);
-    let options = StartOptions { brokers, format: arguments.format, on_signals: true };
+    let (format, overwrite_foreign) = (arguments.format, arguments.overwrite_foreign);
+    let options = StartOptions { brokers, format, overwrite_foreign, on_signals: true };
     let embarlet = Embarlet::start(config, &options)?;
     let addresses: Vec<String> = embarlet.addresses().iter().map(ToString::to_string).collect();
     log::info!("ready: brokers {:?} listen on {}", options.brokers, addresses.join(", "));

@@ -96,6 +96,8 @@ pub struct PoolConfig {
     pub create: Create,
     /// Who keeps caches in agreement.
     pub coherence: CoherenceMode,
+    /// Hardware coherence although several hosts share the pool: it has back-invalidation.
+    pub hosts_are_coherent: bool,
     /// Touch every page at start, so that no page fault happens on the data path.
     pub populate: bool,
 }
@@ -107,6 +109,7 @@ impl Default for PoolConfig {
             bytes: None,
             create: Create::IfMissing,
             coherence: CoherenceMode::Software,
+            hosts_are_coherent: false,
             populate: true,
         }
     }

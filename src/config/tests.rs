@@ -150,7 +150,15 @@ fn what_is_not_a_configuration_is_refused() {
 fn impossible_values_are_refused_with_line_and_remedy() {
     for (text, expected) in [
         ("pool: { path: shm }", "test.yaml:2: `pool.path` is `shm`, expected an absolute path"),
-        ("pool:\n  bytes: 15MiB", "test.yaml:3: `pool.bytes` is 15MiB, expected auto, or at least 16MiB"),
+        (
+            "pool:\n  bytes: 15MiB",
+            "test.yaml:3: `pool.bytes` is 15MiB, expected auto, or at least 16MiB and at most 64TiB",
+        ),
+        ("pool: { bytes: 99999TiB }", "test.yaml:2: `pool.bytes` is 99999TiB, expected auto, or at least 16MiB and at"),
+        (
+            "pool:\n  coherence: hardware\ngeometry: { hosts: 2 }",
+            "test.yaml:3: `pool.coherence` is hardware with 2 hosts, expected software; or, if the pool's hardware",
+        ),
         ("geometry:\n  ring_slots: 100", "test.yaml:3: `geometry.ring_slots` is 100, expected a power of two, 64 to"),
         ("geometry: { ring_slots: 32 }", "test.yaml:2: `geometry.ring_slots` is 32,"),
         ("geometry: { extent_bytes: 3MiB }", "test.yaml:2: `geometry.extent_bytes` is 3MiB, expected a power of two"),

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::config::schema::{BrokerConfig, Config, TopicConfig};
+use crate::config::schema::{BrokerConfig, CoherenceMode, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
     BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN,
@@ -18,6 +18,8 @@ use crate::wire::{AckLevel, OrderLevel};
 
 /// Smallest pool anybody can want, bytes.
 pub const POOL_BYTES_MIN: u64 = 16 << 20;
+/// Largest pool that can be mapped beside everything else, bytes.
+pub const POOL_BYTES_MAX: u64 = 64 << 40;
 /// Most batches of one submission to the kernel: each takes a submission entry.
 pub const BATCHES_PER_SEND_MAX: u32 = 1024;
 /// Most cores of one machine that a thread can be pinned to: the width of `cpu_set_t`.
@@ -85,13 +87,19 @@ fn pool(config: &Config) -> Result<(), Impossible> {
             "an absolute path: all processes of the pool must mean the same file",
         );
     }
-    match config.pool.bytes {
-        Some(bytes) if bytes < POOL_BYTES_MIN => {
-            let least = format_bytes(POOL_BYTES_MIN);
-            impossible("pool.bytes", format_bytes(bytes), format!("auto, or at least {least}"))
-        }
-        _ => Ok(()),
+    if let Some(bytes) = config.pool.bytes
+        && !(POOL_BYTES_MIN..=POOL_BYTES_MAX).contains(&bytes)
+    {
+        let (least, most) = (format_bytes(POOL_BYTES_MIN), format_bytes(POOL_BYTES_MAX));
+        let expected = format!("auto, or at least {least} and at most {most}");
+        return impossible("pool.bytes", format_bytes(bytes), expected);
     }
+    let hosts = config.geometry.hosts;
+    if config.pool.coherence == CoherenceMode::Hardware && hosts > 1 && !config.pool.hosts_are_coherent {
+        let expected = "software; or, if the pool's hardware keeps the caches of all hosts in agreement (CXL 3 with back-invalidation), `hosts_are_coherent: true` beside it";
+        return impossible("pool.coherence", format!("hardware with {hosts} hosts"), expected);
+    }
+    Ok(())
 }
 
 fn geometry(config: &Config) -> Result<(), Impossible> {

@@ -6,6 +6,7 @@
 //!
 //! * [`lane`]: the ring of batch headers a receive core fills and the sequencer drains.
 //! * [`blog`]: the extents of a lane and the runs its connections receive into.
+//! * [`namesake`]: two machines that take themselves for the same host.
 //! * [`order_index`]: the total order: entries, segments, the segment directory.
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
 //! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
@@ -32,6 +33,7 @@ pub mod inherit;
 pub mod lane;
 pub mod member;
 pub mod mend;
+pub mod namesake;
 pub mod order_index;
 pub mod reader;
 pub mod retention;

@@ -156,7 +156,7 @@ impl Site {
     /// All brokers in this process.
     pub fn start(&self) -> Cluster {
         let _ = env_logger::Builder::new().filter_level(log::LevelFilter::Info).is_test(true).try_init();
-        let options = StartOptions { brokers: (0..self.brokers).collect(), format: false, on_signals: false };
+        let options = StartOptions { brokers: (0..self.brokers).collect(), ..StartOptions::default() };
         let embarlet = Embarlet::start(&self.config, &options).unwrap_or_else(|error| panic!("cannot start: {error}"));
         Cluster { embarlet: Some(embarlet) }
     }

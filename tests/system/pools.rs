@@ -65,6 +65,14 @@ fn pools_of_others_are_refused_and_left_as_they_are() {
     refuses("foreign", &["belongs to something else", "another path"]);
     std::fs::write(&site.pool, b"short").unwrap();
     refuses("short", &["holds 5 bytes", "remove it"]);
+    // A page of zeros and then somebody's data: an image of a disk, say.
+    std::fs::write(&site.pool, [vec![0; 32 << 10], b"DATA".repeat(1000)].concat()).unwrap();
+    refuses("zeros", &["its first page is all zeros", "name another path"]);
+    let by_hand = start(&site, &["--format-only"]);
+    refused(&by_hand, &["not a pool of ours", "--overwrite-foreign"]);
+    refuses("zeros, by hand", &["its first page is all zeros"]);
+    let by_force = start(&site, &["--format-only", "--overwrite-foreign"]);
+    assert!(by_force.code == Some(0) && by_force.stdout.contains("formatted"), "{by_force:?}");
     std::fs::remove_file(&site.pool).unwrap();
     format(&site);
     let whole = std::fs::read(&site.pool).unwrap();
@@ -111,7 +119,7 @@ fn paths_that_are_no_pool_are_refused() {
     std::fs::remove_dir(&site.pool).unwrap();
     let good = std::fs::read_to_string(&site.config_file).unwrap();
     let pool = site.pool.display().to_string();
-    for (path, parts) in [("/dev/null", ["/dev/null", ""]), ("/nowhere/pool", ["/nowhere/pool", "No such file"])] {
+    for (path, parts) in [("/dev/null", ["/dev/null", ""]), ("/nowhere/pool", ["/nowhere/pool", "No such file"]), ("/dev/dax9.9", ["no such device", "/dev/dax9.9"])] {
         std::fs::write(&site.config_file, good.replace(&pool, path)).unwrap();
         refused(&start(&site, &[]), &parts);
     }

@@ -43,7 +43,7 @@ impl Site {
             pool.display()
         );
         let config = Config::parse(&text, "embarlet.yaml").unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let options = StartOptions { brokers: vec![0, 1], format: false, on_signals: false };
+        let options = StartOptions { brokers: vec![0, 1], ..StartOptions::default() };
         let embarlet = Embarlet::start(&config, &options).unwrap_or_else(|error| panic!("cannot start: {error}"));
         let json = std::env::temp_dir().join(format!("{unique}.json"));
         Site { embarlet: Some(embarlet), pool, json, address: format!("{address}:7300") }
