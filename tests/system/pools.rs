@@ -119,7 +119,11 @@ fn paths_that_are_no_pool_are_refused() {
     std::fs::remove_dir(&site.pool).unwrap();
     let good = std::fs::read_to_string(&site.config_file).unwrap();
     let pool = site.pool.display().to_string();
-    for (path, parts) in [("/dev/null", ["/dev/null", ""]), ("/nowhere/pool", ["/nowhere/pool", "No such file"]), ("/dev/dax9.9", ["no such device", "/dev/dax9.9"])] {
+    for (path, parts) in [
+        ("/dev/null", ["/dev/null", ""]),
+        ("/nowhere/pool", ["/nowhere/pool", "No such file"]),
+        ("/dev/dax9.9", ["no such device", "/dev/dax9.9"]),
+    ] {
         std::fs::write(&site.config_file, good.replace(&pool, path)).unwrap();
         refused(&start(&site, &[]), &parts);
     }
