@@ -388,6 +388,75 @@ impl<M: Memory> Pin<M> {
     }
 }
 
+/// What the readers of one member hold together by one pin, and whether it was waited for all the time: an exporter's side.
+pub struct Hold<M> {
+    pin: Pin<M>,
+    floors: FloorReader<M>,
+    /// What the floors said when the pin was last known to hold.
+    dropped_pins: u64,
+}
+
+impl<M: Memory> Hold<M> {
+    /// Takes a member's pin over, unpinned. The caller holds the member's host lock.
+    pub fn take(view: &View<M>, member: u32, incarnation: u64) -> Self {
+        Hold { pin: Pin::take(view, member, incarnation), floors: FloorReader::new(view), dropped_pins: 0 }
+    }
+
+    /// The floors.
+    pub fn floors(&self) -> &FloorReader<M> {
+        &self.floors
+    }
+
+    /// The position pinned, or [`NO_PIN`].
+    pub fn position(&self) -> u64 {
+        self.pin.position()
+    }
+
+    /// Moves the pin up to what the readers need. Says nothing of whether it was waited for.
+    pub fn raise(&mut self, lowest: u64) {
+        if lowest > self.pin.position() {
+            self.pin.raise(lowest);
+        }
+    }
+
+    /// Pins what is kept now for one more reader; gives the lowest position there is. `None`: the floors cannot be read now.
+    pub fn lower_to_floor(&mut self) -> Option<u64> {
+        let before = self.floors.read()?;
+        if self.pin.position() == NO_PIN {
+            // Read before the pin was there: if it is dropped from now on, that is noticed.
+            self.dropped_pins = before.dropped_pins;
+        }
+        self.pin.lower_to_floor(&self.floors)
+    }
+
+    /// Shows that the readers are looked after, and moves the pin up to `lowest`, what they need ([`NO_PIN`]: nothing). To be done
+    /// every [`BEAT_NS`](crate::log::member::BEAT_NS) or so, before bytes are handed on, and after that if it took long. False:
+    /// the floors cannot be read now, so nothing is known, and nothing may be handed on.
+    ///
+    /// # Errors
+    /// [`Dropped`]: readers that need what lies below are to be ended, whatever they were handed since the last look may be
+    /// other bytes by now; then this is called again for the others.
+    pub fn look(&mut self, lowest: u64) -> Result<bool, Dropped> {
+        if lowest == NO_PIN {
+            self.pin.raise(NO_PIN);
+            return Ok(true);
+        }
+        if self.pin.position() != NO_PIN {
+            return self.pin.renew(lowest, &self.floors, &mut self.dropped_pins);
+        }
+        // It was dropped; these are the readers that stand where nothing was given up.
+        let Some(before) = self.floors.read() else { return Ok(false) };
+        match self.pin.try_lower(lowest, &self.floors) {
+            Ok(()) => {
+                self.dropped_pins = before.dropped_pins;
+                Ok(true)
+            }
+            Err(Some(closing)) => Err(Dropped { closing }),
+            Err(None) => Ok(false),
+        }
+    }
+}
+
 /// Reads the floors through the one accessor.
 pub struct FloorReader<M> {
     commit: CommitReader<M>,
@@ -547,6 +616,48 @@ mod tests {
         trimmer.note_dead(1, 2);
         assert!(trimmer.advance());
         assert_eq!(trimmer.floor(), 64);
+    }
+
+    /// Several readers behind one pin, whose holder was stopped for long while memory was wanted: the lowest is told before anything of
+    /// it is handed on, the one above what is given up stays.
+    #[test]
+    fn a_hold_that_was_not_waited_for_ends_for_those_below() {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        let epoch = commit.claim(0, 1);
+        commit.activate(0);
+        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+        trimmer.announce();
+        Member::announce(&view, 1, Process::default());
+        let mut hold = Hold::take(&view, 1, 1);
+        assert_eq!((hold.lower_to_floor(), hold.look(10)), (Some(0), Ok(true)));
+        for position in [32, 64, 96] {
+            trimmer.count(1 << 20);
+            trimmer.sample(position, false, |_| position);
+        }
+        trimmer.set_checkpoint(96);
+        let mut now_ns = 0;
+        let mut looks = |trimmer: &mut Trimmer<_>, count: u32| {
+            for _ in 0..count {
+                now_ns += 10;
+                trimmer.advance();
+                trimmer.judge_pins(now_ns, 10, |_| 100);
+            }
+        };
+        for _ in 0..10 {
+            looks(&mut trimmer, 8);
+            assert_eq!(hold.look(10), Ok(true), "it shows itself in time");
+        }
+        assert_eq!((trimmer.floor(), trimmer.dropped_pins()), (10, 0));
+        looks(&mut trimmer, 20);
+        assert_eq!((trimmer.floor(), trimmer.dropped_pins()), (96, 1));
+        assert_eq!(hold.look(10), Err(Dropped { closing: 96 }));
+        assert_eq!((hold.look(96), hold.position()), (Ok(true), 96), "the others");
+        trimmer.count(1 << 20);
+        trimmer.sample(128, false, |_| 128);
+        trimmer.set_checkpoint(128);
+        looks(&mut trimmer, 8);
+        assert_eq!(trimmer.floor(), 96, "are waited for again");
     }
 
     /// Found by simulation: with every sample given up, each look took another, so that nobody saw they were spent, and batches

@@ -18,7 +18,7 @@ use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::order_index::IndexFault;
 use crate::log::reader::{ReadFault, Reader, Sought, TailSkip};
-use crate::log::retention::{FloorReader, NO_PIN, Pin};
+use crate::log::retention::{Hold, NO_PIN};
 use crate::log::topics::TopicReader;
 use crate::net::ring::{SEND_LIST_MAX, abort};
 use crate::net::{Asker, Completion, ListId, Operation, Ring, Stage};
@@ -54,6 +54,9 @@ pub struct ExportSettings {
 }
 
 const REPORT_NS: u64 = 1_000_000_000;
+/// How long readers that were waited for are taken to be so without another look, ns: far below the shortest
+/// `liveness.member_silence`, 100 ms.
+const TRUST_NS: u64 = 1_000_000;
 /// Time a subscriber may take nothing while the broker wants to end, ns.
 const DRAIN_STALL_NS: u64 = 500_000_000;
 /// A send is closed when it has this many bytes: fair to the other readers, and bounded.
@@ -136,9 +139,12 @@ pub struct Export<C: Coherence> {
     batch_bytes_max: u32,
     view: View<Mapped<C>>,
     commit: CommitReader<Mapped<C>>,
-    floors: FloorReader<Mapped<C>>,
     topics: TopicReader<Mapped<C>>,
-    pin: Pin<Mapped<C>>,
+    /// What the readers pin together.
+    hold: Hold<Mapped<C>>,
+    /// When it was last known that they were waited for; until it is known again, nothing is handed on.
+    looked_ns: u64,
+    is_waited_for: bool,
     incoming: Arc<Subscriptions>,
     subscribers: Vec<Option<Subscriber<C>>>,
     generations: Vec<u32>,
@@ -167,9 +173,10 @@ impl<C: Coherence> Export<C> {
             batch_bytes_max: view.layout.geometry.batch_bytes_max() as u32,
             view: view.clone(),
             commit: CommitReader::new(view),
-            floors: FloorReader::new(view),
             topics: TopicReader::new(view),
-            pin: Pin::take(view, broker, incarnation),
+            hold: Hold::take(view, broker, incarnation),
+            looked_ns: 0,
+            is_waited_for: true,
             incoming,
             subscribers: (0..places).map(|_| None).collect(),
             generations: vec![0; places as usize],
@@ -197,7 +204,7 @@ impl<C: Coherence> Export<C> {
         let mut moved = 0;
         while !self.free.is_empty() && !self.incoming.is_empty() {
             // Before a sequencer has been active, and during a takeover, there are no floors: they wait in the queue.
-            let Some(floor) = self.pin.lower_to_floor(&self.floors) else { break };
+            let Some(floor) = self.hold.lower_to_floor() else { break };
             let Some(subscription) = self.incoming.pop() else { break };
             moved += 1;
             self.admit(io, subscription, floor, now);
@@ -524,11 +531,13 @@ impl<C: Coherence> Export<C> {
 
     /// Moves the pin to the lowest position any reader needs.
     fn move_pin(&mut self) {
+        let lowest = self.lowest_needed();
+        self.hold.raise(lowest);
+    }
+
+    fn lowest_needed(&self) -> u64 {
         let all = self.active.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
-        let lowest = all.map(Subscriber::needs).min().unwrap_or(NO_PIN);
-        if lowest > self.pin.position() {
-            self.pin.raise(lowest);
-        }
+        all.map(Subscriber::needs).min().unwrap_or(NO_PIN)
     }
 
     fn report(&mut self, now: Now) {
@@ -587,8 +596,9 @@ impl<C: Coherence> Role<Ring> for Export<C> {
     }
 
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
-        let mut moved = self.take_in(io, now);
+        let mut moved = self.look(io, now) + self.take_in(io, now);
         if !self.active.is_empty()
+            && self.is_waited_for
             && let Some(commit) = self.commit.current()
         {
             // Serving may end one: from the back, so that none is skipped.
@@ -604,6 +614,7 @@ impl<C: Coherence> Role<Ring> for Export<C> {
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
         let since_ns = *self.draining_since_ns.get_or_insert(now.monotonic_ns);
         while self.incoming.pop().is_some() {}
+        self.look(io, now);
         for index in (0..self.active.len()).rev() {
             let place = self.active[index];
             let subscriber = self.subscriber(place);

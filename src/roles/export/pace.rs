@@ -7,10 +7,11 @@
 //! the socket cannot be taken back: then the connection is reset, and the peer comes back and skips, or is refused, then.
 
 use crate::log::commit::Commit;
-use crate::log::retention::NO_PIN;
+use crate::log::retention::{Dropped, NO_PIN};
 use crate::net::Ring;
+use crate::net::ring::abort;
 use crate::pool::coherence::Coherence;
-use crate::roles::export::{Export, ExportSettings, Phase, SEND};
+use crate::roles::export::{Export, ExportSettings, Phase, SEND, TRUST_NS};
 use crate::runtime::Now;
 use crate::wire::{Refusal, SlowReader};
 use std::os::fd::AsRawFd;
@@ -80,7 +81,7 @@ impl<C: Coherence> Export<C> {
         }
         subscriber.pace.judged_ns = now_ns;
         let needs = subscriber.needs();
-        let Some(floors) = self.floors.read().filter(|floors| floors.closing > needs) else {
+        let Some(floors) = self.hold.floors().read().filter(|floors| floors.closing > needs) else {
             subscriber.pace.held_since_ns = None;
             return 0;
         };
@@ -135,7 +136,7 @@ impl<C: Coherence> Export<C> {
         subscriber.items.clear();
         subscriber.lent_from = NO_PIN;
         // The floors have not moved past what it needed: the pin is as it was.
-        let closing = self.floors.read().map_or(sent_to, |floors| floors.closing);
+        let closing = self.hold.floors().read().map_or(sent_to, |floors| floors.closing);
         self.give_up(io, place, closing.max(sent_to), now);
     }
 
@@ -163,9 +164,58 @@ impl<C: Coherence> Export<C> {
         1
     }
 
+    /// Shows that the readers here are looked after, before anything is handed on. What publishers did not wait for, as when this
+    /// process stood still and was taken for dead, is given up. Gives how many readers that were.
+    pub(super) fn look(&mut self, io: &mut Ring, now: Now) -> usize {
+        if self.active.is_empty() || self.is_waited_for && now.monotonic_ns - self.looked_ns < TRUST_NS {
+            return 0;
+        }
+        let mut lost = 0;
+        loop {
+            match self.hold.look(self.lowest_needed()) {
+                Ok(is_known) => {
+                    (self.is_waited_for, self.looked_ns) = (is_known, now.monotonic_ns);
+                    return lost;
+                }
+                Err(Dropped { closing }) => lost += self.lose(io, closing, now),
+            }
+        }
+    }
+
+    /// What lies below `closing` may be overwritten: whoever needs some of it goes on above, or ends.
+    fn lose(&mut self, io: &mut Ring, closing: u64, now: Now) -> usize {
+        let mut lost = 0;
+        for index in (0..self.active.len()).rev() {
+            let place = self.active[index];
+            let subscriber = self.subscriber(place);
+            if subscriber.needs() >= closing {
+                continue;
+            }
+            lost += 1;
+            if subscriber.lent_from != NO_PIN {
+                // The kernel has sent, or may still send, bytes that are others by now.
+                subscriber.lent_from = NO_PIN;
+                abort(subscriber.stream.as_raw_fd());
+                if subscriber.phase != Phase::Ending {
+                    self.counters.too_slow += 1;
+                    log::warn!(
+                        "{}: memory that was being sent to a subscriber was not waited for; it is reset",
+                        self.name
+                    );
+                    self.end(io, place);
+                }
+            } else if subscriber.phase == Phase::Seeking {
+                subscriber.reader.restart_at(closing);
+            } else {
+                self.give_up(io, place, closing, now);
+            }
+        }
+        lost
+    }
+
     /// What a subscription reads next was trimmed under it: its pin was void, as after this process was taken for dead.
     pub(super) fn left_behind(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
-        let Some(floor) = self.pin.lower_to_floor(&self.floors) else { return 0 };
+        let Some(floor) = self.hold.lower_to_floor() else { return 0 };
         let subscriber = self.subscriber(place);
         if subscriber.phase == Phase::Seeking {
             subscriber.reader.restart_at(floor);

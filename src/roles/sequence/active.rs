@@ -358,8 +358,8 @@ impl<M: Memory> ActiveSequencer<M> {
             self.attendance.look_at_lane(lane, &self.lanes[lane as usize], now_ns, allowed_ns);
         }
         if self.trimmer.is_pinned() {
-            // An attached process is polled by whoever uses it.
-            let allowed_ns = |member| if member < g.brokers { u64::MAX } else { stall_ns };
+            // An attached process is polled by whoever uses it, a broker turns by itself.
+            let allowed_ns = |member| if member < g.brokers { silence_ns } else { stall_ns };
             self.trimmer.judge_pins(now_ns, LOOK_NS, allowed_ns);
             self.counters.dropped_pins = self.trimmer.dropped_pins();
         }

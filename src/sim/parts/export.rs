@@ -7,7 +7,7 @@ use crate::log::commit::{Commit, CommitReader};
 use crate::log::member::Member;
 use crate::log::order_index::IndexFault;
 use crate::log::reader::{ReadFault, Reader, Sought, TopicStart};
-use crate::log::retention::{FloorReader, NO_PIN, Pin};
+use crate::log::retention::{Dropped, Hold, NO_PIN};
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
 use crate::pool::Process;
@@ -52,9 +52,8 @@ pub(super) struct Export {
     broker: u32,
     view: View<ProcessMemory>,
     commit: CommitReader<ProcessMemory>,
-    floors: FloorReader<ProcessMemory>,
     topics: TopicReader<ProcessMemory>,
-    pin: Pin<ProcessMemory>,
+    hold: Hold<ProcessMemory>,
     /// The broker's line: this part looks after it.
     member: Member<ProcessMemory>,
     served: Vec<Served>,
@@ -67,9 +66,8 @@ impl Export {
         Export {
             broker,
             commit: CommitReader::new(&view),
-            floors: FloorReader::new(&view),
             topics: TopicReader::new(&view),
-            pin: Pin::take(&view, broker, member.incarnation()),
+            hold: Hold::take(&view, broker, member.incarnation()),
             member,
             served: Vec::new(),
             view,
@@ -82,7 +80,7 @@ impl Export {
         if !waits {
             return;
         }
-        let Some(floor) = self.pin.lower_to_floor(&self.floors) else { return };
+        let Some(floor) = self.hold.lower_to_floor() else { return };
         let Some(subscription) = kernel.with(|state| state.mail[self.broker as usize].subscriptions.pop_front()) else {
             return;
         };
@@ -182,7 +180,7 @@ impl Export {
             return;
         }
         let lent_from = served.lent_from;
-        if self.floors.read().is_some_and(|floors| floors.closing > lent_from) {
+        if self.hold.floors().read().is_some_and(|floors| floors.closing > lent_from) {
             served.sending.clear();
             served.is_ending = true;
         }
@@ -195,8 +193,12 @@ impl Export {
         if matches!(fault, ReadFault::Index(IndexFault::Inconsistent { .. })) && served.faults < FAULTS_MAX {
             return;
         }
-        // A pinned reader never falls behind the floor, and the log is never inconsistent.
-        panic!("a pinned reader cannot go on: {fault:?}, pinned {}", self.pin.position());
+        // It may not have been waited for: it goes on when the next look finds that it was.
+        if self.hold.look(lowest(&self.served)) != Ok(true) {
+            return;
+        }
+        // A reader that was waited for never falls behind the floor, and the log is never inconsistent.
+        panic!("a pinned reader cannot go on: {fault:?}, pinned {}", self.hold.position());
     }
 
     fn refuse(&mut self, index: usize, refusal: Refusal, detail: u64) {
@@ -208,6 +210,7 @@ impl Export {
 
     /// The network takes what it has room for, out of the pool as it is now.
     fn send(&mut self, kernel: &Kernel, index: usize) {
+        let lowest = lowest(&self.served);
         let served = &mut self.served[index];
         while let Some(first) = served.sending.front_mut() {
             let written = match first {
@@ -215,6 +218,10 @@ impl Export {
                 Lent::Pool(at, bytes) => {
                     let now = (*bytes).min(1 + kernel.below(6000));
                     let copy = self.view.memory.with_bytes(*at, now, <[u8]>::to_vec);
+                    // What was copied is what was committed only if it was waited for until now.
+                    if self.hold.look(lowest) != Ok(true) {
+                        return;
+                    }
                     kernel.write(served.link, End::Broker, &copy)
                 }
             };
@@ -255,18 +262,33 @@ impl Export {
         });
     }
 
-    fn move_pin(&mut self) {
-        let needs = |served: &Served| served.lent_from.min(served.reader.position());
-        let lowest = self.served.iter().map(needs).min().unwrap_or(NO_PIN);
-        if lowest > self.pin.position() {
-            self.pin.raise(lowest);
+    /// Shows that the readers are looked after, and ends those that were not waited for.
+    fn look(&mut self, kernel: &Kernel) {
+        while let Err(Dropped { closing }) = self.hold.look(lowest(&self.served)) {
+            self.served.retain(|served| {
+                let stays = needs(served) >= closing;
+                if !stays {
+                    kernel.close(served.link, End::Broker);
+                }
+                stays
+            });
         }
     }
+}
+
+/// The lowest position a reader keeps from being given up.
+fn needs(served: &Served) -> u64 {
+    served.lent_from.min(served.reader.position())
+}
+
+fn lowest(served: &[Served]) -> u64 {
+    served.iter().map(needs).min().unwrap_or(NO_PIN)
 }
 
 impl Actor for Export {
     fn step(&mut self, kernel: &Kernel) {
         self.member.beat(kernel.now_ns());
+        self.look(kernel);
         self.take_in(kernel);
         if !self.served.is_empty()
             && let Some(commit) = self.commit.current()
@@ -279,6 +301,6 @@ impl Actor for Export {
             self.send(kernel, index);
         }
         self.end_those_over(kernel);
-        self.move_pin();
+        self.look(kernel);
     }
 }

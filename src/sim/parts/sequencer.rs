@@ -13,7 +13,7 @@ const SETTINGS: SequencerSettings = SequencerSettings {
     retention_bytes: 0,
     retention_ns: 0,
     reader_stall_ns: 1 << 40,
-    member_silence_ns: 80_000_000,
+    member_silence_ns: 30_000_000,
 };
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 60_000_000, settle_ns: 3_000_000 };
 
