@@ -22,6 +22,7 @@ mod pools;
 mod pressure;
 mod publishers;
 mod raw;
+mod silence;
 mod sizes;
 mod splits;
 mod stops;

@@ -3,12 +3,14 @@
 use super::active::SequencerSettings;
 use super::attendance::ROLL_CALL_NS;
 use super::candidate::{Candidate, Locks, TakeoverSettings};
-use super::tests::SETTINGS;
+use super::tests::{Feeder, SETTINGS, batch, open, topic_spec};
 use crate::log::View;
 use crate::log::lane::LaneWriter;
 use crate::log::member::Member;
+use crate::log::retention::Hold;
 use crate::pool::Process;
 use crate::sim::memory::{HostMemory, Whim, host_views};
+use crate::wire::OrderLevel;
 
 const SILENCE_NS: u64 = 500_000_000;
 const STEP_NS: u64 = 10_000_000;
@@ -136,4 +138,38 @@ fn a_successor_finds_the_dead_again() {
     assert_eq!(scene.waited_for(), [true, true], "it has not looked for long");
     scene.pass_ns(2 * SILENCE_NS, &[1]);
     assert_eq!(scene.waited_for(), [false, true]);
+}
+
+/// Its readers had everything, and nobody here hears of its end but by its silence.
+#[test]
+fn a_dead_broker_of_another_host_holds_the_floor_for_a_while_only() {
+    const BATCH_BYTES: u64 = 64 << 10;
+    let mut scene = Scene::new();
+    let mut feeder = Feeder::new(&scene.views[0], 0);
+    feeder.put(topic_spec(&scene.views[0], OrderLevel::Session), 192);
+    feeder.put(open(1), 64);
+    scene.pass_ns(2 * STEP_NS, &[0, 1]);
+    let mut hold = Hold::take(&scene.views[1], 1, scene.members[1].incarnation());
+    assert!(hold.lower_to_floor().is_some_and(|floor| hold.look(floor) == Ok(true)));
+    let mut fed = 0;
+    let mut feed = |scene: &mut Scene, ns: u64, alive: &[usize], hold: Option<&mut Hold<HostMemory>>| {
+        let (before, mut hold) = (fed, hold);
+        for _ in 0..ns / STEP_NS {
+            while fed < before + 500 && feeder.put(batch(1, fed), BATCH_BYTES) {
+                fed += 1;
+                scene.sequencer.step(scene.now_ns, &scene.locks);
+            }
+            feeder.lane.beat();
+            if let Some(hold) = &mut hold {
+                assert_eq!(hold.look(hold.position()), Ok(true), "its holder shows itself");
+            }
+            scene.pass_ns(STEP_NS, alive);
+        }
+        fed - before
+    };
+    assert!(feed(&mut scene, SILENCE_NS, &[0, 1], Some(&mut hold)) < 500, "held by what it has pinned");
+    assert_eq!(feed(&mut scene, 3 * SILENCE_NS, &[0, 1], Some(&mut hold)), 0, "for as long as it lives");
+    assert_eq!(feed(&mut scene, SILENCE_NS - 4 * STEP_NS, &[0], None), 0, "and a while longer");
+    assert_eq!(feed(&mut scene, 20 * STEP_NS, &[0], None), 500, "laps of the pool");
+    assert!(hold.look(hold.position()).is_err(), "it would be told");
 }
