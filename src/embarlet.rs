@@ -1,16 +1,19 @@
 //! The broker process: attaches to the pool, takes its brokers' locks, places roles on threads, runs until told to stop.
+//!
+//! * [`error`]: why it cannot start, why it ended.
+//! * [`preflight`]: what can be told before anything is touched.
+//! * `watch`: whether the pool is still what it was.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::config::{AutoPoolError, CoherenceMode, Config, Create as ConfigCreate, SlowReaderMode, auto_pool_bytes};
-use crate::log::checkpoint::RecoverError;
+use crate::config::{CoherenceMode, Config, Create as ConfigCreate, SlowReaderMode, auto_pool_bytes};
 use crate::log::inherit::check_broker;
 use crate::log::member::Member;
-use crate::log::namesake::{Namesake, look_for_namesake};
+use crate::log::namesake::look_for_namesake;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::net::Ring;
@@ -19,7 +22,7 @@ use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
 use crate::pool::region::{Create, HostLock, LockName, Wanted, device_bytes};
 use crate::pool::superblock::HomeHosts;
-use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
+use crate::pool::{Hardware, Keep, Mapped, Pool, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
@@ -29,7 +32,15 @@ use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::{Sequence, TakeoverSettings};
 use crate::runtime::cpu::usable_cores;
 use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown, Ticks, plan, spawn};
+use crate::runtime::{fault, machine};
 use crate::wire::SlowReader;
+
+pub mod error;
+pub mod preflight;
+mod watch;
+
+pub use error::{RunError, StartError};
+use watch::Watch;
 
 /// Time the roles have to finish after being told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -38,85 +49,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 const PORT_WAIT: Duration = Duration::from_secs(2);
 const PORT_LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Why a process cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The pool.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// `pool.bytes: auto` on a machine with too little.
-    #[error("pool {path}: {source}")]
-    AutoPool {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: AutoPoolError,
-    },
-    /// How much is free cannot be found out.
-    #[error("pool {path}: cannot find out how much memory is free: {source}; give pool.bytes as a size")]
-    Free {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A broker that is not configured.
-    #[error("broker {found} is not configured; brokers 0 to {last} are")]
-    UnknownBroker {
-        /// As asked for.
-        found: u32,
-        /// The highest there is.
-        last: u32,
-    },
-    /// The brokers of one process live on one host.
-    #[error(
-        "brokers {first} and {second} are configured on different hosts; one process serves one host: use --brokers"
-    )]
-    TwoHosts {
-        /// A broker.
-        first: u32,
-        /// Another.
-        second: u32,
-    },
-    /// A listener.
-    #[error(
-        "broker {broker} cannot listen on {address}: {source}; another process may have that port (`ss -ltnp`): stop it or configure another"
-    )]
-    Listen {
-        /// The broker.
-        broker: u32,
-        /// Its address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Another machine takes itself for this host.
-    #[error("pool {path}: {source}")]
-    Namesake {
-        /// The pool.
-        path: PathBuf,
-        /// Who.
-        source: Namesake,
-    },
-    /// What the last process of a broker left in the pool.
-    #[error("pool {path}: {source}")]
-    Damaged {
-        /// The pool.
-        path: std::path::PathBuf,
-        /// What is damaged.
-        source: RecoverError,
-    },
-    /// The thread plan.
-    #[error(transparent)]
-    Plan(#[from] crate::runtime::PlanError),
-    /// The machine's cores cannot be read.
-    #[error(transparent)]
-    Cores(#[from] crate::runtime::cpu::CpuError),
-    /// A thread.
-    #[error(transparent)]
-    Thread(#[from] RunnerError),
-}
-
 /// One of its threads.
 struct Running {
     name: String,
@@ -124,11 +56,13 @@ struct Running {
     handle: JoinHandle<Result<(), RunnerError>>,
 }
 
-/// A running broker process.
+/// A running broker process. One that is dropped is stopped first: its locks live as long as the threads that write under them.
 pub struct Embarlet {
     threads: Vec<Running>,
     shutdown: Arc<Shutdown>,
     addresses: Vec<SocketAddr>,
+    pool: Pool,
+    watch: Option<Watch>,
     _locks: Vec<HostLock>,
 }
 
@@ -141,7 +75,8 @@ pub struct StartOptions {
     pub format: bool,
     /// Format it even if what is there is not a pool.
     pub overwrite_foreign: bool,
-    /// Told to stop by signals, or by [`Embarlet::stop`] alone.
+    /// The process is the brokers' own: it is told to stop by signals, and a fault of the pool's memory ends it with a record. Else by
+    /// [`Embarlet::stop`] alone.
     pub on_signals: bool,
 }
 
@@ -188,7 +123,21 @@ pub fn pool_bytes(config: &Config) -> Result<u64, StartError> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let free_bytes = crate::pool::region::free_bytes(folder).map_err(free)?;
     let available = available_memory().map_err(free)?;
-    auto_pool_bytes(free_bytes, available).map_err(|source| StartError::AutoPool { path: path.clone(), source })
+    // A container's limit says less than the machine has, and what is above it is killed without a word.
+    let limit = machine::memory_room().filter(|room| room.free_bytes < available);
+    let limited = limit.as_ref().map_or(String::new(), |room| {
+        format!(
+            " (the memory available is what the limit of control group {}, {} bytes, leaves)",
+            room.group.display(),
+            room.limit_bytes
+        )
+    });
+    let available = limit.map_or(available, |room| room.free_bytes);
+    auto_pool_bytes(free_bytes, available).map_err(|source| StartError::AutoPool {
+        path: path.clone(),
+        source,
+        limited,
+    })
 }
 
 /// `MemAvailable`, bytes.
@@ -216,6 +165,9 @@ pub fn open_pool(config: &Config, create: Create) -> Result<Pool, StartError> {
     let is_made = matches!(create, Create::Format | Create::Overwrite);
     let exists = std::fs::metadata(&config.pool.path).is_ok_and(|meta| meta.len() > 0 || !meta.is_file());
     let bytes = if any_size && exists && !is_made { u64::MAX >> 1 } else { pool_bytes(config)? };
+    if is_made || !exists && create == Create::IfMissing {
+        preflight::memory_limit(config, bytes)?;
+    }
     let wanted = Wanted {
         geometry: geometry(config, bytes),
         any_size,
@@ -229,6 +181,10 @@ impl Embarlet {
     /// Starts the brokers named in `options`.
     pub fn start(config: &Config, options: &StartOptions) -> Result<Embarlet, StartError> {
         check_brokers(config, &options.brokers)?;
+        plan(&preflight::role_specs(config, &options.brokers), &usable_cores()?, &config.threads)?;
+        if let Some(warning) = preflight::descriptors(config, &options.brokers)? {
+            log::warn!("{warning}");
+        }
         let pool = open_pool(config, creation(config, options.format, options.overwrite_foreign))?;
         log::info!(
             "pool {}: {}, {} bytes, uuid {:016x}{:016x}, write-back by {}",
@@ -239,19 +195,31 @@ impl Embarlet {
             pool.superblock().uuid[0],
             pool.mapping().flush_name()
         );
-        match config.pool.coherence {
+        let started = match config.pool.coherence {
             CoherenceMode::Software => {
                 log::info!("coherence: software (lines are written back and dropped explicitly)");
-                Self::start_on::<Software>(config, options, pool)
+                Self::start_on::<Software>(config, options, pool.clone())
             }
             CoherenceMode::Hardware => {
                 log::info!("coherence: hardware (lines are never written back: one host, or CXL 3 back-invalidation)");
-                Self::start_on::<Hardware>(config, options, pool)
+                Self::start_on::<Hardware>(config, options, pool.clone())
             }
+        };
+        if started.is_err() {
+            pool.take_away();
         }
+        started
     }
 
     fn start_on<C: Coherence>(config: &Config, options: &StartOptions, pool: Pool) -> Result<Embarlet, StartError> {
+        if options.on_signals {
+            let mapping = pool.mapping();
+            if let Err(error) = fault::watch(pool.path(), mapping.address(0, 0), mapping.bytes()) {
+                log::warn!(
+                    "bus errors cannot be caught ({error}): should the pool's memory fail, the process is killed without a word"
+                );
+            }
+        }
         let mut locks = Vec::new();
         for broker in &options.brokers {
             locks.push(pool.lock(LockName::Broker(*broker))?);
@@ -260,7 +228,8 @@ impl Embarlet {
         if config.pool.populate {
             populate(config, &pool, &options.brokers);
         }
-        let parts = Parts::<C>::new(config, &options.brokers, pool, &listeners)?;
+        let parts = Parts::<C>::new(config, &options.brokers, pool.clone(), &listeners)?;
+        assert_eq!(parts.specs, preflight::role_specs(config, &options.brokers), "what was looked at is what runs");
         let plan = plan(&parts.specs, &usable_cores()?, &config.threads)?;
         plan.describe(&parts.specs).lines().for_each(|line| log::info!("{line}"));
         let shutdown = Shutdown::new(DRAIN_LIMIT);
@@ -271,17 +240,31 @@ impl Embarlet {
         }
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let mut builders: Vec<_> = parts.builders.into_iter().map(Some).collect();
-        let mut threads = Vec::new();
+        let mut embarlet = Embarlet { threads: Vec::new(), shutdown, addresses, pool, watch: None, _locks: locks };
+        let (started, starts) = channel();
         for thread in &plan.threads {
             let ticks = Arc::new(Ticks::default());
             let crew: Vec<_> =
                 thread.roles.iter().map(|role| builders[*role].take().expect("each role once")).collect();
             let mapping = parts.pool.mapping().clone();
             let build = move || build_crew(crew, mapping);
-            let handle = spawn(thread, &shutdown, ticks.clone(), build)?;
-            threads.push(Running { name: thread.name.clone(), ticks, handle });
+            let started = started.clone();
+            // Nobody may wait any more: another thread could not start.
+            let tell = move || {
+                let _ = started.send(());
+            };
+            let handle = spawn(thread, &embarlet.shutdown, ticks.clone(), build, tell)?;
+            embarlet.threads.push(Running { name: thread.name.clone(), ticks, handle });
         }
-        Ok(Embarlet { threads, shutdown, addresses, _locks: locks })
+        // One that fails drops its end without a word.
+        drop(started);
+        if starts.iter().count() < embarlet.threads.len() {
+            embarlet.stop();
+            return Err(embarlet.end().err().unwrap_or_else(|| RunnerError::NotStarted).into());
+        }
+        let watch = Watch::start(embarlet.pool.clone(), embarlet.shutdown.clone());
+        embarlet.watch = Some(watch.map_err(|source| RunnerError::Spawn { thread: "housekeeping".into(), source })?);
+        Ok(embarlet)
     }
 
     /// Where its brokers listen, in the order they were named.
@@ -295,9 +278,21 @@ impl Embarlet {
     }
 
     /// Waits until every thread has ended; the first failure is the answer.
-    pub fn join(self) -> Result<(), RunnerError> {
+    ///
+    /// # Errors
+    /// [`RunError`], if it ended by itself or could not end in order.
+    pub fn join(mut self) -> Result<(), RunError> {
+        let ended = self.end();
+        match self.watch.take().and_then(|mut watch| watch.stop()) {
+            Some(lost) => Err(RunError::PoolLost { path: self.pool.path().into(), lost }),
+            None => Ok(ended?),
+        }
+    }
+
+    /// Waits until every thread has ended.
+    fn end(&mut self) -> Result<(), RunnerError> {
         let mut first = Ok(());
-        for Running { name, ticks, handle } in self.threads {
+        for Running { name, ticks, handle } in std::mem::take(&mut self.threads) {
             let ended = handle.join().unwrap_or_else(|_| {
                 Err(RunnerError::Panicked { role: format!("thread {name}"), message: "the runner itself".into() })
             });
@@ -316,6 +311,14 @@ impl Embarlet {
             }
         }
         first
+    }
+}
+
+impl Drop for Embarlet {
+    fn drop(&mut self) {
+        self.stop();
+        // Whoever drops it does not ask how it ended; failures are in the log.
+        let _ = self.end();
     }
 }
 

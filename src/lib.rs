@@ -38,7 +38,7 @@
 //! # Unsafe code
 //!
 //! Denied here, allowed by name in `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
-//! `net/ring.rs` (memory lent to the kernel) and `net/readiness.rs` (poll). Each numbers its invariants.
+//! `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
 #![deny(unsafe_code)]
 
 pub mod client;

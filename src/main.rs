@@ -1,13 +1,17 @@
 //! `embarlet`: the broker process.
 
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use embarcadero::config::Config;
-use embarcadero::embarlet::{Embarlet, StartOptions, creation, geometry, open_pool, pool_bytes};
+use embarcadero::embarlet::preflight::{self, lay_out};
+use embarcadero::embarlet::{Embarlet, StartOptions, creation, open_pool, pool_bytes};
 use embarcadero::fields::{Described, table};
 use embarcadero::pool::Layout;
 use embarcadero::pool::{layout, record, superblock};
+use embarcadero::runtime::logging;
 use embarcadero::wire::{frame, message};
 
 const USAGE: &str = "\
@@ -28,8 +32,17 @@ usage: embarlet [--config FILE] [--brokers 0,1,...] [--format [--overwrite-forei
   --print-layout    print the byte layout of the pool and of the wire, and exit
   --version, --help
 
-SIGINT or SIGTERM drains and stops; a second one stops at once. Exit status: 0 stopped as told, 1 failed while running,
-2 could not start.";
+SIGINT or SIGTERM drains and stops; a second one stops at once.
+
+Exit status:
+  0    stopped as told, or did what was asked
+  1    failed while running: the log says which part, and why
+  2    could not start, or the command line or configuration cannot be used; a pool made on the way is taken away again
+  3    its pool was lost: unlinked, replaced, cut short, or its memory failed
+  130  stopped at once by a second SIGINT; 143 by a second SIGTERM";
+
+/// How long the end of the process waits for a log that nobody reads.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Arguments {
@@ -56,11 +69,11 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--check-config" => parsed.check_config = true,
             "--print-layout" => parsed.print_layout = true,
             "--help" | "-h" => {
-                println!("{USAGE}");
+                print(&format!("{USAGE}\n"));
                 return Ok(None);
             }
             "--version" | "-V" => {
-                println!("embarlet {}", env!("CARGO_PKG_VERSION"));
+                print(concat!("embarlet ", env!("CARGO_PKG_VERSION"), "\n"));
                 return Ok(None);
             }
             other => return Err(format!("unknown argument {other:?}")),
@@ -98,35 +111,45 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    env_logger::Builder::new().filter_level(config.log.into()).format_timestamp_micros().init();
-    match run(&config, &arguments) {
+    if let Err(error) = logging::start(config.log.into()) {
+        log::warn!("the log has no thread of its own ({error}): a reader that stops reading it stops this process");
+    }
+    let code = match run(&config, &arguments) {
         Ok(code) => code,
         Err(error) => refuse(&*error),
-    }
+    };
+    logging::flush(LOG_FLUSH);
+    code
 }
 
 fn refuse(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("embarlet: {error}");
+    logging::say(&format!("embarlet: {error}"));
     ExitCode::from(2)
+}
+
+/// On stdout. Who closes it has seen enough.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if let Some(bytes) = config.pool.bytes {
         lay_out(config, bytes, arguments.config.as_deref())?;
     }
+    if arguments.check_config {
+        let notes = preflight::check(config, arguments.config.as_deref(), arguments.brokers.as_deref())?;
+        print(&config.effective());
+        notes.iter().for_each(|note| logging::say(&format!("embarlet: note: {note}")));
+    }
+    if arguments.print_layout {
+        print_layout(&lay_out(config, pool_bytes(config)?, arguments.config.as_deref())?);
+    }
     if arguments.check_config || arguments.print_layout {
-        let layout = lay_out(config, pool_bytes(config)?, arguments.config.as_deref())?;
-        if arguments.check_config {
-            print!("{}", config.effective());
-        }
-        if arguments.print_layout {
-            print_layout(&layout);
-        }
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.format_only {
         let pool = open_pool(config, creation(config, true, arguments.overwrite_foreign))?;
-        println!("formatted {}: {} bytes", pool.path().display(), pool.layout().geometry.pool_bytes);
+        print(&format!("formatted {}: {} bytes\n", pool.path().display(), pool.layout().geometry.pool_bytes));
         return Ok(ExitCode::SUCCESS);
     }
     let all = || config.brokers.iter().map(|broker| broker.id).collect();
@@ -137,50 +160,45 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
     let addresses: Vec<String> = embarlet.addresses().iter().map(ToString::to_string).collect();
     log::info!("ready: brokers {:?} listen on {}", options.brokers, addresses.join(", "));
     // The failure is in the log, with the thread it came from.
-    Ok(if embarlet.join().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Sizes that do not fit together are the file's fault, not the pool's: they are told with file and line.
-fn lay_out(config: &Config, pool_bytes: u64, file: Option<&Path>) -> Result<Layout, String> {
-    Layout::new(geometry(config, pool_bytes))
-        .map_err(|error| format!("{}: {error}", Config::place_of(file, "pool.bytes")))
+    Ok(embarlet.join().map_or_else(|error| ExitCode::from(error.exit_code()), |()| ExitCode::SUCCESS))
 }
 
 fn print_layout(layout: &Layout) {
-    println!("pool, layout version {}\n\n{}", superblock::LAYOUT_VERSION, layout.table());
-    fn part<T: Described>(base: usize) {
-        println!("{}\n\n{}", T::NAME, table::<T>(base));
+    let mut text = format!("pool, layout version {}\n\n{}\n", superblock::LAYOUT_VERSION, layout.table());
+    fn part<T: Described>(text: &mut String, base: usize) {
+        *text += &format!("{}\n\n{}\n", T::NAME, table::<T>(base));
     }
-    part::<superblock::Superblock>(0);
-    part::<layout::Geometry>(0);
-    println!("records of one line; bytes 0 to 7 are the guard\n");
-    part::<record::BatchSlot>(8);
-    part::<record::IndexEntry>(8);
-    part::<record::EpochLine>(8);
-    part::<record::FloorLine>(8);
-    part::<record::LaneProgress>(8);
-    part::<record::LaneStatus>(8);
-    part::<record::BrokerLine>(8);
-    part::<record::PinLine>(8);
-    part::<record::SegmentLine>(8);
-    part::<record::ExtentLine>(8);
-    part::<record::TopicLine>(8);
-    part::<record::NameLine>(8);
-    part::<record::TopicProgress>(8);
-    part::<record::SessionLine>(8);
-    part::<record::CursorLine>(8);
-    println!("wire, protocol version {}\n", frame::VERSION);
-    part::<frame::Prefix>(0);
-    part::<frame::Hello>(0);
-    part::<frame::Welcome>(0);
-    part::<frame::Refused>(0);
-    part::<frame::BatchHeader>(0);
-    part::<message::MessageHeader>(0);
-    part::<frame::Ack>(0);
-    part::<frame::Deliver>(0);
-    part::<frame::CaughtUp>(0);
-    part::<frame::Goodbye>(0);
-    part::<frame::Request>(0);
-    part::<frame::Reply>(0);
-    part::<frame::TopicRecord>(0);
+    part::<superblock::Superblock>(&mut text, 0);
+    part::<layout::Geometry>(&mut text, 0);
+    text += "records of one line; bytes 0 to 7 are the guard\n\n";
+    part::<record::BatchSlot>(&mut text, 8);
+    part::<record::IndexEntry>(&mut text, 8);
+    part::<record::EpochLine>(&mut text, 8);
+    part::<record::FloorLine>(&mut text, 8);
+    part::<record::LaneProgress>(&mut text, 8);
+    part::<record::LaneStatus>(&mut text, 8);
+    part::<record::BrokerLine>(&mut text, 8);
+    part::<record::PinLine>(&mut text, 8);
+    part::<record::SegmentLine>(&mut text, 8);
+    part::<record::ExtentLine>(&mut text, 8);
+    part::<record::TopicLine>(&mut text, 8);
+    part::<record::NameLine>(&mut text, 8);
+    part::<record::TopicProgress>(&mut text, 8);
+    part::<record::SessionLine>(&mut text, 8);
+    part::<record::CursorLine>(&mut text, 8);
+    text += &format!("wire, protocol version {}\n\n", frame::VERSION);
+    part::<frame::Prefix>(&mut text, 0);
+    part::<frame::Hello>(&mut text, 0);
+    part::<frame::Welcome>(&mut text, 0);
+    part::<frame::Refused>(&mut text, 0);
+    part::<frame::BatchHeader>(&mut text, 0);
+    part::<message::MessageHeader>(&mut text, 0);
+    part::<frame::Ack>(&mut text, 0);
+    part::<frame::Deliver>(&mut text, 0);
+    part::<frame::CaughtUp>(&mut text, 0);
+    part::<frame::Goodbye>(&mut text, 0);
+    part::<frame::Request>(&mut text, 0);
+    part::<frame::Reply>(&mut text, 0);
+    part::<frame::TopicRecord>(&mut text, 0);
+    print(&text);
 }

@@ -108,13 +108,15 @@ impl Config {
 pub const AUTO_POOL_BYTES_MIN: u64 = 320 << 20;
 /// Largest pool that `auto` makes, bytes.
 pub const AUTO_POOL_BYTES_MAX: u64 = 2 << 30;
+/// Memory that is left for everything but the pool, bytes.
+const AUTO_BESIDE_BYTES: u64 = 64 << 20;
 const AUTO_POOL_BYTES_STEP: u64 = 64 << 20;
 
 /// `pool.bytes: auto` found too little room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`pool.bytes: auto` found {free_bytes} bytes free in the pool's file system and {available_bytes} of memory available, \
-     and needs {AUTO_POOL_BYTES_MIN} of both; free some (old pools in /dev/shm?), enlarge /dev/shm, or set pool.bytes"
+     and needs {AUTO_POOL_BYTES_MIN} of both, and {AUTO_BESIDE_BYTES} of memory besides; free some (old pools in /dev/shm?), enlarge /dev/shm, or set pool.bytes"
 )]
 pub struct AutoPoolError {
     /// Free in the file system of the pool's file, bytes.
@@ -126,16 +128,17 @@ pub struct AutoPoolError {
 /// Size that `pool.bytes: auto` gives a pool in a file: a quarter of what is free, rounded down to 64 MiB, from 320 MiB
 /// to 2 GiB.
 ///
-/// `free_bytes` is what the file system of the file has free, `available_bytes` the machine's available memory.
+/// `free_bytes` is what the file system of the file has free, `available_bytes` the memory available to this process; 64 MiB of that
+/// are for everything but the pool.
 ///
 /// # Errors
 /// [`AutoPoolError`] if less than 320 MiB is free.
 pub fn auto_pool_bytes(free_bytes: u64, available_bytes: u64) -> Result<u64, AutoPoolError> {
-    let room = free_bytes.min(available_bytes);
+    let room = free_bytes.min(available_bytes.saturating_sub(AUTO_BESIDE_BYTES));
     if room < AUTO_POOL_BYTES_MIN {
         return Err(AutoPoolError { free_bytes, available_bytes });
     }
-    let quarter = room / 4 / AUTO_POOL_BYTES_STEP * AUTO_POOL_BYTES_STEP;
+    let quarter = free_bytes.min(available_bytes) / 4 / AUTO_POOL_BYTES_STEP * AUTO_POOL_BYTES_STEP;
     let bytes = quarter.clamp(AUTO_POOL_BYTES_MIN, AUTO_POOL_BYTES_MAX);
     assert!(bytes <= room && bytes.is_multiple_of(AUTO_POOL_BYTES_STEP));
     Ok(bytes)

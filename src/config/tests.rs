@@ -246,9 +246,10 @@ fn automatic_pool_sizes() {
     let gib = 1u64 << 30;
     assert_eq!(auto_pool_bytes(8 * gib, 6 * gib), Ok(gib + gib / 2));
     assert_eq!(auto_pool_bytes(gib / 2, 6 * gib), Ok(320 << 20));
-    assert_eq!(auto_pool_bytes(320 << 20, 320 << 20), Ok(320 << 20));
+    assert_eq!(auto_pool_bytes(320 << 20, 384 << 20), Ok(320 << 20));
     assert_eq!(auto_pool_bytes(u64::MAX, u64::MAX), Ok(2 * gib));
     assert_eq!(auto_pool_bytes(3 * gib + 1, 64 * gib), Ok(768 << 20));
+    assert!(auto_pool_bytes(64 * gib, 383 << 20).is_err(), "there is more than the pool in memory");
     let refused = auto_pool_bytes((320 << 20) - 1, 64 * gib).unwrap_err();
     assert!(refused.to_string().contains("335544319 bytes free"), "{refused}");
 }

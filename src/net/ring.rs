@@ -72,6 +72,16 @@ pub enum RingError {
         "io_uring cannot be set up: {0}; if it is disabled, set `sysctl kernel.io_uring_disabled=0` or allow it in the container's seccomp profile; kernel 5.19 or later is needed"
     )]
     Setup(io::Error),
+    /// The limit of locked memory.
+    #[error(
+        "io_uring cannot be set up: out of locked memory: this ring needs about {needed} bytes, and all processes of this user together may lock {limit} (memlock): raise it (`ulimit -l`, LimitMEMLOCK=infinity, `docker run --ulimit memlock=-1`), or lower receive.connections_max and export.connections_max"
+    )]
+    LockedMemory {
+        /// Of one ring, bytes.
+        needed: u64,
+        /// Of the user, bytes.
+        limit: u64,
+    },
     /// The kernel lacks an operation.
     #[error("this kernel's io_uring lacks {0}; kernel 5.19 or later is needed")]
     Missing(&'static str),
@@ -347,11 +357,23 @@ impl Ring {
             Ok(ring) => Ok((ring, true)),
             // Kernels before 6.1 know neither flag.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let ring = IoUring::builder().setup_cqsize(entries * 4).build(entries).map_err(RingError::Setup)?;
+                let ring = IoUring::builder().setup_cqsize(entries * 4).build(entries);
+                let ring = ring.map_err(|error| Self::cannot_set_up(entries, error))?;
                 Ok((ring, false))
             }
-            Err(error) => Err(RingError::Setup(error)),
+            Err(error) => Err(Self::cannot_set_up(entries, error)),
         }
+    }
+
+    /// Kernels count the memory of a ring as locked, unless the process may lock what it likes.
+    fn cannot_set_up(entries: u32, error: io::Error) -> RingError {
+        let limit = crate::runtime::machine::locked_bytes_limit();
+        if error.raw_os_error() != Some(libc::ENOMEM) || limit == u64::MAX {
+            return RingError::Setup(error);
+        }
+        // Submissions of 64 bytes and an index of 4 each; four times as many completions of 16.
+        let needed = (u64::from(entries) * (64 + 4 + 4 * 16)).next_multiple_of(4096) + 4096;
+        RingError::LockedMemory { needed, limit }
     }
 
     /// The mode in effect.

@@ -189,6 +189,12 @@ pub enum PoolError {
         /// Its path.
         path: PathBuf,
     },
+    /// A directory.
+    #[error("pool {path}: it is a directory; name a file in it")]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+    },
     /// Anything else the operating system says.
     #[error("pool {path}: cannot {doing}: {source}")]
     Os {

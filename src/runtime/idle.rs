@@ -92,7 +92,7 @@ impl Idle {
     /// It slept as told: the next sleep is twice as long.
     pub fn slept(&mut self) {
         if let IdlePolicy::Park { park_max, .. } = self.policy {
-            self.next_sleep = (self.next_sleep * 2).min(park_max);
+            self.next_sleep = self.next_sleep.saturating_mul(2).min(park_max);
         }
     }
 }

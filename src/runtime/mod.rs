@@ -7,13 +7,18 @@
 //! * [`clock`]: one reading of the time per pass.
 //! * [`ticks`]: where the time of a thread went.
 //! * [`shutdown`]: signals, drain, stop.
-//! * [`cpu`]: usable cores, pinning, NUMA.
+//! * [`cpu`]: usable cores, pinning, NUMA. [`machine`]: limits of this process, and what they leave.
+//! * [`logging`]: the log's queue and thread. [`fault`]: memory of the pool that is not there any more.
 //!
 //! Nothing here knows what a role does or what io it uses; [`mod@plan`] takes its settings from `config`.
 
 pub mod clock;
 pub mod cpu;
+pub mod fault;
 pub mod idle;
+pub mod logging;
+pub mod machine;
+mod os;
 pub mod plan;
 pub mod role;
 pub mod runner;

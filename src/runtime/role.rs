@@ -67,6 +67,11 @@ pub trait Role<I: Io> {
         true
     }
 
+    /// Asked while it is not drained: what it waits for, for people.
+    fn waits_for(&self) -> Option<String> {
+        None
+    }
+
     /// The duty cycle while the process shuts down, instead of [`poll`](Role::poll): take nothing new, finish what
     /// was begun. True when nothing is left. Called until every role says so, also after this one did, since another
     /// may still hand it something.

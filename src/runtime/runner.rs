@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::runtime::clock::{Clock, Now, SystemClock};
 use crate::runtime::cpu;
@@ -44,6 +44,9 @@ pub enum RunnerError {
         /// Why.
         source: RoleError,
     },
+    /// It was told to end before all roles had started.
+    #[error("the process was told to end before it had started")]
+    NotStarted,
     /// A role cannot start.
     #[error("{role} cannot start: {source}")]
     Start {
@@ -111,7 +114,14 @@ pub struct Runner<I: Io, C: Clock = SystemClock> {
     running: Running,
     /// The first role that cannot go on; the others drain.
     failure: Option<RunnerError>,
+    /// When it was said last what a drain waits for, or when the drain began.
+    drain_said_ns: Option<u64>,
 }
+
+/// How often a drain says what it waits for.
+const DRAIN_SAY_NS: u64 = 1_000_000_000;
+/// Taking the io down is said if it takes longer than this.
+const TAKE_DOWN_SAY: Duration = Duration::from_millis(200);
 
 impl<I: Io, C: Clock> Runner<I, C> {
     /// Roles are driven, and numbered, in the order given.
@@ -143,6 +153,7 @@ impl<I: Io, C: Clock> Runner<I, C> {
             member,
             running: Running::Runner,
             failure: None,
+            drain_said_ns: None,
         }
     }
 
@@ -150,19 +161,40 @@ impl<I: Io, C: Clock> Runner<I, C> {
     ///
     /// # Errors
     /// [`RunnerError`]; the other runners have then been asked to drain.
-    pub fn run(mut self) -> Result<(), RunnerError> {
+    pub fn run(self) -> Result<(), RunnerError> {
+        self.run_and_tell(|| ())
+    }
+
+    /// As [`run`](Runner::run); calls `started` when all its roles have started.
+    ///
+    /// # Errors
+    /// As [`run`](Runner::run).
+    pub fn run_and_tell(mut self, started: impl FnOnce()) -> Result<(), RunnerError> {
         // Nothing of the runner is used after a panic but names and the request to end, so none of it can be seen
         // broken.
-        let result = catch_unwind(AssertUnwindSafe(|| self.start_and_loop()));
+        let result = catch_unwind(AssertUnwindSafe(|| self.start_and_loop(started)));
         let result = result.unwrap_or_else(|panic| Err(self.panicked(&*panic)));
         if result.is_err() {
             self.member.request();
         }
+        self.take_down();
         result
     }
 
-    fn start_and_loop(&mut self) -> Result<(), RunnerError> {
+    /// Gives everything back. What the kernel still has is waited for by the io: if that takes long, it is said.
+    fn take_down(self) {
+        let Runner { thread, io, roles, .. } = self;
+        let began = Instant::now();
+        drop(io);
+        drop(roles);
+        if began.elapsed() > TAKE_DOWN_SAY {
+            log::info!("thread {thread}: the kernel gave its memory back after {} ms", began.elapsed().as_millis());
+        }
+    }
+
+    fn start_and_loop(&mut self, started: impl FnOnce()) -> Result<(), RunnerError> {
         self.start()?;
+        started();
         let mut pass_began = self.clock.now();
         loop {
             match self.member.phase(pass_began) {
@@ -246,7 +278,25 @@ impl<I: Io, C: Clock> Runner<I, C> {
             self.drained[index] = role.drain(&mut self.io, now);
         }
         self.running = Running::Runner;
-        self.member.set_drained(self.drained.iter().all(|drained| *drained));
+        let drained = self.drained.iter().all(|drained| *drained);
+        self.member.set_drained(drained);
+        let said_ns = *self.drain_said_ns.get_or_insert(now.monotonic_ns);
+        if !drained && now.monotonic_ns - said_ns >= DRAIN_SAY_NS {
+            self.drain_said_ns = Some(now.monotonic_ns);
+            log::info!("thread {}: the drain waits for {}", self.thread, self.left());
+        }
+    }
+
+    /// The roles that are not drained, and what each says it waits for.
+    fn left(&self) -> String {
+        let left = self.roles.iter().zip(&self.names).zip(&self.drained).filter(|(_, drained)| !**drained);
+        let names: Vec<String> = left
+            .map(|((role, name), _)| match role.waits_for() {
+                Some(what) => format!("{name} ({what})"),
+                None => name.clone(),
+            })
+            .collect();
+        if names.is_empty() { "roles of other threads".to_owned() } else { names.join(", ") }
     }
 
     /// Nothing moved: does what the idle strategy says.
@@ -287,31 +337,31 @@ impl<I: Io, C: Clock> Runner<I, C> {
     }
 
     fn not_drained(&self) -> RunnerError {
-        let left: Vec<&str> =
-            self.names.iter().zip(&self.drained).filter(|(_, drained)| !**drained).map(|(name, _)| &**name).collect();
-        let roles = if left.is_empty() { "roles of other threads".to_owned() } else { left.join(", ") };
-        RunnerError::NotDrained { thread: self.thread.clone(), roles, limit: self.member.drain_limit() }
+        RunnerError::NotDrained { thread: self.thread.clone(), roles: self.left(), limit: self.member.drain_limit() }
     }
 }
 
 /// What one thread owns: its io and its roles, in the order they are driven.
 pub type Crew<I> = (I, Vec<Box<dyn Role<I>>>);
 
-/// Starts the thread of `plan`: pins it, builds its io and roles there with `build`, and runs them.
+/// Starts the thread of `plan`: pins it, builds its io and roles there with `build`, and runs them. Calls `started` on it when its io is
+/// there and all its roles have started; drops it unused if that fails.
 ///
 /// A core that cannot be pinned to is logged and the thread runs unpinned: slower, not wrong.
 ///
 /// # Errors
 /// [`RunnerError::Spawn`]. All others come out of the thread, when it is joined.
-pub fn spawn<I, B>(
+pub fn spawn<I, B, S>(
     plan: &ThreadPlan,
     shutdown: &Arc<Shutdown>,
     ticks: Arc<Ticks>,
     build: B,
+    started: S,
 ) -> Result<JoinHandle<Result<(), RunnerError>>, RunnerError>
 where
     I: Io + 'static,
     B: FnOnce() -> Result<Crew<I>, RoleError> + Send + 'static,
+    S: FnOnce() + Send + 'static,
 {
     let (name, core, idle) = (plan.name.clone(), plan.core, plan.idle);
     let member = shutdown.member();
@@ -322,7 +372,10 @@ where
         }
         // A member that is dropped in a panic of `build` counts as drained, but somebody must ask for the end.
         match catch_unwind(AssertUnwindSafe(build)) {
-            Ok(Ok((io, roles))) => Runner::new(thread, io, roles, idle, SystemClock::default(), ticks, member).run(),
+            Ok(Ok((io, roles))) => {
+                let runner = Runner::new(thread, io, roles, idle, SystemClock::default(), ticks, member);
+                runner.run_and_tell(started)
+            }
             Ok(Err(source)) => {
                 member.request();
                 Err(RunnerError::Build { thread, source })

@@ -161,9 +161,13 @@ impl Bench {
     }
 
     fn run(self, roles: Vec<FakeRole>) -> Result<(), RunnerError> {
+        self.run_and_tell(roles, || ())
+    }
+
+    fn run_and_tell(self, roles: Vec<FakeRole>, started: impl FnOnce()) -> Result<(), RunnerError> {
         let roles = roles.into_iter().map(|role| Box::new(role) as Box<dyn Role<FakeIo>>).collect();
         let member = self.shutdown.member();
-        Runner::new("test", self.io, roles, self.idle, FakeClock(0), self.ticks, member).run()
+        Runner::new("test", self.io, roles, self.idle, FakeClock(0), self.ticks, member).run_and_tell(started)
     }
 }
 
@@ -377,7 +381,7 @@ fn threads_end_together_when_one_breaks() {
         .map(|index| {
             let plan = ThreadPlan { name: format!("t{index}"), core: None, idle: PARK, roles: vec![index] };
             let build = move || Ok((NoIo, vec![Box::new(Nothing(index == 1)) as Box<dyn Role<NoIo>>]));
-            spawn(&plan, &shutdown, Arc::clone(&ticks[index]), build).expect("a thread")
+            spawn(&plan, &shutdown, Arc::clone(&ticks[index]), build, || ()).expect("a thread")
         })
         .collect();
     let results: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("panics are caught")).collect();
@@ -389,15 +393,32 @@ fn threads_end_together_when_one_breaks() {
 fn a_thread_that_cannot_be_built_stops_the_process() {
     let shutdown = Shutdown::new(Duration::from_secs(60));
     let plan = ThreadPlan { name: "t".into(), core: None, idle: PARK, roles: vec![0] };
-    let failed =
-        spawn::<NoIo, _>(&plan, &shutdown, Arc::default(), || Err(RoleError::new("no ring"))).expect("a thread");
+    let never = || panic!("it did not start");
+    let no_ring = || Err(RoleError::new("no ring"));
+    let failed = spawn::<NoIo, _, _>(&plan, &shutdown, Arc::default(), no_ring, never).expect("a thread");
     let error = failed.join().expect("no panic").expect_err("cannot be built");
     assert_eq!(error.to_string(), "thread t: no ring");
     assert!(shutdown.is_requested());
-    let broken = spawn::<NoIo, _>(&plan, &shutdown, Arc::default(), || panic!("bad build")).expect("a thread");
+    let broken =
+        spawn::<NoIo, _, _>(&plan, &shutdown, Arc::default(), || panic!("bad build"), never).expect("a thread");
     assert!(
         matches!(broken.join().expect("caught"), Err(RunnerError::Panicked { message, .. }) if message == "bad build")
     );
+}
+
+/// Whoever waits for the start hears of it when every role has started, and never if one could not.
+#[test]
+fn the_start_is_told_when_all_roles_have_started() {
+    let started = |roles: fn(&Bench) -> Vec<FakeRole>| {
+        let bench = Bench::new(1);
+        let (trace, roles) = (bench.trace.clone(), roles(&bench));
+        let told = trace.clone();
+        let _ = bench.run_and_tell(roles, move || told.add("told"));
+        trace.all().into_iter().take_while(|event| !event.ends_with("poll")).collect::<Vec<_>>()
+    };
+    assert_eq!(started(|bench| vec![bench.role("a"), bench.role("b")]), ["a start 0", "b start 1", "told"]);
+    let fails = |bench: &Bench| vec![bench.role("a"), FakeRole { fails_to_start: true, ..bench.role("b") }];
+    assert!(!started(fails).contains(&"told".to_owned()));
 }
 
 /// A role that cannot go on says so once; the others of its thread drain, and the error comes out at the end.

@@ -1,0 +1,52 @@
+//! Housekeeping of a process: a thread that looks once a second whether its pool is still what it was.
+//!
+//! Roles do not look: it costs system calls. Whoever loses its pool goes on with memory that nobody else will ever see, beside
+//! processes that began a new log at the same path; so it is told, and the process ends.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::pool::Pool;
+use crate::pool::region::Lost;
+use crate::runtime::Shutdown;
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The thread, until it is stopped.
+pub(super) struct Watch {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<Option<Lost>>>,
+}
+
+impl Watch {
+    /// Begins to look. The process is asked to end when the pool is lost.
+    pub(super) fn start(pool: Pool, shutdown: Arc<Shutdown>) -> std::io::Result<Watch> {
+        let (stop, told) = channel();
+        let look = move || {
+            while told.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if let Err(lost) = pool.check() {
+                    log::error!("FAULT: pool {} is lost to this process: {lost}; it ends", pool.path().display());
+                    shutdown.request();
+                    return Some(lost);
+                }
+            }
+            None
+        };
+        let thread = std::thread::Builder::new().name("housekeeping".into()).spawn(look)?;
+        Ok(Watch { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Ends it; says what became of the pool, if it was lost.
+    pub(super) fn stop(&mut self) -> Option<Lost> {
+        drop(self.stop.take());
+        self.thread.take()?.join().ok()?
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
