@@ -507,6 +507,7 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
         ..Topic::new(&topic.name, topic.order, topic.ack)
     };
     ReceiveSettings {
+        session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
         connections_max: config.receive.connections_max,
         receive_bytes_max: config.receive.receive_bytes_max,
         hello_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,

@@ -4,12 +4,12 @@
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::cursors::{self, CursorTable};
-use crate::log::damage::{Expected, FieldFault, count, exactly, within};
+use crate::log::damage::{Expected, FieldFault, count, exactly, place, within};
 use crate::log::entry::{absent_topic, check_order, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader, check_directory};
 use crate::log::topics::{Topic, read_spec, read_topic_words};
 use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
-use crate::order::{Event, SessionTable};
+use crate::order::{Event, Origin, SessionTable};
 use crate::pool::Memory;
 use crate::pool::line::Owned;
 use crate::pool::record::{CursorLine, FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
@@ -46,7 +46,8 @@ impl<M: Memory> CheckpointWriter<M> {
             position,
             topic: session.topic,
             order_level: session.order_level.into(),
-            reserved: 0,
+            lane: session.opened_by.lane,
+            lane_slot: session.opened_by.slot,
         });
     }
 
@@ -202,6 +203,8 @@ fn restore_sessions<M: Memory>(
         let checked = within("state", line.state.into(), 0, 2)
             .and_then(|()| count("next_batch", line.next_batch))
             .and_then(|()| count("order_end", line.order_end))
+            .and_then(|()| place("lane", line.lane.into(), view.layout.geometry.lanes().into()))
+            .and_then(|()| count("lane_slot", line.lane_slot))
             .and_then(|()| within("order_level", line.order_level.into(), 0, SESSION_LEVEL.into()));
         checked.map_err(in_record("checkpoint of session", slot))?;
         let state = match line.state {
@@ -217,6 +220,7 @@ fn restore_sessions<M: Memory>(
             state,
             next_batch: line.next_batch,
             order_end: line.order_end,
+            opened_by: Origin { lane: line.lane, slot: line.lane_slot },
         };
         table.restore_session(slot, session);
     }
@@ -301,10 +305,11 @@ fn replay_event<M: Memory>(
             }
             Some((arrival.lane, arrival.lane_slot))
         }
-        Event::Open { topic, .. } => {
+        Event::Open { topic, origin, .. } => {
             name_topic(recovered, met, topic)?;
-            None
+            Some((origin.lane, origin.slot))
         }
+        Event::Refused { origin, .. } => Some((origin.lane, origin.slot)),
         Event::Topic { topic, order_level, lane, lane_slot, blog_at } => {
             if met[topic as usize] == Met::Doomed {
                 return Err(absent_topic(topic));

@@ -10,7 +10,7 @@ use crate::log::damage::{Expected, FieldFault, count, exactly, place, within, wi
 use crate::log::order_index::IndexFault;
 use crate::log::topics::SPEC_BYTES;
 use crate::order::table::{SESSION_LEVEL, State};
-use crate::order::{Arrival, Event, SessionTable};
+use crate::order::{Arrival, Event, Origin, SessionTable};
 use crate::pool::Layout;
 use crate::pool::record::{IndexEntry, entry_kind};
 use crate::wire::OrderLevel;
@@ -32,9 +32,11 @@ pub fn to_entry(event: &Event) -> IndexEntry {
             lane_slot: arrival.lane_slot,
             ..blank
         },
-        Event::Open { slot, session, session_epoch, topic, order_level, next_batch } => IndexEntry {
+        Event::Open { slot, session, session_epoch, topic, order_level, next_batch, origin } => IndexEntry {
             kind: entry_kind::SESSION_OPEN,
             flags: order_level,
+            lane: origin.lane,
+            lane_slot: origin.slot,
             session_slot: slot,
             session_epoch,
             batch_seq: next_batch,
@@ -42,9 +44,14 @@ pub fn to_entry(event: &Event) -> IndexEntry {
             place: IndexEntry::pack_place(0, topic),
             ..blank
         },
-        Event::Refused { session, code } => {
-            IndexEntry { kind: entry_kind::SESSION_REFUSED, flags: code, first_order: session, ..blank }
-        }
+        Event::Refused { session, code, origin } => IndexEntry {
+            kind: entry_kind::SESSION_REFUSED,
+            flags: code,
+            lane: origin.lane,
+            lane_slot: origin.slot,
+            first_order: session,
+            ..blank
+        },
         Event::Close { slot } => IndexEntry { kind: entry_kind::SESSION_CLOSE, session_slot: slot, ..blank },
         Event::Fence { slot, session_epoch, next_batch } => IndexEntry {
             kind: entry_kind::SESSION_FENCE,
@@ -90,6 +97,7 @@ pub fn to_entry(event: &Event) -> IndexEntry {
 /// kind this version does not define.
 pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
     let slot = entry.session_slot;
+    let origin = Origin { lane: entry.lane, slot: entry.lane_slot };
     Some(match entry.kind {
         entry_kind::BATCH => Event::Batch {
             slot,
@@ -113,8 +121,9 @@ pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
             topic: entry.topic(),
             order_level: entry.flags,
             next_batch: entry.batch_seq,
+            origin,
         },
-        entry_kind::SESSION_REFUSED => Event::Refused { session: entry.first_order, code: entry.flags },
+        entry_kind::SESSION_REFUSED => Event::Refused { session: entry.first_order, code: entry.flags, origin },
         entry_kind::SESSION_CLOSE => Event::Close { slot },
         entry_kind::SESSION_FENCE => {
             Event::Fence { slot, session_epoch: entry.session_epoch, next_batch: entry.batch_seq }
@@ -167,7 +176,8 @@ fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
             check_batch(arrival, layout)?;
             count("first_order", first_order)
         }
-        Event::Open { slot, topic, order_level, next_batch, .. } => {
+        Event::Open { slot, topic, order_level, next_batch, origin, .. } => {
+            check_lane(origin.lane, origin.slot, layout)?;
             is_slot(slot)?;
             is_topic(topic)?;
             is_level(order_level)?;
@@ -197,7 +207,7 @@ fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
             is_cursor(place)?;
             check_lane(lane, lane_slot, layout)
         }
-        Event::Refused { .. } => Ok(()),
+        Event::Refused { origin, .. } => check_lane(origin.lane, origin.slot, layout),
     }
 }
 
@@ -311,8 +321,16 @@ mod tests {
         };
         for event in [
             Event::Batch { slot: 5, arrival, first_order: u64::MAX / 2 },
-            Event::Open { slot: 5, session: u64::MAX, session_epoch: 2, topic: 7, order_level: 5, next_batch: 1 << 33 },
-            Event::Refused { session: 8, code: 5 },
+            Event::Open {
+                slot: 5,
+                session: u64::MAX,
+                session_epoch: 2,
+                topic: 7,
+                order_level: 5,
+                next_batch: 1 << 33,
+                origin: Origin { lane: 3, slot: 1 << 41 },
+            },
+            Event::Refused { session: 8, code: 5, origin: Origin { lane: 3, slot: 9 } },
             Event::Close { slot: 5 },
             Event::Fence { slot: 5, session_epoch: 2, next_batch: 3 },
             Event::LetGo { slot: 5, session_epoch: 2, from: 9 },

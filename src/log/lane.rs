@@ -55,6 +55,7 @@ impl<M: Memory> LaneWriter<M> {
         let status_record = LaneStatus {
             incarnation: status.last().incarnation + 1,
             free_extents: view.layout.geometry.extents_of_lane(lane).into(),
+            first_slot: produced,
             ..LaneStatus::default()
         };
         status.publish(&status_record);

@@ -149,7 +149,7 @@ impl<M: Memory> SessionFollower<M> {
                 (self.epoch, self.committed_next) = (session_epoch, next_batch);
                 (self.standing, self.let_go_from) = (Standing::Open, None);
             }
-            Event::Refused { session, code } if session == self.session => self.standing = Standing::Refused(code),
+            Event::Refused { session, code, .. } if session == self.session => self.standing = Standing::Refused(code),
             Event::Fence { slot, session_epoch, next_batch } if is_ours(slot) && session_epoch == self.epoch => {
                 (self.standing, self.committed_next) = (Standing::Fenced, next_batch);
             }

@@ -4,7 +4,7 @@
 //! a duplicate; `s > n` is parked, and let go when there is no room. Below level 5 a batch is appended as it
 //! comes. A gap older than the session lease fences the session epoch. Time is a number the caller passes in.
 
-use crate::order::event::{Arrival, Event};
+use crate::order::event::{Arrival, Event, Origin};
 use crate::order::hold::{HoldBuffer, NoRoom};
 use crate::order::table::{SESSION_LEVEL, Session, SessionTable, State};
 
@@ -304,10 +304,36 @@ impl OrderCore {
         fenced
     }
 
-    /// Opens a session (`session_epoch` 0) or reopens it at the next epoch. At most two events. `refusal` is the code to
-    /// refuse with when every place is taken by a session seen within `expiry_ns`.
-    pub fn open(&mut self, request: OpenRequest, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
-        let OpenRequest { session, session_epoch, topic, .. } = request;
+    /// Notes that somebody is there who has a session, though nothing comes.
+    pub fn touch(&mut self, slot: u32) {
+        self.tracking[slot as usize].last_seen_ns = self.now_ns;
+    }
+
+    /// Closes sessions that are over, at most `most` of them. Gives how many.
+    pub fn end_sessions(
+        &mut self,
+        most: usize,
+        is_over: impl Fn(&Session) -> bool,
+        emit: &mut impl FnMut(Event),
+    ) -> usize {
+        let mut ended = 0;
+        for slot in 0..self.tracking.len() as u32 {
+            let session = self.table.session(slot);
+            if ended == most {
+                break;
+            }
+            if session.state != State::Free && is_over(session) {
+                self.close_slot(slot, emit);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Opens a session (`session_epoch` 1) or reopens it at the next epoch. At most two events. Refused if every place is taken by
+    /// a session that was heard of lately.
+    pub fn open(&mut self, request: OpenRequest, expiry: impl Into<Expiry>, emit: &mut impl FnMut(Event)) {
+        let OpenRequest { session, session_epoch, topic, origin, .. } = request;
         let known = self.table.slot_of(session);
         match known {
             Some(slot) => {
@@ -321,13 +347,13 @@ impl OrderCore {
                 self.begin(slot, current.next_batch, session_epoch, &request, emit);
             }
             None if session_epoch > 1 || self.table.topic(topic).is_none() => {
-                self.happen(Event::Refused { session, code: request.unknown_code }, emit)
+                self.happen(Event::Refused { session, code: request.unknown_code, origin }, emit)
             }
             None => {
-                self.make_place(expiry_ns, emit);
+                self.make_place(expiry.into(), emit);
                 match self.table.free_slot() {
                     Some(slot) => self.begin(slot, 0, 1, &request, emit),
-                    None => self.happen(Event::Refused { session, code: request.full_code }, emit),
+                    None => self.happen(Event::Refused { session, code: request.full_code, origin }, emit),
                 }
             }
         }
@@ -344,20 +370,24 @@ impl OrderCore {
         let order_level = self.table.topic(request.topic).expect("checked").order_level;
         self.tracking[slot as usize] =
             Tracking { last_seen_ns: self.now_ns, dirty: self.tracking[slot as usize].dirty, ..Tracking::default() };
-        let (session, topic) = (request.session, request.topic);
-        self.happen(Event::Open { slot, session, session_epoch, topic, order_level, next_batch }, emit);
+        let OpenRequest { session, topic, origin, .. } = *request;
+        self.happen(Event::Open { slot, session, session_epoch, topic, order_level, next_batch, origin }, emit);
     }
 
-    /// If every place is taken, closes the session that was silent longest, if that is long enough.
-    fn make_place(&mut self, expiry_ns: u64, emit: &mut impl FnMut(Event)) {
+    /// If every place is taken, closes a session that was silent for long enough: one that was never used before one that was, and of
+    /// these the one that was silent longest.
+    fn make_place(&mut self, expiry: Expiry, emit: &mut impl FnMut(Event)) {
         if self.table.free_slot().is_some() {
             return;
         }
-        let oldest = (0..self.tracking.len()).min_by_key(|slot| self.tracking[*slot].last_seen_ns);
-        if let Some(slot) = oldest
-            && self.now_ns.saturating_sub(self.tracking[slot].last_seen_ns) > expiry_ns
-        {
-            self.close_slot(slot as u32, emit);
+        let seen_ns = |slot: &u32| self.tracking[*slot as usize].last_seen_ns;
+        let longest_silent = |is_used: bool, allowed_ns: u64| {
+            let all = (0..self.tracking.len() as u32).filter(|slot| self.table.session(*slot).is_used() == is_used);
+            all.min_by_key(seen_ns).filter(|slot| self.now_ns.saturating_sub(seen_ns(slot)) > allowed_ns)
+        };
+        let unused = longest_silent(false, expiry.unused_ns.min(expiry.silent_ns));
+        if let Some(slot) = unused.or_else(|| longest_silent(true, expiry.silent_ns)) {
+            self.close_slot(slot, emit);
         }
     }
 
@@ -403,6 +433,21 @@ impl OrderCore {
     }
 }
 
+/// After what silence a session may make room for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// One of which something was committed, ns.
+    pub silent_ns: u64,
+    /// One that was opened and never used, ns.
+    pub unused_ns: u64,
+}
+
+impl From<u64> for Expiry {
+    fn from(silent_ns: u64) -> Expiry {
+        Expiry { silent_ns, unused_ns: silent_ns }
+    }
+}
+
 /// A request to open or reopen a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenRequest {
@@ -412,6 +457,8 @@ pub struct OpenRequest {
     pub session_epoch: u32,
     /// Topic id.
     pub topic: u32,
+    /// Where it came in.
+    pub origin: Origin,
     /// Refusal code when there is no place.
     pub full_code: u8,
     /// Refusal code when the session or topic is not known.

@@ -23,6 +23,15 @@ pub struct Arrival {
     pub blog_at: u64,
 }
 
+/// The slot that something came in by: absolute counts, so no two of a pool are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// Its lane.
+    pub lane: u16,
+    /// Its number in that lane.
+    pub slot: u64,
+}
+
 /// Something that happened, in the one order. Each becomes an entry of the order index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -49,6 +58,8 @@ pub enum Event {
         order_level: u8,
         /// Next batch expected.
         next_batch: u64,
+        /// The request.
+        origin: Origin,
     },
     /// A session could not be opened.
     Refused {
@@ -56,6 +67,8 @@ pub enum Event {
         session: u64,
         /// Why: a refusal code of the wire.
         code: u8,
+        /// The request.
+        origin: Origin,
     },
     /// A session closed; its place is free.
     Close {

@@ -17,5 +17,5 @@ mod exhaustive;
 mod model;
 
 pub use core::{OrderCore, Verdict};
-pub use event::{Arrival, Event};
+pub use event::{Arrival, Event, Origin};
 pub use table::SessionTable;

@@ -4,14 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use crate::order::core::{OpenRequest, OrderCore, OrderLimits, Verdict};
-use crate::order::event::{Arrival, Event};
+use crate::order::core::{Expiry, OpenRequest, OrderCore, OrderLimits, Verdict};
+use crate::order::event::{Arrival, Event, Origin};
 use crate::order::table::SESSION_LEVEL;
 
 const LIMITS: OrderLimits = OrderLimits { sessions_max: 8, topics_max: 2, lanes: 3, held_batches_max: 16 };
 
 pub(crate) fn open(core: &mut OrderCore, session: u64, epoch: u32, emit: &mut impl FnMut(Event)) {
-    let request = OpenRequest { session, session_epoch: epoch, topic: 0, full_code: 5, unknown_code: 3 };
+    let request = OpenRequest {
+        session,
+        session_epoch: epoch,
+        topic: 0,
+        origin: Origin::default(),
+        full_code: 5,
+        unknown_code: 3,
+    };
     core.open(request, u64::MAX, emit);
 }
 
@@ -183,16 +190,64 @@ fn a_gap_past_the_lease_fences_and_the_next_epoch_goes_on_at_the_frontier() {
 fn sessions_are_bounded_and_the_longest_silent_one_makes_room() {
     let mut core = core(SESSION_LEVEL);
     let mut events = Vec::new();
-    let request = |session| OpenRequest { session, session_epoch: 1, topic: 0, full_code: 5, unknown_code: 3 };
+    let request = |session| OpenRequest {
+        session,
+        session_epoch: 1,
+        topic: 0,
+        origin: Origin::default(),
+        full_code: 5,
+        unknown_code: 3,
+    };
     for session in 1..=9 {
         core.set_time(session);
         core.open(request(session), 100, &mut |event| events.push(event));
     }
-    assert_eq!(events.last(), Some(&Event::Refused { session: 9, code: 5 }));
+    assert_eq!(events.last(), Some(&Event::Refused { session: 9, code: 5, origin: Origin::default() }));
     core.set_time(102);
     core.open(request(10), 100, &mut |event| events.push(event));
     assert_eq!(events[events.len() - 2], Event::Close { slot: 0 });
     assert!(core.table().slot_of(10).is_some() && core.table().slot_of(1).is_none());
+}
+
+/// Opened and abandoned, as fast as they come: they shut nobody out for long. A session that is connected says so, and one that was
+/// used is kept as long as it is worth.
+#[test]
+fn a_session_that_was_never_used_makes_room_first() {
+    let mut core = core(SESSION_LEVEL);
+    let mut events = Vec::new();
+    let expiry = Expiry { silent_ns: 100, unused_ns: 10 };
+    let request = |session| OpenRequest {
+        session,
+        session_epoch: 1,
+        topic: 0,
+        origin: Origin::default(),
+        full_code: 5,
+        unknown_code: 3,
+    };
+    core.set_time(1);
+    (1..=8).for_each(|session| core.open(request(session), expiry, &mut |_| ()));
+    core.arrive(arrival(1, 0, 0, 0), 0, &mut |_| ());
+    core.set_time(9);
+    (2..=7).for_each(|session| core.touch(core.table().slot_of(session).unwrap()));
+    core.open(request(9), expiry, &mut |event| events.push(event));
+    assert_eq!(events.last(), Some(&Event::Refused { session: 9, code: 5, origin: Origin::default() }), "not yet");
+    core.set_time(12);
+    core.open(request(10), expiry, &mut |event| events.push(event));
+    assert!(core.table().slot_of(10).is_some() && core.table().slot_of(8).is_none(), "the only abandoned one");
+    core.open(request(11), expiry, &mut |event| events.push(event));
+    assert_eq!(
+        events.last(),
+        Some(&Event::Refused { session: 11, code: 5, origin: Origin::default() }),
+        "all are there"
+    );
+    core.set_time(102);
+    (2..=10)
+        .filter_map(|session| core.table().slot_of(session))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .for_each(|slot| core.touch(slot));
+    core.open(request(12), expiry, &mut |event| events.push(event));
+    assert!(core.table().slot_of(1).is_none(), "it was silent for long, and all others are there");
 }
 
 /// The clock of gaps stands still under pressure and begins at 0: it says nothing about silence.
@@ -200,7 +255,14 @@ fn sessions_are_bounded_and_the_longest_silent_one_makes_room() {
 fn a_session_that_sends_is_not_silent_whatever_the_clock_of_gaps_says() {
     let mut core = core(SESSION_LEVEL);
     let mut events = Vec::new();
-    let request = |session| OpenRequest { session, session_epoch: 1, topic: 0, full_code: 5, unknown_code: 3 };
+    let request = |session| OpenRequest {
+        session,
+        session_epoch: 1,
+        topic: 0,
+        origin: Origin::default(),
+        full_code: 5,
+        unknown_code: 3,
+    };
     for session in 1..=8 {
         core.set_time(1000);
         core.open(request(session), 100, &mut |event| events.push(event));
@@ -214,7 +276,11 @@ fn a_session_that_sends_is_not_silent_whatever_the_clock_of_gaps_says() {
     assert!(core.table().slot_of(9).is_some() && core.table().slot_of(3).is_none(), "the silent one made room");
     assert!(core.table().slot_of(1).is_some(), "{events:?}");
     core.open(request(10), 100, &mut |event| events.push(event));
-    assert_eq!(events.last(), Some(&Event::Refused { session: 10, code: 5 }), "all others sent lately");
+    assert_eq!(
+        events.last(),
+        Some(&Event::Refused { session: 10, code: 5, origin: Origin::default() }),
+        "all others sent lately"
+    );
 }
 
 /// A successor does not know when its predecessor heard from whom.
@@ -224,7 +290,14 @@ fn sessions_taken_over_are_not_silent_since_ever() {
     (1..=8).for_each(|session| open(&mut before, session, 1, &mut |_| ()));
     let mut core = core(SESSION_LEVEL);
     *core.table_mut() = before.table().clone();
-    let request = OpenRequest { session: 9, session_epoch: 1, topic: 0, full_code: 5, unknown_code: 3 };
+    let request = OpenRequest {
+        session: 9,
+        session_epoch: 1,
+        topic: 0,
+        origin: Origin::default(),
+        full_code: 5,
+        unknown_code: 3,
+    };
     for (now_ns, is_open) in [(1000, false), (1100, false), (1101, true)] {
         core.set_time(now_ns);
         core.open(request, 100, &mut |_| ());
@@ -258,7 +331,7 @@ proptest! {
                     prop_assert_eq!(events, [Event::TopicDeleted { topic, lane: 0, lane_slot: slot }]);
                 }
                 2 => {
-                    let request = OpenRequest { session, session_epoch: 1, topic, full_code: 5, unknown_code: 3 };
+                    let request = OpenRequest { session, session_epoch: 1, topic, origin: Origin::default(), full_code: 5, unknown_code: 3 };
                     core.open(request, u64::MAX, &mut note);
                     if topics[topic as usize].is_some() {
                         sessions.entry(session).or_insert((topic, 0, BTreeSet::new()));

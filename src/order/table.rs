@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::order::event::Event;
+use crate::order::event::{Event, Origin};
 
 /// Order level at which a session is numbered, held and fenced; below it a batch is ordered as it comes.
 pub const SESSION_LEVEL: u8 = 5;
@@ -38,6 +38,15 @@ pub struct Session {
     pub next_batch: u64,
     /// Order just past its last message.
     pub order_end: u64,
+    /// The request that opened it last.
+    pub opened_by: Origin,
+}
+
+impl Session {
+    /// Whether anything of it was ever committed.
+    pub fn is_used(&self) -> bool {
+        self.next_batch > 0 || self.order_end > 0
+    }
 }
 
 /// One topic.
@@ -143,7 +152,7 @@ impl SessionTable {
                 session.order_end = end;
                 self.topics[arrival.topic as usize].next_order = end;
             }
-            Event::Open { slot, session, session_epoch, topic, order_level, next_batch } => {
+            Event::Open { slot, session, session_epoch, topic, order_level, next_batch, origin } => {
                 let before = &self.sessions[slot as usize];
                 if before.state == State::Free {
                     self.free.retain(|free| *free != slot);
@@ -162,6 +171,7 @@ impl SessionTable {
                     state: State::Open,
                     next_batch,
                     order_end,
+                    opened_by: origin,
                 };
             }
             Event::Close { slot } => self.close(slot),

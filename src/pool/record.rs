@@ -55,6 +55,8 @@ pub mod slot_kind {
     pub const CURSOR_SET: u8 = 6;
     /// Remove a named cursor; the blog holds its `CursorLine`.
     pub const CURSOR_DELETE: u8 = 7;
+    /// Somebody who has this session is connected, though nothing comes. Nothing is appended for it.
+    pub const SESSION_ALIVE: u8 = 8;
 }
 
 /// States of a member.
@@ -102,7 +104,7 @@ pub mod entry_kind {
 record! {
     /// Slot of a lane ring; its guard is the slot's absolute number + 1.
     pub struct BatchSlot {
-        /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create, 5 topic delete, 6 cursor set, 7 cursor delete
+        /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create, 5 topic delete, 6 cursor set, 7 cursor delete, 8 session alive
         kind: u8,
         /// 0
         reserved: [u8; 3],
@@ -135,7 +137,7 @@ record! {
         kind: u8,
         /// order level of a session that opens; refusal code of one that is refused
         flags: u8,
-        /// lane it came in by
+        /// lane it came in by, or the request for it
         lane: u16,
         /// sequencer epoch; equals its segment's
         epoch: u32,
@@ -241,8 +243,10 @@ record! {
         reusable_seen: u64,
         /// grows while its writer waits for room
         beat: u64,
+        /// slots below it are of processes that had the lane before
+        first_slot: u64,
         /// 0
-        reserved: [u64; 2],
+        reserved: u64,
     }
 }
 
@@ -392,8 +396,10 @@ record! {
         /// topic id
         topic: u32,
         /// order level
-        order_level: u32,
-        /// 0
-        reserved: u64,
+        order_level: u16,
+        /// lane of the request that opened it last
+        lane: u16,
+        /// slot of that request in its lane
+        lane_slot: u64,
     }
 }

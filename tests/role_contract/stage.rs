@@ -204,6 +204,7 @@ impl Site {
             ..Topic::new(name, *order, AckLevel::Committed)
         };
         let settings = ReceiveSettings {
+            session_expiry_ns: 1 << 60,
             connections_max: self.setup.connections_max,
             receive_bytes_max: 1 << 20,
             hello_timeout_ns: 60_000_000_000,

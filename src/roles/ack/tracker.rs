@@ -249,7 +249,7 @@ impl<M: Memory> Tracker<M> {
             }
             Event::Open { slot, .. } | Event::Fence { slot, .. } => self.touch(slot),
             Event::LetGo { slot, from, .. } => self.let_go(slot, from),
-            Event::Refused { session, code } => tell(News::Refused { session, code }),
+            Event::Refused { session, code, .. } => tell(News::Refused { session, code }),
             Event::Close { .. }
             | Event::Topic { .. }
             | Event::TopicDeleted { .. }
@@ -367,13 +367,21 @@ impl<M: Memory> Tracker<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::event::Arrival;
+    use crate::order::event::{Arrival, Origin};
     use crate::sim::memory::{HostMemory, plain_view};
 
     /// Broker 0's follower, with connection 0 on an open session.
     fn tracker() -> Tracker<HostMemory> {
         let mut tracker = Tracker::new(&plain_view(1), 0, 2);
-        let open = Event::Open { slot: 0, session: 9, session_epoch: 1, topic: 0, order_level: 5, next_batch: 0 };
+        let open = Event::Open {
+            slot: 0,
+            session: 9,
+            session_epoch: 1,
+            topic: 0,
+            order_level: 5,
+            next_batch: 0,
+            origin: Origin::default(),
+        };
         take(&mut tracker, &Event::Topic { topic: 0, order_level: 5, lane: 0, lane_slot: 0, blog_at: 0 });
         take(&mut tracker, &open);
         tracker.attach(0, 0);

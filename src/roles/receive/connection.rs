@@ -110,6 +110,8 @@ pub struct Connection {
     pub is_cut: bool,
     /// When it last got on, ns.
     pub active_ns: u64,
+    /// When the sequencer was last told that its session is connected, ns.
+    pub said_ns: u64,
     /// Whether it waits for ring slots or extents.
     pub is_blocked: bool,
 }

@@ -58,6 +58,7 @@ impl<C: Coherence> Receive<C> {
             with_ack: false,
             is_cut: false,
             active_ns: now.monotonic_ns,
+            said_ns: now.monotonic_ns,
             is_blocked: false,
         });
         if self.is_draining {
@@ -235,7 +236,7 @@ impl<C: Coherence> Receive<C> {
         let connection = self.connection(slot);
         connection.phase = Phase::Streaming(Box::new(stream));
         connection.with_ack = true;
-        connection.active_ns = now.monotonic_ns;
+        (connection.active_ns, connection.said_ns) = (now.monotonic_ns, now.monotonic_ns);
         let is_loopback = connection.stream.peer_addr().is_ok_and(|peer: SocketAddr| is_loopback(peer.ip()));
         let attachment = Attachment {
             socket: connection.socket(),

@@ -33,6 +33,7 @@ use crate::log::topics::{Topic, TopicReader};
 use crate::net::{Asker, Completion, Operation, Ring};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
 use crate::pool::coherence::Coherence;
+use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Mapped};
 use crate::roles::handoff::{AckLink, Subscriptions};
 use crate::runtime::{Now, Role, RoleError};
@@ -52,6 +53,8 @@ pub struct ReceiveSettings {
     pub hello_timeout_ns: u64,
     /// Idle time after which a connection gives its run back, ns.
     pub idle_release_ns: u64,
+    /// Silence after which the sequencer may end a session, ns.
+    pub session_expiry_ns: u64,
     /// This broker's number.
     pub broker: u16,
     /// Whether lines are worth keeping in this host's cache after the write-back.
@@ -66,6 +69,8 @@ pub const SPARE_CONNECTIONS: u32 = 16;
 const HOUSEKEEPING_NS: u64 = 10_000_000;
 /// How often counters are copied out and a full ring is logged, ns.
 const REPORT_NS: u64 = 1_000_000_000;
+/// How often it is said of a session that nothing was published to here that it is connected, ns: its place is the first to go.
+const UNUSED_SAID_NS: u64 = 1_000_000_000;
 /// How long a peer may take to read the last word, ns.
 const LINGER_NS: u64 = 500_000_000;
 /// Tag of the accept; connections have tags below.
@@ -224,6 +229,7 @@ impl<C: Coherence> Receive<C> {
         let mut moved = self.create_topics();
         for slot in 0..self.connections.len() as u32 {
             moved += usize::from(self.look_after(io, slot, now));
+            moved += usize::from(self.say_it_is_connected(slot, now));
         }
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
@@ -299,6 +305,26 @@ impl<C: Coherence> Receive<C> {
             }
             _ => false,
         }
+    }
+
+    /// Tells the sequencer now and then that a session is connected, whether anything comes or not: one that nobody has is ended when
+    /// others want its place.
+    fn say_it_is_connected(&mut self, slot: u32, now: Now) -> bool {
+        let Some(connection) = &mut self.connections[slot as usize] else { return false };
+        let Phase::Streaming(stream) = &connection.phase else { return false };
+        let quarter_ns = self.settings.session_expiry_ns / 4;
+        let every_ns = if stream.published == 0 { quarter_ns.min(UNUSED_SAID_NS) } else { quarter_ns };
+        if now.monotonic_ns.saturating_sub(connection.said_ns) < every_ns {
+            return false;
+        }
+        let (session, session_epoch, topic) = (stream.session, stream.session_epoch, stream.topic);
+        let kind = slot_kind::SESSION_ALIVE;
+        // Without room it is said at the next look.
+        let is_said = self.ingest.control(BatchSlot { kind, topic, session, session_epoch, ..BatchSlot::default() });
+        if is_said {
+            connection.said_ns = now.monotonic_ns;
+        }
+        is_said
     }
 
     /// Lets go of a half batch whose memory others need; its publisher sends it again.

@@ -4,6 +4,8 @@
 //! then, derived from what is now committed: lane progress, topic lines, checkpoints, floors. No epoch timer: a batch is
 //! ordered when it is seen.
 
+mod sessions;
+
 use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::Recovered;
@@ -16,13 +18,12 @@ use crate::log::retention::Trimmer;
 use crate::log::targets::Target;
 use crate::log::topics::{Topic, read_spec};
 use crate::observe::counters::SequencerCounters;
-use crate::order::core::{OpenRequest, OrderLimits};
-use crate::order::{Arrival, Event, OrderCore, Verdict};
+use crate::order::core::OrderLimits;
+use crate::order::{Arrival, Event, OrderCore, Origin, Verdict};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress, slot_kind};
 use crate::roles::sequence::attendance::{Attendance, LOOK_NS};
 use crate::roles::sequence::tables::{CHECKPOINTS_PER_PASS, Checkpoints, Topics};
-use crate::wire::Refusal;
 
 /// What the configuration says about sequencing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,10 @@ impl SequencerSettings {
     }
 }
 
-/// Events of one arrival besides what it drains: a let-go, or a close and an open.
-const EVENTS_EXTRA: u64 = 2;
+/// Events of one arrival besides what it drains: a let-go, or two closes and an open.
+const EVENTS_EXTRA: u64 = 3;
+/// The clock of silence of sessions gets on by this much in one pass at most, ns: a sequencer that slept finds all of them silent.
+const SESSION_CLOCK_STEP_NS: u64 = 100_000_000;
 
 /// The sequencer of one epoch.
 pub struct ActiveSequencer<M> {
@@ -68,17 +71,19 @@ pub struct ActiveSequencer<M> {
     counters: SequencerCounters,
     /// Advances only while no lane is held back for want of room: load never fences anyone.
     gap_clock_ns: u64,
+    /// Goes on all the time, but not while this process slept.
+    session_clock_ns: u64,
+    session_clock_at_ns: u64,
     last_pass_ns: u64,
     any_remote: bool,
     attendance: Attendance<M>,
+    /// By lane: slots below are of processes that are no more, and were taken.
+    ended_below: Vec<u64>,
     /// By lane: it stands still for want of extents.
     is_paused: Vec<bool>,
     /// Lane the next pass begins with, so that none is favoured when the index is short.
     first_lane: usize,
 }
-
-/// No topic's id: a session that is asked for on a topic that is gone.
-const NO_TOPIC: u32 = u32::MAX;
 
 impl<M: Memory> ActiveSequencer<M> {
     /// Goes on where `recovered` ends, under the epoch that `commit` has claimed. All of this candidate's copies are written
@@ -131,6 +136,7 @@ impl<M: Memory> ActiveSequencer<M> {
             settings,
             any_remote: lanes.iter().any(LaneReader::is_remote),
             attendance: Attendance::new(view),
+            ended_below: vec![0; lanes.len()],
             is_paused: vec![false; lanes.len()],
             commit,
             current: CommitReader::new(view),
@@ -143,6 +149,8 @@ impl<M: Memory> ActiveSequencer<M> {
             checkpoints,
             counters: SequencerCounters { watermark, floor, takeovers: 1, ..SequencerCounters::default() },
             gap_clock_ns: 0,
+            session_clock_ns: 0,
+            session_clock_at_ns: 0,
             last_pass_ns: 0,
             first_lane: 0,
         };
@@ -156,7 +164,9 @@ impl<M: Memory> ActiveSequencer<M> {
     /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved.
     pub fn pass(&mut self, now_ns: u64) -> usize {
         let before = self.index.next();
-        self.core.set_time(now_ns);
+        self.session_clock_ns += now_ns.saturating_sub(self.session_clock_at_ns).min(SESSION_CLOCK_STEP_NS);
+        self.session_clock_at_ns = now_ns;
+        self.core.set_time(self.session_clock_ns);
         let mut consumed = self.scan();
         consumed += self.fence_gaps(now_ns);
         if self.index.next() > before {
@@ -206,18 +216,11 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         match slot.kind {
             slot_kind::BATCH => self.take_batch(lane, number, slot),
-            slot_kind::SESSION_OPEN => {
-                let is_meant = self.topics.is_meant(slot);
-                let request = OpenRequest {
-                    session: slot.session,
-                    session_epoch: slot.session_epoch,
-                    // Its number may be another's by now.
-                    topic: if is_meant { slot.topic } else { NO_TOPIC },
-                    full_code: Refusal::Busy as u8,
-                    unknown_code: Refusal::UnknownSession as u8,
-                };
-                let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
-                self.core.open(request, self.settings.session_expiry_ns, &mut append);
+            slot_kind::SESSION_OPEN => self.open_session(Origin { lane: lane as u16, slot: number }, slot),
+            slot_kind::SESSION_ALIVE => {
+                if let Some(session) = self.core.table().slot_of(slot.session) {
+                    self.core.touch(session);
+                }
             }
             slot_kind::SESSION_CLOSE => {
                 self.core.close(slot.session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
@@ -493,6 +496,7 @@ impl<M: Memory> ActiveSequencer<M> {
         let trimmer = &mut self.trimmer;
         let bury = |member, incarnation| trimmer.note_dead(member, incarnation);
         self.attendance.call(now_ns, self.settings.member_silence_ns, is_gone, bury);
+        self.end_sessions_of_the_dead();
     }
 
     /// Shows that this sequencer lives.

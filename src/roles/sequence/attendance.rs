@@ -22,6 +22,8 @@ pub(super) struct Attendance<M> {
     lines: Vec<Peer<BrokerLine, M>>,
     beats: Vec<Silence<(u64, u64)>>,
     is_absent: Vec<bool>,
+    /// Its process had ended when it was last looked at.
+    is_gone: Vec<bool>,
     /// By lane: what those that stand still for want of room last showed.
     lanes: Vec<Silence<(u64, u64)>>,
     is_stalled: Vec<bool>,
@@ -37,6 +39,7 @@ impl<M: Memory> Attendance<M> {
             lines: (0..g.members()).map(line).collect(),
             beats: vec![Silence::default(); g.members() as usize],
             is_absent: vec![false; g.members() as usize],
+            is_gone: vec![false; g.members() as usize],
             lanes: vec![Silence::default(); g.lanes() as usize],
             is_stalled: vec![false; g.lanes() as usize],
         }
@@ -61,6 +64,7 @@ impl<M: Memory> Attendance<M> {
             }
             let silent_ns = self.beats[member].look((line.incarnation, line.heartbeat), now_ns, ROLL_CALL_NS);
             let is_gone = is_gone(member as u32);
+            self.is_gone[member] = is_gone;
             if is_gone {
                 bury(member as u32, line.incarnation);
             }
@@ -88,6 +92,11 @@ impl<M: Memory> Attendance<M> {
             lane.broken();
         }
         self.is_stalled[number as usize] = lane.look((status.incarnation, status.beat), now_ns, LOOK_NS) > silence_ns;
+    }
+
+    /// Whether a member's process had ended when it was last looked at: told by its own host alone.
+    pub fn is_gone(&self, member: u32) -> bool {
+        self.is_gone[member as usize]
     }
 
     /// Whether a member's process was not found gone, nor silent for too long.

@@ -146,7 +146,8 @@ fn a_dead_broker_of_another_host_holds_the_floor_for_a_while_only() {
     const BATCH_BYTES: u64 = 64 << 10;
     let mut scene = Scene::new();
     let mut feeder = Feeder::new(&scene.views[0], 0);
-    feeder.put(topic_spec(&scene.views[0], OrderLevel::Session), 192);
+    feeder.lane.publish(&topic_spec(&scene.views[0], OrderLevel::Session));
+    scene.pass_ns(2 * STEP_NS, &[0, 1]);
     feeder.put(open(1), 64);
     scene.pass_ns(2 * STEP_NS, &[0, 1]);
     let mut hold = Hold::take(&scene.views[1], 1, scene.members[1].incarnation());

@@ -15,6 +15,8 @@ mod candidate_tests;
 mod cursor_tests;
 #[cfg(test)]
 mod kill_tests;
+#[cfg(test)]
+mod session_tests;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod tests;
