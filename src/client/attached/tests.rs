@@ -308,12 +308,15 @@ fn a_fenced_session_goes_on_behind_its_frontier() {
 #[test]
 fn an_attached_lane_names_only_what_is_its_own() {
     let mut scene = Scene::new(Whim::NONE, 6);
-    let writer = scene.writer();
-    let (session, lane) = (writer.session(), scene.lane());
-    drop(writer);
+    let lane = scene.lane();
+    // Its topic stays, its session ends with it.
+    drop(scene.writer());
     let layout = scene.views[1].layout.clone();
     let mut forger = crate::log::lane::LaneWriter::take(&scene.views[1], lane);
     let own = layout.extent(lane, 0);
+    let session = crate::log::lane::SessionIds::default().issue(lane, forger.incarnation());
+    forger.publish(&BatchSlot { kind: slot_kind::SESSION_OPEN, session, session_epoch: 1, ..BatchSlot::default() });
+    scene.steps(1);
     let sound = BatchSlot {
         kind: slot_kind::BATCH,
         session,
