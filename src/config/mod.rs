@@ -1,7 +1,7 @@
 //! The configuration: a YAML file, read strictly, checked whole, printable in full.
 //!
 //! * [`schema`]: every key, its type and default. The manual is `config/embarcadero.yaml`.
-//! * [`units`]: sizes and durations as text.
+//! * [`units`]: sizes and durations as text. [`number`]: whole numbers.
 //! * [`locate`]: the line of a key; the known key an unknown one was meant to be.
 //! * [`validate`]: values that cannot work.
 //!
@@ -16,6 +16,7 @@ use serde_yaml::Value;
 
 pub mod error;
 pub mod locate;
+pub mod number;
 pub mod schema;
 pub mod units;
 pub mod validate;
@@ -58,6 +59,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], with file and line; never [`ConfigError::Read`].
     pub fn parse(text: &str, file_name: &str) -> Result<Config, ConfigError> {
+        // What some editors put in front of every file they save.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let place = |line: Option<usize>| Place { file: file_name.into(), line };
         let failed_at = |error: &serde_yaml::Error| place(error.location().map(|location| location.line()));
         let tree: Value = serde_yaml::from_str(text)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units;
+use crate::config::{number, units};
 use crate::wire::{AckLevel, OrderLevel, Receipts};
 
 /// The whole configuration of a process.
@@ -44,12 +44,12 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// Every section's default and no broker: a file says where its brokers are.
+    /// Every section's default, and one broker.
     fn default() -> Self {
         Config {
             pool: PoolConfig::default(),
             geometry: GeometryConfig::default(),
-            brokers: Vec::new(),
+            brokers: vec![BrokerConfig::default()],
             sequencer: SequencerConfig::default(),
             receive: ReceiveConfig::default(),
             ack: AckConfig::default(),
@@ -120,27 +120,37 @@ impl Default for PoolConfig {
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct GeometryConfig {
     /// Hosts that share the pool.
+    #[serde(with = "number")]
     pub hosts: u32,
     /// Receive cores, and so lanes, of each broker.
+    #[serde(with = "number")]
     pub lanes_per_broker: u32,
     /// Batch headers of a lane's ring; a power of two.
+    #[serde(with = "number")]
     pub ring_slots: u32,
     /// Size of a blog extent, bytes; a power of two.
     #[serde(with = "units::bytes")]
     pub extent_bytes: u64,
     /// Entries of an order-index segment; a power of two.
+    #[serde(with = "number")]
     pub segment_entries: u32,
     /// Order-index segments of each sequencer candidate.
+    #[serde(with = "number")]
     pub segments: u32,
     /// Most sessions open at once.
+    #[serde(with = "number")]
     pub sessions_max: u32,
     /// Most topics.
+    #[serde(with = "number")]
     pub topics_max: u32,
     /// Most named cursors.
+    #[serde(with = "number")]
     pub cursors_max: u32,
     /// Places for attached publishers that go with each broker.
+    #[serde(with = "number")]
     pub attached_per_broker: u16,
     /// Blog extents of each attached publisher.
+    #[serde(with = "number")]
     pub attached_extents: u16,
 }
 
@@ -167,9 +177,10 @@ impl Default for GeometryConfig {
 #[serde(deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct BrokerConfig {
     /// Number of the broker: its place in the list.
+    #[serde(with = "number")]
     pub id: u32,
     /// Host it runs on, below `geometry.hosts`.
-    #[serde(default)]
+    #[serde(with = "number", default)]
     pub host: u32,
     /// Address it listens on.
     pub address: SocketAddr,
@@ -178,11 +189,20 @@ pub struct BrokerConfig {
     pub advertise: Option<String>,
 }
 
+impl Default for BrokerConfig {
+    /// The first, for clients of this machine.
+    fn default() -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 7300));
+        BrokerConfig { id: 0, host: 0, address, advertise: None }
+    }
+}
+
 /// Ordering, sessions and takeover.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct SequencerConfig {
     /// Brokers whose process may run the sequencer, by id; the first is preferred.
+    #[serde(with = "number::list")]
     pub candidates: Vec<u32>,
     /// Age at which a gap in a session fences it.
     #[serde(with = "units::duration")]
@@ -215,6 +235,7 @@ impl Default for SequencerConfig {
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct ReceiveConfig {
     /// Most connections of one receive core.
+    #[serde(with = "number")]
     pub connections_max: u32,
     /// Most bytes asked for by one receive.
     #[serde(with = "units::bytes")]
@@ -284,8 +305,10 @@ pub enum SlowReaderMode {
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct ExportConfig {
     /// Most connections of one exporter.
+    #[serde(with = "number")]
     pub connections_max: u32,
     /// Most batches of one submission.
+    #[serde(with = "number")]
     pub batches_per_send: u32,
     /// What becomes of a reader that publishers have to wait for, unless it asks for something else.
     pub slow_reader: SlowReaderMode,
@@ -432,7 +455,7 @@ pub struct TopicConfig {
     #[serde(with = "units::receipts", default = "default_receipts")]
     pub receipts: Receipts,
     /// Copies, the pool's included.
-    #[serde(default = "default_replicas")]
+    #[serde(with = "number", default = "default_replicas")]
     pub replicas: u32,
     /// How much of it is kept.
     #[serde(default)]

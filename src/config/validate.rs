@@ -11,7 +11,8 @@ use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
     BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN,
     EXTENTS_PER_LANE_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX,
-    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPICS_MAX,
+    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPIC_NAME_BYTES_MAX,
+    TOPICS_MAX,
 };
 use crate::wire::frame::check_topic_name;
 use crate::wire::{AckLevel, OrderLevel};
@@ -294,8 +295,10 @@ fn topics(config: &Config) -> Result<(), Impossible> {
     let mut names = BTreeSet::new();
     for (index, topic) in config.topics.iter().enumerate() {
         let key = |name: &str| format!("topics[{index}].{name}");
-        if let Err(problem) = check_topic_name(topic.name.as_bytes()) {
-            return impossible(key("name"), format!("{:?}", topic.name), format!("a topic name ({problem})"));
+        if check_topic_name(topic.name.as_bytes()).is_err() {
+            let found = format!("{:?}, {} bytes", topic.name, topic.name.len());
+            let expected = format!("1 to {TOPIC_NAME_BYTES_MAX} bytes of UTF-8 without control characters");
+            return impossible(key("name"), found, expected);
         }
         if !names.insert(&topic.name) {
             return impossible(key("name"), format!("`{}`", topic.name), "a name no other topic has");

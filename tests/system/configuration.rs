@@ -1,6 +1,8 @@
 //! The command line and the configuration file: whatever cannot be used is refused with exit code 2, file, line and remedy.
 
-use crate::harness::{Ended, Setup, Site, run_embarlet};
+use std::process::Command;
+
+use crate::harness::{Ended, Setup, Site, finish, run_embarlet};
 
 /// A refusal on the command line: code 2, one line, nothing else touched.
 fn refused(ended: &Ended, parts: &[&str]) {
@@ -111,6 +113,55 @@ fn wrong_flags_are_refused_with_the_usage() {
     refused(&run_embarlet(&["--config", "/nowhere/at-all.yaml"]), &["/nowhere/at-all.yaml", "check the path"]);
     refused(&run_embarlet(&["--config", &file, "--brokers", "4"]), &["broker 4 is not configured", "0 to 3"]);
     assert!(!site.pool.exists(), "no pool was made on the way to a refusal");
+}
+
+/// What a start on this machine would be refused for is refused before; nothing is touched.
+#[test]
+fn what_could_not_start_here_is_refused_when_it_is_checked() {
+    type Case = (&'static str, fn(&str) -> String, &'static [&'static str]);
+    let cases: &[Case] = &[
+        ("absurd-size", |t| t.replace("bytes: 64MiB", "bytes: 99999TiB"), &["pool.bytes", "at most 64TiB"]),
+        ("no-such-core", |t| t.replace("mode: shared", "mode: shared, cores: [997]"), &["names core 997", "may use"]),
+        (
+            "too-few-cores",
+            |t| t.replace("mode: shared", "mode: dedicated, cores: [0]"),
+            &["dedicated", "needs 14 cores"],
+        ),
+        ("full", |t| t.replace("bytes: 64MiB", "bytes: 63TiB"), &["cannot reserve", "are free", "make room"]),
+    ];
+    for (name, change, parts) in cases {
+        let (_site, ended) = check(name, change);
+        refused(&ended, parts);
+    }
+    let site = Site::new("directory", &Setup::default());
+    std::fs::create_dir(&site.pool).unwrap();
+    let ended = run_embarlet(&["--config", &site.config_file.display().to_string(), "--check-config"]);
+    std::fs::remove_dir(&site.pool).unwrap();
+    refused(&ended, &["it is a directory"]);
+}
+
+/// The shipped file for bare metal, on a machine without its device.
+#[test]
+fn a_configuration_for_another_machine_is_checked_as_far_as_that_goes() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/cxl-64-core.yaml");
+    if std::path::Path::new("/dev/dax0.0").exists() {
+        eprintln!("not shown: this machine has the device");
+        return;
+    }
+    let checked = run_embarlet(&["--config", file, "--check-config"]);
+    assert!(checked.code == Some(0) && checked.stdout.contains("path: /dev/dax0.0"), "{checked:?}");
+    assert!(checked.stderr.contains("note: /dev/dax0.0 is not on this machine"), "{checked:?}");
+}
+
+#[test]
+fn whoever_reads_the_first_line_only_gets_it() {
+    let site = Site::new("head", &Setup::default());
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "set -o pipefail; \"$@\" | head -1", "bash", env!("CARGO_BIN_EXE_embarlet"), "--print-layout"]);
+    shell.args(["--config", &site.config_file.display().to_string()]);
+    let ended = finish(shell, "head");
+    assert!(ended.code == Some(0) && ended.stderr.is_empty(), "{ended:?}");
+    assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
 }
 
 #[test]

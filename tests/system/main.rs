@@ -22,6 +22,7 @@ mod pools;
 mod pressure;
 mod publishers;
 mod raw;
+mod resources;
 mod silence;
 mod sizes;
 mod splits;

@@ -209,6 +209,7 @@ fn a_port_in_use_is_refused() {
     let address = site.address(1);
     let taken = TcpListener::bind(&address).unwrap();
     refused(&start(&site, &[]), &["broker 1 cannot listen on", &address, "stop it or configure another"]);
+    assert!(!site.pool.exists(), "a pool made in vain is not left behind");
     drop(taken);
     let process: Process = site.process(&[]);
     drop(process);

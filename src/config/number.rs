@@ -1,0 +1,80 @@
+//! Whole numbers as people write them: what does not fit is told in their words, not in those of a type.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+/// A whole number from 0 to what `T` holds.
+struct Whole<T>(T);
+
+/// The largest number that an unsigned type of this size holds.
+fn most<T>() -> u64 {
+    u64::MAX >> (64 - 8 * size_of::<T>().min(8))
+}
+
+impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Number<T>(PhantomData<T>);
+        impl<T: TryFrom<u64>> Visitor<'_> for Number<T> {
+            type Value = T;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(out, "a whole number from 0 to {}", most::<T>())
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
+                T::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+            }
+        }
+        input.deserialize_any(Number(PhantomData)).map(Whole)
+    }
+}
+
+/// `#[serde(with)]` for an unsigned number.
+pub(in crate::config) fn serialize<T: Serialize, S: Serializer>(value: &T, out: S) -> Result<S::Ok, S::Error> {
+    value.serialize(out)
+}
+
+pub(in crate::config) fn deserialize<'de, T: TryFrom<u64>, D: Deserializer<'de>>(input: D) -> Result<T, D::Error> {
+    Whole::deserialize(input).map(|number| number.0)
+}
+
+/// `#[serde(with)]` for a list of unsigned numbers.
+pub mod list {
+    use super::*;
+
+    pub(in crate::config) fn serialize<T: Serialize, S: Serializer>(value: &[T], out: S) -> Result<S::Ok, S::Error> {
+        value.serialize(out)
+    }
+
+    pub(in crate::config) fn deserialize<'de, T, D>(input: D) -> Result<Vec<T>, D::Error>
+    where
+        T: TryFrom<u64>,
+        D: Deserializer<'de>,
+    {
+        struct List<T>(PhantomData<T>);
+        impl<'de, T: TryFrom<u64>> Visitor<'de> for List<T> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a list of whole numbers such as [0, 1]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Vec<T>, A::Error> {
+                items_of(items)
+            }
+        }
+        input.deserialize_any(List(PhantomData))
+    }
+}
+
+/// The numbers of a list.
+pub(super) fn items_of<'de, T: TryFrom<u64>, A: SeqAccess<'de>>(mut items: A) -> Result<Vec<T>, A::Error> {
+    let mut list = Vec::new();
+    while let Some(item) = items.next_element::<Whole<T>>()? {
+        list.push(item.0);
+    }
+    Ok(list)
+}
