@@ -9,23 +9,15 @@ use crate::pool::line::{self, Owned, Peer};
 use crate::pool::record::{BatchSlot, LaneProgress, LaneStatus};
 use crate::pool::{Access, Keep, Memory};
 
-/// Sessions that one owner of a lane has issued.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SessionIds {
-    issued: u64,
-}
+/// Bits of a session id that number the slot. A lane has not as many slots in its life, and a pool not as many lanes as the rest can
+/// tell.
+const SESSION_SLOT_BITS: u32 = 52;
+const _: () = assert!(crate::limits::LANES_MAX < 1 << (64 - SESSION_SLOT_BITS));
 
-impl SessionIds {
-    /// The next session id: lane, incarnation, count. Never 0.
-    pub fn issue(&mut self, lane: u32, incarnation: u64) -> u64 {
-        self.issued += 1;
-        (u64::from(lane) + 1) << 52 | (incarnation & 0xf_ffff) << 32 | (self.issued & 0xffff_ffff)
-    }
-}
-
-/// The lane that issued a session id. `None`: none did.
-pub fn issuer(session: u64) -> Option<u32> {
-    ((session >> 52) as u32).checked_sub(1)
+/// The id of the session that is opened by a slot of a lane. Never 0. Slots are counted for as long as the pool lives, so no two sessions
+/// have the same, whoever had the lane.
+pub fn session_id(lane: u32, slot: u64) -> u64 {
+    (u64::from(lane) + 1) << SESSION_SLOT_BITS | slot & ((1 << SESSION_SLOT_BITS) - 1)
 }
 
 /// The producing side, owned by one receive core or attached publisher.
@@ -50,7 +42,7 @@ impl<M: Memory> LaneWriter<M> {
         view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, Keep::Dropped);
         view.memory.store_fence();
         let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
-        // Its last owner may have been killed while it wrote: the incarnation must go up all the same, session ids rest on it.
+        // Its last owner may have been killed while it wrote: the incarnation must go up all the same.
         // Nobody is short before its extents are counted: the sequencer would give up history for an owner that just starts.
         let status_record = LaneStatus {
             incarnation: status.last().incarnation + 1,
@@ -69,6 +61,10 @@ impl<M: Memory> LaneWriter<M> {
     /// Slots produced, ever.
     pub fn produced(&self) -> u64 {
         self.produced
+    }
+    /// The id of a session that is opened by the next slot.
+    pub fn next_session(&self) -> u64 {
+        session_id(self.lane, self.produced)
     }
     /// Which owner of the lane this is, from 1.
     pub fn incarnation(&self) -> u64 {
@@ -279,7 +275,24 @@ mod tests {
         assert_eq!(lane.room(), 64 - 8);
     }
 
-    /// Its last owner was killed while it wrote its status: session ids rest on the number going up all the same.
+    /// Killed before anybody saw it open a session, or after: no two sessions have one id, whoever had the lane.
+    #[test]
+    fn sessions_of_a_lane_have_ids_of_their_own_over_its_owners() {
+        let view = plain_view(1);
+        let mut ids = std::collections::HashSet::new();
+        for lane in [0, 1] {
+            for _ in 0..3 {
+                let mut writer = LaneWriter::take(&view, lane);
+                for _ in 0..4 {
+                    assert!(ids.insert(writer.next_session()));
+                    writer.publish(&BatchSlot { kind: slot_kind::SESSION_OPEN, ..BatchSlot::default() });
+                }
+            }
+        }
+        assert!(!ids.contains(&0));
+    }
+
+    /// Its last owner was killed while it wrote its status: a successor's beats are told from its own by the number going up all the same.
     #[test]
     fn an_incarnation_is_above_one_cut_short() {
         let view = plain_view(1);

@@ -314,7 +314,7 @@ fn an_attached_lane_names_only_what_is_its_own() {
     let layout = scene.views[1].layout.clone();
     let mut forger = crate::log::lane::LaneWriter::take(&scene.views[1], lane);
     let own = layout.extent(lane, 0);
-    let session = crate::log::lane::SessionIds::default().issue(lane, forger.incarnation());
+    let session = forger.next_session();
     forger.publish(&BatchSlot { kind: slot_kind::SESSION_OPEN, session, session_epoch: 1, ..BatchSlot::default() });
     scene.steps(1);
     let sound = BatchSlot {
@@ -326,13 +326,22 @@ fn an_attached_lane_names_only_what_is_its_own() {
         batch_bytes: 128,
         ..BatchSlot::default()
     };
-    let foreign = u64::from(lane) << 52 | 1 << 32 | 1;
+    let mut broker = crate::log::lane::LaneWriter::take(&scene.views[0], 0);
+    let foreign = broker.next_session();
+    broker.publish(&BatchSlot {
+        kind: slot_kind::SESSION_OPEN,
+        session: foreign,
+        session_epoch: 1,
+        ..BatchSlot::default()
+    });
+    scene.steps(1);
     let forged = [
         BatchSlot { blog_at: layout.extent(0, 0), ..sound },
         BatchSlot { blog_at: layout.extent(lane, 3) + layout.geometry.extent_bytes - 64, ..sound },
         BatchSlot { session: foreign, ..sound },
         BatchSlot { kind: slot_kind::SESSION_CLOSE, session: foreign, ..sound },
-        BatchSlot { kind: slot_kind::SESSION_OPEN, session: foreign, ..sound },
+        BatchSlot { kind: slot_kind::SESSION_OPEN, session: foreign, session_epoch: 2, ..sound },
+        BatchSlot { kind: slot_kind::SESSION_OPEN, session: crate::log::lane::session_id(0, 99), ..sound },
     ];
     for (refused, slot) in (1..).zip(forged) {
         forger.publish(&slot);

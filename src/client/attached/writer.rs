@@ -18,7 +18,7 @@ use crate::log::View;
 use crate::log::blog::{Blog, Run};
 use crate::log::checkpoint::RecoverError;
 use crate::log::commit::CommitReader;
-use crate::log::lane::{LaneWriter, SessionIds};
+use crate::log::lane::LaneWriter;
 use crate::log::session::{SessionFollower, Standing};
 use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
 use crate::observe::counters::ReceiveCounters;
@@ -105,7 +105,6 @@ pub(crate) struct Writer<M> {
     lane: LaneWriter<M>,
     blog: Blog<M>,
     bounds: Bounds,
-    ids: SessionIds,
     session: Option<Session<M>>,
     /// Whether each message is stamped with the time of receipt.
     stamps: bool,
@@ -138,7 +137,6 @@ impl<M: Memory> Writer<M> {
             commit,
             blog,
             bounds,
-            ids: SessionIds::default(),
             session: None,
             stamps: false,
             run: None,
@@ -176,7 +174,7 @@ impl<M: Memory> Writer<M> {
         if !self.has_slots(1) {
             return false;
         }
-        let id = self.ids.issue(self.lane.lane(), self.lane.incarnation());
+        let id = self.lane.next_session();
         let session = Session {
             id,
             epoch: 1,

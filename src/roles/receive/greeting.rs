@@ -254,8 +254,9 @@ impl<C: Coherence> Receive<C> {
         Ok(())
     }
 
-    pub(super) fn new_session(&mut self) -> u64 {
-        self.sessions.issue(self.ingest.lane.lane(), self.ingest.lane.incarnation())
+    /// The id of a session that is asked for next.
+    pub(super) fn new_session(&self) -> u64 {
+        self.ingest.lane.next_session()
     }
 
     pub(super) fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> Result<(), Refuse> {

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
 use crate::log::cursors::CursorReader;
-use crate::log::lane::SessionIds;
 use crate::log::member::Member;
 use crate::log::topics::{Topic, TopicReader};
 use crate::net::{Asker, Completion, Operation, Ring};
@@ -98,7 +97,6 @@ pub struct Receive<C: Coherence> {
     asked_ns: u64,
     accepting: Option<Operation>,
     is_draining: bool,
-    sessions: SessionIds,
     /// Whether the next configured topic was asked for.
     topic_asked: bool,
     block: CounterBlock<Mapped<C>>,
@@ -139,7 +137,6 @@ impl<C: Coherence> Receive<C> {
             asked_ns: 0,
             accepting: None,
             is_draining: false,
-            sessions: SessionIds::default(),
             topic_asked: false,
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
             member: None,

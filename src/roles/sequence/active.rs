@@ -12,7 +12,7 @@ use crate::log::checkpoint::Recovered;
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
 use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
-use crate::log::lane::{LaneReader, issuer};
+use crate::log::lane::{LaneReader, session_id};
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
 use crate::log::targets::Target;
@@ -210,7 +210,7 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
-        if !self.may_name(lane, slot) {
+        if !self.may_name(lane, number, slot) {
             self.counters.invalid_slots += 1;
             return;
         }
@@ -233,12 +233,20 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// A receive core has seen the token of every session it names. An attached publisher is any program that may map the pool:
-    /// it names sessions that its own lane issued, and no others.
+    /// it names sessions that its own lane opened, and no others.
     #[inline]
-    fn may_name(&self, lane: u32, slot: &BatchSlot) -> bool {
-        !self.view.layout.geometry.is_attached_lane(lane)
-            || slot.kind == slot_kind::TOPIC_CREATE
-            || issuer(slot.session) == Some(lane)
+    fn may_name(&self, lane: u32, number: u64, slot: &BatchSlot) -> bool {
+        if !self.view.layout.geometry.is_attached_lane(lane) {
+            return true;
+        }
+        match self.core.table().slot_of(slot.session) {
+            Some(session) => u32::from(self.core.table().session(session).opened_by.lane) == lane,
+            // What is closed by now harms nobody.
+            None => {
+                let opens = slot.kind == slot_kind::SESSION_OPEN && slot.session_epoch <= 1;
+                !opens || slot.session == session_id(lane, number)
+            }
+        }
     }
 
     fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot) {

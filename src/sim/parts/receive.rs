@@ -49,7 +49,6 @@ pub(super) struct Receive {
     tokens: Tokens,
     connections: Vec<Option<Connection>>,
     generation: u32,
-    sessions_issued: u64,
     beat_ns: u64,
 }
 
@@ -64,7 +63,6 @@ impl Receive {
             tokens: Tokens::new(TOKEN_KEY),
             connections: (0..PLACES).map(|_| None).collect(),
             generation: 0,
-            sessions_issued: 0,
             beat_ns: 0,
         }
     }
@@ -201,7 +199,7 @@ impl Receive {
         hello::check_publisher(hello, topic, &self.tokens)?;
         let is_new = hello.session == NEW_SESSION;
         let (session, session_epoch) =
-            if is_new { (self.new_session(), 1) } else { (hello.session, hello.session_epoch) };
+            if is_new { (self.ingest.lane.next_session(), 1) } else { (hello.session, hello.session_epoch) };
         if is_new || session_epoch > 1 {
             let kind = slot_kind::SESSION_OPEN;
             let slot = BatchSlot {
@@ -241,13 +239,6 @@ impl Receive {
         let attachment = Attachment { place, generation, link, session, is_new, session_epoch, token, topic };
         kernel.with(|state| state.mail[self.broker as usize].to_ack.push_back(ToAck::Attach(attachment)));
         Ok(())
-    }
-
-    /// As the real one issues them: lane, incarnation, count.
-    fn new_session(&mut self) -> u64 {
-        self.sessions_issued += 1;
-        let (lane, incarnation) = (u64::from(self.ingest.lane.lane()) + 1, self.ingest.lane.incarnation());
-        lane << 52 | (incarnation & 0xf_ffff) << 32 | (self.sessions_issued & 0xffff_ffff)
     }
 
     fn stream(&mut self, kernel: &Kernel, place: usize) {
