@@ -26,7 +26,7 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
 use crate::pool::Mapping;
-use crate::runtime::Io;
+use crate::runtime::{Io, fault};
 
 /// Bytes of a frame slot.
 pub const FRAME_BYTES: usize = 64;
@@ -139,6 +139,8 @@ enum Lent {
     Nothing,
     /// Nothing lent; the result is a descriptor to own.
     Accept,
+    /// A range of the pool: where, and how many bytes.
+    Pool(u64, u64),
     Frame(u32),
     List(u32),
     Box(Box<[u8]>),
@@ -289,6 +291,10 @@ pub struct Ring {
     /// Invariant 4.
     _not_send: std::marker::PhantomData<*const ()>,
 }
+
+/// How long the end of a ring waits for the kernel to cancel what it still has: some of it cannot be cancelled, and is waited for
+/// below, or leaked.
+const CANCEL_WAIT: Timespec = Timespec::new().sec(1);
 
 /// Generation-tagged index of an operation; cancels have none of their own.
 const UNTRACKED: u64 = u64::MAX;
@@ -466,7 +472,7 @@ impl Ring {
     /// Receives into the pool. `None` here and below: too many operations in flight; try again later.
     pub fn receive_pool(&mut self, asker: Asker, socket: RawFd, at: u64, bytes: u64) -> Option<Operation> {
         let address = self.pool.address(at, bytes);
-        let data = self.begin(asker, Lent::Nothing)?;
+        let data = self.begin(asker, Lent::Pool(at, bytes))?;
         self.push(opcode::Recv::new(Fd(socket), address, bytes.min(1 << 30) as u32).build(), data);
         Some(Operation(data))
     }
@@ -572,6 +578,9 @@ impl Ring {
         } else {
             Stage::Done
         };
+        if !matches!(stage, Stage::Released { .. }) {
+            Self::check_memory(&operation.lent, entry.result(), self.pool.bytes());
+        }
         if stage != Stage::Accepted {
             self.take_back(index, entry.result());
         }
@@ -579,11 +588,23 @@ impl Ring {
         Some(Completion { role: asker.role, tag: asker.tag, result, stage })
     }
 
+    /// Our own memory is there; if the pool's is not any more, there is no way on without it.
+    fn check_memory(lent: &Lent, result: i32, pool_bytes: u64) {
+        if !fault::is_memory_fault(result.saturating_neg()) {
+            return;
+        }
+        match *lent {
+            Lent::Pool(at, bytes) => fault::end("a receive into it", at, bytes, -result),
+            Lent::List(_) => fault::end("a send of batches out of it", 0, pool_bytes, -result),
+            _ => {}
+        }
+    }
+
     fn take_back(&mut self, index: u32, result: i32) {
         let operation = &mut self.operations[index as usize];
         operation.active = false;
         match std::mem::replace(&mut operation.lent, Lent::Nothing) {
-            Lent::Nothing => {}
+            Lent::Nothing | Lent::Pool(..) => {}
             // SAFETY: invariant 5. An accepted connection nobody takes is closed when the next one arrives.
             Lent::Accept if result >= 0 => self.accepted = Some(unsafe { TcpStream::from_raw_fd(result) }),
             Lent::Accept => {}
@@ -647,7 +668,7 @@ impl Io for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
+        let _ = self.ring.submitter().register_sync_cancel(Some(CANCEL_WAIT), CancelBuilder::any());
         for _ in 0..100 {
             if self.in_flight == 0 {
                 return;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use embarcadero::wire::{OrderLevel, Receipts};
 
-use crate::harness::{Ended, Setup, Site, finish, wait_for};
+use crate::harness::{Ended, Setup, Site, Task, finish, wait_for};
 use crate::traffic::publish;
 
 /// As `id -u` says.
@@ -233,6 +233,19 @@ fn a_pool_that_is_replaced_under_a_broker_ends_it() {
 fn a_pool_that_is_cut_under_a_broker_ends_it_with_a_record() {
     let cut = |site: &Site| OpenOptions::new().write(true).open(&site.pool).unwrap().set_len(0).unwrap();
     lost("cut short", "cut", cut, &["embarlet: FAULT: SIGBUS", "address 0x", "offset", "cut short"]);
+}
+
+/// The tables are there, and the payload is not any more: the kernel meets it first, as it receives into it.
+#[test]
+fn a_pool_without_its_payload_ends_its_broker_with_a_record() {
+    let cut = |site: &Site| {
+        let payload = site.pool_now().layout().extent(0, 0);
+        OpenOptions::new().write(true).open(&site.pool).unwrap().set_len(payload).unwrap();
+        // What comes of it nobody waits for.
+        let options = site.publisher("t");
+        Task::spawn("a publisher without a pool", move || publish(options, 100, 200));
+    };
+    lost("cut short below the payload", "payload", cut, &["FAULT: ", "cut"]);
 }
 
 /// Stderr is a pipe that is full, and nobody reads it: no line can be written, and everything else goes on.
