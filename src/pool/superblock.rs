@@ -95,7 +95,7 @@ pub enum SuperblockError {
     Unformatted,
     /// All zero: never formatted, or somebody else's.
     #[error(
-        "its first page is all zeros: never formatted, or it belongs to something else; if nobody needs it, format it with `embarlet --config FILE --format-only` (a file with `--overwrite-foreign` too), else name another path"
+        "its first page is all zeros: it was never completely formatted, or belongs to something else; if nobody needs it, format it with `embarlet --config FILE --format-only` (a file with `--overwrite-foreign` too), else name another path"
     )]
     Zeros,
     /// A later release's pool, with features this program does not know.

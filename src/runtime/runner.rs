@@ -280,7 +280,10 @@ impl<I: Io, C: Clock> Runner<I, C> {
         self.running = Running::Runner;
         let drained = self.drained.iter().all(|drained| *drained);
         self.member.set_drained(drained);
-        let said_ns = *self.drain_said_ns.get_or_insert(now.monotonic_ns);
+        let said_ns = *self.drain_said_ns.get_or_insert_with(|| {
+            log::info!("thread {}: told to end: draining", self.thread);
+            now.monotonic_ns
+        });
         if !drained && now.monotonic_ns - said_ns >= DRAIN_SAY_NS {
             self.drain_said_ns = Some(now.monotonic_ns);
             log::info!("thread {}: the drain waits for {}", self.thread, self.left());

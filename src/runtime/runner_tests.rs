@@ -67,6 +67,8 @@ struct FakeRole {
     awake: bool,
     /// Drains that still say false.
     drains: usize,
+    /// What it says then.
+    waits: Option<String>,
     panic_in: &'static str,
     fails_to_start: bool,
     /// Cannot go on, from the first poll that moves nothing.
@@ -107,6 +109,10 @@ impl Role<FakeIo> for FakeRole {
 
     fn may_sleep(&self) -> bool {
         !self.awake
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        self.waits.clone()
     }
 
     fn drain(&mut self, _: &mut FakeIo, _: Now) -> bool {
@@ -404,6 +410,18 @@ fn a_thread_that_cannot_be_built_stops_the_process() {
     assert!(
         matches!(broken.join().expect("caught"), Err(RunnerError::Panicked { message, .. }) if message == "bad build")
     );
+}
+
+/// What a drain waits for is asked of the roles that are not drained.
+#[test]
+fn a_drain_that_does_not_end_says_what_it_waits_for() {
+    let bench = Bench::new(1);
+    let slow = FakeRole { drains: usize::MAX, waits: Some("two readers".into()), ..bench.role("b") };
+    let error = {
+        let quick = bench.role("a");
+        bench.run(vec![quick, slow]).unwrap_err()
+    };
+    assert!(error.to_string().contains("b (two readers) not drained"), "{error}");
 }
 
 /// Whoever waits for the start hears of it when every role has started, and never if one could not.

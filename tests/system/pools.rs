@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::Command;
 
+use embarcadero::embarlet::{Embarlet, StartOptions};
+use embarcadero::pool::region::LockName;
 use embarcadero::pool::superblock::{LAYOUT_VERSION, Superblock};
 use embarcadero::wire::{OrderLevel, Receipts, crc32c};
 
@@ -213,4 +215,20 @@ fn a_port_in_use_is_refused() {
     drop(taken);
     let process: Process = site.process(&[]);
     drop(process);
+}
+
+/// Whoever drops the brokers without a word gets the pool, the ports and the locks back: no thread goes on without its lock.
+#[test]
+fn brokers_that_are_dropped_are_stopped_first() {
+    let site = site("dropped", "bytes: 32MiB");
+    for _ in 0..2 {
+        let options = StartOptions { brokers: vec![0, 1], ..StartOptions::default() };
+        let embarlet = Embarlet::start(&site.config, &options).unwrap();
+        site.create_topic("t", OrderLevel::Session, Receipts::Batch);
+        drop(embarlet);
+        let pool = site.pool_now();
+        assert!(!pool.is_locked(LockName::Broker(0)).unwrap() && !pool.is_locked(LockName::Candidate(0)).unwrap());
+        let listened = TcpListener::bind(site.address(0));
+        assert!(listened.is_ok(), "a thread still listens: {listened:?}");
+    }
 }

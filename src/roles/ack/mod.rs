@@ -598,6 +598,10 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
         self.fault.map(RoleError::new)
     }
 
+    fn waits_for(&self) -> Option<String> {
+        Some(format!("{} connections to take their last acks", self.connections.iter().flatten().count()))
+    }
+
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
         self.poll(io, now);
         let drained = self.connections.iter().all(Option::is_none);

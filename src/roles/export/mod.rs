@@ -611,6 +611,10 @@ impl<C: Coherence> Role<Ring> for Export<C> {
         moved
     }
 
+    fn waits_for(&self) -> Option<String> {
+        Some(format!("{} subscribers to take what is on its way to them", self.active.len()))
+    }
+
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
         let since_ns = *self.draining_since_ns.get_or_insert(now.monotonic_ns);
         while self.incoming.pop().is_some() {}

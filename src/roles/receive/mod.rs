@@ -400,6 +400,11 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
         moved + self.housekeeping(io, now)
     }
 
+    fn waits_for(&self) -> Option<String> {
+        let accepting = if self.accepting.is_some() { ", and the kernel to stop accepting" } else { "" };
+        Some(format!("{} connections to end{accepting}", self.in_use()))
+    }
+
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
         if !self.is_draining {
             self.is_draining = true;
