@@ -652,6 +652,7 @@ mod tests {
         looks(&mut trimmer, 20);
         assert_eq!((trimmer.floor(), trimmer.dropped_pins()), (96, 1));
         assert_eq!(hold.look(10), Err(Dropped { closing: 96 }));
+        assert_eq!(hold.look(40), Err(Dropped { closing: 96 }), "nor can those be pinned anew");
         assert_eq!((hold.look(96), hold.position()), (Ok(true), 96), "the others");
         trimmer.count(1 << 20);
         trimmer.sample(128, false, |_| 128);

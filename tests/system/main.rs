@@ -23,6 +23,7 @@ mod pressure;
 mod publishers;
 mod raw;
 mod resources;
+mod sessions;
 mod silence;
 mod sizes;
 mod splits;
