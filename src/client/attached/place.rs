@@ -52,6 +52,13 @@ pub(super) struct Place {
     _lock: HostLock,
 }
 
+/// A place that was taken, the pool as it is seen from there, and the line that shows that its process lives.
+pub(super) struct Taken<C: Coherence> {
+    pub place: Place,
+    pub view: View<Mapped<C>>,
+    pub life: Life<C>,
+}
+
 /// Shows that the process in a place lives.
 pub(super) struct Life<C: Coherence> {
     begun: Instant,
@@ -84,11 +91,7 @@ pub(super) fn damaged(pool: &Path) -> impl Fn(RecoverError) -> ClientError {
 
 impl Place {
     /// Takes a free place of a host and announces it.
-    pub fn take<C: Coherence>(
-        pool: &Pool,
-        host: u32,
-        kind: PlaceKind,
-    ) -> Result<(Place, View<Mapped<C>>, Life<C>), ClientError> {
+    pub fn take<C: Coherence>(pool: &Pool, host: u32, kind: PlaceKind) -> Result<Taken<C>, ClientError> {
         let homes = Homes::new(host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
         let g = pool.layout().geometry;
@@ -105,7 +108,8 @@ impl Place {
             let lane = (kind == PlaceKind::Publisher).then(|| g.attached_lane(member - members.start));
             check_attached(&view, member, lane).map_err(damaged(pool.path()))?;
             let life = Life { begun: Instant::now(), member: Member::announce(&view, member, Process::this()) };
-            return Ok((Place { _pool: pool.clone(), member, lane, _lock: lock }, view, life));
+            let place = Place { _pool: pool.clone(), member, lane, _lock: lock };
+            return Ok(Taken { place, view, life });
         }
         Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places })
     }

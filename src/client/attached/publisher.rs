@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::attached::options::AttachOptions;
-use crate::client::attached::place::{self, Life, Place, PlaceKind};
+use crate::client::attached::place::{self, Life, Place, PlaceKind, Taken};
 use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::client::attached::{Patience, find_topic};
 use crate::client::engine::OnAcked;
@@ -198,7 +198,7 @@ impl<C: Coherence> Driven<C> {
             check_properties(&options, properties)?;
         }
         let pool = place::open(&options.pool, options.host)?;
-        let (place, view, life) = Place::take::<C>(&pool, options.host, PlaceKind::Publisher)?;
+        let Taken { place, view, life } = Place::take::<C>(&pool, options.host, PlaceKind::Publisher)?;
         let lane = place.lane.expect("a publisher's place has one");
         let g = view.layout.geometry;
         if options.populate {

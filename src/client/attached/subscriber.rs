@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::attached::options::AttachedSubscriberOptions;
-use crate::client::attached::place::{self, Life, Place, PlaceKind};
+use crate::client::attached::place::{self, Life, Place, PlaceKind, Taken};
 use crate::client::attached::reader::{Phase, ReadFault, Reader};
 use crate::client::attached::{Patience, find_topic};
 use crate::client::delivered::Delivered;
@@ -112,7 +112,7 @@ struct Driven<C: Coherence> {
 impl<C: Coherence> Driven<C> {
     fn attach(options: AttachedSubscriberOptions) -> Result<Self, ClientError> {
         let pool = place::open(&options.pool, options.host)?;
-        let (place, view, life) = Place::take::<C>(&pool, options.host, PlaceKind::Subscriber)?;
+        let Taken { place, view, life } = Place::take::<C>(&pool, options.host, PlaceKind::Subscriber)?;
         let patience = Patience::new(&options.pool, options.wait, options.spin);
         let topic = find_topic(&view, &options.topic, false, patience, &mut || {})?;
         let reader = Reader::new(&view, place.member, life.incarnation(), &topic, options.start, options.verify);
