@@ -182,9 +182,10 @@ struct Meter<M> {
 pub struct Reader<M> {
     view: View<M>,
     index: IndexReader<M>,
-    /// Where the search began.
-    floor: u64,
     follows: Box<[Follow]>,
+    /// Where the search stood before the last pass, which may be found void; the topics as they were then.
+    before_pass: (u64, Box<[Follow]>),
+    is_seeking: bool,
     /// Topic id and place of each, by id.
     by_topic: Box<[(u32, usize)]>,
     /// Whether orders that are gone are skipped, not refused.
@@ -217,7 +218,8 @@ impl<M: Memory> Reader<M> {
         Reader {
             view: view.clone(),
             index: IndexReader::new(view, floor),
-            floor,
+            before_pass: (floor, follows.clone()),
+            is_seeking: true,
             follows,
             by_topic,
             skips,
@@ -234,9 +236,19 @@ impl<M: Memory> Reader<M> {
         Reader::new(&self.view, self.follows.iter().map(|follow| follow.start_at(StartAt::Earliest)), floor, false)
     }
 
-    /// The lowest position it may still read.
+    /// Where the cursor stands.
     pub fn position(&self) -> u64 {
         self.index.next()
+    }
+
+    /// The lowest position it may still read. While it looks for its starts that is the lowest one found, to which it goes back,
+    /// or where the last pass began, for that may be found void.
+    pub fn needs(&self) -> u64 {
+        if !self.is_seeking {
+            return self.index.next();
+        }
+        let found = self.follows.iter().filter_map(|follow| follow.from).min();
+        found.unwrap_or(u64::MAX).min(self.before_pass.0).min(self.index.next())
     }
 
     /// Order of the first message to come of the topic at `place`, once [`Sought::Found`]; of what is gone, if it skips that.
@@ -280,7 +292,10 @@ impl<M: Memory> Reader<M> {
     }
 
     /// Looks for the starts among committed entries; a bounded step. After [`Sought::Found`] the cursor stands at the lowest.
+    /// What it found counts if the commit is confirmed afterwards; if not, [`Self::restart`] takes the step back.
     pub fn seek(&mut self, commit: &Commit, topics: &TopicReader<M>) -> Result<Sought, ReadFault> {
+        self.before_pass.0 = self.index.next();
+        self.before_pass.1.copy_from_slice(&self.follows);
         if let Some(sought) = self.look_for_topics(topics) {
             return Ok(sought);
         }
@@ -388,22 +403,25 @@ impl<M: Memory> Reader<M> {
         Sought::Found
     }
 
-    /// Begins the search again: what it looked at was not confirmed.
+    /// Takes the last step of the search back: what it looked at was not confirmed. The steps before were.
     pub fn restart(&mut self) {
-        self.restart_at(self.floor);
+        self.index.seek(self.before_pass.0);
+        self.follows.copy_from_slice(&self.before_pass.1);
+        (self.buffered, self.is_seeking) = (0..0, true);
     }
 
     /// Begins the search again from another floor, which is pinned: what it looked for was trimmed on the way.
     pub fn restart_at(&mut self, floor: u64) {
-        self.floor = floor;
         self.index.seek(floor);
-        self.buffered = 0..0;
+        (self.buffered, self.is_seeking) = (0..0, true);
         self.follows.iter_mut().for_each(|follow| *follow = Follow::new(follow.start_at(follow.start)));
+        self.before_pass.0 = floor;
+        self.before_pass.1.copy_from_slice(&self.follows);
     }
 
     /// Gives up what lies below `position`, and goes on there; `next` tells the order that would have come next, by place.
     pub fn skip_to(&mut self, position: u64, next: impl Fn(usize) -> u64) {
-        self.buffered = 0..0;
+        (self.buffered, self.is_seeking) = (0..0, false);
         self.index.seek(position);
         self.meter = None;
         for (place, follow) in self.follows.iter_mut().enumerate() {
@@ -447,6 +465,8 @@ impl<M: Memory> Reader<M> {
     /// Reads what is committed past the cursor, to be handed out by [`Self::next_delivery`] once the commit is confirmed.
     /// Gives how many entries.
     pub fn fetch(&mut self, commit: &Commit) -> Result<usize, IndexFault> {
+        // The search is over, and confirmed.
+        self.is_seeking = false;
         if self.buffered.is_empty() {
             self.buffered = 0..self.index.read(commit, &mut self.entries[..])?;
         }

@@ -214,3 +214,50 @@ fn another_batch_or_a_stale_one_is_not_delivered() {
     there.memory.with_bytes(at + 64, 64, |body| assert_eq!(body, [7; 64], "the kernel sends it from here"));
     assert_eq!(reader.next_delivery(), Err(ReadFault::OtherBatch { position: 1 }));
 }
+
+/// Whatever a search finds, and however often a step of it is taken back: it never goes below what it said that it needs.
+#[test]
+fn a_search_never_goes_below_what_it_needs() {
+    let mut bench = Bench::new();
+    (0..900).for_each(|number| bench.append(u32::from(number % 300 == 299)));
+    bench.write_progress();
+    let topics = TopicReader::new(&bench.view);
+    for starts in [&[(0, StartAt::Earliest), (1, StartAt::Latest)][..], &[(1, StartAt::Latest)], &[(1, StartAt::Order(3))]] {
+        for is_taken_back in [false, true] {
+            let mut reader = bench.reader(starts, false);
+            let mut needed = 0;
+            let mut sees = |reader: &Reader<_>| {
+                assert!(needed <= reader.needs(), "{starts:?}: it goes back below {needed}, to {}", reader.needs());
+                needed = reader.needs();
+                assert!(needed <= reader.position());
+            };
+            loop {
+                let mut sought = reader.seek(&bench.commit(), &topics).unwrap();
+                sees(&reader);
+                if is_taken_back {
+                    reader.restart();
+                    sees(&reader);
+                    sought = reader.seek(&bench.commit(), &topics).unwrap();
+                    sees(&reader);
+                }
+                if sought == Sought::Found {
+                    break;
+                }
+            }
+            let first = bench.reader(starts, false).position_found(&bench);
+            assert_eq!(reader.position(), first);
+            while reader.fetch(&bench.commit()).unwrap() > 0 {
+                while reader.next_delivery().unwrap().is_some() {
+                    sees(&reader);
+                }
+            }
+        }
+    }
+}
+
+impl Reader<crate::sim::memory::HostMemory> {
+    fn position_found(mut self, bench: &Bench) -> u64 {
+        assert_eq!(bench.seek(&mut self), Sought::Found);
+        self.position()
+    }
+}

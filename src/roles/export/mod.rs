@@ -125,7 +125,7 @@ impl<C: Coherence> Subscriber<C> {
     /// The lowest position it keeps from being given up. Once it is over, only what the kernel still has counts.
     fn needs(&self) -> u64 {
         match self.phase {
-            Phase::Seeking | Phase::Streaming => self.lent_from.min(self.reader.position()),
+            Phase::Seeking | Phase::Streaming => self.lent_from.min(self.reader.needs()),
             Phase::Refusing | Phase::Ending => self.lent_from,
         }
     }

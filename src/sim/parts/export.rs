@@ -278,7 +278,7 @@ impl Export {
 
 /// The lowest position a reader keeps from being given up.
 fn needs(served: &Served) -> u64 {
-    served.lent_from.min(served.reader.position())
+    served.lent_from.min(served.reader.needs())
 }
 
 fn lowest(served: &[Served]) -> u64 {
