@@ -222,7 +222,9 @@ fn a_search_never_goes_below_what_it_needs() {
     (0..900).for_each(|number| bench.append(u32::from(number % 300 == 299)));
     bench.write_progress();
     let topics = TopicReader::new(&bench.view);
-    for starts in [&[(0, StartAt::Earliest), (1, StartAt::Latest)][..], &[(1, StartAt::Latest)], &[(1, StartAt::Order(3))]] {
+    for starts in
+        [&[(0, StartAt::Earliest), (1, StartAt::Latest)][..], &[(1, StartAt::Latest)], &[(1, StartAt::Order(3))]]
+    {
         for is_taken_back in [false, true] {
             let mut reader = bench.reader(starts, false);
             let mut needed = 0;
