@@ -26,7 +26,7 @@ use embarcadero::config::CoherenceMode;
 use embarcadero::limits::LINE_BYTES;
 use embarcadero::log::{Homes, View};
 use embarcadero::pool::coherence::Coherence;
-use embarcadero::pool::region::{Create, HostLock, LockName};
+use embarcadero::pool::region::{Create, HostLock, LockName, Wanted};
 use embarcadero::pool::superblock::HomeHosts;
 use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software};
 use embarcadero::roles::sequence::TakeoverSettings;
@@ -86,7 +86,8 @@ impl Scene {
         };
         let homes = HomeHosts::single_host(&geometry);
         let failed = |error| CompareError::Usage(format!("attach: {error}"));
-        let pool = Pool::open(&path, geometry, &homes, false, Create::IfMissing).map_err(failed)?;
+        let wanted = Wanted { geometry, any_size: false, homes, coherence: Some(args.coherence) };
+        let pool = Pool::open_as(&path, &wanted, Create::IfMissing).map_err(failed)?;
         let lock = pool.lock(LockName::Candidate(0)).map_err(failed)?;
         // The limits go over this mapping; the publisher touches its own.
         let touched = pool.mapping().populate(0, args.pool_bytes);

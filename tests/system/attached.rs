@@ -9,6 +9,7 @@ use embarcadero::client::{
     AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, PlaceKind, Publish,
     Publisher, Start, Subscriber, TopicProperties,
 };
+use embarcadero::config::CoherenceMode;
 use embarcadero::log::retention::NO_PIN;
 use embarcadero::pool::record::PinLine;
 use embarcadero::pool::superblock::SuperblockError;
@@ -421,6 +422,9 @@ fn what_cannot_be_attached_to_is_told() {
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
     let no_host = refused(AttachOptions { host: 1, ..to_publish(&site, TOPIC) });
     assert!(matches!(no_host, ClientError::Option { option: "host", .. }), "{no_host}");
+    let hardware = refused(AttachOptions { coherence: CoherenceMode::Hardware, ..to_publish(&site, TOPIC) });
+    let differs = |error: &PoolError| matches!(error, PoolError::Coherence { .. });
+    assert!(matches!(&hardware, ClientError::Pool(error) if differs(error)), "{hardware}");
     let no_acks = refused(AttachOptions { ack: AckLevel::None, ..to_publish(&site, TOPIC) });
     assert_eq!(no_acks.refusal(), Some(Refusal::AckLevel), "{no_acks}");
     let durable = TopicProperties { replicas: 3, ..TopicProperties::default() };

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::client::error::ClientError;
+use crate::config::CoherenceMode;
 use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_attached;
 use crate::log::member::{BEAT_NS, Member};
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
 use crate::pool::region::{HostLock, LockName};
-use crate::pool::{Mapped, Pool, Process};
+use crate::pool::{Mapped, Pool, PoolError, Process};
 
 /// What a place is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,12 @@ pub(super) fn damaged(pool: &Path) -> impl Fn(RecoverError) -> ClientError {
 impl Place {
     /// Takes a free place of a host and announces it.
     pub fn take<C: Coherence>(pool: &Pool, host: u32, kind: PlaceKind) -> Result<Taken<C>, ClientError> {
+        let found = pool.superblock().coherence();
+        if !C::SOFTWARE && found == CoherenceMode::Software {
+            // The other way round costs time only: what is written back needlessly is right on every pool.
+            let error = PoolError::Coherence { path: pool.path().into(), found, expected: C::MODE };
+            return Err(ClientError::Pool(Arc::new(error)));
+        }
         let homes = Homes::new(host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
         let g = pool.layout().geometry;
