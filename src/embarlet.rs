@@ -21,8 +21,8 @@ use crate::net::ring::RingError;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
 use crate::pool::region::{Create, HostLock, LockName, Wanted, device_bytes};
-use crate::pool::superblock::HomeHosts;
-use crate::pool::{Hardware, Keep, Mapped, Pool, Process, Software};
+use crate::pool::superblock::{HomeHosts, SuperblockError};
+use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
@@ -160,21 +160,31 @@ pub fn creation(config: &Config, format: bool, overwrite_foreign: bool) -> Creat
 
 /// Opens the configured pool.
 pub fn open_pool(config: &Config, create: Create) -> Result<Pool, StartError> {
-    let any_size = config.pool.bytes.is_none();
-    // An existing pool of automatic size keeps its size: how much is free now says nothing about it.
-    let is_made = matches!(create, Create::Format | Create::Overwrite);
-    let exists = std::fs::metadata(&config.pool.path).is_ok_and(|meta| meta.len() > 0 || !meta.is_file());
-    let bytes = if any_size && exists && !is_made { u64::MAX >> 1 } else { pool_bytes(config)? };
-    if is_made || !exists && create == Create::IfMissing {
-        preflight::memory_limit(config, bytes)?;
-    }
-    let wanted = Wanted {
-        geometry: geometry(config, bytes),
-        any_size,
-        homes: home_hosts(config),
-        coherence: Some(config.pool.coherence),
+    let path = &config.pool.path;
+    let open = |bytes, create| {
+        let wanted = Wanted {
+            geometry: geometry(config, bytes),
+            any_size: config.pool.bytes.is_none(),
+            homes: home_hosts(config),
+            coherence: Some(config.pool.coherence),
+        };
+        Pool::open_as(path, &wanted, create)
     };
-    Ok(Pool::open_as(&config.pool.path, &wanted, create)?)
+    let is_made = matches!(create, Create::Format | Create::Overwrite);
+    let exists = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0 || !meta.is_file());
+    if !is_made && (exists || create == Create::Never) {
+        // It keeps its size: how much is free now says nothing about it.
+        match open(config.pool.bytes.unwrap_or(u64::MAX >> 1), Create::Never) {
+            Err(PoolError::Superblock {
+                source: SuperblockError::Unformatted | SuperblockError::Short { found: 0 },
+                ..
+            }) if create == Create::IfMissing => {}
+            result => return Ok(result?),
+        }
+    }
+    let bytes = pool_bytes(config)?;
+    preflight::memory_limit(config, bytes)?;
+    Ok(open(bytes, create)?)
 }
 
 impl Embarlet {

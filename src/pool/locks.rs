@@ -98,9 +98,12 @@ impl Opened {
         &self.file
     }
 
-    /// Whether it still lies at its path.
+    /// Whether it still lies at its path. What cannot be asked just now is taken to be so: it ends a process if not.
     pub(super) fn is_in_place(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity)
+        match std::fs::metadata(&self.path) {
+            Ok(meta) => (meta.dev(), meta.ino()) == self.identity,
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        }
     }
 
     /// Takes a lock if nobody has it. It has a descriptor of its own: it goes with that.

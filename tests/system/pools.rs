@@ -7,7 +7,7 @@ use std::process::Command;
 
 use embarcadero::embarlet::{Embarlet, StartOptions};
 use embarcadero::pool::region::LockName;
-use embarcadero::pool::superblock::{LAYOUT_VERSION, Superblock};
+use embarcadero::pool::superblock::{LAYOUT_VERSION, MAGIC_UNFINISHED, Superblock};
 use embarcadero::wire::{OrderLevel, Receipts, crc32c};
 
 use crate::harness::{Ended, Process, Setup, Site, finish, run_embarlet};
@@ -230,5 +230,18 @@ fn brokers_that_are_dropped_are_stopped_first() {
         assert!(!pool.is_locked(LockName::Broker(0)).unwrap() && !pool.is_locked(LockName::Candidate(0)).unwrap());
         let listened = TcpListener::bind(site.address(0));
         assert!(listened.is_ok(), "a thread still listens: {listened:?}");
+    }
+}
+
+/// A start that was killed while it formatted left a part of a pool; the next one makes a whole one of it, of automatic size too.
+#[test]
+fn a_pool_whose_formatting_was_cut_short_is_made_anew() {
+    for bytes in ["bytes: 32MiB", "bytes: auto"] {
+        let site = site("unfinished", bytes);
+        let mut part = MAGIC_UNFINISHED.to_le_bytes().to_vec();
+        part.resize(1 << 20, 0);
+        std::fs::write(&site.pool, part).unwrap();
+        let process = site.process(&[]);
+        assert!(process.log().contains(": formatted, "), "{}", process.log());
     }
 }
