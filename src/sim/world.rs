@@ -441,7 +441,9 @@ impl State {
 
     /// A process dies: what it had in memory of its own is gone; what its host's cache holds stays there.
     fn kill(&mut self, process: usize) {
-        let restart_ns = self.now_ns + self.luck.below(60_000_000);
+        // Now and then it stays away for much longer than anybody waits for a silent member.
+        let is_long = self.processes[process].host.is_some() && self.luck.chance(1, 6);
+        let restart_ns = self.now_ns + self.luck.below(if is_long { 1_000_000_000 } else { 60_000_000 });
         let dead = &mut self.processes[process];
         (dead.life, dead.is_alive, dead.until_ns) = (dead.life + 1, false, restart_ns);
         for locked in self.processes.iter_mut().filter(|locked| locked.locked_by == Some(process)) {

@@ -79,6 +79,8 @@ pub struct ActiveSequencer<M> {
     attendance: Attendance<M>,
     /// By lane: slots below are of processes that are no more, and were taken.
     ended_below: Vec<u64>,
+    /// No session is left that such a slot opened and that ends with its process.
+    is_swept: bool,
     /// By lane: it stands still for want of extents.
     is_paused: Vec<bool>,
     /// Lane the next pass begins with, so that none is favoured when the index is short.
@@ -137,6 +139,7 @@ impl<M: Memory> ActiveSequencer<M> {
             any_remote: lanes.iter().any(LaneReader::is_remote),
             attendance: Attendance::new(view),
             ended_below: vec![0; lanes.len()],
+            is_swept: true,
             is_paused: vec![false; lanes.len()],
             commit,
             current: CommitReader::new(view),

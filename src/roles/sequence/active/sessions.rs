@@ -63,7 +63,13 @@ impl<M: Memory> ActiveSequencer<M> {
             reader.status().map(|status| status.first_slot).filter(|first| *first <= reader.consumed()).unwrap_or(0)
         };
         for (lane, below) in self.ended_below.iter_mut().enumerate() {
-            *below = ended_below(lane);
+            let now = ended_below(lane).max(*below);
+            self.is_swept &= now == *below;
+            *below = now;
+        }
+        if self.is_swept {
+            // A large table is not walked for nothing: whoever opens a session now does it by a slot above these.
+            return 0;
         }
         let ended_below = &self.ended_below;
         let is_over = |session: &Session| {
@@ -71,7 +77,10 @@ impl<M: Memory> ActiveSequencer<M> {
             let is_bound = session.order_level < SESSION_LEVEL || g.is_attached_lane(lane.into());
             is_bound && slot < ended_below[usize::from(lane)]
         };
-        self.core.end_sessions(most, is_over, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
+        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+        let ended = self.core.end_sessions(most, is_over, &mut append);
+        self.is_swept = ended < most;
+        ended
     }
 
     /// Ends what nobody can go on with. The members were looked at just now: nothing of a process that comes after that was taken
