@@ -270,7 +270,7 @@ impl Embarlet {
         drop(started);
         if starts.iter().count() < embarlet.threads.len() {
             embarlet.stop();
-            return Err(embarlet.end().err().unwrap_or_else(|| RunnerError::NotStarted).into());
+            return Err(embarlet.end(|_| ()).err().unwrap_or_else(|| RunnerError::NotStarted).into());
         }
         let watch = Watch::start(embarlet.pool.clone(), embarlet.shutdown.clone());
         embarlet.watch = Some(watch.map_err(|source| RunnerError::Spawn { thread: "housekeeping".into(), source })?);
@@ -292,15 +292,15 @@ impl Embarlet {
     /// # Errors
     /// [`RunError`], if it ended by itself or could not end in order.
     pub fn join(mut self) -> Result<(), RunError> {
-        let ended = self.end();
+        let ended = self.end(|error| log::error!("{error}"));
         match self.watch.take().and_then(|mut watch| watch.stop()) {
             Some(lost) => Err(RunError::PoolLost { path: self.pool.path().into(), lost }),
             None => Ok(ended?),
         }
     }
 
-    /// Waits until every thread has ended.
-    fn end(&mut self) -> Result<(), RunnerError> {
+    /// Waits until every thread has ended; `tell` is told of each that failed.
+    fn end(&mut self, tell: impl Fn(&RunnerError)) -> Result<(), RunnerError> {
         let mut first = Ok(());
         for Running { name, ticks, handle } in std::mem::take(&mut self.threads) {
             let ended = handle.join().unwrap_or_else(|_| {
@@ -316,7 +316,7 @@ impl Embarlet {
                 counts.passes
             );
             if let Err(error) = ended {
-                log::error!("{error}");
+                tell(&error);
                 first = first.and(Err(error));
             }
         }
@@ -328,7 +328,7 @@ impl Drop for Embarlet {
     fn drop(&mut self) {
         self.stop();
         // Whoever drops it does not ask how it ended; failures are in the log.
-        let _ = self.end();
+        let _ = self.end(|error| log::error!("{error}"));
     }
 }
 

@@ -92,6 +92,32 @@ fn too_little_locked_memory() {
     refused("4 KiB of locked memory", &site, &ended, &["io_uring cannot be set up", "4096 (memlock)", "ulimit -l"]);
 }
 
+/// Denies io_uring's system calls to itself (425 to 427, by a filter that answers EPERM, as containers do), then becomes the program.
+const WITHOUT_IO_URING: &str = "
+import ctypes, os, struct, sys
+steps = [(0x20, 0, 0, 0), (0x15, 2, 0, 425), (0x15, 1, 0, 426), (0x15, 0, 1, 427), (6, 0, 0, 0x50001), (6, 0, 0, 0x7fff0000)]
+filter = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps))
+class Program(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_void_p)]
+libc, program = ctypes.CDLL(None), Program(len(steps), ctypes.addressof(filter))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0): sys.exit(77)
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn io_uring_denied() {
+    let site = site("denied");
+    let mut python = Command::new("python3");
+    python.args(["-c", WITHOUT_IO_URING, env!("CARGO_BIN_EXE_embarlet"), "--config"]).arg(&site.config_file);
+    if Command::new("python3").arg("--version").output().is_err() {
+        return skipped("io_uring denied", "there is no python3 to deny it with");
+    }
+    let ended = finish(python, "without io_uring");
+    if ended.code == Some(77) {
+        return skipped("io_uring denied", "this kernel takes no filter");
+    }
+    refused("io_uring denied", &site, &ended, &["io_uring cannot be set up", "seccomp"]);
+}
+
 /// A memory control group of either version; gone when it is dropped.
 struct Group(PathBuf);
 
