@@ -87,7 +87,7 @@ fn mount_of(line: &str, second: bool) -> Option<(String, PathBuf)> {
     let mut kind = kind.split(' ');
     let is_it = match (kind.next()?, second) {
         ("cgroup2", true) => true,
-        ("cgroup", false) => kind.last()?.split(',').any(|option| option == "memory"),
+        ("cgroup", false) => kind.next_back()?.split(',').any(|option| option == "memory"),
         _ => false,
     };
     is_it.then(|| (root.into(), point.into()))
