@@ -1,0 +1,211 @@
+//! Floors, samples and pins, step by step.
+
+use super::*;
+use crate::log::commit::CommitWriter;
+use crate::log::member::Member;
+use crate::pool::{Access, Process};
+use crate::sim::memory::plain_view;
+use crate::sim::watched::Watched;
+
+#[test]
+fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {
+    let view = plain_view(1);
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    commit.activate(0);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+    trimmer.announce();
+    let floors = FloorReader::new(&view);
+    let mut pin = Pin::take(&view, 1, 1);
+    pin.try_lower(40, &floors).unwrap();
+    for position in [32, 64, 96] {
+        trimmer.count(1 << 20);
+        trimmer.sample(position, false, |lane| position / 2 + u64::from(lane));
+    }
+    assert!(!trimmer.advance(), "nothing is given up past the checkpoint");
+    trimmer.set_checkpoint(96);
+    assert!(trimmer.advance());
+    assert_eq!((trimmer.floor(), trimmer.reusable(0), trimmer.reusable(1)), (32, 16, 17));
+    trimmer.advance();
+    assert!(trimmer.is_pinned());
+    assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the pin");
+    let mut late = Pin::take(&view, 0, 1);
+    assert_eq!(late.try_lower(50, &floors), Err(Some(64)));
+    assert_eq!(late.position(), NO_PIN);
+    let line: Peer<PinLine, _> = Peer::new(view.memory.clone(), view.layout.pin_line(0), Access::Local);
+    assert_eq!(line.observe().map(|pin| pin.position), Some(NO_PIN), "nor does it hold anything");
+    late.try_lower(64, &floors).unwrap();
+    pin.raise(NO_PIN);
+    assert!(trimmer.advance() && trimmer.advance(), "given up, then the next is closing");
+    assert!(!trimmer.advance());
+    assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
+}
+
+/// Whoever claims may have to replay what the floors of its predecessor say is gone: they are nobody's until it is active.
+#[test]
+fn nothing_is_pinned_by_the_floors_of_a_superseded_sequencer() {
+    let view = plain_view(2);
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    commit.activate(0);
+    Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]).announce();
+    let floors = FloorReader::new(&view);
+    let mut pin = Pin::take(&view, 0, 1);
+    assert_eq!(pin.lower_to_floor(&floors), Some(0));
+    pin.raise(NO_PIN);
+    CommitWriter::take(&view, 1).claim(epoch, 1);
+    assert_eq!((pin.lower_to_floor(&floors), pin.position()), (None, NO_PIN));
+}
+
+/// A step without payload, as behind a topic that was created and deleted, is nothing to give up for, and in nobody's way.
+#[test]
+fn what_nobody_wants_goes_though_an_empty_step_is_before_it() {
+    let view = plain_view(1);
+    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
+    let mut position = 0;
+    let mut pass = |trimmer: &mut Trimmer<_>, bytes: u64| {
+        position += 1;
+        trimmer.count(bytes);
+        let is_wanted =
+            trimmer.targets.look(position, position * 20_000_000) || trimmer.is_all_past_retention(position);
+        trimmer.sample(position, is_wanted, |_| 0);
+        trimmer.set_checkpoint(position);
+        trimmer.is_past_retention() && trimmer.advance()
+    };
+    trimmer.targets.forget(0);
+    assert!(!pass(&mut trimmer, 0) && trimmer.can_advance(), "an empty step");
+    assert!(pass(&mut trimmer, 10) && pass(&mut trimmer, 0), "both steps go");
+    assert_eq!(trimmer.floor(), 2);
+    assert!(!pass(&mut trimmer, 0));
+}
+
+/// A pin that moves is unreadable for a moment. It holds all the same.
+#[test]
+fn a_pin_that_is_being_moved_holds() {
+    for moment in 0..30 {
+        let view = plain_view(1);
+        let mut commit = CommitWriter::take(&view, 0);
+        let epoch = commit.claim(0, 1);
+        commit.activate(0);
+        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100, vec![0; 2]);
+        trimmer.announce();
+        Member::announce(&view, 1, Process::default());
+        let watched = view.with_memory(Watched::new(view.memory.clone()));
+        let mut pin = Pin::take(&watched, 1, 1);
+        pin.try_lower(40, &FloorReader::new(&watched)).unwrap();
+        trimmer.count(1 << 20);
+        trimmer.sample(100, false, |_| 7);
+        watched.memory.at(moment, move || {
+            trimmer.advance();
+            assert!(trimmer.floor() <= 60, "moment {moment}: the floor is at {}", trimmer.floor());
+        });
+        pin.raise(60);
+    }
+}
+
+#[test]
+fn a_dead_brokers_pin_holds_nothing_and_its_successors_does() {
+    let view = plain_view(1);
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    commit.activate(0);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+    trimmer.announce();
+    let floors = FloorReader::new(&view);
+    let announce = |incarnation| {
+        let mut line: Owned<BrokerLine, _> = Owned::take(view.memory.clone(), view.layout.broker_line(1));
+        line.publish(&BrokerLine { incarnation, ..BrokerLine::default() });
+    };
+    announce(1);
+    Pin::take(&view, 1, 1).try_lower(10, &floors).unwrap();
+    for position in [32, 64, 96] {
+        trimmer.count(1 << 20);
+        trimmer.sample(position, false, |_| position);
+    }
+    trimmer.set_checkpoint(96);
+    trimmer.advance();
+    assert_eq!(trimmer.floor(), 10);
+    trimmer.note_dead(1, 1);
+    assert!(trimmer.advance());
+    assert_eq!(trimmer.floor(), 32);
+    announce(2);
+    let mut next = Pin::take(&view, 1, 2);
+    next.try_lower(40, &floors).unwrap();
+    trimmer.advance();
+    assert_eq!(trimmer.floor(), 40, "the successor lives");
+    // It dies while it writes its pin.
+    view.memory.store(view.layout.pin_line(1), 0);
+    assert!(!trimmer.advance());
+    trimmer.note_dead(1, 2);
+    assert!(trimmer.advance());
+    assert_eq!(trimmer.floor(), 64);
+}
+
+/// Several readers behind one pin, whose holder was stopped for long while memory was wanted: the lowest is told before anything of
+/// it is handed on, the one above what is given up stays.
+#[test]
+fn a_hold_that_was_not_waited_for_ends_for_those_below() {
+    let view = plain_view(1);
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    commit.activate(0);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+    trimmer.announce();
+    Member::announce(&view, 1, Process::default());
+    let mut hold = Hold::take(&view, 1, 1);
+    assert_eq!((hold.lower_to_floor(), hold.look(10)), (Some(0), Ok(true)));
+    for position in [32, 64, 96] {
+        trimmer.count(1 << 20);
+        trimmer.sample(position, false, |_| position);
+    }
+    trimmer.set_checkpoint(96);
+    let mut now_ns = 0;
+    let mut looks = |trimmer: &mut Trimmer<_>, count: u32| {
+        for _ in 0..count {
+            now_ns += 10;
+            trimmer.advance();
+            trimmer.judge_pins(now_ns, 10, |_| 100);
+        }
+    };
+    for _ in 0..10 {
+        looks(&mut trimmer, 8);
+        assert_eq!(hold.look(10), Ok(true), "it shows itself in time");
+    }
+    assert_eq!((trimmer.floor(), trimmer.dropped_pins()), (10, 0));
+    looks(&mut trimmer, 20);
+    assert_eq!((trimmer.floor(), trimmer.dropped_pins()), (96, 1));
+    assert_eq!(hold.look(10), Err(Dropped { closing: 96 }));
+    assert_eq!(hold.look(40), Err(Dropped { closing: 96 }), "nor can those be pinned anew");
+    assert_eq!((hold.look(96), hold.position()), (Ok(true), 96), "the others");
+    trimmer.count(1 << 20);
+    trimmer.sample(128, false, |_| 128);
+    trimmer.set_checkpoint(128);
+    looks(&mut trimmer, 8);
+    assert_eq!(trimmer.floor(), 96, "are waited for again");
+}
+
+/// Found by simulation: with every sample given up, each look took another, so that nobody saw they were spent, and batches
+/// parked behind a gap were never let go for a lane that waited for their extents.
+#[test]
+fn nothing_new_is_no_sample() {
+    let view = plain_view(1);
+    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
+    trimmer.count(1 << 20);
+    trimmer.sample(10, false, |_| 4);
+    trimmer.set_checkpoint(10);
+    assert!(trimmer.advance());
+    trimmer.sample(10, false, |_| 4);
+    assert!(!trimmer.can_advance());
+}
+
+#[test]
+fn samples_are_bounded() {
+    let view = plain_view(1);
+    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
+    for position in 1..10_000 {
+        trimmer.count(1 << 20);
+        trimmer.sample(position, false, |_| position);
+    }
+    assert_eq!(trimmer.samples.len(), trimmer.samples_max);
+    assert_eq!(trimmer.samples.back().unwrap().position, 9_999);
+}
