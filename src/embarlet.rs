@@ -551,6 +551,8 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
         },
         reader_stall_ns: config.export.reader_stall.as_nanos() as u64,
         reader_lag_max: config.export.reader_lag_max,
+        reader_wait_max_ns: config.export.reader_wait_max.as_nanos() as u64,
+        return_grace_ns: config.export.return_grace.as_nanos() as u64,
         reader_grace_ns: config.export.reader_grace.as_nanos() as u64,
         broker: broker as u16,
         broker_list: broker_list(config),

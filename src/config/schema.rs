@@ -318,6 +318,12 @@ pub struct ExportConfig {
     /// Wait: lag up to which readers are waited for, bytes. 0: as much as fits.
     #[serde(with = "units::bytes")]
     pub reader_lag_max: u64,
+    /// Wait: time in which a reader that publishers wait for has to get to where the log's end was when they began to. 0: any.
+    #[serde(with = "units::duration")]
+    pub reader_wait_max: Duration,
+    /// Time for which the place of a reader whose connection broke is kept.
+    #[serde(with = "units::duration")]
+    pub return_grace: Duration,
     /// Skip, disconnect: time for which a reader may hold publishers up.
     #[serde(with = "units::duration")]
     pub reader_grace: Duration,
@@ -333,6 +339,8 @@ impl Default for ExportConfig {
             slow_reader: SlowReaderMode::Wait,
             reader_stall: Duration::from_secs(10),
             reader_lag_max: 0,
+            reader_wait_max: Duration::from_secs(30),
+            return_grace: Duration::from_secs(2),
             reader_grace: Duration::from_millis(100),
             send: SendMode::Auto,
         }

@@ -245,6 +245,8 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     within("export.connections_max", config.export.connections_max, 1, CONNECTIONS_MAX)?;
     within("export.batches_per_send", config.export.batches_per_send, 1, BATCHES_PER_SEND_MAX)?;
     duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)?;
+    duration("export.reader_wait_max", config.export.reader_wait_max, Duration::ZERO, DAY)?;
+    duration("export.return_grace", config.export.return_grace, Duration::ZERO, 60 * SECOND)?;
     duration("export.reader_grace", config.export.reader_grace, MILLISECOND, HOUR)
 }
 

@@ -265,15 +265,6 @@ impl SendList {
     }
 }
 
-/// Resets a connection: what it has not sent yet is dropped, pages lent to it come back. The descriptor stays open.
-pub fn abort(socket: RawFd) {
-    // SAFETY: a sockaddr is a plain C struct for which all zero is valid.
-    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
-    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
-    // SAFETY: the kernel reads the address during the call only. A failure means that there is no connection any more.
-    unsafe { libc::connect(socket, &nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
-}
-
 /// The io_uring of one thread.
 pub struct Ring {
     ring: IoUring,

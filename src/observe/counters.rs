@@ -183,6 +183,24 @@ counters! {
         skips,
         /// messages it was told it missed
         skipped_messages,
+        /// subscribers that publishers were held up by for more than a second, ever
+        waited_readers,
+        /// time for which they have been held up by the slowest of now, ms
+        waited_ms,
+        /// its IPv4 address times 65,536, and its port; the port alone if the address is of IPv6
+        waited_address,
+        /// its first topic's id
+        waited_topic,
+        /// places kept for subscribers whose connection broke, or which were sent to other brokers, ever
+        kept_places,
+        /// connections that are sent copies because the kernel locks no more pages, ever
+        copied_connections,
+        /// sends tried again because the kernel lacked something
+        sends_again,
+        /// attempts to get back what the kernel had of a connection that was over
+        endings_forced,
+        /// endings that took more than two seconds
+        endings_late,
     }
 }
 

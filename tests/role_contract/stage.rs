@@ -252,6 +252,8 @@ impl Site {
             reader_stall_ns: 1 << 60,
             reader_lag_max: u64::MAX,
             reader_grace_ns: 1 << 60,
+            reader_wait_max_ns: 0,
+            return_grace_ns: 2_000_000_000,
             broker: 0,
             broker_list: format!("0 {}\n", self.address),
         };

@@ -109,7 +109,7 @@ fn an_aborted_connection_gives_lent_pages_back() {
         ring.submit(Some(Duration::from_millis(5))).unwrap();
         assert_eq!(ring.next_completion(), None, "pages in the socket are still lent");
     }
-    abort(ours.as_raw_fd());
+    crate::net::peer::abort(ours.as_raw_fd());
     assert!(matches!(wait(&mut ring).stage, Stage::Released { .. }));
     ring.give_back_list(id);
 }

@@ -3,13 +3,19 @@
 //! Every subscription follows the index with its own cursor ([`crate::log::reader`]) and has one vectored send under way: a
 //! Deliver header from the list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes.
 //!
+//! * [`sending`]: sends, and what the kernel says of them.
+//! * [`ending`]: what a subscriber says, how it ends, and places kept for those whose connection broke.
 //! * [`pace`]: subscriptions that keep memory from being used again: waited for, made to skip, or let go.
 
+mod ending;
 mod pace;
+mod sending;
 #[cfg(test)]
 mod superseded_tests;
+#[cfg(test)]
+mod tests;
 
-use std::net::{Shutdown, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -20,14 +26,14 @@ use crate::log::order_index::IndexFault;
 use crate::log::reader::{ReadFault, Reader, Sought, TailSkip};
 use crate::log::retention::{Hold, NO_PIN};
 use crate::log::topics::TopicReader;
-use crate::net::ring::{SEND_LIST_MAX, abort};
+use crate::net::ring::SEND_LIST_MAX;
 use crate::net::{Asker, Completion, ListId, Operation, Ring, Stage};
 use crate::observe::counters::{CounterBlock, ExportCounters};
 use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, CaughtUp, Refused, Skipped, Welcome};
+use crate::wire::frame::{self, CaughtUp, Skipped, Welcome};
 use crate::wire::{OrderLevel, Refusal, SlowReader};
 
 /// What the configuration says about exporting.
@@ -47,6 +53,10 @@ pub struct ExportSettings {
     pub reader_lag_max: u64,
     /// Time a subscription that is not waited for may keep memory, ns.
     pub reader_grace_ns: u64,
+    /// Time in which a subscription that others wait for has to get to where the log's end was when they began to, ns; 0: any.
+    pub reader_wait_max_ns: u64,
+    /// Time for which the place of a reader whose connection broke is kept, ns.
+    pub return_grace_ns: u64,
     /// This broker's number.
     pub broker: u16,
     /// `id address` lines for the Welcome.
@@ -59,6 +69,10 @@ const REPORT_NS: u64 = 1_000_000_000;
 const TRUST_NS: u64 = 1_000_000;
 /// Time a subscriber may take nothing while the broker wants to end, ns.
 const DRAIN_STALL_NS: u64 = 500_000_000;
+/// Time after which it ends whoever is left, ns.
+const DRAIN_NS: u64 = 2_000_000_000;
+/// Time for which it keeps the places of those that were sent to other brokers, ns.
+const DRAIN_KEEP_NS: u64 = 300_000_000;
 /// A send is closed when it has this many bytes: fair to the other readers, and bounded.
 const SEND_BYTES: u64 = 1 << 20;
 /// Break-even of zero copy, bytes (3 KB measured on kernels from 6.10, more before).
@@ -100,8 +114,22 @@ struct Item {
     before: u64,
 }
 
+/// Where a subscriber is, for people.
+#[derive(Clone, Copy)]
+struct Peer(Option<SocketAddr>);
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(address) => write!(out, "{address}"),
+            None => out.write_str("an address that is gone"),
+        }
+    }
+}
+
 struct Subscriber<C: Coherence> {
     stream: TcpStream,
+    peer: Peer,
     generation: u32,
     topics: Box<[Topic]>,
     phase: Phase,
@@ -112,8 +140,21 @@ struct Subscriber<C: Coherence> {
     sending: Option<Operation>,
     /// Result of a zero-copy send whose bytes the kernel still has.
     accepted: Option<i32>,
+    /// The send under way lends pages of the pool to the socket.
+    is_zero_copy: bool,
+    again: sending::Again,
+    trail: ending::Trail,
     is_loopback: bool,
     watching: Option<Operation>,
+    hearing: ending::Hearing,
+    /// It broke the protocol: until when it is to be told so, and why.
+    parting: Option<(u64, String)>,
+    /// It was told why it ends, and may close first.
+    lingers: bool,
+    ending_since_ns: Option<u64>,
+    /// When the kernel is asked again for what it has.
+    force_at_ns: u64,
+    told_late: bool,
     /// Lowest position whose bytes the kernel may still have.
     lent_from: u64,
     progress_ns: u64,
@@ -151,6 +192,9 @@ pub struct Export<C: Coherence> {
     free: Vec<u32>,
     /// Places taken.
     active: Vec<u32>,
+    kept: ending::Kept,
+    /// For how long publishers have waited for the slowest of this second, ns; its address, and its first topic.
+    waited_for: Option<(u64, u64, u32)>,
     counters: ExportCounters,
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
@@ -182,6 +226,8 @@ impl<C: Coherence> Export<C> {
             generations: vec![0; places as usize],
             free: (0..places).rev().collect(),
             active: Vec::with_capacity(places as usize),
+            kept: ending::Kept::default(),
+            waited_for: None,
             counters: ExportCounters::default(),
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             report_ns: 0,
@@ -202,6 +248,14 @@ impl<C: Coherence> Export<C> {
     /// Takes new subscribers in: pins the floor for each, so that it can look for its start.
     fn take_in(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = 0;
+        while self.free.is_empty()
+            && let Some(subscription) = self.incoming.pop()
+        {
+            moved += 1;
+            self.counters.refused += 1;
+            let text = "this broker serves all the subscribers it can; try another";
+            ending::refuse_at_once(&subscription.stream, Refusal::Busy, text);
+        }
         while !self.free.is_empty() && !self.incoming.is_empty() {
             // Before a sequencer has been active, and during a takeover, there are no floors: they wait in the queue.
             let Some(floor) = self.hold.lower_to_floor() else { break };
@@ -219,7 +273,8 @@ impl<C: Coherence> Export<C> {
         let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
         let starts = topics.iter().map(crate::roles::handoff::SubscribedTopic::start_at);
         let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
-        let is_loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
+        let peer = Peer(stream.peer_addr().ok());
+        let is_loopback = peer.0.is_some_and(|peer| is_loopback(peer.ip()));
         let watching = io.poll_readable(self.asker(place, WATCH), stream.as_raw_fd());
         let topic = |topic: &crate::roles::handoff::SubscribedTopic| Topic {
             id: topic.topic,
@@ -230,6 +285,7 @@ impl<C: Coherence> Export<C> {
         };
         self.subscribers[place as usize] = Some(Subscriber {
             stream,
+            peer,
             generation: self.generations[place as usize] & 0x00ff_ffff,
             topics: topics.iter().map(topic).collect(),
             phase: Phase::Seeking,
@@ -238,8 +294,17 @@ impl<C: Coherence> Export<C> {
             items: Vec::with_capacity(SEND_LIST_MAX),
             sending: None,
             accepted: None,
+            is_zero_copy: false,
+            again: sending::Again::default(),
+            trail: ending::Trail::default(),
             is_loopback,
             watching,
+            hearing: ending::Hearing::new(),
+            parting: None,
+            lingers: false,
+            ending_since_ns: None,
+            force_at_ns: 0,
+            told_late: false,
             lent_from: NO_PIN,
             progress_ns: now.monotonic_ns,
             pace,
@@ -253,7 +318,9 @@ impl<C: Coherence> Export<C> {
         let Some(subscriber) = &self.subscribers[place as usize] else { return 0 };
         match subscriber.phase {
             Phase::Seeking => self.seek(io, place, commit, now),
-            Phase::Streaming if subscriber.sending.is_none() => self.stream(io, place, commit, now),
+            Phase::Streaming if subscriber.sending.is_none() && !subscriber.again.is_due() => {
+                self.stream(io, place, commit, now)
+            }
             Phase::Streaming => self.judge_pace(io, place, commit, now),
             Phase::Refusing => self.judge_last_words(io, place, now),
             Phase::Ending => 0,
@@ -269,7 +336,13 @@ impl<C: Coherence> Export<C> {
             return 0;
         }
         match sought {
-            Ok(Sought::NotYet) => subscriber.reader.position().saturating_sub(before) as usize,
+            Ok(Sought::NotYet) => {
+                let moved = subscriber.reader.position().saturating_sub(before) as usize;
+                if moved > 0 {
+                    subscriber.faults = 0;
+                }
+                moved
+            }
             Ok(Sought::Found) if subscriber.pace.is_let_go() => self.say_too_slow(io, place, now),
             Ok(Sought::Found) => {
                 for (index, topic) in subscriber.topics.iter_mut().enumerate() {
@@ -297,7 +370,6 @@ impl<C: Coherence> Export<C> {
     }
 
     fn welcome(&mut self, io: &mut Ring, place: u32) {
-        let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let mut words = Vec::new();
         for (index, topic) in subscriber.topics.iter().enumerate() {
@@ -313,10 +385,7 @@ impl<C: Coherence> Export<C> {
             let list = if index == 0 { self.settings.broker_list.as_bytes() } else { b"" };
             words.extend(frame::with_body(&welcome, list));
         }
-        subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
-        if subscriber.sending.is_none() {
-            self.end(io, place);
-        }
+        self.say(io, place, words);
     }
 
     /// Collects the next batches into one send.
@@ -333,13 +402,19 @@ impl<C: Coherence> Export<C> {
             subscriber.reader.unfetch();
             return 0;
         }
+        subscriber.faults = 0;
         let (list, pool) = io.list_and_pool(subscriber.list);
         let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX - 1);
         while list.len() < most && list.bytes() < SEND_BYTES {
             let delivery = match subscriber.reader.next_delivery() {
                 Ok(Some(delivery)) => delivery,
                 Ok(None) => break,
-                Err(fault) => return self.fault(io, place, fault, now),
+                Err(fault) if list.is_empty() => return self.fault(io, place, fault, now),
+                // What comes before it is sent first; then it is met again.
+                Err(_) => {
+                    subscriber.reader.unfetch();
+                    break;
+                }
             };
             let (index, position, first) = (delivery.place, delivery.position, delivery.first_order);
             let topic = &mut subscriber.topics[index];
@@ -405,24 +480,6 @@ impl<C: Coherence> Export<C> {
         1
     }
 
-    fn submit(&mut self, io: &mut Ring, place: u32, now: Now) {
-        let asker = self.asker(place, SEND);
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        let zero_copy = match self.settings.send {
-            SendMode::Copy => false,
-            SendMode::ZeroCopy => true,
-            // On loopback the kernel copies all the same, and pays for the notification.
-            SendMode::Auto => !subscriber.is_loopback && io.list(subscriber.list).bytes() >= ZERO_COPY_FROM_BYTES,
-        };
-        let operation = io.send_list(asker, subscriber.stream.as_raw_fd(), subscriber.list, zero_copy);
-        subscriber.sending = operation;
-        subscriber.progress_ns = now.monotonic_ns;
-        self.counters.sends += 1;
-        if operation.is_none() {
-            self.end(io, place);
-        }
-    }
-
     fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault, now: Now) -> usize {
         let subscriber = self.subscriber(place);
         subscriber.faults += 1;
@@ -446,89 +503,6 @@ impl<C: Coherence> Export<C> {
         1
     }
 
-    /// Says why it is over. `about` is the place of the topic meant, and the refusal's number.
-    fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
-        self.counters.refused += 1;
-        let (topic, detail) = about;
-        let header = Refused { code: refusal as u16, place: topic as u16, detail, ..Refused::default() };
-        let asker = self.asker(place, SEND);
-        let subscriber = self.subscriber(place);
-        if subscriber.sending.is_some() {
-            return self.end(io, place);
-        }
-        let mut words = subscriber.pace.take_rest();
-        words.extend(frame::with_body(&header, text.as_bytes()));
-        subscriber.phase = Phase::Refusing;
-        subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
-        if subscriber.sending.is_none() {
-            self.end(io, place);
-        }
-    }
-
-    fn end(&mut self, io: &mut Ring, place: u32) {
-        let subscriber = self.subscriber(place);
-        let graceful = subscriber.phase == Phase::Refusing;
-        subscriber.phase = Phase::Ending;
-        let how = if graceful { Shutdown::Write } else { Shutdown::Both };
-        if subscriber.accepted.is_some() && !graceful {
-            // A peer that takes nothing would keep the pages that are lent to the socket for ever.
-            abort(subscriber.stream.as_raw_fd());
-        }
-        // The peer may be gone already.
-        let _ = subscriber.stream.shutdown(how);
-        if let Some(operation) = subscriber.watching {
-            io.cancel(operation);
-        }
-        self.forget_if_idle(io, place);
-    }
-
-    fn forget_if_idle(&mut self, io: &mut Ring, place: u32) {
-        let subscriber = self.subscriber(place);
-        if subscriber.sending.is_some() || subscriber.watching.is_some() {
-            return;
-        }
-        let list = subscriber.list;
-        io.give_back_list(list);
-        self.subscribers[place as usize] = None;
-        self.active.retain(|active| *active != place);
-        self.free.push(place);
-    }
-
-    fn sent(&mut self, io: &mut Ring, place: u32, result: i32, now: Now) {
-        io.take_returned();
-        let subscriber = self.subscriber(place);
-        subscriber.sending = None;
-        match subscriber.phase {
-            Phase::Ending => return self.forget_if_idle(io, place),
-            Phase::Refusing => return self.end(io, place),
-            Phase::Seeking | Phase::Streaming => {}
-        }
-        let is_cut = subscriber.pace.take_cut();
-        let bytes = match result {
-            0.. => result as u64,
-            _ if is_cut && result == -libc::ECANCELED => 0,
-            _ => return self.end(io, place),
-        };
-        if bytes > 0 {
-            subscriber.progress_ns = now.monotonic_ns;
-        }
-        self.counters.sent_bytes += bytes;
-        let list_id = self.subscriber(place).list;
-        let list = io.list(list_id);
-        if list.is_empty() {
-            // That was the welcome, or the rest of a batch.
-            return;
-        }
-        list.consume(bytes);
-        if list.bytes() > 0 {
-            return if is_cut { self.cut(io, place, now) } else { self.submit(io, place, now) };
-        }
-        list.clear();
-        let subscriber = self.subscriber(place);
-        subscriber.items.clear();
-        subscriber.lent_from = NO_PIN;
-    }
-
     /// Moves the pin to the lowest position any reader needs.
     fn move_pin(&mut self) {
         let lowest = self.lowest_needed();
@@ -537,12 +511,15 @@ impl<C: Coherence> Export<C> {
 
     fn lowest_needed(&self) -> u64 {
         let all = self.active.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
-        all.map(Subscriber::needs).min().unwrap_or(NO_PIN)
+        all.map(Subscriber::needs).min().unwrap_or(NO_PIN).min(self.kept.lowest())
     }
 
     fn report(&mut self, now: Now) {
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
+            let (waited_ns, address, topic) = self.waited_for.take().unwrap_or_default();
+            (self.counters.waited_ms, self.counters.waited_address) = (waited_ns / 1_000_000, address);
+            self.counters.waited_topic = topic.into();
             self.write_counters();
         }
     }
@@ -586,13 +563,8 @@ impl<C: Coherence> Role<Ring> for Export<C> {
                 Stage::Done => self.sent(io, place, completion.result, now),
             };
         }
-        // A subscriber says nothing after its hello but goodbye: whatever can be read now, it is leaving.
         self.subscriber(place).watching = None;
-        if self.subscriber(place).phase == Phase::Ending {
-            self.forget_if_idle(io, place);
-        } else {
-            self.end(io, place);
-        }
+        self.hear(io, place, now);
     }
 
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
@@ -606,37 +578,54 @@ impl<C: Coherence> Role<Ring> for Export<C> {
                 moved += self.serve(io, self.active[index], &commit, now);
             }
         }
+        self.force_endings(io, now);
+        self.expire_kept(now);
         self.move_pin();
         self.report(now);
         moved
     }
 
     fn waits_for(&self) -> Option<String> {
-        Some(format!("{} subscribers to take what is on its way to them", self.active.len()))
+        let (active, kept) = (self.active.len(), self.kept.len());
+        Some(format!("{active} subscribers to take what is on its way to them, {kept} that went to other brokers"))
     }
 
     fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
         let since_ns = *self.draining_since_ns.get_or_insert(now.monotonic_ns);
-        while self.incoming.pop().is_some() {}
+        let why = "this broker is shutting down; use another";
+        while let Some(subscription) = self.incoming.pop() {
+            ending::refuse_at_once(&subscription.stream, Refusal::Draining, why);
+        }
         self.look(io, now);
+        let is_late = now.monotonic_ns - since_ns > DRAIN_NS;
         for index in (0..self.active.len()).rev() {
             let place = self.active[index];
             let subscriber = self.subscriber(place);
             let still_ns = now.monotonic_ns.saturating_sub(subscriber.progress_ns.max(since_ns));
-            match (subscriber.phase, subscriber.sending.is_some()) {
-                (Phase::Seeking | Phase::Streaming, false) => {
-                    self.refuse(io, place, Refusal::Draining, (0, 0), "this broker is shutting down; use another");
+            let is_busy = subscriber.sending.is_some() || subscriber.again.is_due();
+            match subscriber.phase {
+                Phase::Seeking | Phase::Streaming if !is_busy => {
+                    if subscriber.phase == Phase::Streaming {
+                        // It goes on with another broker, which has not pinned that yet.
+                        let needs = subscriber.needs();
+                        self.keep(needs, self.settings.return_grace_ns.min(DRAIN_KEEP_NS), now);
+                    }
+                    self.refuse(io, place, Refusal::Draining, (0, 0), why);
                 }
-                // It takes nothing, not even the last words.
-                (Phase::Seeking | Phase::Streaming | Phase::Refusing, true) if still_ns > DRAIN_STALL_NS => {
-                    self.subscriber(place).phase = Phase::Streaming;
-                    self.end(io, place);
+                // It takes nothing, not even the last words, or next to nothing.
+                Phase::Seeking | Phase::Streaming | Phase::Refusing if still_ns > DRAIN_STALL_NS || is_late => {
+                    self.end_at_once(io, place);
                 }
-                _ => {}
+                Phase::Ending => {}
+                _ => {
+                    self.try_again(io, place, now);
+                }
             }
         }
+        self.force_endings(io, now);
+        self.expire_kept(now);
         self.move_pin();
-        let drained = self.active.is_empty();
+        let drained = self.active.is_empty() && self.kept.is_empty();
         if drained {
             self.write_counters();
         }

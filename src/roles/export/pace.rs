@@ -9,15 +9,21 @@
 use crate::log::commit::Commit;
 use crate::log::retention::{Dropped, NO_PIN};
 use crate::net::Ring;
-use crate::net::ring::abort;
+use crate::net::peer::{abort, acked_bytes};
 use crate::pool::coherence::Coherence;
-use crate::roles::export::{Export, ExportSettings, Phase, SEND, TRUST_NS};
+use crate::roles::export::{Export, ExportSettings, Phase, Subscriber, TRUST_NS};
 use crate::runtime::Now;
 use crate::wire::{Refusal, SlowReader};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 /// Time between two looks at the floors for one subscription whose send is under way, ns.
 const JUDGE_EVERY_NS: u64 = 5_000_000;
+
+/// Publishers that did not wait for this long do not wait any more, ns.
+const FREE_NS: u64 = 1_000_000_000;
+/// It is told for whom publishers wait after this time, ns.
+const TELL_NS: u64 = 1_000_000_000;
 
 /// What is to become of one subscription if it is too slow, and what is becoming of it.
 pub(super) struct Pace {
@@ -28,6 +34,14 @@ pub(super) struct Pace {
     judged_ns: u64,
     /// Since when publishers have been waiting for it.
     held_since_ns: Option<u64>,
+    /// When they were last seen to wait for it.
+    held_ns: u64,
+    /// Where the log ended when they began to wait for it, or when it last got there, and when that was.
+    mark: Option<(u64, u64)>,
+    /// People were told that it is waited for.
+    is_told: bool,
+    /// What its peer had acknowledged at the last look.
+    acked_bytes: u64,
     /// The send under way was asked to end.
     is_cutting: bool,
     is_let_go: bool,
@@ -49,6 +63,10 @@ impl Pace {
             lag_max,
             judged_ns: 0,
             held_since_ns: None,
+            held_ns: 0,
+            mark: None,
+            is_told: false,
+            acked_bytes: 0,
             is_cutting: false,
             is_let_go: false,
             rest: Vec::new(),
@@ -71,21 +89,79 @@ impl Pace {
     }
 }
 
+impl<C: Coherence> Subscriber<C> {
+    /// A send of a megabyte says nothing until it is done: what the peer acknowledges is what it takes.
+    fn see_what_it_takes(&mut self, now_ns: u64) {
+        let acked = acked_bytes(self.stream.as_raw_fd()).unwrap_or(0);
+        if acked > self.pace.acked_bytes {
+            (self.pace.acked_bytes, self.progress_ns) = (acked, now_ns);
+        }
+    }
+
+    /// Publishers wait for it. Gives for how long it has not got to where the log's end was when that began, ns. One that follows
+    /// at its own pace gets there, again and again; a crawler does not.
+    fn waited_for(&mut self, needs: u64, watermark: u64, now_ns: u64) -> u64 {
+        let pace = &mut self.pace;
+        if now_ns.saturating_sub(pace.held_ns) > FREE_NS || pace.mark.is_some_and(|(mark, _)| needs >= mark) {
+            pace.mark = None;
+        }
+        pace.held_ns = now_ns;
+        let (_, since_ns) = *pace.mark.get_or_insert((watermark, now_ns));
+        now_ns - since_ns
+    }
+}
+
 impl<C: Coherence> Export<C> {
+    /// Tells once for whom publishers wait, and counts it.
+    fn tell_waited_for(&mut self, place: u32, commit: &Commit, waited_ns: u64) {
+        if waited_ns < TELL_NS {
+            return;
+        }
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let address = subscriber.peer.0.map_or(0, |peer| match peer.ip().to_canonical() {
+            IpAddr::V4(ip) => u64::from(u32::from(ip)) << 16 | u64::from(peer.port()),
+            IpAddr::V6(_) => u64::from(peer.port()),
+        });
+        let slowest = (waited_ns, address, subscriber.topics[0].id);
+        self.waited_for = self.waited_for.max(Some(slowest));
+        if std::mem::replace(&mut subscriber.pace.is_told, true) {
+            return;
+        }
+        self.counters.waited_readers += 1;
+        self.topics.refresh();
+        let name_of = |id: u32| self.topics.known().iter().find(|topic| topic.id == id).map(|topic| topic.name.to_string());
+        let names: Vec<_> = subscriber.topics.iter().filter_map(|topic| name_of(topic.id)).collect();
+        let behind = commit.watermark.saturating_sub(subscriber.reader.needs().min(subscriber.lent_from));
+        log::warn!(
+            "{}: publishers wait for the subscriber at {} of topic {}, which is {behind} batches behind and holds the memory              they need; it is let go after export.reader_stall without taking anything, or export.reader_wait_max",
+            self.name,
+            subscriber.peer,
+            names.join(", "),
+        );
+    }
+
     /// Looks whether publishers wait for a subscription whose send is under way, and does what its policy says.
     pub(super) fn judge_pace(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
+        if self.judge_parting(io, place, now) {
+            return 1;
+        }
+        let moved = self.try_again(io, place, now);
         let now_ns = now.monotonic_ns;
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        if now_ns.saturating_sub(subscriber.pace.judged_ns) < JUDGE_EVERY_NS {
-            return 0;
+        if subscriber.phase != Phase::Streaming || now_ns.saturating_sub(subscriber.pace.judged_ns) < JUDGE_EVERY_NS {
+            return moved;
         }
         subscriber.pace.judged_ns = now_ns;
         let needs = subscriber.needs();
         let Some(floors) = self.hold.floors().read().filter(|floors| floors.closing > needs) else {
             subscriber.pace.held_since_ns = None;
-            return 0;
+            return moved;
         };
         let held_ns = now_ns - *subscriber.pace.held_since_ns.get_or_insert(now_ns);
+        subscriber.see_what_it_takes(now_ns);
+        let waited_ns = subscriber.waited_for(needs, commit.watermark, now_ns);
+        self.tell_waited_for(place, commit, waited_ns);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let is_over = match subscriber.pace.policy {
             // It has skipped already, and has not taken anything since.
             SlowReader::Skip if subscriber.lent_from == NO_PIN => true,
@@ -94,11 +170,12 @@ impl<C: Coherence> Export<C> {
                 let still_ns = now_ns.saturating_sub(subscriber.progress_ns);
                 let lag_max = subscriber.pace.lag_max;
                 let lag = if lag_max == 0 { 0 } else { subscriber.reader.lag_bytes(commit).unwrap_or(0) };
-                still_ns > self.settings.reader_stall_ns || lag > lag_max
+                let wait_max_ns = self.settings.reader_wait_max_ns;
+                still_ns > self.settings.reader_stall_ns || lag > lag_max || wait_max_ns > 0 && waited_ns > wait_max_ns
             }
         };
         if !is_over {
-            return 0;
+            return moved;
         }
         if subscriber.lent_from == NO_PIN {
             // What is being sent is a copy.
@@ -108,10 +185,17 @@ impl<C: Coherence> Export<C> {
             // Zero copy: the network has the pages and nobody can take them back but by ending the connection.
             self.counters.too_slow += 1;
             log::warn!(
-                "{}: a subscriber is too slow: publishers waited for memory lent to its socket; it is reset",
-                self.name
+                "{}: the subscriber at {} is too slow: publishers waited for memory lent to its socket; it is reset",
+                self.name,
+                subscriber.peer
             );
             self.end(io, place);
+            return 1;
+        }
+        if subscriber.again.is_due() {
+            // The kernel has nothing of it.
+            subscriber.again.forget();
+            self.cut(io, place, now);
             return 1;
         }
         // A cancel may come just as the kernel tries again, and then fails: it is repeated at the next look.
@@ -142,12 +226,15 @@ impl<C: Coherence> Export<C> {
 
     /// Nothing of the pool is in the kernel's hands: skips to `position`, or ends.
     fn give_up(&mut self, io: &mut Ring, place: u32, position: u64, now: Now) -> usize {
-        let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        subscriber.pace.held_since_ns = None;
+        (subscriber.pace.held_since_ns, subscriber.pace.mark) = (None, None);
         if subscriber.pace.policy != SlowReader::Skip {
             self.counters.too_slow += 1;
-            log::warn!("{}: a subscriber is too slow: publishers waited for memory it needs; it is let go", self.name);
+            log::warn!(
+                "{}: the subscriber at {} is too slow: publishers waited for memory it needs; it is let go",
+                self.name,
+                subscriber.peer
+            );
             return self.tell_too_slow(io, place, position, now);
         }
         self.counters.skips += 1;
@@ -156,10 +243,7 @@ impl<C: Coherence> Export<C> {
         subscriber.topics.iter_mut().for_each(|topic| topic.told_caught_up = false);
         let rest = subscriber.pace.take_rest();
         if !rest.is_empty() {
-            subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), rest.into());
-            if subscriber.sending.is_none() {
-                self.end(io, place);
-            }
+            self.say(io, place, rest);
         }
         1
     }
@@ -167,7 +251,8 @@ impl<C: Coherence> Export<C> {
     /// Shows that the readers here are looked after, before anything is handed on. What publishers did not wait for, as when this
     /// process stood still and was taken for dead, is given up. Gives how many readers that were.
     pub(super) fn look(&mut self, io: &mut Ring, now: Now) -> usize {
-        if self.active.is_empty() || self.is_waited_for && now.monotonic_ns - self.looked_ns < TRUST_NS {
+        if self.active.is_empty() && self.kept.is_empty()
+            || self.is_waited_for && now.monotonic_ns - self.looked_ns < TRUST_NS {
             return 0;
         }
         let mut lost = 0;
@@ -185,6 +270,7 @@ impl<C: Coherence> Export<C> {
     /// What lies below `closing` may be overwritten: whoever needs some of it goes on above, or ends.
     fn lose(&mut self, io: &mut Ring, closing: u64, now: Now) -> usize {
         let mut lost = 0;
+        self.kept.lose(closing);
         for index in (0..self.active.len()).rev() {
             let place = self.active[index];
             let subscriber = self.subscriber(place);
@@ -229,7 +315,7 @@ impl<C: Coherence> Export<C> {
         let subscriber = self.subscriber(place);
         subscriber.pace.is_let_go = true;
         subscriber.progress_ns = now.monotonic_ns;
-        if subscriber.sending.is_some() {
+ if subscriber.sending.is_some() || subscriber.again.is_due() {
             self.end(io, place);
             return 1;
         }
@@ -252,14 +338,14 @@ impl<C: Coherence> Export<C> {
 
     /// A peer that does not take its last words is not waited for for ever.
     pub(super) fn judge_last_words(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        self.try_again(io, place, now);
         let limit = self.settings.reader_stall_ns;
         let subscriber = self.subscriber(place);
         if now.monotonic_ns.saturating_sub(subscriber.progress_ns) <= limit {
             return 0;
         }
         // Not graceful: what is in the socket is given up with it.
-        subscriber.phase = Phase::Streaming;
-        self.end(io, place);
+        self.end_at_once(io, place);
         1
     }
 }

@@ -58,6 +58,8 @@ impl Bench {
             reader_stall_ns: u64::MAX,
             reader_lag_max: 0,
             reader_grace_ns: u64::MAX,
+            reader_wait_max_ns: 0,
+            return_grace_ns: 0,
             broker: 0,
             broker_list: String::new(),
         };

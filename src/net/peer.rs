@@ -1,0 +1,116 @@
+//! One connection as the kernel sees it: what its peer has taken, what it has said, and how to end it without waiting for it.
+//!
+//! For sockets whose sends are a ring's: none of these calls blocks, whatever the mode of the descriptor.
+//!
+//! Invariants, cited by the SAFETY comments:
+//! 1. Buffers and out-parameters are alive for the call and as long as the kernel is told; the kernel keeps no pointer.
+//! 2. A descriptor that is not a connected socket is no memory error: the call fails.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// Where `tcpi_bytes_acked` lies in `struct tcp_info` (linux/tcp.h: 8 bytes, 24 words, two rates of 64 bits).
+const BYTES_ACKED_AT: usize = 8 + 24 * 4 + 2 * 8;
+
+/// Resets a connection: what it has not sent yet is dropped, pages lent to it come back. The descriptor stays open. A failure means
+/// that there is no connection any more, or that the kernel is busy with it: see whether the pages came back, and ask again.
+pub fn abort(socket: RawFd) {
+    // SAFETY: a sockaddr is a plain C struct for which all zero is valid.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    // SAFETY: invariants 1 and 2.
+    unsafe { libc::connect(socket, &nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
+}
+
+/// Bytes that the other end has acknowledged since the connection began. `None`: the kernel does not say.
+pub fn acked_bytes(socket: RawFd) -> Option<u64> {
+    let mut info = [0; BYTES_ACKED_AT + 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe {
+        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut length)
+    };
+    let is_whole = result == 0 && length as usize == info.len();
+    is_whole.then(|| u64::from_ne_bytes(info[BYTES_ACKED_AT..].try_into().expect("8 bytes")))
+}
+
+/// Bytes given to the socket that the other end has not acknowledged. `None`: the kernel does not say.
+pub fn unacked_bytes(socket: RawFd) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &mut bytes) };
+    (result == 0).then_some(bytes.max(0) as u64)
+}
+
+/// Takes what was received already. 0: the other end will say nothing more. `WouldBlock`: nothing now.
+pub fn receive_now(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Gives the socket what it takes at once; gives how much that was.
+pub fn send_now(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Throws away what was received and not read, a bounded amount: to close a socket with some unread resets the connection, and the
+/// last words to the other end may be lost with it. True: the other end will say nothing more.
+pub fn discard_received(socket: RawFd) -> bool {
+    let mut buffer = [0; 4096];
+    for _ in 0..16 {
+        match receive_now(socket, &mut buffer) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn what_a_peer_took_said_and_did_not_take_is_known() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = listener.accept().unwrap().0;
+        let socket = ours.as_raw_fd();
+        assert_eq!(receive_now(socket, &mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let before = acked_bytes(socket).unwrap();
+        assert_eq!(send_now(socket, &[1; 1000]).unwrap(), 1000);
+        peer.read_exact(&mut [0; 1000]).unwrap();
+        while unacked_bytes(socket).unwrap() > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(acked_bytes(socket).unwrap() - before, 1000);
+        // What nobody reads is acknowledged up to the peer's window, and no further.
+        let mut given = 0;
+        while let Ok(bytes) = send_now(socket, &[1; 64 << 10]) {
+            given += bytes as u64;
+        }
+        let unacked = unacked_bytes(socket).unwrap();
+        assert!(unacked > 0 && unacked < given, "{unacked} of {given}");
+        peer.write_all(b"word").unwrap();
+        let mut word = [0; 8];
+        while receive_now(socket, &mut word).is_err() {
+            std::thread::yield_now();
+        }
+        assert_eq!(&word[..4], b"word");
+        drop(peer);
+        while !discard_received(socket) {
+            std::thread::yield_now();
+        }
+    }
+}

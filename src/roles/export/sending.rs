@@ -1,0 +1,185 @@
+//! What is on its way to a subscriber: lists of batches out of the pool, words of our own, and what the kernel says of them.
+//!
+//! What the kernel lacks is not the peer's fault. Pages that it may not lock (`RLIMIT_MEMLOCK`, which counts all processes of a user)
+//! make the connection one that is sent copies; anything else it lacks is asked for again after a while, a bounded number of times.
+
+use std::os::fd::AsRawFd;
+
+use crate::config::SendMode;
+use crate::log::retention::NO_PIN;
+use crate::net::Ring;
+use crate::pool::coherence::Coherence;
+use crate::roles::export::ending::Departure;
+use crate::roles::export::{Export, Phase, SEND, ZERO_COPY_FROM_BYTES};
+use crate::runtime::Now;
+use crate::runtime::machine::locked_bytes_limit;
+use crate::wire::Refusal;
+use crate::wire::frame::{self, Refused};
+
+/// First wait for what the kernel lacked, ns; it doubles.
+const AGAIN_FIRST_NS: u64 = 1_000_000;
+/// Longest wait, ns.
+const AGAIN_MOST_NS: u64 = 256_000_000;
+/// Times a send is tried again without any progress: 8 s in all.
+const TRIES_MAX: u32 = 40;
+
+/// A send that the kernel could not do for want of something.
+#[derive(Default)]
+pub(super) struct Again {
+    tries: u32,
+    /// When it is tried again; `None`: nothing waits for that.
+    due_ns: Option<u64>,
+    /// Words of our own that are to be sent; empty: it is the list.
+    words: Vec<u8>,
+    /// This connection is sent copies.
+    copies: bool,
+}
+
+impl Again {
+    /// Whether something waits to be tried again.
+    pub(super) fn is_due(&self) -> bool {
+        self.due_ns.is_some()
+    }
+
+    /// Gives up a list that waited.
+    pub(super) fn forget(&mut self) {
+        self.due_ns = None;
+    }
+}
+
+/// Whether an operation failed for want of something, not because of its peer.
+fn is_shortage(errno: i32) -> bool {
+    matches!(errno, libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN | libc::EINTR)
+}
+
+impl<C: Coherence> Export<C> {
+    /// Sends the list.
+    pub(super) fn submit(&mut self, io: &mut Ring, place: u32, now: Now) {
+        let asker = self.asker(place, SEND);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let zero_copy = !subscriber.again.copies
+            && match self.settings.send {
+                SendMode::Copy => false,
+                SendMode::ZeroCopy => true,
+                // On loopback the kernel copies all the same, and pays for the notification.
+                SendMode::Auto => !subscriber.is_loopback && io.list(subscriber.list).bytes() >= ZERO_COPY_FROM_BYTES,
+            };
+        subscriber.is_zero_copy = zero_copy;
+        subscriber.sending = io.send_list(asker, subscriber.stream.as_raw_fd(), subscriber.list, zero_copy);
+        subscriber.progress_ns = now.monotonic_ns;
+        self.counters.sends += 1;
+        if subscriber.sending.is_none() {
+            self.end(io, place);
+        }
+    }
+
+    /// Sends words of our own.
+    pub(super) fn say(&mut self, io: &mut Ring, place: u32, words: Vec<u8>) {
+        let asker = self.asker(place, SEND);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
+        if subscriber.sending.is_none() {
+            self.end(io, place);
+        }
+    }
+
+    /// Says why it is over. `about` is the place of the topic meant, and the refusal's number.
+    pub(super) fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
+        self.counters.refused += 1;
+        let (topic, detail) = about;
+        let header = Refused { code: refusal as u16, place: topic as u16, detail, ..Refused::default() };
+        let subscriber = self.subscriber(place);
+        if subscriber.sending.is_some() || subscriber.again.is_due() {
+            return self.end(io, place);
+        }
+        let mut words = subscriber.pace.take_rest();
+        words.extend(frame::with_body(&header, text.as_bytes()));
+        subscriber.phase = Phase::Refusing;
+        self.say(io, place, words);
+    }
+
+    /// What was on its way is out of the kernel's hands.
+    pub(super) fn sent(&mut self, io: &mut Ring, place: u32, result: i32, now: Now) {
+        let words = io.take_returned();
+        let subscriber = self.subscriber(place);
+        subscriber.sending = None;
+        if subscriber.phase == Phase::Ending {
+            return self.forget_if_idle(io, place);
+        }
+        let is_cut = subscriber.pace.take_cut();
+        let bytes = match result {
+            0.. => result as u64,
+            _ if is_cut && (result == -libc::ECANCELED || is_shortage(-result)) => 0,
+            _ if is_shortage(-result) => return self.fell_short(io, place, -result, words, now),
+            _ => return self.depart(io, place, Departure::Broken, now),
+        };
+        if bytes > 0 {
+            (subscriber.progress_ns, subscriber.again.tries) = (now.monotonic_ns, 0);
+        }
+        subscriber.trail.sent += bytes;
+        self.counters.sent_bytes += bytes;
+        match words {
+            Some(words) if bytes == 0 && !words.is_empty() => self.depart(io, place, Departure::Broken, now),
+            Some(words) if bytes < words.len() as u64 => self.say(io, place, words[bytes as usize..].to_vec()),
+            Some(_) if self.subscriber(place).phase == Phase::Refusing => self.end(io, place),
+            Some(_) => self.part_if_due(io, place),
+            None => self.list_sent(io, place, bytes, is_cut, now),
+        }
+    }
+
+    fn list_sent(&mut self, io: &mut Ring, place: u32, bytes: u64, is_cut: bool, now: Now) {
+        let list = io.list(self.subscriber(place).list);
+        list.consume(bytes);
+        if list.bytes() > 0 {
+            return if is_cut { self.cut(io, place, now) } else { self.submit(io, place, now) };
+        }
+        list.clear();
+        let subscriber = self.subscriber(place);
+        subscriber.trail.push(subscriber.lent_from, subscriber.stream.as_raw_fd());
+        subscriber.items.clear();
+        subscriber.lent_from = NO_PIN;
+        self.part_if_due(io, place);
+    }
+
+    /// The kernel lacked something.
+    fn fell_short(&mut self, io: &mut Ring, place: u32, errno: i32, words: Option<Box<[u8]>>, now: Now) {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        if words.is_none() && subscriber.is_zero_copy && matches!(errno, libc::ENOBUFS | libc::ENOMEM) {
+            subscriber.again.copies = true;
+            self.counters.copied_connections += 1;
+            if self.counters.copied_connections == 1 {
+                log::warn!(
+                    "{}: the kernel locks no more pages for zero-copy sends ({}; all processes of this user together may \
+                     lock {} bytes): connections that meet this are sent copies; raise memlock (`ulimit -l`, \
+                     LimitMEMLOCK=infinity), or set `export.send: copy`",
+                    self.name,
+                    std::io::Error::from_raw_os_error(errno),
+                    locked_bytes_limit(),
+                );
+            }
+            return self.submit(io, place, now);
+        }
+        let again = &mut subscriber.again;
+        again.tries += 1;
+        if again.tries > TRIES_MAX {
+            let error = std::io::Error::from_raw_os_error(errno);
+            log::warn!("{}: a send to {} failed {TRIES_MAX} times: {error}; it is given up", self.name, subscriber.peer);
+            return self.depart(io, place, Departure::Broken, now);
+        }
+        self.counters.sends_again += 1;
+        again.words = words.map(Vec::from).unwrap_or_default();
+        again.due_ns = Some(now.monotonic_ns + (AGAIN_FIRST_NS << (again.tries - 1).min(16)).min(AGAIN_MOST_NS));
+    }
+
+    /// Tries again what the kernel could not do.
+    pub(super) fn try_again(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let again = &mut self.subscriber(place).again;
+        if again.due_ns.is_none_or(|due_ns| now.monotonic_ns < due_ns) {
+            return 0;
+        }
+        again.due_ns = None;
+        let words = std::mem::take(&mut again.words);
+        if words.is_empty() { self.submit(io, place, now) } else { self.say(io, place, words) }
+        1
+    }
+}

@@ -1,0 +1,339 @@
+//! Subscribers that read slowly, or not, or say what they must not; a kernel that lacks something; places that are pinned.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Export, ExportSettings, Phase, SEND};
+use crate::config::SendMode;
+use crate::log::View;
+use crate::log::commit::CommitWriter;
+use crate::log::order_index::IndexWriter;
+use crate::log::retention::NO_PIN;
+use crate::log::topics::TopicWriter;
+use crate::net::{Completion, Ring, Stage};
+use crate::pool::coherence::Mapping;
+use crate::pool::line::Owned;
+use crate::pool::record::{FloorLine, IndexEntry, entry_kind};
+use crate::pool::{Hardware, Layout, Mapped, Memory};
+use crate::roles::handoff::{SubscribedTopic, Subscription, Subscriptions};
+use crate::runtime::{Io, Now, Role};
+use crate::sim::memory::small_geometry;
+use crate::wire::frame::{self, BatchHeader, FrameKind, Refused};
+use crate::wire::{OrderLevel, Refusal, SlowReader, StartAt};
+
+/// Body of a batch: many of them are more than sockets take.
+const BODY_BYTES: u32 = 60 << 10;
+const BATCHES: u64 = 600;
+
+/// An exporter, subscribers by the kernel's loopback, and a log written by hand: batches of topic 0, and none of topic 1.
+struct Bench {
+    view: View<Mapped<Hardware>>,
+    ring: Ring,
+    export: Export<Hardware>,
+    subscriptions: Arc<Subscriptions>,
+    listener: TcpListener,
+    begun: Instant,
+    /// Makes something else of what the kernel says of a send.
+    tamper: Option<fn(&Completion) -> Option<i32>>,
+}
+
+fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSettings {
+    ExportSettings {
+        connections_max: 2,
+        batches_per_send: 64,
+        send,
+        slow_reader,
+        reader_stall_ns: 700_000_000,
+        reader_lag_max: 0,
+        reader_wait_max_ns: 0,
+        return_grace_ns: 0,
+        reader_grace_ns: 100_000_000,
+        broker: 0,
+        broker_list: String::new(),
+    }
+}
+
+impl Bench {
+    fn new(settings: ExportSettings) -> Bench {
+        let layout = Arc::new(Layout::new(small_geometry(2)).unwrap());
+        let map = memmap2::MmapOptions::new().len(layout.geometry.pool_bytes as usize).map_anon().unwrap();
+        let mapping = Mapping::new(map.into());
+        let view = View::single_host(Mapped::<Hardware>::new(mapping.clone()), layout);
+        drop(crate::roles::sequence::tests::start(&view, 0));
+        let mut zombie = CommitWriter::take(&view, 0);
+        let mut index = IndexWriter::new(&view, 0, zombie.epoch(), 0, 0);
+        let topics = TopicWriter::new(&view, 0);
+        topics.write(&crate::log::topics::tests::topic(0, "a"), &Default::default());
+        topics.write(&crate::log::topics::tests::topic(1, "b"), &Default::default());
+        let at = view.layout.extent(0, 0);
+        let header = BatchHeader { message_count: 1, body_bytes: BODY_BYTES, ..BatchHeader::default() };
+        view.memory.copy_in(at, &frame::seal(&header));
+        for first_order in 0..BATCHES {
+            let (batch_bytes, place) = (BODY_BYTES + 64, IndexEntry::pack_place(at, 0));
+            let (kind, message_count) = (entry_kind::BATCH, 1);
+            index.append(IndexEntry { kind, message_count, first_order, batch_bytes, place, ..IndexEntry::default() });
+        }
+        zombie.advance(index.next(), index.segments());
+        let subscriptions = Arc::new(Subscriptions::new(4));
+        let export = Export::new(&view, 0, 1, settings, subscriptions.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ring = Ring::new(16, 0, mapping).unwrap();
+        Bench { view, ring, export, subscriptions, listener, begun: Instant::now(), tamper: None }
+    }
+
+    fn subscribe(&self, starts: &[StartAt]) -> TcpStream {
+        let peer = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = self.listener.accept().unwrap();
+        let order = OrderLevel::Session;
+        let topic = |(topic, start): (usize, &StartAt)| {
+            SubscribedTopic { topic: topic as u32, created_position: 0, order, start: *start }
+        };
+        let topics = starts.iter().enumerate().map(topic).collect();
+        let slow_reader = SlowReader::AsConfigured;
+        assert!(self.subscriptions.push(Subscription { stream, topics, slow_reader, lag_bytes: 0 }).is_ok());
+        peer
+    }
+
+    /// Publishers want everything below `closing`.
+    fn close(&self, closing: u64) {
+        let mut floors = Owned::take(self.view.memory.clone(), self.view.layout.floor_line(0));
+        let epoch = CommitWriter::take(&self.view, 0).epoch();
+        floors.publish(&FloorLine { epoch, closing, ..FloorLine::default() });
+    }
+
+    fn now(&self) -> Now {
+        let ns = self.begun.elapsed().as_nanos() as u64 + 1;
+        Now { monotonic_ns: ns, utc_ns: ns }
+    }
+
+    /// One pass; `drains`: of a broker that ends. True: it has ended.
+    fn pass(&mut self, drains: bool) -> bool {
+        let now = self.now();
+        let is_over = if drains { self.export.drain(&mut self.ring, now) } else { self.export.poll(&mut self.ring, now) > 0 };
+        self.ring.submit(Some(Duration::from_millis(2))).unwrap();
+        while let Some(mut completion) = self.ring.next_completion() {
+            let is_list = completion.tag >> 56 == SEND && completion.result > 10_000;
+            if is_list && let Some(result) = self.tamper.and_then(|tamper| tamper(&completion)) {
+                (completion.result, self.tamper) = (result, None);
+            }
+            self.export.complete(&mut self.ring, completion, now);
+        }
+        is_over && drains
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.pass(false);
+        }
+    }
+
+    /// Passes until it is so.
+    fn run_until(&mut self, what: &str, is_so: impl Fn(&Bench) -> bool) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !is_so(self) {
+            assert!(Instant::now() < until, "{what} in 20 s: {:?}", self.export.counters);
+            self.pass(false);
+        }
+    }
+
+    fn is_sending(&self) -> bool {
+        self.export.subscribers.iter().flatten().any(|subscriber| subscriber.lent_from != NO_PIN && subscriber.sending.is_some())
+    }
+
+    fn subscribers(&self) -> usize {
+        self.export.active.len()
+    }
+}
+
+/// All that comes until the end, and the refusal in the last 64 to 256 bytes of it.
+fn last_words(peer: &mut TcpStream) -> Option<Refusal> {
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut all = Vec::new();
+    match peer.read_to_end(&mut all) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+        Err(error) => panic!("{error}"),
+    }
+    let frames = (0..all.len().saturating_sub(63)).step_by(64).rev().take(5);
+    let mut headers = frames.map(|at| all[at..at + 64].try_into().unwrap());
+    let header = headers.find(|header| frame::check(header, 1 << 20) == Ok(FrameKind::Refused))?;
+    Refusal::from_code(frame::read::<Refused>(&header).code)
+}
+
+#[test]
+fn the_pin_never_passes_what_a_subscription_of_two_topics_is_about_to_read() {
+    let mut bench = Bench::new(ExportSettings { batches_per_send: 1, ..settings(SendMode::Copy, SlowReader::Wait) });
+    let _peer = bench.subscribe(&[StartAt::Earliest, StartAt::Latest]);
+    for _ in 0..12 {
+        bench.pass(false);
+        if let Some(subscriber) = &bench.export.subscribers[0]
+            && subscriber.phase == Phase::Streaming
+        {
+            assert!(bench.export.hold.position() <= subscriber.reader.position(), "what it reads next is not pinned");
+        }
+    }
+    assert!(bench.subscribers() == 1 && bench.export.counters.delivered_batches > 0);
+}
+
+/// The peer's process lives on, and its socket is full: the memory comes back all the same.
+#[test]
+fn what_a_subscriber_that_stopped_reading_was_lent_comes_back_when_it_ends() {
+    for send in [SendMode::Copy, SendMode::ZeroCopy] {
+        let mut bench = Bench::new(settings(send, SlowReader::Wait));
+        let mut peer = bench.subscribe(&[StartAt::Earliest]);
+        bench.run_until("its socket is full", Bench::is_sending);
+        bench.run(Duration::from_millis(300));
+        assert!(bench.is_sending() && bench.export.hold.position() != NO_PIN);
+        peer.write_all(b"x").unwrap();
+        bench.run_until("it is forgotten", |bench| bench.subscribers() == 0);
+        bench.pass(false);
+        assert_eq!(bench.export.hold.position(), NO_PIN, "{send:?}");
+        assert_eq!(bench.export.counters.endings_late, 0);
+        drop(peer);
+    }
+}
+
+#[test]
+fn a_drain_ends_though_a_subscriber_takes_nothing_or_next_to_nothing() {
+    for (send, crawls) in [(SendMode::Copy, false), (SendMode::ZeroCopy, false), (SendMode::ZeroCopy, true)] {
+        let mut bench = Bench::new(settings(send, SlowReader::Wait));
+        let mut peer = bench.subscribe(&[StartAt::Earliest]);
+        bench.run_until("its socket is full", Bench::is_sending);
+        bench.run(Duration::from_millis(200));
+        let until = Instant::now() + Duration::from_secs(20);
+        while !bench.pass(true) {
+            assert!(Instant::now() < until, "{send:?}: {:?}", bench.export.waits_for());
+            if crawls {
+                let _ = peer.read(&mut [0; 100]);
+            }
+        }
+        assert_eq!(bench.export.hold.position(), NO_PIN);
+    }
+}
+
+#[test]
+fn one_that_breaks_the_protocol_hears_so_after_its_batch() {
+    let mut bench = Bench::new(settings(SendMode::Copy, SlowReader::Wait));
+    let mut peer = bench.subscribe(&[StartAt::Latest]);
+    bench.run(Duration::from_millis(30));
+    peer.write_all(&[7; 1000]).unwrap();
+    let reading = std::thread::spawn(move || last_words(&mut peer));
+    bench.run_until("it has ended", |bench| bench.subscribers() == 0);
+    assert_eq!(reading.join().unwrap(), Some(Refusal::Protocol));
+    // While batches are on their way.
+    let mut peer = bench.subscribe(&[StartAt::Earliest]);
+    bench.run_until("its socket is full", Bench::is_sending);
+    peer.write_all(b"EMBR is how frames begin, but this is none of those that there are..").unwrap();
+    let reading = std::thread::spawn(move || last_words(&mut peer));
+    bench.run_until("it has ended", |bench| bench.subscribers() == 0);
+    assert_eq!(reading.join().unwrap(), Some(Refusal::Protocol));
+}
+
+#[test]
+fn one_more_than_there_are_places_hears_so_at_once() {
+    let mut bench = Bench::new(settings(SendMode::Copy, SlowReader::Wait));
+    let _others = [bench.subscribe(&[StartAt::Latest]), bench.subscribe(&[StartAt::Latest])];
+    bench.run_until("they are served", |bench| bench.subscribers() == 2);
+    let mut more = bench.subscribe(&[StartAt::Latest]);
+    bench.pass(false);
+    assert_eq!(last_words(&mut more), Some(Refusal::Busy));
+    assert_eq!(bench.subscribers(), 2);
+}
+
+#[test]
+fn what_the_kernel_lacks_is_not_the_subscribers_fault() {
+    let tampers: [(SendMode, fn(&Completion) -> Option<i32>); 3] = [
+        (SendMode::ZeroCopy, |completion| (completion.stage == Stage::Accepted).then_some(-libc::ENOBUFS)),
+        (SendMode::Copy, |_| Some(-libc::EAGAIN)),
+        (SendMode::Copy, |_| Some(-libc::ENOMEM)),
+    ];
+    for (send, tamper) in tampers {
+        let mut bench = Bench::new(settings(send, SlowReader::Wait));
+        bench.tamper = Some(tamper);
+        let mut peer = bench.subscribe(&[StartAt::Earliest]);
+        let reading = std::thread::spawn(move || {
+            let mut bytes = vec![0; 1 << 20];
+            let mut got = 0;
+            while got < (BATCHES * u64::from(BODY_BYTES)) as usize {
+                got += peer.read(&mut bytes).unwrap();
+            }
+        });
+        bench.run_until("all of it is read", |_| reading.is_finished());
+        reading.join().unwrap();
+        let counters = bench.export.counters;
+        assert!(bench.tamper.is_none(), "it met the shortage");
+        assert_eq!((counters.copied_connections, counters.sends_again), if send == SendMode::Copy { (0, 1) } else { (1, 0) });
+    }
+}
+
+/// Reads `bytes` every 20 ms until told to stop or it is over.
+fn crawl(mut peer: TcpStream, bytes: usize) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; bytes];
+        while peer.read_exact(&mut buffer).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    })
+}
+
+/// A send of a megabyte takes it longer than `reader_stall`; it takes something all the time.
+#[test]
+fn a_steady_reader_that_others_wait_for_is_not_taken_for_one_that_stands_still() {
+    for send in [SendMode::Copy, SendMode::ZeroCopy] {
+        let mut bench = Bench::new(settings(send, SlowReader::Wait));
+        let peer = bench.subscribe(&[StartAt::Earliest]);
+        bench.run_until("its socket is full", Bench::is_sending);
+        bench.run(Duration::from_millis(100));
+        let reading = crawl(peer, 8 << 10);
+        bench.close(BATCHES);
+        bench.run(Duration::from_secs(4));
+        assert_eq!((bench.subscribers(), bench.export.counters.too_slow), (1, 0), "{send:?}");
+        assert_eq!(bench.export.counters.waited_readers, 1, "and it was told for whom they wait");
+        drop(bench);
+        reading.join().unwrap();
+    }
+}
+
+/// It takes something all the time, and does not get there: it is let go, whatever it takes.
+#[test]
+fn a_reader_that_crawls_is_not_waited_for_beyond_the_bound() {
+    let most = settings(SendMode::Copy, SlowReader::Wait);
+    let mut bench = Bench::new(ExportSettings { reader_wait_max_ns: 1_500_000_000, ..most });
+    let peer = bench.subscribe(&[StartAt::Earliest]);
+    bench.run_until("its socket is full", Bench::is_sending);
+    let reading = crawl(peer, 8 << 10);
+    bench.close(BATCHES);
+    bench.run_until("it is let go", |bench| bench.export.counters.too_slow == 1);
+    drop(bench);
+    reading.join().unwrap();
+}
+
+/// What its peer may not have got is kept for a while; if publishers wait for that to no purpose, nobody's is for a long while.
+#[test]
+fn the_place_of_a_reader_whose_connection_broke_is_kept_for_a_while() {
+    let most = settings(SendMode::Copy, SlowReader::Wait);
+    let mut bench = Bench::new(ExportSettings { return_grace_ns: 300_000_000, ..most });
+    for is_wanted in [false, true, true] {
+        let peer = bench.subscribe(&[StartAt::Earliest]);
+        bench.run_until("its socket is full", Bench::is_sending);
+        bench.run(Duration::from_millis(50));
+        let before = bench.export.counters.kept_places;
+        drop(peer);
+        bench.run_until("it is forgotten", |bench| bench.subscribers() == 0);
+        let is_kept = bench.export.counters.kept_places > before;
+        if is_kept {
+            assert!(bench.export.hold.position() < 200, "where it was: {}", bench.export.hold.position());
+            let closing = if is_wanted { BATCHES - 100 } else { 0 };
+            bench.close(closing);
+        }
+        bench.run_until("its time is over", |bench| bench.export.hold.position() == NO_PIN);
+        assert_eq!(is_kept, bench.export.kept.len() == 0 && bench.export.counters.kept_places > before);
+    }
+    assert_eq!(bench.export.counters.kept_places, 2, "the third was not kept a place");
+    let said = bench.subscribe(&[StartAt::Earliest]);
+    bench.run_until("its socket is full", Bench::is_sending);
+    drop(said);
+}
