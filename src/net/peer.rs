@@ -29,9 +29,8 @@ pub fn acked_bytes(socket: RawFd) -> Option<u64> {
     let mut info = [0; BYTES_ACKED_AT + 8];
     let mut length = info.len() as libc::socklen_t;
     // SAFETY: invariants 1 and 2.
-    let result = unsafe {
-        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut length)
-    };
+    let result =
+        unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut length) };
     let is_whole = result == 0 && length as usize == info.len();
     is_whole.then(|| u64::from_ne_bytes(info[BYTES_ACKED_AT..].try_into().expect("8 bytes")))
 }

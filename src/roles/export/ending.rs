@@ -191,7 +191,8 @@ impl<C: Coherence> Export<C> {
                 subscriber.parting = Some((now.monotonic_ns + PARTING_NS, text));
                 // First, for it is there to be ended: without a place in the ring it is.
                 self.watch(io, place);
-                if self.subscribers[place as usize].as_ref().is_some_and(|subscriber| subscriber.phase != Phase::Ending) {
+                if self.subscribers[place as usize].as_ref().is_some_and(|subscriber| subscriber.phase != Phase::Ending)
+                {
                     self.part_if_due(io, place);
                 }
             }

@@ -129,7 +129,8 @@ impl<C: Coherence> Export<C> {
         }
         self.counters.waited_readers += 1;
         self.topics.refresh();
-        let name_of = |id: u32| self.topics.known().iter().find(|topic| topic.id == id).map(|topic| topic.name.to_string());
+        let name_of =
+            |id: u32| self.topics.known().iter().find(|topic| topic.id == id).map(|topic| topic.name.to_string());
         let names: Vec<_> = subscriber.topics.iter().filter_map(|topic| name_of(topic.id)).collect();
         let behind = commit.watermark.saturating_sub(subscriber.reader.needs().min(subscriber.lent_from));
         log::warn!(
@@ -252,7 +253,8 @@ impl<C: Coherence> Export<C> {
     /// process stood still and was taken for dead, is given up. Gives how many readers that were.
     pub(super) fn look(&mut self, io: &mut Ring, now: Now) -> usize {
         if self.active.is_empty() && self.kept.is_empty()
-            || self.is_waited_for && now.monotonic_ns - self.looked_ns < TRUST_NS {
+            || self.is_waited_for && now.monotonic_ns - self.looked_ns < TRUST_NS
+        {
             return 0;
         }
         let mut lost = 0;
@@ -315,7 +317,7 @@ impl<C: Coherence> Export<C> {
         let subscriber = self.subscriber(place);
         subscriber.pace.is_let_go = true;
         subscriber.progress_ns = now.monotonic_ns;
- if subscriber.sending.is_some() || subscriber.again.is_due() {
+        if subscriber.sending.is_some() || subscriber.again.is_due() {
             self.end(io, place);
             return 1;
         }

@@ -163,7 +163,11 @@ impl<C: Coherence> Export<C> {
         again.tries += 1;
         if again.tries > TRIES_MAX {
             let error = std::io::Error::from_raw_os_error(errno);
-            log::warn!("{}: a send to {} failed {TRIES_MAX} times: {error}; it is given up", self.name, subscriber.peer);
+            log::warn!(
+                "{}: a send to {} failed {TRIES_MAX} times: {error}; it is given up",
+                self.name,
+                subscriber.peer
+            );
             return self.depart(io, place, Departure::Broken, now);
         }
         self.counters.sends_again += 1;
@@ -179,7 +183,11 @@ impl<C: Coherence> Export<C> {
         }
         again.due_ns = None;
         let words = std::mem::take(&mut again.words);
-        if words.is_empty() { self.submit(io, place, now) } else { self.say(io, place, words) }
+        if words.is_empty() {
+            self.submit(io, place, now)
+        } else {
+            self.say(io, place, words)
+        }
         1
     }
 }

@@ -87,8 +87,11 @@ impl Bench {
         let peer = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (stream, _) = self.listener.accept().unwrap();
         let order = OrderLevel::Session;
-        let topic = |(topic, start): (usize, &StartAt)| {
-            SubscribedTopic { topic: topic as u32, created_position: 0, order, start: *start }
+        let topic = |(topic, start): (usize, &StartAt)| SubscribedTopic {
+            topic: topic as u32,
+            created_position: 0,
+            order,
+            start: *start,
         };
         let topics = starts.iter().enumerate().map(topic).collect();
         let slow_reader = SlowReader::AsConfigured;
@@ -111,7 +114,8 @@ impl Bench {
     /// One pass; `drains`: of a broker that ends. True: it has ended.
     fn pass(&mut self, drains: bool) -> bool {
         let now = self.now();
-        let is_over = if drains { self.export.drain(&mut self.ring, now) } else { self.export.poll(&mut self.ring, now) > 0 };
+        let is_over =
+            if drains { self.export.drain(&mut self.ring, now) } else { self.export.poll(&mut self.ring, now) > 0 };
         self.ring.submit(Some(Duration::from_millis(2))).unwrap();
         while let Some(mut completion) = self.ring.next_completion() {
             let is_list = completion.tag >> 56 == SEND && completion.result > 10_000;
@@ -140,7 +144,11 @@ impl Bench {
     }
 
     fn is_sending(&self) -> bool {
-        self.export.subscribers.iter().flatten().any(|subscriber| subscriber.lent_from != NO_PIN && subscriber.sending.is_some())
+        self.export
+            .subscribers
+            .iter()
+            .flatten()
+            .any(|subscriber| subscriber.lent_from != NO_PIN && subscriber.sending.is_some())
     }
 
     fn subscribers(&self) -> usize {
@@ -265,7 +273,10 @@ fn what_the_kernel_lacks_is_not_the_subscribers_fault() {
         reading.join().unwrap();
         let counters = bench.export.counters;
         assert!(bench.tamper.is_none(), "it met the shortage");
-        assert_eq!((counters.copied_connections, counters.sends_again), if send == SendMode::Copy { (0, 1) } else { (1, 0) });
+        assert_eq!(
+            (counters.copied_connections, counters.sends_again),
+            if send == SendMode::Copy { (0, 1) } else { (1, 0) }
+        );
     }
 }
 
