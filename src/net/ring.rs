@@ -11,10 +11,14 @@
 //!    it exists (invariant 4 of `pool::coherence`).
 //! 4. The ring is used on one thread only: it is not `Send`.
 //! 5. The result of an accept that did not fail is a new descriptor that nobody else owns; it is taken once.
-//! 6. The vectors of a list that is not lent point into its own headers and into mapped pool memory that holds batches: written
+//! 6. ([`list`]) The vectors of a list that is not lent point into its own headers and into mapped pool memory that holds batches: written
 //!    before they were named anywhere, and pinned while they are in a list.
 
 #![allow(unsafe_code)]
+
+mod list;
+
+pub use list::{SEND_LIST_MAX, SendList};
 
 use std::io;
 use std::net::TcpStream;
@@ -30,8 +34,6 @@ use crate::runtime::{Io, fault};
 
 /// Bytes of a frame slot.
 pub const FRAME_BYTES: usize = 64;
-/// Batches one vectored send can carry.
-pub const SEND_LIST_MAX: usize = 64;
 
 /// `zc_flags`: ask the notification to say whether the kernel copied (linux/io_uring.h; not in the crate).
 const SEND_ZC_REPORT_USAGE: u16 = 8;
@@ -151,118 +153,8 @@ struct InFlight {
     lent: Lent,
     generation: u32,
     active: bool,
-}
-
-/// A vectored send under construction: headers in its own memory, payload in the pool.
-pub struct SendList {
-    headers: Box<[[u8; FRAME_BYTES]; SEND_LIST_MAX]>,
-    vectors: Vec<libc::iovec>,
-    message: Box<libc::msghdr>,
-    count: usize,
-    bytes: u64,
-    /// Where each item ends, bytes from the start of the list.
-    ends: Vec<u64>,
-    /// Bytes that were sent.
-    consumed: u64,
-    lent: bool,
-    used: bool,
-}
-
-impl SendList {
-    fn new() -> Self {
-        // SAFETY: a msghdr is a plain C struct for which all zero is valid.
-        let message = Box::new(unsafe { std::mem::zeroed() });
-        let vectors = Vec::with_capacity(2 * SEND_LIST_MAX);
-        let headers = Box::new([[0; FRAME_BYTES]; SEND_LIST_MAX]);
-        let ends = Vec::with_capacity(SEND_LIST_MAX);
-        SendList { headers, vectors, message, count: 0, bytes: 0, ends, consumed: 0, lent: false, used: false }
-    }
-
-    /// Empties it.
-    pub fn clear(&mut self) {
-        assert!(!self.lent, "a list in the kernel's hands is not touched");
-        self.vectors.clear();
-        self.ends.clear();
-        (self.count, self.bytes, self.consumed) = (0, 0, 0);
-    }
-
-    /// Whether it takes no more.
-    pub fn is_full(&self) -> bool {
-        self.count == SEND_LIST_MAX
-    }
-
-    /// Items in it.
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Bytes in it.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Adds a header and, behind it, `bytes` of the pool at `at`.
-    pub fn push(&mut self, header: &[u8; FRAME_BYTES], pool: &Mapping, at: u64, bytes: u64) {
-        assert!(!self.lent && !self.is_full());
-        self.headers[self.count] = *header;
-        let base = self.headers[self.count].as_mut_ptr().cast();
-        self.vectors.push(libc::iovec { iov_base: base, iov_len: FRAME_BYTES });
-        if bytes > 0 {
-            self.vectors.push(libc::iovec { iov_base: pool.address(at, bytes).cast(), iov_len: bytes as usize });
-        }
-        self.count += 1;
-        self.bytes += FRAME_BYTES as u64 + bytes;
-        self.ends.push(self.consumed + self.bytes);
-    }
-
-    /// Drops the first `bytes`, which were sent.
-    pub fn consume(&mut self, mut bytes: u64) {
-        assert!(!self.lent && bytes <= self.bytes);
-        self.bytes -= bytes;
-        self.consumed += bytes;
-        let mut done = 0;
-        for vector in &mut self.vectors {
-            let step = bytes.min(vector.iov_len as u64);
-            // Stays inside the same buffer: step is at most its length.
-            vector.iov_base = vector.iov_base.cast::<u8>().wrapping_add(step as usize).cast();
-            vector.iov_len -= step as usize;
-            bytes -= step;
-            if vector.iov_len > 0 {
-                break;
-            }
-            done += 1;
-        }
-        self.vectors.drain(..done);
-    }
-}
-
-impl SendList {
-    /// Items that were sent, the one that was sent in part included.
-    pub fn items_begun(&self) -> usize {
-        let begun = self.ends.partition_point(|end| *end < self.consumed);
-        if self.consumed == 0 { 0 } else { begun + 1 }
-    }
-
-    /// A copy of what is left of the item that was sent in part; empty if the last one was sent whole.
-    pub fn rest_of_item(&self) -> Vec<u8> {
-        assert!(!self.lent);
-        let begun = self.items_begun();
-        let mut left = if begun == 0 { 0 } else { (self.ends[begun - 1] - self.consumed) as usize };
-        let mut rest = vec![0; left];
-        for vector in &self.vectors {
-            let bytes = left.min(vector.iov_len);
-            let to = rest.len() - left;
-            // SAFETY: invariant 6; `rest` has `left` bytes from `to` on.
-            unsafe { std::ptr::copy_nonoverlapping(vector.iov_base.cast(), rest[to..].as_mut_ptr(), bytes) };
-            left -= bytes;
-        }
-        rest
-    }
+    /// Cancels of it that were asked for again.
+    cancels_again: u8,
 }
 
 /// The io_uring of one thread.
@@ -287,8 +179,10 @@ pub struct Ring {
 /// below, or leaked.
 const CANCEL_WAIT: Timespec = Timespec::new().sec(1);
 
-/// Generation-tagged index of an operation; cancels have none of their own.
-const UNTRACKED: u64 = u64::MAX;
+/// Marks the completion of a cancel; the rest names the operation that was meant. Generations leave this bit free.
+const CANCEL: u64 = 1 << 63;
+/// Times a cancel is asked for again that came just as the kernel was at work on the operation. Whoever waits for it asks anew.
+const CANCELS_AGAIN_MAX: u8 = 8;
 
 impl Ring {
     /// A ring for this thread with at most `operations_max` operations in flight and `frame_slots` frames.
@@ -319,6 +213,7 @@ impl Ring {
             lent: Lent::Nothing,
             generation: 0,
             active: false,
+            cancels_again: 0,
         });
         Ok(Ring {
             ring,
@@ -445,6 +340,7 @@ impl Ring {
         let operation = &mut self.operations[index as usize];
         operation.generation = operation.generation.wrapping_add(1) & 0x7fff_ffff;
         (operation.asker, operation.lent, operation.active) = (asker, lent, true);
+        operation.cancels_again = 0;
         self.in_flight += 1;
         Some(u64::from(operation.generation) << 32 | u64::from(index))
     }
@@ -550,12 +446,23 @@ impl Ring {
 
     /// Asks for an operation to end soon. Its own completion still comes.
     pub fn cancel(&mut self, operation: Operation) {
-        self.push(opcode::AsyncCancel::new(operation.0).build(), UNTRACKED);
+        self.push(opcode::AsyncCancel::new(operation.0).build(), CANCEL | operation.0);
+    }
+
+    /// What became of a cancel. One that met the operation at work has ended nothing: it is asked for again, a bounded number of times.
+    fn cancelled(&mut self, data: u64, result: i32) {
+        let operation = &mut self.operations[data as u32 as usize];
+        let is_the_one = operation.active && operation.generation == (data >> 32) as u32;
+        if result == -libc::EALREADY && is_the_one && operation.cancels_again < CANCELS_AGAIN_MAX {
+            operation.cancels_again += 1;
+            self.cancel(Operation(data));
+        }
     }
 
     fn finish(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
         let data = entry.user_data();
-        if data == UNTRACKED {
+        if data & CANCEL != 0 {
+            self.cancelled(data & !CANCEL, entry.result());
             return None;
         }
         let (index, generation) = (data as u32, (data >> 32) as u32);
