@@ -84,7 +84,7 @@ fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'sta
 }
 
 fn record(version: u64) -> SegmentLine {
-    SegmentLine { epoch: version, first: version, reserved: [version; 5] }
+    SegmentLine { epoch: version, first: version, end: version, filled_by: version, reserved: [version; 3] }
 }
 
 /// A record rewritten in place is seen whole or not at all.

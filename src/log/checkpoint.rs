@@ -5,8 +5,9 @@ use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::cursors::{self, CursorTable};
 use crate::log::damage::{Expected, FieldFault, count, exactly, place, within};
+use crate::log::directory::{self, Inherited};
 use crate::log::entry::{absent_topic, check_order, to_sound_event};
-use crate::log::order_index::{IndexFault, IndexReader, check_directory};
+use crate::log::order_index::{IndexFault, IndexReader};
 use crate::log::topics::{Topic, read_spec, read_topic_words};
 use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
 use crate::order::{Event, Origin, SessionTable};
@@ -78,6 +79,8 @@ pub struct Recovered {
     pub floors: FloorLine,
     /// Per lane: consumed counts what the replay showed to be appended too.
     pub lanes: Vec<LaneProgress>,
+    /// Its segments of the index.
+    pub index: Inherited,
 }
 
 /// Why a recovery has to be tried again, or cannot succeed.
@@ -135,24 +138,26 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
     let topics = restore_topics(view, reader, first, &mut table)?;
     let named = |(number, fault)| in_record("named cursor", number)(fault);
     let cursors = cursors::restore(view, reader, first).map_err(named)?;
-    for candidate in 0..layout.geometry.candidates {
-        check_directory(view, candidate).map_err(in_record("segment directory of sequencer candidate", candidate))?;
-    }
     view.memory.full_fence();
     // Last: whatever the predecessor appends after this read is void once a higher epoch is claimed.
     let commit = reader.current().ok_or(RecoverError::Unsettled)?;
     if commit.epoch != first.epoch {
         return Err(RecoverError::Unsettled);
     }
-    let mut recovered = Recovered { commit, table, topics, cursors, floors, lanes };
+    let index = Inherited { segments: Vec::new(), tail: Vec::new() };
+    let mut recovered = Recovered { commit, table, topics, cursors, floors, lanes, index };
     check_floors(&recovered)?;
+    let directory = "segment directory of sequencer candidate";
+    directory::check(view, &commit).map_err(in_record(directory, commit.candidate))?;
     let replayed = replay(view, &mut recovered);
+    let inherited = Inherited::read(view, &commit);
     // A predecessor that goes on may have given up, and used again, what was being replayed.
     let now: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
     if now.floor > recovered.floors.checkpoint {
         return Err(RecoverError::Unsettled);
     }
     replayed?;
+    recovered.index = inherited.map_err(RecoverError::Damaged)?;
     check_sessions(&recovered.table)?;
     Ok(Some(recovered))
 }

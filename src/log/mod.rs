@@ -7,7 +7,7 @@
 //! * [`lane`]: the ring of batch headers a receive core fills and the sequencer drains.
 //! * [`blog`]: the extents of a lane and the runs its connections receive into.
 //! * [`namesake`]: two machines that take themselves for the same host.
-//! * [`order_index`]: the total order: entries, segments, the segment directory.
+//! * [`order_index`]: the total order: entries, segments. [`directory`]: which segments can be read under an epoch.
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
 //! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
 //! * [`entry`]: events of the order core as index entries, and back, checked.
@@ -28,6 +28,7 @@ pub mod checkpoint;
 pub mod commit;
 pub mod cursors;
 pub mod damage;
+pub mod directory;
 pub mod entry;
 pub mod inherit;
 pub mod lane;

@@ -1,17 +1,17 @@
 //! The order index: one 64-byte entry for everything that happened, in the one order.
 //!
-//! Entry `i` has guard `i + 1` and carries its sequencer epoch. The index is cut into segments; each candidate owns a
-//! fixed set of segments and lists those in use in its directory: segment number (the guard), epoch, first
-//! position. A position belongs to the segment with the highest epoch among those that begin at or before it. Below the
-//! watermark the index is dense; above it, nobody looks.
+//! Entry `i` has guard `i + 1` and carries its sequencer epoch. The index is cut into segments; each candidate owns a fixed set of
+//! places for them. An epoch's own [`directory`] lists every segment that can be read under it, those of its predecessors too;
+//! readers use the directory of the commit's epoch and no other. Below the watermark the index is dense; above it, nobody looks.
 
 use std::collections::VecDeque;
 
 use crate::log::View;
 use crate::log::commit::{Commit, Epoch};
-use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
+use crate::log::damage::FieldFault;
+use crate::log::directory::{self, Inherited, Segment};
 use crate::pool::line;
-use crate::pool::record::{IndexEntry, SegmentLine};
+use crate::pool::record::IndexEntry;
 use crate::pool::{Access, Memory};
 
 /// The appending side: one epoch of one candidate.
@@ -19,32 +19,56 @@ pub struct IndexWriter<M> {
     view: View<M>,
     candidate: u32,
     epoch: Epoch,
+    /// Of the candidate's directory: the one that its last active epoch does not use.
+    bank: u32,
     next: u64,
-    /// Segments this candidate has used, ever.
+    /// One past the highest number that a segment of this candidate ever had.
     segments: u64,
-    /// First positions of its segments that may still be read, oldest first; the last is being filled.
-    live: VecDeque<u64>,
-    /// Whether the last segment is this epoch's: those of older epochs are not appended to.
-    begun: bool,
+    /// Segments that may still be read, oldest first.
+    live: VecDeque<Segment>,
+    /// How many of them lie in places of this candidate.
+    own: u64,
+    /// The last of them is appended to.
+    is_open: bool,
 }
 
 impl<M: Memory> IndexWriter<M> {
-    /// An index writer of `epoch` that appends at `next`. Segments of this candidate that hold positions at or above
-    /// `floor` stay untouched until [`Self::give_up`].
-    pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, next: u64, floor: u64) -> Self {
-        let count = u64::from(view.layout.geometry.segments);
-        let mut found: Vec<(u64, u64)> = (0..count)
-            .filter_map(|segment| {
-                let at = view.layout.directory_line(candidate, segment);
-                line::read::<M, SegmentLine>(&view.memory, at).map(|(guard, record)| (guard - 1, record.first))
-            })
-            .collect();
-        found.sort_unstable();
-        let segments = found.last().map_or(0, |(number, _)| number + 1);
-        let mut live = VecDeque::with_capacity(count as usize);
-        live.extend(found.into_iter().map(|(_, first)| first));
-        let mut writer = IndexWriter { view: view.clone(), candidate, epoch, next, segments, live, begun: false };
-        writer.give_up(floor);
+    /// An index writer of `epoch` that appends at `next` and takes nothing over.
+    pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, next: u64) -> Self {
+        let (bank, segments) = directory::unused_bank(view, candidate);
+        let live = VecDeque::with_capacity((view.layout.geometry.segments * view.layout.geometry.candidates) as usize);
+        IndexWriter { view: view.clone(), candidate, epoch, bank, next, segments, live, own: 0, is_open: false }
+    }
+
+    /// Goes on at `next` behind what a predecessor left, and lists it; visible by the next fence, which comes before the epoch becomes
+    /// active. The last segment, if it is not full, is gone on with: in a place of this candidate. So one takeover after another
+    /// uses no more of the index than one.
+    pub fn take_over(view: &View<M>, candidate: u32, epoch: Epoch, next: u64, inherited: Inherited) -> Self {
+        let mut writer = IndexWriter::new(view, candidate, epoch, next);
+        let entries = u64::from(view.layout.geometry.segment_entries);
+        writer.live.extend(inherited.segments);
+        writer.own = writer.live.iter().filter(|segment| segment.owner == candidate).count() as u64;
+        // Nothing in a place that is still listed is overwritten, even if the floor has passed it: that floor may be void.
+        if let Some(last) = writer.live.back().copied()
+            && next < last.first + entries
+        {
+            let is_own = last.owner == candidate;
+            if is_own || writer.own < u64::from(view.layout.geometry.segments) {
+                writer.live.pop_back();
+                let number = if is_own { last.number } else { writer.take_number() };
+                let end = last.first + entries;
+                writer.live.push_back(Segment { owner: candidate, number, end, filled_by: epoch, ..last });
+                writer.is_open = true;
+            }
+            if !is_own && writer.is_open {
+                writer.own += 1;
+                for (place, entry) in (0..).zip(&inherited.tail) {
+                    let at = view.layout.index_entry(candidate, writer.segments - 1, place);
+                    line::write(&view.memory, at, last.first + place + 1, entry);
+                }
+            }
+        }
+        writer.live.iter().for_each(|segment| writer.list(segment, epoch));
         writer
     }
 
@@ -53,7 +77,7 @@ impl<M: Memory> IndexWriter<M> {
         self.next
     }
 
-    /// Segments used, ever.
+    /// One past the highest number that a segment of this candidate ever had.
     pub fn segments(&self) -> u64 {
         self.segments
     }
@@ -62,13 +86,13 @@ impl<M: Memory> IndexWriter<M> {
     #[inline]
     pub fn room(&self) -> u64 {
         let entries = u64::from(self.view.layout.geometry.segment_entries);
-        let unused = u64::from(self.view.layout.geometry.segments) - self.live.len() as u64;
+        let unused = u64::from(self.view.layout.geometry.segments) - self.own;
         self.left_in_segment() + unused * entries
     }
 
     fn left_in_segment(&self) -> u64 {
         match self.live.back() {
-            Some(first) if self.begun => first + u64::from(self.view.layout.geometry.segment_entries) - self.next,
+            Some(last) if self.is_open => last.end - self.next,
             _ => 0,
         }
     }
@@ -84,44 +108,64 @@ impl<M: Memory> IndexWriter<M> {
             self.begin_segment();
         }
         let position = self.next;
-        let first = *self.live.back().expect("a segment was begun");
-        let at = self.view.layout.index_entry(self.candidate, self.segments - 1, position - first);
+        let last = *self.live.back().expect("a segment was begun");
+        let at = self.view.layout.index_entry(self.candidate, last.number, position - last.first);
         line::write(&self.view.memory, at, position + 1, &IndexEntry { epoch: self.epoch as u32, ..entry });
         self.next += 1;
         position
     }
 
     fn begin_segment(&mut self) {
-        let number = self.segments;
-        let record = SegmentLine { epoch: self.epoch, first: self.next, reserved: [0; 5] };
-        line::write(&self.view.memory, self.view.layout.directory_line(self.candidate, number), number + 1, &record);
-        self.segments += 1;
-        self.begun = true;
-        self.live.push_back(self.next);
+        let (owner, number, first) = (self.candidate, self.take_number(), self.next);
+        let end = first + u64::from(self.view.layout.geometry.segment_entries);
+        let segment = Segment { owner, number, first, end, filled_by: self.epoch };
+        self.list(&segment, self.epoch);
+        self.live.push_back(segment);
+        self.own += 1;
+        self.is_open = true;
     }
 
-    /// Takes back segments that end at or below `floor`: nobody reads them any more.
+    /// The next number whose place holds nothing that can be read.
+    fn take_number(&mut self) -> u64 {
+        let places = u64::from(self.view.layout.geometry.segments);
+        let is_taken = |number: u64| {
+            self.live.iter().any(|live| live.owner == self.candidate && live.number % places == number % places)
+        };
+        let number = (self.segments..self.segments + places).find(|number| !is_taken(*number));
+        let number = number.expect("there is room for a segment");
+        self.segments = number + 1;
+        number
+    }
+
+    /// Writes a segment's line in this epoch's directory.
+    fn list(&self, segment: &Segment, epoch: Epoch) {
+        let at = self.view.layout.directory_line(self.candidate, self.bank, segment.owner, segment.number);
+        line::write(&self.view.memory, at, segment.number + 1, &segment.to_line(epoch));
+    }
+
+    /// Whether segments are listed that end at or below `floor`.
+    pub fn has_spent(&self, floor: u64) -> bool {
+        self.live.len() > 1 && self.live[0].end <= floor
+    }
+
+    /// Takes segments off the list that end at or below `floor`, which was published and confirmed: nobody reads them any
+    /// more, and whoever claims sees that floor.
     pub fn give_up(&mut self, floor: u64) {
-        while self.live.len() > 1 && self.live[1] <= floor {
-            self.live.pop_front();
+        while self.has_spent(floor) {
+            let segment = self.live.pop_front().expect("it was looked at");
+            self.own -= u64::from(segment.owner == self.candidate);
+            self.list(&segment, 0);
         }
     }
-}
-
-/// Where a reader stands in the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    candidate: u32,
-    number: u64,
-    epoch: Epoch,
-    first: u64,
 }
 
 /// What keeps an index reader from going on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexFault {
-    /// No directory knows the position: it was trimmed.
-    #[error("no segment holds index position {position}: it was trimmed, or its segment's line is damaged")]
+    /// The directory does not list the position. Below the confirmed floor it was trimmed; else it cannot be read now.
+    #[error(
+        "no segment holds index position {position}: it was trimmed, cannot be read now, or its segment's line is damaged"
+    )]
     Trimmed {
         /// The position.
         position: u64,
@@ -143,33 +187,18 @@ pub enum IndexFault {
     },
 }
 
-/// Holds a candidate's directory against the geometry: every line lies in its segment's place, and no number overflows.
-pub fn check_directory<M: Memory>(view: &View<M>, candidate: u32) -> Result<(), FieldFault> {
-    let segments = u64::from(view.layout.geometry.segments);
-    let access = view.access_to_candidate(candidate);
-    for place in 0..segments {
-        let at = view.layout.directory_line(candidate, place);
-        let Some((guard, record)) = line::observe::<M, SegmentLine>(&view.memory, at, access) else { continue };
-        within_steps("guard", guard, place + 1, COUNT_MAX / segments * segments + place + 1, segments)?;
-        count("epoch", record.epoch)?;
-        count("first position", record.first)?;
-    }
-    Ok(())
-}
-
 /// A following side: reads committed entries in order. Any number of them, each with its own cursor.
 pub struct IndexReader<M> {
     view: View<M>,
     next: u64,
-    segment: Option<Segment>,
-    /// Epoch the cached segment was looked up under: a takeover may have cut it short.
-    looked_up: Epoch,
+    /// The segment last read from, and the epoch whose directory lists it.
+    segment: Option<(Segment, Epoch)>,
 }
 
 impl<M: Memory> IndexReader<M> {
     /// Reads from `next` on.
     pub fn new(view: &View<M>, next: u64) -> Self {
-        IndexReader { view: view.clone(), next, segment: None, looked_up: 0 }
+        IndexReader { view: view.clone(), next, segment: None }
     }
 
     /// Position of the next entry.
@@ -186,18 +215,20 @@ impl<M: Memory> IndexReader<M> {
     /// Reads up to `out.len()` entries below the watermark, without moving the cursor. Gives how many.
     ///
     /// What was read is good for acts that cannot be undone only if the commit is confirmed afterwards; then
-    /// [`Self::advance`] moves the cursor.
+    /// [`Self::advance`] moves the cursor. A fault, too, counts only then.
     pub fn read(&mut self, commit: &Commit, out: &mut [IndexEntry]) -> Result<usize, IndexFault> {
         let wanted = commit.watermark.saturating_sub(self.next).min(out.len() as u64);
         let mut done = 0;
         while done < wanted {
             let position = self.next + done;
             let segment = self.segment_of(position, commit)?;
-            let entries = u64::from(self.view.layout.geometry.segment_entries);
-            // An older epoch's segment may end early, where the next epoch began: every entry is looked up.
-            let count = if segment.epoch == commit.epoch { segment.first + entries - position } else { 1 };
-            let count = count.min(wanted - done);
-            self.read_segment(&segment, position, &mut out[done as usize..(done + count) as usize])?;
+            let count = (segment.end - position).min(wanted - done);
+            if let Err(fault) = self.read_segment(&segment, position, &mut out[done as usize..(done + count) as usize])
+            {
+                // Its place may have been used again.
+                self.segment = None;
+                return Err(fault);
+            }
             done += count;
         }
         Ok(done as usize)
@@ -209,15 +240,15 @@ impl<M: Memory> IndexReader<M> {
     }
 
     fn read_segment(&self, segment: &Segment, position: u64, out: &mut [IndexEntry]) -> Result<(), IndexFault> {
-        let access = self.view.access_to_candidate(segment.candidate);
-        let start = self.view.layout.index_entry(segment.candidate, segment.number, position - segment.first);
+        let access = self.view.access_to_candidate(segment.owner);
+        let start = self.view.layout.index_entry(segment.owner, segment.number, position - segment.first);
         if access == Access::Remote {
             self.view.memory.discard(start, out.len() as u64 * 64);
         }
         for (index, entry) in out.iter_mut().enumerate() {
             let position = position + index as u64;
             match line::read::<M, IndexEntry>(&self.view.memory, start + index as u64 * 64) {
-                Some((guard, found)) if guard == position + 1 && u64::from(found.epoch) == segment.epoch => {
+                Some((guard, found)) if guard == position + 1 && u64::from(found.epoch) <= segment.filled_by => {
                     *entry = found
                 }
                 _ => return Err(IndexFault::Inconsistent { position }),
@@ -227,45 +258,23 @@ impl<M: Memory> IndexReader<M> {
     }
 
     fn segment_of(&mut self, position: u64, commit: &Commit) -> Result<Segment, IndexFault> {
-        let entries = u64::from(self.view.layout.geometry.segment_entries);
-        if let Some(segment) = self.segment
-            && self.looked_up == commit.epoch
-            && (segment.first..segment.first.saturating_add(entries)).contains(&position)
-            && segment.epoch == commit.epoch
+        if let Some((segment, epoch)) = self.segment
+            && epoch == commit.epoch
+            && segment.holds(position)
         {
             return Ok(segment);
         }
-        let mut best: Option<Segment> = None;
-        for candidate in 0..self.view.layout.geometry.candidates {
-            let access = self.view.access_to_candidate(candidate);
-            for place in 0..u64::from(self.view.layout.geometry.segments) {
-                let at = self.view.layout.directory_line(candidate, place);
-                let Some((guard, record)) = line::observe::<M, SegmentLine>(&self.view.memory, at, access) else {
-                    continue;
-                };
-                // A claimant above the commit is not current yet: its segments may be void.
-                if record.first > position || record.epoch > commit.epoch {
-                    continue;
-                }
-                let found = Segment { candidate, number: guard - 1, epoch: record.epoch, first: record.first };
-                if best.is_none_or(|best| (found.epoch, found.first) > (best.epoch, best.first)) {
-                    best = Some(found);
-                }
-            }
-        }
-        match best {
-            Some(segment) if position < segment.first.saturating_add(entries) => {
-                (self.segment, self.looked_up) = (Some(segment), commit.epoch);
-                Ok(segment)
-            }
-            _ => Err(IndexFault::Trimmed { position }),
-        }
+        let listed = directory::segments(&self.view, commit);
+        let found = listed.into_iter().find(|segment| segment.holds(position));
+        self.segment = found.map(|segment| (segment, commit.epoch));
+        found.ok_or(IndexFault::Trimmed { position })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::commit::CommitWriter;
     use crate::sim::memory::plain_view;
 
     fn entry(lane_slot: u64) -> IndexEntry {
@@ -276,7 +285,7 @@ mod tests {
     fn a_thousand_laps_and_counts_past_32_bits() {
         let view = plain_view(1);
         let start = (1 << 32) - 1500;
-        let mut writer = IndexWriter::new(&view, 0, 1, start, start);
+        let mut writer = IndexWriter::new(&view, 0, 1, start);
         let mut reader = IndexReader::new(&view, start);
         let capacity = writer.room();
         assert_eq!(capacity, 1024);
@@ -301,7 +310,7 @@ mod tests {
     #[test]
     fn a_full_index_has_no_room_and_an_old_reader_is_told() {
         let view = plain_view(1);
-        let mut writer = IndexWriter::new(&view, 0, 1, 0, 0);
+        let mut writer = IndexWriter::new(&view, 0, 1, 0);
         while writer.room() > 0 {
             writer.append(entry(0));
         }
@@ -324,11 +333,12 @@ mod tests {
     #[test]
     fn a_successors_segment_wins_from_its_first_position_on() {
         let view = plain_view(2);
-        let mut first = IndexWriter::new(&view, 0, 1, 0, 0);
+        let mut first = IndexWriter::new(&view, 0, 1, 0);
         (0..200).for_each(|n| {
             first.append(entry(n));
         });
-        let mut second = IndexWriter::new(&view, 1, 2, 100, 0);
+        let sealed = Commit { epoch: 1, candidate: 0, watermark: 100 };
+        let mut second = IndexWriter::take_over(&view, 1, 2, 100, Inherited::read(&view, &sealed).unwrap());
         (0..150).for_each(|n| {
             second.append(entry(1000 + n));
         });
@@ -345,11 +355,46 @@ mod tests {
         assert_eq!(all, expected);
     }
 
+    /// Candidates take over from each other, and from themselves, far more often than there are segments.
+    #[test]
+    fn takeovers_do_not_use_the_index_up() {
+        let view = plain_view(2);
+        let mut commits = [0, 1].map(|candidate| CommitWriter::take(&view, candidate));
+        let (mut epoch, mut next) = (0, 0);
+        let mut before: Option<Commit> = None;
+        for round in 0..100_u64 {
+            let candidate = [0, 1, 1, 0][round as usize % 4];
+            epoch = commits[candidate as usize].claim(epoch, 1);
+            let mut writer = match &before {
+                Some(commit) => {
+                    let inherited = Inherited::read(&view, commit).unwrap();
+                    IndexWriter::take_over(&view, candidate, epoch, next, inherited)
+                }
+                None => IndexWriter::new(&view, candidate, epoch, next),
+            };
+            (0..3).for_each(|_| {
+                let number = writer.next();
+                writer.append(entry(number));
+            });
+            next = writer.next();
+            commits[candidate as usize].activate(next);
+            let commit = Commit { epoch, candidate, watermark: next };
+            let mut all = vec![IndexEntry::default(); next as usize];
+            assert_eq!(IndexReader::new(&view, 0).read(&commit, &mut all), Ok(next as usize), "round {round}");
+            assert!((0..).zip(&all).all(|(position, entry)| entry.lane_slot == position));
+            // Void: behind the watermark.
+            (0..7).for_each(|_| {
+                writer.append(entry(u64::MAX));
+            });
+            before = Some(commit);
+        }
+    }
+
     /// A reader that nobody waited for: its segment was written over while it slept.
     #[test]
     fn entries_of_another_lap_epoch_or_claimant_are_not_read() {
         let view = plain_view(2);
-        let mut writer = IndexWriter::new(&view, 0, 1, 0, 0);
+        let mut writer = IndexWriter::new(&view, 0, 1, 0);
         (0..200).for_each(|n| {
             writer.append(entry(n));
         });
@@ -358,7 +403,7 @@ mod tests {
         let mut out = [IndexEntry::default(); 10];
         assert_eq!(reader.read(&commit(200), &mut out), Ok(10));
         // A claimant writes: under epoch 1 nothing of it counts.
-        let mut claimant = IndexWriter::new(&view, 1, 2, 5, 0);
+        let mut claimant = IndexWriter::new(&view, 1, 2, 5);
         (0..50).for_each(|_| {
             claimant.append(entry(9999));
         });

@@ -231,7 +231,7 @@ impl Layout {
             topics: region(candidates * u64::from(g.topics_max) * TOPIC_LINES),
             sessions: region(candidates * u64::from(g.sessions_max)),
             cursors: region(candidates * u64::from(g.cursors_max)),
-            directories: region(candidates * u64::from(g.segments)),
+            directories: region(candidates * 2 * candidates * u64::from(g.segments)),
             counters: region(
                 (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
             ),
@@ -312,10 +312,12 @@ impl Layout {
     pub fn cursor_line(&self, candidate: u32, place: u32) -> u64 {
         self.per_candidate(self.cursors, candidate, self.geometry.cursors_max.into(), place.into())
     }
-    /// Directory line of a candidate's `segment`-th segment ever.
-    pub fn directory_line(&self, candidate: u32, segment: u64) -> u64 {
-        let count = u64::from(self.geometry.segments);
-        self.per_candidate(self.directories, candidate, count, segment % count)
+    /// Line in a bank of a candidate's directory, of the `segment`-th segment that `owner` ever had.
+    pub fn directory_line(&self, candidate: u32, bank: u32, owner: u32, segment: u64) -> u64 {
+        let (places, owners) = (u64::from(self.geometry.segments), u64::from(self.geometry.candidates));
+        assert!(bank < 2 && u64::from(owner) < owners);
+        let line = (u64::from(bank) * owners + u64::from(owner)) * places + segment % places;
+        self.per_candidate(self.directories, candidate, 2 * owners * places, line)
     }
     /// Entry `entry` of a candidate's `segment`-th segment ever.
     pub fn index_entry(&self, candidate: u32, segment: u64, entry: u64) -> u64 {
@@ -428,7 +430,9 @@ pub(crate) mod tests {
                 (0..g.topics_max).for_each(|t| (0..TOPIC_LINES).for_each(|l| claim(layout.topic_line(c, t, l))));
                 (0..g.sessions_max).for_each(|s| claim(layout.session_line(c, s)));
                 (0..g.cursors_max).for_each(|place| claim(layout.cursor_line(c, place)));
-                (0..u64::from(g.segments)).for_each(|s| claim(layout.directory_line(c, s)));
+                for (bank, owner) in (0..2).flat_map(|bank| (0..candidates).map(move |owner| (bank, owner))) {
+                    (0..u64::from(g.segments)).for_each(|s| claim(layout.directory_line(c, bank, owner, s)));
+                }
                 for segment in 0..u64::from(g.segments) {
                     (0..u64::from(g.segment_entries)).for_each(|e| claim(layout.index_entry(c, segment, e)));
                 }

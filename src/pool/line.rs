@@ -175,7 +175,7 @@ mod tests {
     use crate::sim::watched::Watched;
 
     fn record(version: u64) -> SegmentLine {
-        SegmentLine { epoch: version, first: version, reserved: [version; 5] }
+        SegmentLine { epoch: version, first: version, end: version, filled_by: version, reserved: [version; 3] }
     }
 
     #[test]

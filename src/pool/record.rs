@@ -285,14 +285,18 @@ record! {
 }
 
 record! {
-    /// One index segment in a candidate's directory; its guard is the segment's absolute number + 1.
+    /// One index segment in the directory of an epoch; its guard is the segment's absolute number + 1.
     pub struct SegmentLine {
-        /// epoch whose entries it holds
+        /// epoch whose directory lists it; 0: taken off the list
         epoch: u64,
         /// position of its first entry
         first: u64,
+        /// one past the last position it holds
+        end: u64,
+        /// last epoch that wrote into it: its entries' epochs are at most that
+        filled_by: u64,
         /// 0
-        reserved: [u64; 5],
+        reserved: [u64; 3],
     }
 }
 

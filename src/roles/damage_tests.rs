@@ -298,9 +298,9 @@ fn recovery_names_the_damaged_record() {
     check(("checkpoint of session", "topic"), &|s| {
         s.damage(layout.session_line(0, 5), |line: &mut SessionLine| (line.session, line.state, line.topic) = (9, 1, 4))
     });
-    check(("segment directory", "guard"), &|s| s.view.memory.store(layout.directory_line(0, 0), high));
+    check(("segment directory", "guard"), &|s| s.view.memory.store(layout.directory_line(0, 0, 0, 0), high));
     check(("segment directory", "first position"), &|s| {
-        s.damage(layout.directory_line(0, 0), |line: &mut SegmentLine| line.first = high)
+        s.damage(layout.directory_line(0, 0, 0, 0), |line: &mut SegmentLine| line.first = high)
     });
     check(("topic", "topic id"), &|s| s.damage(layout.topic_line(0, 0, 0), |line: &mut TopicLine| line.id = 7));
     check(("topic", "topic line"), &|s| s.damage(layout.topic_line(0, 0, 0), |line: &mut TopicLine| line.receipts = 2));

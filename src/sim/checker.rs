@@ -191,25 +191,23 @@ impl Checker {
     /// The entry at a committed position, found as any reader finds it.
     fn entry(&self, memory: &SharedMemory, position: u64) -> Result<IndexEntry, Violation> {
         let g = &self.layout.geometry;
-        let mut best: Option<(u64, u64, u32, u64)> = None;
-        for candidate in 0..g.candidates {
+        let candidate = ((self.epoch - 1) % u64::from(g.candidates)) as u32;
+        let mut best: Option<(u64, u32, u64, u64)> = None;
+        for (bank, owner) in (0..2).flat_map(|bank| (0..g.candidates).map(move |owner| (bank, owner))) {
             for place in 0..u64::from(g.segments) {
-                let at = self.layout.directory_line(candidate, place);
+                let at = self.layout.directory_line(candidate, bank, owner, place);
                 let Some((guard, line)) = record::<SegmentLine>(memory, at) else { continue };
-                if line.first <= position && line.epoch <= self.epoch {
-                    best = best.max(Some((line.epoch, line.first, candidate, guard - 1)));
+                if line.epoch == self.epoch && (line.first..line.end).contains(&position) {
+                    best = best.max(Some((line.first, owner, guard - 1, line.filled_by)));
                 }
             }
         }
-        let Some((epoch, first, candidate, number)) = best else {
+        let Some((first, owner, number, epoch)) = best else {
             return broken(1, format!("no segment holds committed position {position}"));
         };
-        if position - first >= g.segment_entries.into() {
-            return broken(1, format!("position {position} lies behind segment {first} of epoch {epoch}"));
-        }
-        let at = self.layout.index_entry(candidate, number, position - first);
+        let at = self.layout.index_entry(owner, number, position - first);
         match record::<IndexEntry>(memory, at) {
-            Some((guard, entry)) if guard == position + 1 && u64::from(entry.epoch) == epoch => Ok(entry),
+            Some((guard, entry)) if guard == position + 1 && u64::from(entry.epoch) <= epoch => Ok(entry),
             found => broken(1, format!("committed position {position} of epoch {epoch} holds {found:?}")),
         }
     }

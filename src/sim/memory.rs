@@ -388,7 +388,13 @@ mod tests {
             let (writer, reader) = (pool.host(0), pool.host(1));
             let mut last = INVALID;
             for version in 1..60 {
-                let record = SegmentLine { epoch: version, first: version * 3, reserved: [version; 5] };
+                let record = SegmentLine {
+                    epoch: version,
+                    first: version * 3,
+                    end: version,
+                    filled_by: version,
+                    reserved: [version; 3],
+                };
                 line::publish(&writer, 128, version, &record);
                 let seen: Option<(u64, SegmentLine)> = line::observe(&reader, 128, Access::Remote);
                 let (guard, seen) = seen.unwrap_or_else(|| panic!("seed {seed}: a fenced publication was not seen"));

@@ -503,7 +503,7 @@ fn seen_by_others(view: &View<Mapped<Hardware>>) -> Vec<(u64, u64)> {
         lines(layout.lane_progress(0, 0), g.lanes()),
         (layout.topic_line(0, 0, 0), layout.topic_line(0, g.topics_max - 1, 3) + 64 - layout.topic_line(0, 0, 0)),
         lines(layout.session_line(0, 0), g.sessions_max),
-        lines(layout.directory_line(0, 0), g.segments),
+        lines(layout.directory_line(0, 0, 0, 0), 2 * g.candidates * g.candidates * g.segments),
         lines(layout.extent_line(0, 0), g.lanes() * g.extents_per_lane),
         lines(layout.ring_slot(0, 0), g.lanes() * g.ring_slots),
         lines(layout.index_entry(0, 0, 0), g.segments * g.segment_entries),

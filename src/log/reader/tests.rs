@@ -20,7 +20,7 @@ impl Bench {
         let mut commit = crate::log::commit::CommitWriter::take(&view, 0);
         commit.claim(0, 1);
         commit.activate(0);
-        let index = IndexWriter::new(&view, 0, 1, 0, 0);
+        let index = IndexWriter::new(&view, 0, 1, 0);
         // The topics are there; where they stand no checkpoint says yet.
         let writer = crate::log::topics::TopicWriter::new(&view, 0);
         let nowhere = TopicProgress { position: u64::MAX, ..TopicProgress::default() };
@@ -194,7 +194,7 @@ fn another_batch_or_a_stale_one_is_not_delivered() {
     here.memory.copy_in(at, &frame::seal(&header));
     here.memory.copy_in(at + 64, &[7; 64]);
     here.memory.write_back(at, 128, Keep::Cached);
-    let mut index = IndexWriter::new(&here, 0, 1, 0, 0);
+    let mut index = IndexWriter::new(&here, 0, 1, 0);
     let entry = IndexEntry {
         kind: entry_kind::BATCH,
         batch_seq: 3,

@@ -16,7 +16,7 @@ fn what_a_superseded_sequencer_appends_is_not_followed() {
     let sequencer = crate::roles::sequence::tests::start(&view, 0);
     let mut tracker = Tracker::new(&view, 0, 4);
     assert_eq!(tracker.follow(&mut |_| ()), Ok(1), "it starts");
-    let mut append = IndexWriter::new(&view, 0, sequencer.epoch(), 0, 0);
+    let mut append = IndexWriter::new(&view, 0, sequencer.epoch(), 0);
     append.append(IndexEntry { kind: entry_kind::SESSION_REFUSED, ..IndexEntry::default() });
     let mut zombie = CommitWriter::take(&view, 0);
     CommitWriter::take(&view, 1).claim(sequencer.epoch(), 2);

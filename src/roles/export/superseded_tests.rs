@@ -39,7 +39,7 @@ impl Bench {
         let view = View::single_host(Mapped::<Hardware>::new(mapping.clone()), layout);
         drop(crate::roles::sequence::tests::start(&view, 0));
         let zombie = CommitWriter::take(&view, 0);
-        let index = IndexWriter::new(&view, 0, zombie.epoch(), 0, 0);
+        let index = IndexWriter::new(&view, 0, zombie.epoch(), 0);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         peer.set_nonblocking(true).unwrap();

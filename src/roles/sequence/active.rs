@@ -11,6 +11,7 @@ use crate::log::View;
 use crate::log::checkpoint::Recovered;
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
+use crate::log::directory::Inherited;
 use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
 use crate::log::lane::{LaneReader, session_id};
 use crate::log::order_index::IndexWriter;
@@ -109,10 +110,11 @@ impl<M: Memory> ActiveSequencer<M> {
         let (mut watermark, mut floor, mut known) = (0, 0, vec![None; g.topics_max as usize]);
         let mut cursors = CursorTable::new(g.cursors_max);
         let mut dropped_pins = 0;
+        let mut inherited = Inherited { segments: Vec::new(), tail: Vec::new() };
         if let Some(before) = recovered {
             dropped_pins = before.floors.dropped_pins;
             (watermark, floor, known) = (before.commit.watermark, before.floors.floor, before.topics);
-            (progress, cursors) = (before.lanes, before.cursors);
+            (progress, cursors, inherited) = (before.lanes, before.cursors, before.index);
             *core.table_mut() = before.table;
         }
         let reusable = progress.iter().map(|lane| lane.reusable).collect();
@@ -132,7 +134,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         let cursors = CursorWriter::take_over(view, candidate, cursors);
         let checkpoints = Checkpoints::take_over(view, candidate, &core, watermark);
-        let index = IndexWriter::new(view, candidate, epoch, watermark, floor);
+        let index = IndexWriter::take_over(view, candidate, epoch, watermark, inherited);
         let mut sequencer = ActiveSequencer {
             view: view.clone(),
             settings,
@@ -454,9 +456,10 @@ impl<M: Memory> ActiveSequencer<M> {
         let floor = self.trimmer.floor();
         let moved = self.trimmer.advance();
         // Segments are used again only if a successor is sure to see the floor: it was published, and nobody has claimed since.
-        if self.trimmer.floor() > floor && self.current.confirm(self.commit.epoch()) {
+        let is_moved = self.trimmer.floor() > floor;
+        if (is_moved || self.index.has_spent(self.trimmer.floor())) && self.current.confirm(self.commit.epoch()) {
             self.index.give_up(self.trimmer.floor());
-            self.counters.trims += 1;
+            self.counters.trims += u64::from(is_moved);
             self.counters.floor = self.trimmer.floor();
         }
         moved

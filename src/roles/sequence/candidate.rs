@@ -178,7 +178,15 @@ impl<M: Memory> Candidate<M> {
             self.state = State::Standby;
             return 1;
         }
-        match recover(&self.view, &self.commit) {
+        let recovered = recover(&self.view, &self.commit);
+        // What was read of a predecessor that is no longer the last one is neither gone on from nor damage.
+        if !self.commit.confirm(claim.1) {
+            let epoch = claim.1;
+            log::info!("sequence {}: a higher epoch than {epoch} is claimed; standing by", self.candidate);
+            self.state = State::Standby;
+            return 1;
+        }
+        match recovered {
             Err(RecoverError::Unsettled) => {
                 self.mend_the_dead(locks);
                 0

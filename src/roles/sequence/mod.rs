@@ -17,6 +17,8 @@ mod cursor_tests;
 mod kill_tests;
 #[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod superseded_tests;
 pub mod tables;
 #[cfg(test)]
 pub(crate) mod tests;

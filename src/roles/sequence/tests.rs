@@ -455,3 +455,64 @@ fn a_full_index_pushes_back_and_goes_on() {
     }
     assert_eq!((seq, sequencer.counters().appended_batches), (3000, 3000));
 }
+
+/// The predecessor, superseded by a claim, claims back before the claimant is active.
+/// Its new epoch goes on from its old one; the claimant's epoch in between is void, yet its segment hides what was committed.
+#[test]
+fn a_void_epoch_in_between_hides_nothing() {
+    let view = plain_view(2);
+    let mut old = start(&view, 1);
+    let mut feeders: Vec<Feeder<HostMemory>> = (0..2).map(|lane| Feeder::new(&view, lane)).collect();
+    feeders[0].lane.publish(&topic_spec(&view, OrderLevel::Session));
+    old.pass(1);
+    (1..=2).for_each(|session| {
+        feeders[0].lane.publish(&open(session));
+    });
+    (2..5).for_each(|now| {
+        old.pass(now);
+    });
+    (0..10).for_each(|seq| assert!(feeders[0].put(batch(1, seq), 4096)));
+    (5..50).for_each(|now| {
+        old.pass(now);
+    });
+    // The other candidate takes `old` for dead: it claims and reads what it takes over.
+    let reader = CommitReader::new(&view);
+    let mut claim = CommitWriter::take(&view, 0);
+    let void_epoch = claim.claim(reader.highest_claimed(), 1);
+    let recovered = recover(&view, &reader).unwrap();
+    // `old` lives, and does not know yet: void, unless it is inherited.
+    (0..3).for_each(|seq| assert!(feeders[1].put(batch(2, seq), 4096)));
+    (50..60).for_each(|now| {
+        old.pass(now);
+    });
+    // Now it sees the claim, stands by, finds itself the highest active epoch, claims at once, and is active first.
+    let mut new = start(&view, 1);
+    let slot =
+        |id| (0..).zip(new.core().table().sessions()).find(|(_, session)| session.id == id).expect("it is open").0;
+    let (one, two) = (slot(1), slot(2));
+    let mut early = Follower::new(&view);
+    early.follow();
+    assert_eq!((early.next_batch.get(&one), early.next_batch.get(&two)), (Some(&10), Some(&3)));
+    // The slow claimant becomes active in its void epoch, and orders, before it looks at the claims again.
+    (10..12).for_each(|seq| assert!(feeders[0].put(batch(1, seq), 4096)));
+    let mut void = ActiveSequencer::take_over(&view, 0, claim, void_epoch, recovered, SETTINGS);
+    (60..70).for_each(|now| {
+        void.pass(now);
+    });
+    (70..80).for_each(|now| {
+        new.pass(now);
+    });
+    early.follow();
+    assert_eq!(
+        (early.next_batch.get(&one), early.next_batch.get(&two)),
+        (Some(&12), Some(&3)),
+        "a reader that was there before"
+    );
+    let mut late = Follower::new(&view);
+    late.follow();
+    assert_eq!(
+        (late.next_batch.get(&one), late.next_batch.get(&two)),
+        (Some(&12), Some(&3)),
+        "a reader that comes later"
+    );
+}
