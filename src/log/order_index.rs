@@ -153,8 +153,12 @@ impl<M: Memory> IndexWriter<M> {
     pub fn give_up(&mut self, floor: u64) {
         while self.has_spent(floor) {
             let segment = self.live.pop_front().expect("it was looked at");
-            self.own -= u64::from(segment.owner == self.candidate);
-            self.list(&segment, 0);
+            if segment.owner == self.candidate {
+                // Its line is rewritten when its place is used again.
+                self.own -= 1;
+            } else {
+                self.list(&segment, 0);
+            }
         }
     }
 }
