@@ -63,7 +63,7 @@ impl Bench {
         let view = View::single_host(Mapped::<Hardware>::new(mapping.clone()), layout);
         drop(crate::roles::sequence::tests::start(&view, 0));
         let mut zombie = CommitWriter::take(&view, 0);
-        let mut index = IndexWriter::new(&view, 0, zombie.epoch(), 0, 0);
+        let mut index = IndexWriter::new(&view, 0, zombie.epoch(), 0);
         let topics = TopicWriter::new(&view, 0);
         topics.write(&crate::log::topics::tests::topic(0, "a"), &Default::default());
         topics.write(&crate::log::topics::tests::topic(1, "b"), &Default::default());
