@@ -135,7 +135,7 @@ impl Sound {
             6 => l.lane_progress(candidate, (line % 2) as u32),
             7 => l.topic_line(candidate, (line / 4 % 8) as u32, line % 4),
             8 => l.session_line(candidate, (line % u64::from(g.sessions_max)) as u32),
-            9 => l.directory_line(candidate, line % u64::from(g.segments)),
+            9 => l.directory_line(candidate, line as u32 % 2, candidate, line % u64::from(g.segments)),
             10 => l.extent_line(candidate, (line % u64::from(g.extents_per_lane)) as u32),
             11 => l.ring_slot(candidate, line),
             12 => l.extent(0, 0) + 64 * (line % 512),
