@@ -43,6 +43,8 @@ pub(crate) struct Greeting {
     pub more: Vec<Welcome>,
     /// Every broker of the pool: id and `host:port`.
     pub brokers: Vec<(u16, String)>,
+    /// How often this broker is heard at least, even if it has nothing to say; zero: it does not promise.
+    pub heartbeat: Duration,
 }
 
 /// Connects, says hello and waits for the answer.
@@ -59,7 +61,7 @@ pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
     let more = (1..call.welcomes).map(|_| answer(&mut stream, call, deadline).map(|(welcome, _)| welcome));
     let more = more.collect::<Result<Vec<_>, _>>()?;
     stream.set_nonblocking(true).map_err(|error| io("setting nonblocking mode towards", error))?;
-    Ok(Greeting { stream, address: call.address.clone(), welcome, more, brokers })
+    Ok(Greeting { stream, address: call.address.clone(), welcome, more, brokers, heartbeat: Duration::ZERO })
 }
 
 /// What is left until `deadline`; never zero, which the socket options would take for "for ever".

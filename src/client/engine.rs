@@ -36,6 +36,8 @@ const CALLS_PER_PORT: usize = 4;
 const FULL_PAUSE: Duration = Duration::from_micros(500);
 /// While an attempt is in the air, look for its result this often: nothing else announces it.
 const DIAL_CHECK: Duration = Duration::from_millis(2);
+/// A broker that was not heard for this many of its own heartbeats is silent: its connection counts as broken.
+const HEARTBEATS_MISSED_MAX: u32 = 4;
 /// At the start, wait this long at most for brokers beside the first; later ones join when they answer.
 const JOIN_WAIT: Duration = Duration::from_secs(1);
 
@@ -60,6 +62,39 @@ struct Port {
     was_up: bool,
     /// Its socket is full: no write before then.
     full_until: Option<Instant>,
+    pulse: Pulse,
+}
+
+/// How long a connection has been silent, as far as this end looked. An observer that slept finds everybody silent: so one look
+/// adds at most one of the broker's heartbeats, however long ago the last look was.
+#[derive(Clone, Copy, Default)]
+struct Pulse {
+    /// How often the broker is heard at least; zero: it does not promise.
+    heartbeat: Duration,
+    silent: Duration,
+    /// When something was last written here.
+    wrote_at: Option<Instant>,
+}
+
+impl Pulse {
+    fn of(heartbeat: Duration, now: Instant) -> Pulse {
+        Pulse { heartbeat, silent: Duration::ZERO, wrote_at: Some(now) }
+    }
+
+    /// Notes a look that came `since_last` after the one before. True if the broker has been silent for too long.
+    fn look(&mut self, is_heard: bool, since_last: Duration) -> bool {
+        self.silent = if is_heard { Duration::ZERO } else { self.silent + since_last.min(self.heartbeat) };
+        self.silent > self.limit() && !self.heartbeat.is_zero()
+    }
+
+    /// When to look again even if no byte arrives.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        (!self.heartbeat.is_zero()).then(|| now + self.heartbeat)
+    }
+
+    fn limit(&self) -> Duration {
+        self.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
+    }
 }
 
 /// See the head of the file.
@@ -77,6 +112,8 @@ pub(crate) struct Engine {
     readiness: Readiness,
     /// Session epoch to ask for: the current one, or past it while a fenced session is being reopened.
     target_epoch: u32,
+    /// When the sockets were last read.
+    looked_at: Instant,
     /// Since when no connection is live.
     cut_off_since: Option<Instant>,
     failed: Option<ClientError>,
@@ -135,6 +172,7 @@ impl Engine {
             failure: None,
             was_up: false,
             full_until: None,
+            pulse: Pulse::default(),
         };
         let ports: Vec<Port> = (0..brokers.len() * per_broker).map(port).collect();
         let skew = |port: &Port| {
@@ -157,6 +195,7 @@ impl Engine {
             dialer: Dialer::new(),
             readiness: Readiness::default(),
             target_epoch: welcome.session_epoch,
+            looked_at: now,
             cut_off_since: Some(now),
             failed: None,
             on_acked: None,
@@ -197,9 +236,11 @@ impl Engine {
         self.redial(now);
         moved += self.window.on_time(now);
         moved += self.window.assign(now);
+        let since_last = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
         for port in 0..self.ports.len() {
             moved += self.write(port, now);
-            moved += self.read(port, now);
+            let (read, is_heard) = self.read(port, now);
+            moved += read + self.judge_silence(port, is_heard, since_last, now);
         }
         self.report_acked();
         if moved > 0 {
@@ -228,6 +269,7 @@ impl Engine {
                 PortState::Up(socket) => {
                     let pending = self.window.to_write(index, now, &mut [IoSlice::new(&[])]) > 0;
                     self.readiness.watch(socket.stream(), pending);
+                    until = port.pulse.next_look(now).map_or(until, |look| until.min(look));
                 }
                 PortState::Dialing => until = until.min(now + DIAL_CHECK),
                 PortState::Down { .. } if held_back => (),
@@ -262,6 +304,7 @@ impl Engine {
                         no_later(port.full_until.unwrap_or(now));
                     }
                     readiness.watch(socket.stream(), false);
+                    port.pulse.next_look(now).into_iter().for_each(&mut no_later);
                 }
                 PortState::Dialing => no_later(now + DIAL_CHECK),
                 PortState::Down { retry_at } => no_later((*retry_at).max(now + DIAL_CHECK)),
@@ -309,26 +352,43 @@ impl Engine {
         moved
     }
 
-    fn read(&mut self, index: usize, now: Instant) -> usize {
-        let mut moved = 0;
+    /// Gives how many things moved, and whether any byte was heard.
+    fn read(&mut self, index: usize, now: Instant) -> (usize, bool) {
+        let (mut moved, mut is_heard) = (0, false);
         for _ in 0..CALLS_PER_PORT {
-            let PortState::Up(socket) = &mut self.ports[index].state else { return moved };
+            let PortState::Up(socket) = &mut self.ports[index].state else { break };
             match socket.receive() {
-                Ok(Received::Nothing) => return moved,
+                Ok(Received::Nothing) => break,
                 Ok(Received::Bytes { more }) => {
+                    is_heard = true;
                     moved += self.decode(index, now);
                     if !more {
-                        return moved;
+                        break;
                     }
                 }
                 Err(error) => {
                     let error = ClientError::io(&self.ports[index].address, "reading from", &error);
                     self.port_down(index, &error, now);
-                    return moved + 1;
+                    moved += 1;
+                    break;
                 }
             }
         }
-        moved
+        (moved, is_heard)
+    }
+
+    /// A broker that is silent for longer than it promised is stopped, or its host is gone, and TCP may never say so. Its connection
+    /// counts as broken: whatever it had that is not acked, queued and half written batches included, goes to the others, and it
+    /// gets nothing new before it has welcomed us again.
+    fn judge_silence(&mut self, index: usize, is_heard: bool, since_last: Duration, now: Instant) -> usize {
+        let port = &mut self.ports[index];
+        if !matches!(port.state, PortState::Up(_)) || !port.pulse.look(is_heard, since_last) {
+            return 0;
+        }
+        let text = format!("nothing was heard for {:?}", port.pulse.silent);
+        let error = ClientError::io(&port.address, "hearing from", &io::Error::new(io::ErrorKind::TimedOut, text));
+        self.port_down(index, &error, now);
+        1
     }
 
     /// Takes every whole frame that was received. Returns how many.
@@ -490,6 +550,7 @@ impl Engine {
         let port = &mut self.ports[index];
         port.state = PortState::Up(Socket::new(greeting.stream));
         (port.backoff, port.failure) = (BACKOFF_MIN, None);
+        port.pulse = Pulse::of(greeting.heartbeat, now);
         if std::mem::replace(&mut port.was_up, true) {
             self.reconnects += 1;
         }

@@ -475,7 +475,7 @@ impl Subscriber {
     }
 
     fn line_up(&mut self, greeting: Greeting) -> Result<(), ClientError> {
-        let Greeting { stream, address, welcome, more, brokers } = greeting;
+        let Greeting { stream, address, welcome, more, brokers, .. } = greeting;
         for (topic, welcome) in self.topics.iter_mut().zip(std::iter::once(&welcome).chain(&more)) {
             let (field, found, expected) = if welcome.order_level != topic.order_level as u8 {
                 ("order_level", welcome.order_level.into(), topic.order_level as u64)
