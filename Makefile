@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test lint mutants fuzz build bench simulate clean help
+.PHONY: run test lint mutants fuzz build bench simulate repeat clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,11 @@ SEEDS ?= 10000
 
 simulate: ## simulated clusters on incoherent memory: SEEDS=n of them, or SEED=x with its story; a failure is shrunk
 	$(CARGO) run --release --quiet --package simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --threads 2)
+
+RUNS ?= 20
+
+repeat: ## the suite RUNS=n times, every other time beside a busy core: which tests fail now and then
+	RUNS=$(RUNS) tests/repeat.sh
 
 SECONDS_EACH ?= 60
 

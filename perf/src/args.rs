@@ -23,6 +23,10 @@ pub struct Arguments {
 pub enum Command {
     /// Kills broker processes under load: how long until acks move again, and whether anything was lost or came twice
     Kill(KillArgs),
+    /// Stops broker processes (SIGSTOP) under load: how long until acks and deliveries move again, and at what rate
+    Stop(StopArgs),
+    /// Kills and stops broker processes at random under load, for long: whether anything was lost, came twice or out of order
+    Chaos(ChaosArgs),
     /// Ack latency of a session while another one has a gap, against the same without
     Gap(GapArgs),
     /// Clients that map the pool: append throughput against memcpy and clflushopt, latency against a cache-line ping-pong
@@ -116,20 +120,17 @@ impl RunArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolBytes(pub Option<u64>);
 
-/// Broker processes killed under load.
+/// Broker processes and the load on them.
 #[derive(Args, Clone, Debug)]
-pub struct KillArgs {
-    /// Kills of the process that has the sequencer, and as many of one that has not
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub repeats: u32,
+pub struct LoadArgs {
     /// Brokers, each in a process of its own, each a candidate for the sequencer
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=32))]
     pub brokers: u32,
     /// Publisher sessions at order 5 and ack 1, over all brokers
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub sessions: u32,
-    /// Payload bytes a second of each session
-    #[arg(long, default_value = "20MiB", value_parser = size)]
+    /// Payload bytes a second of each session; 0: as fast as it goes
+    #[arg(long, default_value = "20MiB", value_parser = rate)]
     pub rate: u64,
     /// Payload bytes of a message; at least 16
     #[arg(long, default_value = "1KiB", value_parser = size)]
@@ -140,6 +141,24 @@ pub struct KillArgs {
     /// Length of the pool
     #[arg(long, default_value = "1GiB", value_parser = size)]
     pub pool_bytes: u64,
+}
+
+impl LoadArgs {
+    /// The sizes that `--tiny` stands for.
+    fn make_tiny(&mut self) {
+        (self.brokers, self.rate, self.pool_bytes) = (2, 2 << 20, 160 << 20);
+    }
+}
+
+/// Broker processes killed under load.
+#[derive(Args, Clone, Debug)]
+pub struct KillArgs {
+    /// Kills of the process that has the sequencer, and as many of one that has not
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// Brokers take each other to be on other hosts: silence of `takeover_after` (500 ms) tells of a death, not the kernel
     #[arg(long)]
     pub hosts: bool,
@@ -155,7 +174,73 @@ impl KillArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> KillArgs {
         if self.tiny {
-            (self.repeats, self.brokers, self.rate, self.pool_bytes) = (1, 2, 2 << 20, 160 << 20);
+            self.repeats = 1;
+            self.load.make_tiny();
+        }
+        self
+    }
+}
+
+/// Broker processes stopped under load.
+#[derive(Args, Clone, Debug)]
+pub struct StopArgs {
+    /// Stops, of the process that has the sequencer and of another one in turn
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// How long a process stays stopped, ms
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(2000..=60_000))]
+    pub stop_ms: u64,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Write everything to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl StopArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> StopArgs {
+        if self.tiny {
+            (self.repeats, self.stop_ms) = (1, 2000);
+            self.load.make_tiny();
+        }
+        self
+    }
+}
+
+/// Random faults.
+#[derive(Args, Clone, Debug)]
+pub struct ChaosArgs {
+    /// Seeds, each on a new pool
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Time under faults, each seed, s
+    #[arg(long, default_value_t = 225, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Write everything to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl ChaosArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> ChaosArgs {
+        if self.tiny {
+            (self.seeds, self.seconds) = (1, 4);
+            self.load.make_tiny();
         }
         self
     }
@@ -315,6 +400,10 @@ pub struct EchoArgs {
     /// Look for pings without ever sleeping
     #[arg(long)]
     pub spin: bool,
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|error| error.to_string())
 }
 
 fn size(text: &str) -> Result<u64, String> {

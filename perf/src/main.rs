@@ -10,6 +10,7 @@
 //! * [`publish`], [`latency`]: one run of each kind.
 //! * [`rounds`]: who is compared with whom, in which order.
 //! * [`kill`], [`gap`]: what a killed broker, and a gap of another session, do to those who go on.
+//! * [`stop`], [`chaos`]: broker processes stopped, and stopped and killed at random; with [`cluster`], [`session`], [`witness`].
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
@@ -19,6 +20,8 @@
 
 mod args;
 mod attach;
+mod chaos;
+mod cluster;
 mod deliver;
 mod echo;
 mod error;
@@ -30,8 +33,10 @@ mod machine;
 mod publish;
 mod report;
 mod rounds;
+mod session;
 mod sink;
 mod source;
+mod stop;
 mod subject;
 mod walk;
 mod witness;
@@ -52,6 +57,8 @@ fn main() -> ExitCode {
         Some(Command::Fanout(args)) => deliver::run(deliver::Kind::Fanout, &args.settled()),
         Some(Command::Relay(args)) => deliver::run(deliver::Kind::Relay, &args.settled()),
         Some(Command::Kill(kill)) => kill::run(&kill.settled()),
+        Some(Command::Chaos(chaos)) => chaos::run(&chaos.settled()),
+        Some(Command::Stop(stop)) => stop::run(&stop.settled()),
         Some(Command::Gap(gap)) => gap::run(&gap.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),
         None => rounds::run(&arguments.run.settled()),

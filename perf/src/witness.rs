@@ -7,8 +7,16 @@ use std::time::Duration;
 
 use embarcadero::client::{ClientError, Delivered, Start, Subscriber, SubscriberOptions};
 
+use crate::cluster::WAIT_MAX;
+use crate::session::Movement;
+
 /// Bytes at the front of a payload that say whose it is: session and number.
 pub const STAMP_BYTES: usize = 16;
+
+/// One word more of a hash (FNV-1a, by words).
+fn fold(hash: u64, word: u64) -> u64 {
+    (hash ^ word).wrapping_mul(0x100_0000_01b3)
+}
 
 /// Writes the stamp.
 pub fn stamp(payload: &mut [u8], session: u64, number: u64) {
@@ -25,17 +33,25 @@ pub struct Findings {
     pub duplicates: u64,
     /// Messages, batches or orders that were not the next.
     pub reorders: u64,
+    /// Over every message in the order it came: equal of two that were given the same stream.
+    pub hash: u64,
 }
 
 /// Takes note of one stream.
 #[derive(Default)]
-pub struct Witness {
+pub struct Witness<'a> {
+    moved: Option<&'a Movement>,
     findings: Findings,
     batches: BTreeMap<u64, u64>,
     next_order: u64,
 }
 
-impl Witness {
+impl<'a> Witness<'a> {
+    /// One that notes when messages came.
+    pub fn noting(moved: &'a Movement) -> Self {
+        Witness { moved: Some(moved), ..Witness::default() }
+    }
+
     fn take(&mut self, batch: &Delivered<'_>) {
         let next = self.batches.entry(batch.session).or_insert(0);
         self.findings.reorders += u64::from(batch.batch_seq != *next) + u64::from(batch.first_order != self.next_order);
@@ -43,6 +59,7 @@ impl Witness {
         self.next_order = batch.first_order + u64::from(batch.message_count);
         for (_, message) in batch.messages() {
             let word = |at: usize| u64::from_le_bytes(message.payload[at..at + 8].try_into().expect("eight bytes"));
+            self.findings.hash = fold(fold(self.findings.hash, word(0)), word(8));
             let next = self.findings.delivered.entry(word(0)).or_insert(0);
             match word(8).cmp(next) {
                 std::cmp::Ordering::Equal => *next += 1,
@@ -61,12 +78,20 @@ impl Witness {
         due: &AtomicU64,
     ) -> Result<Findings, ClientError> {
         const QUIET_MAX: u32 = 250;
-        let options =
-            SubscriberOptions { brokers, topic: topic.to_owned(), start: Start::Earliest, ..Default::default() };
+        let options = SubscriberOptions {
+            brokers,
+            topic: topic.to_owned(),
+            start: Start::Earliest,
+            connect_timeout: WAIT_MAX,
+            ..Default::default()
+        };
         let mut subscriber = Subscriber::connect(options)?;
         let mut quiet = 0;
         loop {
             let count = subscriber.poll(Duration::from_millis(20), &mut |batch| self.take(batch))?;
+            if let Some(moved) = self.moved {
+                moved.note(self.next_order);
+            }
             quiet = if count > 0 { 0 } else { quiet + 1 };
             if stop.load(Ordering::Acquire) {
                 let all = self.findings.delivered.values().sum::<u64>() >= due.load(Ordering::Acquire);

@@ -87,6 +87,16 @@ fn a_broker_is_killed_and_nothing_is_lost() {
     assert_eq!(printed.lines().filter(|line| line.contains("acks move again after")).count(), 2, "{printed}");
 }
 
+/// Two broker processes under random faults for a few seconds.
+#[test]
+fn random_faults_lose_nothing() {
+    let output = compare().args(["chaos", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("lost 0, duplicates 0, reorders 0, readers equal: true"), "{printed}");
+    assert!(!printed.contains("acked 0,"), "{printed}");
+}
+
 #[test]
 fn attached_clients_append_and_deliver() {
     let json = std::env::temp_dir().join(format!("compare-attach-{}.json", std::process::id()));

@@ -1,0 +1,246 @@
+//! `compare chaos`: broker processes killed, stopped and all killed at once, at random moments, under order-5 load, for long.
+//!
+//! Each seed has a pool of its own. Two subscribers hold every delivery against what was sent, and must have been given the same
+//! stream. Measured: from a kill until the end of the longest standstill of acks after it; of several sessions the slowest.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use embarcadero::sim::random::Random;
+use embarcadero::wire::OrderLevel;
+use serde_json::{Value, json};
+
+use crate::args::ChaosArgs;
+use crate::cluster::{Cluster, WAIT_MAX};
+use crate::error::CompareError;
+use crate::figures::Spread;
+use crate::machine::{LOOK_AGAIN, facts};
+use crate::session::{AFTER, Session};
+use crate::subject::Folder;
+use crate::witness::{Findings, Witness};
+
+const TOPIC: &str = "ordered";
+/// Load between two faults, at least and at most, ms.
+const BETWEEN_MS: (u64, u64) = (300, 3000);
+/// A process stays stopped, at least and at most, ms.
+const STOPPED_MS: (u64, u64) = (1000, 6000);
+/// A process that was killed stays away for at most, ms.
+const AWAY_MS: u64 = 2000;
+
+/// What one fault did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Kill,
+    Stop,
+    KillAll,
+}
+
+/// What one seed showed.
+#[derive(Default)]
+struct Outcome {
+    seed: u64,
+    kills: Vec<f64>,
+    stops: Vec<f64>,
+    kills_of_all: Vec<f64>,
+    acked: u64,
+    delivered: u64,
+    lost: u64,
+    duplicates: u64,
+    reorders: u64,
+    equal: bool,
+}
+
+/// Runs it and prints what it found.
+pub fn run(args: &ChaosArgs) -> Result<(), CompareError> {
+    let folder = Folder::create()?;
+    let mut outcomes = Vec::new();
+    for seed in args.seed..args.seed + args.seeds {
+        let outcome = run_seed(args, seed, &folder)?;
+        println!("{}", words(&outcome));
+        outcomes.push(outcome);
+    }
+    report(args, &outcomes)
+}
+
+fn run_seed(args: &ChaosArgs, seed: u64, folder: &Folder) -> Result<Outcome, CompareError> {
+    let name = format!("chaos-{seed}");
+    let mut cluster = Cluster::start(&name, &args.load, false, folder)?;
+    cluster.create_topic(TOPIC, OrderLevel::Session)?;
+    let (stop, watched) = (AtomicBool::new(false), AtomicBool::new(false));
+    let due = AtomicU64::new(u64::MAX);
+    let numbers = 0..u64::from(args.load.sessions);
+    let sessions: Vec<_> = numbers.map(|number| Session::new(&args.load, TOPIC, number, &stop)).collect();
+    let seeds = cluster.seeds.clone();
+    let others = cluster.seeds_from(cluster.len() / 2);
+    let (outcome, sent, findings) = thread::scope(|scope| {
+        let watch = |seeds: Vec<String>| {
+            let (watched, due) = (&watched, &due);
+            scope.spawn(move || Witness::default().watch(seeds, TOPIC, watched, due))
+        };
+        let watchers = [watch(seeds.clone()), watch(others)];
+        let publishers: Vec<_> = sessions.iter().map(|session| scope.spawn(|| session.publish(&seeds))).collect();
+        let outcome = faults(args, seed, &mut cluster, &sessions);
+        stop.store(true, Ordering::Relaxed);
+        let join = |one: thread::ScopedJoinHandle<'_, _>| one.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+        let sent: Result<Vec<_>, CompareError> = publishers.into_iter().map(join).collect();
+        due.store(sent.as_ref().map_or(0, |sent| sent.iter().map(|(sent, _)| sent).sum()), Ordering::Release);
+        watched.store(true, Ordering::Release);
+        let findings = watchers.map(|one| one.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+        let findings = findings.into_iter().collect::<Result<Vec<_>, _>>();
+        Ok::<_, CompareError>((outcome?, sent?, findings.map_err(CompareError::client("a subscriber"))?))
+    })?;
+    drop(cluster);
+    let pool = folder.path().join(format!("{name}.pool"));
+    fs::remove_file(&pool).map_err(CompareError::io(format!("removing {}", pool.display())))?;
+    Ok(judge(outcome, sent.iter().map(|(sent, _)| sent).sum(), &findings))
+}
+
+/// Holds what the subscribers were given against what was acked.
+fn judge(outcome: Outcome, acked: u64, findings: &[Findings]) -> Outcome {
+    let delivered = |one: &Findings| one.delivered.values().sum::<u64>();
+    Outcome {
+        acked,
+        delivered: findings.iter().map(delivered).min().unwrap_or(0),
+        lost: findings.iter().map(|one| acked.saturating_sub(delivered(one))).max().unwrap_or(acked),
+        duplicates: findings.iter().map(|one| one.duplicates).sum(),
+        reorders: findings.iter().map(|one| one.reorders).sum(),
+        equal: findings.iter().all(|one| one.hash == findings[0].hash && delivered(one) == delivered(&findings[0])),
+        ..outcome
+    }
+}
+
+/// One fault after the other, until the time is over.
+fn faults(
+    args: &ChaosArgs,
+    seed: u64,
+    cluster: &mut Cluster<'_>,
+    sessions: &[Session<'_>],
+) -> Result<Outcome, CompareError> {
+    let mut random = Random::new(seed);
+    let mut outcome = Outcome { seed, ..Outcome::default() };
+    let until = Instant::now() + Duration::from_secs(args.seconds);
+    while Instant::now() < until {
+        let pause = BETWEEN_MS.0 + random.below(BETWEEN_MS.1 - BETWEEN_MS.0);
+        thread::sleep(Duration::from_millis(pause));
+        let fault = match random.below(20) {
+            0..10 => Fault::Kill,
+            10..18 => Fault::Stop,
+            _ => Fault::KillAll,
+        };
+        let broker = random.below(cluster.len() as u64) as usize;
+        let at = inflict(cluster, &mut random, fault, broker)?;
+        let standstill = acks_move(sessions, at).map_err(|error| match error {
+            CompareError::Unsound { what, .. } => {
+                CompareError::Unsound { name: format!("seed {seed}, {fault:?} of {broker}"), what }
+            }
+            error => error,
+        })?;
+        eprintln!("seed {seed}: {fault:?} of broker {broker}: acks move again after {standstill:.1} ms");
+        match fault {
+            Fault::Kill => outcome.kills.push(standstill),
+            Fault::Stop => outcome.stops.push(standstill),
+            Fault::KillAll => outcome.kills_of_all.push(standstill),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Does it, and undoes it. Gives the moment it began.
+fn inflict(
+    cluster: &mut Cluster<'_>,
+    random: &mut Random,
+    fault: Fault,
+    broker: usize,
+) -> Result<Instant, CompareError> {
+    let away = Duration::from_millis(random.below(AWAY_MS));
+    match fault {
+        Fault::Kill => {
+            let at = cluster.kill(broker)?;
+            thread::sleep(away);
+            cluster.start_broker(broker)?;
+            Ok(at)
+        }
+        Fault::Stop => {
+            let at = cluster.stop(broker)?;
+            thread::sleep(Duration::from_millis(STOPPED_MS.0 + random.below(STOPPED_MS.1 - STOPPED_MS.0)));
+            cluster.go_on(broker)?;
+            Ok(at)
+        }
+        Fault::KillAll => {
+            let at = Instant::now();
+            for broker in 0..cluster.len() {
+                cluster.kill(broker)?;
+            }
+            thread::sleep(away);
+            for broker in 0..cluster.len() {
+                cluster.start_broker(broker)?;
+            }
+            Ok(at)
+        }
+    }
+}
+
+/// Waits until the acks of every session move again; gives the slowest's standstill, ms.
+fn acks_move(sessions: &[Session<'_>], fault: Instant) -> Result<f64, CompareError> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let figures: Option<Vec<f64>> = sessions.iter().map(|session| session.acked.standstill(fault)).collect();
+        if let Some(figures) = figures.filter(|_| fault.elapsed() > AFTER) {
+            return Ok(figures.into_iter().fold(0.0, f64::max));
+        }
+        if Instant::now() > deadline {
+            let what = format!("acks did not move again within {WAIT_MAX:?}");
+            return Err(CompareError::Unsound { name: "chaos".into(), what });
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn words(outcome: &Outcome) -> String {
+    let Outcome { seed, acked, delivered, lost, duplicates, reorders, equal, .. } = outcome;
+    let faults = (outcome.kills.len(), outcome.stops.len(), outcome.kills_of_all.len());
+    format!(
+        "seed {seed}: {} kills, {} stops, {} kills of all; acked {acked}, delivered {delivered}: lost {lost}, duplicates \
+         {duplicates}, reorders {reorders}, readers {}",
+        faults.0,
+        faults.1,
+        faults.2,
+        if *equal { "equal" } else { "NOT EQUAL" }
+    )
+}
+
+fn report(args: &ChaosArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
+    println!("{} broker processes, {} s a seed, {}", args.load.brokers, args.seconds, facts());
+    let mut figures = serde_json::Map::new();
+    let of = |each: fn(&Outcome) -> &Vec<f64>| outcomes.iter().flat_map(each).copied().collect::<Vec<_>>();
+    let kinds = [
+        ("kill", of(|outcome| &outcome.kills)),
+        ("stop", of(|outcome| &outcome.stops)),
+        ("kill of all", of(|outcome| &outcome.kills_of_all)),
+    ];
+    for (name, times) in kinds.into_iter().filter(|(_, times)| !times.is_empty()) {
+        let (count, spread) = (times.len(), Spread::of(times));
+        println!("  {name:<12} {count} times: acks move again after {} ms", spread.words(1));
+        figures.insert(name.into(), json!({ "count": count, "moves_ms": spread.json() }));
+    }
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    let (acked, lost) = (sum(|one| one.acked), sum(|one| one.lost));
+    let (duplicates, reorders) = (sum(|one| one.duplicates), sum(|one| one.reorders));
+    let equal = outcomes.iter().all(|one| one.equal);
+    println!("  acked {acked}: lost {lost}, duplicates {duplicates}, reorders {reorders}, readers equal: {equal}");
+    if let Some(path) = &args.json {
+        let seeds: Vec<Value> =
+            outcomes.iter().map(|one| json!({ "seed": one.seed, "acked": one.acked, "lost": one.lost })).collect();
+        let all = json!({ "machine": facts(), "figures": figures, "seeds": seeds, "acked": acked, "lost": lost,
+            "duplicates": duplicates, "reorders": reorders, "equal": equal });
+        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
+        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
+    }
+    if lost + duplicates + reorders > 0 || !equal {
+        let what = format!("lost {lost}, duplicates {duplicates}, reorders {reorders}, readers equal: {equal}");
+        return Err(CompareError::Unsound { name: "chaos".into(), what });
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! A publisher's session on a thread of its own, and when its acks moved.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use embarcadero::client::{Publisher, PublisherOptions, PublisherStats};
+
+use crate::args::LoadArgs;
+use crate::cluster::WAIT_MAX;
+use crate::error::CompareError;
+use crate::witness::{STAMP_BYTES, stamp};
+
+/// Time after a fault in which a standstill counts as its own.
+pub const AFTER: Duration = Duration::from_millis(1500);
+/// Movements closer together than this are one: a standstill is longer.
+const GRAIN: Duration = Duration::from_millis(1);
+
+/// A count that grows, and when it did.
+#[derive(Default)]
+pub struct Movement {
+    steps: Mutex<Vec<(Instant, u64)>>,
+    count: AtomicU64,
+}
+
+impl Movement {
+    /// Notes the count now.
+    pub fn note(&self, count: u64) {
+        if count <= self.count.swap(count, Ordering::Relaxed) {
+            return;
+        }
+        let (mut steps, now) = (self.steps.lock().expect("no panic"), Instant::now());
+        match steps.as_mut_slice() {
+            // Of a run of movements the first and the last are kept.
+            [.., before, last] if last.0 - before.0 < GRAIN && now - before.0 < GRAIN => *last = (now, count),
+            _ => steps.push((now, count)),
+        }
+    }
+
+    /// The count as last noted.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// From a fault until the end of the longest standstill that began before [`AFTER`] had passed, ms. `None`: it goes on.
+    pub fn standstill(&self, fault: Instant) -> Option<f64> {
+        let steps = self.steps.lock().expect("no panic");
+        let first = steps.partition_point(|step| step.0 <= fault).checked_sub(1)?;
+        if steps.last()?.0 < fault + AFTER {
+            return None;
+        }
+        let pauses = steps[first..].windows(2).take_while(|pair| pair[0].0 < fault + AFTER);
+        let longest = pauses.max_by_key(|pair| pair[1].0 - pair[0].0)?[1].0;
+        Some(longest.saturating_duration_since(fault).as_secs_f64() * 1e3)
+    }
+
+    /// From a fault until the count was at least this, ms. `None`: it is not.
+    pub fn reached(&self, fault: Instant, count: u64) -> Option<f64> {
+        let steps = self.steps.lock().expect("no panic");
+        let at = steps.iter().find(|step| step.0 > fault && step.1 >= count)?.0;
+        Some(at.saturating_duration_since(fault).as_secs_f64() * 1e3)
+    }
+
+    /// How much it grew between two moments.
+    pub fn between(&self, begin: Instant, end: Instant) -> u64 {
+        let steps = self.steps.lock().expect("no panic");
+        let at = |moment: Instant| match steps.partition_point(|step| step.0 <= moment) {
+            0 => 0,
+            index => steps[index - 1].1,
+        };
+        at(end) - at(begin)
+    }
+}
+
+/// A publisher's thread and what it tells.
+pub struct Session<'a> {
+    load: &'a LoadArgs,
+    topic: &'a str,
+    number: u64,
+    stop: &'a AtomicBool,
+    /// Messages acked.
+    pub acked: Movement,
+    sent: AtomicU64,
+}
+
+impl<'a> Session<'a> {
+    /// One that is not connected yet.
+    pub fn new(load: &'a LoadArgs, topic: &'a str, number: u64, stop: &'a AtomicBool) -> Self {
+        Session { load, topic, number, stop, acked: Movement::default(), sent: AtomicU64::new(0) }
+    }
+
+    /// Messages taken by the publisher.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Sends at its rate until told to stop; then waits for every ack. Gives messages sent, and its rare events.
+    pub fn publish(&self, seeds: &[String]) -> Result<(u64, PublisherStats), CompareError> {
+        let options = PublisherOptions {
+            brokers: seeds.to_vec(),
+            topic: self.topic.to_owned(),
+            batch_bytes: self.load.batch_bytes,
+            ..PublisherOptions::default()
+        };
+        let client = || CompareError::client(format!("session {}", self.number));
+        let mut publisher = Publisher::connect(options).map_err(client())?;
+        let mut payload = vec![7; (self.load.message_bytes as usize).max(STAMP_BYTES)];
+        let per_second = self.load.rate as f64 / payload.len() as f64;
+        let (begin, mut sent) = (Instant::now(), 0);
+        while !self.stop.load(Ordering::Relaxed) {
+            let due = match self.load.rate {
+                0 => u64::MAX,
+                _ => (begin.elapsed().as_secs_f64() * per_second) as u64,
+            };
+            // A standstill is not made good by a burst without end: a few at a time, then acks are looked at.
+            for _ in 0..due.saturating_sub(sent).min(64) {
+                stamp(&mut payload, self.number, sent);
+                if !publisher.try_send(&payload).map_err(client())? {
+                    break;
+                }
+                sent += 1;
+            }
+            self.sent.store(sent, Ordering::Relaxed);
+            publisher.poll(Duration::from_micros(500)).map_err(client())?;
+            self.acked.note(publisher.messages_acked());
+        }
+        publisher.flush(Instant::now() + WAIT_MAX).map_err(client())?;
+        self.acked.note(publisher.messages_acked());
+        let stats = publisher.stats();
+        publisher.close(Instant::now() + WAIT_MAX).map_err(client())?;
+        Ok((sent, stats))
+    }
+}
