@@ -5,7 +5,7 @@
 //! number of connections, and each ends by its own timeout.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,10 +69,24 @@ pub(crate) fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
+/// The addresses of a name. The system's look-up knows no deadline of ours, so names are looked up on a thread of their own, which is
+/// left behind when the time is over and ends by itself.
+fn resolve(address: &str, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(numeric) = address.parse() {
+        return Ok(vec![numeric]);
+    }
+    let (tell, told) = channel();
+    let name = address.to_owned();
+    let look_up = move || drop(tell.send(name.to_socket_addrs().map(Vec::from_iter)));
+    thread::Builder::new().name("embarcadero-name".to_owned()).spawn(look_up)?;
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the name was not found in time: does the name server answer?");
+    told.recv_timeout(remaining(deadline)).unwrap_or_else(|_| Err(late()))
+}
+
 /// The first address of the name that accepts.
 pub(crate) fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for socket_address in address.to_socket_addrs()? {
+    for socket_address in resolve(address, deadline)? {
         match TcpStream::connect_timeout(&socket_address, remaining(deadline)) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,

@@ -73,6 +73,7 @@ struct Pulse {
     heartbeat: Duration,
     silent: Duration,
     /// When something was last written here.
+    #[expect(dead_code)]
     wrote_at: Option<Instant>,
 }
 

@@ -55,9 +55,9 @@ pub enum ClientError {
         text: String,
     },
     /// No broker could be talked to in time.
-    #[error("no broker answered within {waited:?}; tried {tried}: check the addresses and that the brokers run")]
+    #[error("no broker answered within {}; tried {tried}: check the addresses and that the brokers run", in_words(*waited))]
     Unreachable {
-        /// How long it was tried.
+        /// How long it was tried, or was to be tried.
         waited: Duration,
         /// Every broker, with its last failure.
         tried: Attempts,
@@ -244,6 +244,11 @@ impl ClientError {
     pub(crate) fn wire(broker: &str, error: WireError) -> ClientError {
         ClientError::Wire { broker: broker.to_owned(), error }
     }
+}
+
+/// A time as somebody would have written it: to the millisecond.
+fn in_words(time: Duration) -> String {
+    format!("{:?}", Duration::from_millis((time.as_secs_f64() * 1e3).round() as u64))
 }
 
 fn name_of(code: u16) -> String {

@@ -224,7 +224,20 @@ pub(crate) fn check_brokers(brokers: &[String]) -> Result<(), ClientError> {
         let expected = "at least one host:port".to_owned();
         return Err(ClientError::Option { option: "brokers", found: "empty".to_owned(), expected });
     }
-    Ok(())
+    brokers.iter().try_for_each(|address| check_address(address))
+}
+
+/// What cannot be an address is not tried: no waiting makes it one.
+fn check_address(address: &str) -> Result<(), ClientError> {
+    let is_address = address.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if is_address {
+        return Ok(());
+    }
+    let expected = "host:port, such as 127.0.0.1:7300 or [::1]:7300".to_owned();
+    Err(ClientError::Option { option: "brokers", found: format!("{address:?}"), expected })
 }
 
 pub(crate) fn check_topic(topic: &str) -> Result<(), ClientError> {
@@ -248,4 +261,21 @@ pub(crate) fn within(option: &'static str, found: u64, min: u64, max: u64) -> Re
         return Ok(());
     }
     Err(ClientError::Option { option, found: found.to_string(), expected: format!("{min} to {max}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No time makes an address of what is none.
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        let check = |address: &str| check_brokers(&[address.to_owned()]);
+        for good in ["127.0.0.1:7300", "localhost:1", "[::1]:7300", "broker.example.test:65535"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["127.0.0.1", "localhost", ":7300", "a:0", "a:70000", "a:", "::1:7300", "a:b", ""] {
+            assert!(matches!(check(bad), Err(ClientError::Option { option: "brokers", .. })), "{bad:?}");
+        }
+    }
 }

@@ -65,9 +65,9 @@ pub struct AttachArgs {
 /// What a topic to create promises.
 #[derive(Clone, Debug, Args)]
 pub struct PropertyArgs {
-    /// Order level: 0, 1, 2, 4 or 5.
-    #[arg(long, default_value = "5", value_parser = order)]
-    order: OrderLevel,
+    /// Order level: 0, 1, 2, 4 or 5 [default of a topic to create: 5].
+    #[arg(long, value_parser = order)]
+    order: Option<OrderLevel>,
     /// Ack level: 0 none, 1 committed, 2 durable.
     #[arg(long, default_value = "1", value_parser = ack)]
     pub ack: AckLevel,
@@ -83,10 +83,15 @@ pub struct PropertyArgs {
 }
 
 impl PropertyArgs {
+    /// The order level that was asked for in so many words.
+    pub fn asked_order(&self) -> Option<OrderLevel> {
+        self.order
+    }
+
     /// As the client wants them.
     pub fn properties(&self) -> TopicProperties {
         TopicProperties {
-            order: self.order,
+            order: self.order.unwrap_or(OrderLevel::Session),
             ack: self.ack,
             receipts: self.receipts,
             retention_bytes: self.retention_bytes,

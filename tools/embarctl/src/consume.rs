@@ -11,7 +11,7 @@ use embarcadero::client::{
 use embarcadero::config::units::parse_duration;
 use embarcadero::wire::Refusal;
 
-use crate::common::{AttachArgs, ConnectArgs, slow_reader};
+use crate::common::{AttachArgs, ConnectArgs, admin, slow_reader};
 use crate::error::CommandError;
 use crate::format::{Fields, Format};
 use crate::{Ended, Interrupt};
@@ -65,6 +65,10 @@ fn start(text: &str) -> Result<Start, String> {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
         time if time.starts_with('@') => since_1970(&time[1..]).map(Start::Timestamp),
+        count if count.starts_with('-') && count[1..].parse::<u64>().is_ok() => Err(format!(
+            "{count:?} has no unit: for what was received in a time up to now write it with one, such as {count}m; there is no \
+             start by a number of messages from the end (`topic describe` tells the next order)"
+        )),
         time if time.starts_with('-') => {
             let ago = parse_duration(&time[1..]).map_err(|error| format!("{text:?}: {error}"))?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -101,6 +105,7 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     let open = |name: &String| Cursor::open(&args.connect.brokers, &args.topics[0], name, args.connect.timeout());
     let opened = args.cursor.as_ref().map(open).transpose();
     let (cursor, mut subscriber) = opened.and_then(|cursor| subscriber(args, cursor)).map_err(failed)?;
+    say_what_is_missing(args, cursor.as_ref())?;
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let left = args.count.unwrap_or(u64::MAX);
     let mut printer = Printer { format: &args.format, left, next_order: None, cursor, committed: Instant::now(), out };
@@ -112,6 +117,28 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
         }
         ended => ended,
     }
+}
+
+/// Over TCP the brokers know what they still keep: where the topic begins later than at its beginning, that is said; an order that
+/// lies beyond the end is an error, unless it is to be waited for.
+fn say_what_is_missing(args: &ConsumeArgs, cursor: Option<&Cursor>) -> Result<(), CommandError> {
+    if args.attach.attach.is_some() {
+        return Ok(());
+    }
+    for name in &args.topics {
+        let failed = CommandError::client(format!("read {}", args.names()));
+        let topic = admin(&args.connect).and_then(|mut all| all.topic(name, args.connect.timeout())).map_err(failed)?;
+        match cursor.map_or(args.from, |cursor| cursor.start(args.from)) {
+            Start::Earliest if topic.earliest_order > 0 => {
+                eprintln!("{name}: begins at order {} or later; what was before is not kept any more", topic.earliest_order);
+            }
+            Start::Order(from) if from > topic.next_order && !args.follow => {
+                return Err(CommandError::BeyondTheEnd { topic: name.clone(), from, next_order: topic.next_order });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Over TCP, or attached. From where the cursor stands, if there is one; it comes back.

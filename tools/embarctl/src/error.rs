@@ -3,6 +3,7 @@
 use std::io;
 
 use embarcadero::client::ClientError;
+use embarcadero::wire::OrderLevel;
 
 /// Why a command could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,29 @@ pub enum CommandError {
         /// The deadline.
         seconds: u64,
     },
+    /// A topic is not what the command line relies on.
+    #[error("topic {topic:?} has order level {has}, not {asked}: leave --order out, or name another topic")]
+    OtherOrder {
+        /// The topic.
+        topic: String,
+        /// Its level.
+        has: OrderLevel,
+        /// As asked for.
+        asked: OrderLevel,
+    },
+    /// Nothing of what was asked for is there.
+    #[error("topic {topic:?} has no message of order {from}: its next one has order {next_order}; with --follow it is waited for")]
+    BeyondTheEnd {
+        /// The topic.
+        topic: String,
+        /// Order asked for.
+        from: u64,
+        /// Order of the topic's next message.
+        next_order: u64,
+    },
+    /// Every broker of the pool is gone.
+    #[error("no broker of this pool runs")]
+    AllGone,
     /// There is no such cursor.
     #[error("topic {topic:?} has no cursor {cursor:?}; `embarctl cursor list {topic}` lists those it has")]
     NoCursor {
@@ -73,6 +97,11 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// Whether the command line is to be corrected, rather than the brokers to be looked at.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, CommandError::Usage(_) | CommandError::Client { source: ClientError::Option { .. }, .. })
+    }
+
     /// A closure that says what the client was doing.
     pub fn client(doing: impl Into<String>) -> impl FnOnce(ClientError) -> CommandError {
         let doing = doing.into();

@@ -16,14 +16,19 @@ mod topic;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::error::CommandError;
 
 const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
 const EXIT_INTERRUPTED: u8 = 130;
+/// A command that was asked to end has this long to do it by itself.
+const ENDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Reads, writes and looks after topics of Embarcadero.
 /// Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
@@ -61,23 +66,42 @@ pub enum Ended {
 
 /// Whether the user wants the command to end.
 #[derive(Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt {
+    raised: Arc<AtomicBool>,
+    ends_by_itself: Arc<AtomicBool>,
+}
 
 impl Interrupt {
-    /// The first SIGINT or SIGTERM asks to end; a second one ends the process at once.
+    /// The first SIGINT or SIGTERM asks to end. A command that has not ended soon after, because it waits for a broker's answer or
+    /// for somebody who does not read its output, is ended; so is any by a second signal.
     fn install() -> std::io::Result<Interrupt> {
         let interrupt = Interrupt::default();
-        for signal in [SIGINT, SIGTERM] {
-            let flag = &interrupt.0;
-            signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED.into(), Arc::clone(flag))?;
-            signal_hook::flag::register(signal, Arc::clone(flag))?;
-        }
+        let (raised, ends_by_itself) = (interrupt.raised.clone(), interrupt.ends_by_itself.clone());
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut signals = signals.forever();
+            if signals.next().is_none() {
+                return;
+            }
+            raised.store(true, Ordering::Relaxed);
+            if ends_by_itself.load(Ordering::Relaxed) {
+                signals.next();
+            } else {
+                std::thread::sleep(ENDS_WITHIN);
+            }
+            std::process::exit(EXIT_INTERRUPTED.into());
+        })?;
         Ok(interrupt)
     }
 
     /// Whether it was raised.
     pub fn raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.raised.load(Ordering::Relaxed)
+    }
+
+    /// From here on the command looks at [`Self::raised`], and what it has still to do is bounded: it is given the time.
+    pub fn is_looked_at(&self) {
+        self.ends_by_itself.store(true, Ordering::Relaxed);
     }
 }
 
@@ -98,7 +122,7 @@ fn main() -> ExitCode {
         Ok(Ended::Interrupted) => EXIT_INTERRUPTED.into(),
         Err(error) => {
             eprintln!("embarctl: {error}");
-            EXIT_FAILED.into()
+            if error.is_usage() { EXIT_USAGE.into() } else { EXIT_FAILED.into() }
         }
     }
 }

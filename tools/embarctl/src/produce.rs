@@ -44,6 +44,11 @@ pub struct ProduceArgs {
 pub fn run(args: &ProduceArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
     let (input, name) = open(args)?;
     let publisher = publisher(args).map_err(CommandError::client(format!("publish to {:?}", args.topic)))?;
+    let (asked, has) = (args.properties.asked_order(), publisher.order_level());
+    if let Some(asked) = asked.filter(|asked| *asked != has) {
+        return Err(CommandError::OtherOrder { topic: args.topic.clone(), has, asked });
+    }
+    interrupt.is_looked_at();
     let line_bytes_max = publisher.batch_message_bytes_max();
     let lines = read_ahead(input, line_bytes_max);
     let mut producer = Producer { args, publisher, interrupt, name, line_bytes_max };
