@@ -79,7 +79,8 @@ fn resolve(address: &str, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
     let name = address.to_owned();
     let look_up = move || drop(tell.send(name.to_socket_addrs().map(Vec::from_iter)));
     thread::Builder::new().name("embarcadero-name".to_owned()).spawn(look_up)?;
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "the name was not found in time: does the name server answer?");
+    let late =
+        || io::Error::new(io::ErrorKind::TimedOut, "the name was not found in time: does the name server answer?");
     told.recv_timeout(remaining(deadline)).unwrap_or_else(|_| Err(late()))
 }
 

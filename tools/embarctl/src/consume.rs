@@ -130,7 +130,10 @@ fn say_what_is_missing(args: &ConsumeArgs, cursor: Option<&Cursor>) -> Result<()
         let topic = admin(&args.connect).and_then(|mut all| all.topic(name, args.connect.timeout())).map_err(failed)?;
         match cursor.map_or(args.from, |cursor| cursor.start(args.from)) {
             Start::Earliest if topic.earliest_order > 0 => {
-                eprintln!("{name}: begins at order {} or later; what was before is not kept any more", topic.earliest_order);
+                eprintln!(
+                    "{name}: begins at order {} or later; what was before is not kept any more",
+                    topic.earliest_order
+                );
             }
             Start::Order(from) if from > topic.next_order && !args.follow => {
                 return Err(CommandError::BeyondTheEnd { topic: name.clone(), from, next_order: topic.next_order });

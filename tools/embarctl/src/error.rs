@@ -68,7 +68,9 @@ pub enum CommandError {
         asked: OrderLevel,
     },
     /// Nothing of what was asked for is there.
-    #[error("topic {topic:?} has no message of order {from}: its next one has order {next_order}; with --follow it is waited for")]
+    #[error(
+        "topic {topic:?} has no message of order {from}: its next one has order {next_order}; with --follow it is waited for"
+    )]
     BeyondTheEnd {
         /// The topic.
         topic: String,
