@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
+use crate::client::deadline;
 use crate::client::dial::{BACKOFF_MAX, BACKOFF_MIN, connect, read_frame, refused, remaining};
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{TopicProperties, check_brokers, check_cursor, check_topic};
@@ -83,7 +84,7 @@ impl Admin {
     /// # Errors
     /// As for every call: what the broker refuses with, or [`ClientError::Unreachable`] after `timeout`.
     pub fn topics(&mut self, timeout: Duration) -> Result<Vec<TopicInfo>, ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::within(timeout);
         let (mut all, mut from) = (Vec::new(), 0);
         loop {
             let request = Request { operation: Operation::TopicList as u8, from, ..Request::default() };
@@ -118,7 +119,7 @@ impl Admin {
     /// # Errors
     /// [`ClientError::Refused`] with `UnknownTopic` if there is none, or as [`Admin::topics`].
     pub fn delete_topic(&mut self, name: &str, timeout: Duration) -> Result<(), ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::within(timeout);
         let number = self.topic(name, timeout)?.generation;
         let request = Request { operation: Operation::TopicDelete as u8, number, ..Request::default() };
         match self.ask(request, name, &[], remaining(deadline)) {
@@ -175,7 +176,7 @@ impl Admin {
     /// As [`Admin::topics`].
     pub fn cursors(&mut self, topic: &str, timeout: Duration) -> Result<Vec<(String, u64)>, ClientError> {
         check_topic(topic)?;
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::within(timeout);
         let (mut all, mut from) = (Vec::new(), 0);
         loop {
             let request = Request { operation: Operation::CursorList as u8, from, ..Request::default() };
@@ -206,7 +207,7 @@ impl Admin {
         rest: &[u8],
         timeout: Duration,
     ) -> Result<(Reply, Vec<u8>), ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::within(timeout);
         let body = [topic.as_bytes(), rest].concat();
         let bytes = frame::with_body(&Request { topic_bytes: topic.len() as u16, ..request }, &body);
         let mut pause = BACKOFF_MIN;
@@ -215,7 +216,7 @@ impl Admin {
         loop {
             let share = remaining(deadline) / (self.brokers.len() - tried.len().min(self.brokers.len() - 1)) as u32;
             let broker = self.brokers[self.turn].clone();
-            match self.ask_once(&broker, request.operation, &bytes, Instant::now() + share) {
+            match self.ask_once(&broker, request.operation, &bytes, deadline::within(share)) {
                 Ok(answer) => return Ok(answer),
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {

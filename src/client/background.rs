@@ -31,6 +31,8 @@ use crate::wire::OrderLevel;
 const QUEUED_MAX: usize = 8;
 /// Longest sleep of either side; each is woken earlier when there is something to do.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Why a thread is not there any more that did not end by itself.
+const PANICKED: &str = "it panicked, see its message; was it in the on_acked callback?";
 
 /// What the I/O thread tells, replaced after every pass that moved something.
 #[derive(Default)]
@@ -213,7 +215,7 @@ impl BackgroundPublisher {
                 engine.goodbye(deadline);
                 Ok(())
             }
-            None => Err(ClientError::Stopped { text: "it panicked, see its message".to_owned() }),
+            None => Err(ClientError::Stopped { text: PANICKED.to_owned() }),
         }
     }
 
@@ -306,8 +308,21 @@ struct IoThread {
     linger: Duration,
 }
 
+/// Tells whoever waits for this thread that it has ended, if it ended by a panic (of the caller's callback, say): nobody else would.
+struct LastWords(Arc<Shared>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            lock(&self.0.report).failed = Some(ClientError::Stopped { text: PANICKED.to_owned() });
+            self.0.reported.notify_all();
+        }
+    }
+}
+
 impl IoThread {
     fn run(mut self) -> Engine {
+        let _last_words = LastWords(self.shared.clone());
         while !self.shared.stop.load(Ordering::SeqCst) {
             if let Err(error) = self.pass() {
                 lock(&self.shared.report).failed = Some(error);

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::client::deadline;
 use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES};
 use crate::wire::frame::{BatchHeader, seal};
 use crate::wire::message::{message_bytes, push};
@@ -143,7 +144,7 @@ impl Filler {
 
     /// When the open batch must be sealed for its oldest message's sake. None if it is empty.
     pub fn due(&self, linger: Duration) -> Option<Instant> {
-        self.opened_at.map(|opened_at| opened_at + linger)
+        self.opened_at.map(|opened_at| deadline::after(opened_at, linger))
     }
 
     /// Ends the open batch and begins the next in `fresh`. None, with the buffer, if there is no message in it.

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::client::deadline;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::limits::{BATCH_BYTES_MAX, BROKERS_MAX, FRAME_HEADER_BYTES};
 use crate::wire::frame::{self, Hello, Refused, Welcome};
@@ -49,7 +50,7 @@ pub(crate) struct Greeting {
 
 /// Connects, says hello and waits for the answer.
 pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
-    let deadline = Instant::now() + call.timeout;
+    let deadline = deadline::within(call.timeout);
     let io = |doing, error: io::Error| ClientError::io(&call.address, doing, &error);
     let mut stream = connect(&call.address, deadline).map_err(|error| io("connecting to", error))?;
     stream.set_nodelay(true).map_err(|error| io("setting TCP_NODELAY towards", error))?;
@@ -190,7 +191,7 @@ pub(crate) fn dial_any(
     welcomes: usize,
     timeout: Duration,
 ) -> Result<Greeting, ClientError> {
-    let deadline = Instant::now() + timeout;
+    let deadline = deadline::within(timeout);
     let mut pause = BACKOFF_MIN;
     let mut tried = Vec::new();
     let mut refusal = None;

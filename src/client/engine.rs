@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::admin::create_topic;
 use crate::client::batch::{Buffer, Identity, SealedBatch, Shape};
+use crate::client::deadline;
 use crate::client::dial::{
     ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, dial_any, refused,
 };
@@ -213,7 +214,7 @@ impl Engine {
         let broker = self.brokers.iter().position(|broker| broker.address == first.address).unwrap_or(0);
         self.port_up(broker * options.connections_per_broker as usize, first, now);
         self.redial(now);
-        let deadline = now + JOIN_WAIT.min(options.connect_timeout);
+        let deadline = deadline::after(now, JOIN_WAIT.min(options.connect_timeout));
         while self.ports.iter().any(|port| matches!(port.state, PortState::Dialing)) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.dialer.wait(left) {
@@ -256,7 +257,7 @@ impl Engine {
     /// Sleeps until a socket is ready, a moment has come, `doorbell` rings or `timeout` has passed.
     pub fn wait(&mut self, timeout: Duration, doorbell: Option<&UnixStream>) -> Result<(), ClientError> {
         let now = Instant::now();
-        let mut until = now + timeout;
+        let mut until = deadline::after(now, timeout);
         until = self.window.next_due().map_or(until, |due| until.min(due));
         self.readiness.clear();
         if let Some(doorbell) = doorbell {

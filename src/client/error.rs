@@ -181,18 +181,15 @@ pub enum ClientError {
         waiting_for: String,
     },
     /// An attached subscriber was not polled for `export.reader_stall` while publishers waited for memory, and was not waited
-    /// for. Nothing that was overwritten has been handed on as sound; what a handler saw in the call that ends with
-    /// `during_call` may have changed under its eyes.
+    /// for. Nothing that was overwritten has been handed on.
     #[error(
         "pool {pool}: this subscriber was not polled for too long while publishers waited for memory; what comes next, from          order {next_order}, may be gone: begin again from the earliest, and poll more often or keep more memory"
     )]
     TooSlow {
         /// Its path.
         pool: PathBuf,
-        /// Order of the first message that was not handed on, or was handed on in vain.
+        /// Order of the first message that was not handed on.
         next_order: u64,
-        /// Whether the handler was running when it happened: the batch it was given last cannot be vouched for.
-        during_call: bool,
     },
     /// The I/O thread of a background publisher could not be started, or has ended.
     #[error("the publisher's I/O thread is not running: {text}")]

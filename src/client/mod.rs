@@ -49,8 +49,11 @@ pub mod attached;
 mod background;
 pub(crate) mod batch;
 mod cursor;
+mod deadline;
 mod delivered;
 mod dial;
+#[cfg(test)]
+mod endings_tests;
 mod engine;
 mod error;
 #[cfg(test)]

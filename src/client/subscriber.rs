@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::client::deadline;
 use crate::client::delivered::{Batches, Delivered, Event};
 use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialer, Greeting, dial_any, refused};
 use crate::client::error::{Attempt, Attempts, ClientError};
@@ -192,7 +193,7 @@ impl Subscriber {
         timeout: Duration,
         handler: &mut dyn FnMut(Event<'_>),
     ) -> Result<usize, ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::within(timeout);
         let mut handed = 0;
         loop {
             while handed < most && self.step(handler, &mut handed)? {}

@@ -21,6 +21,7 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use crate::client::batch::{Buffer, Identity, SealedBatch};
+use crate::client::deadline;
 use crate::client::progress::AckedBatch;
 use crate::wire::frame::{ACK_FENCED, Ack, NOTHING_LET_GO};
 
@@ -336,7 +337,7 @@ impl Window {
         in_flight.batch.stamp(&stream.identity, number);
         in_flight.place = Place::Queued(link);
         target.queued_bytes += in_flight.batch.frame().len() as u64;
-        target.queue.push_back(Queued { id, not_before: now + target.delay });
+        target.queue.push_back(Queued { id, not_before: deadline::after(now, target.delay) });
         target.holding += 1;
     }
 
@@ -451,7 +452,7 @@ impl Window {
         match (oldest.place, oldest.sent_at) {
             (Place::Sent(link), Some(sent_at)) if self.links[link].live => {
                 let since = stream.moved_at.map_or(sent_at, |moved_at| moved_at.max(sent_at));
-                Some(since + self.config.resend_after * self.resend_factor)
+                Some(deadline::after(since, self.config.resend_after.saturating_mul(self.resend_factor)))
             }
             _ => None,
         }

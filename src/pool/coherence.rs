@@ -58,6 +58,10 @@ pub trait Memory: Clone + Send + 'static {
     fn full_fence(&self);
     /// Lets `read` look at bytes that nobody writes meanwhile (invariant 4).
     fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R;
+    /// Copies bytes that others may write meanwhile: what comes out is to be checked, and may be of several batches.
+    fn copy_out(&self, at: u64, into: &mut [u8]) {
+        self.with_bytes(at, into.len() as u64, |bytes| into.copy_from_slice(bytes));
+    }
     /// Writes bytes that nobody else reads or writes yet.
     fn copy_in(&self, at: u64, bytes: &[u8]);
     /// Writes a message where nobody else reads or writes yet: 16 bytes of header, the payload, zeros up to a multiple of 16.
@@ -307,6 +311,13 @@ impl<C: Coherence> Memory for Mapped<C> {
         let pointer = self.mapping.address(at, bytes);
         // SAFETY: invariants 1, 2 and 4: inside the mapping, and nobody writes it while the closure runs.
         read(unsafe { std::slice::from_raw_parts(pointer, bytes as usize) })
+    }
+
+    fn copy_out(&self, at: u64, into: &mut [u8]) {
+        let pointer = self.mapping.address(at, into.len() as u64);
+        // SAFETY: inside the mapping, and `into` is this caller's own. No reference to the pool's bytes is made, which may change
+        // while they are copied: any bytes are valid ones, and the caller trusts none of them before it has checked the copy.
+        unsafe { std::ptr::copy_nonoverlapping(pointer.cast_const(), into.as_mut_ptr(), into.len()) }
     }
 
     fn copy_in(&self, at: u64, bytes: &[u8]) {

@@ -1,7 +1,7 @@
-//! An attached subscriber's cursor and pin: finds its start, and hands batches on where they lie. No I/O and no clock of its own.
+//! An attached subscriber's cursor and pin: finds its start, copies batches and hands the copies on. No I/O and no clock of its own.
 //!
-//! What it hands on is what the index names, bytes that nobody may overwrite while its pin is waited for: the pin is renewed
-//! before and, if that took long, after the handler has run ([`Reader::vouch`]).
+//! What lies in the pool may change at any moment: others write there, and a pin that is not waited for protects nothing. So what is
+//! handed on is a copy, checked after it was made, and the caller makes sure that the pin was still waited for then ([`Reader::take`]).
 
 use crate::client::delivered::Delivered;
 use crate::limits::LINE_BYTES;
@@ -83,6 +83,18 @@ pub(crate) struct Reader<M> {
     decoder: BatchDecoder,
     verify: bool,
     faults: u32,
+    /// The batch in `frame`, taken and not handed on yet.
+    taken: Option<Taken>,
+    /// A batch's bytes, of this process alone: what lies in the pool may be overwritten at any moment by others. Reused.
+    frame: Vec<u8>,
+}
+
+/// A batch that was copied and found sound.
+#[derive(Clone, Copy)]
+struct Taken {
+    position: u64,
+    first_order: u64,
+    header: BatchHeader,
 }
 
 impl<M: Memory> Reader<M> {
@@ -109,6 +121,8 @@ impl<M: Memory> Reader<M> {
             decoder: BatchDecoder::new(view.layout.geometry.batch_bytes_max()),
             verify,
             faults: 0,
+            taken: None,
+            frame: Vec::new(),
         }
     }
 
@@ -144,7 +158,7 @@ impl<M: Memory> Reader<M> {
         if self.phase == Phase::Streaming {
             self.start = StartAt::Order(self.next_order());
         }
-        self.phase = Phase::Unpinned;
+        (self.phase, self.taken) = (Phase::Unpinned, None);
         self.pin.raise(NO_PIN);
     }
 
@@ -158,17 +172,6 @@ impl<M: Memory> Reader<M> {
             self.unpin();
             ReadFault::Dropped
         })
-    }
-
-    /// Whether the batch that was handed on last lay there unchanged all the time; `position` is its own. False: not known now.
-    pub fn vouch(&mut self, position: u64) -> Result<bool, Dropped> {
-        self.pin.renew(position, &self.floors, &mut self.dropped_pins)
-    }
-
-    /// What was handed on last was handed on in vain: its first message comes next.
-    pub fn take_back(&mut self, first_order: u64) {
-        (self.known_next, self.start_order) = (None, first_order.max(self.start_order));
-        self.unpin();
     }
 
     /// Looks for the start among committed entries; a bounded step. Gives how many entries it looked at.
@@ -268,15 +271,19 @@ impl<M: Memory> Reader<M> {
         Err(ReadFault::Index(fault))
     }
 
-    /// Hands the next batch of the topic on. Gives its position and first order, and nothing if there is none yet.
+    /// Copies the next batch of the topic and checks the copy. False: there is none yet.
     ///
-    /// The bytes lie in the pool, under the pin; see [`Self::vouch`].
-    pub fn next(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Option<(u64, u64)>, ReadFault> {
+    /// The copy is sound if the pin is still waited for afterwards: the caller makes sure of that by [`Self::renew`] unless hardly any
+    /// time has passed, and only then hands it on.
+    pub fn take(&mut self) -> Result<bool, ReadFault> {
         if self.is_deleted {
             return Err(ReadFault::Deleted);
         }
+        if self.taken.is_some() {
+            return Ok(true);
+        }
         if self.buffered.is_empty() && self.fetch()?.is_none() {
-            return Ok(None);
+            return Ok(false);
         }
         while let Some(offset) = self.buffered.next() {
             let position = self.index.next();
@@ -284,57 +291,60 @@ impl<M: Memory> Reader<M> {
             if let Some((arrival, first_order)) = batch {
                 let end = first_order + u64::from(arrival.message_count);
                 if end > self.start_order {
-                    self.hand_on(position, &arrival, first_order, handler)?;
-                    self.known_next = Some(end);
-                    self.step();
-                    return Ok(Some((position, first_order)));
+                    let header = self.copy(position, &arrival)?;
+                    self.taken = Some(Taken { position, first_order, header });
+                    return Ok(true);
                 }
                 self.known_next = Some(end);
             }
             self.step();
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// Hands on what [`Self::take`] took, and passes it.
+    pub fn hand_on(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) {
+        let Some(Taken { position, first_order, header }) = self.taken.take() else { return };
+        let start_order = self.start_order;
+        self.known_next = Some(first_order + u64::from(header.message_count));
+        self.step();
+        handler(&Delivered {
+            topic: &self.name,
+            place: 0,
+            first_order,
+            position,
+            session: header.session,
+            session_epoch: header.session_epoch,
+            batch_seq: header.batch_seq,
+            message_count: header.message_count,
+            received_at: header.received_at,
+            created_at: header.created_at,
+            start_order,
+            body: &self.frame[LINE_BYTES as usize..][..header.body_bytes as usize],
+        });
     }
 
     fn step(&mut self) {
         self.index.advance(1);
         if self.index.next() - self.pin.position() >= PIN_EVERY {
-            // The batch before the cursor may still be vouched for.
-            self.pin.raise(self.index.next() - 1);
+            self.pin.raise(self.index.next());
         }
     }
 
-    fn hand_on(
-        &mut self,
-        position: u64,
-        batch: &Arrival,
-        first_order: u64,
-        handler: &mut dyn FnMut(&Delivered<'_>),
-    ) -> Result<(), ReadFault> {
-        let (at, bytes) = (batch.blog_at, u64::from(batch.batch_bytes));
-        let header = self.header(position, batch, bytes)?;
-        let start_order = self.start_order;
-        let (decoder, verify, name) = (&mut self.decoder, self.verify, &*self.name);
-        let handed = self.view.memory.with_bytes(at, bytes, |frame| {
-            let body = &frame[LINE_BYTES as usize..LINE_BYTES as usize + header.body_bytes as usize];
-            check(decoder, verify, frame, body, &header)?;
-            handler(&Delivered {
-                topic: name,
-                place: 0,
-                first_order,
-                position,
-                session: header.session,
-                session_epoch: header.session_epoch,
-                batch_seq: header.batch_seq,
-                message_count: header.message_count,
-                received_at: header.received_at,
-                created_at: header.created_at,
-                start_order,
-                body,
-            });
-            Ok(())
-        });
-        handed.map_err(|error| self.doubtful(ReadFault::Unsound(position, error)))
+    /// Copies a batch, then checks the copy: what is checked is what is handed on.
+    fn copy(&mut self, position: u64, batch: &Arrival) -> Result<BatchHeader, ReadFault> {
+        let bytes = u64::from(batch.batch_bytes);
+        let before = self.header(position, batch, bytes)?;
+        self.frame.resize(bytes as usize, 0);
+        self.view.memory.copy_out(batch.blog_at, &mut self.frame);
+        let header: BatchHeader = bytemuck::pod_read_unaligned(&self.frame[..LINE_BYTES as usize]);
+        if bytemuck::bytes_of(&header) != bytemuck::bytes_of(&before) {
+            return Err(self.doubtful(ReadFault::OtherBatch(position)));
+        }
+        let body = &self.frame[LINE_BYTES as usize..][..header.body_bytes as usize];
+        let checked = check(&mut self.decoder, self.verify, &self.frame, body, &header);
+        checked.map_err(|error| self.doubtful(ReadFault::Unsound(position, error)))?;
+        Ok(header)
     }
 
     /// The header of a batch, which must be the one that the index names; `bytes` of the batch can be read then.

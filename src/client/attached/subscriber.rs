@@ -22,16 +22,16 @@ const POLL_BATCHES_MAX: usize = 64;
 /// How long a pin that was renewed is waited for without a second thought. Far below the shortest `export.reader_stall`, 10 ms.
 const TRUST: Duration = Duration::from_millis(1);
 
-/// A subscriber in a process that maps the pool: hands batches on where they lie, without a copy, a socket or a broker process in
-/// between. Made by [`Subscriber::attach`](crate::client::Subscriber::attach).
+/// A subscriber in a process that maps the pool: copies batches out of it, once, without a socket or a broker process in between.
+/// Made by [`Subscriber::attach`](crate::client::Subscriber::attach).
 ///
 /// It works as [`Subscriber`](crate::client::Subscriber) does, with the same calls. What it may still read is pinned, so
 /// publishers wait for it as for any reader; but a subscriber that is not polled for `export.reader_stall` while they wait for
-/// memory is not waited for any longer, and is told so by [`ClientError::TooSlow`]. So a handler must return well within
-/// that time: the bytes it is given lie in memory that publishers may have from then on. Nothing is handed on that may
-/// have been overwritten before, and if it happened while the handler ran, the call ends with that error.
+/// memory is not waited for any longer, and is told so by [`ClientError::TooSlow`]. A handler is given
+/// a copy that was checked after it was made: however long it runs, nobody else writes there. What it costs is that the subscriber
+/// may not be waited for meanwhile.
 ///
-/// Memory: entries read ahead; none for payload.
+/// Memory: entries read ahead, and one batch.
 pub struct AttachedSubscriber {
     core: Core,
 }
@@ -131,7 +131,7 @@ impl<C: Coherence> Driven<C> {
     fn look_for_start(&mut self) -> Result<usize, ClientError> {
         match self.reader.phase() {
             Phase::Unpinned => Ok(usize::from(self.reader.pin())),
-            Phase::Seeking => self.reader.seek().map_err(|fault| self.error(fault, false)),
+            Phase::Seeking => self.reader.seek().map_err(|fault| self.error(fault)),
             Phase::Streaming => Ok(1),
         }
     }
@@ -143,7 +143,7 @@ impl<C: Coherence> Driven<C> {
             return Ok(true);
         }
         self.life.show();
-        let is_known = self.reader.renew().map_err(|fault| self.error(fault, false))?;
+        let is_known = self.reader.renew().map_err(|fault| self.error(fault))?;
         if is_known {
             self.renewed = now;
         }
@@ -173,38 +173,28 @@ impl<C: Coherence> Driven<C> {
 
     fn hand_on(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
         for handed in 0..POLL_BATCHES_MAX {
-            match self.reader.next(handler) {
-                Ok(Some((position, first_order))) => self.vouch(position, first_order)?,
-                Ok(None) => return Ok(handed),
-                Err(fault) => return Err(self.error(fault, false)),
+            if !self.reader.take().map_err(|fault| self.error(fault))? {
+                return Ok(handed);
             }
+            self.vouch()?;
+            self.reader.hand_on(handler);
         }
         Ok(POLL_BATCHES_MAX)
     }
 
-    /// Makes sure that the batch just handed on was not overwritten under the handler: at once if no time has passed.
-    fn vouch(&mut self, position: u64, first_order: u64) -> Result<(), ClientError> {
+    /// Makes sure that the batch just copied was not overwritten meanwhile: at once if no time has passed.
+    fn vouch(&mut self) -> Result<(), ClientError> {
         if self.renewed.elapsed() < TRUST {
             return Ok(());
         }
         let mut patience = Patience::new(&self.options.pool, self.options.wait, self.options.spin);
-        loop {
-            let now = Instant::now();
-            match self.reader.vouch(position) {
-                Ok(true) => {
-                    self.renewed = now;
-                    return Ok(());
-                }
-                Ok(false) => patience.wait("the sequencer, to learn whether a batch lay there unchanged")?,
-                Err(_) => {
-                    self.reader.take_back(first_order);
-                    return Err(self.error(ReadFault::Dropped, true));
-                }
-            }
+        while !self.renew()? {
+            patience.wait("the sequencer, to learn whether a batch lay there unchanged")?;
         }
+        Ok(())
     }
 
-    fn error(&self, fault: ReadFault, during_call: bool) -> ClientError {
+    fn error(&self, fault: ReadFault) -> ClientError {
         let pool = self.options.pool.clone();
         let damaged = |position, expected| {
             let fault = FieldFault { field: "place", found: position, expected: Expected::Told(expected) };
@@ -219,7 +209,7 @@ impl<C: Coherence> Driven<C> {
                 let text = "the topic was deleted; this is the end of it".to_owned();
                 ClientError::PoolRefused { pool, refusal: Refusal::TopicDeleted, detail: 0, text }
             }
-            ReadFault::Dropped => ClientError::TooSlow { pool, next_order: self.reader.next_order(), during_call },
+            ReadFault::Dropped => ClientError::TooSlow { pool, next_order: self.reader.next_order() },
             ReadFault::Index(fault) => place::damaged(&pool)(RecoverError::Damaged(fault)),
             ReadFault::OtherBatch(position) => damaged(position, "where the batch that it names lies"),
             ReadFault::Unsound(position, error) => {

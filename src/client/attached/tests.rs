@@ -137,16 +137,15 @@ impl Scene {
 fn read(reader: &mut Reader<HostMemory>, next: &mut u64) -> Result<u64, ReadFault> {
     let before = *next;
     reader.renew()?;
-    while reader
-        .next(&mut |batch| {
+    while reader.take()? {
+        reader.hand_on(&mut |batch| {
             for (order, message) in batch.messages() {
                 assert_eq!(order, *next);
                 assert_eq!(message.payload, payload(order));
                 *next += 1;
             }
-        })?
-        .is_some()
-    {}
+        });
+    }
     Ok(*next - before)
 }
 
