@@ -39,6 +39,8 @@ const FULL_PAUSE: Duration = Duration::from_micros(500);
 const DIAL_CHECK: Duration = Duration::from_millis(2);
 /// A broker that was not heard for this many of its own heartbeats is silent: its connection counts as broken.
 const HEARTBEATS_MISSED_MAX: u32 = 4;
+/// Longest attempt to reopen a session at one broker; then another one is asked.
+const REOPEN_MAX: Duration = Duration::from_secs(1);
 /// At the start, wait this long at most for brokers beside the first; later ones join when they answer.
 const JOIN_WAIT: Duration = Duration::from_secs(1);
 
@@ -86,7 +88,7 @@ impl Pulse {
     /// Notes a look that came `since_last` after the one before. True if the broker has been silent for too long.
     fn look(&mut self, is_heard: bool, since_last: Duration) -> bool {
         self.silent = if is_heard { Duration::ZERO } else { self.silent + since_last.min(self.heartbeat) };
-        self.silent > self.limit() && !self.heartbeat.is_zero()
+        self.silent >= self.limit() && !self.heartbeat.is_zero()
     }
 
     /// When to look again even if no byte arrives.
@@ -481,7 +483,8 @@ impl Engine {
                     hello,
                     body: self.topic.clone().into_bytes(),
                     welcomes: 1,
-                    timeout: self.connect_timeout,
+                    // All ports wait for the one that reopens: a stopped broker must not keep them for long.
+                    timeout: if reopening { self.connect_timeout.min(REOPEN_MAX) } else { self.connect_timeout },
                 };
                 self.dialer.begin(index, port.generation, call);
             }
@@ -603,13 +606,18 @@ impl Engine {
         }
     }
 
-    /// Says goodbye on every live connection and lets the kernel send what it still has, until `deadline`.
+    /// Says goodbye on every live connection, to all before any answer is waited for, and lets the kernel send what it still has,
+    /// until `deadline`.
     pub fn goodbye(&mut self, deadline: Instant) {
+        let mut leaving = Vec::new();
         for port in &mut self.ports {
-            if let PortState::Up(socket) = std::mem::replace(&mut port.state, PortState::Down { retry_at: deadline }) {
-                socket.goodbye(deadline);
+            if let PortState::Up(socket) = std::mem::replace(&mut port.state, PortState::Down { retry_at: deadline })
+                && let Some(leaves) = socket.goodbye(deadline)
+            {
+                leaving.push(leaves);
             }
         }
+        leaving.into_iter().for_each(|leaves| leaves.wait(deadline));
     }
 
     /// Takes a sealed batch; the window must not be full.

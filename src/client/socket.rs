@@ -2,8 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::client::dial::remaining;
 use crate::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::wire::frame::{self, Ack, Goodbye, Refused};
 use crate::wire::{FrameKind, WireError};
@@ -74,21 +75,31 @@ impl Socket {
         }
     }
 
-    /// Says goodbye, then lets the kernel send what it still has, until `deadline`. A failure loses nothing:
-    /// everything is acked, and the broker sees the connection close.
-    pub fn goodbye(mut self, deadline: Instant) {
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let said = self
-            .stream
+    /// Says goodbye. A failure loses nothing: everything is acked, and the broker sees the connection close.
+    pub fn goodbye(mut self, deadline: Instant) -> Option<Leaving> {
+        self.stream
             .set_nonblocking(false)
-            .and_then(|()| self.stream.set_write_timeout(Some(left)))
-            .and_then(|()| self.stream.set_read_timeout(Some(left)))
+            .and_then(|()| self.stream.set_write_timeout(Some(remaining(deadline))))
             .and_then(|()| self.stream.write_all(&frame::seal(&Goodbye::default())))
-            .and_then(|()| self.stream.shutdown(Shutdown::Write));
-        if said.is_ok() {
-            // Closing with acks unread would reset the connection, and with it what the broker has not read.
-            while Instant::now() < deadline && self.stream.read(&mut self.inbox[..]).is_ok_and(|bytes| bytes > 0) {}
-        }
+            .and_then(|()| self.stream.shutdown(Shutdown::Write))
+            .ok()?;
+        Some(Leaving(self))
+    }
+}
+
+/// A connection on which everything is said.
+pub(crate) struct Leaving(Socket);
+
+impl Leaving {
+    /// Lets the kernel send what it still has, until the broker closes or `deadline`: closing with acks unread would reset the
+    /// connection, and with it what the broker has not read.
+    pub fn wait(mut self, deadline: Instant) {
+        let Socket { stream, inbox, .. } = &mut self.0;
+        let mut read = || {
+            stream.set_read_timeout(Some(remaining(deadline))).is_ok()
+                && stream.read(&mut inbox[..]).is_ok_and(|bytes| bytes > 0)
+        };
+        while read() && Instant::now() < deadline {}
     }
 }
 
