@@ -1,13 +1,15 @@
 //! Calls that must end, or must not: whatever a caller's callback does and however long it is ready to wait.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fake::{Fake, Peer, welcome};
 use super::*;
-use crate::wire::OrderLevel;
-use crate::wire::frame::{Ack, NOTHING_LET_GO};
+use crate::wire::frame::{Ack, NOTHING_LET_GO, Welcome};
+use crate::wire::{OrderLevel, Refusal};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -48,7 +50,7 @@ fn a_panic_in_the_callback_ends_every_call() {
     let (tell, told) = channel();
     thread::spawn(move || {
         let sent = (0..1000u32).find_map(|number| publisher.send(&number.to_le_bytes()).err());
-        let flushed = publisher.flush(std::time::Instant::now() + 5 * SECOND).err();
+        let flushed = publisher.flush(Instant::now() + 5 * SECOND).err();
         let _ = tell.send((sent, flushed));
     });
     let (sent, flushed) = told.recv_timeout(10 * SECOND).expect("send ends");
@@ -80,4 +82,81 @@ fn the_longest_timeouts_are_timeouts() {
     };
     let mut subscriber = Subscriber::connect(options).unwrap();
     assert_eq!(subscriber.poll(Duration::MAX, &mut |_| ()).unwrap(), 1);
+}
+
+fn subscriber(brokers: &[&Fake]) -> SubscriberOptions {
+    SubscriberOptions {
+        brokers: brokers.iter().map(|fake| fake.address.clone()).collect(),
+        topic: "orders".to_owned(),
+        connect_timeout: SECOND,
+        ..SubscriberOptions::default()
+    }
+}
+
+/// A broker that welcomes and lets go at once, every time: the reader is not left to go round and round.
+#[test]
+fn connections_that_bring_nothing_end_with_what_was_seen() {
+    let welcomed = Arc::new(AtomicUsize::new(0));
+    let counted = welcomed.clone();
+    let fake = Fake::start(move |_, peer: &mut Peer| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        peer.hello_bytes()?;
+        peer.welcome(welcome(OrderLevel::Session), &[])?;
+        peer.refuse(Refusal::TooSlow, 0, "in this test always")
+    });
+    let begun = Instant::now();
+    let mut subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
+    let error = loop {
+        if let Err(error) = subscriber.poll(SECOND / 20, &mut |_| ()) {
+            break error;
+        }
+        assert!(begun.elapsed() < 5 * SECOND, "it goes round for ever");
+    };
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("in this test always"), "{error}");
+    // Later and later: not one after another as fast as it goes.
+    assert!(welcomed.load(Ordering::SeqCst) < 10);
+}
+
+/// The broker that is lost is not the first of the list: the next one is asked, not the same again.
+#[test]
+fn another_broker_is_asked_first() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let asked_again = Arc::new(AtomicUsize::new(0));
+    let counted = asked_again.clone();
+    let lost = Fake::start(move |_, peer: &mut Peer| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        peer.hello_bytes()?;
+        peer.welcome(welcome(OrderLevel::Session), &[])?;
+        peer.deliver(0, &[b"one"])
+    });
+    let other = Fake::start(|_, peer: &mut Peer| {
+        peer.hello_bytes()?;
+        peer.welcome(Welcome { next: 1, ..welcome(OrderLevel::Session) }, &[])?;
+        peer.deliver(1, &[b"two"])?;
+        std::io::Read::read(&mut peer.stream, &mut [0; 1]).map(drop)
+    });
+    let brokers = vec![closed, lost.address.clone(), other.address.clone()];
+    let options = SubscriberOptions { brokers, ..subscriber(&[]) };
+    let mut subscriber = Subscriber::connect(options).unwrap();
+    let begun = Instant::now();
+    while subscriber.next_order() < 2 {
+        subscriber.poll(SECOND / 20, &mut |_| ()).unwrap();
+        assert!(begun.elapsed() < 5 * SECOND, "it stays with what it lost");
+    }
+    assert_eq!(asked_again.load(Ordering::SeqCst), 1);
+}
+
+/// Who begins at the earliest is told how much there once was.
+#[test]
+fn what_was_trimmed_before_the_start_is_told() {
+    let fake = Fake::start(|_, peer: &mut Peer| {
+        peer.hello_bytes()?;
+        peer.welcome(Welcome { next: 40, ..welcome(OrderLevel::Session) }, &[])?;
+        std::io::Read::read(&mut peer.stream, &mut [0; 1]).map(drop)
+    });
+    let began = |start| Subscriber::connect(SubscriberOptions { start, ..subscriber(&[&fake]) }).unwrap();
+    let all = began(Start::Earliest);
+    assert_eq!((all.trimmed_before_start(0), all.next_order()), (40, 40));
+    assert_eq!(began(Start::Order(50)).trimmed_before_start(0), 0);
 }

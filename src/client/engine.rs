@@ -71,28 +71,28 @@ struct Port {
 /// How long a connection has been silent, as far as this end looked. An observer that slept finds everybody silent: so one look
 /// adds at most one of the broker's heartbeats, however long ago the last look was.
 #[derive(Clone, Copy, Default)]
-struct Pulse {
+pub(crate) struct Pulse {
     /// How often the broker is heard at least; zero: it does not promise.
     heartbeat: Duration,
-    silent: Duration,
+    pub silent: Duration,
     /// When something was last written here.
     #[expect(dead_code)]
     wrote_at: Option<Instant>,
 }
 
 impl Pulse {
-    fn of(heartbeat: Duration, now: Instant) -> Pulse {
+    pub fn of(heartbeat: Duration, now: Instant) -> Pulse {
         Pulse { heartbeat, silent: Duration::ZERO, wrote_at: Some(now) }
     }
 
     /// Notes a look that came `since_last` after the one before. True if the broker has been silent for too long.
-    fn look(&mut self, is_heard: bool, since_last: Duration) -> bool {
+    pub fn look(&mut self, is_heard: bool, since_last: Duration) -> bool {
         self.silent = if is_heard { Duration::ZERO } else { self.silent + since_last.min(self.heartbeat) };
         self.silent >= self.limit() && !self.heartbeat.is_zero()
     }
 
     /// When to look again even if no byte arrives.
-    fn next_look(&self, now: Instant) -> Option<Instant> {
+    pub fn next_look(&self, now: Instant) -> Option<Instant> {
         (!self.heartbeat.is_zero()).then(|| now + self.heartbeat)
     }
 

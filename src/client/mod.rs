@@ -58,6 +58,8 @@ mod engine;
 mod error;
 #[cfg(test)]
 mod fake;
+mod fault;
+mod inbox;
 mod options;
 mod progress;
 mod publisher;

@@ -2,8 +2,11 @@
 //!
 //! What comes in is checked before it is handed on: header and body CRC and the message framing of every batch, the
 //! Deliver frame against the batch it announces, and that every batch begins where its topic's last one ended. A failed check
-//! is an error of that poll and ends the connection; the next poll asks another broker, of each topic, for the first message
-//! that was not handed on.
+//! ends the connection, and another broker is asked, of each topic, for the first message that was not handed on: the next poll does
+//! it after the error is told, and bytes that were spoiled on their way are asked for again without a word.
+//!
+//! A broker that is not heard for several of its heartbeats is left like one whose connection broke. Connections that bring nothing,
+//! one after another for `connect_timeout`, end with an error that says what became of each.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -11,53 +14,20 @@ use std::time::{Duration, Instant};
 
 use crate::client::deadline;
 use crate::client::delivered::{Batches, Delivered, Event};
-use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialer, Greeting, dial_any, refused};
+use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialer, Greeting, dial_any};
+use crate::client::engine::Pulse;
 use crate::client::error::{Attempt, Attempts, ClientError};
+use crate::client::fault::{Fault, check_identity};
+use crate::client::inbox::Inbox;
 use crate::client::options::{SlowReaderPolicy, Start, SubscriberOptions};
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::net::readiness::Readiness;
-use crate::wire::frame::{self, BatchHeader, CaughtUp, Deliver, Hello, Role, Skipped, Welcome};
+use crate::wire::frame::{self, CaughtUp, Deliver, Hello, Role, Skipped, Welcome};
 use crate::wire::subscribe::push_start;
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, SlowReader, WireError};
 
 /// Most events handed on in one poll.
 const POLL_EVENTS_MAX: usize = 64;
-/// Receive only into at least this much room; below it, what is not decoded moves to the buffer's start.
-const ROOM_BYTES_MIN: usize = 64 << 10;
-
-/// Bytes received and not handed on: `bytes[start..end]`.
-struct Inbox {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Inbox {
-    fn landed(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
-    }
-
-    fn clear(&mut self) {
-        (self.start, self.end) = (0, 0);
-    }
-
-    /// Room to receive into, so that a frame of `wanted` bytes from `start` fits.
-    fn room(&mut self, wanted: usize) -> &mut [u8] {
-        if self.start == self.end {
-            self.clear();
-        }
-        let wanted = wanted.max(self.end - self.start + 1);
-        if self.start + wanted > self.bytes.len() || (self.start > 0 && self.bytes.len() - self.end < ROOM_BYTES_MIN) {
-            self.bytes.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if wanted > self.bytes.len() {
-            self.bytes.resize(wanted, 0);
-        }
-        &mut self.bytes[self.end..]
-    }
-}
-
 enum Line {
     Up { stream: TcpStream, address: String },
     Dialing,
@@ -77,6 +47,8 @@ struct Topic {
     next_order: u64,
     caught_up: bool,
     skipped: u64,
+    /// Messages that were gone when it began at the earliest.
+    trimmed: u64,
 }
 
 /// Receives the messages of its topics in total order.
@@ -94,7 +66,14 @@ pub struct Subscriber {
     dialer: Dialer,
     generation: u64,
     backoff: Duration,
+    /// Since when no connection brought anything.
     down_since: Instant,
+    /// When the connection was welcomed, and whether it brought anything.
+    up_since: Instant,
+    is_of_use: bool,
+    pulse: Pulse,
+    /// When the socket was last read.
+    looked_at: Instant,
     failures: Vec<Attempt>,
     readiness: Readiness,
     inbox: Inbox,
@@ -125,7 +104,9 @@ impl Subscriber {
             };
             let (name, id) = (name.to_owned(), welcome.topic);
             let generation = welcome.session;
-            Ok(Topic { name, id, generation, order_level, expected: None, next_order, caught_up: false, skipped: 0 })
+            let trimmed = if start == Start::Earliest { welcome.next } else { 0 };
+            let (caught_up, skipped) = (false, 0);
+            Ok(Topic { name, id, generation, order_level, expected: None, next_order, caught_up, skipped, trimmed })
         };
         let topics = options.topics().zip(welcomes).map(topic).collect::<Result<Box<[_]>, ClientError>>()?;
         let mut subscriber = Subscriber {
@@ -139,9 +120,13 @@ impl Subscriber {
             generation: 0,
             backoff: BACKOFF_MIN,
             down_since: Instant::now(),
+            up_since: Instant::now(),
+            is_of_use: false,
+            pulse: Pulse::default(),
+            looked_at: Instant::now(),
             failures: Vec::new(),
             readiness: Readiness::default(),
-            inbox: Inbox { bytes: vec![0; options.buffer_bytes as usize], start: 0, end: 0 },
+            inbox: Inbox::new(options.buffer_bytes),
             check_crc: options.check_crc,
             decoder: BatchDecoder::new(BATCH_BYTES_MAX),
             batch_bytes_max: BATCH_BYTES_MAX,
@@ -154,9 +139,10 @@ impl Subscriber {
     /// Hands every batch that has come, in order, to `handler`; waits up to `timeout` for the first. Returns how many
     /// batches were handed on: at most 64, 0 if none came. The bytes are borrowed from the receive buffer: nothing is copied.
     ///
-    /// A broken connection is made good inside. Errors: [`ClientError::Wire`], [`ClientError::Gap`] and
-    /// [`ClientError::Contradiction`] for what a broker sent wrongly; [`ClientError::Refused`], for example `Trimmed`;
-    /// [`ClientError::Unreachable`] when no broker was reached for `connect_timeout`. An error may follow batches that
+    /// A broken connection is made good inside, and so is one to a broker that falls silent, or that brought spoiled bytes. Errors:
+    /// [`ClientError::Wire`], [`ClientError::Gap`] and [`ClientError::Contradiction`] for what a broker sent wrongly;
+    /// [`ClientError::Refused`], for example `Trimmed`; [`ClientError::Unreachable`] when for `connect_timeout` no broker was reached,
+    /// or none that brought anything. An error may follow batches that
     /// were handed on in the same call. After any of them polling again tries again at [`next_order`](Subscriber::next_order);
     /// after `Trimmed`, [`go_on_at`](Subscriber::go_on_at) says where to.
     ///
@@ -240,6 +226,11 @@ impl Subscriber {
         self.topics.iter().map(|topic| topic.skipped).sum()
     }
 
+    /// Messages of the topic at this place that were gone already when this subscriber began at the earliest.
+    pub fn trimmed_before_start(&self, place: usize) -> u64 {
+        self.topics[place].trimmed
+    }
+
     /// Name of the first topic.
     pub fn topic(&self) -> &str {
         &self.topics[0].name
@@ -277,11 +268,12 @@ impl Subscriber {
         };
         match (result, &self.line) {
             (Err(fault), Line::Up { address, .. }) => {
+                let is_spoiled = self.announced.is_some() && fault.is_spoiled();
                 let error = fault.into_error(address);
                 self.line_down(&error);
                 // A broker that is draining or too busy is left for another one, without a word to the caller.
                 let refused = matches!(error, ClientError::Refused { .. });
-                if refused && error.is_transient() { Ok(false) } else { Err(error) }
+                if is_spoiled || refused && error.is_transient() { Ok(false) } else { Err(error) }
             }
             (result, _) => Ok(result.unwrap_or(false)),
         }
@@ -314,6 +306,7 @@ impl Subscriber {
                     return Err(Fault::Gap { found: caught_up.next_order, expected });
                 }
                 topic.caught_up = true;
+                self.is_of_use = true;
             }
             FrameKind::Skipped => {
                 let skipped: Skipped = frame::read(header);
@@ -323,6 +316,7 @@ impl Subscriber {
                 let (from, next_order) = (skipped.from, skipped.next_order);
                 handler(Event::Skipped { topic: &topic.name, place, from, next_order });
                 *handed += 1;
+                self.is_of_use = true;
             }
             FrameKind::Refused => {
                 let whole = frame::frame_bytes(header) as usize;
@@ -374,6 +368,7 @@ impl Subscriber {
             handler(Event::Batch(delivered));
             *handed += 1;
             topic.next_order = end;
+            self.is_of_use = true;
         }
         topic.expected = Some(end);
         self.announced = None;
@@ -384,15 +379,23 @@ impl Subscriber {
 
     /// Reads once. False: nothing was there.
     fn receive(&mut self) -> Result<bool, ClientError> {
+        let now = Instant::now();
+        let since_last = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
         let Line::Up { stream, address } = &mut self.line else { return Ok(false) };
         let wanted = self.announced.map_or(FRAME_HEADER_BYTES, |(deliver, _)| deliver.body_bytes as usize);
         let error = match stream.read(self.inbox.room(wanted)) {
             Ok(0) => io::ErrorKind::UnexpectedEof.into(),
             Ok(bytes) => {
                 self.inbox.end += bytes;
+                self.pulse.look(true, since_last);
                 return Ok(true);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !self.pulse.look(false, since_last) {
+                    return Ok(false);
+                }
+                io::Error::new(io::ErrorKind::TimedOut, format!("nothing was heard for {:?}", self.pulse.silent))
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(error) => error,
         };
@@ -407,7 +410,7 @@ impl Subscriber {
         match &self.line {
             Line::Up { stream, .. } => {
                 readiness.watch(stream, false);
-                None
+                self.pulse.next_look(Instant::now())
             }
             Line::Dialing => Some(Instant::now() + Duration::from_millis(2)),
             Line::Down { retry_at } => Some(*retry_at),
@@ -419,7 +422,8 @@ impl Subscriber {
         let until = match &self.line {
             Line::Up { stream, .. } => {
                 self.readiness.watch(stream, false);
-                timeout
+                let now = Instant::now();
+                self.pulse.next_look(now).map_or(timeout, |look| timeout.min(look.saturating_duration_since(now)))
             }
             // Nothing but looking announces the result of an attempt.
             Line::Dialing => timeout.min(Duration::from_millis(2)),
@@ -434,9 +438,9 @@ impl Subscriber {
     /// Begins an attempt when its time has come, or takes the result of the one in the air.
     fn reconnect(&mut self) -> Result<bool, ClientError> {
         if self.down_since.elapsed() >= self.connect_timeout {
-            let waited = self.down_since.elapsed();
             self.down_since = Instant::now();
-            return Err(ClientError::Unreachable { waited, tried: Attempts(self.failures.clone()) });
+            let (waited, tried) = (self.connect_timeout, Attempts(self.failures.clone()));
+            return Err(ClientError::Unreachable { waited, tried });
         }
         match self.line {
             Line::Up { .. } => Ok(false),
@@ -451,7 +455,7 @@ impl Subscriber {
                             .map(|topic| (topic.name.as_str(), Start::Order(topic.next_order), topic.generation)),
                     ),
                     welcomes: self.topics.len(),
-                    timeout: self.connect_timeout,
+                    timeout: self.dial_timeout(),
                 };
                 self.dialer.begin(0, self.generation, call);
                 self.line = Line::Dialing;
@@ -476,7 +480,7 @@ impl Subscriber {
     }
 
     fn line_up(&mut self, greeting: Greeting) -> Result<(), ClientError> {
-        let Greeting { stream, address, welcome, more, brokers, .. } = greeting;
+        let Greeting { stream, address, welcome, more, brokers, heartbeat, .. } = greeting;
         for (topic, welcome) in self.topics.iter_mut().zip(std::iter::once(&welcome).chain(&more)) {
             let (field, found, expected) = if welcome.order_level != topic.order_level as u8 {
                 ("order_level", welcome.order_level.into(), topic.order_level as u64)
@@ -496,6 +500,8 @@ impl Subscriber {
                 self.brokers.push(broker);
             }
         }
+        // The broker whose turn it was when this one is lost: the next one's is after it.
+        self.turn = self.brokers.iter().position(|broker| *broker == address).unwrap_or(self.turn);
         self.batch_bytes_max = BATCH_BYTES_MAX.min(welcome.batch_bytes_max.into());
         self.decoder = BatchDecoder::new(self.batch_bytes_max);
         if !self.check_crc {
@@ -504,9 +510,15 @@ impl Subscriber {
         self.inbox.clear();
         self.announced = None;
         self.line = Line::Up { stream, address };
-        self.backoff = BACKOFF_MIN;
-        self.failures.clear();
+        let now = Instant::now();
+        (self.up_since, self.looked_at, self.is_of_use, self.pulse) = (now, now, false, Pulse::of(heartbeat, now));
         Ok(())
+    }
+
+    /// How long the next attempt may take: with several brokers, at first no longer than one that is well needs, so that a stopped one
+    /// costs little; then longer and longer.
+    fn dial_timeout(&self) -> Duration {
+        if self.brokers.len() == 1 { self.connect_timeout } else { self.connect_timeout.min(self.backoff * 12) }
     }
 
     /// The connection, or the attempt at one, is over: the next broker's turn after a pause.
@@ -515,7 +527,11 @@ impl Subscriber {
         let now = Instant::now();
         let broker = match &self.line {
             Line::Up { address, .. } => {
-                self.down_since = now;
+                // One that is welcomed again and again, and hears nothing but why not, is not connected.
+                if self.is_of_use || now.duration_since(self.up_since) >= BACKOFF_MAX {
+                    (self.down_since, self.backoff) = (now, BACKOFF_MIN);
+                    self.failures.clear();
+                }
                 address.clone()
             }
             _ => self.brokers[self.turn % self.brokers.len()].clone(),
@@ -573,48 +589,4 @@ fn hello_body<'a>(topics: impl Iterator<Item = (&'a str, Start, u64)>) -> Vec<u8
     let mut body = Vec::new();
     topics.for_each(|(name, start, generation)| push_start(&mut body, name, start, generation));
     body
-}
-
-/// The batch is the one announced: bytes that were reused under the broker's send do not pass.
-fn check_identity(deliver: &Deliver, header: &BatchHeader) -> Result<(), Fault> {
-    let pairs = [
-        ("session", header.session, deliver.session),
-        ("session_epoch", header.session_epoch.into(), deliver.session_epoch.into()),
-        ("batch_seq", header.batch_seq, deliver.batch_seq),
-        ("topic", header.topic.into(), deliver.topic.into()),
-        ("message_count", header.message_count.into(), deliver.message_count.into()),
-        ("frame length", header.frame_bytes(), deliver.body_bytes.into()),
-    ];
-    match pairs.into_iter().find(|(_, found, expected)| found != expected) {
-        Some((field, found, expected)) => Err(Fault::Differs { field, found, expected }),
-        None => Ok(()),
-    }
-}
-
-/// What is wrong with a broker's frame, before the broker's name is put to it.
-enum Fault {
-    Wire(WireError),
-    Refused(frame::Refused, Vec<u8>),
-    Gap { found: u64, expected: u64 },
-    Differs { field: &'static str, found: u64, expected: u64 },
-}
-
-impl From<WireError> for Fault {
-    fn from(error: WireError) -> Fault {
-        Fault::Wire(error)
-    }
-}
-
-impl Fault {
-    fn into_error(self, broker: &str) -> ClientError {
-        let broker_name = || broker.to_owned();
-        match self {
-            Fault::Wire(error) => ClientError::wire(broker, error),
-            Fault::Refused(header, text) => refused(broker, &header, &text),
-            Fault::Gap { found, expected } => ClientError::Gap { broker: broker_name(), found, expected },
-            Fault::Differs { field, found, expected } => {
-                ClientError::Contradiction { broker: broker_name(), field, found, expected }
-            }
-        }
-    }
 }

@@ -498,7 +498,7 @@ fn what_a_broker_sends_wrongly_is_an_error_and_is_fetched_again() {
     });
     let mut subscriber = Subscriber::connect(subscriber(&fake, Start::Order(0))).unwrap();
     let mut error = || collect(&mut subscriber, 1).unwrap_err();
-    assert!(matches!(error(), ClientError::Wire { error: WireError::BodyCrc { .. }, .. }));
+    // The first was spoiled on its way, which is no more than a lost connection.
     assert!(matches!(error(), ClientError::Contradiction { field: "batch_seq", .. }));
     assert!(matches!(error(), ClientError::Gap { found: 1, expected: 0, .. }));
     assert!(matches!(error(), ClientError::Wire { error: WireError::Magic { .. }, .. }));
@@ -589,5 +589,6 @@ fn without_crc_checks_only_the_body_goes_unchecked() {
         }
     };
     assert_eq!(got, [b"y"]);
-    assert!(matches!(error, ClientError::Wire { error: WireError::HeaderCrc { .. }, .. }), "{error}");
+    // Asked for again and again, and then told.
+    assert!(matches!(error, ClientError::Unreachable { .. }) && error.to_string().contains("header CRC"), "{error}");
 }
