@@ -120,12 +120,29 @@ pub fn check_claims<M: Memory>(reader: &CommitReader<M>) -> Result<(), RecoverEr
     reader.check().map_err(|(candidate, fault)| in_record("epoch line of sequencer candidate", candidate)(fault))
 }
 
+/// Whoever recovers shows that it lives after this many sessions' checkpoints,
+const ALIVE_SESSIONS: u32 = 1024;
+/// and after this many entries of the index: some ms of either on a slow pool.
+const ALIVE_ENTRIES: u64 = 4096;
+
 /// Reads the sequencer's checkpoints and replays the index from them to the watermark, which is read last. `None`: no
 /// sequencer has ever been active.
 ///
 /// # Errors
 /// [`RecoverError`]: try again, or what is damaged. Nothing that is damaged is used as a place or folded in.
 pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Option<Recovered>, RecoverError> {
+    recover_alive(view, reader, &mut || ())
+}
+
+/// As [`recover`], and calls `alive` now and then: a recovery may take longer than others wait for one who is silent.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_alive<M: Memory>(
+    view: &View<M>,
+    reader: &CommitReader<M>,
+    alive: &mut dyn FnMut(),
+) -> Result<Option<Recovered>, RecoverError> {
     check_claims(reader)?;
     let Some(first) = reader.current() else { return Ok(None) };
     let layout = &view.layout;
@@ -134,7 +151,7 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
     let floors: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
     let lanes = restore_lanes(view, reader, first)?;
     let mut table = SessionTable::new(layout.geometry.sessions_max, layout.geometry.topics_max);
-    restore_sessions(view, reader, first, &mut table)?;
+    restore_sessions(view, reader, first, &mut table, alive)?;
     let topics = restore_topics(view, reader, first, &mut table)?;
     let named = |(number, fault)| in_record("named cursor", number)(fault);
     let cursors = cursors::restore(view, reader, first).map_err(named)?;
@@ -149,7 +166,7 @@ pub fn recover<M: Memory>(view: &View<M>, reader: &CommitReader<M>) -> Result<Op
     check_floors(&recovered)?;
     let directory = "segment directory of sequencer candidate";
     directory::check(view, &commit).map_err(in_record(directory, commit.candidate))?;
-    let replayed = replay(view, &mut recovered);
+    let replayed = replay(view, &mut recovered, alive);
     let inherited = Inherited::read(view, &commit);
     // A predecessor that goes on may have given up, and used again, what was being replayed.
     let now: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
@@ -202,8 +219,12 @@ fn restore_sessions<M: Memory>(
     reader: &CommitReader<M>,
     commit: Commit,
     table: &mut SessionTable,
+    alive: &mut dyn FnMut(),
 ) -> Result<(), RecoverError> {
     for slot in 0..view.layout.geometry.sessions_max {
+        if slot % ALIVE_SESSIONS == ALIVE_SESSIONS - 1 {
+            alive();
+        }
         let line: SessionLine = reader.peek_words(commit, |c| view.layout.session_line(c, slot));
         let checked = within("state", line.state.into(), 0, 2)
             .and_then(|()| count("next_batch", line.next_batch))
@@ -266,7 +287,8 @@ enum Met {
     Doomed,
 }
 
-fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), RecoverError> {
+fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered, alive: &mut dyn FnMut()) -> Result<(), RecoverError> {
+    let mut due = recovered.floors.checkpoint + ALIVE_ENTRIES;
     let mut index = IndexReader::new(view, recovered.floors.checkpoint);
     let mut entries = [IndexEntry::default(); 64];
     let mut met = vec![Met::Not; view.layout.geometry.topics_max as usize];
@@ -278,6 +300,10 @@ fn replay<M: Memory>(view: &View<M>, recovered: &mut Recovered) -> Result<(), Re
                 .map_err(|fault| RecoverError::Damaged(IndexFault::Damaged { position, fault }))?;
         }
         index.advance(count);
+        if index.next() >= due {
+            due = index.next() + ALIVE_ENTRIES;
+            alive();
+        }
     }
     match met.iter().position(|met| *met == Met::Doomed) {
         Some(topic) => Err(in_record("topic", topic as u32)(absent_topic(topic as u32))),

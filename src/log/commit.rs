@@ -57,6 +57,15 @@ impl<M: Memory> CommitReader<M> {
         self.lines.iter().map(|line| claimed(line.observe_words())).max().unwrap_or(0)
     }
 
+    /// The candidate with the highest claim, active or not, and that epoch. `None`: nobody ever claimed.
+    pub fn highest_claimant(&self) -> Option<(u32, Epoch)> {
+        let claims = (0..).zip(&self.lines).map(|(candidate, peer)| {
+            let line = peer.observe_words();
+            (candidate, line.claimed.max(line.active))
+        });
+        claims.filter(|(_, epoch)| *epoch > 0).max_by_key(|(_, epoch)| *epoch)
+    }
+
     /// The highest active epoch and its watermark. `None`: no sequencer has been active. Not enough for an act that cannot be
     /// undone: see [`Self::confirm`].
     ///

@@ -255,6 +255,8 @@ impl<M: Memory> Reader<M> {
             // Handing on cannot be undone.
             Ok(count) if count == 0 || self.commit.confirm(commit.epoch) => self.buffered = 0..count,
             Ok(_) => return Ok(None),
+            // What an epoch lists that was succeeded says nothing.
+            Err(_) if !self.commit.confirm(commit.epoch) => return Ok(None),
             Err(fault) => return self.unreadable(fault).map(|()| None),
         }
         self.faults = 0;

@@ -2,7 +2,10 @@
 
 use super::tracker::Tracker;
 use crate::log::commit::CommitWriter;
+use crate::log::directory::BANKS;
 use crate::log::order_index::IndexWriter;
+use crate::pool::Memory;
+use crate::pool::line::INVALID;
 use crate::pool::record::{IndexEntry, entry_kind};
 use crate::roles::sequence::tests::{Feeder, batch, open, start, topic_spec};
 use crate::sim::memory::plain_view;
@@ -58,4 +61,37 @@ fn left_behind_or_taken_over_it_tells_of_what_it_missed() {
     assert_eq!((tracker.follow(&mut |_| ()), tracker.take_dirty()), (Ok(1), Some(slot)));
     assert_eq!(tracker.ack(0).map(|ack| ack.let_go_from), Some(3000));
     assert_eq!(tracker.ack(0).map(|ack| ack.let_go_from), Some(NOTHING_LET_GO));
+}
+
+/// The sequencer was stopped in the middle of a line of its directory: the segment cannot be made out, and is not gone.
+#[test]
+fn what_cannot_be_made_out_now_is_not_taken_for_gone() {
+    let view = plain_view(2);
+    let mut feeder = Feeder::new(&view, 0);
+    let mut sequencer = start(&view, 0);
+    let mut tracker = Tracker::new(&view, 0, 4);
+    assert_eq!(tracker.follow(&mut |_| ()), Ok(1), "it starts");
+    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
+    sequencer.pass(1);
+    sequencer.pass(2);
+    let geometry = view.layout.geometry;
+    let places = (0..BANKS).flat_map(|bank| (0..u64::from(geometry.segments)).map(move |place| (bank, place)));
+    let lines: Vec<u64> = places.map(|(bank, place)| view.layout.directory_line(0, bank, 0, place)).collect();
+    let guards: Vec<u64> = lines.iter().map(|at| view.memory.load(*at)).collect();
+    lines.iter().for_each(|at| view.memory.store(*at, INVALID));
+    assert!((0..10).all(|_| tracker.follow(&mut |_| ()) == Ok(0)), "not now");
+    lines.iter().zip(guards).for_each(|(at, guard)| view.memory.store(*at, guard));
+    assert_eq!(tracker.follow(&mut |_| ()), Ok(1));
+}
+
+/// What a sequencer that was succeeded left may be used again while it is read: no damage.
+#[test]
+fn damage_counts_only_under_the_highest_epoch() {
+    let view = plain_view(2);
+    let sequencer = start(&view, 0);
+    let at = view.layout.session_line(0, 0);
+    (1..8).for_each(|word| view.memory.store(at + 8 * word, u64::MAX));
+    assert!(Tracker::new(&view, 0, 4).follow(&mut |_| ()).is_err());
+    CommitWriter::take(&view, 1).claim(sequencer.epoch(), 2);
+    assert_eq!(Tracker::new(&view, 0, 4).follow(&mut |_| ()), Ok(0));
 }

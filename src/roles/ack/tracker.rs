@@ -3,7 +3,7 @@
 //! Follows the committed index, confirmed through the one accessor: an ack cannot be undone.
 
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, recover};
+use crate::log::checkpoint::{RecoverError, check_claims, recover};
 use crate::log::commit::{CommitReader, Epoch};
 use crate::log::entry::{check_fold, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader};
@@ -16,6 +16,8 @@ use crate::wire::frame::{ACK_FENCED, Ack, NOTHING_LET_GO};
 /// Entries followed in one pass at most.
 pub const ENTRIES_PER_PASS: usize = 256;
 const NONE: u32 = u32::MAX;
+/// Times in a row that entries may be neither gone nor there before that is damage.
+const NOT_NOW_MAX: u32 = 1000;
 
 /// Local state of a session besides the fold.
 #[derive(Clone, Copy)]
@@ -75,6 +77,8 @@ pub struct Tracker<M> {
     entries: Box<[IndexEntry; ENTRIES_PER_PASS]>,
     acked_messages: u64,
     is_started: bool,
+    /// How often in a row the next entry's segment could not be made out.
+    not_now: u32,
 }
 
 impl<M: Memory> Tracker<M> {
@@ -98,6 +102,7 @@ impl<M: Memory> Tracker<M> {
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
             acked_messages: 0,
             is_started: false,
+            not_now: 0,
         }
     }
 
@@ -128,10 +133,16 @@ impl<M: Memory> Tracker<M> {
 
     /// Begins where the sequencer's checkpoints and index end. False: no sequencer yet, or try again.
     fn start(&mut self) -> Result<bool, RecoverError> {
-        let Some(recovered) = recover(&self.view, &self.commit)? else { return Ok(false) };
-        if !self.commit.confirm(recovered.commit.epoch) {
+        // A claim that is damaged would be above every epoch: it is looked for first.
+        check_claims(&self.commit)?;
+        let Some(before) = self.commit.current() else { return Ok(false) };
+        let recovered = recover(&self.view, &self.commit);
+        // Damage counts, too, only while the epoch it was found under is the highest: what a sequencer that was succeeded wrote
+        // may be used again.
+        if !self.commit.confirm(before.epoch) {
             return Ok(false);
         }
+        let Some(recovered) = recovered? else { return Ok(false) };
         self.table = recovered.table;
         self.index.seek(recovered.commit.watermark);
         self.epoch = recovered.commit.epoch;
@@ -165,7 +176,13 @@ impl<M: Memory> Tracker<M> {
         if floors.floor > self.index.next() {
             return self.start_again(tell);
         }
+        // What is not below the floor is not gone: its segment could not be made out just now.
+        if matches!(read, Err(IndexFault::Trimmed { .. })) && self.not_now < NOT_NOW_MAX {
+            self.not_now += 1;
+            return Ok(0);
+        }
         let count = read.map_err(RecoverError::Damaged)?;
+        self.not_now = 0;
         for index in 0..count {
             let position = self.index.next();
             let event = to_sound_event(position, &self.entries[index], &self.view.layout);

@@ -395,6 +395,11 @@ impl<C: Coherence> Export<C> {
         match subscriber.reader.fetch(commit) {
             Ok(0) => return self.tell_caught_up(io, place, now),
             Ok(_) => {}
+            // What an epoch lists that was succeeded says nothing.
+            Err(_) if !self.commit.confirm(commit.epoch) => {
+                subscriber.reader.unfetch();
+                return 0;
+            }
             Err(fault) => return self.fault(io, place, ReadFault::Index(fault), now),
         }
         // A delivery cannot be undone.
@@ -488,7 +493,13 @@ impl<C: Coherence> Export<C> {
             // A takeover may be under way.
             return 0;
         }
-        if matches!(fault, ReadFault::Index(IndexFault::Trimmed { .. })) && subscriber.faults < FAULTS_MAX {
+        if let ReadFault::Index(IndexFault::Trimmed { position }) = fault
+            && subscriber.faults < FAULTS_MAX
+        {
+            // What is not below the floor is not gone: its segment could not be made out just now.
+            if self.hold.floors().read().is_none_or(|floors| floors.floor <= position) {
+                return 0;
+            }
             return self.left_behind(io, place, now);
         }
         self.counters.inconsistent += 1;

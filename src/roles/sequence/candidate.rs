@@ -1,11 +1,14 @@
 //! One sequencer candidate: stands by, claims when it may, takes over, orders, steps back. No I/O.
 //!
-//! A candidate claims at once when the active one's process is gone from this host (its lock is free), or when the heartbeat
-//! of another host's has not changed for a while. Time only decides when to try; safety does not rest on it.
+//! A candidate watches whoever has the highest claim, active or on the way to it, and claims when that one is gone: at once when
+//! its process left this host (its lock is free), otherwise when its heartbeat has not changed for a while. A lock that is held
+//! proves nothing: a process may hang. Whoever sees a claim above its own yields to it, and claims again only when that one is
+//! gone too. Time only decides when to try; safety does not rest on it.
 
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, check_claims, recover};
+use crate::log::checkpoint::{RecoverError, check_claims, recover_alive};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
+use crate::log::member::Silence;
 use crate::log::mend::mend_candidate;
 use crate::pool::{Access, Memory};
 use crate::roles::sequence::active::{ActiveSequencer, SequencerSettings};
@@ -14,7 +17,7 @@ use crate::roles::sequence::attendance::ROLL_CALL_NS;
 /// When a candidate may claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TakeoverSettings {
-    /// Silence of another host's sequencer after which it is taken for dead, ns.
+    /// Silence of a sequencer, or of one that claims, after which it is taken for dead on whatever host, ns.
     pub after_ns: u64,
     /// Wait between claiming and reading the predecessor's lines, ns.
     pub settle_ns: u64,
@@ -31,6 +34,19 @@ pub trait Locks {
 }
 
 const BEAT_NS: u64 = 10_000_000;
+/// How long each candidate leaves to the one before it when somebody is gone,
+const TURN_NS: u64 = 2 * BEAT_NS;
+/// and all of them together.
+const TURNS_MAX_NS: u64 = 5 * TURN_NS;
+/// The first wait after it yielded, doubled at most so often.
+const BACKOFF_NS: u64 = 2 * BEAT_NS;
+const BACKOFF_DOUBLINGS_MAX: u32 = 3;
+
+/// Spreads numbers that are near each other.
+fn hash(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 16
+}
 
 enum State<M> {
     /// Another candidate is active, or none yet.
@@ -49,8 +65,13 @@ pub struct Candidate<M> {
     takeover: TakeoverSettings,
     commit: CommitReader<M>,
     state: State<M>,
-    /// The active one's heartbeat as last seen, and since when.
-    heartbeat: (u64, u64),
+    /// How long whoever has the highest claim has shown the same: its slot, its epoch, its beat.
+    silence: Silence<(u32, Epoch, u64)>,
+    /// Since when it is found gone.
+    gone_ns: Option<u64>,
+    /// After it yielded it claims nothing before this time, the longer the more often it yielded and nobody became active.
+    not_before_ns: u64,
+    yields: u32,
     beat_ns: u64,
     roll_call_ns: u64,
     /// What keeps it from ever taking over.
@@ -71,7 +92,10 @@ impl<M: Memory> Candidate<M> {
             settings,
             takeover,
             state: State::Standby,
-            heartbeat: (0, 0),
+            silence: Silence::default(),
+            gone_ns: None,
+            not_before_ns: 0,
+            yields: 0,
             beat_ns: 0,
             roll_call_ns: 0,
             fault: None,
@@ -108,21 +132,63 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
-    /// Whether this candidate may claim now.
+    /// Whether this candidate may claim now. Everyone watches whoever has the highest claim, active or not yet: who claims above a
+    /// living claimant only makes it begin again.
     fn may_claim(&mut self, now_ns: u64, locks: &impl Locks) -> bool {
-        let Some(commit) = self.commit.current() else {
+        let holder = self.commit.highest_claimant();
+        let is_gone = match holder {
             // Nobody ever was: the first candidate begins; the others give it time.
-            return self.candidate == 0 || self.is_silent(0, now_ns);
+            None => self.candidate == 0 || self.is_silent((0, 0, 0), now_ns),
+            // A former life of this slot: its process is gone, since we hold its lock. This life stands by only below others.
+            Some((holder, _)) if holder == self.candidate => true,
+            Some((holder, epoch)) => {
+                let line = self.commit.line(holder);
+                if line.active == epoch {
+                    (self.yields, self.not_before_ns) = (0, 0);
+                }
+                let is_silent = self.is_silent((holder, epoch, line.heartbeat), now_ns);
+                // A free lock says at once what silence says late. One that is held says nothing: its process may hang.
+                let is_local = self.view.access_to_candidate(holder) == Access::Local;
+                is_silent || is_local && !locks.is_candidate_held(holder)
+            }
         };
-        if commit.candidate == self.candidate {
-            // A former life of this slot: its process is gone, since we hold its lock.
-            return true;
+        if !is_gone {
+            self.gone_ns = None;
+            return false;
         }
-        if self.view.access_to_candidate(commit.candidate) == Access::Local {
-            return !locks.is_candidate_held(commit.candidate);
+        let since_ns = *self.gone_ns.get_or_insert(now_ns);
+        let is_my_turn = holder.is_none_or(|(holder, _)| now_ns - since_ns >= self.turn_ns(holder));
+        is_my_turn && now_ns >= self.not_before_ns
+    }
+
+    /// How long it leaves the claim to those before it: they are asked in turn, from the one that is gone on.
+    fn turn_ns(&self, gone: u32) -> u64 {
+        if gone == self.candidate {
+            return 0;
         }
-        let beat = self.commit.line(commit.candidate).heartbeat;
-        self.is_silent(beat, now_ns)
+        let candidates = self.view.layout.geometry.candidates;
+        let before_it = (self.candidate + candidates - gone - 1) % candidates;
+        (u64::from(before_it) * TURN_NS).min(TURNS_MAX_NS)
+    }
+
+    /// Stands back from its claim if somebody else has a higher one.
+    fn yields_to_higher(&mut self, epoch: Epoch, now_ns: u64) -> bool {
+        if self.commit.confirm(epoch) {
+            return false;
+        }
+        log::info!("sequence {}: a higher epoch than {epoch} is claimed; standing by", self.candidate);
+        // The wait differs from one to the next, whatever made them claim together.
+        let spread_ns = hash(u64::from(self.candidate) ^ now_ns.rotate_left(20) ^ epoch) % BACKOFF_NS;
+        self.not_before_ns = now_ns + ((BACKOFF_NS + spread_ns) << self.yields);
+        self.yields = (self.yields + 1).min(BACKOFF_DOUBLINGS_MAX);
+        self.stand_back();
+        true
+    }
+
+    fn stand_back(&mut self) {
+        self.state = State::Standby;
+        self.gone_ns = None;
+        self.silence.broken();
     }
 
     /// Epoch lines that other candidates of this host left in the middle of a publication when they were killed.
@@ -138,11 +204,8 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
-    fn is_silent(&mut self, beat: u64, now_ns: u64) -> bool {
-        if self.heartbeat.1 == 0 || beat != self.heartbeat.0 {
-            self.heartbeat = (beat, now_ns);
-        }
-        now_ns - self.heartbeat.1 > self.takeover.after_ns
+    fn is_silent(&mut self, seen: (u32, Epoch, u64), now_ns: u64) -> bool {
+        self.silence.look(seen, now_ns, BEAT_NS) > self.takeover.after_ns
     }
 
     fn stand_by(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
@@ -168,22 +231,29 @@ impl<M: Memory> Candidate<M> {
     }
 
     fn take_over(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
-        let State::Claimed(claim, due_ns) = &self.state else { return 0 };
-        if now_ns < *due_ns {
+        let State::Claimed(claim, due_ns) = &mut self.state else { return 0 };
+        let (epoch, due_ns) = (claim.1, *due_ns);
+        let is_beat = now_ns - self.beat_ns >= BEAT_NS;
+        if !is_beat && now_ns < due_ns {
             return 0;
         }
-        if !self.commit.confirm(claim.1) {
-            let epoch = claim.1;
-            log::info!("sequence {}: a higher epoch than {epoch} is claimed; standing by", self.candidate);
-            self.state = State::Standby;
+        // One that cannot take over though it tries all the time leaves that to others.
+        if is_beat && now_ns < due_ns + self.takeover.after_ns {
+            claim.0.beat();
+        }
+        if is_beat {
+            self.beat_ns = now_ns;
+        }
+        if self.yields_to_higher(epoch, now_ns) {
             return 1;
         }
-        let recovered = recover(&self.view, &self.commit);
+        let State::Claimed(claim, _) = &mut self.state else { return 0 };
+        if now_ns < due_ns {
+            return 0;
+        }
+        let recovered = recover_alive(&self.view, &self.commit, &mut || claim.0.beat());
         // What was read of a predecessor that is no longer the last one is neither gone on from nor damage.
-        if !self.commit.confirm(claim.1) {
-            let epoch = claim.1;
-            log::info!("sequence {}: a higher epoch than {epoch} is claimed; standing by", self.candidate);
-            self.state = State::Standby;
+        if self.yields_to_higher(epoch, now_ns) {
             return 1;
         }
         match recovered {
@@ -218,7 +288,7 @@ impl<M: Memory> Candidate<M> {
             if !self.commit.confirm(sequencer.epoch()) {
                 // A higher epoch is claimed: whatever we write from here on is void.
                 log::warn!("sequence {}: epoch {} was taken over; standing by", self.candidate, sequencer.epoch());
-                self.state = State::Standby;
+                self.stand_back();
                 return moved + 1;
             }
         }
