@@ -174,6 +174,10 @@ fn impossible_values_are_refused_with_line_and_remedy() {
         ("geometry: { ring_slots: 32 }", "test.yaml:2: `geometry.ring_slots` is 32,"),
         ("geometry: { extent_bytes: 3MiB }", "test.yaml:2: `geometry.extent_bytes` is 3MiB, expected a power of two"),
         ("geometry: { segments: 3 }", "test.yaml:2: `geometry.segments` is 3, expected 4 to 4096"),
+        (
+            "geometry: { segment_entries: 128 }",
+            "test.yaml:2: `geometry.segment_entries` is 128, expected a power of two, 256",
+        ),
         ("geometry: { hosts: 0 }", "test.yaml:2: `geometry.hosts` is 0, expected 1 to 64"),
         ("geometry: { topics_max: 1 }\ntopics: [{ name: a }, { name: b }]", "test.yaml:2: `geometry.topics_max` is 1,"),
         ("sequencer: { candidates: [] }", "test.yaml:2: `sequencer.candidates` is a list of 0"),

@@ -103,6 +103,9 @@ fn pool(config: &Config) -> Result<(), Impossible> {
     Ok(())
 }
 
+/// Batches of a publisher's largest window.
+const WINDOW_ENTRIES: u32 = 256;
+
 fn geometry(config: &Config) -> Result<(), Impossible> {
     let geometry = &config.geometry;
     within("geometry.hosts", geometry.hosts, 1, HOSTS_MAX)?;
@@ -113,7 +116,9 @@ fn geometry(config: &Config) -> Result<(), Impossible> {
         let (least, most) = (format_bytes(EXTENT_BYTES_MIN), format_bytes(EXTENT_BYTES_MAX));
         return impossible("geometry.extent_bytes", format_bytes(extent), format!("a power of two, {least} to {most}"));
     }
-    power_of_two("geometry.segment_entries", geometry.segment_entries, SEGMENT_ENTRIES_MIN, SEGMENT_ENTRIES_MAX)?;
+    // A window that came in back to front is appended at once, and four segments are kept apart: less would hold it for ever.
+    let entries_min = SEGMENT_ENTRIES_MIN.max(WINDOW_ENTRIES);
+    power_of_two("geometry.segment_entries", geometry.segment_entries, entries_min, SEGMENT_ENTRIES_MAX)?;
     within("geometry.segments", geometry.segments, SEGMENTS_PER_CANDIDATE_MIN, SEGMENTS_PER_CANDIDATE_MAX)?;
     within("geometry.sessions_max", geometry.sessions_max, 1, SESSIONS_MAX)?;
     within("geometry.topics_max", geometry.topics_max, 1, TOPICS_MAX)?;

@@ -250,6 +250,7 @@ fn restore_sessions<M: Memory>(
         };
         table.restore_session(slot, session);
     }
+    table.settle_places();
     Ok(())
 }
 

@@ -118,7 +118,8 @@ fn candidates_are_paused_at_any_moment_of_a_step() {
         watched.at(moment, move || {
             let (first, lane0, lane1, now) = &mut *hook.lock().unwrap();
             assert!(lane1.put(batch(8, 0), 64));
-            for _ in 0..200 {
+            // Long enough that the paused one, whose claim it yields to, is silent.
+            for _ in 0..700 {
                 *now += MS;
                 first.step(*now, &Silent);
             }

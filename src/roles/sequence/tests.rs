@@ -9,10 +9,11 @@ use crate::log::lane::LaneWriter;
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
 use crate::log::topics::{Topic, write_spec};
-use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, IndexEntry, entry_kind, slot_kind};
+use crate::pool::{Geometry, Layout, Memory};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 use crate::wire::{AckLevel, OrderLevel};
+use std::sync::Arc;
 
 pub(crate) const SETTINGS: SequencerSettings = SequencerSettings {
     session_lease_ns: 1_000_000,
@@ -515,4 +516,32 @@ fn a_void_epoch_in_between_hides_nothing() {
         (Some(&12), Some(&3)),
         "a reader that comes later"
     );
+}
+
+/// All of a window but its first batch comes in first, and then all of it must be appended.
+#[test]
+fn a_full_window_fits_the_smallest_index() {
+    let geometry = Geometry { segment_entries: 256, segments: 4, ring_slots: 512, ..small_geometry(1) };
+    let layout = Arc::new(Layout::new(geometry).unwrap());
+    let memory = SharedMemory::new(layout.geometry.pool_bytes, 1, Whim::NONE, 1).host(0);
+    let view = View::single_host(memory, layout);
+    let settings = SequencerSettings { session_lease_ns: 5_000_000_000, ..SETTINGS };
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    let mut sequencer = ActiveSequencer::take_over(&view, 0, commit, epoch, None, settings);
+    let mut lane = LaneWriter::take(&view, 0);
+    lane.publish(&topic_spec(&view, OrderLevel::Session));
+    sequencer.pass(1);
+    lane.publish(&open(7));
+    sequencer.pass(2);
+    let at = view.layout.extent(0, 0);
+    for seq in (1..256).chain([0]) {
+        lane.publish(&BatchSlot { blog_at: at + seq * 64, batch_bytes: 64, ..batch(7, seq) });
+        sequencer.pass(3 + seq);
+    }
+    (1..1000).for_each(|ms| {
+        sequencer.pass(1000 + ms * 1_000_000);
+    });
+    let counters = sequencer.counters();
+    assert_eq!((counters.appended_batches, counters.fences), (256, 0));
 }
