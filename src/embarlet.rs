@@ -10,6 +10,8 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytemuck::Zeroable;
+
 use crate::config::{CoherenceMode, Config, Create as ConfigCreate, SlowReaderMode, auto_pool_bytes};
 use crate::log::inherit::check_broker;
 use crate::log::member::Member;
@@ -34,6 +36,7 @@ use crate::runtime::cpu::usable_cores;
 use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown, Ticks, plan, spawn};
 use crate::runtime::{fault, machine};
 use crate::wire::SlowReader;
+use crate::wire::frame::LogRecord;
 
 pub mod error;
 pub mod preflight;
@@ -466,15 +469,27 @@ impl<C: Coherence> Parts<C> {
             });
             self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, places + 1, 0, build);
         }
-        let settings = ack_settings(config, broker);
+        let log = self.log_record();
+        let settings = AckSettings { log, ..ack_settings(config, broker) };
         let (ack_view, frames) = (view.clone(), AckRole::<C>::frames_needed(lanes, places));
         let build: Builder = Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, links, places)));
         self.add(format!("ack {broker}"), RoleKind::Ack, broker, frames, frames, build);
-        let settings = export_settings(config, broker);
+        let settings = ExportSettings { log, ..export_settings(config, broker) };
         let export_view = view.clone();
         let build: Builder =
             Box::new(move || Box::new(Export::new(&export_view, broker, incarnation, settings, subscriptions)));
         self.add(format!("export {broker}"), RoleKind::Export, broker, 2 * config.export.connections_max, 0, build);
+    }
+
+    /// What clients are told of the log.
+    fn log_record(&self) -> LogRecord {
+        let superblock = self.pool.superblock();
+        LogRecord {
+            uuid: superblock.uuid,
+            fork: superblock.fork,
+            forked_at: superblock.forked_at,
+            ..LogRecord::zeroed()
+        }
     }
 
     fn add_sequencer(
@@ -536,6 +551,7 @@ fn ack_settings(config: &Config, broker: u32) -> AckSettings {
         open_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         broker: broker as u16,
         broker_list: broker_list(config),
+        log: LogRecord::zeroed(),
     }
 }
 
@@ -556,5 +572,6 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
         reader_grace_ns: config.export.reader_grace.as_nanos() as u64,
         broker: broker as u16,
         broker_list: broker_list(config),
+        log: LogRecord::zeroed(),
     }
 }

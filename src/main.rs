@@ -186,7 +186,7 @@ fn print_layout(layout: &Layout) {
     part::<record::TopicProgress>(&mut text, 8);
     part::<record::SessionLine>(&mut text, 8);
     part::<record::CursorLine>(&mut text, 8);
-    text += &format!("wire, protocol version {}\n\n", frame::VERSION);
+    text += &format!("wire, protocol versions {} to {}\n\n", frame::VERSION_LOWEST, frame::VERSION);
     part::<frame::Prefix>(&mut text, 0);
     part::<frame::Hello>(&mut text, 0);
     part::<frame::Welcome>(&mut text, 0);
@@ -197,6 +197,8 @@ fn print_layout(layout: &Layout) {
     part::<frame::Deliver>(&mut text, 0);
     part::<frame::CaughtUp>(&mut text, 0);
     part::<frame::Goodbye>(&mut text, 0);
+    part::<frame::Heartbeat>(&mut text, 0);
+    part::<frame::LogRecord>(&mut text, 0);
     part::<frame::Request>(&mut text, 0);
     part::<frame::Reply>(&mut text, 0);
     part::<frame::TopicRecord>(&mut text, 0);

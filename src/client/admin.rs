@@ -209,7 +209,7 @@ impl Admin {
     ) -> Result<(Reply, Vec<u8>), ClientError> {
         let deadline = deadline::within(timeout);
         let body = [topic.as_bytes(), rest].concat();
-        let bytes = frame::with_body(&Request { topic_bytes: topic.len() as u16, ..request }, &body);
+        let bytes = frame::with_body(&Request { topic_bytes: topic.len() as u16, ..request }.speaking(), &body);
         let mut pause = BACKOFF_MIN;
         let mut tried: Vec<Attempt> = Vec::new();
         let mut refusal = None;

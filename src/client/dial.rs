@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::client::deadline;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::limits::{BATCH_BYTES_MAX, BROKERS_MAX, FRAME_HEADER_BYTES};
-use crate::wire::frame::{self, Hello, Refused, Welcome};
+use crate::wire::frame::{self, Hello, LogRecord, Refused, Welcome};
 use crate::wire::{FrameKind, WireError};
 
 /// First and longest pause between two attempts to reach the same broker.
@@ -40,6 +40,9 @@ pub(crate) struct Greeting {
     pub stream: TcpStream,
     pub address: String,
     pub welcome: Welcome,
+    /// Which log it is; nothing is said of it under version 2.
+    #[allow(dead_code)]
+    pub log: Option<LogRecord>,
     /// A subscriber's welcomes to its further topics.
     pub more: Vec<Welcome>,
     /// Every broker of the pool: id and `host:port`.
@@ -55,14 +58,17 @@ pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
     let mut stream = connect(&call.address, deadline).map_err(|error| io("connecting to", error))?;
     stream.set_nodelay(true).map_err(|error| io("setting TCP_NODELAY towards", error))?;
     stream.set_write_timeout(Some(remaining(deadline))).map_err(|error| io("setting a timeout towards", error))?;
-    let hello = frame::with_body(&call.hello, &call.body);
+    let hello = frame::with_body(&call.hello.speaking(), &call.body);
     stream.write_all(&hello).map_err(|error| io("sending the hello to", error))?;
+    let wire = |error| ClientError::wire(&call.address, error);
     let (welcome, body) = answer(&mut stream, call, deadline)?;
-    let brokers = parse_brokers(&body).map_err(|error| ClientError::wire(&call.address, error))?;
+    let (log, list) = frame::split_welcome_body(welcome.version, &body).map_err(wire)?;
+    let brokers = parse_brokers(list).map_err(wire)?;
     let more = (1..call.welcomes).map(|_| answer(&mut stream, call, deadline).map(|(welcome, _)| welcome));
     let more = more.collect::<Result<Vec<_>, _>>()?;
     stream.set_nonblocking(true).map_err(|error| io("setting nonblocking mode towards", error))?;
-    Ok(Greeting { stream, address: call.address.clone(), welcome, more, brokers, heartbeat: Duration::ZERO })
+    let heartbeat = Duration::from_millis(log.map_or(0, |log| log.heartbeat_ms).into());
+    Ok(Greeting { stream, address: call.address.clone(), welcome, log, more, brokers, heartbeat })
 }
 
 /// What is left until `deadline`; never zero, which the socket options would take for "for ever".

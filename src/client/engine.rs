@@ -402,6 +402,7 @@ impl Engine {
             match socket.next_frame() {
                 Ok(None) => break,
                 Ok(Some(Heard::Ack(ack))) => self.on_ack(index, &ack, now),
+                Ok(Some(Heard::Heartbeat)) => {}
                 Ok(Some(Heard::Refused(header, text))) => {
                     let error = refused(&self.ports[index].address, &header, &text);
                     self.port_down(index, &error, now);

@@ -109,6 +109,7 @@ impl Peer {
         match BatchDecoder::new(BATCH_BYTES_MAX).advance(&whole).unwrap() {
             Progress::Complete(header) => Ok(Some((header, whole))),
             Progress::Goodbye => Ok(None),
+            Progress::Heartbeat => self.batch(),
             other => panic!("{other:?}"),
         }
     }

@@ -16,6 +16,7 @@ const INBOX_BYTES: usize = FRAME_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Ack(Ack),
+    Heartbeat,
     Refused(Refused, Vec<u8>),
 }
 
@@ -108,13 +109,14 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Heard)>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
     match frame::check(header, BATCH_BYTES_MAX)? {
         FrameKind::Ack => Ok(Some((FRAME_HEADER_BYTES, Heard::Ack(frame::read(header))))),
+        FrameKind::Heartbeat => Ok(Some((FRAME_HEADER_BYTES, Heard::Heartbeat))),
         FrameKind::Refused => {
             let whole = frame::frame_bytes(header) as usize;
             let Some(body) = rest.get(..whole - FRAME_HEADER_BYTES) else { return Ok(None) };
             let text = frame::check_body(header, body)?.to_vec();
             Ok(Some((whole, Heard::Refused(frame::read(header), text))))
         }
-        found => Err(WireError::UnexpectedKind { found, expected: "Ack or Refused" }),
+        found => Err(WireError::UnexpectedKind { found, expected: "Ack, Heartbeat or Refused" }),
     }
 }
 

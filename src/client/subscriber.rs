@@ -318,13 +318,14 @@ impl Subscriber {
                 *handed += 1;
                 self.is_of_use = true;
             }
+            FrameKind::Heartbeat => {}
             FrameKind::Refused => {
                 let whole = frame::frame_bytes(header) as usize;
                 let Some(body) = rest.get(..whole - FRAME_HEADER_BYTES) else { return Ok(false) };
                 return Err(Fault::Refused(frame::read(header), frame::check_body(header, body)?.to_vec()));
             }
             found => {
-                let expected = "Deliver, CaughtUp, Skipped or Refused";
+                let expected = "Deliver, CaughtUp, Skipped, Heartbeat or Refused";
                 return Err(WireError::UnexpectedKind { found, expected }.into());
             }
         }
@@ -343,7 +344,7 @@ impl Subscriber {
         let header = match self.decoder.advance(landed)? {
             Progress::NeedHeader | Progress::NeedBytes(_) => return Ok(false),
             Progress::Complete(header) => header,
-            Progress::Goodbye => {
+            Progress::Goodbye | Progress::Heartbeat => {
                 return Err(WireError::UnexpectedKind { found: FrameKind::Goodbye, expected: "Batch" }.into());
             }
         };

@@ -31,7 +31,7 @@ pub struct Config {
     pub ack: AckConfig,
     /// Subscriber connections.
     pub export: ExportConfig,
-    /// After what silence others go on.
+    /// How often one is heard, and after what silence others go on.
     pub liveness: LivenessConfig,
     /// How much of the log is kept.
     pub retention: RetentionConfig,
@@ -347,18 +347,28 @@ impl Default for ExportConfig {
     }
 }
 
-/// After what silence others go on.
+/// How often one is heard, and after what silence others go on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct LivenessConfig {
     /// Silence of a member of the pool after which it is not waited for.
     #[serde(with = "units::duration")]
     pub member_silence: Duration,
+    /// How often a broker is heard on every connection.
+    #[serde(with = "units::duration")]
+    pub heartbeat: Duration,
+    /// Silence of a client that promised to be heard, after which it is gone. 0: never.
+    #[serde(with = "units::duration")]
+    pub client_silence: Duration,
 }
 
 impl Default for LivenessConfig {
     fn default() -> Self {
-        LivenessConfig { member_silence: Duration::from_secs(2) }
+        LivenessConfig {
+            member_silence: Duration::from_secs(2),
+            heartbeat: Duration::from_millis(150),
+            client_silence: Duration::from_secs(30),
+        }
     }
 }
 

@@ -258,6 +258,10 @@ fn connections(config: &Config) -> Result<(), Impossible> {
 fn liveness(config: &Config) -> Result<(), Impossible> {
     let silence = config.liveness.member_silence;
     duration("liveness.member_silence", silence, 100 * MILLISECOND, HOUR)?;
+    duration("liveness.heartbeat", config.liveness.heartbeat, 10 * MILLISECOND, 60 * SECOND)?;
+    if config.liveness.client_silence > Duration::ZERO {
+        duration("liveness.client_silence", config.liveness.client_silence, SECOND, DAY)?;
+    }
     if silence < RESTS_OF_SILENCE * config.threads.park_max {
         let park_max = format_duration(config.threads.park_max);
         let expected = format!("at least {RESTS_OF_SILENCE} times threads.park_max, which is {park_max}");

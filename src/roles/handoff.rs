@@ -43,6 +43,8 @@ pub struct Attachment {
     pub ack: AckLevel,
     /// Whether the peer is on this machine's loopback.
     pub is_loopback: bool,
+    /// Protocol version in use.
+    pub version: u8,
 }
 
 /// From a receive core to the ack core.
@@ -121,6 +123,10 @@ pub struct Subscription {
     pub slow_reader: SlowReader,
     /// It is waited for up to this lag, bytes; 0 as the broker is configured.
     pub lag_bytes: u64,
+    /// Protocol version in use.
+    pub version: u8,
+    /// It is heard at least this often, ms; 0: it does not promise that.
+    pub heartbeat_ms: u32,
 }
 
 /// A topic of a subscription.

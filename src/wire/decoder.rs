@@ -7,7 +7,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES, MESSAGE_HEADER_BYTES};
 use crate::wire::error::WireError;
 use crate::wire::frame::{self, BatchHeader, FrameKind};
-use crate::wire::message::{message_bytes, read_header};
+use crate::wire::message::{MessageHeader, message_bytes, read_header};
 
 /// What the landed bytes amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Progress {
     Complete(BatchHeader),
     /// The peer says goodbye; 64 bytes.
     Goodbye,
+    /// The peer is there; 64 bytes.
+    Heartbeat,
 }
 
 /// Decodes one frame of a publisher's stream, then is reset for the next.
@@ -76,7 +78,10 @@ impl BatchDecoder {
                     *self.header.insert(header)
                 }
                 FrameKind::Goodbye => return Ok(Progress::Goodbye),
-                found => return Err(WireError::UnexpectedKind { found, expected: "Batch or Goodbye" }),
+                FrameKind::Heartbeat => return Ok(Progress::Heartbeat),
+                found => {
+                    return Err(WireError::UnexpectedKind { found, expected: "Batch, Heartbeat or Goodbye" });
+                }
             },
         };
         let body_bytes = u64::from(header.body_bytes);
@@ -111,9 +116,14 @@ impl BatchDecoder {
             let Some(bytes) = body.get(offset as usize..(offset + MESSAGE_HEADER_BYTES) as usize) else {
                 return Ok(());
             };
-            let needed = message_bytes(read_header(bytes).payload_bytes.into());
+            let message = read_header(bytes);
+            let needed = message_bytes(message.payload_bytes.into());
             if offset + needed > body_bytes {
                 return Err(overrun(needed));
+            }
+            if !message.is_defined() {
+                let MessageHeader { received, attributes, key_bytes, .. } = message;
+                return Err(WireError::MessageHeader { index: self.messages, received, attributes, key_bytes });
             }
             self.next_message += needed;
             self.messages += 1;
@@ -201,11 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_message_header_has_for_later_is_refused() {
+        // `received` may be 1, as a broker stamps it; attributes and the length of a key are not used.
+        assert!(matches!(forged(|_, b| b[4] = 1), Ok(Progress::Complete(_))));
+        for (at, value) in [(4, 2), (5, 1), (5, 0x80), (6, 1), (7, 1), (16 + 16 + 5, 1)] {
+            let found = forged(|_, b| b[at] = value);
+            assert!(matches!(found, Err(WireError::MessageHeader { .. })), "{value} at {at}: {found:?}");
+        }
+    }
+
+    #[test]
     fn other_frames_are_refused() {
         let ack = frame::seal(&frame::Ack::default());
         let found = BatchDecoder::new(1 << 20).advance(&ack);
         assert!(matches!(found, Err(WireError::UnexpectedKind { found: FrameKind::Ack, .. })));
         let goodbye = frame::seal(&frame::Goodbye::default());
         assert_eq!(BatchDecoder::new(1 << 20).advance(&goodbye), Ok(Progress::Goodbye));
+        let heartbeat = frame::seal(&frame::Heartbeat::default());
+        assert_eq!(BatchDecoder::new(1 << 20).advance(&heartbeat), Ok(Progress::Heartbeat));
     }
 }

@@ -16,12 +16,47 @@ pub enum WireError {
     },
     /// Another protocol version.
     #[error(
-        "found protocol version {found}, expected {}: use client and broker of one release",
+        "found protocol version {found}, expected {} to {}: use a client and a broker that have one in common",
+        crate::wire::frame::VERSION_LOWEST,
         crate::wire::frame::VERSION
     )]
     Version {
         /// The version byte.
         found: u8,
+    },
+    /// A version that the kind does not have.
+    #[error("found version {found} in a {kind:?} frame, expected {lowest} to {highest}")]
+    KindVersion {
+        /// The version byte.
+        found: u8,
+        /// The kind.
+        kind: FrameKind,
+        /// Lowest it has.
+        lowest: u8,
+        /// Highest it has.
+        highest: u8,
+    },
+    /// Flag bits nobody defined.
+    #[error("found flags {found:#06x} in a {kind:?} frame, defined are {defined:#06x}: the sender wants what this end does not know")]
+    Flags {
+        /// As sent.
+        found: u16,
+        /// The kind.
+        kind: FrameKind,
+        /// What may be set.
+        defined: u16,
+    },
+    /// A message header that says what no version defines.
+    #[error("message {index} has `received` {received}, attributes {attributes:#04x}, key of {key_bytes} bytes; expected 0 or 1, 0 and 0")]
+    MessageHeader {
+        /// Index in the batch.
+        index: u32,
+        /// As sent.
+        received: u8,
+        /// As sent.
+        attributes: u8,
+        /// As sent.
+        key_bytes: u16,
     },
     /// A kind number nobody defined.
     #[error("found frame kind {found}, which no version of this protocol defines")]
@@ -159,11 +194,17 @@ pub enum Refusal {
     TooManyTopics = 18,
     /// No free place in the cursor table.
     CursorTableFull = 21,
+    /// The pool is damaged: trying again does not help.
+    Damaged = 22,
+    /// What is to be joined or resumed was in another log.
+    OtherLog = 23,
+    /// No sequencer is active: nothing can be created or opened now.
+    NoSequencer = 24,
 }
 
 impl Refusal {
     /// All codes, for documentation and tests.
-    pub const ALL: [Refusal; 18] = [
+    pub const ALL: [Refusal; 21] = [
         Refusal::Protocol,
         Refusal::UnknownTopic,
         Refusal::UnknownSession,
@@ -182,6 +223,9 @@ impl Refusal {
         Refusal::TopicDeleted,
         Refusal::TooManyTopics,
         Refusal::CursorTableFull,
+        Refusal::Damaged,
+        Refusal::OtherLog,
+        Refusal::NoSequencer,
     ];
 
     /// The code as a refusal, if it is one.

@@ -11,7 +11,11 @@ described! {
         /// length of the payload in bytes, without its padding
         payload_bytes: u32,
         /// 1 once the broker has stamped `ts` (topics with receipts per message); a publisher sends 0
-        received: u32,
+        received: u8,
+        /// 0; reserved, and refused until it is used
+        attributes: u8,
+        /// 0; reserved for the length of a key, and refused until it is used
+        key_bytes: u16,
         /// broker's clock at receipt, UTC ns (topics with receipts per message); a publisher sends 0
         ts: u64,
     }
@@ -30,20 +34,31 @@ pub fn read_header(bytes: &[u8]) -> MessageHeader {
     pod_read_unaligned(&bytes[..MESSAGE_HEADER_BYTES as usize])
 }
 
+impl MessageHeader {
+    /// Whether it says nothing that no version defines.
+    pub fn is_defined(&self) -> bool {
+        self.received <= 1 && self.attributes == 0 && self.key_bytes == 0
+    }
+}
+
 /// Appends one message to the body of a batch under construction.
 pub fn push(body: &mut Vec<u8>, payload: &[u8]) {
-    let header = MessageHeader { payload_bytes: payload.len() as u32, received: 0, ts: 0 };
+    let header = MessageHeader { payload_bytes: payload.len() as u32, received: 0, attributes: 0, key_bytes: 0, ts: 0 };
     body.extend_from_slice(bytes_of(&header));
     body.extend_from_slice(payload);
     body.resize(body.len().next_multiple_of(MESSAGE_ALIGNMENT_BYTES as usize), 0);
 }
 
-/// Whether a body is this many messages, one behind the other, and nothing else.
+/// Whether a body is this many messages, one behind the other, with headers that are defined, and nothing else.
 pub fn is_framed(body: &[u8], messages: u32) -> bool {
     let mut at = 0;
     for _ in 0..messages {
         let Some(header) = body.get(at..at + MESSAGE_HEADER_BYTES as usize) else { return false };
-        at += message_bytes(read_header(header).payload_bytes.into()) as usize;
+        let header = read_header(header);
+        if !header.is_defined() {
+            return false;
+        }
+        at += message_bytes(header.payload_bytes.into()) as usize;
     }
     at == body.len()
 }

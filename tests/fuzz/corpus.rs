@@ -27,7 +27,7 @@ fn wire() -> Vec<Seed> {
     let batch = [&[17], &frame::with_body(&header, &body())[..]].concat();
     let framing = |count: u64, body: &[u8]| [&[5], &count.to_le_bytes()[..], body].concat();
     let overrun = [&u32::MAX.to_le_bytes()[..], &[0; 12]].concat();
-    let hello = Hello { flags: 1, role: Role::Publisher as u8, order_level: 5, replicas: 1, ..Hello::default() };
+    let hello = Hello { role: Role::Publisher as u8, order_level: 5, heartbeat_ms: 150, ..Hello::default() }.speaking();
     let hello = [&[1], &frame::with_body(&hello, b"orders")[..]].concat();
     let request = |operation: u8, body: &[u8]| {
         let header = Request { operation, topic_bytes: body.len().min(6) as u16, ..Request::default() };
@@ -52,6 +52,7 @@ fn wire() -> Vec<Seed> {
         ("batch_bytes", "whole", batch.clone()),
         ("batch_bytes", "cut", batch[..100].to_vec()),
         ("batch_bytes", "goodbye", [&[1], &frame::seal(&frame::Goodbye::default())[..]].concat()),
+        ("batch_bytes", "heartbeat", [&[1], &frame::seal(&frame::Heartbeat::default())[..]].concat()),
         ("batch_framing", "sound", framing(4, &body())),
         ("batch_framing", "one_message_too_many", framing(5, &body())),
         ("batch_framing", "one_message_too_few", framing(3, &body())),

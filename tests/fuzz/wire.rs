@@ -8,7 +8,7 @@ use embarcadero::log::topics::{SPEC_BYTES, Topic, TopicReader, TopicWriter};
 use embarcadero::pool::record::TopicProgress;
 use embarcadero::pool::superblock::{HomeHosts, Superblock};
 use embarcadero::pool::{Keep, Layout};
-use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic, wanted_topic};
+use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic};
 use embarcadero::roles::receive::ingest::Ingest;
 use embarcadero::roles::receive::requests::{self, Asked, Desk};
 use embarcadero::sim::memory::{plain_view, small_geometry};
@@ -117,11 +117,10 @@ fn greet(hello: &Hello, name: &[u8]) {
         assert_eq!(read_starts(&body).as_ref(), Ok(&topics));
     }
     let Ok(name) = frame::check_topic_name(name) else { return };
-    if let Ok(topic) = wanted_topic(hello, name, 1) {
-        assert_eq!(topic.name, name);
-        let _ = check_topic(hello, &topic);
-        let _ = check_publisher(hello, &topic, &Tokens::new([1, 2]));
-    }
+    let _ = hello.version_in_use().map(|version| assert!((frame::VERSION_LOWEST..=frame::VERSION).contains(&version)));
+    let topic = Topic::new(name, OrderLevel::Session, AckLevel::Committed);
+    let _ = check_topic(hello, &topic);
+    let _ = check_publisher(hello, &topic, &Tokens::new([1, 2]));
 }
 
 /// As the receive core takes a request: a first look is answered, refused, or passed on to the sequencer.
@@ -141,7 +140,7 @@ fn ask(head: &[u8; 64], body: &[u8]) {
     match requests::look(&mut desk, &mut asked) {
         Ok(Some(answer)) => assert!(asked.reply(&answer).len().is_multiple_of(64)),
         Ok(None) => assert_eq!(ingest.lane.produced(), 1, "it waits for what was passed on"),
-        Err(refuse) => assert!(!requests::refused(asked.request.operation, &refuse).is_empty()),
+        Err(refuse) => assert!(!requests::refused(&asked.request, &refuse).is_empty()),
     }
 }
 

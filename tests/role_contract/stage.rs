@@ -239,6 +239,7 @@ impl Site {
             open_timeout_ns: 60_000_000_000,
             broker: 0,
             broker_list: format!("0 {}\n", self.address),
+            log: bytemuck::Zeroable::zeroed(),
         };
         Box::new(AckRole::new(view, 0, settings, self.links.clone(), places))
     }
@@ -256,6 +257,7 @@ impl Site {
             return_grace_ns: 2_000_000_000,
             broker: 0,
             broker_list: format!("0 {}\n", self.address),
+            log: bytemuck::Zeroable::zeroed(),
         };
         let incarnation = Member::announce(view, 0, Process::default()).incarnation();
         Box::new(Export::new(view, 0, incarnation, settings, self.subscriptions.clone()))

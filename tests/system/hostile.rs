@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::limits::{BATCH_MESSAGES_MAX, TOPIC_NAME_BYTES_MAX};
 use embarcadero::wire::frame::{
-    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, HELLO_CREATE_TOPIC, Hello, Refused, Reply, Request,
+    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, Hello, Refused, Reply, Request,
     Role, Welcome, seal, with_body,
 };
 use embarcadero::wire::subscribe::push_start;
@@ -127,17 +127,6 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         change(&mut hello);
         with_body(&hello, name)
     };
-    let create = |order: u8, ack: u8, receipts: u8, name: &[u8]| {
-        let hello = Hello {
-            flags: HELLO_CREATE_TOPIC,
-            role: Role::Publisher as u8,
-            order_level: order,
-            ack_level: ack,
-            receipts,
-            ..Hello::default()
-        };
-        with_body(&hello, name)
-    };
     let long_name = [b'x'; TOPIC_NAME_BYTES_MAX + 1];
     let protocol = Refusal::Protocol;
     vec![
@@ -145,7 +134,9 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("HTTP", b"GET / HTTP/1.1\r\nHost: broker\r\nUser-Agent: a browser of some kind\r\n\r\n".to_vec(), protocol),
         ("version 0", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 0), protocol),
         ("version 1", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 1), protocol),
-        ("version 3", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 3), protocol),
+        ("version 4", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 4), protocol),
+        ("no version that a broker speaks", with(|hello| (hello.version_lowest, hello.version_highest) = (4, 9), b"t"), protocol),
+        ("versions from high to low", with(|hello| (hello.version_lowest, hello.version_highest) = (3, 2), b"t"), protocol),
         ("kind 0", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 0), protocol),
         ("kind 99", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 99), protocol),
         ("a flipped bit in the header", broken(&hello(), |bytes| bytes[30] ^= 1), protocol),
@@ -164,10 +155,8 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("ack level 0 at order level 5", with(|hello| hello.ack_level = 0, TOPIC.as_bytes()), Refusal::AckLevel),
         ("another order level", with(|hello| hello.order_level = 4, TOPIC.as_bytes()), Refusal::TopicExists),
         ("an unknown topic", with(|_| (), b"nobody made this"), Refusal::UnknownTopic),
-        ("a topic of order level 3", create(3, 1, 0, b"new"), protocol),
-        ("a topic of ack level 9", create(5, 9, 0, b"new"), protocol),
-        ("a topic of ack level 2", create(5, 2, 0, b"new"), Refusal::AckLevel),
-        ("a topic of receipts 2", create(5, 1, 2, b"new"), protocol),
+        ("a flag of old, to create the topic", with(|hello| hello.flags = 1, b"new"), protocol),
+        ("an unknown flag", with(|hello| hello.flags = 1 << 15, TOPIC.as_bytes()), protocol),
         (
             "a forged token",
             with(|hello| (hello.session, hello.token) = (1 << 52 | 1 << 32 | 1, 7), b"t"),

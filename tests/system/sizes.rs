@@ -20,7 +20,7 @@ fn site(name: &str) -> (Site, Cluster) {
 /// What one delivered batch was.
 struct Batch {
     messages: u32,
-    receipts: Vec<(u32, u64)>,
+    receipts: Vec<(u8, u64)>,
     received_at: u64,
 }
 

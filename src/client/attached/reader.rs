@@ -379,7 +379,7 @@ fn check(
     decoder.reset();
     match decoder.advance(frame)? {
         Progress::Complete(_) => Ok(()),
-        Progress::NeedHeader | Progress::NeedBytes(_) | Progress::Goodbye => {
+        Progress::NeedHeader | Progress::NeedBytes(_) | Progress::Goodbye | Progress::Heartbeat => {
             Err(WireError::MessageCount { found: header.message_count })
         }
     }

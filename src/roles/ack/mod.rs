@@ -25,7 +25,7 @@ use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, Ack, Refused, Welcome};
+use crate::wire::frame::{self, Ack, LogRecord, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 use tracker::{News, Tracker};
 
@@ -42,6 +42,8 @@ pub struct AckSettings {
     pub broker: u16,
     /// `id address` lines for the Welcome.
     pub broker_list: String,
+    /// Which log this is, and how often its publishers are told something.
+    pub log: LogRecord,
 }
 
 const REPORT_NS: u64 = 1_000_000_000;
@@ -84,6 +86,13 @@ struct Attached {
     is_broken: bool,
     /// Words to say last, as soon as the socket is free.
     last_words: Option<Box<[u8]>>,
+}
+
+impl Attached {
+    /// Protocol version in use.
+    fn version(&self) -> u8 {
+        self.attachment.map_or(frame::VERSION_LOWEST, |attachment| attachment.version)
+    }
 }
 
 /// One broker's ack core.
@@ -303,9 +312,11 @@ impl<C: Coherence> AckRole<C> {
             ack_level: attachment.ack as u8,
             broker: self.settings.broker,
             window_batches_max: crate::limits::WINDOW_BATCHES_MAX,
+            version: attachment.version,
             ..Welcome::default()
         };
-        let words: Box<[u8]> = frame::with_body(&welcome, self.settings.broker_list.as_bytes()).into();
+        let body = frame::welcome_body(attachment.version, &self.settings.log, &self.settings.broker_list);
+        let words: Box<[u8]> = frame::with_body(&welcome, &body).into();
         let socket = connection.socket;
         connection.sending = Sending::Welcome;
         if attachment.order == OrderLevel::None && attachment.ack != AckLevel::None {
@@ -321,10 +332,11 @@ impl<C: Coherence> AckRole<C> {
     fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, detail: u64, text: &str) {
         self.counters.refused += 1;
         log::info!("{}: refused a publisher: {text}", self.name);
-        let header = Refused { code: refusal as u16, detail, ..Refused::default() };
-        let words = frame::with_body(&header, text.as_bytes()).into();
         self.tracker.detach(place);
         if let Some(connection) = &mut self.connections[place as usize] {
+            let version = connection.version();
+            let header = Refused { version, code: refusal as u16, detail, ..Refused::default() };
+            let words = frame::with_body(&header, text.as_bytes()).into();
             connection.last_words = Some(words);
             self.send_pending(io, place);
         }
@@ -501,6 +513,7 @@ impl<C: Coherence> AckRole<C> {
         if connection.attachment.is_some_and(|attachment| attachment.order == OrderLevel::None) {
             ack = Ack { committed_next: connection.landed_acked, order_end: 0, ..ack };
         }
+        ack.version = connection.version();
         let slot = self.frames[place as usize];
         *io.frame_mut(slot) = frame::seal(&ack);
         let zero_copy =

@@ -33,7 +33,7 @@ use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, CaughtUp, Skipped, Welcome};
+use crate::wire::frame::{self, CaughtUp, LogRecord, Skipped, Welcome};
 use crate::wire::{OrderLevel, Refusal, SlowReader};
 
 /// What the configuration says about exporting.
@@ -61,6 +61,8 @@ pub struct ExportSettings {
     pub broker: u16,
     /// `id address` lines for the Welcome.
     pub broker_list: String,
+    /// Which log this is, and how often its subscribers are told something.
+    pub log: LogRecord,
 }
 
 const REPORT_NS: u64 = 1_000_000_000;
@@ -130,6 +132,11 @@ impl std::fmt::Display for Peer {
 struct Subscriber<C: Coherence> {
     stream: TcpStream,
     peer: Peer,
+    /// Protocol version in use.
+    version: u8,
+    /// It is heard at least this often, ms; 0: it does not promise that.
+    #[allow(dead_code)]
+    heartbeat_ms: u32,
     generation: u32,
     topics: Box<[Topic]>,
     phase: Phase,
@@ -269,7 +276,7 @@ impl<C: Coherence> Export<C> {
     fn admit(&mut self, io: &mut Ring, subscription: Subscription, floor: u64, now: Now) {
         let place = self.free.pop().expect("looked at by the caller");
         self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
-        let Subscription { stream, topics, slow_reader, lag_bytes } = subscription;
+        let Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms } = subscription;
         let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
         let starts = topics.iter().map(crate::roles::handoff::SubscribedTopic::start_at);
         let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
@@ -286,6 +293,8 @@ impl<C: Coherence> Export<C> {
         self.subscribers[place as usize] = Some(Subscriber {
             stream,
             peer,
+            version,
+            heartbeat_ms,
             generation: self.generations[place as usize] & 0x00ff_ffff,
             topics: topics.iter().map(topic).collect(),
             phase: Phase::Seeking,
@@ -380,10 +389,12 @@ impl<C: Coherence> Export<C> {
                 batch_bytes_max: self.batch_bytes_max,
                 order_level: topic.order as u8,
                 broker: self.settings.broker,
+                version: subscriber.version,
                 ..Welcome::default()
             };
-            let list = if index == 0 { self.settings.broker_list.as_bytes() } else { b"" };
-            words.extend(frame::with_body(&welcome, list));
+            let (log, list) = (&self.settings.log, &self.settings.broker_list);
+            let body = if index == 0 { frame::welcome_body(subscriber.version, log, list) } else { Vec::new() };
+            words.extend(frame::with_body(&welcome, &body));
         }
         self.say(io, place, words);
     }
@@ -424,7 +435,7 @@ impl<C: Coherence> Export<C> {
             let (index, position, first) = (delivery.place, delivery.position, delivery.first_order);
             let topic = &mut subscriber.topics[index];
             if let Some(from) = delivery.skipped_from {
-                list.push(&skipped(topic.id, from, first), pool, 0, 0);
+                list.push(&skipped(subscriber.version, topic.id, from, first), pool, 0, 0);
                 subscriber.items.push(Item { place: index, position, before: from });
                 self.counters.skipped_messages += first - from;
             }
@@ -465,14 +476,15 @@ impl<C: Coherence> Export<C> {
                 TailSkip::NotKnownYet => continue,
                 TailSkip::Nothing => {}
                 TailSkip::Skipped { from, next } => {
-                    list.push(&skipped(topic.id, from, next), pool, 0, 0);
+                    list.push(&skipped(subscriber.version, topic.id, from, next), pool, 0, 0);
                     subscriber.items.push(Item { place: index, position, before: from });
                     self.counters.skipped_messages += next - from;
                     topic.next_order = next;
                 }
             }
             let next_order = topic.next_order;
-            let caught_up = CaughtUp { topic: topic.id, next_order, ..CaughtUp::default() };
+            let version = subscriber.version;
+            let caught_up = CaughtUp { version, topic: topic.id, next_order, ..CaughtUp::default() };
             list.push(&frame::seal(&caught_up), pool, 0, 0);
             subscriber.items.push(Item { place: index, position, before: next_order });
             topic.told_caught_up = true;
@@ -541,8 +553,8 @@ impl<C: Coherence> Export<C> {
     }
 }
 
-fn skipped(topic: u32, from: u64, next_order: u64) -> [u8; 64] {
-    frame::seal(&Skipped { topic, from, next_order, ..Skipped::default() })
+fn skipped(version: u8, topic: u32, from: u64, next_order: u64) -> [u8; 64] {
+    frame::seal(&Skipped { version, topic, from, next_order, ..Skipped::default() })
 }
 
 impl<C: Coherence> Role<Ring> for Export<C> {

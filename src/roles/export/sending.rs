@@ -87,8 +87,9 @@ impl<C: Coherence> Export<C> {
     pub(super) fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
         self.counters.refused += 1;
         let (topic, detail) = about;
-        let header = Refused { code: refusal as u16, place: topic as u16, detail, ..Refused::default() };
         let subscriber = self.subscriber(place);
+        let (version, code, topic) = (subscriber.version, refusal as u16, topic as u16);
+        let header = Refused { version, code, place: topic, detail, ..Refused::default() };
         if subscriber.sending.is_some() || subscriber.again.is_due() {
             return self.end(io, place);
         }

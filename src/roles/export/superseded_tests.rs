@@ -48,7 +48,7 @@ impl Bench {
         let (order, start) = (OrderLevel::Total, StartAt::Earliest);
         let topic = SubscribedTopic { topic: 0, created_position: 0, order, start };
         let slow_reader = SlowReader::AsConfigured;
-        let subscription = Subscription { stream, topics: [topic].into(), slow_reader, lag_bytes: 0 };
+        let subscription = Subscription { stream, topics: [topic].into(), slow_reader, lag_bytes: 0, version: 2, heartbeat_ms: 0 };
         assert!(subscriptions.push(subscription).is_ok());
         let settings = ExportSettings {
             connections_max: 1,
@@ -62,6 +62,7 @@ impl Bench {
             return_grace_ns: 0,
             broker: 0,
             broker_list: String::new(),
+            log: bytemuck::Zeroable::zeroed(),
         };
         let export = Export::new(&view, 0, 1, settings, subscriptions);
         Bench { ring: Ring::new(8, 0, mapping).unwrap(), view, export, zombie, index, peer, now_ns: 1 }

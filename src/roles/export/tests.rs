@@ -52,6 +52,7 @@ fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSettings {
         reader_grace_ns: 100_000_000,
         broker: 0,
         broker_list: String::new(),
+        log: bytemuck::Zeroable::zeroed(),
     }
 }
 
@@ -95,7 +96,7 @@ impl Bench {
         };
         let topics = starts.iter().enumerate().map(topic).collect();
         let slow_reader = SlowReader::AsConfigured;
-        assert!(self.subscriptions.push(Subscription { stream, topics, slow_reader, lag_bytes: 0 }).is_ok());
+        assert!(self.subscriptions.push(Subscription { stream, topics, slow_reader, lag_bytes: 0, version: 2, heartbeat_ms: 0 }).is_ok());
         peer
     }
 

@@ -7,7 +7,6 @@ use crate::log::blog::Run;
 use crate::net::Operation;
 use crate::roles::handoff::ConnectionId;
 use crate::roles::receive::requests::Asked;
-use crate::wire::frame::Hello;
 use crate::wire::{BatchDecoder, Receipts};
 
 /// Room that makes a receive worth its system call, bytes.
@@ -26,13 +25,6 @@ pub enum Phase {
     Asking(Option<Box<Asked>>),
     /// The ack core sends the reply to its request.
     Replying,
-    /// Waiting for the sequencer to create the topic it asked for.
-    Topic {
-        /// Its hello.
-        hello: Box<Hello>,
-        /// The topic's name.
-        name: String,
-    },
     /// Sending batches.
     Streaming(Box<Stream>),
     /// The ack core has the last word, or is letting go; nothing more is read.
@@ -98,6 +90,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// What it is doing.
     pub phase: Phase,
+    /// Protocol version of what it is told.
+    pub version: u8,
     /// The operation that reads from it, or waits until it can be read.
     pub reading: Option<Operation>,
     /// Whether that operation was asked to end.

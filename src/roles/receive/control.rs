@@ -32,8 +32,7 @@ impl<C: Coherence> Receive<C> {
         match Asked::read(header, body) {
             Ok(asked) => self.look_at(io, slot, Box::new(asked), false, now),
             Err(refuse) => {
-                let operation = frame::read::<frame::Request>(header).operation;
-                self.refuse_request(slot, operation, &refuse);
+                self.refuse_request(slot, &frame::read(header), &refuse);
             }
         };
     }
@@ -71,14 +70,14 @@ impl<C: Coherence> Receive<C> {
                 self.connection(slot).phase = Phase::Asking(Some(asked));
                 self.asking.push(slot);
             }
-            Err(refuse) => self.refuse_request(slot, asked.request.operation, &refuse),
+            Err(refuse) => self.refuse_request(slot, &asked.request, &refuse),
         }
     }
 
-    fn refuse_request(&mut self, slot: u32, operation: u8, refuse: &Refuse) {
+    fn refuse_request(&mut self, slot: u32, request: &frame::Request, refuse: &Refuse) {
         log::info!("{}: refused a request: {}", self.name, refuse.text);
         self.ingest.counters.refused += 1;
-        self.reply(slot, requests::refused(operation, refuse));
+        self.reply(slot, requests::refused(request, refuse));
     }
 
     /// The ack core writes it, and gives the socket back.

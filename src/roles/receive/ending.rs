@@ -42,7 +42,8 @@ impl<C: Coherence> Receive<C> {
         let peer =
             self.connection(slot).stream.peer_addr().map_or("a peer that is gone".into(), |peer| peer.to_string());
         log::info!("{}: refused {peer}: {}", self.name, refuse.text);
-        self.say_last(io, slot, refuse.frame(), now);
+        let words = refuse.frame(self.connection(slot).version);
+        self.say_last(io, slot, words, now);
     }
 
     pub(super) fn say_last(&mut self, io: &mut Ring, slot: u32, words: Box<[u8]>, now: Now) {

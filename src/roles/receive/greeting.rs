@@ -14,7 +14,7 @@ use crate::roles::receive::hello::{self, Refuse};
 use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
-use crate::wire::frame::{self, HELLO_CREATE_TOPIC, Hello, NEW_SESSION};
+use crate::wire::frame::{self, Hello, NEW_SESSION, VERSION_LOWEST};
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
 
 /// What follows the header of a connection's first frame.
@@ -52,6 +52,7 @@ impl<C: Coherence> Receive<C> {
             stream,
             id,
             phase: Phase::Hello { header: None, is_control: false },
+            version: VERSION_LOWEST,
             reading: None,
             cancelling: false,
             leaving: None,
@@ -160,40 +161,18 @@ impl<C: Coherence> Receive<C> {
     ) -> Result<(), Refuse> {
         let hello: Hello = frame::read(header);
         let body = frame::check_body(header, padded_body)?;
+        self.connection(slot).version = hello.version_in_use()?;
         if hello.role == frame::Role::Subscriber as u8 {
             return self.serve_subscriber(slot, &hello, body);
         }
-        let name = frame::check_topic_name(body)?.to_string();
-        self.greet(io, slot, Box::new(hello), name, now);
-        Ok(())
-    }
-
-    /// Finds or creates the topic, then serves the role asked for.
-    pub(super) fn greet(&mut self, io: &mut Ring, slot: u32, hello: Box<Hello>, name: String, now: Now) {
-        if let Some(topic) = self.topics.find(&name).cloned() {
-            let served = self.serve(slot, &hello, &topic, now);
-            return self.settle(io, slot, served, now);
-        }
-        if hello.flags & HELLO_CREATE_TOPIC == 0 {
+        let name = frame::check_topic_name(body)?;
+        let Some(topic) = self.topics.find(name).cloned() else {
             let text = format!("there is no topic {name:?}; create it first");
-            return self.refuse(io, slot, Refuse::new(Refusal::UnknownTopic, 0, text), now);
-        }
-        let wanted = match hello::wanted_topic(&hello, &name, now.utc_ns) {
-            Ok(wanted) => wanted,
-            Err(refuse) => return self.refuse(io, slot, refuse, now),
+            return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
         };
-        if !self.ingest.create_topic(&wanted) {
-            let refuse = Refuse::new(Refusal::Busy, 0, "this broker's lane is full; try again");
-            return self.refuse(io, slot, refuse, now);
-        }
-        self.connection(slot).phase = Phase::Topic { hello, name };
-    }
-
-    pub(super) fn settle(&mut self, io: &mut Ring, slot: u32, outcome: Result<(), Refuse>, now: Now) {
-        match outcome {
-            Ok(()) => self.read_on(io, slot),
-            Err(refuse) => self.refuse(io, slot, refuse, now),
-        }
+        self.serve(slot, &hello, &topic, now)?;
+        self.read_on(io, slot);
+        Ok(())
     }
 
     /// Serves what was asked for.
@@ -248,6 +227,7 @@ impl<C: Coherence> Receive<C> {
             order: topic.order,
             ack,
             is_loopback,
+            version: connection.version,
         };
         let id = connection.id;
         self.link.tell_ack(ToAck::Attach(id, attachment));
@@ -275,10 +255,12 @@ impl<C: Coherence> Receive<C> {
         let slow_reader = SlowReader::from_byte(hello.slow_reader)?;
         let topics = hello::subscribed_topics(hello, body, &mut self.topics)?;
         let connection = self.connection(slot);
+        let (version, heartbeat_ms) = (connection.version, hello.heartbeat_ms);
         let stream = connection.stream.try_clone();
         let stream = stream
             .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
-        let subscription = Subscription { stream, topics, slow_reader, lag_bytes: hello.lag_bytes };
+        let lag_bytes = hello.lag_bytes;
+        let subscription = Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms };
         if self.subscriptions.push(subscription).is_err() {
             return Err(Refuse::new(Refusal::Busy, 0, "this broker serves all the subscribers it can; try another"));
         }

@@ -2,7 +2,6 @@
 
 use std::hash::Hasher;
 
-use bytemuck::Zeroable;
 use siphasher::sip::SipHasher24;
 
 use crate::limits::SUBSCRIPTION_TOPICS_MAX;
@@ -38,9 +37,9 @@ impl Refuse {
         Refuse::new(Refusal::Draining, 0, "this broker is shutting down; use another")
     }
 
-    /// As the frame that says it.
-    pub fn frame(&self) -> Box<[u8]> {
-        let header = Refused { code: self.refusal as u16, detail: self.detail, ..Refused::default() };
+    /// As the frame that says it, under this protocol version.
+    pub fn frame(&self, version: u8) -> Box<[u8]> {
+        let header = Refused { version, code: self.refusal as u16, detail: self.detail, ..Refused::default() };
         frame::with_body(&header, self.text.as_bytes()).into()
     }
 }
@@ -70,18 +69,6 @@ impl Tokens {
         hasher.write_u32(topic);
         hasher.finish()
     }
-}
-
-/// The topic a hello would create.
-pub fn wanted_topic(hello: &Hello, name: &str, now_utc_ns: u64) -> Result<Topic, Refuse> {
-    let record = TopicRecord {
-        order_level: hello.order_level,
-        ack_level: hello.ack_level,
-        receipts: hello.receipts,
-        replicas: hello.replicas,
-        ..TopicRecord::zeroed()
-    };
-    topic_of(&record, name, now_utc_ns)
 }
 
 /// The topic a record describes, if this release can keep it.

@@ -3,6 +3,7 @@
 //! Publishing a batch: header and framing checked, CRC checked, receipt stamped, written back, fenced, slot published. A reader
 //! that sees the slot sees every byte, receipt included, by construction.
 
+use crate::limits::FRAME_HEADER_BYTES;
 use crate::log::View;
 use crate::log::blog::{Blog, Run};
 use crate::log::commit::CommitReader;
@@ -105,6 +106,16 @@ impl<M: Memory> Ingest<M> {
                     return Ok(Next::Receive);
                 }
                 Progress::Goodbye => return Ok(Next::Goodbye),
+                Progress::Heartbeat => {
+                    // It was heard when its bytes landed; its place in the run belongs to no batch. If nothing lies behind it
+                    // that place is landed in again: those who have nothing to say use up no memory.
+                    match bytes == FRAME_HEADER_BYTES as u64 {
+                        true => stream.landed = stream.parsed,
+                        false => stream.parsed += FRAME_HEADER_BYTES as u64,
+                    }
+                    stream.needed = NEEDED_AT_LEAST;
+                    stream.decoder.reset();
+                }
                 Progress::Complete(header) => {
                     check_identity(stream, &header)?;
                     if !self.has_room() {

@@ -178,7 +178,7 @@ impl<C: Coherence> Receive<C> {
             Phase::Streaming(_) if result == -libc::EINTR || result == -libc::EAGAIN => self.arm(io, slot, now),
             Phase::Streaming(_) => self.peer_gone(io, slot, now),
             // Nothing is read meanwhile.
-            Phase::Topic { .. } | Phase::Asking(_) | Phase::Replying => {}
+            Phase::Asking(_) | Phase::Replying => {}
             Phase::Ending { .. } => {
                 io.take_returned();
                 self.left_stream(slot, result);
@@ -267,7 +267,6 @@ impl<C: Coherence> Receive<C> {
                 let _ = connection.stream.shutdown(std::net::Shutdown::Both);
                 true
             }
-            Phase::Topic { .. } => self.look_for_topic(io, slot, idle_ns > hello_timeout, now),
             Phase::Streaming(stream) if connection.is_blocked => {
                 let is_stuck = idle_ns > hello_timeout && self.ingest.is_stuck(stream);
                 if is_stuck {
@@ -329,20 +328,6 @@ impl<C: Coherence> Receive<C> {
         self.ingest.counters.stalled_batches += 1;
         let text = "a batch stood half sent while others waited for its memory; send it again";
         self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
-    }
-
-    fn look_for_topic(&mut self, io: &mut Ring, slot: u32, is_late: bool, now: Now) -> bool {
-        let Phase::Topic { hello, name } = &self.connection(slot).phase else { return false };
-        let (hello, name) = (hello.clone(), name.clone());
-        if let Some(topic) = self.topics.find(&name).cloned() {
-            let served = self.serve(slot, &hello, &topic, now);
-            self.settle(io, slot, served, now);
-            return true;
-        }
-        if is_late {
-            self.refuse(io, slot, requests::topic_not_created(), now);
-        }
-        is_late
     }
 
     /// Copies the counters out, and logs what an operator should see, at most once a second.

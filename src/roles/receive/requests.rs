@@ -14,7 +14,7 @@ use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::receive::cursors;
 use crate::roles::receive::hello::{Refuse, check_same, topic_of};
 use crate::roles::receive::ingest::Ingest;
-use crate::wire::frame::{self, REPLY_MORE, Reply, Request, TopicRecord};
+use crate::wire::frame::{self, REPLY_MORE, Reply, Request, TopicRecord, VERSION_LOWEST};
 use crate::wire::{Operation, Refusal};
 
 /// Bytes of a topic record.
@@ -25,6 +25,8 @@ const RECORD_BYTES: usize = size_of::<TopicRecord>();
 pub struct Asked {
     /// Its header.
     pub request: Request,
+    /// Protocol version of the reply.
+    pub version: u8,
     /// What it asks for.
     pub operation: Operation,
     /// The topic it names, if the operation takes one.
@@ -68,6 +70,7 @@ impl Asked {
     /// The operation is not known, or does not take such a body.
     pub fn read(header: &[u8; FRAME_HEADER_BYTES], body: &[u8]) -> Result<Asked, Refuse> {
         let request: Request = frame::read(header);
+        let version = request.version_in_use()?;
         let operation = Operation::from_byte(request.operation).map_err(|error| {
             Refuse::new(Refusal::UnknownOperation, 0, format!("{error}: this broker knows no other"))
         })?;
@@ -80,7 +83,7 @@ impl Asked {
             Operation::TopicList => String::new(),
             _ => frame::check_topic_name(topic)?.to_string(),
         };
-        Ok(Asked { request, operation, topic, rest: rest.into(), passed_on: None })
+        Ok(Asked { request, version, operation, topic, rest: rest.into(), passed_on: None })
     }
 
     /// The frame that answers it.
@@ -90,15 +93,17 @@ impl Asked {
             operation: self.request.operation,
             next: answer.more.unwrap_or(0),
             number: answer.number,
+            version: self.version,
             ..Reply::default()
         };
         frame::with_body(&header, &answer.body).into()
     }
 }
 
-/// The frame that says why a request of this operation cannot be done.
-pub fn refused(operation: u8, refuse: &Refuse) -> Box<[u8]> {
-    let header = Reply { operation, code: refuse.refusal as u16, detail: refuse.detail, ..Reply::default() };
+/// The frame that says why a request cannot be done.
+pub fn refused(request: &Request, refuse: &Refuse) -> Box<[u8]> {
+    let (operation, version) = (request.operation, request.version_in_use().unwrap_or(VERSION_LOWEST));
+    let header = Reply { version, operation, code: refuse.refusal as u16, detail: refuse.detail, ..Reply::default() };
     frame::with_body(&header, refuse.text.as_bytes()).into()
 }
 

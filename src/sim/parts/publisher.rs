@@ -12,8 +12,8 @@ use crate::sim::parts::{REDIAL_NS, hello_bytes};
 use crate::sim::trace::Event;
 use crate::sim::workload;
 use crate::sim::world::{Actor, Kernel};
-use crate::wire::frame::{self, ACK_FENCED, Ack, HELLO_CREATE_TOPIC, Hello, NEW_SESSION, Refused, Role, Welcome};
-use crate::wire::{AckLevel, FrameKind, OrderLevel, Receipts, Refusal};
+use crate::wire::frame::{self, ACK_FENCED, Ack, Hello, NEW_SESSION, Refused, Role, Welcome};
+use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal};
 
 const READ_BYTES: usize = 4096;
 /// A connection attempt is given up after this time, ns.
@@ -40,18 +40,6 @@ pub(super) struct Publisher {
     target_epoch: u32,
     next_message: u64,
     payload_bytes_max: u64,
-    receipts: Receipts,
-}
-
-/// A hello that creates the topic if there is none.
-pub(super) fn creating() -> Hello {
-    Hello {
-        flags: HELLO_CREATE_TOPIC,
-        ack_level: AckLevel::Committed as u8,
-        order_level: OrderLevel::Session as u8,
-        replicas: 1,
-        ..Hello::default()
-    }
 }
 
 impl Publisher {
@@ -78,7 +66,6 @@ impl Publisher {
             target_epoch: 1,
             next_message: 0,
             payload_bytes_max: scenario.payload_bytes_max,
-            receipts: scenario.receipts,
         }
     }
 
@@ -106,7 +93,12 @@ impl Publisher {
     }
 
     fn hello(&self, index: usize) -> Hello {
-        let mut hello = Hello { role: Role::Publisher as u8, receipts: self.receipts as u8, ..creating() };
+        let mut hello = Hello {
+            role: Role::Publisher as u8,
+            ack_level: AckLevel::Committed as u8,
+            order_level: OrderLevel::Session as u8,
+            ..Hello::default()
+        };
         if self.is_open {
             let identity = self.window.identity(index);
             (hello.session, hello.token, hello.session_epoch) = (identity.session, identity.token, self.target_epoch);

@@ -16,7 +16,7 @@ use crate::sim::process::ProcessMemory;
 use crate::sim::trace::Event;
 use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, Hello, NEW_SESSION, Role};
-use crate::wire::{BatchDecoder, OrderLevel, Refusal};
+use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Refusal};
 
 /// Idle time after which a connection gives its run back, ns.
 const IDLE_RELEASE_NS: u64 = 20_000_000;
@@ -27,7 +27,7 @@ const RECEIVE_BYTES_MAX: u64 = 24 << 10;
 enum Phase {
     /// Bytes of the hello so far.
     Hello(Vec<u8>),
-    /// Waits for its topic to be created.
+    /// Waits for the topic, which the first to come asks for.
     Topic(Box<Hello>),
     Streaming(Box<Stream>),
 }
@@ -104,7 +104,7 @@ impl Receive {
     fn refuse(&mut self, kernel: &Kernel, place: usize, refuse: &Refuse) {
         let Some(connection) = &self.connections[place] else { return };
         // A new connection has room for these words.
-        kernel.write(connection.link, End::Broker, &refuse.frame());
+        kernel.write(connection.link, End::Broker, &refuse.frame(frame::VERSION_LOWEST));
         self.end(kernel, place, true);
     }
 
@@ -154,10 +154,10 @@ impl Receive {
         if let Some(topic) = self.topics.find(TOPIC).cloned() {
             return self.accept_hello(kernel, place, &hello, &topic);
         }
-        let receipts = hello.receipts;
-        let wanted = match hello::wanted_topic(&Hello { receipts, ..hello }, TOPIC, UTC_NS) {
-            Ok(wanted) => wanted,
-            Err(refuse) => return kernel.fail(0, refuse.text),
+        let wanted = Topic {
+            receipts: kernel.with(|state| state.scenario.receipts),
+            created_at: UTC_NS,
+            ..Topic::new(TOPIC, OrderLevel::Session, AckLevel::Committed)
         };
         if !self.ingest.create_topic(&wanted) {
             return self.refuse(kernel, place, &Refuse::new(Refusal::Busy, 0, "the lane is full"));

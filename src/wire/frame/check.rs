@@ -2,7 +2,7 @@
 
 use bytemuck::{bytes_of, pod_read_unaligned};
 
-use super::{Frame, FrameKind, MAGIC, Prefix, VERSION};
+use super::{Frame, FrameKind, MAGIC, Prefix, VERSION, VERSION_LOWEST};
 use crate::limits::{
     BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, CURSOR_NAME_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES,
     REQUEST_BODY_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
@@ -49,7 +49,7 @@ pub fn with_body<F: Frame>(frame: &F, body: &[u8]) -> Vec<u8> {
     whole
 }
 
-/// Checks what all headers share: magic, version, kind, header CRC and the body's length for the kind.
+/// Checks what all headers share: magic, version, kind, header CRC, flags and the body's length for the kind.
 ///
 /// `batch_bytes_max` is the receiver's limit for a whole batch frame, bytes.
 pub fn check(header: &[u8; FRAME_HEADER_BYTES], batch_bytes_max: u64) -> Result<FrameKind, WireError> {
@@ -57,7 +57,7 @@ pub fn check(header: &[u8; FRAME_HEADER_BYTES], batch_bytes_max: u64) -> Result<
     if prefix.magic != MAGIC {
         return Err(WireError::Magic { found: prefix.magic });
     }
-    if prefix.version != VERSION {
+    if !(VERSION_LOWEST..=VERSION).contains(&prefix.version) {
         return Err(WireError::Version { found: prefix.version });
     }
     let kind = FrameKind::from_byte(prefix.kind).ok_or(WireError::UnknownKind { found: prefix.kind })?;
@@ -65,13 +65,20 @@ pub fn check(header: &[u8; FRAME_HEADER_BYTES], batch_bytes_max: u64) -> Result<
     if prefix.header_crc != computed {
         return Err(WireError::HeaderCrc { found: prefix.header_crc, computed });
     }
+    if !(kind.version_lowest()..=kind.version_highest()).contains(&prefix.version) {
+        let (lowest, highest) = (kind.version_lowest(), kind.version_highest());
+        return Err(WireError::KindVersion { found: prefix.version, kind, lowest, highest });
+    }
+    if prefix.flags & !kind.flags() != 0 {
+        return Err(WireError::Flags { found: prefix.flags, kind, defined: kind.flags() });
+    }
     let max = match kind {
         FrameKind::Request => REQUEST_BODY_BYTES_MAX as u64,
         // The topic name of those who name one only is checked as such.
         FrameKind::Hello | FrameKind::Welcome | FrameKind::Refused | FrameKind::Reply => CONTROL_BODY_BYTES_MAX as u64,
         FrameKind::Batch => batch_bytes_max.min(BATCH_BYTES_MAX) - LINE_BYTES,
         FrameKind::Deliver => batch_bytes_max.min(BATCH_BYTES_MAX),
-        FrameKind::Ack | FrameKind::CaughtUp | FrameKind::Goodbye | FrameKind::Skipped => 0,
+        FrameKind::Ack | FrameKind::CaughtUp | FrameKind::Goodbye | FrameKind::Skipped | FrameKind::Heartbeat => 0,
     };
     // Padding counts: a batch occupies whole lines.
     if padded(prefix.body_bytes.into()) > max.next_multiple_of(LINE_BYTES) || u64::from(prefix.body_bytes) > max {

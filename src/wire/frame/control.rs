@@ -1,13 +1,14 @@
 //! Requests, their replies, and the records in their bodies.
 
 use crate::described;
+use crate::wire::error::WireError;
 
 described! {
     /// Asks a broker to do or tell something. Body: the topic's name, then what the operation defines.
     pub struct Request: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// lowest protocol version that its sender speaks, 2
         version: u8,
         /// 9
         kind: u8,
@@ -25,8 +26,16 @@ described! {
         from: u64,
         /// topic delete: `generation` of the topic meant, 0 for any; cursor commit: order of the next message wanted. Else 0
         number: u64,
+        /// lowest protocol version that its sender speaks; 0 means that of `version`
+        version_lowest: u8,
+        /// highest protocol version that its sender speaks; 0 means 2
+        version_highest: u8,
         /// 0
-        reserved_too: [u64; 3],
+        reserved_between: u16,
+        /// version 3: the sender promises to be heard at least this often while it waits for nothing, ms; 0 promises nothing
+        heartbeat_ms: u32,
+        /// 0
+        reserved_too: [u64; 2],
         /// CRC32C of the body
         body_crc: u32,
         /// CRC32C of bytes 0 to 59
@@ -39,7 +48,7 @@ described! {
     pub struct Reply: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// protocol version in use, 2 or 3
         version: u8,
         /// 10
         kind: u8,
@@ -115,5 +124,20 @@ described! {
         reserved: u32,
         /// its name, UTF-8, zero-filled
         name: [u8; 40],
+    }
+}
+
+impl Request {
+    /// Names the versions its sender speaks: all that this room knows.
+    pub fn speaking(self) -> Request {
+        Request { version_lowest: super::VERSION_LOWEST, version_highest: super::VERSION, ..self }
+    }
+
+    /// The version of its reply.
+    ///
+    /// # Errors
+    /// Its sender speaks none that this room knows.
+    pub fn version_in_use(&self) -> Result<u8, WireError> {
+        super::version_in_use(self.version, self.version_lowest, self.version_highest)
     }
 }

@@ -28,11 +28,13 @@ pub enum FrameKind {
     Reply = 10,
     /// Broker to subscriber: messages were given up, for it took too long.
     Skipped = 11,
+    /// Both ways: the sender is there, and had nothing else to say. From version 3 on.
+    Heartbeat = 12,
 }
 
 impl FrameKind {
     /// All kinds, for documentation and tests.
-    pub const ALL: [FrameKind; 11] = [
+    pub const ALL: [FrameKind; 12] = [
         FrameKind::Hello,
         FrameKind::Welcome,
         FrameKind::Refused,
@@ -44,7 +46,27 @@ impl FrameKind {
         FrameKind::Request,
         FrameKind::Reply,
         FrameKind::Skipped,
+        FrameKind::Heartbeat,
     ];
+
+    /// Lowest protocol version that has the kind.
+    pub const fn version_lowest(self) -> u8 {
+        if matches!(self, FrameKind::Heartbeat) { super::VERSION_3 } else { super::VERSION_LOWEST }
+    }
+
+    /// Highest version in the header of a frame of this kind.
+    pub const fn version_highest(self) -> u8 {
+        if matches!(self, FrameKind::Batch) { super::BATCH_VERSION } else { super::VERSION }
+    }
+
+    /// Flag bits that are defined.
+    pub const fn flags(self) -> u16 {
+        match self {
+            FrameKind::Ack => super::ACK_FENCED,
+            FrameKind::Reply => super::REPLY_MORE,
+            _ => 0,
+        }
+    }
 
     /// The kind of this number.
     pub(super) fn from_byte(byte: u8) -> Option<FrameKind> {

@@ -11,6 +11,7 @@
 use bytemuck::Zeroable;
 
 use crate::described;
+use crate::wire::error::WireError;
 
 mod check;
 mod control;
@@ -25,23 +26,27 @@ pub use check::{
     RECEIVED_AT, check, check_body, check_cursor_name, check_topic_name, frame_bytes, header_crc, read, seal, with_body,
 };
 pub use control::{CursorRecord, Reply, Request, TopicRecord};
-pub use conversation::{Goodbye, Hello, Refused, Welcome};
+pub use conversation::{Goodbye, Heartbeat, Hello, LogRecord, Refused, Welcome, split_welcome_body, welcome_body};
 pub use kinds::{AckLevel, FrameKind, Operation, OrderLevel, Receipts, Role, SlowReader};
 pub use publishing::{Ack, BatchHeader};
 pub use subscribing::{CaughtUp, Deliver, Skipped};
 
 /// First four bytes of every frame: "EMBR".
 pub const MAGIC: u32 = u32::from_le_bytes(*b"EMBR");
-/// Version of everything in this room. Compared exactly.
-pub const VERSION: u8 = 2;
+/// Highest protocol version of this room.
+pub const VERSION: u8 = VERSION_3;
+/// Lowest protocol version of this room.
+pub const VERSION_LOWEST: u8 = 2;
+/// The version that brought heartbeats and the record of the log.
+pub const VERSION_3: u8 = 3;
+/// Version of the batch format, under every protocol version: stored batches serve every reader.
+pub const BATCH_VERSION: u8 = 2;
 /// `session` of a publisher hello that opens a new session.
 pub const NEW_SESSION: u64 = 0;
 /// `let_go_from` of an ack that lets nothing go.
 pub const NOTHING_LET_GO: u64 = u64::MAX;
 /// Ack flag: the session was fenced; `committed_next` is final for this session epoch.
 pub const ACK_FENCED: u16 = 1;
-/// Hello flag: create the topic named if there is none, with the properties in the hello.
-pub const HELLO_CREATE_TOPIC: u16 = 1;
 /// Reply flag: there is more; ask again from `next`.
 pub const REPLY_MORE: u16 = 1;
 
@@ -50,7 +55,7 @@ described! {
     pub struct Prefix: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// protocol version in use, 2 or 3; of a Batch the version of its format, 2
         version: u8,
         /// frame kind
         kind: u8,
@@ -77,10 +82,12 @@ macro_rules! frames {
     ($($name:ident),*) => { $(
         impl Frame for $name { const KIND: FrameKind = FrameKind::$name; }
         impl Default for $name {
-            /// All fields zero but the prefix that the kind fixes; `header_crc` is filled by [`seal`].
+            /// All fields zero but the prefix that the kind fixes, in the lowest version that has the kind;
+            /// `header_crc` is filled by [`seal`].
             fn default() -> Self {
                 let mut frame = $name::zeroed();
-                (frame.magic, frame.version, frame.kind) = (MAGIC, VERSION, FrameKind::$name as u8);
+                let kind = FrameKind::$name;
+                (frame.magic, frame.version, frame.kind) = (MAGIC, kind.version_lowest(), kind as u8);
                 frame
             }
         }
@@ -88,4 +95,16 @@ macro_rules! frames {
 }
 // A batch header's type is `BatchHeader`, its kind `Batch`.
 type Batch = BatchHeader;
-frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply, Skipped);
+frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply, Skipped, Heartbeat);
+
+/// The version of a conversation whose client speaks `lowest` to `highest`, where 0 stands for what clients that do not name
+/// their versions speak.
+fn version_in_use(prefix: u8, lowest: u8, highest: u8) -> Result<u8, WireError> {
+    let lowest = if lowest == 0 { prefix } else { lowest };
+    let highest = if highest == 0 { lowest.max(VERSION_LOWEST) } else { highest };
+    let in_use = highest.min(VERSION);
+    if lowest > highest || in_use < lowest.max(VERSION_LOWEST) {
+        return Err(WireError::Version { found: if lowest > VERSION { lowest } else { highest } });
+    }
+    Ok(in_use)
+}

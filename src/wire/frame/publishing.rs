@@ -10,11 +10,11 @@ described! {
     pub struct BatchHeader: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// version of the batch format, 2, under every protocol version
         version: u8,
         /// 4
         kind: u8,
-        /// 0
+        /// 0; reserved for conditions, compression and priority
         flags: u16,
         /// length of the messages in bytes, without the padding to 64
         body_bytes: u32,
@@ -44,7 +44,7 @@ described! {
     pub struct Ack: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// protocol version in use, 2 or 3
         version: u8,
         /// 5
         kind: u8,

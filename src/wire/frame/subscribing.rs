@@ -7,7 +7,7 @@ described! {
     pub struct Deliver: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// protocol version in use, 2 or 3
         version: u8,
         /// 6
         kind: u8,
@@ -41,7 +41,7 @@ described! {
     pub struct CaughtUp: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// protocol version in use, 2 or 3
         version: u8,
         /// 7
         kind: u8,
@@ -67,7 +67,7 @@ described! {
     pub struct Skipped: 64 {
         /// "EMBR"
         magic: u32,
-        /// protocol version, 2
+        /// protocol version in use, 2 or 3
         version: u8,
         /// 11
         kind: u8,
