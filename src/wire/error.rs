@@ -37,7 +37,9 @@ pub enum WireError {
         highest: u8,
     },
     /// Flag bits nobody defined.
-    #[error("found flags {found:#06x} in a {kind:?} frame, defined are {defined:#06x}: the sender wants what this end does not know")]
+    #[error(
+        "found flags {found:#06x} in a {kind:?} frame, defined are {defined:#06x}: the sender wants what this end does not know"
+    )]
     Flags {
         /// As sent.
         found: u16,
@@ -47,7 +49,9 @@ pub enum WireError {
         defined: u16,
     },
     /// A message header that says what no version defines.
-    #[error("message {index} has `received` {received}, attributes {attributes:#04x}, key of {key_bytes} bytes; expected 0 or 1, 0 and 0")]
+    #[error(
+        "message {index} has `received` {received}, attributes {attributes:#04x}, key of {key_bytes} bytes; expected 0 or 1, 0 and 0"
+    )]
     MessageHeader {
         /// Index in the batch.
         index: u32,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use embarcadero::limits::{BATCH_MESSAGES_MAX, TOPIC_NAME_BYTES_MAX};
 use embarcadero::wire::frame::{
-    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, Hello, Refused, Reply, Request,
-    Role, Welcome, seal, with_body,
+    self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, Hello, Refused, Reply, Request, Role, Welcome, seal,
+    with_body,
 };
 use embarcadero::wire::subscribe::push_start;
 use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal, StartAt};
@@ -135,8 +135,16 @@ fn bad_hellos() -> Vec<(&'static str, Vec<u8>, Refusal)> {
         ("version 0", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 0), protocol),
         ("version 1", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 1), protocol),
         ("version 4", resealed(&publisher_hello(), b"t", |bytes| bytes[4] = 4), protocol),
-        ("no version that a broker speaks", with(|hello| (hello.version_lowest, hello.version_highest) = (4, 9), b"t"), protocol),
-        ("versions from high to low", with(|hello| (hello.version_lowest, hello.version_highest) = (3, 2), b"t"), protocol),
+        (
+            "no version that a broker speaks",
+            with(|hello| (hello.version_lowest, hello.version_highest) = (4, 9), b"t"),
+            protocol,
+        ),
+        (
+            "versions from high to low",
+            with(|hello| (hello.version_lowest, hello.version_highest) = (3, 2), b"t"),
+            protocol,
+        ),
         ("kind 0", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 0), protocol),
         ("kind 99", resealed(&publisher_hello(), b"t", |bytes| bytes[5] = 99), protocol),
         ("a flipped bit in the header", broken(&hello(), |bytes| bytes[30] ^= 1), protocol),

@@ -96,7 +96,11 @@ impl Bench {
         };
         let topics = starts.iter().enumerate().map(topic).collect();
         let slow_reader = SlowReader::AsConfigured;
-        assert!(self.subscriptions.push(Subscription { stream, topics, slow_reader, lag_bytes: 0, version: 2, heartbeat_ms: 0 }).is_ok());
+        assert!(
+            self.subscriptions
+                .push(Subscription { stream, topics, slow_reader, lag_bytes: 0, version: 2, heartbeat_ms: 0 })
+                .is_ok()
+        );
         peer
     }
 
