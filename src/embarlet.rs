@@ -455,7 +455,8 @@ impl<C: Coherence> Parts<C> {
         let links: Vec<_> = (0..lanes).map(|_| AckLink::new(places)).collect();
         let subscriptions = Arc::new(Subscriptions::new(config.export.connections_max as usize));
         for lane in 0..lanes {
-            let settings = receive_settings(config, broker, creates_topics && lane == 0);
+            let log_tag = self.log_record(config).tag();
+            let settings = ReceiveSettings { log_tag, ..receive_settings(config, broker, creates_topics && lane == 0) };
             let tokens = Tokens::new(self.pool.superblock().token_key);
             let (view, listener) = (view.clone(), listener.clone());
             let (link, subscriptions) = (links[lane as usize].clone(), subscriptions.clone());
@@ -469,7 +470,7 @@ impl<C: Coherence> Parts<C> {
             });
             self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, places + 1, 0, build);
         }
-        let log = self.log_record();
+        let log = self.log_record(config);
         let settings = AckSettings { log, ..ack_settings(config, broker) };
         let (ack_view, frames) = (view.clone(), AckRole::<C>::frames_needed(lanes, places));
         let build: Builder = Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, links, places)));
@@ -482,12 +483,13 @@ impl<C: Coherence> Parts<C> {
     }
 
     /// What clients are told of the log.
-    fn log_record(&self) -> LogRecord {
+    fn log_record(&self, config: &Config) -> LogRecord {
         let superblock = self.pool.superblock();
         LogRecord {
             uuid: superblock.uuid,
             fork: superblock.fork,
             forked_at: superblock.forked_at,
+            heartbeat_ms: config.liveness.heartbeat.as_millis() as u32,
             ..LogRecord::zeroed()
         }
     }
@@ -537,7 +539,9 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
         receive_bytes_max: config.receive.receive_bytes_max,
         hello_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         idle_release_ns: config.receive.idle_release.as_nanos() as u64,
+        client_silence_ns: config.liveness.client_silence.as_nanos() as u64,
         broker: broker as u16,
+        log_tag: 0,
         // Every broker exports: its readers want the lines.
         keep: Keep::Cached,
         topics: if creates_topics { config.topics.iter().map(topic).collect() } else { Vec::new() },
@@ -573,5 +577,6 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
         broker: broker as u16,
         broker_list: broker_list(config),
         log: LogRecord::zeroed(),
+        client_silence_ns: config.liveness.client_silence.as_nanos() as u64,
     }
 }

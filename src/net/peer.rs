@@ -50,6 +50,14 @@ pub fn receive_now(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// As [`receive_now`], and leaves it there.
+pub fn peek_now(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
 /// Gives the socket what it takes at once; gives how much that was.
 pub fn send_now(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -103,6 +111,9 @@ mod tests {
         assert!(unacked > 0 && unacked < given, "{unacked} of {given}");
         peer.write_all(b"word").unwrap();
         let mut word = [0; 8];
+        while peek_now(socket, &mut word).is_err() {
+            std::thread::yield_now();
+        }
         while receive_now(socket, &mut word).is_err() {
             std::thread::yield_now();
         }

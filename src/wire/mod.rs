@@ -21,6 +21,8 @@ pub mod error;
 pub mod frame;
 pub mod message;
 pub mod subscribe;
+#[cfg(test)]
+mod vectors_tests;
 
 pub use decoder::{BatchDecoder, Progress};
 pub use error::{Refusal, WireError};

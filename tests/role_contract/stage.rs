@@ -209,7 +209,9 @@ impl Site {
             receive_bytes_max: 1 << 20,
             hello_timeout_ns: 60_000_000_000,
             idle_release_ns: 200_000_000,
+            client_silence_ns: 0,
             broker: 0,
+            log_tag: 1,
             keep: Keep::Cached,
             topics: if lane == 0 { TOPICS.iter().map(topic).collect() } else { Vec::new() },
         };
@@ -250,6 +252,7 @@ impl Site {
             batches_per_send: 64,
             send: SendMode::Auto,
             slow_reader: SlowReader::Wait,
+            client_silence_ns: 0,
             reader_stall_ns: 1 << 60,
             reader_lag_max: u64::MAX,
             reader_grace_ns: 1 << 60,

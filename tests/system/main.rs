@@ -30,3 +30,4 @@ mod splits;
 mod stops;
 mod topics;
 mod traffic;
+mod versions;

@@ -25,7 +25,7 @@ use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, Ack, LogRecord, Refused, Welcome};
+use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 use tracker::{News, Tracker};
 
@@ -86,6 +86,8 @@ struct Attached {
     is_broken: bool,
     /// Words to say last, as soon as the socket is free.
     last_words: Option<Box<[u8]>>,
+    /// Something was sent on it since the last look for quiet ones.
+    spoke: bool,
 }
 
 impl Attached {
@@ -117,6 +119,8 @@ pub struct AckRole<C: Coherence> {
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
     hearsay_ns: u64,
+    /// When quiet connections were last looked for.
+    beat_ns: u64,
     /// The pool is damaged: it follows no more.
     fault: Option<RecoverError>,
 }
@@ -148,6 +152,7 @@ impl<C: Coherence> AckRole<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
             report_ns: 0,
             hearsay_ns: 0,
+            beat_ns: 0,
             fault: None,
             settings,
         }
@@ -197,6 +202,7 @@ impl<C: Coherence> AckRole<C> {
             is_closing: false,
             is_broken: false,
             last_words: None,
+            spoke: true,
         }
     }
 
@@ -519,11 +525,42 @@ impl<C: Coherence> AckRole<C> {
         let zero_copy =
             zero_copy(&self.settings, connection.attachment.is_some_and(|attachment| attachment.is_loopback));
         let socket = connection.socket;
-        connection.sending = Sending::Frame;
+        (connection.sending, connection.spoke) = (Sending::Frame, true);
         self.counters.acks_sent += 1;
         if io.send_frame(asker, socket, slot, zero_copy).is_none() {
             self.failed(place);
         }
+    }
+
+    /// Says that we are there on connections that were told nothing for a while. Two looks for each heartbeat: whoever was told
+    /// nothing from one to the next is told now, before the time that was promised is over.
+    fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
+        let every_ns = u64::from(self.settings.log.heartbeat_ms) * 1_000_000 / 2;
+        if every_ns == 0 || now.monotonic_ns - self.beat_ns < every_ns {
+            return 0;
+        }
+        self.beat_ns = now.monotonic_ns;
+        let mut moved = 0;
+        for place in 0..self.connections.len() as u32 {
+            let asker = self.asker(place);
+            let Some(connection) = &mut self.connections[place as usize] else { continue };
+            let is_quiet = !std::mem::take(&mut connection.spoke);
+            let is_free = connection.sending == Sending::Nothing && connection.waiting.is_none();
+            let is_over = connection.is_closing || connection.last_words.is_some();
+            if !is_quiet || !is_free || is_over || connection.version() < frame::VERSION_3 {
+                continue;
+            }
+            let slot = self.frames[place as usize];
+            *io.frame_mut(slot) = frame::seal(&Heartbeat { version: connection.version(), ..Heartbeat::default() });
+            let socket = connection.socket;
+            (connection.sending, connection.spoke) = (Sending::Frame, true);
+            moved += 1;
+            // A copy of 64 bytes is cheaper than word of its release.
+            if io.send_frame(asker, socket, slot, false).is_none() {
+                self.failed(place);
+            }
+        }
+        moved
     }
 
     fn sent(&mut self, io: &mut Ring, place: u32, completion: Completion) {
@@ -603,6 +640,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
         moved += self.settle_waiting(io, now);
         moved += self.ack_landed(io);
         moved += self.tell_closed(io, now);
+        moved += self.beat(io, now);
         self.report(now);
         moved
     }

@@ -82,7 +82,8 @@ impl Hearing {
             self.bytes = 0;
             return match frame::check(&self.frame, BATCH_BYTES_MAX) {
                 Ok(FrameKind::Goodbye) => Said::Goodbye,
-                Ok(found) => Said::Breach(format!("a subscriber says nothing but goodbye, not {found:?}")),
+                Ok(FrameKind::Heartbeat) => continue,
+                Ok(found) => Said::Breach(format!("a subscriber says nothing but heartbeats and goodbye, not {found:?}")),
                 Err(error) => Said::Breach(error.to_string()),
             };
         }
@@ -182,6 +183,7 @@ impl<C: Coherence> Export<C> {
                 _ => self.watch(io, place),
             };
         }
+        subscriber.heard_ns = now.monotonic_ns;
         match subscriber.hearing.take_in(socket) {
             Said::Nothing => self.watch(io, place),
             Said::Goodbye => self.depart(io, place, Departure::Left, now),

@@ -63,6 +63,8 @@ pub struct ExportSettings {
     pub broker_list: String,
     /// Which log this is, and how often its subscribers are told something.
     pub log: LogRecord,
+    /// Silence after which a subscriber that promised to be heard is gone, ns; 0: never.
+    pub client_silence_ns: u64,
 }
 
 const REPORT_NS: u64 = 1_000_000_000;
@@ -134,8 +136,11 @@ struct Subscriber<C: Coherence> {
     peer: Peer,
     /// Protocol version in use.
     version: u8,
+    /// Something was sent on it since the last look for quiet ones.
+    spoke: bool,
+    /// When it was last heard, ns.
+    heard_ns: u64,
     /// It is heard at least this often, ms; 0: it does not promise that.
-    #[allow(dead_code)]
     heartbeat_ms: u32,
     generation: u32,
     topics: Box<[Topic]>,
@@ -206,6 +211,8 @@ pub struct Export<C: Coherence> {
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
     draining_since_ns: Option<u64>,
+    /// When quiet and silent subscribers were last looked for.
+    beat_ns: u64,
 }
 
 impl<C: Coherence> Export<C> {
@@ -239,6 +246,7 @@ impl<C: Coherence> Export<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             report_ns: 0,
             draining_since_ns: None,
+            beat_ns: 0,
             settings,
         }
     }
@@ -294,6 +302,8 @@ impl<C: Coherence> Export<C> {
             stream,
             peer,
             version,
+            spoke: true,
+            heard_ns: now.monotonic_ns,
             heartbeat_ms,
             generation: self.generations[place as usize] & 0x00ff_ffff,
             topics: topics.iter().map(topic).collect(),
@@ -601,6 +611,7 @@ impl<C: Coherence> Role<Ring> for Export<C> {
                 moved += self.serve(io, self.active[index], &commit, now);
             }
         }
+        moved += self.beat(io, now);
         self.force_endings(io, now);
         self.expire_kept(now);
         self.move_pin();

@@ -14,7 +14,7 @@ use crate::roles::export::{Export, Phase, SEND, ZERO_COPY_FROM_BYTES};
 use crate::runtime::Now;
 use crate::runtime::machine::locked_bytes_limit;
 use crate::wire::Refusal;
-use crate::wire::frame::{self, Refused};
+use crate::wire::frame::{self, Heartbeat, Refused};
 
 /// First wait for what the kernel lacked, ns; it doubles.
 const AGAIN_FIRST_NS: u64 = 1_000_000;
@@ -64,7 +64,7 @@ impl<C: Coherence> Export<C> {
                 // On loopback the kernel copies all the same, and pays for the notification.
                 SendMode::Auto => !subscriber.is_loopback && io.list(subscriber.list).bytes() >= ZERO_COPY_FROM_BYTES,
             };
-        subscriber.is_zero_copy = zero_copy;
+        (subscriber.is_zero_copy, subscriber.spoke) = (zero_copy, true);
         subscriber.sending = io.send_list(asker, subscriber.stream.as_raw_fd(), subscriber.list, zero_copy);
         subscriber.progress_ns = now.monotonic_ns;
         self.counters.sends += 1;
@@ -77,10 +77,46 @@ impl<C: Coherence> Export<C> {
     pub(super) fn say(&mut self, io: &mut Ring, place: u32, words: Vec<u8>) {
         let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        subscriber.spoke = true;
         subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
         if subscriber.sending.is_none() {
             self.end(io, place);
         }
+    }
+
+    /// Says that we are there to those that were told nothing for a while, and ends those that are silent though they promised not to
+    /// be. Two looks for each heartbeat: whoever was told nothing from one to the next is told now, before the time that was promised
+    /// is over.
+    pub(super) fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
+        let every_ns = u64::from(self.settings.log.heartbeat_ms) * 1_000_000 / 2;
+        if every_ns == 0 || now.monotonic_ns - self.beat_ns < every_ns {
+            return 0;
+        }
+        self.beat_ns = now.monotonic_ns;
+        let mut moved = 0;
+        for index in (0..self.active.len()).rev() {
+            let place = self.active[index];
+            let most_ns = self.settings.client_silence_ns;
+            let subscriber = self.subscribers[place as usize].as_mut().expect("active");
+            let is_quiet = !std::mem::take(&mut subscriber.spoke);
+            if subscriber.phase != Phase::Streaming {
+                continue;
+            }
+            let silent_ns = now.monotonic_ns.saturating_sub(subscriber.heard_ns);
+            if subscriber.heartbeat_ms > 0 && most_ns > 0 && silent_ns > most_ns {
+                log::info!("{}: the subscriber at {} is silent: its connection is ended", self.name, subscriber.peer);
+                self.depart(io, place, Departure::Broken, now);
+                moved += 1;
+                continue;
+            }
+            let is_free = subscriber.sending.is_none() && !subscriber.again.is_due() && subscriber.parting.is_none();
+            if is_quiet && is_free && subscriber.items.is_empty() && subscriber.version >= frame::VERSION_3 {
+                let heartbeat = Heartbeat { version: subscriber.version, ..Heartbeat::default() };
+                self.say(io, place, frame::seal(&heartbeat).to_vec());
+                moved += 1;
+            }
+        }
+        moved
     }
 
     /// Says why it is over. `about` is the place of the topic meant, and the refusal's number.

@@ -56,6 +56,7 @@ impl Bench {
             batches_per_send: 8,
             send: SendMode::Copy,
             slow_reader: SlowReader::Wait,
+            client_silence_ns: 0,
             reader_stall_ns: u64::MAX,
             reader_lag_max: 0,
             reader_grace_ns: u64::MAX,

@@ -92,6 +92,10 @@ pub struct Connection {
     pub phase: Phase,
     /// Protocol version of what it is told.
     pub version: u8,
+    /// It is heard at least this often, ms; 0: it does not promise that.
+    pub heartbeat_ms: u32,
+    /// When something came, ns.
+    pub heard_ns: u64,
     /// The operation that reads from it, or waits until it can be read.
     pub reading: Option<Operation>,
     /// Whether that operation was asked to end.

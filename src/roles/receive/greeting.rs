@@ -23,6 +23,8 @@ enum Opening {
     Body(usize),
     /// Nothing.
     Goodbye,
+    /// Nothing, and another frame is due.
+    Heartbeat,
 }
 
 impl<C: Coherence> Receive<C> {
@@ -53,6 +55,8 @@ impl<C: Coherence> Receive<C> {
             id,
             phase: Phase::Hello { header: None, is_control: false },
             version: VERSION_LOWEST,
+            heartbeat_ms: 0,
+            heard_ns: now.monotonic_ns,
             reading: None,
             cancelling: false,
             leaving: None,
@@ -127,6 +131,10 @@ impl<C: Coherence> Receive<C> {
     ) {
         match self.check_opening(&header, is_control) {
             Ok(Opening::Goodbye) => self.end(io, slot, true, now),
+            Ok(Opening::Heartbeat) => {
+                self.connection(slot).active_ns = now.monotonic_ns;
+                self.read_hello(io, slot, FRAME_HEADER_BYTES)
+            }
             Ok(Opening::Body(0)) => self.ask(io, slot, &header, &[], now),
             Ok(Opening::Body(bytes)) => {
                 self.connection(slot).phase = Phase::Hello { header: Some(header), is_control };
@@ -143,9 +151,10 @@ impl<C: Coherence> Receive<C> {
         match kind {
             FrameKind::Request => Ok(Opening::Body(body_bytes)),
             FrameKind::Goodbye if is_control => Ok(Opening::Goodbye),
+            FrameKind::Heartbeat if is_control => Ok(Opening::Heartbeat),
             FrameKind::Hello if !is_control && body_bytes == 0 => Err(WireError::TopicName { found: 0 }),
             FrameKind::Hello if !is_control => Ok(Opening::Body(body_bytes)),
-            found if is_control => Err(WireError::UnexpectedKind { found, expected: "Request or Goodbye" }),
+            found if is_control => Err(WireError::UnexpectedKind { found, expected: "Request, Heartbeat or Goodbye" }),
             found => Err(WireError::UnexpectedKind { found, expected: "Hello or Request" }),
         }
     }
@@ -162,6 +171,7 @@ impl<C: Coherence> Receive<C> {
         let hello: Hello = frame::read(header);
         let body = frame::check_body(header, padded_body)?;
         self.connection(slot).version = hello.version_in_use()?;
+        hello::check_log(&hello, self.settings.log_tag)?;
         if hello.role == frame::Role::Subscriber as u8 {
             return self.serve_subscriber(slot, &hello, body);
         }
@@ -216,6 +226,7 @@ impl<C: Coherence> Receive<C> {
         connection.phase = Phase::Streaming(Box::new(stream));
         connection.with_ack = true;
         (connection.active_ns, connection.said_ns) = (now.monotonic_ns, now.monotonic_ns);
+        (connection.heartbeat_ms, connection.heard_ns) = (hello.heartbeat_ms, now.monotonic_ns);
         let is_loopback = connection.stream.peer_addr().is_ok_and(|peer: SocketAddr| is_loopback(peer.ip()));
         let attachment = Attachment {
             socket: connection.socket(),

@@ -104,6 +104,18 @@ fn check_ack(order: OrderLevel, ack: AckLevel) -> Result<(), Refuse> {
     }
 }
 
+/// Checks that what a hello joins or resumes was in this log.
+pub fn check_log(hello: &Hello, tag: u32) -> Result<(), Refuse> {
+    if hello.log == 0 || hello.log == tag {
+        return Ok(());
+    }
+    let text = format!(
+        "what is resumed was in another log, of tag {:#010x}; this one's is {tag:#010x}: begin anew, or name a broker of that log",
+        hello.log
+    );
+    Err(Refuse::new(Refusal::OtherLog, tag.into(), text))
+}
+
 /// Checks that an existing topic is what the hello relies on.
 pub fn check_topic(hello: &Hello, topic: &Topic) -> Result<(), Refuse> {
     if hello.order_level != ANY_LEVEL {

@@ -52,10 +52,14 @@ pub struct ReceiveSettings {
     pub hello_timeout_ns: u64,
     /// Idle time after which a connection gives its run back, ns.
     pub idle_release_ns: u64,
+    /// Silence after which a publisher that promised to be heard is gone, ns; 0: never.
+    pub client_silence_ns: u64,
     /// Silence after which the sequencer may end a session, ns.
     pub session_expiry_ns: u64,
     /// This broker's number.
     pub broker: u16,
+    /// What hellos name this broker's log by.
+    pub log_tag: u32,
     /// Whether lines are worth keeping in this host's cache after the write-back.
     pub keep: Keep,
     /// Topics this core creates if they do not exist.
@@ -172,7 +176,7 @@ impl<C: Coherence> Receive<C> {
         let cancelled = std::mem::take(&mut connection.cancelling);
         match &connection.phase {
             Phase::Hello { .. } => self.hello_landed(io, slot, from, result, now),
-            Phase::Streaming(stream) if stream.run.is_none() => self.arm(io, slot, now),
+            Phase::Streaming(stream) if stream.run.is_none() => self.wake(io, slot, now),
             Phase::Streaming(_) if result > 0 => self.landed(io, slot, result as u64, now),
             Phase::Streaming(_) if cancelled && result == -libc::ECANCELED => self.rest(io, slot, now),
             Phase::Streaming(_) if result == -libc::EINTR || result == -libc::EAGAIN => self.arm(io, slot, now),
@@ -253,6 +257,10 @@ impl<C: Coherence> Receive<C> {
     fn look_after(&mut self, io: &mut Ring, slot: u32, now: Now) -> bool {
         let (hello_timeout, idle_release) = (self.settings.hello_timeout_ns, self.settings.idle_release_ns);
         let short = self.ingest.blog.free_extents() == 0;
+        if self.is_silent(slot, now) {
+            self.peer_gone(io, slot, now);
+            return true;
+        }
         let Some(connection) = &mut self.connections[slot as usize] else { return false };
         let idle_ns = now.monotonic_ns.saturating_sub(connection.active_ns);
         match &connection.phase {

@@ -1,13 +1,36 @@
 //! Landing a publisher's stream: arming receives, publishing what has landed, waiting for room.
 
-use crate::limits::RUN_BYTES_MIN;
-use crate::net::Ring;
+use std::io::ErrorKind;
+use std::os::fd::RawFd;
+
+use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, RUN_BYTES_MIN};
+use crate::net::{Ring, peer};
 use crate::pool::coherence::Coherence;
 use crate::roles::receive::Receive;
 use crate::roles::receive::connection::Phase;
 use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::ingest::{Next, StreamError};
 use crate::runtime::Now;
+use crate::wire::frame::{self, FrameKind};
+
+/// Heartbeats of one connection that are taken without a run at one time.
+const HEARTBEATS_PER_WAKE: usize = 16;
+
+/// Takes the heartbeats that lie at the front of what a socket has. False: something else is there, or the end.
+fn takes_heartbeats_only(socket: RawFd) -> bool {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    for _ in 0..HEARTBEATS_PER_WAKE {
+        match peer::peek_now(socket, &mut header) {
+            Ok(FRAME_HEADER_BYTES) if frame::check(&header, BATCH_BYTES_MAX) == Ok(FrameKind::Heartbeat) => {
+                let taken = peer::receive_now(socket, &mut header);
+                debug_assert!(taken.is_ok_and(|bytes| bytes == FRAME_HEADER_BYTES), "it was there");
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+            _ => return false,
+        }
+    }
+    true
+}
 
 impl<C: Coherence> Receive<C> {
     /// Begins to read a publisher's stream. An idle connection polls and owns no run.
@@ -16,6 +39,32 @@ impl<C: Coherence> Receive<C> {
         if connection.is_some_and(|connection| matches!(connection.phase, Phase::Streaming(_))) {
             self.wait_readable(io, slot);
         }
+    }
+
+    /// There is something to read on a connection that has no run. Heartbeats are taken without one, so that publishers that have
+    /// nothing to say use up no memory.
+    pub(super) fn wake(&mut self, io: &mut Ring, slot: u32, now: Now) {
+        let connection = self.connection(slot);
+        connection.heard_ns = now.monotonic_ns;
+        match takes_heartbeats_only(connection.socket()) {
+            true => self.wait_readable(io, slot),
+            false => self.arm(io, slot, now),
+        }
+    }
+
+    /// Whether a publisher that promised to be heard was not for too long. Time in which nothing is read from it does not count.
+    pub(super) fn is_silent(&mut self, slot: u32, now: Now) -> bool {
+        let (name, most_ns) = (&self.name, self.settings.client_silence_ns);
+        let Some(connection) = &mut self.connections[slot as usize] else { return false };
+        if connection.is_blocked || connection.reading.is_none() {
+            connection.heard_ns = now.monotonic_ns;
+        }
+        let promised = connection.heartbeat_ms > 0 && matches!(connection.phase, Phase::Streaming(_));
+        let is_silent = promised && most_ns > 0 && now.monotonic_ns.saturating_sub(connection.heard_ns) > most_ns;
+        if is_silent {
+            log::info!("{name}: a publisher is silent though it promised to be heard: its connection is ended");
+        }
+        is_silent
     }
 
     pub(super) fn wait_readable(&mut self, io: &mut Ring, slot: u32) {
@@ -64,10 +113,20 @@ impl<C: Coherence> Receive<C> {
         self.ingest.counters.received_bytes += bytes;
         self.ingest.counters.receives += 1;
         let connection = self.connection(slot);
-        connection.active_ns = now.monotonic_ns;
-        if let Some(stream) = connection.streaming() {
-            stream.landed += bytes;
-            self.publish(io, slot, now);
+        connection.heard_ns = now.monotonic_ns;
+        let active_ns = std::mem::replace(&mut connection.active_ns, now.monotonic_ns);
+        let Some(stream) = connection.streaming() else { return };
+        stream.landed += bytes;
+        let published = stream.published;
+        self.publish(io, slot, now);
+        // Heartbeats are no work: a run that lands nothing else is given back all the same.
+        if let Some(connection) = &mut self.connections[slot as usize]
+            && let Phase::Streaming(stream) = &connection.phase
+            && stream.published == published
+            && !stream.is_in_mid_frame()
+            && stream.run.is_some()
+        {
+            connection.active_ns = active_ns;
         }
     }
 
