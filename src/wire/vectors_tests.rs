@@ -78,7 +78,8 @@ fn frames(version: u8) -> Vec<Vec<u8>> {
         all.push(frame::seal(&Heartbeat::default()).into());
     }
     let stored = batch(CREATED_AT + 1000);
-    let deliver = Deliver { version, body_bytes: stored.len() as u32, message_count: 2, position: 9, ..Deliver::default() };
+    let deliver =
+        Deliver { version, body_bytes: stored.len() as u32, message_count: 2, position: 9, ..Deliver::default() };
     let deliver = Deliver { session: 0x1007, session_epoch: 1, topic: 3, ..deliver };
     all.push([&frame::seal(&deliver)[..], &stored].concat());
     all.push(frame::seal(&CaughtUp { version, topic: 3, next_order: 2, ..CaughtUp::default() }).into());
@@ -86,7 +87,8 @@ fn frames(version: u8) -> Vec<Vec<u8>> {
     let operation = Operation::TopicDescribe as u8;
     let request = Request { operation, topic_bytes: 6, ..Request::default() };
     all.push(with_body(&if version == 2 { request } else { request.speaking() }, b"orders"));
-    let properties = TopicRecord { id: 3, name_bytes: 6, order_level: 5, ack_level: 1, replicas: 1, ..TopicRecord::zeroed() };
+    let properties =
+        TopicRecord { id: 3, name_bytes: 6, order_level: 5, ack_level: 1, replicas: 1, ..TopicRecord::zeroed() };
     let record = TopicRecord { created_at: CREATED_AT, generation: 8, next_order: 2, kept_bytes: 192, ..properties };
     all.push(with_body(&Reply { version, operation, number: 8, ..Reply::default() }, bytes_of(&record)));
     all
@@ -98,7 +100,8 @@ fn the_written_frames_are_those_of_the_code() {
     for version in [2, 3] {
         for frame in frames(version) {
             let kind = FrameKind::ALL.into_iter().find(|kind| *kind as u8 == frame[5]).unwrap();
-            let found = blocks.iter().position(|(title, bytes)| *bytes == frame && title.starts_with(&format!("{kind:?}:")));
+            let found =
+                blocks.iter().position(|(title, bytes)| *bytes == frame && title.starts_with(&format!("{kind:?}:")));
             match found {
                 // The same under both versions.
                 Some(_) if kind == FrameKind::Batch => {}

@@ -83,7 +83,9 @@ impl Hearing {
             return match frame::check(&self.frame, BATCH_BYTES_MAX) {
                 Ok(FrameKind::Goodbye) => Said::Goodbye,
                 Ok(FrameKind::Heartbeat) => continue,
-                Ok(found) => Said::Breach(format!("a subscriber says nothing but heartbeats and goodbye, not {found:?}")),
+                Ok(found) => {
+                    Said::Breach(format!("a subscriber says nothing but heartbeats and goodbye, not {found:?}"))
+                }
                 Err(error) => Said::Breach(error.to_string()),
             };
         }

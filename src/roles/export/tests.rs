@@ -46,7 +46,7 @@ fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSettings {
         send,
         slow_reader,
         client_silence_ns: 0,
-            reader_stall_ns: 700_000_000,
+        reader_stall_ns: 700_000_000,
         reader_lag_max: 0,
         reader_wait_max_ns: 0,
         return_grace_ns: 0,
