@@ -27,6 +27,10 @@ pub enum Command {
     Stop(StopArgs),
     /// Kills and stops broker processes at random under load, for long: whether anything was lost, came twice or out of order
     Chaos(ChaosArgs),
+    /// Kills the active one of several candidates: how long until another is the sequencer, and how many claims that took
+    Takeover(TakeoverArgs),
+    /// Ack latency and throughput of a client beside another one that does what it should not, of each kind
+    Hostile(HostileArgs),
     /// Ack latency of a session while another one has a gap, against the same without
     Gap(GapArgs),
     /// Clients that map the pool: append throughput against memcpy and clflushopt, latency against a cache-line ping-pong
@@ -144,6 +148,15 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
+    /// One session at this rate; everything else as when nothing is said.
+    pub fn steady(rate: u64, message_bytes: u64) -> LoadArgs {
+        let standard = ["compare", "stop"];
+        match Arguments::parse_from(standard).command {
+            Some(Command::Stop(stop)) => LoadArgs { sessions: 1, rate, message_bytes, ..stop.load },
+            _ => unreachable!("it says stop"),
+        }
+    }
+
     /// The sizes that `--tiny` stands for.
     fn make_tiny(&mut self) {
         (self.brokers, self.rate, self.pool_bytes) = (2, 2 << 20, 160 << 20);
@@ -221,6 +234,9 @@ pub struct ChaosArgs {
     /// The first of them
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Hosts that the brokers take themselves to be on, in turn
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub hosts: u32,
     /// Time under faults, each seed, s
     #[arg(long, default_value_t = 225, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
@@ -241,6 +257,78 @@ impl ChaosArgs {
         if self.tiny {
             (self.seeds, self.seconds) = (1, 4);
             self.load.make_tiny();
+        }
+        self
+    }
+}
+
+/// Candidates for the sequencer.
+#[derive(Args, Clone, Debug)]
+pub struct TakeoverArgs {
+    /// Kills of each kind
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+    /// `sequencer.takeover_settle`, ms
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 20, 600, 2000], value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub settle_ms: Vec<u64>,
+    /// Numbers of candidates
+    #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4], value_parser = clap::value_parser!(u32).range(2..=4))]
+    pub candidates: Vec<u32>,
+    /// Write everything, each kill included, to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing, and aims are not held against them
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl TakeoverArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> TakeoverArgs {
+        if self.tiny {
+            (self.repeats, self.settle_ms, self.candidates) = (1, vec![20], vec![2]);
+        }
+        self
+    }
+}
+
+/// One client that does what it should not, beside another.
+#[derive(Args, Clone, Debug)]
+pub struct HostileArgs {
+    /// Rounds of each kind, with it and without
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Time measured, each time, ms
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub measure_ms: u64,
+    /// Kinds, by the names the figures have; all
+    #[arg(long, value_delimiter = ',')]
+    pub kinds: Vec<String>,
+    /// As whom the broker runs; all that this user may
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub users: Vec<crate::hostile::User>,
+    /// Payload bytes a second of the good publisher; 0: as fast as it goes
+    #[arg(long, default_value = "40MiB", value_parser = rate)]
+    pub rate: u64,
+    /// Length of the pool
+    #[arg(long, default_value = "160MiB", value_parser = size)]
+    pub pool_bytes: u64,
+    /// What is made up at random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write everything, each round included, to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds; its figures mean nothing, and aims are not held against them
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl HostileArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> HostileArgs {
+        if self.tiny {
+            (self.runs, self.measure_ms, self.rate, self.pool_bytes) = (1, 200, 4 << 20, 64 << 20);
         }
         self
     }

@@ -13,7 +13,7 @@ use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
 
 use crate::args::ChaosArgs;
-use crate::cluster::{Cluster, WAIT_MAX};
+use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
 use crate::figures::Spread;
 use crate::machine::{LOOK_AGAIN, facts};
@@ -66,7 +66,7 @@ pub fn run(args: &ChaosArgs) -> Result<(), CompareError> {
 
 fn run_seed(args: &ChaosArgs, seed: u64, folder: &Folder) -> Result<Outcome, CompareError> {
     let name = format!("chaos-{seed}");
-    let mut cluster = Cluster::start(&name, &args.load, false, folder)?;
+    let mut cluster = Cluster::start(&name, &Shape::of(&args.load, args.hosts), folder)?;
     cluster.create_topic(TOPIC, OrderLevel::Session)?;
     let (stop, watched) = (AtomicBool::new(false), AtomicBool::new(false));
     let due = AtomicU64::new(u64::MAX);
@@ -92,8 +92,6 @@ fn run_seed(args: &ChaosArgs, seed: u64, folder: &Folder) -> Result<Outcome, Com
         Ok::<_, CompareError>((outcome?, sent?, findings.map_err(CompareError::client("a subscriber"))?))
     })?;
     drop(cluster);
-    let pool = folder.path().join(format!("{name}.pool"));
-    fs::remove_file(&pool).map_err(CompareError::io(format!("removing {}", pool.display())))?;
     Ok(judge(outcome, sent.iter().map(|(sent, _)| sent).sum(), &findings))
 }
 

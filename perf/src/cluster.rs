@@ -1,4 +1,5 @@
-//! Broker processes on one pool, each its own, all of them candidates for the sequencer: to be killed, stopped and started again.
+//! Broker processes on one pool, each its own, as many of them candidates for the sequencer as there may be: to be killed,
+//! stopped and started again.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,6 +16,41 @@ use crate::subject::{Folder, Subject, free_addresses};
 
 /// Longest wait for acks, or for anything else.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Most candidates a pool has.
+pub const CANDIDATES_MAX: u32 = 4;
+
+/// What the processes are to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Brokers, each in a process of its own.
+    pub brokers: u32,
+    /// Hosts that they take themselves to be on, in turn: across hosts silence tells of a death, not the kernel.
+    pub hosts: u32,
+    /// Length of the pool.
+    pub pool_bytes: u64,
+    /// `sequencer.takeover_settle`.
+    pub settle: Duration,
+    /// More of the section `geometry`, each with a comma before it.
+    pub geometry: &'static str,
+}
+
+impl Shape {
+    /// As a load asks for it.
+    pub fn of(load: &LoadArgs, hosts: u32) -> Shape {
+        let (brokers, pool_bytes) = (load.brokers, load.pool_bytes);
+        Shape { brokers, hosts, pool_bytes, settle: Duration::ZERO, geometry: "" }
+    }
+
+    /// The number of candidates: the first brokers.
+    pub fn candidates(&self) -> u32 {
+        self.brokers.min(CANDIDATES_MAX)
+    }
+
+    /// The host of a broker.
+    pub fn host(&self, broker: u32) -> u32 {
+        broker % self.hosts
+    }
+}
 
 /// The broker processes.
 pub struct Cluster<'a> {
@@ -23,24 +59,29 @@ pub struct Cluster<'a> {
     folder: &'a Folder,
     /// Where they listen, in order of their ids.
     pub seeds: Vec<String>,
+    /// The pool that they share; it goes with this.
+    pub pool: PathBuf,
     started: u32,
 }
 
 impl<'a> Cluster<'a> {
-    /// Starts all of them on a new pool. `hosts`: they take each other to be on other hosts.
-    pub fn start(name: &str, load: &LoadArgs, hosts: bool, folder: &'a Folder) -> Result<Self, CompareError> {
-        let addresses = free_addresses(load.brokers)?;
+    /// Starts all of them on a new pool, one after the other.
+    pub fn start(name: &str, shape: &Shape, folder: &'a Folder) -> Result<Self, CompareError> {
+        let mut cluster = Cluster::planned(name, shape, folder)?;
+        (0..cluster.len()).try_for_each(|broker| cluster.start_broker(broker))?;
+        Ok(cluster)
+    }
+
+    /// None of them runs yet.
+    pub fn planned(name: &str, shape: &Shape, folder: &'a Folder) -> Result<Self, CompareError> {
+        let addresses = free_addresses(shape.brokers)?;
         let config = folder.path().join(format!("{name}.yaml"));
         let pool = folder.path().join(format!("{name}.pool"));
-        fs::write(&config, configuration(&pool, &addresses, load, hosts))
+        fs::write(&config, configuration(&pool, &addresses, shape))
             .map_err(CompareError::io(format!("writing {}", config.display())))?;
         let seeds = addresses.iter().map(ToString::to_string).collect();
-        let mut cluster = Cluster { brokers: Vec::new(), config, folder, seeds, started: 0 };
-        for broker in 0..load.brokers as usize {
-            cluster.brokers.push(None);
-            cluster.start_broker(broker)?;
-        }
-        Ok(cluster)
+        let brokers = addresses.iter().map(|_| None).collect();
+        Ok(Cluster { brokers, config, folder, seeds, pool, started: 0 })
     }
 
     /// Creates a topic of this order level, ack level 1.
@@ -61,8 +102,21 @@ impl<'a> Cluster<'a> {
         seeds
     }
 
-    /// Starts a broker's process; one that was killed goes on where it was.
+    /// Starts a broker's process; one that was killed goes on where it was. Returns once it listens.
     pub fn start_broker(&mut self, broker: usize) -> Result<(), CompareError> {
+        self.spawn_broker(broker)?;
+        self.brokers[broker].as_mut().expect("it was just started").wait_until_it_listens()
+    }
+
+    /// Starts all that do not run, at once. Returns once all listen; gives the moment before the first was started.
+    pub fn start_all(&mut self) -> Result<Instant, CompareError> {
+        let before = Instant::now();
+        (0..self.len()).try_for_each(|broker| self.spawn_broker(broker))?;
+        self.brokers.iter_mut().flatten().try_for_each(Subject::wait_until_it_listens)?;
+        Ok(before)
+    }
+
+    fn spawn_broker(&mut self, broker: usize) -> Result<(), CompareError> {
         // What is left of the one before is taken away first.
         self.brokers[broker] = None;
         self.started += 1;
@@ -71,9 +125,13 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
+    fn running(&mut self, broker: usize) -> &mut Subject {
+        self.brokers[broker].as_mut().expect("it runs")
+    }
+
     /// SIGKILL. Gives the moment before.
     pub fn kill(&mut self, broker: usize) -> Result<Instant, CompareError> {
-        self.brokers[broker].as_mut().expect("it runs").kill()
+        self.running(broker).kill()
     }
 
     /// SIGSTOP. Gives the moment before.
@@ -85,6 +143,12 @@ impl<'a> Cluster<'a> {
     /// SIGCONT.
     pub fn go_on(&self, broker: usize) -> Result<(), CompareError> {
         self.brokers[broker].as_ref().expect("it runs").go_on()
+    }
+
+    /// Lines of all logs that have these words.
+    pub fn lines_with(&self, words: &str) -> usize {
+        let lines = |log: String| log.lines().filter(|line| line.contains(words)).count();
+        self.brokers.iter().flatten().map(|broker| lines(broker.log())).sum()
     }
 
     /// The broker whose process was the last to become the sequencer.
@@ -99,19 +163,47 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// Everything on one thread, and everybody a candidate; all that is not written here is the default.
-fn configuration(pool: &Path, addresses: &[SocketAddr], load: &LoadArgs, hosts: bool) -> String {
-    let host = |id: usize| if hosts { id } else { 0 };
-    let broker = |(id, address)| format!("  - {{ id: {id}, host: {}, address: \"{address}\" }}\n", host(id));
-    let brokers: String = addresses.iter().enumerate().map(broker).collect();
-    // A pool has at most four candidates.
-    let candidates: Vec<String> = (0..addresses.len().min(4)).map(|id| id.to_string()).collect();
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        self.brokers.clear();
+        // Pools are memory: many of them one after the other would not fit.
+        let _ = fs::remove_file(&self.pool);
+    }
+}
+
+/// Everything on one thread; all that is not written here is the default.
+fn configuration(pool: &Path, addresses: &[SocketAddr], shape: &Shape) -> String {
+    let broker = |(id, address): (u32, &SocketAddr)| {
+        format!("  - {{ id: {id}, host: {}, address: \"{address}\" }}\n", shape.host(id))
+    };
+    let brokers: String = (0..).zip(addresses).map(broker).collect();
+    let candidates: Vec<String> = (0..shape.candidates()).map(|id| id.to_string()).collect();
     format!(
-        "pool: {{ path: {}, bytes: {} }}\ngeometry: {{ hosts: {} }}\nsequencer: {{ candidates: [{}] }}\n\
+        "pool: {{ path: {}, bytes: {}, coherence: software }}\ngeometry: {{ hosts: {}{} }}\n\
+         sequencer: {{ candidates: [{}], takeover_settle: {}ms }}\n\
          threads: {{ mode: shared, idle: park }}\nbrokers:\n{brokers}",
         pool.display(),
-        format_bytes(load.pool_bytes),
-        if hosts { addresses.len() } else { 1 },
-        candidates.join(", ")
+        format_bytes(shape.pool_bytes),
+        shape.hosts,
+        shape.geometry,
+        candidates.join(", "),
+        shape.settle.as_millis(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use embarcadero::config::Config;
+
+    #[test]
+    fn the_brokers_understand_their_configuration() {
+        let (settle, geometry) = (Duration::from_millis(20), ", segments: 4");
+        let shape = Shape { brokers: 5, hosts: 2, pool_bytes: 256 << 20, settle, geometry };
+        let addresses: Vec<SocketAddr> = (1..6).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let config = Config::parse(&configuration(Path::new("/dev/shm/a.pool"), &addresses, &shape), "made").unwrap();
+        assert_eq!(config.brokers.iter().map(|broker| broker.host).collect::<Vec<_>>(), [0, 1, 0, 1, 0]);
+        assert_eq!((config.sequencer.candidates.len(), config.geometry.hosts, config.geometry.segments), (4, 2, 4));
+        assert_eq!(config.sequencer.takeover_settle, shape.settle);
+    }
 }

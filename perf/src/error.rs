@@ -51,6 +51,14 @@ pub enum CompareError {
         /// What does not add up.
         what: String,
     },
+    /// The figures are sound, and not what is aimed at.
+    #[error("{name}: the aim was missed: {what}")]
+    Missed {
+        /// Which comparison.
+        name: String,
+        /// By what.
+        what: String,
+    },
     /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,

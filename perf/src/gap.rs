@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{Publisher, PublisherOptions, Skew};
 use embarcadero::wire::OrderLevel;
-use hdrhistogram::Histogram;
 use serde_json::json;
 
 use crate::args::{GapArgs, RunArgs};
 use crate::error::CompareError;
 use crate::figures::Spread;
+use crate::latency::one_at_a_time;
 use crate::machine::facts;
 use crate::subject::{Folder, Idle, Subject, topic};
 
@@ -34,7 +34,7 @@ struct Latency {
 }
 
 struct Scene {
-    subject: Subject,
+    _brokers: Subject,
     measured: Publisher,
     gapped: Publisher,
 }
@@ -58,25 +58,12 @@ impl Scene {
         let held = PublisherOptions { skew: Some(Skew { broker: 0, delay }), ..options.clone() };
         let measured = Publisher::connect(PublisherOptions { window_batches: 1, ..options }).map_err(Self::client())?;
         let gapped = Publisher::connect(held).map_err(Self::client())?;
-        Ok(Scene { subject, measured, gapped })
+        Ok(Scene { _brokers: subject, measured, gapped })
     }
 
     /// Publishes one at a time for this long.
     fn measure(&mut self, time: Duration) -> Result<Latency, CompareError> {
-        let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that are constant");
-        let until = Instant::now() + time;
-        while Instant::now() < until {
-            let (sent, begin) = (self.measured.messages_sent(), Instant::now());
-            self.measured.send(&[7; PAYLOAD_BYTES]).map_err(Self::client())?;
-            self.measured.seal();
-            while self.measured.messages_acked() <= sent {
-                self.measured.poll(Duration::from_millis(20)).map_err(Self::client())?;
-                if begin.elapsed() > ACK_MAX {
-                    return Err(self.subject.failed(format!("gave no ack for {ACK_MAX:?}")));
-                }
-            }
-            histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
-        }
+        let histogram = one_at_a_time(&mut self.measured, PAYLOAD_BYTES as u64, time)?;
         let at = |percentile| histogram.value_at_percentile(percentile) as f64 / 1e3;
         Ok(Latency { p50: at(50.0), p99: at(99.0) })
     }

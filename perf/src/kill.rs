@@ -15,7 +15,7 @@ use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
 
 use crate::args::KillArgs;
-use crate::cluster::{Cluster, WAIT_MAX};
+use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
 use crate::figures::Spread;
 use crate::machine::{LOOK_AGAIN, facts};
@@ -43,7 +43,8 @@ struct Kill {
 /// Runs it and prints what it found.
 pub fn run(args: &KillArgs) -> Result<(), CompareError> {
     let folder = Folder::create()?;
-    let mut cluster = Cluster::start("kill", &args.load, args.hosts, &folder)?;
+    let mut cluster =
+        Cluster::start("kill", &Shape::of(&args.load, if args.hosts { args.load.brokers } else { 1 }), &folder)?;
     cluster.create_topic(TOPIC, OrderLevel::Session)?;
     let (stop, watched) = (AtomicBool::new(false), AtomicBool::new(false));
     let due = AtomicU64::new(u64::MAX);

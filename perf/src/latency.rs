@@ -107,6 +107,32 @@ pub fn publish_to_ack(
     Ok(run)
 }
 
+/// Publishes one message of this many bytes at a time, each timed from before it is handed over until its ack was read, ns.
+pub fn one_at_a_time(
+    publisher: &mut Publisher,
+    message_bytes: u64,
+    time: Duration,
+) -> Result<Histogram<u64>, CompareError> {
+    let client = || CompareError::client("one message at a time");
+    let payload = vec![7; message_bytes as usize];
+    let mut histogram = Histogram::new_with_bounds(1, NANOSECONDS_MAX, DIGITS).expect("bounds that are constant");
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        let (sent, begin) = (publisher.messages_sent(), Instant::now());
+        publisher.send(&payload).map_err(client())?;
+        publisher.seal();
+        while publisher.messages_acked() <= sent {
+            publisher.poll(POLL).map_err(client())?;
+            if begin.elapsed() > ACK_MAX {
+                let what = format!("no ack came for {ACK_MAX:?}");
+                return Err(CompareError::Unsound { name: "one message at a time".into(), what });
+            }
+        }
+        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+    }
+    Ok(histogram)
+}
+
 /// The ping-pong, both ends alike.
 pub fn ping_pong(
     args: &RunArgs,

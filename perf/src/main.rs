@@ -11,6 +11,8 @@
 //! * [`rounds`]: who is compared with whom, in which order.
 //! * [`kill`], [`gap`]: what a killed broker, and a gap of another session, do to those who go on.
 //! * [`stop`], [`chaos`]: broker processes stopped, and stopped and killed at random; with [`cluster`], [`session`], [`witness`].
+//! * [`takeover`]: how long a pool is without a sequencer.
+//! * [`hostile`], [`enemies`], [`raw`]: a client beside one that does what it should not.
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
@@ -24,13 +26,16 @@ mod chaos;
 mod cluster;
 mod deliver;
 mod echo;
+mod enemies;
 mod error;
 mod figures;
 mod gap;
+mod hostile;
 mod kill;
 mod latency;
 mod machine;
 mod publish;
+mod raw;
 mod report;
 mod rounds;
 mod session;
@@ -38,6 +43,7 @@ mod sink;
 mod source;
 mod stop;
 mod subject;
+mod takeover;
 mod walk;
 mod witness;
 
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Some(Command::Kill(kill)) => kill::run(&kill.settled()),
         Some(Command::Chaos(chaos)) => chaos::run(&chaos.settled()),
         Some(Command::Stop(stop)) => stop::run(&stop.settled()),
+        Some(Command::Takeover(takeover)) => takeover::run(&takeover.settled()),
+        Some(Command::Hostile(hostile)) => hostile::run(&hostile.settled()),
         Some(Command::Gap(gap)) => gap::run(&gap.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),
         None => rounds::run(&arguments.run.settled()),

@@ -13,6 +13,8 @@ use crate::witness::{STAMP_BYTES, stamp};
 
 /// Time after a fault in which a standstill counts as its own.
 pub const AFTER: Duration = Duration::from_millis(1500);
+/// What could not be sent in a standstill longer than this is never sent.
+const ARREARS_MAX: Duration = Duration::from_millis(50);
 /// Movements closer together than this are one: a standstill is longer.
 const GRAIN: Duration = Duration::from_millis(1);
 
@@ -52,6 +54,18 @@ impl Movement {
         let pauses = steps[first..].windows(2).take_while(|pair| pair[0].0 < fault + AFTER);
         let longest = pauses.max_by_key(|pair| pair[1].0 - pair[0].0)?[1].0;
         Some(longest.saturating_duration_since(fault).as_secs_f64() * 1e3)
+    }
+
+    /// The longest standstill between two moments, ms.
+    pub fn longest_standstill(&self, begin: Instant, end: Instant) -> f64 {
+        let steps = self.steps.lock().expect("no panic");
+        let inside = steps.iter().map(|step| step.0).filter(|at| *at > begin && *at < end);
+        let (mut longest, mut last) = (Duration::ZERO, begin);
+        for at in inside.chain([end]) {
+            longest = longest.max(at - last);
+            last = at;
+        }
+        longest.as_secs_f64() * 1e3
     }
 
     /// From a fault until the count was at least this, ms. `None`: it is not.
@@ -106,14 +120,19 @@ impl<'a> Session<'a> {
         let mut publisher = Publisher::connect(options).map_err(client())?;
         let mut payload = vec![7; (self.load.message_bytes as usize).max(STAMP_BYTES)];
         let per_second = self.load.rate as f64 / payload.len() as f64;
-        let (begin, mut sent) = (Instant::now(), 0);
+        let arrears_max = (ARREARS_MAX.as_secs_f64() * per_second) as u64 + 1;
+        let (begin, mut sent, mut forgone) = (Instant::now(), 0, 0);
         while !self.stop.load(Ordering::Relaxed) {
             let due = match self.load.rate {
                 0 => u64::MAX,
-                _ => (begin.elapsed().as_secs_f64() * per_second) as u64,
+                _ => (begin.elapsed().as_secs_f64() * per_second) as u64 - forgone,
             };
-            // A standstill is not made good by a burst without end: a few at a time, then acks are looked at.
-            for _ in 0..due.saturating_sub(sent).min(64) {
+            // A standstill is not made good: the rate after it is the same as before. A few at a time, then acks are looked at.
+            let arrears = due.saturating_sub(sent);
+            if self.load.rate > 0 {
+                forgone += arrears.saturating_sub(arrears_max);
+            }
+            for _ in 0..arrears.min(64) {
                 stamp(&mut payload, self.number, sent);
                 if !publisher.try_send(&payload).map_err(client())? {
                     break;

@@ -15,7 +15,7 @@ use embarcadero::wire::OrderLevel;
 use serde_json::json;
 
 use crate::args::StopArgs;
-use crate::cluster::{Cluster, WAIT_MAX};
+use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
 use crate::figures::Spread;
 use crate::machine::{LOOK_AGAIN, facts};
@@ -43,7 +43,7 @@ struct Stop {
 /// Runs it and prints what it found.
 pub fn run(args: &StopArgs) -> Result<(), CompareError> {
     let folder = Folder::create()?;
-    let mut cluster = Cluster::start("stop", &args.load, false, &folder)?;
+    let mut cluster = Cluster::start("stop", &Shape::of(&args.load, 1), &folder)?;
     cluster.create_topic(TOPIC, OrderLevel::Session)?;
     let (stop, watched) = (AtomicBool::new(false), AtomicBool::new(false));
     let due = AtomicU64::new(u64::MAX);

@@ -27,6 +27,8 @@ use crate::machine::LOOK_AGAIN;
 const READY_MAX: Duration = Duration::from_secs(60);
 /// Time a subject has to end when told so; a broker drains for up to 5 s.
 const END_MAX: Duration = Duration::from_secs(8);
+/// The user and group of nobody in particular.
+const NOBODY: u32 = 65534;
 /// Lines of a log worth showing.
 const LOG_LINES: usize = 12;
 
@@ -124,10 +126,7 @@ impl Subject {
         args: &RunArgs,
         folder: &Folder,
     ) -> Result<Self, CompareError> {
-        let path = this_program()?.with_file_name("embarlet");
-        if !path.exists() {
-            return Err(CompareError::NoBroker { path });
-        }
+        let path = broker_program()?;
         let addresses = free_addresses(brokers)?;
         let pool = folder.path().join(format!("{name}.pool"));
         let config = folder.path().join(format!("{name}.yaml"));
@@ -140,24 +139,54 @@ impl Subject {
         Ok(subject)
     }
 
-    /// One broker of a pool that others share; ready when it listens.
+    /// A broker process with a configuration of its own. It may not listen yet.
+    pub fn configured(
+        name: &str,
+        config: &Path,
+        addresses: Vec<SocketAddr>,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
+        let mut command = Command::new(broker_program()?);
+        command.arg("--config").arg(config);
+        Subject::start(name, command, addresses, folder)
+    }
+
+    /// The same as an ordinary user, who owns the folder then, with the limits that systems usually have.
+    pub fn of_nobody(
+        name: &str,
+        config: &Path,
+        addresses: Vec<SocketAddr>,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
+        let nobody = NOBODY.to_string();
+        std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY))
+            .map_err(CompareError::io(format!("giving {} away", folder.path().display())))?;
+        // Each becomes the next: the process stays the one that is started here.
+        let mut command = Command::new("prlimit");
+        command.args(["--memlock=8388608:8388608", "--nofile=1024:", "setpriv", "--reuid", &nobody]);
+        command.args(["--regid", &nobody, "--clear-groups"]);
+        command.arg(broker_program()?).arg("--config").arg(config);
+        Subject::start(name, command, addresses, folder)
+    }
+
+    /// One broker of a pool that others share. It may not listen yet.
     pub fn one_broker(name: &str, config: &Path, broker: u32, folder: &Folder) -> Result<Self, CompareError> {
-        let path = this_program()?.with_file_name("embarlet");
-        if !path.exists() {
-            return Err(CompareError::NoBroker { path });
-        }
-        let mut command = Command::new(path);
+        let mut command = Command::new(broker_program()?);
         command.arg("--config").arg(config).args(["--brokers", &broker.to_string()]);
-        let mut subject = Subject::start(name, command, Vec::new(), folder)?;
+        Subject::start(name, command, Vec::new(), folder)
+    }
+
+    /// Waits until it says that it listens.
+    pub fn wait_until_it_listens(&mut self) -> Result<(), CompareError> {
         let deadline = Instant::now() + READY_MAX;
-        while !subject.log().contains("ready: brokers") {
-            subject.check_alive()?;
+        while !self.log().contains("ready: brokers") {
+            self.check_alive()?;
             if Instant::now() > deadline {
-                return Err(subject.failed(format!("is not ready after {READY_MAX:?}")));
+                return Err(self.failed(format!("is not ready after {READY_MAX:?}")));
             }
             std::thread::sleep(LOOK_AGAIN);
         }
-        Ok(subject)
+        Ok(())
     }
 
     /// Everything it has logged.
@@ -299,6 +328,12 @@ pub fn topic(order: OrderLevel) -> &'static str {
 
 fn this_program() -> Result<PathBuf, CompareError> {
     std::env::current_exe().map_err(CompareError::io("finding this program's own path"))
+}
+
+/// The broker's binary, built with the same profile.
+pub fn broker_program() -> Result<PathBuf, CompareError> {
+    let path = this_program()?.with_file_name("embarlet");
+    if path.exists() { Ok(path) } else { Err(CompareError::NoBroker { path }) }
 }
 
 /// Ports that were free a moment ago. Whoever finds one taken meanwhile says so and ends.

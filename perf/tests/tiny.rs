@@ -97,6 +97,32 @@ fn random_faults_lose_nothing() {
     assert!(!printed.contains("acked 0,"), "{printed}");
 }
 
+/// Two candidates on one host and on two; the active one is killed once.
+#[test]
+fn the_sequencer_is_killed_and_another_takes_over() {
+    let output = compare().args(["takeover", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    for place in ["one host, 2 candidates, settle 20 ms", "two hosts, 2 candidates, settle 20 ms"] {
+        assert!(printed.lines().any(|line| line.contains(place) && line.contains("after the kill")), "{printed}");
+    }
+}
+
+/// Some kinds of bad clients, each for a moment: nothing of the good one's is lost, and its figures are numbers.
+#[test]
+fn bad_clients_hurt_nobody() {
+    let kinds = ["one_byte", "sessions", "gap"];
+    let command = ["hostile", "--tiny", "--users", "own", "--kinds", &kinds.join(",")];
+    let output = compare().args(command).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    for kind in kinds {
+        let line = printed.lines().find(|line| line.trim_start().starts_with(kind));
+        let line = line.unwrap_or_else(|| panic!("{kind} is not printed:\n{printed}"));
+        assert!(line.contains("rate ratio") && !line.contains("NaN") && !line.contains(" 0 times"), "{line}");
+    }
+}
+
 #[test]
 fn attached_clients_append_and_deliver() {
     let json = std::env::temp_dir().join(format!("compare-attach-{}.json", std::process::id()));

@@ -1,0 +1,359 @@
+//! `compare hostile`: what one client that does what it should not does to those beside it.
+//!
+//! For each kind of [`crate::enemies`] a new broker process, with zero copy on. A publisher at order 5 sends at a steady rate and a
+//! subscriber holds what it is given against what was sent; in turn, without the enemy and beside it, once what the broker
+//! is configured to put up with is over, another publisher is welcomed and sends one message at a time. Compared are the 99th
+//! percentile of its latencies and the rate of the steady one's acks. The broker runs as the administrator and as an ordinary
+//! user with the limits that systems usually have.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use embarcadero::client::{Publisher, PublisherOptions, TopicProperties, create_topic};
+use embarcadero::config::units::format_bytes;
+use embarcadero::wire::OrderLevel;
+use serde_json::{Value, json};
+
+use crate::args::{HostileArgs, LoadArgs};
+use crate::cluster::WAIT_MAX;
+use crate::enemies::{Enemy, KINDS, Kind};
+use crate::error::CompareError;
+use crate::figures::Spread;
+use crate::latency::one_at_a_time;
+use crate::machine::facts;
+use crate::session::Session;
+use crate::subject::{Folder, Subject, free_addresses};
+use crate::witness::{Findings, Witness};
+
+const TOPIC: &str = "ordered";
+const OTHER: &str = "other";
+/// What is aimed at, of both ratios' medians.
+const AIM: f64 = 0.95;
+/// Longest that a publisher may have to wait for its welcome beside an enemy.
+const WELCOME_MAX: Duration = Duration::from_secs(10);
+const MESSAGE_BYTES: u64 = 1024;
+/// Put into the other topic before the one that reads it slowly comes.
+const BACKLOG_BYTES: u64 = 8 << 20;
+/// What the broker puts up with.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+const READER_STALL: Duration = Duration::from_secs(2);
+const READER_WAIT: Duration = Duration::from_secs(4);
+const LEASE: Duration = Duration::from_secs(1);
+/// Age at which a session that nothing was ever published to makes room: not to be configured.
+const UNUSED_SESSION: Duration = Duration::from_secs(4);
+/// Added to what is configured.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// As whom the broker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum User {
+    /// As whoever runs this.
+    Own,
+    /// As nobody, with 8 MiB of locked memory and 1024 open files.
+    Ordinary,
+}
+
+/// One time of measuring.
+struct Sample {
+    p99_us: f64,
+    /// Of the steady publisher's acks, bytes.
+    bytes_a_second: f64,
+    welcome_ms: f64,
+}
+
+/// Without and beside.
+struct Round {
+    without: Sample,
+    beside: Sample,
+    /// Longest standstill of acks since the enemy came, ms.
+    standstill_ms: f64,
+}
+
+/// What one kind did.
+struct Outcome {
+    kind: (&'static str, Kind),
+    user: User,
+    rounds: Vec<Round>,
+    /// How often it did what it does, and what it was told.
+    enemy: (u64, Option<String>),
+    /// Why there are no more rounds.
+    broken: Option<String>,
+}
+
+impl Outcome {
+    fn ratios(&self) -> Option<(Spread, Spread)> {
+        if self.rounds.is_empty() {
+            return None;
+        }
+        let of = |of: fn(&Round) -> f64| Spread::of(self.rounds.iter().map(of));
+        let p99 = of(|round| round.without.p99_us / round.beside.p99_us);
+        Some((p99, of(|round| round.beside.bytes_a_second / round.without.bytes_a_second)))
+    }
+
+    fn kept_the_aim(&self) -> bool {
+        // One that comes back as often as it likes has no bound of its own.
+        let is_bounded = !matches!(self.kind.1, Kind::Slow { comes_back: true, .. });
+        let is_right = |(p99, rate): (Spread, Spread)| p99.median >= AIM && rate.median >= AIM;
+        self.broken.is_none() && (!is_bounded || self.ratios().is_some_and(is_right))
+    }
+}
+
+/// Runs it and prints what it found.
+pub fn run(args: &HostileArgs) -> Result<(), CompareError> {
+    let users = users(args)?;
+    let kinds = kinds(args)?;
+    println!("one broker process, {} bytes/s at order 5; seed {}, {}", args.rate, args.seed, facts());
+    let mut outcomes = Vec::new();
+    for user in users {
+        for kind in &kinds {
+            let outcome = one_kind(args, *kind, user)?;
+            println!("{}", words(&outcome));
+            outcomes.push(outcome);
+        }
+    }
+    report(args, &outcomes)
+}
+
+fn users(args: &HostileArgs) -> Result<Vec<User>, CompareError> {
+    let is_root = rustix::process::geteuid().is_root();
+    match args.users.as_slice() {
+        [] if is_root => Ok(vec![User::Own, User::Ordinary]),
+        [] => Ok(vec![User::Own]),
+        users if is_root || !users.contains(&User::Ordinary) => Ok(users.to_vec()),
+        _ => Err(CompareError::Usage("--users ordinary: only the administrator may start processes of others".into())),
+    }
+}
+
+fn kinds(args: &HostileArgs) -> Result<Vec<(&'static str, Kind)>, CompareError> {
+    let names = || KINDS.map(|(name, _)| name).join(", ");
+    let find = |name: &String| {
+        let found = KINDS.into_iter().find(|(known, _)| known == name);
+        found.ok_or_else(|| CompareError::Usage(format!("--kinds {name}: there is {}", names())))
+    };
+    if args.kinds.is_empty() { Ok(KINDS.to_vec()) } else { args.kinds.iter().map(find).collect() }
+}
+
+/// How long a broker of this configuration puts up with it, from when it comes.
+fn grace(args: &HostileArgs, kind: Kind) -> Duration {
+    if args.tiny {
+        return Duration::from_millis(200);
+    }
+    // Publishers have to wait for a reader once the pool is full.
+    let full = match args.rate {
+        0 => MARGIN,
+        rate => Duration::from_secs_f64(args.pool_bytes as f64 / rate as f64),
+    };
+    MARGIN
+        + match kind {
+            Kind::Silent | Kind::HalfHello => HELLO_TIMEOUT,
+            Kind::ReadsNothing | Kind::OneByte => full + READER_STALL,
+            Kind::Slow { .. } => full + READER_WAIT,
+            Kind::Sessions => UNUSED_SESSION,
+            Kind::Gap => LEASE,
+            Kind::NoAcks => 2 * MARGIN,
+            Kind::Garbage | Kind::Connections | Kind::Topics => Duration::ZERO,
+        }
+}
+
+fn one_kind(args: &HostileArgs, kind: (&'static str, Kind), user: User) -> Result<Outcome, CompareError> {
+    let folder = Folder::create()?;
+    let subject = start(args, kind.0, user, &folder)?;
+    let stop = AtomicBool::new(false);
+    let (watched, due) = (AtomicBool::new(false), AtomicU64::new(u64::MAX));
+    let load = LoadArgs::steady(args.rate, MESSAGE_BYTES);
+    let session = Session::new(&load, TOPIC, 0, &stop);
+    let seeds = subject.seeds();
+    let mut outcome = Outcome { kind, user, rounds: Vec::new(), enemy: (0, None), broken: None };
+    let (sent, findings) = thread::scope(|scope| {
+        let watcher = scope.spawn(|| Witness::default().watch(seeds.clone(), TOPIC, &watched, &due));
+        let publisher = scope.spawn(|| session.publish(&seeds));
+        for round in 0..args.runs {
+            match one_round(args, kind.1, &subject, &session, round, &mut outcome.enemy) {
+                Ok(round) => outcome.rounds.push(round),
+                Err(error) => {
+                    outcome.broken = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        let sent = publisher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        due.store(sent.as_ref().map_or(0, |sent| sent.0), Ordering::Release);
+        watched.store(true, Ordering::Release);
+        (sent, watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let verdict = match (sent, findings) {
+        (Ok((sent, _)), Ok(findings)) => verdict(sent, &findings),
+        (Err(error), _) => Some(error.to_string()),
+        (_, Err(error)) => Some(format!("the subscriber: {error}")),
+    };
+    outcome.broken = outcome.broken.or(verdict);
+    Ok(outcome)
+}
+
+/// What was wrong with the deliveries of the steady publisher's messages, if anything was.
+fn verdict(sent: u64, findings: &Findings) -> Option<String> {
+    let lost = sent.saturating_sub(findings.delivered.get(&0).copied().unwrap_or(0));
+    let Findings { duplicates, reorders, .. } = findings;
+    (lost + duplicates + reorders > 0).then(|| format!("lost {lost}, duplicates {duplicates}, reorders {reorders}"))
+}
+
+fn start(args: &HostileArgs, name: &str, user: User, folder: &Folder) -> Result<Subject, CompareError> {
+    let addresses = free_addresses(2)?;
+    let broker = |(id, address)| format!("  - {{ id: {id}, address: \"{address}\" }}\n");
+    let brokers: String = addresses.iter().enumerate().map(broker).collect();
+    let text = format!(
+        "pool: {{ path: {}, bytes: {} }}\ngeometry: {{ extent_bytes: 2MiB }}\nthreads: {{ mode: shared, idle: park }}\n\
+         receive: {{ hello_timeout: {}s }}\nsequencer: {{ session_lease: {}s }}\n\
+         export: {{ send: zero_copy, reader_stall: {}s, reader_wait_max: {}s }}\nbrokers:\n{brokers}",
+        folder.path().join("hostile.pool").display(),
+        format_bytes(args.pool_bytes),
+        HELLO_TIMEOUT.as_secs(),
+        LEASE.as_secs(),
+        READER_STALL.as_secs(),
+        READER_WAIT.as_secs(),
+    );
+    let config = folder.path().join("hostile.yaml");
+    fs::write(&config, text).map_err(CompareError::io(format!("writing {}", config.display())))?;
+    let mut subject = match user {
+        User::Own => Subject::configured(name, &config, addresses, folder)?,
+        User::Ordinary => Subject::of_nobody(name, &config, addresses, folder)?,
+    };
+    subject.wait_until_it_listens()?;
+    for topic in [TOPIC, OTHER] {
+        let properties = TopicProperties { order: OrderLevel::Session, ..TopicProperties::default() };
+        create_topic(&subject.seeds(), topic, &properties, WAIT_MAX)
+            .map_err(|error| subject.failed(format!("is not ready: {error}")))?;
+    }
+    Ok(subject)
+}
+
+fn one_round(
+    args: &HostileArgs,
+    kind: Kind,
+    subject: &Subject,
+    session: &Session<'_>,
+    round: u32,
+    enemy: &mut (u64, Option<String>),
+) -> Result<Round, CompareError> {
+    let without = measure(args, subject, session)?;
+    if matches!(kind, Kind::Slow { .. }) {
+        fill_other(subject)?;
+    }
+    let stop = AtomicBool::new(false);
+    let seed = args.seed + u64::from(round);
+    let to = subject.addresses[0];
+    let (beside, did, standstill_ms) = thread::scope(|scope| {
+        let client = Enemy { kind, to, topic: TOPIC, other: OTHER, seed, stop: &stop };
+        let since = Instant::now();
+        let running = scope.spawn(move || client.run());
+        thread::sleep(grace(args, kind));
+        let beside = measure(args, subject, session);
+        let standstill_ms = session.acked.longest_standstill(since, Instant::now());
+        stop.store(true, Ordering::Relaxed);
+        (beside, running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), standstill_ms)
+    });
+    *enemy = (enemy.0 + did.0, did.1.or(enemy.1.take()));
+    let beside = beside?;
+    // What it left behind is not the next round's.
+    thread::sleep(if args.tiny { Duration::ZERO } else { MARGIN });
+    Ok(Round { without, beside, standstill_ms })
+}
+
+/// Another publisher's welcome and latencies, and what the steady one's acks did meanwhile.
+fn measure(args: &HostileArgs, subject: &Subject, session: &Session<'_>) -> Result<Sample, CompareError> {
+    let client = || CompareError::client("the publisher beside it");
+    let options = PublisherOptions {
+        brokers: subject.seeds(),
+        topic: OTHER.to_owned(),
+        batch_messages: 1,
+        window_batches: 1,
+        linger: Duration::ZERO,
+        connect_timeout: WELCOME_MAX,
+        ..PublisherOptions::default()
+    };
+    let begin = Instant::now();
+    let mut publisher = Publisher::connect(options).map_err(client())?;
+    let welcome_ms = begin.elapsed().as_secs_f64() * 1e3;
+    let begin = Instant::now();
+    let latencies = one_at_a_time(&mut publisher, MESSAGE_BYTES, Duration::from_millis(args.measure_ms))?;
+    let end = Instant::now();
+    publisher.close(Instant::now() + WAIT_MAX).map_err(client())?;
+    let bytes = session.acked.between(begin, end) * MESSAGE_BYTES;
+    Ok(Sample {
+        p99_us: latencies.value_at_percentile(99.0) as f64 / 1e3,
+        bytes_a_second: bytes as f64 / (end - begin).as_secs_f64(),
+        welcome_ms,
+    })
+}
+
+/// Something to read slowly.
+fn fill_other(subject: &Subject) -> Result<(), CompareError> {
+    let client = || CompareError::client("filling the other topic");
+    let options = PublisherOptions { brokers: subject.seeds(), topic: OTHER.to_owned(), ..PublisherOptions::default() };
+    let mut publisher = Publisher::connect(options).map_err(client())?;
+    let payload = vec![7; MESSAGE_BYTES as usize];
+    for _ in 0..BACKLOG_BYTES / MESSAGE_BYTES {
+        publisher.send(&payload).map_err(client())?;
+    }
+    publisher.close(Instant::now() + WAIT_MAX).map_err(client())
+}
+
+fn words(outcome: &Outcome) -> String {
+    let name = format!("{}, {}", outcome.kind.0, if outcome.user == User::Own { "own user" } else { "ordinary user" });
+    let mut text = format!("  {name:<28}");
+    if let Some((p99, rate)) = outcome.ratios() {
+        let of = |of: fn(&Round) -> f64| Spread::of(outcome.rounds.iter().map(of));
+        let most = |of: fn(&Round) -> f64| outcome.rounds.iter().map(of).fold(0.0, f64::max);
+        text += &format!(
+            " p99 {} µs, beside it {} µs, ratio {}; rate ratio {}; welcomed after at most {:.1} ms; acks stood still for \
+             at most {:.0} ms",
+            of(|round| round.without.p99_us).words(0),
+            of(|round| round.beside.p99_us).words(0),
+            p99.words(2),
+            rate.words(2),
+            most(|round| round.beside.welcome_ms),
+            most(|round| round.standstill_ms),
+        );
+    }
+    if let Some(broken) = &outcome.broken {
+        text += &format!(" BROKEN: {broken}");
+    }
+    text + &format!("  ({}: {} times{})", outcome.kind.1.about(), outcome.enemy.0, told(outcome))
+}
+
+fn told(outcome: &Outcome) -> String {
+    outcome.enemy.1.as_ref().map(|told| format!("; {told}")).unwrap_or_default()
+}
+
+fn report(args: &HostileArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
+    if let Some(path) = &args.json {
+        let sample = |sample: &Sample| json!({ "p99_us": sample.p99_us, "bytes_a_second": sample.bytes_a_second, "welcome_ms": sample.welcome_ms });
+        let round = |round: &Round| {
+            json!({ "without": sample(&round.without), "beside": sample(&round.beside),
+                "standstill_ms": round.standstill_ms })
+        };
+        let outcome = |outcome: &Outcome| {
+            let ratios = outcome.ratios().map(|(p99, rate)| json!({ "p99": p99.json(), "rate": rate.json() }));
+            json!({ "kind": outcome.kind.0, "user": format!("{:?}", outcome.user), "ratios": ratios,
+                "rounds": outcome.rounds.iter().map(round).collect::<Vec<Value>>(), "did": outcome.enemy.0,
+                "told": outcome.enemy.1, "broken": outcome.broken })
+        };
+        let all = json!({ "machine": facts(), "seed": args.seed,
+            "outcomes": outcomes.iter().map(outcome).collect::<Vec<Value>>() });
+        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
+        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
+    }
+    let name = |outcome: &&Outcome| format!("{} ({:?})", outcome.kind.0, outcome.user);
+    let broken: Vec<String> = outcomes.iter().filter(|one| one.broken.is_some()).map(|one| name(&one)).collect();
+    if !broken.is_empty() {
+        return Err(CompareError::Unsound { name: "hostile".into(), what: format!("broken: {}", broken.join(", ")) });
+    }
+    let missed: Vec<String> = outcomes.iter().filter(|one| !one.kept_the_aim()).map(|one| name(&one)).collect();
+    if missed.is_empty() || args.tiny {
+        return Ok(());
+    }
+    Err(CompareError::Missed { name: "hostile".into(), what: format!("below {AIM}: {}", missed.join(", ")) })
+}
