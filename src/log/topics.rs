@@ -232,15 +232,16 @@ pub struct TopicReader<M> {
     view: View<M>,
     commit: CommitReader<M>,
     known: Vec<Topic>,
+    is_confirmed: bool,
 }
 
 impl<M: Memory> TopicReader<M> {
     /// Over the sequencer's table.
     pub fn new(view: &View<M>) -> Self {
-        TopicReader { view: view.clone(), commit: CommitReader::new(view), known: Vec::new() }
+        TopicReader { view: view.clone(), commit: CommitReader::new(view), known: Vec::new(), is_confirmed: false }
     }
 
-    /// Finds a topic by name. `None`: there is none now.
+    /// Finds a topic by name. `None`: there is none now, if [`Self::is_confirmed`].
     pub fn find(&mut self, name: &str) -> Option<&Topic> {
         let known = self.known.iter().position(|topic| topic.name == name);
         if !known.is_some_and(|index| self.still_stands(index)) {
@@ -276,19 +277,26 @@ impl<M: Memory> TopicReader<M> {
         self.commit.confirm(commit.epoch).then_some(stands)
     }
 
-    /// Topics of the last look, in the order of their numbers.
+    /// Whether the last look at the whole table was good. If not, what is not known may exist: no sequencer was active yet, or one
+    /// takes over.
+    pub fn is_confirmed(&self) -> bool {
+        self.is_confirmed
+    }
+
+    /// Topics of the last look that was good, in the order of their numbers.
     pub fn known(&self) -> &[Topic] {
         &self.known
     }
 
     /// Looks at the whole table again.
     pub fn refresh(&mut self) {
+        self.is_confirmed = false;
         let Some(commit) = self.commit.current() else { return };
         let access = self.commit.access(commit.candidate);
         let ids = 0..self.view.layout.geometry.topics_max;
         let found = ids.filter_map(|id| read_topic(&self.view, commit.candidate, access, id)).collect();
         if self.commit.confirm(commit.epoch) {
-            self.known = found;
+            (self.known, self.is_confirmed) = (found, true);
         }
     }
 

@@ -177,6 +177,9 @@ impl<C: Coherence> Receive<C> {
         }
         let name = frame::check_topic_name(body)?;
         let Some(topic) = self.topics.find(name).cloned() else {
+            if !self.topics.is_confirmed() {
+                return Err(hello::not_known_yet());
+            }
             let text = format!("there is no topic {name:?}; create it first");
             return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
         };

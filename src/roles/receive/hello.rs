@@ -144,6 +144,11 @@ fn is_same(topic: &Topic, what: &str, found: u64, wanted: u64) -> Result<(), Ref
     Err(Refuse::new(Refusal::TopicExists, found, text))
 }
 
+/// Whether a topic exists cannot be said now.
+pub fn not_known_yet() -> Refuse {
+    Refuse::new(Refusal::Busy, 0, "which topics there are is not known now: no sequencer is active; try again")
+}
+
 /// What a subscriber's hello lists, each topic known and listed once.
 pub fn subscribed_topics<M: Memory>(
     hello: &Hello,
@@ -161,6 +166,9 @@ pub fn subscribed_topics<M: Memory>(
     let mut topics: Vec<SubscribedTopic> = Vec::with_capacity(listed.len());
     for (name, start, generation) in listed {
         let Some(topic) = known.find(name) else {
+            if !known.is_confirmed() {
+                return Err(not_known_yet());
+            }
             let text = format!("there is no topic {name:?}; create it first");
             return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
         };

@@ -115,7 +115,7 @@ pub fn look<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     if !desk.topics.is_readable() {
         return Ok(None);
     }
-    match asked.operation {
+    let looked = match asked.operation {
         Operation::TopicCreate => create_topic(desk, asked),
         Operation::TopicList => list_topics(desk, asked),
         Operation::TopicDescribe => describe_topic(desk, asked),
@@ -124,6 +124,11 @@ pub fn look<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
         Operation::CursorRead => with_topic(desk, asked, cursors::read),
         Operation::CursorList => with_topic(desk, asked, cursors::list),
         Operation::CursorDelete => with_topic(desk, asked, cursors::delete),
+    };
+    match looked {
+        // It may exist: the table could not be read now.
+        Err(refuse) if refuse.refusal == Refusal::UnknownTopic && !desk.topics.is_confirmed() => Ok(None),
+        looked => looked,
     }
 }
 
@@ -174,6 +179,9 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
 
 fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     desk.topics.refresh();
+    if !desk.topics.is_confirmed() {
+        return Ok(None);
+    }
     let mut answer = Answer::default();
     for topic in desk.topics.known().iter().filter(|topic| u64::from(topic.id) >= asked.request.from) {
         let Some(record) = record(desk.topics, topic) else { return Ok(None) };
@@ -196,6 +204,9 @@ fn describe_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
 
 fn delete_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     let found = desk.topics.find(&asked.topic).map(|topic| (topic.id, topic.generation()));
+    if found.is_none() && !desk.topics.is_confirmed() {
+        return Ok(None);
+    }
     let meant = asked.passed_on.unwrap_or(asked.request.number);
     let gone = |number| Ok(Some(Answer { number, ..Answer::default() }));
     match (found, asked.passed_on) {

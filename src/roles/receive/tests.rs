@@ -2,18 +2,21 @@
 
 use super::connection::Stream;
 use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
+use super::requests::{self, Asked, Desk};
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
 use crate::log::commit::CommitWriter;
+use crate::log::cursors::CursorReader;
 use crate::log::lane::LaneReader;
+use crate::log::topics::TopicReader;
 use crate::pool::line::Owned;
 use crate::pool::record::{BatchSlot, LaneProgress};
 use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 use crate::sim::random::Random;
-use crate::wire::frame::{self, BatchHeader};
+use crate::wire::frame::{self, BatchHeader, Request};
 use crate::wire::message::{Messages, push};
-use crate::wire::{BatchDecoder, Receipts, Refusal, WireError};
+use crate::wire::{BatchDecoder, Operation, Receipts, Refusal, WireError};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 
@@ -296,4 +299,26 @@ fn at_any_moment_a_seen_slot_is_a_whole_batch() {
         }
         watched.stop();
     }
+}
+
+/// A successor has claimed and is not active yet: what a freshly started broker does not know may exist.
+#[test]
+fn what_is_not_known_yet_is_not_denied() {
+    let view = plain_view(2);
+    let sequencer = crate::roles::sequence::tests::start(&view, 0);
+    let ask = |operation, topic: &str| {
+        let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+        let (mut topics, cursors) = (TopicReader::new(&view), CursorReader::new(&view));
+        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: NOW };
+        let request = Request { operation: operation as u8, topic_bytes: topic.len() as u16, ..Request::default() };
+        let header = frame::seal(&request);
+        let mut asked = Asked::read(&header, topic.as_bytes()).expect("it is sound");
+        requests::look(&mut desk, &mut asked).map(|answer| answer.is_some()).map_err(|refuse| refuse.refusal)
+    };
+    let operations = [Operation::TopicDescribe, Operation::TopicDelete, Operation::CursorRead, Operation::CursorList];
+    assert_eq!(ask(Operation::TopicList, ""), Ok(true), "there is none");
+    operations.map(|operation| assert_eq!(ask(operation, "t"), Err(Refusal::UnknownTopic)));
+    CommitWriter::take(&view, 1).claim(sequencer.epoch(), 1);
+    assert_eq!(ask(Operation::TopicList, ""), Ok(false), "not now");
+    operations.map(|operation| assert_eq!(ask(operation, "t"), Ok(false)));
 }
