@@ -400,3 +400,15 @@ fn a_successor_keeps_what_was_published() {
     assert_eq!(read(&mut reader, &mut next), Ok(published));
     assert_eq!(next_owner.session(), 0);
 }
+
+/// Whatever else is asked of the sequencer while it does not look: a batch that was begun has its slot.
+#[test]
+fn control_slots_never_take_the_open_batchs_slot() {
+    let mut scene = Scene::new(Whim::NONE, 1);
+    let mut writer = scene.writer();
+    assert!(writer.push(&payload(0), times));
+    let asked = (0..1 << 20).take_while(|_| writer.ask_to_close()).count();
+    assert!(asked > 0, "there was room");
+    writer.seal(&times);
+    assert_eq!(writer.in_flight(), 1);
+}

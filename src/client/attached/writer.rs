@@ -279,6 +279,13 @@ impl<M: Memory> Writer<M> {
         true
     }
 
+    /// Whether the ring has this many slots free beside the one that the open batch was promised: several fences in a row must not
+    /// use that up, since a batch once begun is published without another look.
+    fn has_slots_beside(&mut self, slots: u64) -> bool {
+        let promised = u64::from(self.open.is_some());
+        self.has_slots(slots + promised)
+    }
+
     /// Whether the ring has this many slots free.
     fn has_slots(&mut self, slots: u64) -> bool {
         self.lane.room() >= slots || {
@@ -394,7 +401,7 @@ impl<M: Memory> Writer<M> {
 
     /// Opens the next epoch of a fenced session; publishes again what was fenced or let go.
     fn mend_session(&mut self) -> usize {
-        let has_slot = self.has_slots(CONTROL_SLOTS);
+        let has_slot = self.has_slots_beside(CONTROL_SLOTS);
         let Some(session) = &mut self.session else { return 0 };
         let mut moved = 0;
         match session.follower.standing() {
@@ -429,7 +436,7 @@ impl<M: Memory> Writer<M> {
                 return moved + 1;
             };
             let batch = self.in_flight[index];
-            if !self.has_slots(1 + CONTROL_SLOTS) {
+            if !self.has_slots_beside(1 + CONTROL_SLOTS) {
                 return moved;
             }
             if self.blog.free_extents() < 2 {
@@ -480,7 +487,7 @@ impl<M: Memory> Writer<M> {
     pub fn ask_to_close(&mut self) -> bool {
         let Some(session) = &self.session else { return true };
         let (kind, topic, id) = (slot_kind::SESSION_CLOSE, session.topic, session.id);
-        let has_slot = self.has_slots(CONTROL_SLOTS);
+        let has_slot = self.has_slots_beside(CONTROL_SLOTS);
         if has_slot {
             self.lane.publish(&BatchSlot { kind, topic, session: id, ..BatchSlot::default() });
         }
