@@ -67,15 +67,20 @@ fn look<M: Memory>(view: &View<M>, candidate: u32, mut show: impl FnMut(u32, u32
     }
 }
 
-/// The segments that a commit's epoch lists. What is not a segment of the geometry is left out: see [`check`].
-pub(crate) fn segments<M: Memory>(view: &View<M>, commit: &Commit) -> Vec<Segment> {
-    let mut found = Vec::new();
+/// Shows the segments that a commit's epoch lists. What is not a segment of the geometry is left out: see [`check`].
+fn listed<M: Memory>(view: &View<M>, commit: &Commit, mut show: impl FnMut(Segment)) {
     look(view, commit.candidate, |_, owner, place, guard, record| {
         if record.epoch == commit.epoch && check_line(view, place, guard, &record).is_ok() {
             let SegmentLine { first, end, filled_by, .. } = record;
-            found.push(Segment { owner, number: guard - 1, first, end, filled_by });
+            show(Segment { owner, number: guard - 1, first, end, filled_by });
         }
     });
+}
+
+/// The segment that holds a position. Allocates nothing: readers look while batches flow.
+pub(crate) fn find<M: Memory>(view: &View<M>, commit: &Commit, position: u64) -> Option<Segment> {
+    let mut found = None;
+    listed(view, commit, |segment| found = found.or(segment.holds(position).then_some(segment)));
     found
 }
 
@@ -132,7 +137,8 @@ impl Inherited {
     /// # Errors
     /// An entry of the last segment is not what it must be.
     pub(crate) fn read<M: Memory>(view: &View<M>, commit: &Commit) -> Result<Inherited, IndexFault> {
-        let mut segments = segments(view, commit);
+        let mut segments = Vec::new();
+        listed(view, commit, |segment| segments.push(segment));
         segments.retain(|segment| segment.first < commit.watermark);
         segments.sort_unstable_by_key(|segment| segment.first);
         let mut tail = Vec::new();

@@ -268,8 +268,7 @@ impl<M: Memory> IndexReader<M> {
         {
             return Ok(segment);
         }
-        let listed = directory::segments(&self.view, commit);
-        let found = listed.into_iter().find(|segment| segment.holds(position));
+        let found = directory::find(&self.view, commit, position);
         self.segment = found.map(|segment| (segment, commit.epoch));
         found.ok_or(IndexFault::Trimmed { position })
     }

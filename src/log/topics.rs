@@ -288,6 +288,11 @@ impl<M: Memory> TopicReader<M> {
         &self.known
     }
 
+    /// Whether every place of the table was taken at the last look.
+    pub fn is_full(&self) -> bool {
+        self.known.len() >= self.view.layout.geometry.topics_max as usize
+    }
+
     /// Looks at the whole table again.
     pub fn refresh(&mut self) {
         self.is_confirmed = false;

@@ -338,8 +338,10 @@ impl OrderCore {
         match known {
             Some(slot) => {
                 let current = *self.table.session(slot);
-                if Some(session_epoch) != current.epoch.checked_add(1) || current.topic != topic {
-                    // Asked before, or asked wrongly: the table says how it stands.
+                let is_next = Some(session_epoch) == current.epoch.checked_add(1) && current.state == State::Fenced;
+                if !is_next || current.topic != topic {
+                    // Asked before, or asked wrongly (a session that is not fenced is in use: what its connections sent must not
+                    // vanish): the table says how it stands.
                     return;
                 }
                 self.drop_parked(slot, current.next_batch);
@@ -453,7 +455,7 @@ impl From<u64> for Expiry {
 pub struct OpenRequest {
     /// Session id.
     pub session: u64,
-    /// 1 to open; the current epoch + 1 to reopen.
+    /// 1 to open; the epoch that was fenced + 1 to reopen.
     pub session_epoch: u32,
     /// Topic id.
     pub topic: u32,

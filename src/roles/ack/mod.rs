@@ -10,6 +10,8 @@
 //! * [`tracker`]: the fold and who cares about what; no I/O.
 
 #[cfg(test)]
+mod dead_tests;
+#[cfg(test)]
 mod superseded_tests;
 pub mod tracker;
 
@@ -25,7 +27,7 @@ use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, Refused, Welcome};
+use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NOTHING_LET_GO, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 use tracker::{News, Tracker};
 
@@ -84,6 +86,8 @@ struct Attached {
     is_closing: bool,
     /// A zero-copy send failed.
     is_broken: bool,
+    /// The receive core was told that sending does not work any more: nothing is sent, and it is not told again.
+    has_failed: bool,
     /// Words to say last, as soon as the socket is free.
     last_words: Option<Box<[u8]>>,
     /// Something was sent on it since the last look for quiet ones.
@@ -201,6 +205,7 @@ impl<C: Coherence> AckRole<C> {
             landed_acked: 0,
             is_closing: false,
             is_broken: false,
+            has_failed: false,
             last_words: None,
             spoke: true,
         }
@@ -219,6 +224,9 @@ impl<C: Coherence> AckRole<C> {
         let place = self.place(link, id);
         let connection = self.connections[place as usize].get_or_insert_with(|| Self::blank(id, link, socket));
         connection.last_words = Some(words);
+        if connection.has_failed {
+            return self.release(place);
+        }
         self.send_pending(io, place);
     }
 
@@ -356,7 +364,9 @@ impl<C: Coherence> AckRole<C> {
         if connection.is_closing || connection.last_words.is_some() {
             return self.release(place);
         }
-        self.links[connection.link].tell_receive(FromAck::Failed(connection.id));
+        if !std::mem::replace(&mut connection.has_failed, true) {
+            self.links[connection.link].tell_receive(FromAck::Failed(connection.id));
+        }
     }
 
     /// Follows the index and marks the connections whose session moved.
@@ -501,7 +511,7 @@ impl<C: Coherence> AckRole<C> {
     fn send_pending(&mut self, io: &mut Ring, place: u32) {
         let asker = self.asker(place);
         let Some(connection) = &mut self.connections[place as usize] else { return };
-        if connection.sending != Sending::Nothing || connection.is_closing {
+        if connection.sending != Sending::Nothing || connection.is_closing || connection.has_failed {
             return;
         }
         if let Some(words) = connection.last_words.take() {
@@ -516,6 +526,10 @@ impl<C: Coherence> AckRole<C> {
             return;
         }
         let Some(mut ack) = self.tracker.ack(place) else { return };
+        if connection.attachment.is_some_and(|attachment| attachment.order != OrderLevel::Session) {
+            // Nothing is parked there: what is lost with a connection is sent again on another, and only then.
+            ack.let_go_from = NOTHING_LET_GO;
+        }
         if connection.attachment.is_some_and(|attachment| attachment.order == OrderLevel::None) {
             ack = Ack { committed_next: connection.landed_acked, order_end: 0, ..ack };
         }

@@ -61,7 +61,7 @@ impl<C: Coherence> Receive<C> {
         let (topics, cursors) = (&mut self.topics, &self.cursors);
         let mut desk = Desk { ingest: &mut self.ingest, topics, cursors, now_utc_ns: now.utc_ns };
         let looked = match requests::look(&mut desk, &mut asked) {
-            Ok(None) if is_late => Err(requests::too_late(&asked)),
+            Ok(None) if is_late => Err(requests::too_late(&desk, &asked)),
             looked => looked,
         };
         match looked {
@@ -94,6 +94,9 @@ impl<C: Coherence> Receive<C> {
         let connection = self.connection(slot);
         (connection.with_ack, connection.active_ns) = (false, now.monotonic_ns);
         connection.phase = Phase::Hello { header: None, is_control: true };
+        if self.is_draining {
+            return self.refuse(io, slot, Refuse::draining(), now);
+        }
         self.read_hello(io, slot, FRAME_HEADER_BYTES);
     }
 }

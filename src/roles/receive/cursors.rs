@@ -40,7 +40,18 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
             desk.ingest.ask_cursor(slot_kind::CURSOR_SET, topic, &CursorLine::new(topic.id, &name, order));
         return Ok(None);
     }
-    Ok(is_consumed(desk, asked).then(|| Answer { number: order, ..Answer::default() }))
+    if !is_consumed(desk, asked) {
+        return Ok(None);
+    }
+    // It had a place when it was passed on; others may have taken it since.
+    match desk.cursors.find(topic.id, &name) {
+        Some((Some(_), _)) => Ok(Some(Answer { number: order, ..Answer::default() })),
+        Some((None, _)) => {
+            let text = "the cursor was not set: there was no place for another (geometry.cursors_max), or it was deleted at once";
+            Err(Refuse::new(Refusal::CursorTableFull, 0, text))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Whether the sequencer has done what was passed on to it: then the table shows it.

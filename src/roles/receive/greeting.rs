@@ -17,6 +17,10 @@ use crate::runtime::Now;
 use crate::wire::frame::{self, Hello, NEW_SESSION, VERSION_LOWEST};
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
 
+/// Pause after an accept that failed, and between two lines about it, ns.
+const ACCEPT_PAUSE_NS: u64 = 100_000_000;
+const ACCEPT_SAID_NS: u64 = 10_000_000_000;
+
 /// What follows the header of a connection's first frame.
 enum Opening {
     /// This many bytes of padded body; none only of a request.
@@ -29,7 +33,7 @@ enum Opening {
 
 impl<C: Coherence> Receive<C> {
     pub(super) fn accept(&mut self, io: &mut Ring) {
-        if self.accepting.is_none() && !self.is_draining && !self.free.is_empty() {
+        if self.accepting.is_none() && !self.is_draining && !self.free.is_empty() && self.accept_again_ns == 0 {
             let asker = Asker { role: self.role, tag: ACCEPT };
             self.accepting = io.accept(asker, self.listener.as_raw_fd());
         }
@@ -39,8 +43,7 @@ impl<C: Coherence> Receive<C> {
         self.accepting = None;
         let Some(stream) = io.take_accepted() else {
             if result != -libc::ECANCELED && !self.is_draining {
-                let error = std::io::Error::from_raw_os_error(-result);
-                log::warn!("{}: cannot accept a connection: {error}", self.name);
+                self.accept_failed(-result, now);
             }
             return;
         };
@@ -77,6 +80,22 @@ impl<C: Coherence> Receive<C> {
             self.read_hello(io, slot, FRAME_HEADER_BYTES);
         }
         self.accept(io);
+    }
+
+    /// The process or the machine is out of something, as a rule of descriptors: at once there will be no more of it. Connections wait
+    /// in the listener's queue until it is tried again.
+    fn accept_failed(&mut self, errno: i32, now: Now) {
+        self.accepts_failed += 1;
+        self.accept_again_ns = now.monotonic_ns + ACCEPT_PAUSE_NS;
+        if self.accepts_failed_said_ns == 0 || now.monotonic_ns - self.accepts_failed_said_ns >= ACCEPT_SAID_NS {
+            self.accepts_failed_said_ns = now.monotonic_ns;
+            let (error, times) = (std::io::Error::from_raw_os_error(errno), std::mem::take(&mut self.accepts_failed));
+            log::warn!(
+                "{}: cannot accept a connection ({times} times since this was last said): {error}; raise the limit of open files \
+                 (`ulimit -n`), or lower receive.connections_max and export.connections_max",
+                self.name
+            );
+        }
     }
 
     pub(super) fn read_hello(&mut self, io: &mut Ring, slot: u32, bytes: usize) {

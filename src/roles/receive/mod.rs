@@ -19,6 +19,8 @@ pub mod ingest;
 pub mod requests;
 mod streaming;
 #[cfg(test)]
+mod cursor_tests;
+#[cfg(test)]
 mod tests;
 
 use std::net::{SocketAddr, TcpListener};
@@ -29,6 +31,7 @@ use crate::log::View;
 use crate::log::cursors::CursorReader;
 use crate::log::member::Member;
 use crate::log::topics::{Topic, TopicReader};
+use crate::net::peer::abort;
 use crate::net::{Asker, Completion, Operation, Ring};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
 use crate::pool::coherence::Coherence;
@@ -100,6 +103,10 @@ pub struct Receive<C: Coherence> {
     asking: Vec<u32>,
     asked_ns: u64,
     accepting: Option<Operation>,
+    /// Out of descriptors: no connection is accepted before then; and how often that was so since it was last said.
+    accept_again_ns: u64,
+    accepts_failed: u64,
+    accepts_failed_said_ns: u64,
     is_draining: bool,
     /// Whether the next configured topic was asked for.
     topic_asked: bool,
@@ -140,6 +147,9 @@ impl<C: Coherence> Receive<C> {
             asking: Vec::with_capacity(places as usize),
             asked_ns: 0,
             accepting: None,
+            accept_again_ns: 0,
+            accepts_failed: 0,
+            accepts_failed_said_ns: 0,
             is_draining: false,
             topic_asked: false,
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
@@ -228,9 +238,13 @@ impl<C: Coherence> Receive<C> {
             self.ingest.lane.beat();
         }
         let mut moved = self.create_topics();
+        if self.accept_again_ns > 0 && now.monotonic_ns >= self.accept_again_ns {
+            self.accept_again_ns = 0;
+            self.accept(io);
+        }
         for slot in 0..self.connections.len() as u32 {
             moved += usize::from(self.look_after(io, slot, now));
-            moved += usize::from(self.say_it_is_connected(slot, now));
+            self.say_it_is_connected(slot, now);
         }
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
@@ -269,10 +283,10 @@ impl<C: Coherence> Receive<C> {
                 self.refuse(io, slot, Refuse::new(Refusal::HelloTimeout, 0, text), now);
                 true
             }
-            Phase::Replying if idle_ns > 2 * hello_timeout => {
+            Phase::Replying if idle_ns > if self.is_draining { LINGER_NS } else { 2 * hello_timeout } => {
                 // It does not read: the send ends with an error.
                 connection.active_ns = now.monotonic_ns;
-                let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+                abort(connection.socket());
                 true
             }
             Phase::Streaming(stream) if connection.is_blocked => {
@@ -298,8 +312,9 @@ impl<C: Coherence> Receive<C> {
             }
             // It takes nothing, not even the last words: what is being sent fails now, and the ack core lets go.
             Phase::Ending { .. } if idle_ns > LINGER_NS && connection.with_ack && !connection.is_cut => {
-                connection.is_cut = true;
-                let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+                // Not shut down, which would wait for what is queued: a frame lent to the kernel must come back.
+                (connection.is_cut, connection.active_ns) = (true, now.monotonic_ns);
+                abort(connection.socket());
                 true
             }
             Phase::Lingering if idle_ns > LINGER_NS && !connection.cancelling => {
@@ -313,22 +328,20 @@ impl<C: Coherence> Receive<C> {
 
     /// Tells the sequencer now and then that a session is connected, whether anything comes or not: one that nobody has is ended when
     /// others want its place.
-    fn say_it_is_connected(&mut self, slot: u32, now: Now) -> bool {
-        let Some(connection) = &mut self.connections[slot as usize] else { return false };
-        let Phase::Streaming(stream) = &connection.phase else { return false };
+    fn say_it_is_connected(&mut self, slot: u32, now: Now) {
+        let Some(connection) = &mut self.connections[slot as usize] else { return };
+        let Phase::Streaming(stream) = &connection.phase else { return };
         let quarter_ns = self.settings.session_expiry_ns / 4;
         let every_ns = if stream.published == 0 { quarter_ns.min(UNUSED_SAID_NS) } else { quarter_ns };
         if now.monotonic_ns.saturating_sub(connection.said_ns) < every_ns {
-            return false;
+            return;
         }
         let (session, session_epoch, topic) = (stream.session, stream.session_epoch, stream.topic);
         let kind = slot_kind::SESSION_ALIVE;
         // Without room it is said at the next look.
-        let is_said = self.ingest.control(BatchSlot { kind, topic, session, session_epoch, ..BatchSlot::default() });
-        if is_said {
+        if self.ingest.control(BatchSlot { kind, topic, session, session_epoch, ..BatchSlot::default() }) {
             connection.said_ns = now.monotonic_ns;
         }
-        is_said
     }
 
     /// Lets go of a half batch whose memory others need; its publisher sends it again.
@@ -404,7 +417,8 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
             self.accepting.into_iter().for_each(|operation| io.cancel(operation));
             for slot in 0..self.connections.len() as u32 {
                 let Some(connection) = &self.connections[slot as usize] else { continue };
-                if matches!(connection.phase, Phase::Ending { .. } | Phase::Lingering) {
+                // One that is being answered is told when it has been: two words under way could outlive its descriptor.
+                if matches!(connection.phase, Phase::Ending { .. } | Phase::Lingering | Phase::Replying) {
                     continue;
                 }
                 self.refuse(io, slot, Refuse::draining(), now);

@@ -143,17 +143,21 @@ fn with_topic<M: Memory>(
 }
 
 /// Why a request that took too long is given up: what it asked for may happen yet.
-pub fn too_late(asked: &Asked) -> Refuse {
+pub fn too_late<M: Memory>(desk: &Desk<M>, asked: &Asked) -> Refuse {
     match asked.operation {
-        Operation::TopicCreate => topic_not_created(),
+        Operation::TopicCreate => topic_not_created(desk.topics),
         _ => Refuse::new(Refusal::Busy, 0, "it was not done in time: no sequencer runs, or this broker's lane is full"),
     }
 }
 
 /// Why a topic that was asked for did not come to be.
-pub fn topic_not_created() -> Refuse {
-    let text = "the topic was not created in time: the topic table is full (geometry.topics_max), or no sequencer runs";
-    Refuse::new(Refusal::TopicTableFull, 0, text)
+pub fn topic_not_created<M: Memory>(topics: &TopicReader<M>) -> Refuse {
+    if topics.is_full() {
+        let text = "no place for another topic (geometry.topics_max); delete one";
+        return Refuse::new(Refusal::TopicTableFull, 0, text);
+    }
+    let text = "the topic was not created in time: no sequencer runs, or it is slow, and the topic may come yet";
+    Refuse::new(Refusal::Busy, 0, text)
 }
 
 fn unknown(topic: &str) -> Refuse {

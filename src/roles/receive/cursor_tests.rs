@@ -1,0 +1,53 @@
+//! A commit of a cursor is answered as it went.
+use super::ingest::Ingest;
+use super::requests::{Asked, Desk, look};
+use crate::log::cursors::CursorReader;
+use crate::log::topics::{Topic, TopicReader};
+use crate::pool::Keep;
+use crate::roles::sequence::tests::start;
+use crate::sim::memory::plain_view;
+use crate::wire::frame::{self, Request};
+use crate::wire::{AckLevel, Operation, OrderLevel};
+
+fn commit(name: &str) -> Asked {
+    let request = Request { operation: Operation::CursorCommit as u8, topic_bytes: 1, number: 5, ..Request::default() };
+    let body = [b"t", name.as_bytes()].concat();
+    let whole = frame::with_body(&request, &body);
+    Asked::read(whole[..64].try_into().unwrap(), &body).unwrap()
+}
+
+#[test]
+fn two_commits_for_the_last_place_are_not_both_answered_done() {
+    let view = plain_view(1);
+    let mut sequencer = start(&view, 0);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    assert!(ingest.create_topic(&Topic::new("t", OrderLevel::Session, AckLevel::Committed)));
+    sequencer.pass(1);
+    let mut topics = TopicReader::new(&view);
+    let cursors = CursorReader::new(&view);
+    let names = ["a", "b", "c", "d", "e"];
+    assert_eq!(view.layout.geometry.cursors_max, 4);
+    let mut asked = names.map(commit);
+    let mut see = |asked: &mut Asked| {
+        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1 };
+        look(&mut desk, asked)
+    };
+    // Five consumers at once; the table has room when each of them is looked at.
+    asked.iter_mut().for_each(|asked| assert_eq!(see(asked), Ok(None)));
+    (2..5).for_each(|now| {
+        sequencer.pass(now);
+    });
+    let topic = topics_id(&view);
+    for (name, asked) in names.iter().zip(&mut asked) {
+        let answer = see(asked);
+        let stands = CursorReader::new(&view).find(topic, name).unwrap().0.map(|cursor| cursor.order);
+        println!("{name}: answered {answer:?}, stands at {stands:?}");
+        if answer.is_ok_and(|answer| answer.is_some()) {
+            assert_eq!(stands, Some(5), "answered as done: every broker resumes there");
+        }
+    }
+}
+
+fn topics_id<M: crate::pool::Memory>(view: &crate::log::View<M>) -> u32 {
+    TopicReader::new(view).find("t").unwrap().id
+}
