@@ -165,18 +165,18 @@ impl Checker {
 
     /// The current epoch line, if which one it is cannot be in doubt.
     fn current(&self, memory: &SharedMemory) -> Option<(u32, EpochLine)> {
-        let lines: Vec<Option<EpochLine>> =
+        let lines: Vec<EpochLine> =
             (0..self.layout.geometry.candidates).map(|candidate| self.epoch_line(memory, candidate)).collect();
-        let lines: Vec<EpochLine> = lines.into_iter().collect::<Option<_>>()?;
         let (candidate, best) = lines.iter().enumerate().max_by_key(|(_, line)| line.active)?;
         let is_claimed = lines.iter().any(|line| line.claimed > best.active);
         (best.active > 0 && !is_claimed).then_some((candidate as u32, *best))
     }
 
-    fn epoch_line(&self, memory: &SharedMemory, candidate: u32) -> Option<EpochLine> {
+    /// Words, whatever the guard says, as every reader takes them: a line whose writer was killed in the middle of it still counts,
+    /// and may stay so for long.
+    fn epoch_line(&self, memory: &SharedMemory, candidate: u32) -> EpochLine {
         let at = self.layout.epoch_line(candidate);
-        let is_blank = memory.behind_caches(at, 64, |bytes| bytes.iter().all(|byte| *byte == 0));
-        if is_blank { Some(EpochLine::default()) } else { record(memory, at).map(|(_, line)| line) }
+        memory.behind_caches(at + 8, 56, |bytes| EpochLine::from_words(bytemuck::pod_read_unaligned(bytes)))
     }
 
     fn see_floor(&mut self, memory: &SharedMemory, candidate: u32, note: &mut impl FnMut(Event)) {
