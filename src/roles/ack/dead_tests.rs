@@ -35,6 +35,7 @@ fn a_dead_connection_of_a_busy_session_is_told_of_once() {
         open_timeout_ns: 1 << 50,
         broker: 0,
         broker_list: String::new(),
+        log: bytemuck::Zeroable::zeroed(),
     };
     let mut ack = AckRole::<Hardware>::new(&view, 0, settings, vec![link.clone()], places);
     let mut ring = Ring::new(16, places, mapping).unwrap();
@@ -53,6 +54,7 @@ fn a_dead_connection_of_a_busy_session_is_told_of_once() {
         order: OrderLevel::Session,
         ack: AckLevel::Committed,
         is_loopback: true,
+        version: crate::wire::frame::VERSION,
     };
     link.tell_ack(ToAck::Attach(ConnectionId { slot: 0, generation: 1 }, attachment));
     let mut run = |ack: &mut AckRole<Hardware>, now: &mut Now| {

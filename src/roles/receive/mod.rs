@@ -11,6 +11,8 @@
 
 pub mod connection;
 mod control;
+#[cfg(test)]
+mod cursor_tests;
 mod cursors;
 mod ending;
 mod greeting;
@@ -18,8 +20,6 @@ pub mod hello;
 pub mod ingest;
 pub mod requests;
 mod streaming;
-#[cfg(test)]
-mod cursor_tests;
 #[cfg(test)]
 mod tests;
 
