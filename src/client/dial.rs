@@ -41,7 +41,6 @@ pub(crate) struct Greeting {
     pub address: String,
     pub welcome: Welcome,
     /// Which log it is; nothing is said of it under version 2.
-    #[allow(dead_code)]
     pub log: Option<LogRecord>,
     /// A subscriber's welcomes to its further topics.
     pub more: Vec<Welcome>,
@@ -69,6 +68,23 @@ pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
     stream.set_nonblocking(true).map_err(|error| io("setting nonblocking mode towards", error))?;
     let heartbeat = Duration::from_millis(log.map_or(0, |log| log.heartbeat_ms).into());
     Ok(Greeting { stream, address: call.address.clone(), welcome, log, more, brokers, heartbeat })
+}
+
+/// Holds the log that a broker serves against the one that is gone on with; keeps it if none is known yet. Numbers of one log mean nothing
+/// in another, so nobody goes on with them there.
+pub(crate) fn same_log(ours: &mut Option<LogRecord>, greeting: &Greeting) -> Result<(), ClientError> {
+    let name = |log: &LogRecord| format!("{:016x}{:016x}", log.uuid[0], log.uuid[1]);
+    match (&*ours, &greeting.log) {
+        (Some(ours), Some(theirs)) if (ours.uuid, ours.fork) != (theirs.uuid, theirs.fork) => {
+            let (broker, found, expected) = (greeting.address.clone(), name(theirs), name(ours));
+            Err(ClientError::OtherLog { broker, found, expected })
+        }
+        (None, theirs) => {
+            *ours = *theirs;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is left until `deadline`; never zero, which the socket options would take for "for ever".

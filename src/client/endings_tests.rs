@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::fake::{Fake, Peer, welcome};
 use super::*;
-use crate::wire::frame::{Ack, NOTHING_LET_GO, Welcome};
+use crate::wire::FrameKind;
+use crate::wire::frame::{Ack, LogRecord, NOTHING_LET_GO, Welcome};
 use crate::wire::{OrderLevel, Refusal};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -159,4 +160,82 @@ fn what_was_trimmed_before_the_start_is_told() {
     let all = began(Start::Earliest);
     assert_eq!((all.trimmed_before_start(0), all.next_order()), (40, 40));
     assert_eq!(began(Start::Order(50)).trimmed_before_start(0), 0);
+}
+
+fn log(number: u64, heartbeat_ms: u32) -> LogRecord {
+    LogRecord { uuid: [number, 7], heartbeat_ms, ..bytemuck::Zeroable::zeroed() }
+}
+
+/// A broker that is stopped says nothing, and neither does TCP: it is left for one that is heard, where it was left.
+#[test]
+fn a_silent_broker_is_left_within_two_seconds() {
+    let silent = Fake::start(|_, peer: &mut Peer| {
+        peer.hello_bytes()?;
+        peer.welcome_to(&log(1, 100), welcome(OrderLevel::Session))?;
+        peer.deliver(0, &[b"one"])?;
+        thread::sleep(2 * SECOND);
+        Ok(())
+    });
+    let other = Fake::start(|_, peer: &mut Peer| {
+        peer.hello_bytes()?;
+        peer.welcome_to(&log(1, 100), Welcome { next: 1, ..welcome(OrderLevel::Session) })?;
+        peer.deliver(1, &[b"two"])
+    });
+    let mut subscriber = Subscriber::connect(subscriber(&[&silent, &other])).unwrap();
+    let begun = Instant::now();
+    while subscriber.next_order() < 2 {
+        subscriber.poll(SECOND / 20, &mut |_| ()).unwrap();
+        assert!(begun.elapsed() < 2 * SECOND, "it waits on for the silent one");
+    }
+}
+
+/// The broker comes back with another log: its numbers are not ours, however well they fit.
+#[test]
+fn a_follower_never_goes_on_in_another_log() {
+    let fake = Fake::start(|number, peer: &mut Peer| {
+        let (hello, _) = peer.hello_bytes()?;
+        assert_eq!(hello.log, if number == 0 { 0 } else { log(1, 0).tag() });
+        let next = number.min(1) as u64;
+        peer.welcome_to(&log(next + 1, 0), Welcome { next, ..welcome(OrderLevel::Session) })?;
+        peer.deliver(next, &[b"x"])
+    });
+    let mut subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
+    let (mut seen, mut ended, begun) = (0, 0, Instant::now());
+    while ended < 2 {
+        assert!(begun.elapsed() < 5 * SECOND);
+        match subscriber.poll(SECOND / 20, &mut |_| seen += 1) {
+            Ok(_) => assert!(seen <= 1, "it goes on in the other log"),
+            Err(error) => {
+                assert!(matches!(error, ClientError::OtherLog { .. }) && !error.is_transient(), "{error}");
+                ended += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 1);
+}
+
+/// Who is polled is heard, so that a broker can tell it from one that is gone.
+#[test]
+fn a_polled_subscriber_is_heard() {
+    let (tell, told) = channel();
+    let tell = std::sync::Mutex::new(tell);
+    let fake = Fake::start(move |_, peer: &mut Peer| {
+        let (hello, _) = peer.hello_bytes()?;
+        assert!(hello.heartbeat_ms > 0);
+        peer.welcome_to(&log(1, 60_000), welcome(OrderLevel::Session))?;
+        let mut frame = [0; 64];
+        std::io::Read::read_exact(&mut peer.stream, &mut frame)?;
+        let _ = tell.lock().unwrap().send(frame[5]);
+        Ok(())
+    });
+    let mut subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
+    let begun = Instant::now();
+    let heard = loop {
+        subscriber.poll(SECOND / 20, &mut |_| ()).unwrap();
+        if let Ok(kind) = told.try_recv() {
+            break kind;
+        }
+        assert!(begun.elapsed() < 3 * SECOND, "it says nothing");
+    };
+    assert_eq!(heard, FrameKind::Heartbeat as u8);
 }

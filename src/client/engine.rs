@@ -15,7 +15,7 @@ use crate::client::admin::create_topic;
 use crate::client::batch::{Buffer, Identity, SealedBatch, Shape};
 use crate::client::deadline;
 use crate::client::dial::{
-    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, dial_any, refused,
+    ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, dial_any, refused, same_log,
 };
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
@@ -24,7 +24,7 @@ use crate::client::socket::{Heard, Received, Socket};
 use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
 use crate::limits::{BATCH_BYTES_MAX, LINE_BYTES, WINDOW_BATCHES_MAX};
 use crate::net::readiness::Readiness;
-use crate::wire::frame::{Ack, Hello, NEW_SESSION, Role, Welcome};
+use crate::wire::frame::{Ack, Hello, LogRecord, NEW_SESSION, Role, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 
 /// Most batches in one write.
@@ -116,6 +116,8 @@ pub(crate) struct Engine {
     readiness: Readiness,
     /// Session epoch to ask for: the current one, or past it while a fenced session is being reopened.
     target_epoch: u32,
+    /// Which log is published to, once a broker has said so.
+    log: Option<LogRecord>,
     /// When the sockets were last read.
     looked_at: Instant,
     /// Since when no connection is live.
@@ -199,6 +201,7 @@ impl Engine {
             dialer: Dialer::new(),
             readiness: Readiness::default(),
             target_epoch: welcome.session_epoch,
+            log: first.log,
             looked_at: now,
             cut_off_since: Some(now),
             failed: None,
@@ -502,6 +505,7 @@ impl Engine {
         if self.order_level == OrderLevel::Session {
             let identity = self.window.identity(index);
             (hello.session, hello.token, hello.session_epoch) = (identity.session, identity.token, self.target_epoch);
+            hello.log = self.log.as_ref().map_or(0, LogRecord::tag);
         }
         hello
     }
@@ -549,6 +553,14 @@ impl Engine {
 
     /// A connection was welcomed: checks that it is what was asked for, and takes it into use.
     fn port_up(&mut self, index: usize, greeting: Greeting, now: Instant) {
+        if let Err(error) = same_log(&mut self.log, &greeting) {
+            self.dial_failed(index, &error, now);
+            // A broker of another pool among others is left alone; but where nobody serves our log any more, what was acked is gone.
+            if !self.ports.iter().any(|port| matches!(port.state, PortState::Up(_))) {
+                self.failed = Some(error);
+            }
+            return;
+        }
         if let Err(error) = self.adopt(index, &greeting.welcome, now) {
             self.dial_failed(index, &error, now);
             return;

@@ -82,6 +82,20 @@ pub enum ClientError {
         /// As it follows from what was received before.
         expected: u64,
     },
+    /// The broker serves another log than the one that was read from or published to: its pool was formatted anew, or it is a broker of
+    /// another pool. What comes next there is not what comes next here, so nothing is gone on with.
+    #[error(
+        "broker {broker} serves log {found}, not {expected}, which this client began with: the pool was formatted anew, or the broker \
+         is another pool's; begin again from the start of that log"
+    )]
+    OtherLog {
+        /// `host:port`.
+        broker: String,
+        /// Identity of the log it serves.
+        found: String,
+        /// Identity of the log that was to be gone on with.
+        expected: String,
+    },
     /// Messages are missing: the next batch does not begin where the last one ended. The connection was closed; the
     /// next poll asks again for `expected`.
     #[error("broker {broker} delivered order {found} where {expected} is next: messages are missing or repeated")]
@@ -206,6 +220,7 @@ impl ClientError {
             ClientError::Refused { code, .. } => Refusal::from_code(*code),
             ClientError::PoolRefused { refusal, .. } => Some(*refusal),
             ClientError::TooSlow { .. } => Some(Refusal::TooSlow),
+            ClientError::OtherLog { .. } => Some(Refusal::OtherLog),
             _ => None,
         }
     }
@@ -219,6 +234,7 @@ impl ClientError {
                 self.refusal(),
                 Some(
                     Refusal::Busy
+                        | Refusal::NoSequencer
                         | Refusal::Draining
                         | Refusal::TooSlow
                         | Refusal::HelloTimeout
@@ -229,7 +245,7 @@ impl ClientError {
             ClientError::Unreachable { .. } | ClientError::Io { .. } | ClientError::AckTimeout { .. } => true,
             ClientError::Wire { .. } | ClientError::Contradiction { .. } | ClientError::Gap { .. } => true,
             ClientError::NoPlace { .. } | ClientError::PoolTimeout { .. } | ClientError::TooSlow { .. } => true,
-            ClientError::Pool(_) | ClientError::Damaged { .. } => false,
+            ClientError::Pool(_) | ClientError::Damaged { .. } | ClientError::OtherLog { .. } => false,
             ClientError::PayloadTooLarge { .. } | ClientError::Option { .. } | ClientError::Stopped { .. } => false,
         }
     }

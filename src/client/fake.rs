@@ -11,7 +11,9 @@ use bytemuck::pod_read_unaligned;
 
 use crate::client::batch::{Buffer, Filler, Identity, Shape};
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::wire::frame::{self, BatchHeader, Deliver, Frame, Hello, Refused, Reply, Request, Welcome, with_body};
+use crate::wire::frame::{
+    self, BatchHeader, Deliver, Frame, Hello, LogRecord, Refused, Reply, Request, Welcome, with_body,
+};
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, Refusal};
 
 /// No script waits longer than this for anything.
@@ -122,6 +124,12 @@ impl Peer {
     pub fn welcome(&mut self, welcome: Welcome, brokers: &[String]) -> io::Result<()> {
         let list: String = brokers.iter().enumerate().map(|(id, address)| format!("{id} {address}\n")).collect();
         self.stream.write_all(&with_body(&welcome, list.as_bytes()))
+    }
+
+    /// As `welcome`, of version 3, naming the log and how often the broker is heard.
+    pub fn welcome_to(&mut self, log: &LogRecord, welcome: Welcome) -> io::Result<()> {
+        let body = frame::welcome_body(3, log, "");
+        self.stream.write_all(&with_body(&Welcome { version: 3, ..welcome }, &body))
     }
 
     pub fn refuse(&mut self, code: Refusal, detail: u64, text: &str) -> io::Result<()> {

@@ -8,13 +8,13 @@
 //! A broker that is not heard for several of its heartbeats is left like one whose connection broke. Connections that bring nothing,
 //! one after another for `connect_timeout`, end with an error that says what became of each.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::client::deadline;
 use crate::client::delivered::{Batches, Delivered, Event};
-use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialer, Greeting, dial_any};
+use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialer, Greeting, dial_any, same_log};
 use crate::client::engine::Pulse;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::fault::{Fault, check_identity};
@@ -22,10 +22,12 @@ use crate::client::inbox::Inbox;
 use crate::client::options::{SlowReaderPolicy, Start, SubscriberOptions};
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::net::readiness::Readiness;
-use crate::wire::frame::{self, CaughtUp, Deliver, Hello, Role, Skipped, Welcome};
+use crate::wire::frame::{self, CaughtUp, Deliver, Heartbeat, Hello, LogRecord, Role, Skipped, Welcome};
 use crate::wire::subscribe::push_start;
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, SlowReader, WireError};
 
+/// While it is polled a broker hears of it at least this often.
+const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Most events handed on in one poll.
 const POLL_EVENTS_MAX: usize = 64;
 enum Line {
@@ -72,6 +74,10 @@ pub struct Subscriber {
     up_since: Instant,
     is_of_use: bool,
     pulse: Pulse,
+    /// Which log it reads, once a broker has said so.
+    log: Option<LogRecord>,
+    /// When to say that somebody is here; none: this broker does not want to hear it.
+    beat_at: Option<Instant>,
     /// When the socket was last read.
     looked_at: Instant,
     failures: Vec<Attempt>,
@@ -92,7 +98,7 @@ impl Subscriber {
     pub fn connect(options: SubscriberOptions) -> Result<Subscriber, ClientError> {
         options.check()?;
         let body = hello_body(options.topics().map(|(name, start)| (name, start, 0)));
-        let (hello, count) = (hello(options.slow_reader.on_wire()), options.topics().count());
+        let (hello, count) = (hello(options.slow_reader.on_wire(), None), options.topics().count());
         let greeting = dial_any(&options.brokers, &hello, &body, count, options.connect_timeout)?;
         let welcomes = std::iter::once(&greeting.welcome).chain(&greeting.more);
         let topic = |((name, start), welcome): ((&str, Start), &Welcome)| {
@@ -123,6 +129,8 @@ impl Subscriber {
             up_since: Instant::now(),
             is_of_use: false,
             pulse: Pulse::default(),
+            log: None,
+            beat_at: None,
             looked_at: Instant::now(),
             failures: Vec::new(),
             readiness: Readiness::default(),
@@ -382,6 +390,7 @@ impl Subscriber {
     fn receive(&mut self) -> Result<bool, ClientError> {
         let now = Instant::now();
         let since_last = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
+        self.beat(now);
         let Line::Up { stream, address } = &mut self.line else { return Ok(false) };
         let wanted = self.announced.map_or(FRAME_HEADER_BYTES, |(deliver, _)| deliver.body_bytes as usize);
         let error = match stream.read(self.inbox.room(wanted)) {
@@ -403,6 +412,22 @@ impl Subscriber {
         let error = ClientError::io(address, "reading from", &error);
         self.line_down(&error);
         Ok(false)
+    }
+
+    /// Says that somebody is here, if that is due: a broker may end connections of clients that are silent for long.
+    fn beat(&mut self, now: Instant) {
+        let Line::Up { stream, .. } = &mut self.line else { return };
+        if self.beat_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let heartbeat = frame::seal(&Heartbeat::default());
+        // Nothing else is written here, so there is room unless the broker is stopped; reading tells of a broken connection. A part of
+        // a frame, which cannot be followed by another's beginning, is the last that is said.
+        let written = stream.write(&heartbeat);
+        self.beat_at = match written {
+            Ok(bytes) if bytes < heartbeat.len() => None,
+            _ => Some(now + HEARTBEAT),
+        };
     }
 
     /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
@@ -449,7 +474,7 @@ impl Subscriber {
             Line::Down { .. } => {
                 let call = Call {
                     address: self.brokers[self.turn % self.brokers.len()].clone(),
-                    hello: hello(self.slow_reader.on_wire()),
+                    hello: hello(self.slow_reader.on_wire(), self.log.as_ref()),
                     body: hello_body(
                         self.topics
                             .iter()
@@ -481,6 +506,10 @@ impl Subscriber {
     }
 
     fn line_up(&mut self, greeting: Greeting) -> Result<(), ClientError> {
+        if let Err(error) = same_log(&mut self.log, &greeting) {
+            self.line_down(&error);
+            return Err(error);
+        }
         let Greeting { stream, address, welcome, more, brokers, heartbeat, .. } = greeting;
         for (topic, welcome) in self.topics.iter_mut().zip(std::iter::once(&welcome).chain(&more)) {
             let (field, found, expected) = if welcome.order_level != topic.order_level as u8 {
@@ -513,6 +542,7 @@ impl Subscriber {
         self.line = Line::Up { stream, address };
         let now = Instant::now();
         (self.up_since, self.looked_at, self.is_of_use, self.pulse) = (now, now, false, Pulse::of(heartbeat, now));
+        self.beat_at = (!heartbeat.is_zero()).then_some(now + HEARTBEAT);
         Ok(())
     }
 
@@ -580,9 +610,17 @@ impl Topic {
     }
 }
 
-fn hello((slow_reader, lag_bytes): (SlowReader, u64)) -> Hello {
-    let slow_reader = slow_reader as u8;
-    Hello { role: Role::Subscriber as u8, order_level: ANY_ORDER_LEVEL, slow_reader, lag_bytes, ..Hello::default() }
+/// Of one that goes on: in which log.
+fn hello((slow_reader, lag_bytes): (SlowReader, u64), log: Option<&LogRecord>) -> Hello {
+    Hello {
+        role: Role::Subscriber as u8,
+        order_level: ANY_ORDER_LEVEL,
+        slow_reader: slow_reader as u8,
+        lag_bytes,
+        log: log.map_or(0, LogRecord::tag),
+        heartbeat_ms: HEARTBEAT.as_millis() as u32,
+        ..Hello::default()
+    }
 }
 
 /// Names, starts, and which of the topics of that name is meant: 0 whichever has it now.
