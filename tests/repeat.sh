@@ -8,6 +8,8 @@ readonly RUNS=${RUNS:-20} LOGS=run/repeat
 mkdir -p "$LOGS"
 cargo test --workspace --no-run --quiet
 failures=0
+busy=""
+trap '[[ -z $busy ]] || kill "$busy"' EXIT
 for run in $(seq "$RUNS"); do
     busy=""
     if ((run % 2 == 0)); then
@@ -16,8 +18,8 @@ for run in $(seq "$RUNS"); do
     fi
     begin=$SECONDS
     if cargo test --workspace --no-fail-fast >"$LOGS/$run.log" 2>&1; then verdict=passed; else verdict=FAILED; fi
-    [[ -z $busy ]] || { kill "$busy"; wait "$busy" 2>/dev/null || true; }
     echo "run $run: $verdict after $((SECONDS - begin)) s${busy:+, beside a busy core}"
+    [[ -z $busy ]] || { kill "$busy"; wait "$busy" 2>/dev/null || true; busy=""; }
     if [[ $verdict == FAILED ]]; then
         failures=$((failures + 1))
         grep -E '^test .* FAILED$|^error: test failed' "$LOGS/$run.log" | sed 's/^/    /' || true

@@ -4,7 +4,6 @@
 //! stream. Measured: from a kill until the end of the longest standstill of acks after it; of several sessions the slowest.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::figures::Spread;
 use crate::machine::{LOOK_AGAIN, facts};
 use crate::session::{AFTER, Session};
 use crate::subject::Folder;
-use crate::witness::{Findings, Witness};
+use crate::verified::{Verdict, under_load};
 
 const TOPIC: &str = "ordered";
 /// Load between two faults, at least and at most, ms.
@@ -44,12 +43,7 @@ struct Outcome {
     kills: Vec<f64>,
     stops: Vec<f64>,
     kills_of_all: Vec<f64>,
-    acked: u64,
-    delivered: u64,
-    lost: u64,
-    duplicates: u64,
-    reorders: u64,
-    equal: bool,
+    verdict: Verdict,
 }
 
 /// Runs it and prints what it found.
@@ -68,45 +62,9 @@ fn run_seed(args: &ChaosArgs, seed: u64, folder: &Folder) -> Result<Outcome, Com
     let name = format!("chaos-{seed}");
     let mut cluster = Cluster::start(&name, &Shape::of(&args.load, args.hosts), folder)?;
     cluster.create_topic(TOPIC, OrderLevel::Session)?;
-    let (stop, watched) = (AtomicBool::new(false), AtomicBool::new(false));
-    let due = AtomicU64::new(u64::MAX);
-    let numbers = 0..u64::from(args.load.sessions);
-    let sessions: Vec<_> = numbers.map(|number| Session::new(&args.load, TOPIC, number, &stop)).collect();
-    let seeds = cluster.seeds.clone();
-    let others = cluster.seeds_from(cluster.len() / 2);
-    let (outcome, sent, findings) = thread::scope(|scope| {
-        let watch = |seeds: Vec<String>| {
-            let (watched, due) = (&watched, &due);
-            scope.spawn(move || Witness::default().watch(seeds, TOPIC, watched, due))
-        };
-        let watchers = [watch(seeds.clone()), watch(others)];
-        let publishers: Vec<_> = sessions.iter().map(|session| scope.spawn(|| session.publish(&seeds))).collect();
-        let outcome = faults(args, seed, &mut cluster, &sessions);
-        stop.store(true, Ordering::Relaxed);
-        let join = |one: thread::ScopedJoinHandle<'_, _>| one.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
-        let sent: Result<Vec<_>, CompareError> = publishers.into_iter().map(join).collect();
-        due.store(sent.as_ref().map_or(0, |sent| sent.iter().map(|(sent, _)| sent).sum()), Ordering::Release);
-        watched.store(true, Ordering::Release);
-        let findings = watchers.map(|one| one.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
-        let findings = findings.into_iter().collect::<Result<Vec<_>, _>>();
-        Ok::<_, CompareError>((outcome?, sent?, findings.map_err(CompareError::client("a subscriber"))?))
-    })?;
-    drop(cluster);
-    Ok(judge(outcome, sent.iter().map(|(sent, _)| sent).sum(), &findings))
-}
-
-/// Holds what the subscribers were given against what was acked.
-fn judge(outcome: Outcome, acked: u64, findings: &[Findings]) -> Outcome {
-    let delivered = |one: &Findings| one.delivered.values().sum::<u64>();
-    Outcome {
-        acked,
-        delivered: findings.iter().map(delivered).min().unwrap_or(0),
-        lost: findings.iter().map(|one| acked.saturating_sub(delivered(one))).max().unwrap_or(acked),
-        duplicates: findings.iter().map(|one| one.duplicates).sum(),
-        reorders: findings.iter().map(|one| one.reorders).sum(),
-        equal: findings.iter().all(|one| one.hash == findings[0].hash && delivered(one) == delivered(&findings[0])),
-        ..outcome
-    }
+    let (outcome, verdict) =
+        under_load(&mut cluster, &args.load, TOPIC, |cluster, sessions| faults(args, seed, cluster, sessions))?;
+    Ok(Outcome { verdict, ..outcome })
 }
 
 /// One fault after the other, until the time is over.
@@ -197,20 +155,13 @@ fn acks_move(sessions: &[Session<'_>], fault: Instant) -> Result<f64, CompareErr
 }
 
 fn words(outcome: &Outcome) -> String {
-    let Outcome { seed, acked, delivered, lost, duplicates, reorders, equal, .. } = outcome;
-    let faults = (outcome.kills.len(), outcome.stops.len(), outcome.kills_of_all.len());
-    format!(
-        "seed {seed}: {} kills, {} stops, {} kills of all; acked {acked}, delivered {delivered}: lost {lost}, duplicates \
-         {duplicates}, reorders {reorders}, readers {}",
-        faults.0,
-        faults.1,
-        faults.2,
-        if *equal { "equal" } else { "NOT EQUAL" }
-    )
+    let Outcome { seed, kills, stops, kills_of_all, verdict } = outcome;
+    let faults = format!("{} kills, {} stops, {} kills of all", kills.len(), stops.len(), kills_of_all.len());
+    format!("seed {seed}: {faults}; {}", verdict.words())
 }
 
 fn report(args: &ChaosArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
-    println!("{} broker processes, {} s a seed, {}", args.load.brokers, args.seconds, facts());
+    println!("{} broker processes on {} hosts, {} s a seed, {}", args.load.brokers, args.hosts, args.seconds, facts());
     let mut figures = serde_json::Map::new();
     let of = |each: fn(&Outcome) -> &Vec<f64>| outcomes.iter().flat_map(each).copied().collect::<Vec<_>>();
     let kinds = [
@@ -223,22 +174,18 @@ fn report(args: &ChaosArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
         println!("  {name:<12} {count} times: acks move again after {} ms", spread.words(1));
         figures.insert(name.into(), json!({ "count": count, "moves_ms": spread.json() }));
     }
-    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&Verdict) -> u64| outcomes.iter().map(|one| of(&one.verdict)).sum::<u64>();
     let (acked, lost) = (sum(|one| one.acked), sum(|one| one.lost));
     let (duplicates, reorders) = (sum(|one| one.duplicates), sum(|one| one.reorders));
-    let equal = outcomes.iter().all(|one| one.equal);
+    let equal = outcomes.iter().all(|one| one.verdict.equal);
     println!("  acked {acked}: lost {lost}, duplicates {duplicates}, reorders {reorders}, readers equal: {equal}");
     if let Some(path) = &args.json {
-        let seeds: Vec<Value> =
-            outcomes.iter().map(|one| json!({ "seed": one.seed, "acked": one.acked, "lost": one.lost })).collect();
-        let all = json!({ "machine": facts(), "figures": figures, "seeds": seeds, "acked": acked, "lost": lost,
+        let seed = |one: &Outcome| json!({ "seed": one.seed, "acked": one.verdict.acked, "lost": one.verdict.lost });
+        let all = json!({ "machine": facts(), "figures": figures, "acked": acked, "lost": lost,
+            "seeds": outcomes.iter().map(seed).collect::<Vec<Value>>(),
             "duplicates": duplicates, "reorders": reorders, "equal": equal });
         let text = serde_json::to_string_pretty(&all).expect("no odd keys");
         fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
     }
-    if lost + duplicates + reorders > 0 || !equal {
-        let what = format!("lost {lost}, duplicates {duplicates}, reorders {reorders}, readers equal: {equal}");
-        return Err(CompareError::Unsound { name: "chaos".into(), what });
-    }
-    Ok(())
+    outcomes.iter().try_for_each(|one| one.verdict.check(&format!("chaos, seed {}", one.seed)))
 }

@@ -25,6 +25,7 @@ use crate::latency::one_at_a_time;
 use crate::machine::facts;
 use crate::session::Session;
 use crate::subject::{Folder, Subject, free_addresses};
+use crate::verified::joined;
 use crate::witness::{Findings, Witness};
 
 const TOPIC: &str = "ordered";
@@ -179,10 +180,10 @@ fn one_kind(args: &HostileArgs, kind: (&'static str, Kind), user: User) -> Resul
             }
         }
         stop.store(true, Ordering::Relaxed);
-        let sent = publisher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let sent = joined(publisher);
         due.store(sent.as_ref().map_or(0, |sent| sent.0), Ordering::Release);
         watched.store(true, Ordering::Release);
-        (sent, watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        (sent, joined(watcher))
     });
     let verdict = match (sent, findings) {
         (Ok((sent, _)), Ok(findings)) => verdict(sent, &findings),
@@ -253,7 +254,7 @@ fn one_round(
         let beside = measure(args, subject, session);
         let standstill_ms = session.acked.longest_standstill(since, Instant::now());
         stop.store(true, Ordering::Relaxed);
-        (beside, running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), standstill_ms)
+        (beside, joined(running), standstill_ms)
     });
     *enemy = (enemy.0 + did.0, did.1.or(enemy.1.take()));
     let beside = beside?;

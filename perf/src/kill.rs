@@ -2,15 +2,13 @@
 //!
 //! Every broker is a process of its own on one pool. In turn the process that has the sequencer and one that has not is killed
 //! (SIGKILL) and started again. Measured at the publishers: from the kill until the end of the longest standstill of acks after
-//! it, and until everything sent before the kill is acked; of several sessions the slowest counts. A subscriber over all
-//! brokers then holds every delivery against what was sent.
+//! it, and until everything sent before the kill is acked; of several sessions the slowest counts. Two subscribers
+//! hold every delivery against what was sent.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::PublisherStats;
 use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
 
@@ -21,7 +19,7 @@ use crate::figures::Spread;
 use crate::machine::{LOOK_AGAIN, facts};
 use crate::session::{AFTER, Session};
 use crate::subject::Folder;
-use crate::witness::{Findings, Witness};
+use crate::verified::{Verdict, under_load};
 
 const TOPIC: &str = "ordered";
 /// Load before a kill.
@@ -46,28 +44,11 @@ pub fn run(args: &KillArgs) -> Result<(), CompareError> {
     let mut cluster =
         Cluster::start("kill", &Shape::of(&args.load, if args.hosts { args.load.brokers } else { 1 }), &folder)?;
     cluster.create_topic(TOPIC, OrderLevel::Session)?;
-    let (stop, watched) = (AtomicBool::new(false), AtomicBool::new(false));
-    let due = AtomicU64::new(u64::MAX);
-    let numbers = 0..u64::from(args.load.sessions);
-    let sessions: Vec<_> = numbers.map(|number| Session::new(&args.load, TOPIC, number, &stop)).collect();
-    let seeds = cluster.seeds.clone();
-    let (kills, sent, findings) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| Witness::default().watch(seeds.clone(), TOPIC, &watched, &due));
-        let publishers: Vec<_> = sessions.iter().map(|session| scope.spawn(|| session.publish(&seeds))).collect();
-        let kills =
-            (0..2 * args.repeats).map(|turn| kill(&mut cluster, &sessions, turn)).collect::<Result<Vec<_>, _>>();
-        stop.store(true, Ordering::Relaxed);
-        let sent: Result<Vec<_>, CompareError> = publishers
-            .into_iter()
-            .map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect();
-        due.store(sent.as_ref().map_or(0, |sent| sent.iter().map(|(sent, _)| sent).sum()), Ordering::Release);
-        watched.store(true, Ordering::Release);
-        let findings = watcher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok::<_, CompareError>((kills?, sent?, findings.map_err(CompareError::client("the subscriber"))?))
+    let (kills, verdict) = under_load(&mut cluster, &args.load, TOPIC, |cluster, sessions| {
+        (0..2 * args.repeats).map(|turn| kill(cluster, sessions, turn)).collect::<Result<Vec<_>, _>>()
     })?;
     drop(cluster);
-    report(args, &kills, &sent, &findings)
+    report(args, &kills, &verdict)
 }
 
 /// One kill and restart. Even turns kill the sequencer's process.
@@ -114,17 +95,7 @@ fn kill(cluster: &mut Cluster<'_>, sessions: &[Session<'_>], turn: u32) -> Resul
     Ok(kill)
 }
 
-fn report(
-    args: &KillArgs,
-    kills: &[Kill],
-    sent: &[(u64, PublisherStats)],
-    findings: &Findings,
-) -> Result<(), CompareError> {
-    let total: u64 = sent.iter().map(|(sent, _)| sent).sum();
-    let delivered: u64 = findings.delivered.values().sum();
-    let lost = total.saturating_sub(delivered);
-    let resent: u64 = sent.iter().map(|(_, stats)| stats.resent_batches).sum();
-    let fences: u64 = sent.iter().map(|(_, stats)| stats.fences).sum();
+fn report(args: &KillArgs, kills: &[Kill], verdict: &Verdict) -> Result<(), CompareError> {
     println!(
         "{} brokers, each a process{}; {} sessions at order 5, ack 1, {} bytes/s each, batches of {}",
         args.load.brokers,
@@ -146,23 +117,17 @@ fn report(
         );
         figures.insert(key.into(), json!({ "moves_ms": moves.json(), "settled_ms": settled.json() }));
     }
-    println!(
-        "  acked {total}, delivered {delivered}: lost {lost}, duplicates {}, reorders {}; {resent} batches sent again, {fences} fences",
-        findings.duplicates, findings.reorders
-    );
+    println!("  {}", verdict.words());
     if let Some(path) = &args.json {
         let each = |kill: &Kill| json!({ "sequencer": kill.had_sequencer, "moves_ms": kill.moves_ms, "settled_ms": kill.settled_ms });
         let kills: Vec<Value> = kills.iter().map(each).collect();
         let all = json!({
-            "machine": facts(), "kills": kills, "figures": figures, "acked": total, "delivered": delivered, "lost": lost,
-            "duplicates": findings.duplicates, "reorders": findings.reorders, "resent_batches": resent, "fences": fences,
+            "machine": facts(), "kills": kills, "figures": figures, "acked": verdict.acked,
+            "delivered": verdict.delivered, "lost": verdict.lost, "duplicates": verdict.duplicates,
+            "reorders": verdict.reorders, "resent_batches": verdict.resent_batches, "fences": verdict.fences,
         });
         let text = serde_json::to_string_pretty(&all).expect("no odd keys");
         fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
     }
-    if lost + findings.duplicates + findings.reorders > 0 || delivered > total {
-        let what = format!("lost {lost}, duplicates {}, reorders {}", findings.duplicates, findings.reorders);
-        return Err(CompareError::Unsound { name: "kill".into(), what });
-    }
-    Ok(())
+    verdict.check("kill")
 }

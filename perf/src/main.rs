@@ -10,7 +10,8 @@
 //! * [`publish`], [`latency`]: one run of each kind.
 //! * [`rounds`]: who is compared with whom, in which order.
 //! * [`kill`], [`gap`]: what a killed broker, and a gap of another session, do to those who go on.
-//! * [`stop`], [`chaos`]: broker processes stopped, and stopped and killed at random; with [`cluster`], [`session`], [`witness`].
+//! * [`stop`], [`chaos`]: broker processes stopped, and stopped and killed at random; with [`cluster`], [`session`], [`witness`],
+//!   [`verified`].
 //! * [`takeover`]: how long a pool is without a sequencer.
 //! * [`hostile`], [`enemies`], [`raw`]: a client beside one that does what it should not.
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
@@ -44,6 +45,7 @@ mod source;
 mod stop;
 mod subject;
 mod takeover;
+mod verified;
 mod walk;
 mod witness;
 

@@ -15,6 +15,8 @@ use crate::witness::{STAMP_BYTES, stamp};
 pub const AFTER: Duration = Duration::from_millis(1500);
 /// What could not be sent in a standstill longer than this is never sent.
 const ARREARS_MAX: Duration = Duration::from_millis(50);
+/// Any busy machine pauses for less.
+const STANDSTILL_MIN: Duration = Duration::from_millis(20);
 /// Movements closer together than this are one: a standstill is longer.
 const GRAIN: Duration = Duration::from_millis(1);
 
@@ -45,6 +47,7 @@ impl Movement {
     }
 
     /// From a fault until the end of the longest standstill that began before [`AFTER`] had passed, ms. `None`: it goes on.
+    /// If none is worth the name, how long the longest pause was.
     pub fn standstill(&self, fault: Instant) -> Option<f64> {
         let steps = self.steps.lock().expect("no panic");
         let first = steps.partition_point(|step| step.0 <= fault).checked_sub(1)?;
@@ -52,8 +55,10 @@ impl Movement {
             return None;
         }
         let pauses = steps[first..].windows(2).take_while(|pair| pair[0].0 < fault + AFTER);
-        let longest = pauses.max_by_key(|pair| pair[1].0 - pair[0].0)?[1].0;
-        Some(longest.saturating_duration_since(fault).as_secs_f64() * 1e3)
+        let [begin, end] = pauses.max_by_key(|pair| pair[1].0 - pair[0].0)?.first_chunk().copied()?;
+        let pause = end.0 - begin.0;
+        let until = if pause < STANDSTILL_MIN { pause } else { end.0.saturating_duration_since(fault) };
+        Some(until.as_secs_f64() * 1e3)
     }
 
     /// The longest standstill between two moments, ms.
@@ -148,5 +153,28 @@ impl<'a> Session<'a> {
         let stats = publisher.stats();
         publisher.close(Instant::now() + WAIT_MAX).map_err(client())?;
         Ok((sent, stats))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(begin: Instant, steps_ms: &[u64]) -> Movement {
+        let step = |(count, ms): (usize, &u64)| (begin + Duration::from_millis(*ms), count as u64);
+        Movement { steps: Mutex::new(steps_ms.iter().enumerate().map(step).collect()), ..Movement::default() }
+    }
+
+    #[test]
+    fn a_standstill_is_told_from_a_pause() {
+        let begin = Instant::now();
+        let fault = begin + Duration::from_millis(105);
+        let rounded = |steps_ms: &[u64]| moved(begin, steps_ms).standstill(fault).map(f64::round);
+        assert_eq!(rounded(&[100, 110, 400, 410, 2000, 5000]), Some(1895.0), "the longest that began in time");
+        assert_eq!(rounded(&[100, 110, 400, 410]), None, "it goes on");
+        let steady: Vec<u64> = (0..400).map(|step| step * 10).collect();
+        assert_eq!(rounded(&steady), Some(10.0), "none");
+        assert_eq!(moved(begin, &[0, 10, 90, 100]).longest_standstill(begin, fault).round(), 80.0);
+        assert_eq!(moved(begin, &[0, 10, 20, 30]).between(begin, begin + Duration::from_millis(25)), 2);
     }
 }

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use embarcadero::client::{ClientError, Delivered, Start, Subscriber, SubscriberOptions};
 
 use crate::cluster::WAIT_MAX;
-use crate::session::Movement;
 
 /// Bytes at the front of a payload that say whose it is: session and number.
 pub const STAMP_BYTES: usize = 16;
@@ -39,19 +38,13 @@ pub struct Findings {
 
 /// Takes note of one stream.
 #[derive(Default)]
-pub struct Witness<'a> {
-    moved: Option<&'a Movement>,
+pub struct Witness {
     findings: Findings,
     batches: BTreeMap<u64, u64>,
     next_order: u64,
 }
 
-impl<'a> Witness<'a> {
-    /// One that notes when messages came.
-    pub fn noting(moved: &'a Movement) -> Self {
-        Witness { moved: Some(moved), ..Witness::default() }
-    }
-
+impl Witness {
     fn take(&mut self, batch: &Delivered<'_>) {
         let next = self.batches.entry(batch.session).or_insert(0);
         self.findings.reorders += u64::from(batch.batch_seq != *next) + u64::from(batch.first_order != self.next_order);
@@ -89,9 +82,6 @@ impl<'a> Witness<'a> {
         let mut quiet = 0;
         loop {
             let count = subscriber.poll(Duration::from_millis(20), &mut |batch| self.take(batch))?;
-            if let Some(moved) = self.moved {
-                moved.note(self.next_order);
-            }
             quiet = if count > 0 { 0 } else { quiet + 1 };
             if stop.load(Ordering::Acquire) {
                 let all = self.findings.delivered.values().sum::<u64>() >= due.load(Ordering::Acquire);
@@ -99,6 +89,43 @@ impl<'a> Witness<'a> {
                     return Ok(self.findings);
                 }
             }
+        }
+    }
+}
+
+/// How many different numbers of one publisher a subscriber is given, whatever their order and however often. `reading` is set
+/// once it is subscribed; once `published` is, it reads until it has everything.
+pub fn numbers_seen(
+    brokers: Vec<String>,
+    topic: &str,
+    publisher: u64,
+    reading: &AtomicBool,
+    published: &AtomicBool,
+) -> Result<u64, ClientError> {
+    let (topic, connect_timeout) = (topic.to_owned(), WAIT_MAX);
+    let options = SubscriberOptions { brokers, topic, start: Start::Latest, connect_timeout, ..Default::default() };
+    let mut subscriber = Subscriber::connect(options)?;
+    reading.store(true, Ordering::Release);
+    let mut seen: Vec<bool> = Vec::new();
+    let mut since: Option<Instant> = None;
+    loop {
+        // Looked at first: what is committed before it is set comes before it is caught up.
+        if published.load(Ordering::Acquire) {
+            since.get_or_insert_with(Instant::now);
+        }
+        let count = subscriber.poll(Duration::from_millis(500), &mut |batch| {
+            for (_, message) in batch.messages() {
+                let word = |at: usize| u64::from_le_bytes(message.payload[at..at + 8].try_into().expect("eight bytes"));
+                if word(0) == publisher {
+                    let number = word(8) as usize;
+                    seen.resize(seen.len().max(number + 1), false);
+                    seen[number] = true;
+                }
+            }
+        })?;
+        let is_late = since.is_some_and(|since| since.elapsed() > WAIT_MAX);
+        if is_late || since.is_some() && count == 0 && subscriber.caught_up() {
+            return Ok(seen.into_iter().filter(|seen| *seen).count() as u64);
         }
     }
 }

@@ -97,6 +97,16 @@ fn random_faults_lose_nothing() {
     assert!(!printed.contains("acked 0,"), "{printed}");
 }
 
+/// Two broker processes, the sequencer's stopped for two seconds; then each once more at a lower level.
+#[test]
+fn a_broker_is_stopped_and_nothing_is_lost() {
+    let output = compare().args(["stop", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("lost 0, duplicates 0, reorders 0, readers equal: true"), "{printed}");
+    assert_eq!(printed.lines().filter(|line| line.contains("acks move again after")).count(), 3, "{printed}");
+}
+
 /// Two candidates on one host and on two; the active one is killed once.
 #[test]
 fn the_sequencer_is_killed_and_another_takes_over() {
