@@ -114,7 +114,9 @@ mod tests {
                 "lib" => {
                     let file = module.replace("::", "/");
                     let parent = file.rsplit_once('/').map_or("", |(parent, _)| parent).to_string();
-                    vec![format!("src/{file}.rs"), format!("src/{parent}.rs"), format!("src/{parent}/mod.rs")]
+                    ["{file}.rs", "{parent}.rs", "{parent}/mod.rs", "{parent}_tests.rs"]
+                        .map(|name| format!("src/{}", name.replace("{file}", &file).replace("{parent}", &parent)))
+                        .to_vec()
                 }
                 target => vec![format!("tests/{target}.rs")],
             };
