@@ -27,7 +27,8 @@ fail() {
 start_broker() {
     # The shipped configuration, on a pool that is nobody else's.
     sed "s|^  path: .*|  path: $POOL|" "$ROOT/config/two-core.yaml" >"$CONFIG"
-    "$BINARIES/embarlet" --config "$CONFIG" >"$LOG" 2>&1 &
+    # In a group of its own: a terminal's Ctrl-C comes to this script, which tells it once.
+    setsid "$BINARIES/embarlet" --config "$CONFIG" >"$LOG" 2>&1 &
     broker_pid=$!
     local deadline=$((SECONDS + READY_DEADLINE_SEC))
     until grep -q 'ready: brokers' "$LOG"; do
@@ -65,6 +66,8 @@ clean_up() {
 main() {
     [[ -x $BINARIES/embarlet && -x $BINARIES/loadgen ]] || fail "no binaries in $BINARIES; run make build"
     mkdir -p "$RUN"
+    # What an earlier run found says nothing about this one.
+    rm -f -- "$RUN/main_job.json"
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
