@@ -13,6 +13,12 @@ const POLLS: usize = 500;
 
 /// Every role, for seconds of its own time: nothing moves, nothing completes, nothing is asked of the kernel.
 fn hold_still(stage: &mut Stage, situation: &str) {
+    hold_still_but(stage, situation, 0);
+}
+
+/// The same, but that the pool may be told, and hear, this often that sessions which have sent nothing yet are connected: a slot that
+/// is published and looked at is work.
+fn hold_still_but(stage: &mut Stage, situation: &str, told_max: usize) {
     // An idle connection's run goes back once, whenever that is due.
     for _ in 0..100 {
         stage.now.monotonic_ns += STEP_NS;
@@ -20,11 +26,16 @@ fn hold_still(stage: &mut Stage, situation: &str) {
     }
     stage.settle();
     let rooms: Vec<usize> = stage.actors.iter().map(|actor| actor.room()).collect();
+    let mut told = vec![0; stage.actors.len()];
     for poll in 0..POLLS {
         stage.now.monotonic_ns += STEP_NS;
         for index in 0..stage.actors.len() {
             let pass = stage.pass(index);
             let kind = stage.actors[index].kind;
+            told[index] += usize::from(pass.moved > 0);
+            if pass.completions == 0 && pass.moved > 0 && told[index] <= told_max {
+                continue;
+            }
             assert_eq!(pass, Pass::default(), "{situation}: {kind:?} moves in idle poll {poll}");
             assert!(stage.actors[index].may_sleep(), "{situation}: {kind:?} keeps its thread awake");
         }
@@ -45,7 +56,8 @@ fn idle_roles_say_0_for_good() {
             clients.iter_mut().for_each(Client::pump);
             clients.iter().all(|client| client.welcome.is_some())
         });
-        hold_still(&mut stage, "publishers that send nothing");
+        // Once a second, and 500 polls are 3.5 s.
+        hold_still_but(&mut stage, "publishers that send nothing", 4);
 
         clients.iter_mut().for_each(|client| client.publish(100, 1000));
         stage.run_until("the acks", &ALL, |_| {

@@ -244,7 +244,7 @@ impl<C: Coherence> Receive<C> {
         }
         for slot in 0..self.connections.len() as u32 {
             moved += usize::from(self.look_after(io, slot, now));
-            self.say_it_is_connected(slot, now);
+            moved += usize::from(self.say_it_is_connected(slot, now));
         }
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
@@ -328,20 +328,22 @@ impl<C: Coherence> Receive<C> {
 
     /// Tells the sequencer now and then that a session is connected, whether anything comes or not: one that nobody has is ended when
     /// others want its place.
-    fn say_it_is_connected(&mut self, slot: u32, now: Now) {
-        let Some(connection) = &mut self.connections[slot as usize] else { return };
-        let Phase::Streaming(stream) = &connection.phase else { return };
+    fn say_it_is_connected(&mut self, slot: u32, now: Now) -> bool {
+        let Some(connection) = &mut self.connections[slot as usize] else { return false };
+        let Phase::Streaming(stream) = &connection.phase else { return false };
         let quarter_ns = self.settings.session_expiry_ns / 4;
         let every_ns = if stream.published == 0 { quarter_ns.min(UNUSED_SAID_NS) } else { quarter_ns };
         if now.monotonic_ns.saturating_sub(connection.said_ns) < every_ns {
-            return;
+            return false;
         }
         let (session, session_epoch, topic) = (stream.session, stream.session_epoch, stream.topic);
         let kind = slot_kind::SESSION_ALIVE;
         // Without room it is said at the next look.
-        if self.ingest.control(BatchSlot { kind, topic, session, session_epoch, ..BatchSlot::default() }) {
+        let is_said = self.ingest.control(BatchSlot { kind, topic, session, session_epoch, ..BatchSlot::default() });
+        if is_said {
             connection.said_ns = now.monotonic_ns;
         }
+        is_said
     }
 
     /// Lets go of a half batch whose memory others need; its publisher sends it again.
