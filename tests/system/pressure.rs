@@ -12,7 +12,7 @@ const MESSAGE_BYTES: usize = 16 << 10;
 /// Four brokers on a pool of four times four extents of 256 KiB, and the smallest ring and index.
 fn small(name: &str) -> Site {
     let geometry =
-        "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 64, segments: 4, sessions_max: 16, topics_max: 4";
+        "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 256, segments: 4, sessions_max: 16, topics_max: 4";
     Site::new(
         name,
         &Setup {
