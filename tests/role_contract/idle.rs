@@ -56,8 +56,8 @@ fn idle_roles_say_0_for_good() {
             clients.iter_mut().for_each(Client::pump);
             clients.iter().all(|client| client.welcome.is_some())
         });
-        // Once a second, and 500 polls are 3.5 s.
-        hold_still_but(&mut stage, "publishers that send nothing", 4);
+        // Once a second each, and 500 polls are 3.5 s.
+        hold_still_but(&mut stage, "publishers that send nothing", 4 * clients.len());
 
         clients.iter_mut().for_each(|client| client.publish(100, 1000));
         stage.run_until("the acks", &ALL, |_| {
