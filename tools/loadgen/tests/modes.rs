@@ -35,11 +35,12 @@ impl Site {
         let unique = format!("loadgen-modes-{name}-{}", std::process::id());
         let pool = PathBuf::from("/dev/shm").join(&unique);
         let megabytes = 96 + 64 * places; // Attached publishers hold extents, and nothing of a run is to be trimmed for them.
+        // Runs follow one another at once: the place of a run's reader, kept for it, would hold the next one's publishers up.
         let text = format!(
             "pool: {{ path: {}, populate: false, bytes: {megabytes}MiB }}\n\
              geometry: {{ extent_bytes: 1MiB, ring_slots: 256, segment_entries: 1024, segments: 8, topics_max: 64, attached_per_broker: {places} }}\n\
              brokers:\n  - {{ id: 0, address: \"{address}:7300\" }}\n  - {{ id: 1, address: \"{address}:7301\" }}\n\
-             threads: {{ mode: shared, idle: park }}\n",
+             export: {{ return_grace: 0s }}\nthreads: {{ mode: shared, idle: park }}\n",
             pool.display()
         );
         let config = Config::parse(&text, "embarlet.yaml").unwrap_or_else(|error| panic!("{error}\n{text}"));
