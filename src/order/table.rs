@@ -217,7 +217,7 @@ mod tests {
         let mut table = SessionTable::new(65536, 1);
         let begun = std::time::Instant::now();
         for slot in 1..65536 {
-            let session = Session { id: slot.into(), state: State::Open, ..table.sessions()[0].clone() };
+            let session = Session { id: slot.into(), state: State::Open, ..table.sessions()[0] };
             table.restore_session(slot, session);
         }
         table.settle_places();

@@ -29,11 +29,11 @@ fn hold_still_but(stage: &mut Stage, situation: &str, told_max: usize) {
     let mut told = vec![0; stage.actors.len()];
     for poll in 0..POLLS {
         stage.now.monotonic_ns += STEP_NS;
-        for index in 0..stage.actors.len() {
+        for (index, told) in told.iter_mut().enumerate() {
             let pass = stage.pass(index);
             let kind = stage.actors[index].kind;
-            told[index] += usize::from(pass.moved > 0);
-            if pass.completions == 0 && pass.moved > 0 && told[index] <= told_max {
+            *told += usize::from(pass.moved > 0);
+            if pass.completions == 0 && pass.moved > 0 && *told <= told_max {
                 continue;
             }
             assert_eq!(pass, Pass::default(), "{situation}: {kind:?} moves in idle poll {poll}");

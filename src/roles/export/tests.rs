@@ -257,9 +257,12 @@ fn one_more_than_there_are_places_hears_so_at_once() {
     assert_eq!(bench.subscribers(), 2);
 }
 
+/// What a completion says instead; none: what it said.
+type Tamper = fn(&Completion) -> Option<i32>;
+
 #[test]
 fn what_the_kernel_lacks_is_not_the_subscribers_fault() {
-    let tampers: [(SendMode, fn(&Completion) -> Option<i32>); 3] = [
+    let tampers: [(SendMode, Tamper); 3] = [
         (SendMode::ZeroCopy, |completion| (completion.stage == Stage::Accepted).then_some(-libc::ENOBUFS)),
         (SendMode::Copy, |_| Some(-libc::EAGAIN)),
         (SendMode::Copy, |_| Some(-libc::ENOMEM)),
@@ -347,7 +350,7 @@ fn the_place_of_a_reader_whose_connection_broke_is_kept_for_a_while() {
             bench.close(closing);
         }
         bench.run_until("its time is over", |bench| bench.export.hold.position() == NO_PIN);
-        assert_eq!(is_kept, bench.export.kept.len() == 0 && bench.export.counters.kept_places > before);
+        assert_eq!(is_kept, bench.export.kept.is_empty() && bench.export.counters.kept_places > before);
     }
     assert_eq!(bench.export.counters.kept_places, 2, "the third was not kept a place");
     let said = bench.subscribe(&[StartAt::Earliest]);
