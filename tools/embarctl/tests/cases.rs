@@ -11,7 +11,7 @@ const CASE_MAX: Duration = Duration::from_secs(90);
 const CANNOT_BE_TRIED: i32 = 77;
 
 /// Cases that are known not to be so yet. One that is mended fails this test until it is taken off the list.
-const NOT_YET: [&str; 2] = ["01_follow_over_new_log", "02_fd_limit_spin"];
+const NOT_YET: [&str; 0] = [];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
