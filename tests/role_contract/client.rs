@@ -41,11 +41,19 @@ pub struct Client {
 impl Client {
     /// Connected, and silent.
     pub fn silent(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("the listener listens");
+        // What the kernel gives it anyway, and not the 32 MB that it would let it grow to while it does not read.
+        Client::with_receive_buffer(address, 64 << 10)
+    }
+
+    /// The buffer's size is set before it connects: a window that was offered is not taken back.
+    fn with_receive_buffer(address: SocketAddr, bytes: usize) -> Client {
+        use rustix::net::{AddressFamily, SocketType, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("there are sockets");
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, bytes).expect("sockets can");
+        connect(&socket, &address).expect("the listener listens");
+        let stream = TcpStream::from(socket);
         stream.set_nonblocking(true).expect("sockets can");
         stream.set_nodelay(true).expect("sockets can");
-        // What the kernel gives it anyway, and not the 32 MB that it would let it grow to while it does not read.
-        rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 64 << 10).expect("sockets can");
         Client {
             stream,
             out: (Vec::new(), 0),
@@ -73,7 +81,9 @@ impl Client {
     /// Connects as another connection of a publisher's session.
     pub fn joining(address: SocketAddr, topic: &str, first: &Client) -> Client {
         let Welcome { session, token, session_epoch, .. } = first.welcome.expect("its session is open");
-        let mut client = Client::silent(address);
+        // The least there is: once it does not read, it is full after a few acks, and stays so. A larger one takes a little more each
+        // time the kernel asks again, for minutes.
+        let mut client = Client::with_receive_buffer(address, 1);
         let (role, ack_level) = (Role::Publisher as u8, 1);
         let hello =
             Hello { role, ack_level, order_level: ANY_LEVEL, session, token, session_epoch, ..Hello::default() };

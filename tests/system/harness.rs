@@ -336,6 +336,19 @@ impl Process {
         let kill = format!("kill -{name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
         assert!(status.success(), "{kill}");
+        if name == "STOP" {
+            wait_for("a broker process to stand still", || self.is_stopped().then_some(()));
+        }
+    }
+
+    /// Whether all of its threads stand still: until then it may do anything.
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("our own child");
+        tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which is in parentheses and may hold any character.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// Waits until it has ended by itself.
