@@ -515,3 +515,25 @@ fn connections_beyond_the_most_are_told_so() {
     assert!(counters.received("refused") >= 150);
     assert_eq!(counters.received("protocol_errors"), 0);
 }
+
+/// A peer that was told that it broke the protocol and goes on sending is not read from without end: the network holds what fits it, and
+/// then it is reset.
+#[test]
+fn who_was_refused_and_goes_on_sending_is_not_listened_to() {
+    let scene = Scene::new("goes-on", "connections_max: 16");
+    let garbage = vec![0x5a; 64 << 10];
+    for what in ["instead of a hello", "in a session"] {
+        let mut raw = match what {
+            "in a session" => Raw::publisher(&scene.victim(), TOPIC).0,
+            _ => Raw::connect(&scene.victim()),
+        };
+        let (begin, mut sent) = (Instant::now(), 0);
+        while raw.try_send(&garbage) {
+            sent += garbage.len() as u64;
+            assert!(begin.elapsed() < LIMIT, "{what}: {sent} bytes were taken and there is no end");
+        }
+        assert!(sent <= 32 << 20, "{what}: {sent} bytes were taken from a peer that was told to go");
+    }
+    let counters = scene.end(0);
+    assert_eq!(counters.receive[VICTIM as usize]["protocol_errors"], 2);
+}

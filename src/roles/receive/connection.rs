@@ -106,6 +106,8 @@ pub struct Connection {
     pub with_ack: bool,
     /// Whether it was shut down because its peer did not take what was said last.
     pub is_cut: bool,
+    /// Bytes that are still read and dropped after it was told the last word.
+    pub drops_left: u64,
     /// When it last got on, ns.
     pub active_ns: u64,
     /// When the sequencer was last told that its session is connected, ns.

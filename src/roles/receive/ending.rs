@@ -4,11 +4,18 @@ use crate::net::Ring;
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::handoff::{FromAck, ToAck};
-use crate::roles::receive::Receive;
 use crate::roles::receive::connection::{Phase, Stream};
 use crate::roles::receive::hello::Refuse;
+use crate::roles::receive::{LINGER_NS, Receive};
 use crate::runtime::Now;
 use crate::wire::Refusal;
+
+/// Bytes of a refused connection that are read and dropped at one time.
+const DROPPED_AT_ONCE: usize = 16 << 10;
+/// And in all: of one that was never served or broke the protocol, some of the largest first frames.
+pub(super) const DROPPED_MAX: u64 = 64 << 10;
+/// Of a publisher that kept to the protocol, whatever it may have under way when it is told.
+pub(super) const DROPPED_OF_STREAM_MAX: u64 = 64 << 20;
 
 impl<C: Coherence> Receive<C> {
     /// The peer closed or broke the connection.
@@ -36,7 +43,10 @@ impl<C: Coherence> Receive<C> {
     /// Says why, and ends the conversation.
     pub(super) fn refuse(&mut self, io: &mut Ring, slot: u32, refuse: Refuse, now: Now) {
         match refuse.refusal {
-            Refusal::Protocol => self.ingest.counters.protocol_errors += 1,
+            Refusal::Protocol => {
+                self.ingest.counters.protocol_errors += 1;
+                self.connection(slot).drops_left = DROPPED_MAX;
+            }
             _ => self.ingest.counters.refused += 1,
         }
         let peer =
@@ -139,7 +149,24 @@ impl<C: Coherence> Receive<C> {
         let connection = self.connection(slot);
         let _ = connection.stream.shutdown(std::net::Shutdown::Write);
         connection.phase = Phase::Lingering;
-        self.read_owned(io, slot, vec![0; 16 << 10].into(), 0);
+        self.read_owned(io, slot, vec![0; DROPPED_AT_ONCE].into(), 0);
+    }
+
+    /// Some of what the peer still sends has come, or its end. Only so much is read: who goes on sending after that does not listen
+    /// either, so nothing is read any more until its time is over, and then it is reset.
+    pub(super) fn dropped(&mut self, io: &mut Ring, slot: u32, result: i32, now: Now) {
+        let buffer = io.take_returned();
+        let connection = self.connection(slot);
+        let is_late = now.monotonic_ns.saturating_sub(connection.active_ns) > LINGER_NS;
+        connection.drops_left = connection.drops_left.saturating_sub(result.max(0) as u64);
+        match buffer {
+            Some(buffer) if result > 0 && !is_late => {
+                if connection.drops_left > 0 {
+                    self.read_owned(io, slot, buffer, 0)
+                }
+            }
+            _ => self.forget(slot),
+        }
     }
 
     pub(super) fn close_now(&mut self, slot: u32) {

@@ -10,6 +10,7 @@ use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::handoff::{Attachment, ConnectionId, Subscription, ToAck, is_loopback};
 use crate::roles::receive::connection::{Connection, Phase, Stream};
+use crate::roles::receive::ending::{DROPPED_MAX, DROPPED_OF_STREAM_MAX};
 use crate::roles::receive::hello::{self, Refuse};
 use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::{ACCEPT, Receive};
@@ -32,6 +33,7 @@ enum Opening {
 }
 
 impl<C: Coherence> Receive<C> {
+    /// Asks for the next connection: one a pass, so that whoever comes as fast as it goes is no more of a pass than one publisher is.
     pub(super) fn accept(&mut self, io: &mut Ring) {
         if self.accepting.is_none() && !self.is_draining && !self.free.is_empty() && self.accept_again_ns == 0 {
             let asker = Asker { role: self.role, tag: ACCEPT };
@@ -65,6 +67,7 @@ impl<C: Coherence> Receive<C> {
             leaving: None,
             with_ack: false,
             is_cut: false,
+            drops_left: DROPPED_MAX,
             active_ns: now.monotonic_ns,
             said_ns: now.monotonic_ns,
             is_blocked: false,
@@ -79,7 +82,6 @@ impl<C: Coherence> Receive<C> {
         } else {
             self.read_hello(io, slot, FRAME_HEADER_BYTES);
         }
-        self.accept(io);
     }
 
     /// The process or the machine is out of something, as a rule of descriptors: at once there will be no more of it. Connections wait
@@ -247,6 +249,7 @@ impl<C: Coherence> Receive<C> {
         let connection = self.connection(slot);
         connection.phase = Phase::Streaming(Box::new(stream));
         connection.with_ack = true;
+        connection.drops_left = DROPPED_OF_STREAM_MAX;
         (connection.active_ns, connection.said_ns) = (now.monotonic_ns, now.monotonic_ns);
         (connection.heartbeat_ms, connection.heard_ns) = (hello.heartbeat_ms, now.monotonic_ns);
         let is_loopback = connection.stream.peer_addr().is_ok_and(|peer: SocketAddr| is_loopback(peer.ip()));

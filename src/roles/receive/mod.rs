@@ -200,15 +200,7 @@ impl<C: Coherence> Receive<C> {
                     self.part(io, slot);
                 }
             }
-            Phase::Lingering => {
-                io.take_returned();
-                let late = now.monotonic_ns.saturating_sub(self.connection(slot).active_ns) > LINGER_NS;
-                if result <= 0 || late {
-                    self.forget(slot)
-                } else {
-                    self.read_owned(io, slot, vec![0; 16 << 10].into(), 0)
-                }
-            }
+            Phase::Lingering => self.dropped(io, slot, result, now),
         }
     }
 
@@ -318,8 +310,13 @@ impl<C: Coherence> Receive<C> {
                 true
             }
             Phase::Lingering if idle_ns > LINGER_NS && !connection.cancelling => {
-                connection.cancelling = true;
-                connection.reading.into_iter().for_each(|operation| io.cancel(operation));
+                match connection.reading {
+                    Some(operation) => {
+                        connection.cancelling = true;
+                        io.cancel(operation);
+                    }
+                    None => self.forget(slot),
+                }
                 true
             }
             _ => false,
