@@ -37,6 +37,7 @@ const PANICKED: &str = "it panicked, see its message; was it in the on_acked cal
 /// What the I/O thread tells, replaced after every pass that moved something.
 #[derive(Default)]
 struct Report {
+    session: u64,
     messages_acked: u64,
     bytes_acked: u64,
     in_flight: usize,
@@ -96,7 +97,6 @@ impl Shared {
 pub struct BackgroundPublisher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Engine>>,
-    session: u64,
     order_level: OrderLevel,
     payload_bytes_max: u64,
 }
@@ -109,7 +109,7 @@ impl BackgroundPublisher {
 
     /// Gives a publisher (with its callback, if one was set: it is called on the I/O thread) a thread.
     pub fn start(publisher: Publisher) -> Result<BackgroundPublisher, ClientError> {
-        let (session, order_level) = (publisher.session(), publisher.order_level());
+        let order_level = publisher.order_level();
         let payload_bytes_max = publisher.batch_message_bytes_max();
         let (engine, filler, buffers, linger) = publisher.into_parts();
         let stopped = |error: std::io::Error| ClientError::Stopped { text: error.to_string() };
@@ -134,7 +134,7 @@ impl BackgroundPublisher {
         let io = IoThread { engine, shared: shared.clone(), bell, linger };
         let builder = thread::Builder::new().name("embarcadero-pub".to_owned());
         let thread = Some(builder.spawn(move || io.run()).map_err(stopped)?);
-        Ok(BackgroundPublisher { shared, thread, session, order_level, payload_bytes_max })
+        Ok(BackgroundPublisher { shared, thread, order_level, payload_bytes_max })
     }
 
     /// Copies a message into the open batch, waiting for a buffer while all are in flight.
@@ -227,7 +227,7 @@ impl BackgroundPublisher {
 
     /// Session id; below level 5 that of the first connection's own.
     pub fn session(&self) -> u64 {
-        self.session
+        lock(&self.shared.report).session
     }
 
     /// Order level of the topic.
@@ -292,6 +292,7 @@ fn report(engine: &Engine) -> Report {
 fn update(report: &mut Report, engine: &Engine) {
     (report.messages_acked, report.bytes_acked) = engine.acked();
     report.in_flight = engine.window().unacked();
+    report.session = engine.window().identity(0).session;
     report.stats = engine.stats();
     for (told, now) in report.brokers.iter_mut().zip(engine.brokers()) {
         (told.broker, told.sent, told.acked, told.connected) = (now.broker, now.sent, now.acked, now.connected);

@@ -7,6 +7,8 @@
 //! A failed or broken connection is no error of the publisher: it is logged, remembered for the message of whoever runs
 //! out of time, and tried again. A broker that refuses a live connection for good ends the publisher.
 
+mod session;
+
 use std::io::{self, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -17,9 +19,11 @@ use crate::client::deadline;
 use crate::client::dial::{
     ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialed, Dialer, Greeting, dial_any, refused, same_log,
 };
+use crate::client::engine::session::Standing;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
 use crate::client::progress::{self, AckedBatch, BrokerProgress, PublisherStats};
+use crate::client::pulse::Pulse;
 use crate::client::socket::{Heard, Received, Socket};
 use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
 use crate::limits::{BATCH_BYTES_MAX, LINE_BYTES, WINDOW_BATCHES_MAX};
@@ -37,8 +41,6 @@ const CALLS_PER_PORT: usize = 4;
 const FULL_PAUSE: Duration = Duration::from_micros(500);
 /// While an attempt is in the air, look for its result this often: nothing else announces it.
 const DIAL_CHECK: Duration = Duration::from_millis(2);
-/// A broker that was not heard for this many of its own heartbeats is silent: its connection counts as broken.
-const HEARTBEATS_MISSED_MAX: u32 = 4;
 /// Longest attempt to reopen a session at one broker; then another one is asked.
 const REOPEN_MAX: Duration = Duration::from_secs(1);
 /// At the start, wait this long at most for brokers beside the first; later ones join when they answer.
@@ -68,39 +70,6 @@ struct Port {
     pulse: Pulse,
 }
 
-/// How long a connection has been silent, as far as this end looked. An observer that slept finds everybody silent: so one look
-/// adds at most one of the broker's heartbeats, however long ago the last look was.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Pulse {
-    /// How often the broker is heard at least; zero: it does not promise.
-    heartbeat: Duration,
-    pub silent: Duration,
-    /// When something was last written here.
-    #[expect(dead_code)]
-    wrote_at: Option<Instant>,
-}
-
-impl Pulse {
-    pub fn of(heartbeat: Duration, now: Instant) -> Pulse {
-        Pulse { heartbeat, silent: Duration::ZERO, wrote_at: Some(now) }
-    }
-
-    /// Notes a look that came `since_last` after the one before. True if the broker has been silent for too long.
-    pub fn look(&mut self, is_heard: bool, since_last: Duration) -> bool {
-        self.silent = if is_heard { Duration::ZERO } else { self.silent + since_last.min(self.heartbeat) };
-        self.silent >= self.limit() && !self.heartbeat.is_zero()
-    }
-
-    /// When to look again even if no byte arrives.
-    pub fn next_look(&self, now: Instant) -> Option<Instant> {
-        (!self.heartbeat.is_zero()).then(|| now + self.heartbeat)
-    }
-
-    fn limit(&self) -> Duration {
-        self.heartbeat.saturating_mul(HEARTBEATS_MISSED_MAX)
-    }
-}
-
 /// See the head of the file.
 pub(crate) struct Engine {
     topic: String,
@@ -116,6 +85,7 @@ pub(crate) struct Engine {
     readiness: Readiness,
     /// Session epoch to ask for: the current one, or past it while a fenced session is being reopened.
     target_epoch: u32,
+    standing: Standing,
     /// Which log is published to, once a broker has said so.
     log: Option<LogRecord>,
     /// When the sockets were last read.
@@ -128,6 +98,7 @@ pub(crate) struct Engine {
     bytes_acked: u64,
     fences: u64,
     reconnects: u64,
+    new_sessions: u64,
 }
 
 impl Engine {
@@ -201,6 +172,7 @@ impl Engine {
             dialer: Dialer::new(),
             readiness: Readiness::default(),
             target_epoch: welcome.session_epoch,
+            standing: Standing::Known,
             log: first.log,
             looked_at: now,
             cut_off_since: Some(now),
@@ -210,6 +182,7 @@ impl Engine {
             bytes_acked: 0,
             fences: 0,
             reconnects: 0,
+            new_sessions: 0,
         })
     }
 
@@ -241,13 +214,16 @@ impl Engine {
             moved += 1;
         }
         self.redial(now);
-        moved += self.window.on_time(now);
-        moved += self.window.assign(now);
+        // Read first: what is written to a connection that has ended is in doubt, if only for those who did not look.
         let since_last = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
         for port in 0..self.ports.len() {
-            moved += self.write(port, now);
             let (read, is_heard) = self.read(port, now);
             moved += read + self.judge_silence(port, is_heard, since_last, now);
+        }
+        moved += self.window.on_time(now);
+        moved += self.window.assign(now);
+        for port in 0..self.ports.len() {
+            moved += self.write(port, now);
         }
         self.report_acked();
         if moved > 0 {
@@ -409,6 +385,7 @@ impl Engine {
                 Ok(Some(Heard::Refused(header, text))) => {
                     let error = refused(&self.ports[index].address, &header, &text);
                     self.port_down(index, &error, now);
+                    self.on_refused(index, &error, true, now);
                     if !error.is_transient() {
                         self.failed = Some(error);
                     }
@@ -437,25 +414,6 @@ impl Engine {
                 self.port_down(index, &error, now);
             }
         }
-    }
-
-    /// The session epoch is over: close every connection, then reopen under the next epoch.
-    fn fence(&mut self, now: Instant) {
-        log::warn!("topic {}: session fenced in epoch {}, reopening", self.topic, self.target_epoch);
-        self.fences += 1;
-        self.target_epoch = self.window.identity(0).epoch + 1;
-        for index in 0..self.ports.len() {
-            self.ports[index].generation += 1;
-            if matches!(self.ports[index].state, PortState::Up(_)) {
-                self.window.link_down(index);
-            }
-            self.ports[index].state = PortState::Down { retry_at: now };
-        }
-        self.cut_off_since = self.cut_off_since.or(Some(now));
-    }
-
-    fn is_reopening(&self) -> bool {
-        self.order_level == OrderLevel::Session && self.target_epoch != self.window.identity(0).epoch
     }
 
     fn port_down(&mut self, index: usize, error: &ClientError, now: Instant) {
@@ -495,21 +453,6 @@ impl Engine {
         }
     }
 
-    fn hello(&self, index: usize) -> Hello {
-        let mut hello = Hello {
-            role: Role::Publisher as u8,
-            ack_level: self.ack as u8,
-            order_level: self.order_level as u8,
-            ..Hello::default()
-        };
-        if self.order_level == OrderLevel::Session {
-            let identity = self.window.identity(index);
-            (hello.session, hello.token, hello.session_epoch) = (identity.session, identity.token, self.target_epoch);
-            hello.log = self.log.as_ref().map_or(0, LogRecord::tag);
-        }
-        hello
-    }
-
     fn on_dialed(&mut self, dialed: Dialed, now: Instant) {
         let Dialed { port: index, generation, result } = dialed;
         if self.ports[index].generation != generation {
@@ -531,24 +474,7 @@ impl Engine {
             // It was there when this publisher began.
             self.failed = Some(error.clone());
         }
-        if let ClientError::Refused { detail, .. } = error
-            && error.refusal() == Some(Refusal::SessionEpoch)
-            && self.order_level == OrderLevel::Session
-        {
-            self.on_epoch_refused(*detail, now);
-        }
-    }
-
-    /// A broker refused our session epoch and said which one is current.
-    fn on_epoch_refused(&mut self, current: u64, now: Instant) {
-        let ours = u64::from(self.window.identity(0).epoch);
-        if current > ours && self.is_reopening() {
-            // The session was reopened, but the answer was lost on the way. Nothing was sent in that epoch.
-            self.target_epoch = u32::try_from(current).unwrap_or(self.target_epoch);
-        } else if current >= ours && !self.is_reopening() {
-            self.fence(now);
-        }
-        // Otherwise that broker has not read as far in the order index as the others: try again later.
+        self.on_refused(index, error, false, now);
     }
 
     /// A connection was welcomed: checks that it is what was asked for, and takes it into use.
@@ -574,39 +500,6 @@ impl Engine {
         }
         self.brokers[port.broker].broker = greeting.welcome.broker;
         self.cut_off_since = None;
-    }
-
-    fn adopt(&mut self, index: usize, welcome: &Welcome, now: Instant) -> Result<(), ClientError> {
-        let address = self.ports[index].address.clone();
-        let wrong = |field, found, expected| Err(contradiction(&address, field, found, expected));
-        if welcome.order_level != self.order_level as u8 {
-            return wrong("order_level", welcome.order_level.into(), self.order_level as u64);
-        }
-        if welcome.ack_level != self.ack as u8 {
-            return wrong("ack_level", welcome.ack_level.into(), self.ack as u64);
-        }
-        if u64::from(welcome.batch_bytes_max) < self.shape.frame_bytes_max {
-            return wrong("batch_bytes_max", welcome.batch_bytes_max.into(), self.shape.frame_bytes_max);
-        }
-        let refused = |issue: AckContradiction| contradiction(&address, issue.field, issue.found, issue.expected);
-        if self.order_level != OrderLevel::Session {
-            return self.window.link_up(index, identity(welcome), welcome.next, now).map_err(refused);
-        }
-        let ours = self.window.identity(index);
-        if welcome.session != ours.session {
-            return wrong("session", welcome.session, ours.session);
-        }
-        if welcome.session_epoch != self.target_epoch {
-            return wrong("session_epoch", welcome.session_epoch.into(), self.target_epoch.into());
-        }
-        if welcome.topic != ours.topic {
-            return wrong("topic", welcome.topic.into(), ours.topic.into());
-        }
-        if self.is_reopening() {
-            self.window.reopen(self.target_epoch, welcome.next, now).map_err(refused)?;
-        }
-        let identity = self.window.identity(index);
-        self.window.link_up(index, identity, welcome.next, now).map_err(refused)
     }
 
     fn report_acked(&mut self) {
@@ -709,7 +602,8 @@ impl Engine {
 
     pub fn stats(&self) -> PublisherStats {
         let (resent_batches, let_go) = self.window.resend_counts();
-        PublisherStats { resent_batches, let_go, fences: self.fences, reconnects: self.reconnects }
+        let Engine { fences, reconnects, new_sessions, .. } = *self;
+        PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions }
     }
 }
 

@@ -107,6 +107,22 @@ pub enum ClientError {
         /// Order that was next.
         expected: u64,
     },
+    /// The publisher's session is gone: it was closed, or nobody was connected for it for longer than the brokers keep one. What was sent
+    /// in it and not acked may be ordered or not; all that was taken later is not. The publisher has ended.
+    #[error(
+        "broker {broker}: session {session:#x} is gone, and of messages {first_message}..{end_message} of this publisher it is not known \
+         whether they were ordered; those after them were not: read the topic's end, then publish what is missing with a new publisher"
+    )]
+    SessionGone {
+        /// Who said so, `host:port`.
+        broker: String,
+        /// Its id.
+        session: u64,
+        /// Number, in this publisher, of the first message that was sent and not acked.
+        first_message: u64,
+        /// Number behind the last message that was sent and not acked.
+        end_message: u64,
+    },
     /// The operating system failed a request.
     #[error("{doing} {broker}: {text}")]
     Io {
@@ -221,6 +237,7 @@ impl ClientError {
             ClientError::PoolRefused { refusal, .. } => Some(*refusal),
             ClientError::TooSlow { .. } => Some(Refusal::TooSlow),
             ClientError::OtherLog { .. } => Some(Refusal::OtherLog),
+            ClientError::SessionGone { .. } => Some(Refusal::UnknownSession),
             _ => None,
         }
     }
@@ -246,6 +263,7 @@ impl ClientError {
             ClientError::Wire { .. } | ClientError::Contradiction { .. } | ClientError::Gap { .. } => true,
             ClientError::NoPlace { .. } | ClientError::PoolTimeout { .. } | ClientError::TooSlow { .. } => true,
             ClientError::Pool(_) | ClientError::Damaged { .. } | ClientError::OtherLog { .. } => false,
+            ClientError::SessionGone { .. } => false,
             ClientError::PayloadTooLarge { .. } | ClientError::Option { .. } | ClientError::Stopped { .. } => false,
         }
     }

@@ -59,10 +59,13 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod fault;
+#[cfg(test)]
+mod gone_tests;
 mod inbox;
 mod options;
 mod progress;
 mod publisher;
+mod pulse;
 mod socket;
 mod subscriber;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 /// A batch that is done: acked, or at ack level 0 wholly written to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckedBatch {
-    /// Number of the batch in this publisher, from 0, in the order of sealing; at level 5 its number in the session.
+    /// Number of the batch in this publisher, from 0, in the order of sealing; at level 5 its number in the publisher's first session.
     pub batch_seq: u64,
     /// Number of its first message in this publisher, from 0.
     pub first_message: u64,
@@ -47,6 +47,8 @@ pub struct PublisherStats {
     pub fences: u64,
     /// Connections reopened after they broke.
     pub reconnects: u64,
+    /// Times the session was gone, with nothing in doubt, and another one was opened.
+    pub new_sessions: u64,
 }
 
 /// `Waiting for ACKs: [B0=986828, B1=986828] total=1973656/10485760`

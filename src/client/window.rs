@@ -45,7 +45,7 @@ enum Place {
 
 struct InFlight {
     batch: SealedBatch,
-    /// Order of sealing; at level 5 also the number.
+    /// Order of sealing; at level 5 the number and the window's `before_session`.
     ordinal: u64,
     place: Place,
     /// Link that failed to get it acked in time: another one is preferred.
@@ -133,6 +133,8 @@ pub(crate) struct Window {
     streams: Vec<Stream>,
     links: Vec<Link>,
     next_ordinal: u64,
+    /// Batches of the sessions before this one (level 5): the ordinal of its number 0.
+    before_session: u64,
     /// Batches not yet acked.
     unacked: usize,
     turn: usize,
@@ -179,6 +181,7 @@ impl Window {
             streams: (0..streams).map(|_| Stream::default()).collect(),
             links: delays.iter().enumerate().map(link).collect(),
             next_ordinal: 0,
+            before_session: 0,
             unacked: 0,
             turn: 0,
             let_go: None,
@@ -211,7 +214,7 @@ impl Window {
             Some(InFlight { batch, ordinal, place: Place::Waiting, avoid: None, sent_at: None, done: false });
         if self.config.numbering == Numbering::Session {
             let stream = &mut self.streams[0];
-            assert_eq!(stream.next, ordinal, "the session's numbers are the order of sealing");
+            assert_eq!(self.before_session + stream.next, ordinal, "the session's numbers are the order of sealing");
             stream.next += 1;
             stream.unacked.push_back(id);
         }
@@ -295,6 +298,35 @@ impl Window {
         Ok(())
     }
 
+    /// The first message, and the one behind the last, of batches that were wholly sent in this session and are not acked. A batch that
+    /// was never wholly sent is known not to be ordered.
+    pub fn doubtful_messages(&self) -> Option<(u64, u64)> {
+        let sent = self.slots.iter().flatten().filter(|in_flight| !in_flight.done && in_flight.sent_at.is_some());
+        let messages = |batch: &SealedBatch| (batch.first_message, batch.first_message + u64::from(batch.messages()));
+        sent.map(|in_flight| messages(&in_flight.batch)).reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
+    }
+
+    /// The session is gone, and this one was opened in its place: what waits is numbered in it from 0 on. All links are down, and
+    /// nothing is doubtful.
+    pub fn replace(&mut self, identity: Identity, next: u64) -> Result<(), AckContradiction> {
+        assert!(self.config.numbering == Numbering::Session && self.links.iter().all(|link| !link.live));
+        assert!(self.doubtful_messages().is_none(), "what may be ordered is not sent in another session");
+        if next != 0 {
+            return Err(AckContradiction { field: "next", found: next, expected: 0 });
+        }
+        for link in &mut self.links {
+            link.acked_messages_before += std::mem::take(&mut link.acked_messages);
+        }
+        let stream = &mut self.streams[0];
+        self.before_session += stream.acked_next;
+        (stream.next, stream.acked_next) = (stream.next - stream.acked_next, 0);
+        (stream.identity, stream.moved_at) = (identity, None);
+        (self.let_go, self.let_go_last) = (None, None);
+        (self.resend_factor, self.let_go_pause) = (1, LET_GO_PAUSE);
+        assert_eq!(self.before_session + stream.next, self.next_ordinal);
+        Ok(())
+    }
+
     /// Gives waiting batches to links with room. Returns how many.
     pub fn assign(&mut self, now: Instant) -> usize {
         let mut assigned = 0;
@@ -327,7 +359,7 @@ impl Window {
         let stream = &mut self.streams[target.stream];
         let in_flight = self.slots[id].as_mut().expect("a waiting batch is in its slot");
         let number = match self.config.numbering {
-            Numbering::Session => in_flight.ordinal,
+            Numbering::Session => in_flight.ordinal - self.before_session,
             Numbering::Connection => {
                 stream.unacked.push_back(id);
                 stream.next += 1;
@@ -474,7 +506,7 @@ impl Window {
         for id in 0..self.slots.len() {
             let Some(in_flight) = &self.slots[id] else { continue };
             if let Place::Sent(link) = in_flight.place
-                && in_flight.ordinal >= from
+                && in_flight.ordinal - self.before_session >= from
             {
                 self.take_back(id, avoid.then_some(link));
                 taken += 1;

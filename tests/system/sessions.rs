@@ -91,3 +91,24 @@ fn sessions_opened_and_abandoned_shut_nobody_out_for_long() {
     publisher.close(deadline()).unwrap();
     cluster.stop();
 }
+
+/// Its broker is restarted while it says nothing, and others take its place: with nothing unacked it goes on in a session of its own.
+#[test]
+fn a_publisher_whose_session_is_gone_goes_on_in_another() {
+    let site = site("gone", "session_lease: 500ms, session_expiry: 1s");
+    let process = site.process(&[]);
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let mut quiet = connect(site.publisher(TOPIC));
+    send(&mut quiet, 0, 0..10);
+    flush(&mut quiet, 0);
+    let session = quiet.session();
+    process.kill();
+    let _process = site.process(&[]);
+    let others: Vec<_> = (0..16).map(|_| connect_in_time(&site, LIMIT)).collect();
+    drop(others);
+    send(&mut quiet, 0, 10..20);
+    flush(&mut quiet, 0);
+    assert_ne!(quiet.session(), session);
+    assert_eq!((quiet.stats().new_sessions, quiet.messages_acked()), (1, 20));
+    quiet.close(deadline()).unwrap();
+}

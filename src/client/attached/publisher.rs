@@ -163,7 +163,7 @@ impl AttachedPublisher {
     /// Rare events since the publisher was opened.
     pub fn stats(&self) -> PublisherStats {
         let (resent_batches, let_go, fences) = on_core!(ref self, driven => driven.writer.rarities());
-        PublisherStats { resent_batches, let_go, fences, reconnects: 0 }
+        PublisherStats { resent_batches, let_go, fences, ..PublisherStats::default() }
     }
 
     /// Times a batch found the ring full, and times it found no memory free.

@@ -148,6 +148,7 @@ impl Report {
             let_go: sum.let_go + session.stats.let_go,
             fences: sum.fences + session.stats.fences,
             reconnects: sum.reconnects + session.stats.reconnects,
+            new_sessions: sum.new_sessions + session.stats.new_sessions,
         })
     }
 
@@ -202,9 +203,11 @@ impl Report {
         };
         let brokers: Vec<String> = brokers.iter().map(broker).collect();
         lines.push(format!("  acked/sent per broker: {}", brokers.join(", ")));
-        let PublisherStats { resent_batches, let_go, fences, reconnects } = self.stats();
+        let PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions } = self.stats();
+        let anew =
+            if new_sessions > 0 { format!(", {new_sessions} sessions gone and opened anew") } else { String::new() };
         lines.push(format!(
-            "  {resent_batches} batches resent, {let_go} let go, {fences} fences, {reconnects} reconnects"
+            "  {resent_batches} batches resent, {let_go} let go, {fences} fences, {reconnects} reconnects{anew}"
         ));
     }
 
