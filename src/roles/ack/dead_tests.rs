@@ -1,7 +1,9 @@
-//! A connection that is dead while its session goes on over others: the receive core is told once.
+//! Connections that end: one that is dead while its session goes on over others is told of once, and the last word is the last.
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{AckRole, AckSettings};
 use crate::config::SendMode;
@@ -9,76 +11,138 @@ use crate::log::View;
 use crate::net::Ring;
 use crate::pool::coherence::Mapping;
 use crate::pool::{Hardware, Layout, Mapped};
-use crate::roles::handoff::{AckLink, Attachment, ConnectionId, ToAck};
+use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
+use crate::roles::sequence::active::ActiveSequencer;
 use crate::roles::sequence::tests::{Feeder, batch, open, start, topic_spec};
 use crate::runtime::{Io, Now, Role};
 use crate::sim::memory::small_geometry;
-use crate::wire::{AckLevel, OrderLevel};
+use crate::wire::frame::{self, Refused};
+use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal};
+
+const PLACES: u32 = 4;
+const ID: ConnectionId = ConnectionId { slot: 0, generation: 1 };
+
+/// An ack core with one connection, of session 7, which is not asked for yet.
+struct Bench {
+    sequencer: ActiveSequencer<Mapped<Hardware>>,
+    feeder: Feeder<Mapped<Hardware>>,
+    link: Arc<AckLink>,
+    ack: AckRole<Hardware>,
+    ring: Ring,
+    now: Now,
+    peer: Option<TcpStream>,
+    stream: TcpStream,
+}
+
+impl Bench {
+    fn new(order: OrderLevel) -> Bench {
+        let layout = Arc::new(Layout::new(small_geometry(1)).unwrap());
+        let map = memmap2::MmapOptions::new().len(layout.geometry.pool_bytes as usize).map_anon().unwrap();
+        let mapping = Mapping::new(map.into());
+        let view = View::single_host(Mapped::<Hardware>::new(mapping.clone()), layout);
+        let mut sequencer = start(&view, 0);
+        let mut feeder = Feeder::new(&view, 0);
+        feeder.lane.publish(&topic_spec(&view, order));
+        sequencer.pass(1);
+        let link = AckLink::new(PLACES);
+        let settings = AckSettings {
+            send: SendMode::Copy,
+            zero_copy_from_bytes: 0,
+            open_timeout_ns: 1 << 50,
+            broker: 0,
+            broker_list: String::new(),
+            log: bytemuck::Zeroable::zeroed(),
+        };
+        let mut ack = AckRole::<Hardware>::new(&view, 0, settings, vec![link.clone()], PLACES);
+        let mut ring = Ring::new(16, PLACES, mapping).unwrap();
+        let now = Now { monotonic_ns: 1, utc_ns: 1 };
+        ack.start(&mut ring, 0, now).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).ok();
+        let (stream, _) = listener.accept().unwrap();
+        let attachment = Attachment {
+            socket: stream.as_raw_fd(),
+            session: 7,
+            is_new: true,
+            session_epoch: 1,
+            token: 0,
+            topic: 0,
+            order,
+            ack: AckLevel::Committed,
+            is_loopback: true,
+            version: frame::VERSION,
+        };
+        link.tell_ack(ToAck::Attach(ID, attachment));
+        Bench { sequencer, feeder, link, ack, ring, now, peer, stream }
+    }
+
+    fn open(&mut self) {
+        self.feeder.lane.publish(&open(7));
+        self.sequencer.pass(2);
+    }
+
+    fn run(&mut self, passes: u32) {
+        for _ in 0..passes {
+            self.now.monotonic_ns += 1000;
+            self.ack.poll(&mut self.ring, self.now);
+            self.ring.submit(Some(Duration::from_millis(1))).unwrap();
+            while let Some(completion) = self.ring.next_completion() {
+                self.ack.complete(&mut self.ring, completion, self.now);
+            }
+        }
+    }
+
+    /// Everything that its peer is sent until the end.
+    fn told(mut self) -> Vec<FrameKind> {
+        drop(self.stream);
+        let (mut all, mut kinds) = (Vec::new(), Vec::new());
+        self.peer.take().unwrap().read_to_end(&mut all).unwrap();
+        let mut at = 0;
+        while at < all.len() {
+            let header = all[at..at + 64].try_into().unwrap();
+            kinds.push(frame::check(&header, 1 << 20).unwrap());
+            at += 64 + u32::from_le_bytes(header[8..12].try_into().unwrap()).next_multiple_of(64) as usize;
+        }
+        kinds
+    }
+}
+
+fn last_words() -> Box<[u8]> {
+    let header = Refused { code: Refusal::Draining as u16, ..Refused::default() };
+    frame::with_body(&header, b"the broker ends").into()
+}
 
 #[test]
 fn a_dead_connection_of_a_busy_session_is_told_of_once() {
-    let layout = Arc::new(Layout::new(small_geometry(1)).unwrap());
-    let map = memmap2::MmapOptions::new().len(layout.geometry.pool_bytes as usize).map_anon().unwrap();
-    let mapping = Mapping::new(map.into());
-    let view = View::single_host(Mapped::<Hardware>::new(mapping.clone()), layout);
-    let mut sequencer = start(&view, 0);
-    let mut feeder = Feeder::new(&view, 0);
-    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
-    sequencer.pass(1);
-    feeder.lane.publish(&open(7));
-    sequencer.pass(2);
-    let places = 4;
-    let link = AckLink::new(places);
-    let settings = AckSettings {
-        send: SendMode::Copy,
-        zero_copy_from_bytes: 0,
-        open_timeout_ns: 1 << 50,
-        broker: 0,
-        broker_list: String::new(),
-        log: bytemuck::Zeroable::zeroed(),
-    };
-    let mut ack = AckRole::<Hardware>::new(&view, 0, settings, vec![link.clone()], places);
-    let mut ring = Ring::new(16, places, mapping).unwrap();
-    let mut now = Now { monotonic_ns: 1, utc_ns: 1 };
-    ack.start(&mut ring, 0, now).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (stream, _) = listener.accept().unwrap();
-    let attachment = Attachment {
-        socket: stream.as_raw_fd(),
-        session: 7,
-        is_new: true,
-        session_epoch: 1,
-        token: 0,
-        topic: 0,
-        order: OrderLevel::Session,
-        ack: AckLevel::Committed,
-        is_loopback: true,
-        version: crate::wire::frame::VERSION,
-    };
-    link.tell_ack(ToAck::Attach(ConnectionId { slot: 0, generation: 1 }, attachment));
-    let mut run = |ack: &mut AckRole<Hardware>, now: &mut Now| {
-        for _ in 0..5 {
-            now.monotonic_ns += 1000;
-            ack.poll(&mut ring, *now);
-            ring.submit(Some(std::time::Duration::from_millis(1))).unwrap();
-            while let Some(completion) = ring.next_completion() {
-                ack.complete(&mut ring, completion, *now);
-            }
-        }
-    };
-    (0..5).for_each(|_| run(&mut ack, &mut now));
+    let mut bench = Bench::new(OrderLevel::Session);
+    bench.open();
+    bench.run(25);
     // The welcome lies unread in the peer's socket: closing resets the connection.
-    drop(peer);
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    drop(bench.peer.take());
+    std::thread::sleep(Duration::from_millis(50));
     // The receive core is busy (a long pass, another core): it does not look at its queue. The session goes on over other
     // connections of its publisher.
     for seq in 0..200 {
-        assert!(feeder.put(batch(7, seq), 64));
-        sequencer.pass(10 + seq);
-        run(&mut ack, &mut now);
-        if seq % 4 == 0 {
-            println!("batch {seq}: {} messages wait for the receive core", link.from_ack.len());
-        }
+        assert!(bench.feeder.put(batch(7, seq), 64));
+        bench.sequencer.pass(10 + seq);
+        bench.run(5);
+    }
+    assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Failed(ID)));
+    assert_eq!(bench.link.from_ack.pop(), None);
+}
+
+/// A broker that ends refuses a connection whose session opens in that moment: it is not welcomed behind the refusal, and its
+/// descriptor is given back.
+#[test]
+fn nothing_is_said_behind_the_last_word() {
+    for order in [OrderLevel::Session, OrderLevel::Connection, OrderLevel::None] {
+        let mut bench = Bench::new(order);
+        bench.run(5);
+        bench.link.tell_ack(ToAck::Say(ID, bench.stream.as_raw_fd(), last_words()));
+        bench.open();
+        bench.run(25);
+        assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Released(ID)), "{order:?}");
+        assert_eq!(bench.link.from_ack.pop(), None);
+        assert_eq!(bench.told(), [FrameKind::Refused], "{order:?}");
     }
 }

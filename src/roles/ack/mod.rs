@@ -222,6 +222,8 @@ impl<C: Coherence> AckRole<C> {
 
     fn say_last(&mut self, io: &mut Ring, link: usize, id: ConnectionId, socket: RawFd, words: Box<[u8]>) {
         let place = self.place(link, id);
+        // Whatever becomes of its session by now: no welcome comes behind the last word.
+        self.waiting.retain(|waiting| *waiting != place);
         let connection = self.connections[place as usize].get_or_insert_with(|| Self::blank(id, link, socket));
         connection.last_words = Some(words);
         if connection.has_failed {
