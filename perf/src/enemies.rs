@@ -16,8 +16,10 @@ use crate::raw::{Raw, batch, publisher_hello};
 
 /// A pause after something that did not work, and between two of what cannot work any more.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Sessions opened a second.
+/// Sessions opened a second, until there are so many; more than a table of the usual size has. Then one now and then: the full
+/// table is to hurt, not the processor time.
 const SESSIONS_A_SECOND: u32 = 2000;
+const SESSIONS_AT_ONCE: u64 = 4500;
 /// Batches a second of the publisher that reads no acks.
 const BATCHES_A_SECOND: u32 = 2000;
 /// Batches behind a gap.
@@ -87,8 +89,10 @@ pub struct Enemy<'a> {
     pub to: SocketAddr,
     /// The topic that others use.
     pub topic: &'a str,
-    /// A topic that nobody else uses.
+    /// Another topic, which has messages too.
     pub other: &'a str,
+    /// A topic without messages.
+    pub idle: &'a str,
     pub seed: u64,
     pub stop: &'a AtomicBool,
 }
@@ -201,7 +205,7 @@ impl Enemy<'_> {
 
     fn open_and_leave(&self, done: &mut u64) -> io::Result<()> {
         let opened = Raw::publisher(self.to, self.topic, 0);
-        thread::sleep(Duration::from_secs(1) / SESSIONS_A_SECOND);
+        thread::sleep(if *done < SESSIONS_AT_ONCE { Duration::from_secs(1) / SESSIONS_A_SECOND } else { PAUSE });
         opened.map(|_| *done += 1)
     }
 
@@ -209,10 +213,10 @@ impl Enemy<'_> {
         let mut held = Vec::new();
         let mut told = None;
         while !self.is_over() {
-            // Publishers and subscribers in turn: they are bounded apart.
+            // Publishers and subscribers in turn: they are bounded apart. There is nothing to read: places are to hurt, not pins.
             let connected = match held.len() % 2 {
                 0 => Raw::publisher(self.to, self.topic, 0).map(|(raw, _)| raw),
-                _ => Raw::subscriber(self.to, self.other, 0),
+                _ => Raw::subscriber(self.to, self.idle, 0),
             };
             match connected {
                 Ok(raw) if held.len() < CONNECTIONS_MAX => {

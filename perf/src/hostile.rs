@@ -30,6 +30,7 @@ use crate::witness::{Findings, Witness};
 
 const TOPIC: &str = "ordered";
 const OTHER: &str = "other";
+const IDLE: &str = "idle";
 /// What is aimed at, of both ratios' medians.
 const AIM: f64 = 0.95;
 /// Longest that a publisher may have to wait for its welcome beside an enemy.
@@ -153,8 +154,9 @@ fn grace(args: &HostileArgs, kind: Kind) -> Duration {
             Kind::Slow { .. } => full + READER_WAIT,
             Kind::Sessions => UNUSED_SESSION,
             Kind::Gap => LEASE,
-            Kind::NoAcks => 2 * MARGIN,
-            Kind::Garbage | Kind::Connections | Kind::Topics => Duration::ZERO,
+            // Until it has all that it gets.
+            Kind::NoAcks | Kind::Connections | Kind::Topics => 2 * MARGIN,
+            Kind::Garbage => Duration::ZERO,
         }
 }
 
@@ -223,7 +225,7 @@ fn start(args: &HostileArgs, name: &str, user: User, folder: &Folder) -> Result<
         User::Ordinary => Subject::of_nobody(name, &config, addresses, folder)?,
     };
     subject.wait_until_it_listens()?;
-    for topic in [TOPIC, OTHER] {
+    for topic in [TOPIC, OTHER, IDLE] {
         let properties = TopicProperties { order: OrderLevel::Session, ..TopicProperties::default() };
         create_topic(&subject.seeds(), topic, &properties, WAIT_MAX)
             .map_err(|error| subject.failed(format!("is not ready: {error}")))?;
@@ -247,7 +249,7 @@ fn one_round(
     let seed = args.seed + u64::from(round);
     let to = subject.addresses[0];
     let (beside, did, standstill_ms) = thread::scope(|scope| {
-        let client = Enemy { kind, to, topic: TOPIC, other: OTHER, seed, stop: &stop };
+        let client = Enemy { kind, to, topic: TOPIC, other: OTHER, idle: IDLE, seed, stop: &stop };
         let since = Instant::now();
         let running = scope.spawn(move || client.run());
         thread::sleep(grace(args, kind));

@@ -4,7 +4,7 @@
 //! Measured in the pool's epoch lines: from the start of the first process, and from the kill, until a new epoch is active; and
 //! how many claims were made on the way, since candidates that claim against each other make more than one. What became
 //! active must be so still when another settling time has passed. Once with all candidates on one host, where the kernel tells
-//! of a death, and once between two, where silence does.
+//! of a death; and once on two in turn, of which the active one's is killed as a whole: silence tells the other.
 
 use std::fs;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ fn one_kill(shape: &Shape, turn: u32, folder: &Folder) -> Result<Kill, CompareEr
     let at_start = watch.stays(first.1, shape);
     let claims_at_start = cluster.lines_with(CLAIMED);
     let now = watch.commit.current().unwrap_or(first.1);
-    let killed_at = cluster.kill(now.candidate as usize)?;
+    let killed_at = kill_home(&mut cluster, shape, now.candidate)?;
     let next = watch.active_above(now.epoch, shape).map_err(|what| unsound(&name, what))?;
     let after = watch.stays(next.1, shape);
     let claims = cluster.lines_with(CLAIMED) - claims_at_start;
@@ -115,6 +115,16 @@ fn one_kill(shape: &Shape, turn: u32, folder: &Folder) -> Result<Kill, CompareEr
     (0..cluster.len()).try_for_each(|broker| cluster.kill(broker).map(|_| ()))?;
     let taken_over_ms = (next.0 - killed_at).as_secs_f64() * 1e3;
     Ok(Kill { started_ms, taken_over_ms, claims_at_start, claims, lost_again: at_start + after })
+}
+
+/// The active candidate's process; between two hosts with all that are on its own, which would hear of its death at once.
+fn kill_home(cluster: &mut Cluster<'_>, shape: &Shape, active: u32) -> Result<Instant, CompareError> {
+    let killed_at = cluster.kill(active as usize)?;
+    let is_beside = |other: &u32| *other != active && shape.hosts > 1 && shape.host(*other) == shape.host(active);
+    for other in (0..shape.brokers).filter(is_beside) {
+        cluster.kill(other as usize)?;
+    }
+    Ok(killed_at)
 }
 
 fn unsound(name: &str, what: String) -> CompareError {
