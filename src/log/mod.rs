@@ -19,7 +19,7 @@
 //! * [`targets`]: what topics are kept for.
 //! * [`session`]: one session as an attached publisher follows it.
 //! * [`topics`]: the topic table as its readers see it.
-//! * [`reader`]: one subscriber's cursor: its start, and what it gets next.
+//! * [`reader`]: one subscriber's cursor: its start, and what it gets next. [`tail`]: one cursor for all that have everything.
 //! * [`start`]: what a broker's subscriptions and attached ones ask alike: where they start, and a batch's header.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
 
@@ -40,6 +40,7 @@ pub mod reader;
 pub mod retention;
 pub mod session;
 pub mod start;
+pub mod tail;
 pub mod targets;
 pub mod topics;
 

@@ -216,6 +216,11 @@ impl<M: Memory> IndexReader<M> {
         self.segment = None;
     }
 
+    /// Moves the cursor to where another one stands.
+    pub fn advance_to(&mut self, next: u64) {
+        self.next = next;
+    }
+
     /// Reads up to `out.len()` entries below the watermark, without moving the cursor. Gives how many.
     ///
     /// What was read is good for acts that cannot be undone only if the commit is confirmed afterwards; then

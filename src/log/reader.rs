@@ -473,6 +473,20 @@ impl<M: Memory> Reader<M> {
         Ok(self.buffered.len())
     }
 
+    /// Goes on at `position`: another cursor has looked at what is in front of it, and found nothing of these topics.
+    ///
+    /// # Panics
+    /// If that lies behind the cursor, or something is left of what was fetched.
+    pub fn pass_to(&mut self, position: u64) {
+        assert!(self.buffered.is_empty() && position >= self.index.next(), "it had everything");
+        self.index.advance_to(position);
+        if let Some(meter) = &mut self.meter {
+            // How much that was is not known; what the meter has seen counts from here.
+            meter.index.advance_to(position);
+            meter.bytes = self.passed_bytes;
+        }
+    }
+
     /// Forgets what was fetched: the commit was not confirmed.
     pub fn unfetch(&mut self) {
         (self.buffered, self.deleted) = (0..0, None);

@@ -201,6 +201,10 @@ counters! {
         endings_forced,
         /// endings that took more than two seconds
         endings_late,
+        /// index entries read, for those that rest at the log's end together, for the others each
+        entries_read,
+        /// looks whether what was read in a pass stands
+        confirms,
     }
 }
 

@@ -187,7 +187,7 @@ impl Site {
         let receive_bound = 4 * all + all + all + 2;
         let sequence_bound = (SCAN_WINDOW_MAX * lanes) as usize + tables::CHECKPOINTS_PER_PASS + 1;
         let ack_bound = ack::MESSAGES_PER_PASS + ack::tracker::ENTRIES_PER_PASS + sessions + 3 * all * lanes as usize;
-        let export_bound = readers * (1 + reader::ENTRIES_PER_PASS);
+        let export_bound = readers + (1 + readers) * reader::ENTRIES_PER_PASS;
         let receive = |lane| part(Kind::Receive, self.receive(view, lane), places + 1, 0, receive_bound);
         let mut parts: Vec<Part> = (0..lanes).map(receive).collect();
         parts.extend([

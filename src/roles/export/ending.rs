@@ -191,6 +191,8 @@ impl<C: Coherence> Export<C> {
             Said::Goodbye => self.depart(io, place, Departure::Left, now),
             Said::Over => self.depart(io, place, Departure::Broken, now),
             Said::Breach(text) => {
+                self.rouse(place);
+                let subscriber = self.subscribers[place as usize].as_mut().expect("it was watched");
                 log::info!("{}: the subscriber at {} broke the protocol: {text}", self.name, subscriber.peer);
                 subscriber.parting = Some((now.monotonic_ns + PARTING_NS, text));
                 // First, for it is there to be ended: without a place in the ring it is.
@@ -215,8 +217,9 @@ impl<C: Coherence> Export<C> {
     /// Refuses one that broke the protocol, once it has the end of its batch.
     pub(super) fn part_if_due(&mut self, io: &mut Ring, place: u32) {
         let subscriber = self.subscriber(place);
-        let is_busy = subscriber.sending.is_some() || subscriber.again.is_due();
-        if !is_busy && let Some((_, text)) = subscriber.parting.take() {
+        if !subscriber.is_busy()
+            && let Some((_, text)) = subscriber.parting.take()
+        {
             self.refuse(io, place, Refusal::Protocol, (0, 0), &text);
         }
     }
@@ -232,6 +235,7 @@ impl<C: Coherence> Export<C> {
 
     /// The peer went. If its connection broke, what it may not have got is kept for a while, as far as it still is there.
     pub(super) fn depart(&mut self, io: &mut Ring, place: u32, how: Departure, now: Now) {
+        self.rouse(place);
         if how == Departure::Broken && self.subscriber(place).phase == Phase::Streaming {
             let subscriber = self.subscriber(place);
             let unacked = subscriber.trail.lowest(subscriber.stream.as_raw_fd());
@@ -278,6 +282,7 @@ impl<C: Coherence> Export<C> {
 
     /// Ends it; gracefully if it was told why.
     pub(super) fn end(&mut self, io: &mut Ring, place: u32) {
+        self.rouse(place);
         let subscriber = self.subscriber(place);
         let graceful = subscriber.phase == Phase::Refusing && subscriber.sending.is_none();
         subscriber.phase = Phase::Ending;
@@ -299,8 +304,9 @@ impl<C: Coherence> Export<C> {
 
     /// Sees to it that endings end: gets back what the kernel has, again and again.
     pub(super) fn force_endings(&mut self, io: &mut Ring, now: Now) {
-        for index in (0..self.active.len()).rev() {
-            let place = self.active[index];
+        // One that rests does not end.
+        for index in (0..self.awake.len()).rev() {
+            let place = self.awake[index];
             if self.subscriber(place).phase == Phase::Ending {
                 self.force_ending(io, place, now.monotonic_ns);
             }
@@ -348,7 +354,9 @@ impl<C: Coherence> Export<C> {
         let list = subscriber.list;
         io.give_back_list(list);
         self.subscribers[place as usize] = None;
+        self.tail.forget(place);
         self.active.retain(|active| *active != place);
+        self.awake.retain(|awake| *awake != place);
         self.free.push(place);
     }
 }

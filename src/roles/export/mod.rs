@@ -2,14 +2,19 @@
 //!
 //! Every subscription follows the index with its own cursor ([`crate::log::reader`]) and has one vectored send under way: a
 //! Deliver header from the list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes.
+//! Those that have everything rest, and one cursor stands for all of them ([`crate::log::tail`]).
 //!
+//! * [`serving`]: one pass over those that are served: what is read for them, and what they are sent.
 //! * [`sending`]: sends, and what the kernel says of them.
 //! * [`ending`]: what a subscriber says, how it ends, and places kept for those whose connection broke.
 //! * [`pace`]: subscriptions that keep memory from being used again: waited for, made to skip, or let go.
 
 mod ending;
 mod pace;
+#[cfg(test)]
+mod resting_tests;
 mod sending;
+mod serving;
 #[cfg(test)]
 mod superseded_tests;
 #[cfg(test)]
@@ -21,10 +26,10 @@ use std::sync::Arc;
 
 use crate::config::SendMode;
 use crate::log::View;
-use crate::log::commit::{Commit, CommitReader};
-use crate::log::order_index::IndexFault;
-use crate::log::reader::{ReadFault, Reader, Sought, TailSkip};
+use crate::log::commit::CommitReader;
+use crate::log::reader::Reader;
 use crate::log::retention::{Hold, NO_PIN};
+use crate::log::tail::Tail;
 use crate::log::topics::TopicReader;
 use crate::net::ring::SEND_LIST_MAX;
 use crate::net::{Asker, Completion, ListId, Operation, Ring, Stage};
@@ -33,7 +38,7 @@ use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, CaughtUp, LogRecord, Skipped, Welcome};
+use crate::wire::frame::LogRecord;
 use crate::wire::{OrderLevel, Refusal, SlowReader};
 
 /// What the configuration says about exporting.
@@ -77,12 +82,8 @@ const DRAIN_STALL_NS: u64 = 500_000_000;
 const DRAIN_NS: u64 = 2_000_000_000;
 /// Time for which it keeps the places of those that were sent to other brokers, ns.
 const DRAIN_KEEP_NS: u64 = 300_000_000;
-/// A send is closed when it has this many bytes: fair to the other readers, and bounded.
-const SEND_BYTES: u64 = 1 << 20;
 /// Break-even of zero copy, bytes (3 KB measured on kernels from 6.10, more before).
 const ZERO_COPY_FROM_BYTES: u64 = 16 << 10;
-/// Passes a reader may find an entry unreadable before it is a fault.
-const FAULTS_MAX: u32 = 1000;
 
 /// Kinds of operations, in the top byte of the tag.
 const SEND: u64 = 0;
@@ -175,7 +176,12 @@ struct Subscriber<C: Coherence> {
 }
 
 impl<C: Coherence> Subscriber<C> {
-    /// The lowest position it keeps from being given up. Once it is over, only what the kernel still has counts.
+    /// Whether something is on its way to it.
+    fn is_busy(&self) -> bool {
+        self.sending.is_some() || self.again.is_due()
+    }
+
+    /// The lowest position it keeps from being given up, unless it rests. Once it is over, only what the kernel still has counts.
     fn needs(&self) -> u64 {
         match self.phase {
             Phase::Seeking | Phase::Streaming => self.lent_from.min(self.reader.needs()),
@@ -204,6 +210,14 @@ pub struct Export<C: Coherence> {
     free: Vec<u32>,
     /// Places taken.
     active: Vec<u32>,
+    /// Those of them that do not rest.
+    awake: Vec<u32>,
+    /// The shared cursor of those that rest.
+    tail: Tail<Mapped<C>>,
+    /// What is read for whom in a pass.
+    reads: Vec<(u32, serving::Read)>,
+    /// Where the next pass begins among those that are awake.
+    turn: usize,
     kept: ending::Kept,
     /// For how long publishers have waited for the slowest of this second, ns; its address, and its first topic.
     waited_for: Option<(u64, u64, u32)>,
@@ -213,6 +227,8 @@ pub struct Export<C: Coherence> {
     draining_since_ns: Option<u64>,
     /// When quiet and silent subscribers were last looked for.
     beat_ns: u64,
+    /// The place at which this round of looks goes on; none: it is over.
+    beat_at: Option<usize>,
 }
 
 impl<C: Coherence> Export<C> {
@@ -240,6 +256,10 @@ impl<C: Coherence> Export<C> {
             generations: vec![0; places as usize],
             free: (0..places).rev().collect(),
             active: Vec::with_capacity(places as usize),
+            awake: Vec::with_capacity(places as usize),
+            tail: Tail::new(view, places),
+            reads: Vec::with_capacity(places as usize),
+            turn: 0,
             kept: ending::Kept::default(),
             waited_for: None,
             counters: ExportCounters::default(),
@@ -247,6 +267,7 @@ impl<C: Coherence> Export<C> {
             report_ns: 0,
             draining_since_ns: None,
             beat_ns: 0,
+            beat_at: None,
             settings,
         }
     }
@@ -330,210 +351,8 @@ impl<C: Coherence> Export<C> {
             faults: 0,
         });
         self.active.push(place);
+        self.awake.push(place);
         self.counters.accepted += 1;
-    }
-
-    fn serve(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
-        let Some(subscriber) = &self.subscribers[place as usize] else { return 0 };
-        match subscriber.phase {
-            Phase::Seeking => self.seek(io, place, commit, now),
-            Phase::Streaming if subscriber.sending.is_none() && !subscriber.again.is_due() => {
-                self.stream(io, place, commit, now)
-            }
-            Phase::Streaming => self.judge_pace(io, place, commit, now),
-            Phase::Refusing => self.judge_last_words(io, place, now),
-            Phase::Ending => 0,
-        }
-    }
-
-    fn seek(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        let before = subscriber.reader.position();
-        let sought = subscriber.reader.seek(commit, &self.topics);
-        if !self.commit.confirm(commit.epoch) {
-            subscriber.reader.restart();
-            return 0;
-        }
-        match sought {
-            Ok(Sought::NotYet) => {
-                let moved = subscriber.reader.position().saturating_sub(before) as usize;
-                if moved > 0 {
-                    subscriber.faults = 0;
-                }
-                moved
-            }
-            Ok(Sought::Found) if subscriber.pace.is_let_go() => self.say_too_slow(io, place, now),
-            Ok(Sought::Found) => {
-                for (index, topic) in subscriber.topics.iter_mut().enumerate() {
-                    topic.next_order = subscriber.reader.next_order(index);
-                }
-                subscriber.phase = Phase::Streaming;
-                self.welcome(io, place);
-                1
-            }
-            Ok(Sought::Trimmed { place: topic, earliest }) => {
-                let text = format!("the order asked for is gone; the earliest message kept is {earliest}");
-                self.refuse(io, place, Refusal::Trimmed, (topic, earliest), &text);
-                1
-            }
-            Ok(Sought::Deleted { place: topic }) => {
-                self.refuse_deleted(io, place, topic);
-                1
-            }
-            Err(fault) => self.fault(io, place, fault, now),
-        }
-    }
-
-    fn refuse_deleted(&mut self, io: &mut Ring, place: u32, topic: usize) {
-        self.refuse(io, place, Refusal::TopicDeleted, (topic, 0), "the topic was deleted; this is the end of it");
-    }
-
-    fn welcome(&mut self, io: &mut Ring, place: u32) {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        let mut words = Vec::new();
-        for (index, topic) in subscriber.topics.iter().enumerate() {
-            let welcome = Welcome {
-                session: topic.created_position + 1,
-                next: topic.next_order,
-                topic: topic.id,
-                batch_bytes_max: self.batch_bytes_max,
-                order_level: topic.order as u8,
-                broker: self.settings.broker,
-                version: subscriber.version,
-                ..Welcome::default()
-            };
-            let (log, list) = (&self.settings.log, &self.settings.broker_list);
-            let body = if index == 0 { frame::welcome_body(subscriber.version, log, list) } else { Vec::new() };
-            words.extend(frame::with_body(&welcome, &body));
-        }
-        self.say(io, place, words);
-    }
-
-    /// Collects the next batches into one send.
-    fn stream(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        let before = subscriber.reader.position();
-        match subscriber.reader.fetch(commit) {
-            Ok(0) => return self.tell_caught_up(io, place, now),
-            Ok(_) => {}
-            // What an epoch lists that was succeeded says nothing.
-            Err(_) if !self.commit.confirm(commit.epoch) => {
-                subscriber.reader.unfetch();
-                return 0;
-            }
-            Err(fault) => return self.fault(io, place, ReadFault::Index(fault), now),
-        }
-        // A delivery cannot be undone.
-        if !self.commit.confirm(commit.epoch) {
-            subscriber.reader.unfetch();
-            return 0;
-        }
-        subscriber.faults = 0;
-        let (list, pool) = io.list_and_pool(subscriber.list);
-        let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX - 1);
-        while list.len() < most && list.bytes() < SEND_BYTES {
-            let delivery = match subscriber.reader.next_delivery() {
-                Ok(Some(delivery)) => delivery,
-                Ok(None) => break,
-                Err(fault) if list.is_empty() => return self.fault(io, place, fault, now),
-                // What comes before it is sent first; then it is met again.
-                Err(_) => {
-                    subscriber.reader.unfetch();
-                    break;
-                }
-            };
-            let (index, position, first) = (delivery.place, delivery.position, delivery.first_order);
-            let topic = &mut subscriber.topics[index];
-            if let Some(from) = delivery.skipped_from {
-                list.push(&skipped(subscriber.version, topic.id, from, first), pool, 0, 0);
-                subscriber.items.push(Item { place: index, position, before: from });
-                self.counters.skipped_messages += first - from;
-            }
-            list.push(&delivery.header, pool, delivery.at, delivery.bytes);
-            subscriber.items.push(Item { place: index, position: position + 1, before: first });
-            (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
-            self.counters.delivered_batches += 1;
-            self.counters.delivered_messages += u64::from(delivery.messages);
-        }
-        if list.is_empty()
-            && let Some(topic) = subscriber.reader.deleted()
-        {
-            self.refuse_deleted(io, place, topic);
-            return 1;
-        }
-        if !list.is_empty() {
-            subscriber.lent_from = before;
-            self.submit(io, place, now);
-        }
-        // Entries of other topics count: the cursor moved.
-        (self.subscriber(place).reader.position() - before) as usize
-    }
-
-    /// Tells of every topic, once, that all of it was sent.
-    fn tell_caught_up(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        if subscriber.topics.iter().all(|topic| topic.told_caught_up) {
-            return 0;
-        }
-        let position = subscriber.reader.position();
-        let (list, pool) = io.list_and_pool(subscriber.list);
-        for (index, topic) in subscriber.topics.iter_mut().enumerate() {
-            if topic.told_caught_up || list.len() + 2 > SEND_LIST_MAX {
-                continue;
-            }
-            match subscriber.reader.skipped_at_the_tail(index, &self.topics) {
-                // The next checkpoint will tell.
-                TailSkip::NotKnownYet => continue,
-                TailSkip::Nothing => {}
-                TailSkip::Skipped { from, next } => {
-                    list.push(&skipped(subscriber.version, topic.id, from, next), pool, 0, 0);
-                    subscriber.items.push(Item { place: index, position, before: from });
-                    self.counters.skipped_messages += next - from;
-                    topic.next_order = next;
-                }
-            }
-            let next_order = topic.next_order;
-            let version = subscriber.version;
-            let caught_up = CaughtUp { version, topic: topic.id, next_order, ..CaughtUp::default() };
-            list.push(&frame::seal(&caught_up), pool, 0, 0);
-            subscriber.items.push(Item { place: index, position, before: next_order });
-            topic.told_caught_up = true;
-        }
-        if list.is_empty() {
-            return 0;
-        }
-        subscriber.lent_from = position;
-        self.submit(io, place, now);
-        1
-    }
-
-    fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault, now: Now) -> usize {
-        let subscriber = self.subscriber(place);
-        subscriber.faults += 1;
-        subscriber.reader.unfetch();
-        if matches!(fault, ReadFault::Index(IndexFault::Inconsistent { .. })) && subscriber.faults < FAULTS_MAX {
-            // A takeover may be under way.
-            return 0;
-        }
-        if let ReadFault::Index(IndexFault::Trimmed { position }) = fault
-            && subscriber.faults < FAULTS_MAX
-        {
-            // What is not below the floor is not gone: its segment could not be made out just now.
-            if self.hold.floors().read().is_none_or(|floors| floors.floor <= position) {
-                return 0;
-            }
-            return self.left_behind(io, place, now);
-        }
-        self.counters.inconsistent += 1;
-        log::error!(
-            "{}: cannot read on for a subscriber: {fault}; if other subscribers are refused too, the pool is damaged: \
-             restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)",
-            self.name
-        );
-        let text = "the log is inconsistent at this reader's position; see the broker's log";
-        let next = self.subscriber(place).topics[0].next_order;
-        self.refuse(io, place, Refusal::TooSlow, (0, next), text);
-        1
     }
 
     /// Moves the pin to the lowest position any reader needs.
@@ -543,8 +362,9 @@ impl<C: Coherence> Export<C> {
     }
 
     fn lowest_needed(&self) -> u64 {
-        let all = self.active.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
-        all.map(Subscriber::needs).min().unwrap_or(NO_PIN).min(self.kept.lowest())
+        let awake = self.awake.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
+        let lowest = awake.map(Subscriber::needs).min().unwrap_or(NO_PIN);
+        lowest.min(self.tail.needs()).min(self.kept.lowest())
     }
 
     fn report(&mut self, now: Now) {
@@ -561,10 +381,6 @@ impl<C: Coherence> Export<C> {
         self.counters.connections = self.active.len() as u64;
         self.block.write(&self.counters);
     }
-}
-
-fn skipped(version: u8, topic: u32, from: u64, next_order: u64) -> [u8; 64] {
-    frame::seal(&Skipped { version, topic, from, next_order, ..Skipped::default() })
 }
 
 impl<C: Coherence> Role<Ring> for Export<C> {
@@ -606,10 +422,7 @@ impl<C: Coherence> Role<Ring> for Export<C> {
             && self.is_waited_for
             && let Some(commit) = self.commit.current()
         {
-            // Serving may end one: from the back, so that none is skipped.
-            for index in (0..self.active.len()).rev() {
-                moved += self.serve(io, self.active[index], &commit, now);
-            }
+            moved += self.serve_all(io, &commit, now);
         }
         moved += self.beat(io, now);
         self.force_endings(io, now);
@@ -631,12 +444,13 @@ impl<C: Coherence> Role<Ring> for Export<C> {
             ending::refuse_at_once(&subscription.stream, Refusal::Draining, why);
         }
         self.look(io, now);
+        self.rouse_all();
         let is_late = now.monotonic_ns - since_ns > DRAIN_NS;
         for index in (0..self.active.len()).rev() {
             let place = self.active[index];
             let subscriber = self.subscriber(place);
             let still_ns = now.monotonic_ns.saturating_sub(subscriber.progress_ns.max(since_ns));
-            let is_busy = subscriber.sending.is_some() || subscriber.again.is_due();
+            let is_busy = subscriber.is_busy();
             match subscriber.phase {
                 Phase::Seeking | Phase::Streaming if !is_busy => {
                     if subscriber.phase == Phase::Streaming {

@@ -78,6 +78,11 @@ impl Pace {
         self.is_let_go
     }
 
+    /// It has everything, and holds nothing up.
+    pub(super) fn is_free(&mut self) {
+        (self.held_since_ns, self.mark) = (None, None);
+    }
+
     /// What the peer must get before anything else.
     pub(super) fn take_rest(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.rest)
@@ -228,7 +233,7 @@ impl<C: Coherence> Export<C> {
     /// Nothing of the pool is in the kernel's hands: skips to `position`, or ends.
     fn give_up(&mut self, io: &mut Ring, place: u32, position: u64, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        (subscriber.pace.held_since_ns, subscriber.pace.mark) = (None, None);
+        subscriber.pace.is_free();
         if subscriber.pace.policy != SlowReader::Skip {
             self.counters.too_slow += 1;
             log::warn!(
@@ -273,8 +278,11 @@ impl<C: Coherence> Export<C> {
     fn lose(&mut self, io: &mut Ring, closing: u64, now: Now) -> usize {
         let mut lost = 0;
         self.kept.lose(closing);
-        for index in (0..self.active.len()).rev() {
-            let place = self.active[index];
+        if self.tail.needs() < closing {
+            self.rouse_all();
+        }
+        for index in (0..self.awake.len()).rev() {
+            let place = self.awake[index];
             let subscriber = self.subscriber(place);
             if subscriber.needs() >= closing {
                 continue;
@@ -317,7 +325,7 @@ impl<C: Coherence> Export<C> {
         let subscriber = self.subscriber(place);
         subscriber.pace.is_let_go = true;
         subscriber.progress_ns = now.monotonic_ns;
-        if subscriber.sending.is_some() || subscriber.again.is_due() {
+        if subscriber.is_busy() {
             self.end(io, place);
             return 1;
         }

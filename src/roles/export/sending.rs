@@ -20,6 +20,8 @@ use crate::wire::frame::{self, Heartbeat, Refused};
 const AGAIN_FIRST_NS: u64 = 1_000_000;
 /// Longest wait, ns.
 const AGAIN_MOST_NS: u64 = 256_000_000;
+/// Subscribers that are told something, for want of anything else, in one pass.
+const BEATS_PER_PASS: usize = 64;
 /// Times a send is tried again without any progress: 8 s in all.
 const TRIES_MAX: u32 = 40;
 
@@ -85,48 +87,63 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Says that we are there to those that were told nothing for a while, and ends those that are silent though they promised not to
-    /// be. Two looks for each heartbeat: whoever was told nothing from one to the next is told now, before the time that was promised
+    /// be; a bounded number in one pass. Two looks for each heartbeat: whoever was told nothing from one to the next is told now, before the time that was promised
     /// is over.
     pub(super) fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
         let every_ns = u64::from(self.settings.log.heartbeat_ms) * 1_000_000 / 2;
-        if every_ns == 0 || now.monotonic_ns - self.beat_ns < every_ns {
+        if every_ns == 0 || self.beat_at.is_none() && now.monotonic_ns - self.beat_ns < every_ns {
             return 0;
         }
-        self.beat_ns = now.monotonic_ns;
+        let first = self.beat_at.take().unwrap_or_else(|| {
+            self.beat_ns = now.monotonic_ns;
+            0
+        });
         let mut moved = 0;
-        for index in (0..self.active.len()).rev() {
-            let place = self.active[index];
-            let most_ns = self.settings.client_silence_ns;
-            let subscriber = self.subscribers[place as usize].as_mut().expect("active");
-            let is_quiet = !std::mem::take(&mut subscriber.spoke);
-            if subscriber.phase != Phase::Streaming {
-                continue;
+        for place in first..self.subscribers.len() {
+            if moved == BEATS_PER_PASS {
+                self.beat_at = Some(place);
+                break;
             }
-            let silent_ns = now.monotonic_ns.saturating_sub(subscriber.heard_ns);
-            if subscriber.heartbeat_ms > 0 && most_ns > 0 && silent_ns > most_ns {
-                log::info!("{}: the subscriber at {} is silent: its connection is ended", self.name, subscriber.peer);
-                self.depart(io, place, Departure::Broken, now);
-                moved += 1;
-                continue;
-            }
-            let is_free = subscriber.sending.is_none() && !subscriber.again.is_due() && subscriber.parting.is_none();
-            if is_quiet && is_free && subscriber.items.is_empty() && subscriber.version >= frame::VERSION_3 {
-                let heartbeat = Heartbeat { version: subscriber.version, ..Heartbeat::default() };
-                self.say(io, place, frame::seal(&heartbeat).to_vec());
-                moved += 1;
+            if self.subscribers[place].is_some() {
+                moved += self.look_for_quiet(io, place as u32, now);
             }
         }
         moved
     }
 
+    /// Says that we are there to one that was told nothing since the last look, and ends it if it is silent. Gives 1 if it did.
+    fn look_for_quiet(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let most_ns = self.settings.client_silence_ns;
+        let subscriber = self.subscriber(place);
+        let is_quiet = !std::mem::take(&mut subscriber.spoke);
+        if subscriber.phase != Phase::Streaming {
+            return 0;
+        }
+        let silent_ns = now.monotonic_ns.saturating_sub(subscriber.heard_ns);
+        if subscriber.heartbeat_ms > 0 && most_ns > 0 && silent_ns > most_ns {
+            let peer = subscriber.peer;
+            log::info!("{}: the subscriber at {peer} is silent: its connection is ended", self.name);
+            self.depart(io, place, Departure::Broken, now);
+            return 1;
+        }
+        let is_free = !subscriber.is_busy() && subscriber.parting.is_none();
+        if !is_quiet || !is_free || !subscriber.items.is_empty() || subscriber.version < frame::VERSION_3 {
+            return 0;
+        }
+        let heartbeat = Heartbeat { version: subscriber.version, ..Heartbeat::default() };
+        self.say(io, place, frame::seal(&heartbeat).to_vec());
+        1
+    }
+
     /// Says why it is over. `about` is the place of the topic meant, and the refusal's number.
     pub(super) fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
+        self.rouse(place);
         self.counters.refused += 1;
         let (topic, detail) = about;
         let subscriber = self.subscriber(place);
         let (version, code, topic) = (subscriber.version, refusal as u16, topic as u16);
         let header = Refused { version, code, place: topic, detail, ..Refused::default() };
-        if subscriber.sending.is_some() || subscriber.again.is_due() {
+        if subscriber.is_busy() {
             return self.end(io, place);
         }
         let mut words = subscriber.pace.take_rest();
@@ -180,6 +197,7 @@ impl<C: Coherence> Export<C> {
 
     /// The kernel lacked something.
     fn fell_short(&mut self, io: &mut Ring, place: u32, errno: i32, words: Option<Box<[u8]>>, now: Now) {
+        self.rouse(place);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         if words.is_none() && subscriber.is_zero_copy && matches!(errno, libc::ENOBUFS | libc::ENOMEM) {
             subscriber.again.copies = true;

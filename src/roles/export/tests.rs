@@ -25,21 +25,25 @@ use crate::wire::{OrderLevel, Refusal, SlowReader, StartAt};
 
 /// Body of a batch: many of them are more than sockets take.
 const BODY_BYTES: u32 = 60 << 10;
-const BATCHES: u64 = 600;
+pub(super) const BATCHES: u64 = 600;
 
 /// An exporter, subscribers by the kernel's loopback, and a log written by hand: batches of topic 0, and none of topic 1.
-struct Bench {
-    view: View<Mapped<Hardware>>,
+pub(super) struct Bench {
+    pub(super) view: View<Mapped<Hardware>>,
     ring: Ring,
-    export: Export<Hardware>,
+    pub(super) export: Export<Hardware>,
+    pub(super) commits: CommitWriter<Mapped<Hardware>>,
+    pub(super) index: IndexWriter<Mapped<Hardware>>,
     subscriptions: Arc<Subscriptions>,
     listener: TcpListener,
     begun: Instant,
+    /// The clock stands still.
+    pub(super) stands_at: Option<Now>,
     /// Makes something else of what the kernel says of a send.
     tamper: Option<fn(&Completion) -> Option<i32>>,
 }
 
-fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSettings {
+pub(super) fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSettings {
     ExportSettings {
         connections_max: 2,
         batches_per_send: 64,
@@ -57,45 +61,75 @@ fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSettings {
     }
 }
 
+fn batch_at<M: Memory>(view: &View<M>, topic: u32) -> u64 {
+    view.layout.extent(0, 0) + u64::from(topic * 2 * BODY_BYTES)
+}
+
+/// Appends a batch of a topic; all of one lie in the same place.
+pub(super) fn append<M: Memory>(view: &View<M>, index: &mut IndexWriter<M>, topic: u32, first_order: u64) {
+    let (batch_bytes, place) = (BODY_BYTES + 64, IndexEntry::pack_place(batch_at(view, topic), topic));
+    let (kind, message_count) = (entry_kind::BATCH, 1);
+    index.append(IndexEntry { kind, message_count, first_order, batch_bytes, place, ..IndexEntry::default() });
+}
+
 impl Bench {
-    fn new(settings: ExportSettings) -> Bench {
+    pub(super) fn new(settings: ExportSettings) -> Bench {
         let layout = Arc::new(Layout::new(small_geometry(2)).unwrap());
         let map = memmap2::MmapOptions::new().len(layout.geometry.pool_bytes as usize).map_anon().unwrap();
         let mapping = Mapping::new(map.into());
         let view = View::single_host(Mapped::<Hardware>::new(mapping.clone()), layout);
         drop(crate::roles::sequence::tests::start(&view, 0));
-        let mut zombie = CommitWriter::take(&view, 0);
-        let mut index = IndexWriter::new(&view, 0, zombie.epoch(), 0);
+        let mut commits = CommitWriter::take(&view, 0);
+        let mut index = IndexWriter::new(&view, 0, commits.epoch(), 0);
         let topics = TopicWriter::new(&view, 0);
         topics.write(&crate::log::topics::tests::topic(0, "a"), &Default::default());
         topics.write(&crate::log::topics::tests::topic(1, "b"), &Default::default());
-        let at = view.layout.extent(0, 0);
-        let header = BatchHeader { message_count: 1, body_bytes: BODY_BYTES, ..BatchHeader::default() };
-        view.memory.copy_in(at, &frame::seal(&header));
-        for first_order in 0..BATCHES {
-            let (batch_bytes, place) = (BODY_BYTES + 64, IndexEntry::pack_place(at, 0));
-            let (kind, message_count) = (entry_kind::BATCH, 1);
-            index.append(IndexEntry { kind, message_count, first_order, batch_bytes, place, ..IndexEntry::default() });
+        for topic in 0..2 {
+            let header = BatchHeader { message_count: 1, body_bytes: BODY_BYTES, topic, ..BatchHeader::default() };
+            view.memory.copy_in(batch_at(&view, topic), &frame::seal(&header));
         }
-        zombie.advance(index.next(), index.segments());
+        (0..BATCHES).for_each(|first_order| append(&view, &mut index, 0, first_order));
+        commits.advance(index.next(), index.segments());
         let subscriptions = Arc::new(Subscriptions::new(4));
-        let export = Export::new(&view, 0, 1, settings, subscriptions.clone());
+        let export = Export::new(&view, 0, 1, settings.clone(), subscriptions.clone());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let ring = Ring::new(16, 0, mapping).unwrap();
-        Bench { view, ring, export, subscriptions, listener, begun: Instant::now(), tamper: None }
+        let ring = Ring::new(4 * settings.connections_max.max(4), 0, mapping).unwrap();
+        Bench {
+            view,
+            ring,
+            export,
+            commits,
+            index,
+            subscriptions,
+            listener,
+            begun: Instant::now(),
+            stands_at: None,
+            tamper: None,
+        }
     }
 
-    fn subscribe(&self, starts: &[StartAt]) -> TcpStream {
+    /// Commits one more batch of a topic.
+    pub(super) fn append(&mut self, topic: u32, first_order: u64) {
+        append(&self.view, &mut self.index, topic, first_order);
+        self.commits.advance(self.index.next(), self.index.segments());
+    }
+
+    pub(super) fn subscribe(&self, starts: &[StartAt]) -> TcpStream {
+        self.subscribe_to(&(0..).zip(starts.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// Subscribes to topics by their numbers.
+    pub(super) fn subscribe_to(&self, topics: &[(u32, StartAt)]) -> TcpStream {
         let peer = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (stream, _) = self.listener.accept().unwrap();
         let order = OrderLevel::Session;
-        let topic = |(topic, start): (usize, &StartAt)| SubscribedTopic {
-            topic: topic as u32,
+        let topic = |(topic, start): &(u32, StartAt)| SubscribedTopic {
+            topic: *topic,
             created_position: 0,
             order,
             start: *start,
         };
-        let topics = starts.iter().enumerate().map(topic).collect();
+        let topics = topics.iter().map(topic).collect();
         let slow_reader = SlowReader::AsConfigured;
         assert!(
             self.subscriptions
@@ -106,19 +140,28 @@ impl Bench {
     }
 
     /// Publishers want everything below `closing`.
-    fn close(&self, closing: u64) {
-        let mut floors = Owned::take(self.view.memory.clone(), self.view.layout.floor_line(0));
-        let epoch = CommitWriter::take(&self.view, 0).epoch();
-        floors.publish(&FloorLine { epoch, closing, ..FloorLine::default() });
+    pub(super) fn close(&self, closing: u64) {
+        self.publish_floors(0, FloorLine { closing, ..FloorLine::default() });
     }
 
-    fn now(&self) -> Now {
+    /// Publishers did not wait for anybody below `closing`.
+    pub(super) fn drop_pin(&self, closing: u64) {
+        self.publish_floors(0, FloorLine { closing, dropped_pins: 1, ..FloorLine::default() });
+    }
+
+    pub(super) fn publish_floors(&self, candidate: u32, floors: FloorLine) {
+        let epoch = CommitWriter::take(&self.view, candidate).epoch();
+        Owned::take(self.view.memory.clone(), self.view.layout.floor_line(candidate))
+            .publish(&FloorLine { epoch, ..floors });
+    }
+
+    pub(super) fn now(&self) -> Now {
         let ns = self.begun.elapsed().as_nanos() as u64 + 1;
-        Now { monotonic_ns: ns, utc_ns: ns }
+        self.stands_at.unwrap_or(Now { monotonic_ns: ns, utc_ns: ns })
     }
 
     /// One pass; `drains`: of a broker that ends. True: it has ended.
-    fn pass(&mut self, drains: bool) -> bool {
+    pub(super) fn pass(&mut self, drains: bool) -> bool {
         let now = self.now();
         let is_over =
             if drains { self.export.drain(&mut self.ring, now) } else { self.export.poll(&mut self.ring, now) > 0 };
@@ -133,7 +176,7 @@ impl Bench {
         is_over && drains
     }
 
-    fn run(&mut self, time: Duration) {
+    pub(super) fn run(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
             self.pass(false);
@@ -141,7 +184,7 @@ impl Bench {
     }
 
     /// Passes until it is so.
-    fn run_until(&mut self, what: &str, is_so: impl Fn(&Bench) -> bool) {
+    pub(super) fn run_until(&mut self, what: &str, is_so: impl Fn(&Bench) -> bool) {
         let until = Instant::now() + Duration::from_secs(20);
         while !is_so(self) {
             assert!(Instant::now() < until, "{what} in 20 s: {:?}", self.export.counters);
@@ -157,13 +200,13 @@ impl Bench {
             .any(|subscriber| subscriber.lent_from != NO_PIN && subscriber.sending.is_some())
     }
 
-    fn subscribers(&self) -> usize {
+    pub(super) fn subscribers(&self) -> usize {
         self.export.active.len()
     }
 }
 
 /// All that comes until the end, and the refusal in the last 64 to 256 bytes of it.
-fn last_words(peer: &mut TcpStream) -> Option<Refusal> {
+pub(super) fn last_words(peer: &mut TcpStream) -> Option<Refusal> {
     peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut all = Vec::new();
     match peer.read_to_end(&mut all) {

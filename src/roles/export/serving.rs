@@ -1,0 +1,364 @@
+//! One pass over all that are served: what is read for them, and what they are sent.
+//!
+//! A pass reads first, for all: the end of the log for those that rest, then what each of the others is to get next. One look at the
+//! epoch lines confirms all of it; only then anything is handed on. What a pass reads is bounded, and who comes too late in one is the
+//! first of the next.
+
+use crate::log::commit::Commit;
+use crate::log::order_index::IndexFault;
+use crate::log::reader::{ENTRIES_PER_PASS, ReadFault, Sought, TailSkip};
+use crate::net::Ring;
+use crate::net::ring::SEND_LIST_MAX;
+use crate::pool::coherence::Coherence;
+use crate::roles::export::{Export, Item, Phase};
+use crate::runtime::Now;
+use crate::wire::Refusal;
+use crate::wire::frame::{self, CaughtUp, Skipped, Welcome};
+
+/// A send is closed when it has this many bytes: fair to the other readers, and bounded.
+const SEND_BYTES: u64 = 1 << 20;
+/// Passes a reader may find an entry unreadable before it is a fault.
+const FAULTS_MAX: u32 = 1000;
+/// Entries read for all together in one pass, about: 16 of them are read all that one can be.
+const ENTRIES_FOR_ALL: usize = 16 * ENTRIES_PER_PASS;
+
+/// What was read for a subscription, and does not count before it is confirmed.
+#[derive(Clone, Copy)]
+pub(super) enum Read {
+    /// A step of the search for its starts, and how many entries that passed.
+    Sought(Result<Sought, ReadFault>, usize),
+    /// Entries it is to get.
+    Fetched(Result<usize, IndexFault>),
+    /// Nothing: something is on its way to it.
+    Nothing,
+}
+
+impl Read {
+    fn entries(&self) -> usize {
+        match self {
+            Read::Sought(_, passed) => *passed,
+            Read::Fetched(fetched) => fetched.unwrap_or(0),
+            Read::Nothing => 0,
+        }
+    }
+}
+
+impl<C: Coherence> Export<C> {
+    /// One pass.
+    pub(super) fn serve_all(&mut self, io: &mut Ring, commit: &Commit, now: Now) -> usize {
+        let mut moved = self.follow_tail(commit);
+        if self.awake.is_empty() {
+            return moved;
+        }
+        let mut reads = std::mem::take(&mut self.reads);
+        self.read_all(commit, &mut reads);
+        // That there is nothing yet, and what was read before, stand whatever the epoch.
+        let stands = |read: &Read| matches!(read, Read::Nothing | Read::Fetched(Ok(0)));
+        let is_confirmed = reads.iter().all(|(_, read)| stands(read)) || self.confirm(commit);
+        for (place, read) in reads.drain(..) {
+            if is_confirmed || stands(&read) {
+                moved += self.serve(io, place, read, commit, now);
+                continue;
+            }
+            // What is handed on cannot be taken back: nothing of it counts, no fault either.
+            let reader = &mut self.subscriber(place).reader;
+            match read {
+                Read::Sought(..) => reader.restart(),
+                _ => reader.unfetch(),
+            }
+        }
+        self.reads = reads;
+        let tail = &self.tail;
+        self.awake.retain(|place| !tail.rests(*place));
+        moved
+    }
+
+    fn confirm(&mut self, commit: &Commit) -> bool {
+        self.counters.confirms += 1;
+        self.commit.confirm(commit.epoch)
+    }
+
+    /// Looks at what is new for all that rest, and wakes whom it concerns.
+    fn follow_tail(&mut self, commit: &Commit) -> usize {
+        let read = self.tail.read(commit);
+        if read == Ok(0) || !self.confirm(commit) {
+            return 0;
+        }
+        let (subscribers, awake) = (&mut self.subscribers, &mut self.awake);
+        let wake = |place: u32, position| {
+            subscribers[place as usize].as_mut().expect("it rested").reader.pass_to(position);
+            awake.push(place);
+        };
+        match read {
+            Ok(count) => {
+                self.tail.pass(count, wake);
+                self.counters.entries_read += count as u64;
+                count
+            }
+            // Each meets it for itself.
+            Err(_) => {
+                self.tail.wake_all(wake);
+                1
+            }
+        }
+    }
+
+    /// Wakes one that rests, for something is to be said on its connection, or it ends.
+    pub(super) fn rouse(&mut self, place: u32) {
+        if let Some(position) = self.tail.wake(place) {
+            self.subscriber(place).reader.pass_to(position);
+            self.awake.push(place);
+        }
+    }
+
+    /// Wakes all that rest.
+    pub(super) fn rouse_all(&mut self) {
+        for index in 0..self.active.len() {
+            self.rouse(self.active[index]);
+        }
+    }
+
+    /// Reads for those that are awake, in turn.
+    fn read_all(&mut self, commit: &Commit, reads: &mut Vec<(u32, Read)>) {
+        let (count, first) = (self.awake.len(), self.turn);
+        let mut left = ENTRIES_FOR_ALL;
+        for step in 0..count {
+            let place = self.awake[(first + step) % count];
+            let read = self.read_for(place, commit, left > 0);
+            if left > 0 {
+                self.turn = (first + step + 1) % count;
+            }
+            if let Some(read) = read {
+                left = left.saturating_sub(read.entries());
+                self.counters.entries_read += read.entries() as u64;
+                reads.push((place, read));
+            }
+        }
+    }
+
+    /// Reads for one; if it wants anything read, and may. `None`: it has to wait for the next pass, or needs nothing.
+    fn read_for(&mut self, place: u32, commit: &Commit, may_read: bool) -> Option<Read> {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("it is awake");
+        let is_busy = subscriber.is_busy();
+        let reader = &mut subscriber.reader;
+        match subscriber.phase {
+            Phase::Seeking | Phase::Streaming if is_busy => Some(Read::Nothing),
+            Phase::Seeking if may_read => {
+                let before = reader.position();
+                let sought = reader.seek(commit, &self.topics);
+                Some(Read::Sought(sought, reader.position().saturating_sub(before) as usize))
+            }
+            Phase::Streaming if may_read => Some(Read::Fetched(reader.fetch(commit))),
+            Phase::Refusing => Some(Read::Nothing),
+            Phase::Seeking | Phase::Streaming | Phase::Ending => None,
+        }
+    }
+
+    /// Goes on with one, by what was read for it.
+    fn serve(&mut self, io: &mut Ring, place: u32, read: Read, commit: &Commit, now: Now) -> usize {
+        match (read, self.subscriber(place).phase) {
+            (Read::Sought(sought, passed), _) => self.found(io, place, sought, passed, now),
+            (Read::Fetched(fetched), _) => self.stream(io, place, fetched, now),
+            (Read::Nothing, Phase::Refusing) => self.judge_last_words(io, place, now),
+            (Read::Nothing, _) => self.judge_pace(io, place, commit, now),
+        }
+    }
+
+    fn found(
+        &mut self,
+        io: &mut Ring,
+        place: u32,
+        sought: Result<Sought, ReadFault>,
+        passed: usize,
+        now: Now,
+    ) -> usize {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        match sought {
+            Ok(Sought::NotYet) => {
+                if passed > 0 {
+                    subscriber.faults = 0;
+                }
+                passed
+            }
+            Ok(Sought::Found) if subscriber.pace.is_let_go() => self.say_too_slow(io, place, now),
+            Ok(Sought::Found) => {
+                for (index, topic) in subscriber.topics.iter_mut().enumerate() {
+                    topic.next_order = subscriber.reader.next_order(index);
+                }
+                subscriber.phase = Phase::Streaming;
+                self.tail.follow(place, subscriber.topics.iter().map(|topic| topic.id).collect());
+                self.welcome(io, place);
+                1
+            }
+            Ok(Sought::Trimmed { place: topic, earliest }) => {
+                let text = format!("the order asked for is gone; the earliest message kept is {earliest}");
+                self.refuse(io, place, Refusal::Trimmed, (topic, earliest), &text);
+                1
+            }
+            Ok(Sought::Deleted { place: topic }) => {
+                self.refuse_deleted(io, place, topic);
+                1
+            }
+            Err(fault) => self.fault(io, place, fault, now),
+        }
+    }
+
+    fn refuse_deleted(&mut self, io: &mut Ring, place: u32, topic: usize) {
+        self.refuse(io, place, Refusal::TopicDeleted, (topic, 0), "the topic was deleted; this is the end of it");
+    }
+
+    fn welcome(&mut self, io: &mut Ring, place: u32) {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let mut words = Vec::new();
+        for (index, topic) in subscriber.topics.iter().enumerate() {
+            let welcome = Welcome {
+                session: topic.created_position + 1,
+                next: topic.next_order,
+                topic: topic.id,
+                batch_bytes_max: self.batch_bytes_max,
+                order_level: topic.order as u8,
+                broker: self.settings.broker,
+                version: subscriber.version,
+                ..Welcome::default()
+            };
+            let (log, list) = (&self.settings.log, &self.settings.broker_list);
+            let body = if index == 0 { frame::welcome_body(subscriber.version, log, list) } else { Vec::new() };
+            words.extend(frame::with_body(&welcome, &body));
+        }
+        self.say(io, place, words);
+    }
+
+    /// Collects the next batches into one send.
+    fn stream(&mut self, io: &mut Ring, place: u32, fetched: Result<usize, IndexFault>, now: Now) -> usize {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let before = subscriber.reader.position();
+        match fetched {
+            Ok(0) => return self.caught_up(io, place, now),
+            Ok(_) => subscriber.faults = 0,
+            Err(fault) => return self.fault(io, place, ReadFault::Index(fault), now),
+        }
+        let (list, pool) = io.list_and_pool(subscriber.list);
+        let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX - 1);
+        while list.len() < most && list.bytes() < SEND_BYTES {
+            let delivery = match subscriber.reader.next_delivery() {
+                Ok(Some(delivery)) => delivery,
+                Ok(None) => break,
+                Err(fault) if list.is_empty() => return self.fault(io, place, fault, now),
+                // What comes before it is sent first; then it is met again.
+                Err(_) => {
+                    subscriber.reader.unfetch();
+                    break;
+                }
+            };
+            let (index, position, first) = (delivery.place, delivery.position, delivery.first_order);
+            let topic = &mut subscriber.topics[index];
+            if let Some(from) = delivery.skipped_from {
+                list.push(&skipped(subscriber.version, topic.id, from, first), pool, 0, 0);
+                subscriber.items.push(Item { place: index, position, before: from });
+                self.counters.skipped_messages += first - from;
+            }
+            list.push(&delivery.header, pool, delivery.at, delivery.bytes);
+            subscriber.items.push(Item { place: index, position: position + 1, before: first });
+            (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
+            self.counters.delivered_batches += 1;
+            self.counters.delivered_messages += u64::from(delivery.messages);
+        }
+        if list.is_empty()
+            && let Some(topic) = subscriber.reader.deleted()
+        {
+            self.refuse_deleted(io, place, topic);
+            return 1;
+        }
+        if !list.is_empty() {
+            subscriber.lent_from = before;
+            self.submit(io, place, now);
+        }
+        // Entries of other topics count: the cursor moved.
+        (self.subscriber(place).reader.position() - before) as usize
+    }
+
+    /// It has everything: it is told so, once, and then it rests.
+    fn caught_up(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let moved = self.tell_caught_up(io, place, now);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let is_told = subscriber.topics.iter().all(|topic| topic.told_caught_up);
+        let is_free = !subscriber.is_busy() && subscriber.parting.is_none();
+        if is_told && is_free && subscriber.phase == Phase::Streaming {
+            // It holds nothing up.
+            subscriber.pace.is_free();
+            self.tail.rest(place, subscriber.reader.position());
+        }
+        moved
+    }
+
+    /// Tells of every topic, once, that all of it was sent.
+    fn tell_caught_up(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        if subscriber.topics.iter().all(|topic| topic.told_caught_up) {
+            return 0;
+        }
+        let position = subscriber.reader.position();
+        let (list, pool) = io.list_and_pool(subscriber.list);
+        for (index, topic) in subscriber.topics.iter_mut().enumerate() {
+            if topic.told_caught_up || list.len() + 2 > SEND_LIST_MAX {
+                continue;
+            }
+            match subscriber.reader.skipped_at_the_tail(index, &self.topics) {
+                // The next checkpoint will tell.
+                TailSkip::NotKnownYet => continue,
+                TailSkip::Nothing => {}
+                TailSkip::Skipped { from, next } => {
+                    list.push(&skipped(subscriber.version, topic.id, from, next), pool, 0, 0);
+                    subscriber.items.push(Item { place: index, position, before: from });
+                    self.counters.skipped_messages += next - from;
+                    topic.next_order = next;
+                }
+            }
+            let next_order = topic.next_order;
+            let version = subscriber.version;
+            let caught_up = CaughtUp { version, topic: topic.id, next_order, ..CaughtUp::default() };
+            list.push(&frame::seal(&caught_up), pool, 0, 0);
+            subscriber.items.push(Item { place: index, position, before: next_order });
+            topic.told_caught_up = true;
+        }
+        if list.is_empty() {
+            return 0;
+        }
+        subscriber.lent_from = position;
+        self.submit(io, place, now);
+        1
+    }
+
+    fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault, now: Now) -> usize {
+        let subscriber = self.subscriber(place);
+        subscriber.faults += 1;
+        subscriber.reader.unfetch();
+        if matches!(fault, ReadFault::Index(IndexFault::Inconsistent { .. })) && subscriber.faults < FAULTS_MAX {
+            // A takeover may be under way.
+            return 0;
+        }
+        if let ReadFault::Index(IndexFault::Trimmed { position }) = fault
+            && subscriber.faults < FAULTS_MAX
+        {
+            // What is not below the floor is not gone: its segment could not be made out just now.
+            if self.hold.floors().read().is_none_or(|floors| floors.floor <= position) {
+                return 0;
+            }
+            return self.left_behind(io, place, now);
+        }
+        self.counters.inconsistent += 1;
+        log::error!(
+            "{}: cannot read on for a subscriber: {fault}; if other subscribers are refused too, the pool is damaged: \
+             restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)",
+            self.name
+        );
+        let text = "the log is inconsistent at this reader's position; see the broker's log";
+        let next = self.subscriber(place).topics[0].next_order;
+        self.refuse(io, place, Refusal::TooSlow, (0, next), text);
+        1
+    }
+}
+
+fn skipped(version: u8, topic: u32, from: u64, next_order: u64) -> [u8; 64] {
+    frame::seal(&Skipped { version, topic, from, next_order, ..Skipped::default() })
+}
