@@ -239,3 +239,34 @@ fn a_polled_subscriber_is_heard() {
     };
     assert_eq!(heard, FrameKind::Heartbeat as u8);
 }
+
+/// Who is driven is heard though it has nothing to publish, and only by brokers that know heartbeats.
+#[test]
+fn a_polled_publisher_is_heard() {
+    for speaks_3 in [true, false] {
+        let (tell, told) = channel();
+        let tell = std::sync::Mutex::new(tell);
+        let fake = Fake::start(move |_, peer: &mut Peer| {
+            let (hello, _) = peer.hello_bytes()?;
+            assert!(hello.heartbeat_ms > 0);
+            match speaks_3 {
+                true => peer.welcome_to(&log(1, 60_000), welcome(OrderLevel::Session))?,
+                false => peer.welcome(welcome(OrderLevel::Session), &[])?,
+            }
+            loop {
+                let mut frame = [0; 64];
+                std::io::Read::read_exact(&mut peer.stream, &mut frame)?;
+                let _ = tell.lock().unwrap().send(frame[5]);
+            }
+        });
+        let mut publisher = Publisher::connect(publisher(&fake)).unwrap();
+        let until = Instant::now() + SECOND;
+        while Instant::now() < until {
+            publisher.poll(until.saturating_duration_since(Instant::now())).unwrap();
+        }
+        assert_eq!(publisher.stats().reconnects, 0);
+        let heard: Vec<u8> = told.try_iter().collect();
+        assert!(heard.iter().all(|kind| *kind == FrameKind::Heartbeat as u8));
+        assert_eq!(heard.len() >= 2, speaks_3, "{heard:?}");
+    }
+}

@@ -23,7 +23,7 @@ use crate::client::engine::session::Standing;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
 use crate::client::progress::{self, AckedBatch, BrokerProgress, PublisherStats};
-use crate::client::pulse::Pulse;
+use crate::client::pulse::{HEARTBEAT, Pulse};
 use crate::client::socket::{Heard, Received, Socket};
 use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
 use crate::limits::{BATCH_BYTES_MAX, LINE_BYTES, WINDOW_BATCHES_MAX};
@@ -113,6 +113,7 @@ impl Engine {
             ack_level: options.ack as u8,
             order_level: options.create.map_or(ANY_ORDER_LEVEL, |properties| properties.order as u8),
             session: NEW_SESSION,
+            heartbeat_ms: HEARTBEAT.as_millis() as u32,
             ..Hello::default()
         };
         let first = dial_any(&options.brokers, &hello, options.topic.as_bytes(), 1, options.connect_timeout)?;
@@ -301,6 +302,9 @@ impl Engine {
             return 0;
         }
         self.ports[index].full_until = None;
+        if !self.beat(index, now) {
+            return 0;
+        }
         let mut moved = 0;
         for _ in 0..CALLS_PER_PORT {
             let PortState::Up(socket) = &self.ports[index].state else { return moved };
@@ -314,6 +318,7 @@ impl Engine {
             match stream.write_vectored(&slices[..filled]) {
                 Ok(bytes) => {
                     self.window.wrote(index, bytes, now);
+                    self.ports[index].pulse.wrote(now);
                     moved += 1;
                     if bytes < offered {
                         self.ports[index].full_until = Some(now + FULL_PAUSE);
@@ -333,6 +338,27 @@ impl Engine {
             }
         }
         moved
+    }
+
+    /// Says that we are here where nothing was written for a while. False: nothing else may be written now.
+    fn beat(&mut self, index: usize, now: Instant) -> bool {
+        let port = &mut self.ports[index];
+        let PortState::Up(socket) = &port.state else { return false };
+        if !self.window.is_between_frames(index) {
+            return true;
+        }
+        match port.pulse.beat(socket.stream(), now) {
+            Ok(true) => true,
+            Ok(false) => {
+                port.full_until = Some(now + FULL_PAUSE);
+                false
+            }
+            Err(error) => {
+                let error = ClientError::io(&port.address, "writing to", &error);
+                self.port_down(index, &error, now);
+                false
+            }
+        }
     }
 
     /// Gives how many things moved, and whether any byte was heard.
@@ -494,7 +520,7 @@ impl Engine {
         let port = &mut self.ports[index];
         port.state = PortState::Up(Socket::new(greeting.stream));
         (port.backoff, port.failure) = (BACKOFF_MIN, None);
-        port.pulse = Pulse::of(greeting.heartbeat, now);
+        port.pulse = Pulse::of(greeting.heartbeat, greeting.log.is_some(), now);
         if std::mem::replace(&mut port.was_up, true) {
             self.reconnects += 1;
         }

@@ -8,7 +8,7 @@
 //! A broker that is not heard for several of its heartbeats is left like one whose connection broke. Connections that bring nothing,
 //! one after another for `connect_timeout`, end with an error that says what became of each.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -19,15 +19,13 @@ use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::fault::{Fault, check_identity};
 use crate::client::inbox::Inbox;
 use crate::client::options::{SlowReaderPolicy, Start, SubscriberOptions};
-use crate::client::pulse::Pulse;
+use crate::client::pulse::{HEARTBEAT, Pulse};
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::net::readiness::Readiness;
-use crate::wire::frame::{self, CaughtUp, Deliver, Heartbeat, Hello, LogRecord, Role, Skipped, Welcome};
+use crate::wire::frame::{self, CaughtUp, Deliver, Hello, LogRecord, Role, Skipped, Welcome};
 use crate::wire::subscribe::push_start;
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, SlowReader, WireError};
 
-/// While it is polled a broker hears of it at least this often.
-const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Most events handed on in one poll.
 const POLL_EVENTS_MAX: usize = 64;
 enum Line {
@@ -76,8 +74,6 @@ pub struct Subscriber {
     pulse: Pulse,
     /// Which log it reads, once a broker has said so.
     log: Option<LogRecord>,
-    /// When to say that somebody is here; none: this broker does not want to hear it.
-    beat_at: Option<Instant>,
     /// When the socket was last read.
     looked_at: Instant,
     failures: Vec<Attempt>,
@@ -130,7 +126,6 @@ impl Subscriber {
             is_of_use: false,
             pulse: Pulse::default(),
             log: None,
-            beat_at: None,
             looked_at: Instant::now(),
             failures: Vec::new(),
             readiness: Readiness::default(),
@@ -417,17 +412,8 @@ impl Subscriber {
     /// Says that somebody is here, if that is due: a broker may end connections of clients that are silent for long.
     fn beat(&mut self, now: Instant) {
         let Line::Up { stream, .. } = &mut self.line else { return };
-        if self.beat_at.is_none_or(|at| now < at) {
-            return;
-        }
-        let heartbeat = frame::seal(&Heartbeat::default());
-        // Nothing else is written here, so there is room unless the broker is stopped; reading tells of a broken connection. A part of
-        // a frame, which cannot be followed by another's beginning, is the last that is said.
-        let written = stream.write(&heartbeat);
-        self.beat_at = match written {
-            Ok(bytes) if bytes < heartbeat.len() => None,
-            _ => Some(now + HEARTBEAT),
-        };
+        // Nothing else is written here, and reading tells of a broken connection.
+        let _ = self.pulse.beat(stream, now);
     }
 
     /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
@@ -510,7 +496,7 @@ impl Subscriber {
             self.line_down(&error);
             return Err(error);
         }
-        let Greeting { stream, address, welcome, more, brokers, heartbeat, .. } = greeting;
+        let Greeting { stream, address, welcome, more, brokers, heartbeat, log } = greeting;
         for (topic, welcome) in self.topics.iter_mut().zip(std::iter::once(&welcome).chain(&more)) {
             let (field, found, expected) = if welcome.order_level != topic.order_level as u8 {
                 ("order_level", welcome.order_level.into(), topic.order_level as u64)
@@ -541,8 +527,8 @@ impl Subscriber {
         self.announced = None;
         self.line = Line::Up { stream, address };
         let now = Instant::now();
-        (self.up_since, self.looked_at, self.is_of_use, self.pulse) = (now, now, false, Pulse::of(heartbeat, now));
-        self.beat_at = (!heartbeat.is_zero()).then_some(now + HEARTBEAT);
+        (self.up_since, self.looked_at, self.is_of_use) = (now, now, false);
+        self.pulse = Pulse::of(heartbeat, log.is_some(), now);
         Ok(())
     }
 

@@ -388,6 +388,11 @@ impl Window {
         filled
     }
 
+    /// Whether something else than the rest of a batch may be written to the link.
+    pub fn is_between_frames(&self, link: usize) -> bool {
+        self.links[link].written == 0
+    }
+
     /// The link's socket took this many bytes.
     pub fn wrote(&mut self, link: usize, bytes: usize, now: Instant) {
         self.links[link].written += bytes;

@@ -112,3 +112,22 @@ fn a_publisher_whose_session_is_gone_goes_on_in_another() {
     assert_eq!((quiet.stats().new_sessions, quiet.messages_acked()), (1, 20));
     quiet.close(deadline()).unwrap();
 }
+
+/// Both have nothing to say. The one that is driven is heard; the one that is not is taken for gone, and comes back when it is.
+#[test]
+fn an_idle_publisher_that_is_polled_keeps_its_connection() {
+    let site = site("idle", "session_lease: 5s }\nliveness: { client_silence: 1s");
+    let cluster = site.start();
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let [mut polled, mut left_alone] = [0, 1].map(|_| connect(site.publisher(TOPIC)));
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        polled.poll(Duration::from_secs(1)).unwrap();
+    }
+    for (id, publisher) in (0..).zip([&mut polled, &mut left_alone]) {
+        send(publisher, id, 0..10);
+        flush(publisher, id);
+        assert_eq!(publisher.stats().reconnects, u64::from(id), "publisher {id}");
+    }
+    cluster.stop();
+}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, PortState, contradiction, identity};
 use crate::client::error::ClientError;
+use crate::client::pulse::HEARTBEAT;
 use crate::client::window::AckContradiction;
 use crate::wire::frame::{Hello, LogRecord, NEW_SESSION, Role, Welcome};
 use crate::wire::{OrderLevel, Refusal};
@@ -89,6 +90,7 @@ impl Engine {
             role: Role::Publisher as u8,
             ack_level: self.ack as u8,
             order_level: self.order_level as u8,
+            heartbeat_ms: HEARTBEAT.as_millis() as u32,
             ..Hello::default()
         };
         if self.standing == Standing::Anew {
