@@ -26,6 +26,7 @@ use crate::pool::region::{Create, HostLock, LockName, Wanted, device_bytes};
 use crate::pool::superblock::{HomeHosts, SuperblockError};
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
+use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
 use crate::roles::receive::hello::Tokens;
@@ -454,15 +455,18 @@ impl<C: Coherence> Parts<C> {
         let places = config.receive.connections_max + SPARE_CONNECTIONS;
         let links: Vec<_> = (0..lanes).map(|_| AckLink::new(places)).collect();
         let subscriptions = Arc::new(Subscriptions::new(config.export.connections_max as usize));
+        let addresses = Addresses::new(address_bounds(config));
         for lane in 0..lanes {
             let log_tag = self.log_record(config).tag();
             let settings = ReceiveSettings { log_tag, ..receive_settings(config, broker, creates_topics && lane == 0) };
             let tokens = Tokens::new(self.pool.superblock().token_key);
             let (view, listener) = (view.clone(), listener.clone());
             let (link, subscriptions) = (links[lane as usize].clone(), subscriptions.clone());
+            let addresses = addresses.clone();
             let (number, member) = (broker * lanes + lane, member.take());
             let build: Builder = Box::new(move || {
-                let receive = Receive::new(&view, number, settings, listener, tokens, link, subscriptions);
+                let receive =
+                    Receive::new(&view, number, settings, listener, tokens, link, subscriptions).that_shares(addresses);
                 Box::new(match member {
                     Some(member) => receive.that_beats(member),
                     None => receive,
@@ -523,6 +527,20 @@ impl<C: Coherence> Parts<C> {
 
 fn broker_list(config: &Config) -> String {
     config.brokers.iter().map(|broker| format!("{} {}\n", broker.id, broker.advertised())).collect()
+}
+
+/// What an address may have of one broker.
+fn address_bounds(config: &Config) -> AddressBounds {
+    let (bounds, geometry) = (&config.per_address, &config.geometry);
+    let served = (config.receive.connections_max * geometry.lanes_per_broker).min(config.export.connections_max);
+    let half = |of: u32| (of / 2).max(1);
+    AddressBounds {
+        connections: bounds.connections.unwrap_or(half(served)),
+        sessions: bounds.sessions.unwrap_or(half(geometry.sessions_max)),
+        topics: bounds.topics.unwrap_or(half(geometry.topics_max)),
+        cursors: bounds.cursors.unwrap_or(half(geometry.cursors_max)),
+        openings: bounds.openings,
+    }
 }
 
 fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> ReceiveSettings {

@@ -41,6 +41,38 @@ pub(in crate::config) fn deserialize<'de, T: TryFrom<u64>, D: Deserializer<'de>>
     Whole::deserialize(input).map(|number| number.0)
 }
 
+/// `#[serde(with)]` for an `Option<u32>`, where none is written `auto`.
+pub mod auto {
+    use super::*;
+
+    pub(in crate::config) fn serialize<S: Serializer>(value: &Option<u32>, out: S) -> Result<S::Ok, S::Error> {
+        match value {
+            None => out.serialize_str("auto"),
+            Some(value) => value.serialize(out),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+        struct AutoOrNumber;
+        impl Visitor<'_> for AutoOrNumber {
+            type Value = Option<u32>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(out, "auto or a whole number from 0 to {}", u32::MAX)
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+                if value == "auto" { Ok(None) } else { Err(E::invalid_value(de::Unexpected::Str(value), &self)) }
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+                u32::try_from(value).map(Some).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+            }
+        }
+        input.deserialize_any(AutoOrNumber)
+    }
+}
+
 /// `#[serde(with)]` for a list of unsigned numbers.
 pub mod list {
     use super::*;

@@ -27,6 +27,8 @@ pub struct Config {
     pub sequencer: SequencerConfig,
     /// Publisher connections.
     pub receive: ReceiveConfig,
+    /// What one address that clients come from may have of a broker.
+    pub per_address: PerAddressConfig,
     /// Acknowledgements to publishers.
     pub ack: AckConfig,
     /// Subscriber connections.
@@ -52,6 +54,7 @@ impl Default for Config {
             brokers: vec![BrokerConfig::default()],
             sequencer: SequencerConfig::default(),
             receive: ReceiveConfig::default(),
+            per_address: PerAddressConfig::default(),
             ack: AckConfig::default(),
             export: ExportConfig::default(),
             liveness: LivenessConfig::default(),
@@ -256,6 +259,33 @@ impl Default for ReceiveConfig {
             hello_timeout: Duration::from_secs(5),
             idle_release: Duration::from_millis(200),
         }
+    }
+}
+
+/// What one address that clients come from may have of a broker. `None`: half of all there are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct PerAddressConfig {
+    /// Connections of every kind.
+    #[serde(with = "number::auto")]
+    pub connections: Option<u32>,
+    /// Sessions it opened.
+    #[serde(with = "number::auto")]
+    pub sessions: Option<u32>,
+    /// Topics it created.
+    #[serde(with = "number::auto")]
+    pub topics: Option<u32>,
+    /// Cursors it made.
+    #[serde(with = "number::auto")]
+    pub cursors: Option<u32>,
+    /// Connections a second. 0: any.
+    #[serde(with = "number")]
+    pub openings: u32,
+}
+
+impl Default for PerAddressConfig {
+    fn default() -> Self {
+        PerAddressConfig { connections: None, sessions: None, topics: None, cursors: None, openings: 500 }
     }
 }
 

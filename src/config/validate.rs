@@ -248,11 +248,30 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     duration("receive.hello_timeout", receive.hello_timeout, MILLISECOND, HOUR)?;
     duration("receive.idle_release", receive.idle_release, MILLISECOND, HOUR)?;
     within("export.connections_max", config.export.connections_max, 1, CONNECTIONS_MAX)?;
+    per_address(config)?;
     within("export.batches_per_send", config.export.batches_per_send, 1, BATCHES_PER_SEND_MAX)?;
     duration("export.reader_stall", config.export.reader_stall, 10 * MILLISECOND, DAY)?;
     duration("export.reader_wait_max", config.export.reader_wait_max, Duration::ZERO, DAY)?;
     duration("export.return_grace", config.export.return_grace, Duration::ZERO, 60 * SECOND)?;
     duration("export.reader_grace", config.export.reader_grace, MILLISECOND, HOUR)
+}
+
+/// Most openings of one address a second that can be told apart.
+const OPENINGS_MAX: u32 = 1_000_000;
+
+fn per_address(config: &Config) -> Result<(), Impossible> {
+    let per_address = &config.per_address;
+    for (key, found) in [
+        ("per_address.connections", per_address.connections),
+        ("per_address.sessions", per_address.sessions),
+        ("per_address.topics", per_address.topics),
+        ("per_address.cursors", per_address.cursors),
+    ] {
+        if found == Some(0) {
+            return impossible(key, 0, "auto, or at least 1");
+        }
+    }
+    within("per_address.openings", per_address.openings, 0, OPENINGS_MAX)
 }
 
 fn liveness(config: &Config) -> Result<(), Impossible> {

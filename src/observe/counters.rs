@@ -73,6 +73,12 @@ counters! {
         partial_batches,
         /// connections closed because a half batch held memory that others waited for
         stalled_batches,
+        /// connections and requests that waited because others of their address came before them
+        held_back,
+        /// connections, sessions, topics and cursors refused because their address has all that one may have
+        address_bounds,
+        /// connections reset without a word, because too many of their address waited or were being told that it has all it may have
+        reset_unheard,
         /// connections now
         connections,
         /// extents free now

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_queue::ArrayQueue;
 
 use crate::log::reader::TopicStart;
+use crate::roles::addresses::Seat;
 use crate::wire::{AckLevel, OrderLevel, SlowReader, StartAt};
 
 /// A connection of one receive core: place and generation.
@@ -127,6 +128,8 @@ pub struct Subscription {
     pub version: u8,
     /// It is heard at least this often, ms; 0: it does not promise that.
     pub heartbeat_ms: u32,
+    /// Its place among the connections of its address.
+    pub seat: Option<Seat>,
 }
 
 /// A topic of a subscription.

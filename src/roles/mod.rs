@@ -5,9 +5,12 @@
 //! * [`export`]: serves subscribers straight out of the blog.
 //! * [`sequence`]: orders what the lanes hold.
 //!
+//! [`addresses`] counts what each address has of a broker; [`handoff`] is what roles hand each other.
+//!
 //! Roles do not import each other.
 
 pub mod ack;
+pub mod addresses;
 pub mod export;
 pub mod handoff;
 pub mod receive;

@@ -8,9 +8,10 @@ use embarcadero::log::topics::{SPEC_BYTES, Topic, TopicReader, TopicWriter};
 use embarcadero::pool::record::TopicProgress;
 use embarcadero::pool::superblock::{HomeHosts, Superblock};
 use embarcadero::pool::{Keep, Layout};
+use embarcadero::roles::addresses::{Address, AddressBounds, Addresses};
 use embarcadero::roles::receive::hello::{Tokens, check_publisher, check_topic};
 use embarcadero::roles::receive::ingest::Ingest;
-use embarcadero::roles::receive::requests::{self, Asked, Desk};
+use embarcadero::roles::receive::requests::{self, Asked, Desk, Maker};
 use embarcadero::sim::memory::{plain_view, small_geometry};
 use embarcadero::wire::frame::{self, BatchHeader, Hello};
 use embarcadero::wire::message::Messages;
@@ -136,7 +137,9 @@ fn ask(head: &[u8; 64], body: &[u8]) {
     let (mut ingest, mut topics) = (Ingest::take(&view, 0, Keep::Cached), TopicReader::new(&view));
     let cursors = CursorReader::new(&view);
     let Ok(mut asked) = Asked::read(head, body) else { return };
-    let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1 };
+    let addresses = Addresses::new(AddressBounds::NONE);
+    let maker = Maker { addresses: &addresses, address: Address::OTHERS, now_ns: 1 };
+    let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1, maker };
     match requests::look(&mut desk, &mut asked) {
         Ok(Some(answer)) => assert!(asked.reply(&answer).len().is_multiple_of(64)),
         Ok(None) => assert_eq!(ingest.lane.produced(), 1, "it waits for what was passed on"),

@@ -16,7 +16,7 @@ use embarcadero::pool::superblock::SuperblockError;
 use embarcadero::pool::{Access, Hardware, Mapped, Peer, PoolError};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
 
-use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
+use crate::harness::{ANY, LIMIT, Setup, Site, Task, wait_for};
 use crate::load::{Load, TOPIC};
 use crate::traffic::{self, Fifo, STAMP_BYTES, Seen, Watcher, deadline, message, publish, varied_bytes};
 
@@ -29,6 +29,7 @@ const PLACES: Setup = Setup {
                attached_per_broker: 1, attached_extents: 8",
     sequencer: "session_lease: 5s",
     receive: "connections_max: 64, hello_timeout: 5s",
+    per_address: ANY,
     export: "connections_max: 16",
 };
 

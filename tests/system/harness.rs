@@ -71,8 +71,12 @@ pub struct Setup {
     pub geometry: &'static str,
     pub sequencer: &'static str,
     pub receive: &'static str,
+    pub per_address: &'static str,
     pub export: &'static str,
 }
+
+/// All clients of a test come from one address: it may have everything.
+pub const ANY: &str = "connections: 10000, sessions: 100000, topics: 10000, cursors: 10000, openings: 0";
 
 impl Default for Setup {
     /// Small: every ring, segment and extent is used many times over.
@@ -84,6 +88,7 @@ impl Default for Setup {
             geometry: "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 64, topics_max: 16",
             sequencer: "session_lease: 5s",
             receive: "connections_max: 64, hello_timeout: 5s",
+            per_address: ANY,
             export: "connections_max: 16",
         }
     }
@@ -123,7 +128,7 @@ impl Site {
         let brokers: Vec<String> = (0..setup.brokers).map(broker).collect();
         let text = format!(
             "pool: {{ path: {}, populate: false, {} }}\ngeometry: {{ hosts: {}, {} }}\nbrokers:\n{}\nsequencer: {{ {} }}\n\
-             receive: {{ {} }}\nexport: {{ {} }}\nthreads: {{ mode: shared, idle: park }}\n",
+             receive: {{ {} }}\nper_address: {{ {} }}\nexport: {{ {} }}\nthreads: {{ mode: shared, idle: park }}\n",
             pool.display(),
             setup.pool,
             setup.hosts,
@@ -131,6 +136,7 @@ impl Site {
             brokers.join("\n"),
             setup.sequencer,
             setup.receive,
+            setup.per_address,
             setup.export
         );
         let config_file = folder.join("embarlet.yaml");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use embarcadero::client::{Publisher, PublisherOptions, Start};
 
-use crate::harness::{Setup, Site, Task, wait_for};
+use crate::harness::{ANY, Setup, Site, Task, wait_for};
 use crate::traffic::{Fifo, Watcher, connect, flush, send};
 
 /// The topic of these tests.
@@ -20,6 +20,7 @@ pub const ROOMY: Setup = Setup {
     geometry: "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 4096, segments: 16, sessions_max: 64, topics_max: 16",
     sequencer: "session_lease: 5s",
     receive: "connections_max: 64, hello_timeout: 5s",
+    per_address: ANY,
     export: "connections_max: 16",
 };
 

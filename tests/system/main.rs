@@ -24,6 +24,7 @@ mod publishers;
 mod raw;
 mod resources;
 mod sessions;
+mod shares;
 mod silence;
 mod sizes;
 mod splits;

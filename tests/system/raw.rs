@@ -1,13 +1,15 @@
 //! The wire protocol by hand, as PROTOCOL.md tells it: for what the client library would never send.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use embarcadero::limits::BATCH_BYTES_MAX;
 use embarcadero::wire::frame::{self, Ack, BatchHeader, Frame, Hello, Refused, Role, Welcome};
 use embarcadero::wire::message::push;
 use embarcadero::wire::{FrameKind, Refusal, crc32c, padded};
+
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::harness::{LIMIT, wait_for};
 
@@ -58,6 +60,19 @@ impl Raw {
     pub fn connect(address: &str) -> Raw {
         let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
         stream.set_nodelay(true).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        Raw { stream }
+    }
+
+    /// As [`Raw::connect`], from this address of this host.
+    pub fn connect_from(from: [u8; 4], address: &str) -> Raw {
+        let connect = || -> std::io::Result<TcpStream> {
+            let fd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            rustix::net::bind(&fd, &SocketAddr::from((from, 0)))?;
+            rustix::net::connect(&fd, &address.parse::<SocketAddr>().expect("numbers"))?;
+            Ok(TcpStream::from(fd))
+        };
+        let stream = connect().unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
         stream.set_write_timeout(Some(LIMIT)).unwrap();
         Raw { stream }
     }
@@ -135,6 +150,26 @@ impl Raw {
 
     /// Acks may come, then a refusal with this code, then the end. Gives its detail.
     pub fn expect_refused(&mut self, refusal: Refusal) -> u64 {
+        self.refused(refusal).0
+    }
+
+    /// As [`Raw::expect_refused`]; gives the words.
+    pub fn expect_refused_in_words(&mut self, refusal: Refusal) -> String {
+        self.refused(refusal).1
+    }
+
+    /// Whether a Welcome comes next, and not a refusal.
+    pub fn is_welcome(&mut self) -> bool {
+        self.receive().is_some_and(|came| came.kind == FrameKind::Welcome)
+    }
+
+    /// Reads until the broker has closed or reset the connection, whatever it says.
+    pub fn until_closed(&mut self) {
+        self.stream.set_read_timeout(Some(LIMIT)).unwrap();
+        while self.stream.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {}
+    }
+
+    fn refused(&mut self, refusal: Refusal) -> (u64, String) {
         let came = loop {
             match self.receive().unwrap_or_else(|| panic!("the broker closed without a word, {refusal:?} was due")) {
                 came if came.kind == FrameKind::Ack => continue,
@@ -147,7 +182,7 @@ impl Raw {
         assert_eq!(Refusal::from_code(refused.code), Some(refusal), "the broker's words: {text}");
         assert!(!text.is_empty(), "{refusal:?} comes with its reason in words");
         self.expect_closed();
-        refused.detail
+        (refused.detail, text)
     }
 
     /// The broker closes, and says nothing before but acks.

@@ -36,6 +36,7 @@ use crate::net::{Asker, Completion, ListId, Operation, Ring, Stage};
 use crate::observe::counters::{CounterBlock, ExportCounters};
 use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
+use crate::roles::addresses::Seat;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::frame::LogRecord;
@@ -134,6 +135,8 @@ impl std::fmt::Display for Peer {
 
 struct Subscriber<C: Coherence> {
     stream: TcpStream,
+    /// Counts for its address as long as it is here.
+    _seat: Option<Seat>,
     peer: Peer,
     /// Protocol version in use.
     version: u8,
@@ -305,7 +308,7 @@ impl<C: Coherence> Export<C> {
     fn admit(&mut self, io: &mut Ring, subscription: Subscription, floor: u64, now: Now) {
         let place = self.free.pop().expect("looked at by the caller");
         self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
-        let Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms } = subscription;
+        let Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms, seat } = subscription;
         let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
         let starts = topics.iter().map(crate::roles::handoff::SubscribedTopic::start_at);
         let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
@@ -321,6 +324,7 @@ impl<C: Coherence> Export<C> {
         };
         self.subscribers[place as usize] = Some(Subscriber {
             stream,
+            _seat: seat,
             peer,
             version,
             spoke: true,

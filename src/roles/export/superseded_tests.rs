@@ -48,8 +48,15 @@ impl Bench {
         let (order, start) = (OrderLevel::Total, StartAt::Earliest);
         let topic = SubscribedTopic { topic: 0, created_position: 0, order, start };
         let slow_reader = SlowReader::AsConfigured;
-        let subscription =
-            Subscription { stream, topics: [topic].into(), slow_reader, lag_bytes: 0, version: 2, heartbeat_ms: 0 };
+        let subscription = Subscription {
+            stream,
+            topics: [topic].into(),
+            slow_reader,
+            lag_bytes: 0,
+            version: 2,
+            heartbeat_ms: 0,
+            seat: None,
+        };
         assert!(subscriptions.push(subscription).is_ok());
         let settings = ExportSettings {
             connections_max: 1,

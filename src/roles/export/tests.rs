@@ -133,7 +133,15 @@ impl Bench {
         let slow_reader = SlowReader::AsConfigured;
         assert!(
             self.subscriptions
-                .push(Subscription { stream, topics, slow_reader, lag_bytes: 0, version: 2, heartbeat_ms: 0 })
+                .push(Subscription {
+                    stream,
+                    topics,
+                    slow_reader,
+                    lag_bytes: 0,
+                    version: 2,
+                    heartbeat_ms: 0,
+                    seat: None
+                })
                 .is_ok()
         );
         peer

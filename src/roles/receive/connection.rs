@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::log::blog::Run;
 use crate::net::Operation;
+use crate::roles::addresses::{Address, Seat};
 use crate::roles::handoff::ConnectionId;
 use crate::roles::receive::requests::Asked;
 use crate::wire::{BatchDecoder, Receipts};
@@ -86,6 +87,12 @@ impl Stream {
 pub struct Connection {
     /// Its socket.
     pub stream: TcpStream,
+    /// Its place among the connections of its address; nothing once it was handed on.
+    pub seat: Option<Seat>,
+    /// The address that its session counts for, if it opened one.
+    pub opened_for: Option<Address>,
+    /// It is not heard before then, ns: others of its address come first.
+    pub turn_ns: u64,
     /// Its place and generation.
     pub id: ConnectionId,
     /// What it is doing.
@@ -120,6 +127,11 @@ impl Connection {
     /// Its descriptor.
     pub fn socket(&self) -> RawFd {
         self.stream.as_raw_fd()
+    }
+
+    /// The address that things of it are counted for.
+    pub fn address(&self) -> Address {
+        self.seat.as_ref().map_or(Address::OTHERS, |seat| seat.address)
     }
 
     /// Its stream, if it is a publisher's that still sends.

@@ -3,13 +3,14 @@
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::net::Ring;
 use crate::pool::coherence::Coherence;
+use crate::roles::addresses::{Address, Cost, HELD_BACK_MAX_NS, Turn};
 use crate::roles::handoff::ToAck;
 use crate::roles::receive::Receive;
-use crate::roles::receive::connection::Phase;
+use crate::roles::receive::connection::{Connection, Phase};
 use crate::roles::receive::hello::Refuse;
-use crate::roles::receive::requests::{self, Asked, Desk};
+use crate::roles::receive::requests::{self, Asked, Desk, Maker};
 use crate::runtime::Now;
-use crate::wire::frame;
+use crate::wire::{Operation, frame};
 
 /// How often requests that wait for the sequencer are looked at, ns.
 const LOOK_NS: u64 = 1_000_000;
@@ -30,11 +31,30 @@ impl<C: Coherence> Receive<C> {
         };
         self.ingest.counters.requests += 1;
         match Asked::read(header, body) {
-            Ok(asked) => self.look_at(io, slot, Box::new(asked), false, now),
+            Ok(asked) => self.look_in_turn(io, slot, Box::new(asked), now),
             Err(refuse) => {
                 self.refuse_request(slot, &frame::read(header), &refuse);
             }
         };
+    }
+
+    /// Looks at a new request when it is its address's turn.
+    fn look_in_turn(&mut self, io: &mut Ring, slot: u32, asked: Box<Asked>, now: Now) {
+        let cost = match asked.operation {
+            Operation::TopicCreate => Cost::Making,
+            _ => Cost::Request,
+        };
+        let address = self.connection(slot).address();
+        let turn_ns = match self.addresses.charge(address, cost, now.monotonic_ns) {
+            Turn::Now => return self.look_at(io, slot, asked, false, now),
+            Turn::At(turn_ns) => turn_ns,
+            Turn::Never => now.monotonic_ns + HELD_BACK_MAX_NS,
+        };
+        self.ingest.counters.held_back += 1;
+        let connection = self.connection(slot);
+        (connection.turn_ns, connection.active_ns) = (turn_ns, turn_ns);
+        connection.phase = Phase::Asking(Some(asked));
+        self.asking.push(slot);
     }
 
     /// Looks at every request that waits. Gives how many were answered.
@@ -46,6 +66,10 @@ impl<C: Coherence> Receive<C> {
         let mut answered = 0;
         for slot in std::mem::take(&mut self.asking) {
             let Some(connection) = &mut self.connections[slot as usize] else { continue };
+            if connection.turn_ns > now.monotonic_ns && matches!(connection.phase, Phase::Asking(_)) {
+                self.asking.push(slot);
+                continue;
+            }
             let is_late = now.monotonic_ns.saturating_sub(connection.active_ns) > self.settings.hello_timeout_ns;
             if let Phase::Asking(asked) = &mut connection.phase
                 && let Some(asked) = asked.take()
@@ -58,8 +82,10 @@ impl<C: Coherence> Receive<C> {
     }
 
     fn look_at(&mut self, _io: &mut Ring, slot: u32, mut asked: Box<Asked>, is_late: bool, now: Now) {
+        let address = self.connections[slot as usize].as_ref().map_or(Address::OTHERS, Connection::address);
         let (topics, cursors) = (&mut self.topics, &self.cursors);
-        let mut desk = Desk { ingest: &mut self.ingest, topics, cursors, now_utc_ns: now.utc_ns };
+        let maker = Maker { addresses: &self.addresses, address, now_ns: now.monotonic_ns };
+        let mut desk = Desk { ingest: &mut self.ingest, topics, cursors, now_utc_ns: now.utc_ns, maker };
         let looked = match requests::look(&mut desk, &mut asked) {
             Ok(None) if is_late => Err(requests::too_late(&desk, &asked)),
             looked => looked,

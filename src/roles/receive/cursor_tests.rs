@@ -1,9 +1,10 @@
 //! A commit of a cursor is answered as it went.
 use super::ingest::Ingest;
-use super::requests::{Asked, Desk, look};
+use super::requests::{Asked, Desk, Maker, look};
 use crate::log::cursors::CursorReader;
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::Keep;
+use crate::roles::addresses::{Address, AddressBounds, Addresses};
 use crate::roles::sequence::tests::start;
 use crate::sim::memory::plain_view;
 use crate::wire::frame::{self, Request};
@@ -25,11 +26,13 @@ fn two_commits_for_the_last_place_are_not_both_answered_done() {
     sequencer.pass(1);
     let mut topics = TopicReader::new(&view);
     let cursors = CursorReader::new(&view);
+    let addresses = Addresses::new(AddressBounds::NONE);
     let names = ["a", "b", "c", "d", "e"];
     assert_eq!(view.layout.geometry.cursors_max, 4);
     let mut asked = names.map(commit);
     let mut see = |asked: &mut Asked| {
-        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1 };
+        let maker = Maker { addresses: &addresses, address: Address::OTHERS, now_ns: 1 };
+        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1, maker };
         look(&mut desk, asked)
     };
     // Five consumers at once; the table has room when each of them is looked at.

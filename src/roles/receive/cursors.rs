@@ -6,8 +6,9 @@ use crate::limits::CONTROL_BODY_BYTES_MAX;
 use crate::log::topics::Topic;
 use crate::pool::Memory;
 use crate::pool::record::{CursorLine, slot_kind};
+use crate::roles::addresses::{Cost, Made};
 use crate::roles::receive::hello::Refuse;
-use crate::roles::receive::requests::{Answer, Asked, Desk, Looked};
+use crate::roles::receive::requests::{Answer, Asked, Desk, Looked, Maker};
 use crate::wire::Refusal;
 use crate::wire::frame::{self, CursorRecord};
 
@@ -33,7 +34,8 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
                 let text = "no place for another cursor (geometry.cursors_max); delete one";
                 return Err(Refuse::new(Refusal::CursorTableFull, 0, text));
             }
-            Some(_) => {}
+            Some((None, true)) => count(desk, topic, &name)?,
+            Some((Some(_), _)) => {}
             None => return Ok(None),
         }
         asked.passed_on =
@@ -52,6 +54,28 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
         }
         None => Ok(None),
     }
+}
+
+/// Counts a cursor that does not exist yet among those of who asks for it.
+fn count<M: Memory>(desk: &mut Desk<M>, topic: &Topic, name: &str) -> Result<(), Refuse> {
+    let Maker { addresses, address, now_ns } = desk.maker;
+    let number_of = |topic: u32, name: &str| addresses.number_of((topic, name));
+    // Nothing can be read now: all of them may exist.
+    let existing = || {
+        let mut numbers = Vec::new();
+        desk.cursors.visit(|_, cursor| numbers.push(number_of(cursor.topic, cursor.name())));
+        numbers
+    };
+    let counted = addresses.make(address, Made::Cursor, number_of(topic.id, name), existing, now_ns);
+    addresses.charge(address, Cost::Making, now_ns);
+    counted.map_err(|found| {
+        desk.ingest.counters.address_bounds += 1;
+        let text = format!(
+            "this address has made {found} cursors at this broker that exist, all that one address may have (per_address.cursors): \
+             delete one"
+        );
+        Refuse::new(Refusal::CursorTableFull, found.into(), text)
+    })
 }
 
 /// Whether the sequencer has done what was passed on to it: then the table shows it.

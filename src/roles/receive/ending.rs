@@ -3,12 +3,16 @@
 use crate::net::Ring;
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
+use crate::roles::addresses::Cost;
 use crate::roles::handoff::{FromAck, ToAck};
 use crate::roles::receive::connection::{Phase, Stream};
 use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::{LINGER_NS, Receive};
 use crate::runtime::Now;
 use crate::wire::Refusal;
+
+/// Age at which the sequencer may end a session that nothing was ever published to, ns.
+const UNUSED_EXPIRY_NS: u64 = 4_000_000_000;
 
 /// Bytes of a refused connection that are read and dropped at one time.
 const DROPPED_AT_ONCE: usize = 16 << 10;
@@ -46,6 +50,8 @@ impl<C: Coherence> Receive<C> {
             Refusal::Protocol => {
                 self.ingest.counters.protocol_errors += 1;
                 self.connection(slot).drops_left = DROPPED_MAX;
+                let address = self.connection(slot).address();
+                self.addresses.charge(address, Cost::Breach, now.monotonic_ns);
             }
             _ => self.ingest.counters.refused += 1,
         }
@@ -81,7 +87,16 @@ impl<C: Coherence> Receive<C> {
             self.ingest.release_run(&mut stream);
         }
         self.close_session(&stream, said_goodbye);
-        self.connection(slot).leaving = Some(stream);
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        if let Some(address) = connection.opened_for.take() {
+            let was_used = stream.published > 0;
+            let after_ns = if was_used { self.settings.session_expiry_ns } else { UNUSED_EXPIRY_NS };
+            match stream.next_seq.is_some() || said_goodbye {
+                true => self.addresses.close_session(address),
+                false => self.addresses.leave_session(address, was_used, after_ns, now.monotonic_ns),
+            }
+        }
+        connection.leaving = Some(stream);
     }
 
     /// Tells the sequencer that a session is over: below level 5 with its connection, at level 5 when its publisher says so.

@@ -1,13 +1,14 @@
 //! Accepting connections, reading their hellos and requests, and serving what hellos ask for.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
 use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::topics::Topic;
-use crate::net::{Asker, Ring};
+use crate::net::{Asker, Ring, peer};
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
+use crate::roles::addresses::{Cost, Seat, Seated, Turn};
 use crate::roles::handoff::{Attachment, ConnectionId, Subscription, ToAck, is_loopback};
 use crate::roles::receive::connection::{Connection, Phase, Stream};
 use crate::roles::receive::ending::{DROPPED_MAX, DROPPED_OF_STREAM_MAX};
@@ -21,6 +22,8 @@ use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, Wire
 /// Pause after an accept that failed, and between two lines about it, ns.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 const ACCEPT_SAID_NS: u64 = 10_000_000_000;
+/// How often it is looked at whose turn has come, ns.
+const HELD_BACK_LOOK_NS: u64 = 1_000_000;
 
 /// What follows the header of a connection's first frame.
 enum Opening {
@@ -34,11 +37,14 @@ enum Opening {
 
 impl<C: Coherence> Receive<C> {
     /// Asks for the next connection: one a pass, so that whoever comes as fast as it goes is no more of a pass than one publisher is.
-    pub(super) fn accept(&mut self, io: &mut Ring) {
+    /// True if it was not asked for before.
+    pub(super) fn accept(&mut self, io: &mut Ring) -> bool {
         if self.accepting.is_none() && !self.is_draining && !self.free.is_empty() && self.accept_again_ns == 0 {
             let asker = Asker { role: self.role, tag: ACCEPT };
             self.accepting = io.accept(asker, self.listener.as_raw_fd());
+            return self.accepting.is_some();
         }
+        false
     }
 
     pub(super) fn accepted(&mut self, io: &mut Ring, result: i32, now: Now) {
@@ -52,11 +58,19 @@ impl<C: Coherence> Receive<C> {
         self.ingest.counters.accepted += 1;
         // Best effort: a connection without it is slower, not wrong.
         let _ = stream.set_nodelay(true);
+        let Some((seat, is_full, turn)) = self.seated(&stream, now) else {
+            self.ingest.counters.reset_unheard += 1;
+            self.ingest.counters.closed += 1;
+            return peer::abort(stream.as_raw_fd());
+        };
         let Some(slot) = self.free.pop() else { return };
         self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1) & 0x00ff_ffff;
         let id = ConnectionId { slot, generation: self.generations[slot as usize] };
         self.connections[slot as usize] = Some(Connection {
             stream,
+            seat: Some(seat),
+            opened_for: None,
+            turn_ns: 0,
             id,
             phase: Phase::Hello { header: None, is_control: false },
             version: VERSION_LOWEST,
@@ -79,9 +93,59 @@ impl<C: Coherence> Receive<C> {
             let text =
                 format!("this broker serves {} connections, all taken; try another", self.settings.connections_max);
             self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
+        } else if is_full {
+            let most = self.addresses.bounds().connections;
+            self.ingest.counters.address_bounds += 1;
+            let text = format!(
+                "this address has all the {most} connections to this broker that one address may have (per_address.connections): close \
+                 some, or use another broker"
+            );
+            self.refuse(io, slot, Refuse::new(Refusal::Busy, most.into(), text), now);
+        } else if let Turn::At(turn_ns) = turn {
+            self.ingest.counters.held_back += 1;
+            let connection = self.connection(slot);
+            (connection.turn_ns, connection.active_ns) = (turn_ns, turn_ns);
+            self.held_back.push_back(id);
         } else {
             self.read_hello(io, slot, FRAME_HEADER_BYTES);
         }
+    }
+
+    /// A new connection's place among those of its address, whether that is one too many, and when it is heard. Nothing: it is not.
+    fn seated(&self, stream: &TcpStream, now: Now) -> Option<(Seat, bool, Turn)> {
+        let peer = stream.peer_addr().ok().map(|peer| peer.ip());
+        let (seat, is_full) = match self.addresses.sit(peer, now.monotonic_ns) {
+            Seated::Yes(seat) => (seat, false),
+            Seated::Full(seat) => (seat, true),
+            Seated::Crowd => return None,
+        };
+        let turn = self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns);
+        (turn != Turn::Never).then_some((seat, is_full, turn))
+    }
+
+    /// Hears the connections whose turn has come. Gives how many.
+    pub(super) fn hear_those_held_back(&mut self, io: &mut Ring, now: Now) -> usize {
+        if self.held_back.is_empty() || now.monotonic_ns - self.heard_back_ns < HELD_BACK_LOOK_NS {
+            return 0;
+        }
+        self.heard_back_ns = now.monotonic_ns;
+        let mut moved = 0;
+        // Addresses wait each for its own: the turns of the queue are in no order.
+        for _ in 0..self.held_back.len() {
+            let id = self.held_back.pop_front().expect("counted");
+            let known = self.connections[id.slot as usize].as_ref().filter(|connection| connection.id == id);
+            let Some(connection) = known else { continue };
+            if !matches!(connection.phase, Phase::Hello { .. }) {
+                continue;
+            }
+            if connection.turn_ns > now.monotonic_ns {
+                self.held_back.push_back(id);
+                continue;
+            }
+            self.read_hello(io, id.slot, FRAME_HEADER_BYTES);
+            moved += 1;
+        }
+        moved
     }
 
     /// The process or the machine is out of something, as a rule of descriptors: at once there will be no more of it. Connections wait
@@ -224,8 +288,18 @@ impl<C: Coherence> Receive<C> {
         let (session, session_epoch) =
             if is_new { (self.new_session(), 1) } else { (hello.session, hello.session_epoch) };
         // Epochs above the first are opened by whoever comes first; the sequencer ignores the others.
-        if is_new || session_epoch > 1 {
-            self.ask_to_open(session, session_epoch, topic)?;
+        if is_new {
+            self.count_session(slot, now)?;
+        }
+        if (is_new || session_epoch > 1)
+            && let Err(refuse) = self.ask_to_open(session, session_epoch, topic)
+        {
+            self.connection(slot)
+                .opened_for
+                .take()
+                .into_iter()
+                .for_each(|address| self.addresses.close_session(address));
+            return Err(refuse);
         }
         let by_connection = topic.order != OrderLevel::Session;
         let stream = Stream {
@@ -270,6 +344,22 @@ impl<C: Coherence> Receive<C> {
         Ok(())
     }
 
+    /// Counts a session that a connection is to open among those of its address.
+    fn count_session(&mut self, slot: u32, now: Now) -> Result<(), Refuse> {
+        let address = self.connection(slot).address();
+        self.addresses.charge(address, Cost::Opening, now.monotonic_ns);
+        if let Err(found) = self.addresses.open_session(address, now.monotonic_ns) {
+            self.ingest.counters.address_bounds += 1;
+            let text = format!(
+                "this address has opened {found} sessions at this broker that are not over, all that one address may have \
+                 (per_address.sessions): close some, or use another broker"
+            );
+            return Err(Refuse::new(Refusal::Busy, found.into(), text));
+        }
+        self.connection(slot).opened_for = Some(address);
+        Ok(())
+    }
+
     /// The id of a session that is asked for next.
     pub(super) fn new_session(&self) -> u64 {
         self.ingest.lane.next_session()
@@ -290,13 +380,21 @@ impl<C: Coherence> Receive<C> {
     pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, body: &[u8]) -> Result<(), Refuse> {
         let slow_reader = SlowReader::from_byte(hello.slow_reader)?;
         let topics = hello::subscribed_topics(hello, body, &mut self.topics)?;
-        let connection = self.connection(slot);
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
         let (version, heartbeat_ms) = (connection.version, hello.heartbeat_ms);
         let stream = connection.stream.try_clone();
         let stream = stream
             .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
         let lag_bytes = hello.lag_bytes;
-        let subscription = Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms };
+        let subscription = Subscription {
+            stream,
+            topics,
+            slow_reader,
+            lag_bytes,
+            version,
+            heartbeat_ms,
+            seat: connection.seat.take(),
+        };
         if self.subscriptions.push(subscription).is_err() {
             return Err(Refuse::new(Refusal::Busy, 0, "this broker serves all the subscribers it can; try another"));
         }

@@ -23,6 +23,7 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -37,7 +38,8 @@ use crate::observe::counters::{CounterBlock, ReceiveCounters};
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Mapped};
-use crate::roles::handoff::{AckLink, Subscriptions};
+use crate::roles::addresses::{AddressBounds, Addresses};
+use crate::roles::handoff::{AckLink, ConnectionId, Subscriptions};
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::Refusal;
 use connection::{Connection, Phase};
@@ -102,6 +104,10 @@ pub struct Receive<C: Coherence> {
     /// Connections whose request waits for the sequencer.
     asking: Vec<u32>,
     asked_ns: u64,
+    /// Connections whose turn has not come.
+    held_back: VecDeque<ConnectionId>,
+    heard_back_ns: u64,
+    addresses: Arc<Addresses>,
     accepting: Option<Operation>,
     /// Out of descriptors: no connection is accepted before then; and how often that was so since it was last said.
     accept_again_ns: u64,
@@ -146,6 +152,9 @@ impl<C: Coherence> Receive<C> {
             blocked: Vec::with_capacity(places as usize),
             asking: Vec::with_capacity(places as usize),
             asked_ns: 0,
+            held_back: VecDeque::with_capacity(places as usize),
+            heard_back_ns: 0,
+            addresses: Addresses::new(AddressBounds::NONE),
             accepting: None,
             accept_again_ns: 0,
             accepts_failed: 0,
@@ -166,6 +175,11 @@ impl<C: Coherence> Receive<C> {
     /// The core that shows, in its broker's line, that the broker lives: one of them does.
     pub fn that_beats(self, member: Member<Mapped<C>>) -> Self {
         Receive { member: Some(member), ..self }
+    }
+
+    /// A core that keeps to what each address may have; shared by all cores of a process's broker.
+    pub fn that_shares(self, addresses: Arc<Addresses>) -> Self {
+        Receive { addresses, ..self }
     }
 
     fn asker(&self, slot: u32) -> Asker {
@@ -232,7 +246,7 @@ impl<C: Coherence> Receive<C> {
         let mut moved = self.create_topics();
         if self.accept_again_ns > 0 && now.monotonic_ns >= self.accept_again_ns {
             self.accept_again_ns = 0;
-            self.accept(io);
+            moved += usize::from(self.accept(io));
         }
         for slot in 0..self.connections.len() as u32 {
             moved += usize::from(self.look_after(io, slot, now));
@@ -395,11 +409,12 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
 
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = self.hear_ack(io, now);
-        self.accept(io);
+        moved += usize::from(self.accept(io));
         if !self.blocked.is_empty() || self.ingest.blog.free_extents() < 2 {
             moved += usize::from(self.ingest.refresh());
         }
         moved += self.retry_blocked(io, now);
+        moved += self.hear_those_held_back(io, now);
         moved += self.look_at_requests(io, now);
         self.ingest.report(!self.blocked.is_empty());
         moved + self.housekeeping(io, now)

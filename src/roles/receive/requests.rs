@@ -11,6 +11,7 @@ use crate::log::cursors::CursorReader;
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, slot_kind};
+use crate::roles::addresses::{Address, Addresses, Made};
 use crate::roles::receive::cursors;
 use crate::roles::receive::hello::{Refuse, check_same, topic_of};
 use crate::roles::receive::ingest::Ingest;
@@ -61,6 +62,19 @@ pub struct Desk<'a, M> {
     pub cursors: &'a CursorReader<M>,
     /// Now, UTC ns.
     pub now_utc_ns: u64,
+    /// Who asks.
+    pub maker: Maker<'a>,
+}
+
+/// For whom what is made counts.
+#[derive(Clone, Copy)]
+pub struct Maker<'a> {
+    /// What each address has.
+    pub addresses: &'a Addresses,
+    /// The asker's.
+    pub address: Address,
+    /// Now, ns.
+    pub now_ns: u64,
 }
 
 impl Asked {
@@ -175,10 +189,28 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
         check_same(&wanted, found)?;
         return Ok(Some(Answer { number: found.generation(), ..Answer::default() }));
     }
+    if asked.passed_on.is_none() {
+        count_topic(desk, &asked.topic)?;
+    }
     if asked.passed_on.is_none() && desk.ingest.create_topic(&wanted) {
         asked.passed_on = Some(0);
     }
     Ok(None)
+}
+
+/// Counts a topic that does not exist yet among those of who asks for it.
+fn count_topic<M: Memory>(desk: &mut Desk<M>, name: &str) -> Result<(), Refuse> {
+    let Maker { addresses, address, now_ns } = desk.maker;
+    let existing = || desk.topics.known().iter().map(|topic| addresses.number_of(topic.name.as_str())).collect();
+    let counted = addresses.make(address, Made::Topic, addresses.number_of(name), existing, now_ns);
+    counted.map_err(|found| {
+        desk.ingest.counters.address_bounds += 1;
+        let text = format!(
+            "this address has created {found} topics at this broker that exist, all that one address may have (per_address.topics): \
+             delete one"
+        );
+        Refuse::new(Refusal::TopicTableFull, found.into(), text)
+    })
 }
 
 fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {

@@ -2,7 +2,7 @@
 
 use super::connection::Stream;
 use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
-use super::requests::{self, Asked, Desk};
+use super::requests::{self, Asked, Desk, Maker};
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
 use crate::log::commit::CommitWriter;
@@ -12,6 +12,7 @@ use crate::log::topics::TopicReader;
 use crate::pool::line::Owned;
 use crate::pool::record::{BatchSlot, LaneProgress};
 use crate::pool::{Geometry, Keep, Layout, Memory};
+use crate::roles::addresses::{Address, AddressBounds, Addresses};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 use crate::sim::random::Random;
 use crate::wire::frame::{self, BatchHeader, Request};
@@ -306,10 +307,12 @@ fn at_any_moment_a_seen_slot_is_a_whole_batch() {
 fn what_is_not_known_yet_is_not_denied() {
     let view = plain_view(2);
     let sequencer = crate::roles::sequence::tests::start(&view, 0);
+    let addresses = Addresses::new(AddressBounds::NONE);
     let ask = |operation, topic: &str| {
         let mut ingest = Ingest::take(&view, 0, Keep::Cached);
         let (mut topics, cursors) = (TopicReader::new(&view), CursorReader::new(&view));
-        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: NOW };
+        let maker = Maker { addresses: &addresses, address: Address::OTHERS, now_ns: 1 };
+        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: NOW, maker };
         let request = Request { operation: operation as u8, topic_bytes: topic.len() as u16, ..Request::default() };
         let header = frame::seal(&request);
         let mut asked = Asked::read(&header, topic.as_bytes()).expect("it is sound");

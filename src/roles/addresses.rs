@@ -1,0 +1,421 @@
+//! What each address that clients come from holds of one broker process, and how fast it comes: nobody shows who he is, so an address is
+//! all that can be told apart. One address gets a share, and whoever comes from another finds the rest.
+//!
+//! * An address is an IPv4 address, or the first 64 bits of an IPv6 address: whoever has one of those has all of them.
+//! * What is counted is counted here, in this process: not what other brokers of the pool gave the same address, nor what
+//!   was made before this process began, nor what an address made that was not heard of for long while thousands of others were.
+//! * Touched when a connection, session, topic or cursor comes or goes and when something is asked for, never for a batch; the lock is held
+//!   for a look at a table.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::SESSIONS_MAX;
+
+/// Most addresses that are told apart. The one that was not heard for longest and has no connection makes room; without such a one,
+/// newcomers are counted as one.
+pub const ADDRESSES_MAX: usize = 4096;
+/// Longest that somebody is held back, ns.
+pub const HELD_BACK_MAX_NS: u64 = 1_000_000_000;
+/// Connections of an address above its bound that are told so; more are reset without a word.
+const TOLD_MAX: u32 = 16;
+/// What was asked for and is not there yet counts as there for so long, ns.
+const COMING_NS: u64 = 10_000_000_000;
+/// Parts of one opening, see [`Cost`].
+const PARTS: u64 = 16;
+
+/// What one address may have, and how fast it may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressBounds {
+    /// Connections of every kind.
+    pub connections: u32,
+    /// Sessions, connected or not.
+    pub sessions: u32,
+    /// Topics it created.
+    pub topics: u32,
+    /// Cursors it made.
+    pub cursors: u32,
+    /// Connections a second, and what counts as much; 0: any. So many come at once before anybody is held back.
+    pub openings: u32,
+}
+
+impl AddressBounds {
+    /// None that anybody meets.
+    pub const NONE: AddressBounds = AddressBounds {
+        connections: u32::MAX >> 1,
+        sessions: u32::MAX,
+        topics: u32::MAX,
+        cursors: u32::MAX,
+        openings: 0,
+    };
+}
+
+/// What something counts as, in sixteenths of an opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Cost {
+    /// A request that makes nothing.
+    Request = 1,
+    /// A connection; a session.
+    Opening = PARTS,
+    /// A topic or cursor.
+    Making = 4 * PARTS,
+    /// A connection that broke the protocol.
+    Breach = 16 * PARTS,
+}
+
+/// When somebody's turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// At once.
+    Now,
+    /// Then, ns.
+    At(u64),
+    /// So many wait already that it is not worth waiting.
+    Never,
+}
+
+/// What an address makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// Topics.
+    Topic,
+    /// Cursors.
+    Cursor,
+}
+
+/// An address as it is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address(u128);
+
+impl Address {
+    /// Of those for whom there was no place of their own, or whose address is not known.
+    pub const OTHERS: Address = Address(0);
+
+    /// The address that this peer is taken for.
+    pub fn of(peer: IpAddr) -> Address {
+        let mapped = |four: std::net::Ipv4Addr| Address(four.to_ipv6_mapped().to_bits());
+        match peer {
+            IpAddr::V4(four) => mapped(four),
+            IpAddr::V6(six) => match six.to_ipv4_mapped() {
+                Some(four) => mapped(four),
+                None => Address(six.to_bits() & !u128::from(u64::MAX)),
+            },
+        }
+    }
+}
+
+/// What an address has.
+#[derive(Default)]
+struct Entry {
+    connections: u32,
+    sessions: u32,
+    /// Hash of what it made, and when it was asked for, ns.
+    topics: Vec<(u64, u64)>,
+    cursors: Vec<(u64, u64)>,
+    /// When everything it asked for so far is paid for, ns.
+    paid_ns: u64,
+    seen_ns: u64,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<Address, Entry>,
+    /// Sessions that nobody has: until when each counts, ns, in the order in which they were left; of two times.
+    left: [VecDeque<(u64, Address)>; 2],
+}
+
+impl Table {
+    fn entry(&mut self, address: Address, now_ns: u64) -> &mut Entry {
+        let entry = self.entries.entry(address).or_default();
+        entry.seen_ns = now_ns;
+        entry
+    }
+
+    /// The address something of this peer is counted for.
+    fn place(&mut self, address: Address) -> Address {
+        if self.entries.contains_key(&address) || self.entries.len() < ADDRESSES_MAX {
+            return address;
+        }
+        let gone =
+            self.entries.iter().filter(|(_, entry)| entry.connections == 0).min_by_key(|(_, entry)| entry.seen_ns);
+        match gone.map(|(address, _)| *address) {
+            Some(gone) => {
+                self.entries.remove(&gone);
+                address
+            }
+            None => Address::OTHERS,
+        }
+    }
+
+    /// Sessions that were left long enough ago count no longer.
+    fn expire(&mut self, now_ns: u64) {
+        for queue in &mut self.left {
+            while queue.front().is_some_and(|(until_ns, _)| *until_ns <= now_ns) || queue.len() > SESSIONS_MAX as usize
+            {
+                let (_, address) = queue.pop_front().expect("looked at");
+                if let Some(entry) = self.entries.get_mut(&address) {
+                    entry.sessions = entry.sessions.saturating_sub(1);
+                }
+            }
+        }
+    }
+}
+
+/// The addresses that a broker process serves.
+pub struct Addresses {
+    bounds: AddressBounds,
+    table: Mutex<Table>,
+    hasher: RandomState,
+}
+
+/// A connection's place among those of its address; given back when it is dropped.
+pub struct Seat {
+    addresses: Arc<Addresses>,
+    /// The address it is counted for.
+    pub address: Address,
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Seat({:?})", self.address)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(entry) = self.addresses.lock().entries.get_mut(&self.address) {
+            entry.connections = entry.connections.saturating_sub(1);
+        }
+    }
+}
+
+/// Whether a connection finds a place.
+pub enum Seated {
+    /// Yes.
+    Yes(Seat),
+    /// Its address has all it may have; to be told so.
+    Full(Seat),
+    /// Not even that.
+    Crowd,
+}
+
+impl Addresses {
+    /// With these bounds.
+    pub fn new(bounds: AddressBounds) -> Arc<Addresses> {
+        Arc::new(Addresses { bounds, table: Mutex::default(), hasher: RandomState::new() })
+    }
+
+    /// What each may have.
+    pub fn bounds(&self) -> &AddressBounds {
+        &self.bounds
+    }
+
+    /// The number that something made is known by, see [`Addresses::make`].
+    pub fn number_of(&self, name: impl Hash) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Counts stay sound whatever a holder was doing when it panicked; and then the process ends anyway.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection.
+    pub fn sit(self: &Arc<Self>, peer: Option<IpAddr>, now_ns: u64) -> Seated {
+        let mut table = self.lock();
+        let address = table.place(peer.map_or(Address::OTHERS, Address::of));
+        let entry = table.entry(address, now_ns);
+        if entry.connections >= self.bounds.connections.saturating_add(TOLD_MAX) {
+            return Seated::Crowd;
+        }
+        entry.connections += 1;
+        let is_full = entry.connections > self.bounds.connections;
+        drop(table);
+        let seat = Seat { addresses: self.clone(), address };
+        if is_full { Seated::Full(seat) } else { Seated::Yes(seat) }
+    }
+
+    /// Counts something that costs work, and says when it may be done.
+    pub fn charge(&self, address: Address, cost: Cost, now_ns: u64) -> Turn {
+        if self.bounds.openings == 0 {
+            return Turn::Now;
+        }
+        let part_ns = 1_000_000_000 / (PARTS * u64::from(self.bounds.openings));
+        let mut table = self.lock();
+        let entry = table.entry(address, now_ns);
+        // A second's worth in advance.
+        let paid_ns = entry.paid_ns.max(now_ns.saturating_sub(1_000_000_000)) + cost as u64 * part_ns;
+        let latest_ns = now_ns + HELD_BACK_MAX_NS;
+        if paid_ns > latest_ns {
+            entry.paid_ns = latest_ns;
+            return Turn::Never;
+        }
+        entry.paid_ns = paid_ns;
+        if paid_ns <= now_ns { Turn::Now } else { Turn::At(paid_ns) }
+    }
+
+    /// Counts a session. `Err`: how many the address has, which is all it may.
+    pub fn open_session(&self, address: Address, now_ns: u64) -> Result<(), u32> {
+        let mut table = self.lock();
+        table.expire(now_ns);
+        let entry = table.entry(address, now_ns);
+        if entry.sessions >= self.bounds.sessions {
+            return Err(entry.sessions);
+        }
+        entry.sessions += 1;
+        Ok(())
+    }
+
+    /// A session that was counted was closed, or was left by its connection and counts for `after_ns` yet. `was_used`: something
+    /// was published to it, and so others of that kind are left for as long.
+    pub fn leave_session(&self, address: Address, was_used: bool, after_ns: u64, now_ns: u64) {
+        let mut table = self.lock();
+        table.left[usize::from(was_used)].push_back((now_ns.saturating_add(after_ns), address));
+        table.expire(now_ns);
+    }
+
+    /// A session that was counted is closed.
+    pub fn close_session(&self, address: Address) {
+        if let Some(entry) = self.lock().entries.get_mut(&address) {
+            entry.sessions = entry.sessions.saturating_sub(1);
+        }
+    }
+
+    /// Counts a topic or cursor that is asked for; again if it was counted already. What is not among `existing` any more does not
+    /// count.
+    /// `Err`: how many the address has, which is all it may.
+    pub fn make(
+        &self,
+        address: Address,
+        made: Made,
+        what: u64,
+        existing: impl FnOnce() -> Vec<u64>,
+        now_ns: u64,
+    ) -> Result<(), u32> {
+        let mut table = self.lock();
+        let entry = table.entry(address, now_ns);
+        let (list, most) = match made {
+            Made::Topic => (&mut entry.topics, self.bounds.topics),
+            Made::Cursor => (&mut entry.cursors, self.bounds.cursors),
+        };
+        if list.iter().any(|(known, _)| *known == what) {
+            return Ok(());
+        }
+        if list.len() >= most as usize {
+            let existing = existing();
+            let is_coming = |asked_ns| now_ns.saturating_sub(asked_ns) < COMING_NS;
+            list.retain(|(known, asked_ns)| is_coming(*asked_ns) || existing.contains(known));
+        }
+        if list.len() >= most as usize {
+            return Err(list.len() as u32);
+        }
+        list.push((what, now_ns));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const BOUNDS: AddressBounds = AddressBounds { connections: 2, sessions: 2, topics: 2, cursors: 1, openings: 10 };
+
+    fn peer(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, 0, last]))
+    }
+
+    fn address(last: u8) -> Address {
+        Address::of(IpAddr::from([10, 0, 0, last]))
+    }
+
+    #[test]
+    fn addresses_are_told_apart_as_they_are_given_out() {
+        let of = |text: &str| Address::of(text.parse().unwrap());
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.1"));
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+    }
+
+    #[test]
+    fn connections_of_one_address_are_bounded_and_come_back() {
+        let addresses = Addresses::new(BOUNDS);
+        let sit = |last| addresses.sit(peer(last), SECOND);
+        let (Seated::Yes(first), Seated::Yes(_second)) = (sit(1), sit(1)) else { panic!("two may") };
+        let told: Vec<Seated> = (0..TOLD_MAX).map(|_| sit(1)).collect();
+        assert!(told.iter().all(|seated| matches!(seated, Seated::Full(_))), "told so");
+        assert!(matches!(sit(1), Seated::Crowd), "and no more than a few of them");
+        assert!(matches!(sit(2), Seated::Yes(_)), "others notice nothing");
+        drop((told, first));
+        assert!(matches!(sit(1), Seated::Yes(_)));
+    }
+
+    #[test]
+    fn who_comes_fast_waits_and_others_do_not() {
+        let addresses = Addresses::new(BOUNDS);
+        let now = 100 * SECOND;
+        let charge = |last, cost, now| addresses.charge(address(last), cost, now);
+        for opening in 0..10 {
+            assert_eq!(charge(1, Cost::Opening, now), Turn::Now, "{opening}: a second's worth at once");
+        }
+        let Turn::At(first) = charge(1, Cost::Opening, now) else { panic!("the next waits") };
+        assert!((now + SECOND / 11..now + SECOND / 9).contains(&first), "{}", first - now);
+        let waits = (0..20).filter(|_| matches!(charge(1, Cost::Opening, now), Turn::At(_))).count();
+        assert!((8..=10).contains(&waits), "{waits}: a second's worth waits, the rest is not worth it");
+        assert_eq!(charge(1, Cost::Opening, now), Turn::Never);
+        assert_eq!(
+            charge(2, Cost::Breach, now),
+            Turn::At(now + 6 * SECOND / 10),
+            "another has its own, and a breach is dear"
+        );
+        assert_eq!(charge(1, Cost::Opening, now + 3 * SECOND), Turn::Now);
+    }
+
+    #[test]
+    fn sessions_count_until_they_are_closed_or_long_left() {
+        let addresses = Addresses::new(BOUNDS);
+        let open = |now| addresses.open_session(address(1), now);
+        assert_eq!((open(1), open(1), open(1)), (Ok(()), Ok(()), Err(2)));
+        addresses.close_session(address(1));
+        assert_eq!((open(2), open(2)), (Ok(()), Err(2)));
+        addresses.leave_session(address(1), true, 5 * SECOND, 2);
+        addresses.leave_session(address(1), false, SECOND, 2);
+        assert_eq!((open(3), open(SECOND + 2), open(SECOND + 2)), (Err(2), Ok(()), Err(2)));
+        assert_eq!((open(5 * SECOND + 2), open(5 * SECOND + 2)), (Ok(()), Err(2)));
+    }
+
+    #[test]
+    fn what_was_made_counts_until_it_is_gone() {
+        let addresses = Addresses::new(BOUNDS);
+        let make = |what, gone: u64, now| {
+            let existing = || (1..9).filter(|known| *known != gone).collect();
+            addresses.make(address(1), Made::Topic, what, existing, now)
+        };
+        assert_eq!((make(1, 0, 1), make(2, 0, 1), make(1, 0, 1)), (Ok(()), Ok(()), Ok(())), "asked for again is one");
+        assert_eq!(make(3, 0, 1), Err(2));
+        assert_eq!(make(3, 1, 1), Err(2), "it may be coming yet");
+        assert_eq!(make(3, 1, COMING_NS + 1), Ok(()), "it is gone");
+        assert_eq!(addresses.make(address(2), Made::Topic, 9, Vec::new, 1), Ok(()), "others notice nothing");
+        assert_eq!(addresses.make(address(1), Made::Cursor, 9, Vec::new, 1), Ok(()), "each for itself");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_who_is_there() {
+        let addresses = Addresses::new(BOUNDS);
+        let sit = |number: usize| {
+            let [_, _, high, low] = (number as u32).to_be_bytes();
+            addresses.sit(Some(IpAddr::from([10, 1, high, low])), number as u64)
+        };
+        let seats: Vec<Seated> = (0..ADDRESSES_MAX).map(sit).collect();
+        assert!(matches!(sit(ADDRESSES_MAX), Seated::Yes(Seat { address: Address::OTHERS, .. })), "all are there");
+        drop(seats);
+        for number in 0..2 * ADDRESSES_MAX {
+            assert!(matches!(sit(number), Seated::Yes(_)));
+        }
+        assert!(addresses.lock().entries.len() <= ADDRESSES_MAX + 1);
+    }
+}
