@@ -14,6 +14,7 @@ use crate::log::retention::NO_PIN;
 use crate::net::peer;
 use crate::net::{Ring, peer::abort};
 use crate::pool::coherence::Coherence;
+use crate::roles::export::slow::LET_GO;
 use crate::roles::export::{Export, Phase, WATCH};
 use crate::runtime::Now;
 use crate::wire::frame::{self, FrameKind, MAGIC, Refused};
@@ -241,8 +242,13 @@ impl<C: Coherence> Export<C> {
             let unacked = subscriber.trail.lowest(subscriber.stream.as_raw_fd());
             let (needs, policy) = (subscriber.needs().min(unacked), subscriber.pace.policy);
             let (grace_ns, short_ns) = (self.settings.return_grace_ns, self.settings.reader_grace_ns);
+            let was_let_go = self
+                .slow
+                .waited_for_before(self.subscribers[place as usize].as_ref().expect("it departs"), now.monotonic_ns)
+                == LET_GO;
             // One that is not waited for while it is there is not waited for long when it is away.
-            self.keep(needs, if policy == SlowReader::Wait { grace_ns } else { grace_ns.min(short_ns) }, now);
+            let is_waited_for = policy == SlowReader::Wait && !was_let_go;
+            self.keep(needs, if is_waited_for { grace_ns } else { grace_ns.min(short_ns) }, now);
         }
         self.end(io, place);
     }
@@ -283,7 +289,8 @@ impl<C: Coherence> Export<C> {
     /// Ends it; gracefully if it was told why.
     pub(super) fn end(&mut self, io: &mut Ring, place: u32) {
         self.rouse(place);
-        let subscriber = self.subscriber(place);
+        let subscriber = self.subscribers[place as usize].as_mut().expect("it is there");
+        self.slow.note_end(subscriber);
         let graceful = subscriber.phase == Phase::Refusing && subscriber.sending.is_none();
         subscriber.phase = Phase::Ending;
         subscriber.again.forget();

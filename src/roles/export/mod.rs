@@ -7,6 +7,7 @@
 //! * [`serving`]: one pass over those that are served: what is read for them, and what they are sent.
 //! * [`sending`]: sends, and what the kernel says of them.
 //! * [`ending`]: what a subscriber says, how it ends, and places kept for those whose connection broke.
+//! * [`slow`]: readers that were waited for and went.
 //! * [`pace`]: subscriptions that keep memory from being used again: waited for, made to skip, or let go.
 
 mod ending;
@@ -15,6 +16,9 @@ mod pace;
 mod resting_tests;
 mod sending;
 mod serving;
+mod slow;
+#[cfg(test)]
+mod slow_tests;
 #[cfg(test)]
 mod superseded_tests;
 #[cfg(test)]
@@ -142,6 +146,7 @@ struct Subscriber<C: Coherence> {
     version: u8,
     /// Something was sent on it since the last look for quiet ones.
     spoke: bool,
+    came_ns: u64,
     /// When it was last heard, ns.
     heard_ns: u64,
     /// It is heard at least this often, ms; 0: it does not promise that.
@@ -222,6 +227,7 @@ pub struct Export<C: Coherence> {
     /// Where the next pass begins among those that are awake.
     turn: usize,
     kept: ending::Kept,
+    slow: slow::Slow,
     /// For how long publishers have waited for the slowest of this second, ns; its address, and its first topic.
     waited_for: Option<(u64, u64, u32)>,
     counters: ExportCounters,
@@ -264,6 +270,7 @@ impl<C: Coherence> Export<C> {
             reads: Vec::with_capacity(places as usize),
             turn: 0,
             kept: ending::Kept::default(),
+            slow: slow::Slow::new(settings.reader_stall_ns.max(settings.reader_wait_max_ns)),
             waited_for: None,
             counters: ExportCounters::default(),
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
@@ -328,6 +335,7 @@ impl<C: Coherence> Export<C> {
             peer,
             version,
             spoke: true,
+            came_ns: now.monotonic_ns,
             heard_ns: now.monotonic_ns,
             heartbeat_ms,
             generation: self.generations[place as usize] & 0x00ff_ffff,
@@ -368,7 +376,8 @@ impl<C: Coherence> Export<C> {
     fn lowest_needed(&self) -> u64 {
         let awake = self.awake.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
         let lowest = awake.map(Subscriber::needs).min().unwrap_or(NO_PIN);
-        lowest.min(self.tail.needs()).min(self.kept.lowest())
+        let lowest = lowest.min(self.tail.needs());
+        lowest.min(self.kept.lowest())
     }
 
     fn report(&mut self, now: Now) {

@@ -11,6 +11,7 @@ use crate::log::retention::{Dropped, NO_PIN};
 use crate::net::Ring;
 use crate::net::peer::{abort, acked_bytes};
 use crate::pool::coherence::Coherence;
+use crate::roles::export::slow::{LET_GO, Slow};
 use crate::roles::export::{Export, ExportSettings, Phase, Subscriber, TRUST_NS};
 use crate::runtime::Now;
 use crate::wire::{Refusal, SlowReader};
@@ -116,6 +117,38 @@ impl<C: Coherence> Subscriber<C> {
     }
 }
 
+impl Slow {
+    /// For how long readers like this one were waited for before it came, ns; [`LET_GO`]: one was let go.
+    pub(super) fn waited_for_before<C: Coherence>(&self, subscriber: &Subscriber<C>, now_ns: u64) -> u64 {
+        let Some(peer) = subscriber.peer.0 else { return 0 };
+        let topics = subscriber.topics.iter().map(|topic| topic.id);
+        self.waited_ns(peer.ip(), topics, subscriber.came_ns, now_ns)
+    }
+
+    /// One that others waited for is let go.
+    fn note_let_go<C: Coherence>(&mut self, subscriber: &Subscriber<C>, now_ns: u64) {
+        self.note_of(subscriber, LET_GO, now_ns);
+    }
+
+    /// One that others wait for ends.
+    pub(super) fn note_end<C: Coherence>(&mut self, subscriber: &Subscriber<C>) {
+        let Some((_, since_ns)) = subscriber.pace.mark else { return };
+        let now_ns = subscriber.pace.held_ns;
+        let before_ns = self.waited_for_before(subscriber, now_ns);
+        self.note_of(subscriber, before_ns.saturating_add(now_ns - since_ns), now_ns);
+    }
+
+    fn note_of<C: Coherence>(&mut self, subscriber: &Subscriber<C>, waited_ns: u64, now_ns: u64) {
+        if subscriber.pace.policy == SlowReader::Wait
+            && let Some(peer) = subscriber.peer.0
+            && let Some((_, since_ns)) = subscriber.pace.mark
+        {
+            let topics = subscriber.topics.iter().map(|topic| topic.id).collect();
+            self.note(peer.ip(), topics, since_ns, waited_ns, now_ns);
+        }
+    }
+}
+
 impl<C: Coherence> Export<C> {
     /// Tells once for whom publishers wait, and counts it.
     fn tell_waited_for(&mut self, place: u32, commit: &Commit, waited_ns: u64) {
@@ -168,21 +201,27 @@ impl<C: Coherence> Export<C> {
         let waited_ns = subscriber.waited_for(needs, commit.watermark, now_ns);
         self.tell_waited_for(place, commit, waited_ns);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let before_ns = self.slow.waited_for_before(subscriber, now_ns);
         let is_over = match subscriber.pace.policy {
             // It has skipped already, and has not taken anything since.
             SlowReader::Skip if subscriber.lent_from == NO_PIN => true,
             SlowReader::Skip | SlowReader::Disconnect => held_ns >= self.settings.reader_grace_ns,
+            // It was let go, and came back.
+            SlowReader::Wait | SlowReader::AsConfigured if before_ns == LET_GO => {
+                held_ns >= self.settings.reader_grace_ns
+            }
             SlowReader::Wait | SlowReader::AsConfigured => {
                 let still_ns = now_ns.saturating_sub(subscriber.progress_ns);
                 let lag_max = subscriber.pace.lag_max;
                 let lag = if lag_max == 0 { 0 } else { subscriber.reader.lag_bytes(commit).unwrap_or(0) };
-                let wait_max_ns = self.settings.reader_wait_max_ns;
+                let (wait_max_ns, waited_ns) = (self.settings.reader_wait_max_ns, waited_ns.saturating_add(before_ns));
                 still_ns > self.settings.reader_stall_ns || lag > lag_max || wait_max_ns > 0 && waited_ns > wait_max_ns
             }
         };
         if !is_over {
             return moved;
         }
+        self.slow.note_let_go(subscriber, now_ns);
         if subscriber.lent_from == NO_PIN {
             // What is being sent is a copy.
             return self.give_up(io, place, floors.closing, now);

@@ -200,7 +200,7 @@ impl Bench {
         }
     }
 
-    fn is_sending(&self) -> bool {
+    pub(super) fn is_sending(&self) -> bool {
         self.export
             .subscribers
             .iter()
