@@ -525,10 +525,6 @@ impl<C: Coherence> Parts<C> {
     }
 }
 
-fn broker_list(config: &Config) -> String {
-    config.brokers.iter().map(|broker| format!("{} {}\n", broker.id, broker.advertised())).collect()
-}
-
 /// What an address may have of one broker.
 fn address_bounds(config: &Config) -> AddressBounds {
     let (bounds, geometry) = (&config.per_address, &config.geometry);
@@ -572,7 +568,7 @@ fn ack_settings(config: &Config, broker: u32) -> AckSettings {
         zero_copy_from_bytes: config.ack.zero_copy_from_bytes,
         open_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         broker: broker as u16,
-        broker_list: broker_list(config),
+        broker_list: config.broker_list(),
         log: LogRecord::zeroed(),
     }
 }
@@ -593,7 +589,7 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
         return_grace_ns: config.export.return_grace.as_nanos() as u64,
         reader_grace_ns: config.export.reader_grace.as_nanos() as u64,
         broker: broker as u16,
-        broker_list: broker_list(config),
+        broker_list: config.broker_list(),
         log: LogRecord::zeroed(),
         client_silence_ns: config.liveness.client_silence.as_nanos() as u64,
     }

@@ -557,6 +557,13 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
+impl Config {
+    /// All brokers as clients are told of them: a line of id and address each.
+    pub fn broker_list(&self) -> String {
+        self.brokers.iter().map(|broker| format!("{} {}\n", broker.id, broker.advertised())).collect()
+    }
+}
+
 impl BrokerConfig {
     /// What clients are told to connect to.
     pub fn advertised(&self) -> String {

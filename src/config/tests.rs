@@ -292,3 +292,24 @@ fn steps_and_paths_of_the_schema_agree() {
         assert_eq!(steps(&path(&known)), known);
     }
 }
+
+#[test]
+fn a_list_of_brokers_that_clients_cannot_be_told_is_refused() {
+    let with = |name_bytes: usize| {
+        let broker = |id: u32| {
+            let name = format!("{id:0>name_bytes$}");
+            format!("  - {{ id: {id}, address: \"127.0.0.1:{}\", advertise: \"{name}:7300\" }}\n", 7300 + id)
+        };
+        let text = format!("brokers:\n{}", (0..16).map(broker).collect::<String>());
+        Config::parse(&text, "test.yaml")
+    };
+    let most = with(243).expect("a list that fits").broker_list();
+    assert!(most.len() <= 4096 - 64 && most.len() + 16 > 4096 - 64, "{}", most.len());
+    // The longest that is taken is told whole.
+    let body = crate::wire::frame::welcome_body(3, &bytemuck::Zeroable::zeroed(), &most);
+    assert!(crate::wire::padded(body.len() as u64) <= 4096);
+    let refusal = with(245).expect_err("a list that does not fit").to_string();
+    for part in ["test.yaml:1", "`brokers`", "a list of 16 that takes", "at most 4032 bytes", "advertise"] {
+        assert!(refusal.contains(part), "{refusal}: {part}");
+    }
+}

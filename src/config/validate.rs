@@ -9,12 +9,12 @@ use std::time::Duration;
 use crate::config::schema::{BrokerConfig, CoherenceMode, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
-    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN,
-    EXTENTS_PER_LANE_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX,
-    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPIC_NAME_BYTES_MAX,
-    TOPICS_MAX,
+    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CONTROL_BODY_BYTES_MAX, CURSORS_MAX, EXTENT_BYTES_MAX,
+    EXTENT_BYTES_MIN, EXTENTS_PER_LANE_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN,
+    SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX,
+    TOPIC_NAME_BYTES_MAX, TOPICS_MAX,
 };
-use crate::wire::frame::check_topic_name;
+use crate::wire::frame::{LogRecord, check_topic_name};
 use crate::wire::{AckLevel, OrderLevel};
 
 /// Smallest pool anybody can want, bytes.
@@ -175,8 +175,19 @@ fn brokers(config: &Config) -> Result<(), Impossible> {
         }
         address(broker, key)?;
     }
+    let bytes = config.broker_list().len();
+    if bytes > BROKER_LIST_BYTES_MAX {
+        let found = format!("a list of {count} that takes {bytes} bytes as clients are told it");
+        let expected = format!(
+            "at most {BROKER_LIST_BYTES_MAX} bytes, so that it fits the Welcome: shorter names under `advertise`, or fewer brokers"
+        );
+        return impossible("brokers", found, expected);
+    }
     Ok(())
 }
+
+/// What a Welcome has room for behind its record of the log, bytes.
+const BROKER_LIST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX - size_of::<LogRecord>();
 
 fn address(broker: &BrokerConfig, key: impl Fn(&str) -> String) -> Result<(), Impossible> {
     if broker.address.port() == 0 {

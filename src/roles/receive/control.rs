@@ -33,7 +33,7 @@ impl<C: Coherence> Receive<C> {
         match Asked::read(header, body) {
             Ok(asked) => self.look_in_turn(io, slot, Box::new(asked), now),
             Err(refuse) => {
-                self.refuse_request(slot, &frame::read(header), &refuse);
+                self.refuse_request(slot, &frame::read(header), &refuse, now);
             }
         };
     }
@@ -96,12 +96,12 @@ impl<C: Coherence> Receive<C> {
                 self.connection(slot).phase = Phase::Asking(Some(asked));
                 self.asking.push(slot);
             }
-            Err(refuse) => self.refuse_request(slot, &asked.request, &refuse),
+            Err(refuse) => self.refuse_request(slot, &asked.request, &refuse, now),
         }
     }
 
-    fn refuse_request(&mut self, slot: u32, request: &frame::Request, refuse: &Refuse) {
-        log::info!("{}: refused a request: {}", self.name, refuse.text);
+    fn refuse_request(&mut self, slot: u32, request: &frame::Request, refuse: &Refuse, now: Now) {
+        self.say_refused(slot, "a request of ", refuse, now);
         self.ingest.counters.refused += 1;
         self.reply(slot, requests::refused(request, refuse));
     }

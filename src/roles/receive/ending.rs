@@ -55,11 +55,18 @@ impl<C: Coherence> Receive<C> {
             }
             _ => self.ingest.counters.refused += 1,
         }
-        let peer =
-            self.connection(slot).stream.peer_addr().map_or("a peer that is gone".into(), |peer| peer.to_string());
-        log::info!("{}: refused {peer}: {}", self.name, refuse.text);
+        self.say_refused(slot, "", &refuse, now);
         let words = refuse.frame(self.connection(slot).version);
         self.say_last(io, slot, words, now);
+    }
+
+    /// In the log, unless enough was said of that kind.
+    pub(super) fn say_refused(&mut self, slot: u32, what: &str, refuse: &Refuse, now: Now) {
+        let connection = self.connections[slot as usize].as_ref().expect("the slot is taken");
+        if let Some(more) = self.restraint.may_say(refuse.refusal, connection.address(), now.monotonic_ns) {
+            let peer = connection.stream.peer_addr().map_or("a peer that is gone".into(), |peer| peer.to_string());
+            log::info!("{}: refused {what}{peer}: {}{more}", self.name, refuse.text);
+        }
     }
 
     pub(super) fn say_last(&mut self, io: &mut Ring, slot: u32, words: Box<[u8]>, now: Now) {

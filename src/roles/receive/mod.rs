@@ -7,6 +7,7 @@
 //! * [`connection`]: one connection's state.
 //! * [`hello`]: what a new connection may ask for.
 //! * [`requests`]: what a control connection may ask for, one function for each operation; no I/O.
+//! * `restraint`: what is said in the log of what others do.
 //! * [`ingest`]: landed bytes to published slots; no I/O.
 
 pub mod connection;
@@ -19,6 +20,7 @@ mod greeting;
 pub mod hello;
 pub mod ingest;
 pub mod requests;
+mod restraint;
 mod streaming;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ use crate::wire::Refusal;
 use connection::{Connection, Phase};
 use hello::{Refuse, Tokens};
 use ingest::Ingest;
+use restraint::Restraint;
 
 /// What the configuration says about receiving.
 #[derive(Clone, Debug)]
@@ -107,6 +110,7 @@ pub struct Receive<C: Coherence> {
     /// Connections whose turn has not come.
     held_back: VecDeque<ConnectionId>,
     heard_back_ns: u64,
+    restraint: Restraint<Refusal>,
     addresses: Arc<Addresses>,
     accepting: Option<Operation>,
     /// Out of descriptors: no connection is accepted before then; and how often that was so since it was last said.
@@ -154,6 +158,7 @@ impl<C: Coherence> Receive<C> {
             asked_ns: 0,
             held_back: VecDeque::with_capacity(places as usize),
             heard_back_ns: 0,
+            restraint: Restraint::default(),
             addresses: Addresses::new(AddressBounds::NONE),
             accepting: None,
             accept_again_ns: 0,
@@ -369,6 +374,9 @@ impl<C: Coherence> Receive<C> {
         self.ingest.counters.connections = self.in_use().into();
         let counters: ReceiveCounters = self.ingest.counters;
         self.block.write(&counters);
+        while let Some((refusal, more)) = self.restraint.overdue(self.report_ns) {
+            log::info!("{}: refused ({refusal:?}) {more}", self.name);
+        }
         let full = counters.ring_full - self.ring_full_reported;
         if full > 0 {
             log::warn!("{}: Ring full: {full} times since the last report; publishers wait", self.name);
