@@ -110,6 +110,9 @@ pub enum RecoverError {
     },
 }
 
+/// The name of a candidate's floors in a [`RecoverError`].
+pub(crate) const FLOOR_LINE: &str = "floor line of sequencer candidate";
+
 /// Names the record that a field belongs to.
 pub(crate) fn in_record(record: &'static str, number: u32) -> impl Fn(FieldFault) -> RecoverError {
     move |fault| RecoverError::Record { record, number, fault }
@@ -148,12 +151,13 @@ pub fn recover_alive<M: Memory>(
     let layout = &view.layout;
     // Of all these records every word stands alone, so a predecessor that was stopped or killed in the middle of a line keeps
     // nobody from going on (see `mend`).
-    let floors: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
+    let floor_line = in_record(FLOOR_LINE, first.candidate);
+    let floors: FloorLine = reader.peek_sound(first, |c| layout.floor_line(c)).map_err(&floor_line)?;
     let lanes = restore_lanes(view, reader, first)?;
     let mut table = SessionTable::new(layout.geometry.sessions_max, layout.geometry.topics_max);
     restore_sessions(view, reader, first, &mut table, alive)?;
     let topics = restore_topics(view, reader, first, &mut table)?;
-    let named = |(number, fault)| in_record("named cursor", number)(fault);
+    let named = |(number, fault)| in_record(cursors::NAMED_CURSOR, number)(fault);
     let cursors = cursors::restore(view, reader, first).map_err(named)?;
     view.memory.full_fence();
     // Last: whatever the predecessor appends after this read is void once a higher epoch is claimed.
@@ -169,7 +173,7 @@ pub fn recover_alive<M: Memory>(
     let replayed = replay(view, &mut recovered, alive);
     let inherited = Inherited::read(view, &commit);
     // A predecessor that goes on may have given up, and used again, what was being replayed.
-    let now: FloorLine = reader.peek_words(first, |c| layout.floor_line(c));
+    let now: FloorLine = reader.peek_sound(first, |c| layout.floor_line(c)).map_err(&floor_line)?;
     if now.floor > recovered.floors.checkpoint {
         return Err(RecoverError::Unsettled);
     }
@@ -185,7 +189,7 @@ fn check_floors(recovered: &Recovered) -> Result<(), RecoverError> {
     within("checkpoint", floors.checkpoint, 0, commit.watermark)
         .and_then(|()| within("floor", floors.floor, 0, floors.checkpoint))
         .and_then(|()| count("closing", floors.closing))
-        .map_err(in_record("floor line of sequencer candidate", commit.candidate))
+        .map_err(in_record(FLOOR_LINE, commit.candidate))
 }
 
 /// After the replay a session's topic exists: whoever sends to it is given an order in it.
@@ -376,7 +380,7 @@ fn replay_event<M: Memory>(
         Event::CursorSet { place, topic, order, lane, lane_slot, blog_at } => {
             name_topic(recovered, met, topic)?;
             let request = cursors::read_request(view, view.access_to_lane(lane.into()), blog_at)?;
-            recovered.cursors.put(place, CursorLine { topic, order, ..request });
+            recovered.cursors.put(place, CursorLine { topic: topic as u16, order, ..request });
             Some((lane, lane_slot))
         }
         Event::CursorDelete { place, lane, lane_slot } => {

@@ -7,9 +7,9 @@
 //! where nobody looks, without an atomic across hosts.
 
 use crate::log::View;
-use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
+use crate::log::damage::{COUNT_MAX, FieldFault, count, sound, within_steps};
 use crate::pool::line::{self, Owned, Peer};
-use crate::pool::record::{EpochLine, Record};
+use crate::pool::record::{Checked, EpochLine, Record};
 use crate::pool::{Access, Keep, Memory};
 
 /// A sequencer epoch. 0: none yet.
@@ -124,6 +124,18 @@ impl<M: Memory> CommitReader<M> {
         let found = line::observe_words(&self.memory, at, access);
         self.help_write_back(at, access);
         found
+    }
+
+    /// Reads one commit's copy of a record that carries a check, unconfirmed: whole and sound; or, while it is being rewritten or
+    /// where its writer was killed in that, its words, each of which stands alone.
+    ///
+    /// # Errors
+    /// It is whole and not sound. Damage counts only if the commit is confirmed after that.
+    pub fn peek_sound<R: Checked>(&self, commit: Commit, place: impl Fn(u32) -> u64) -> Result<R, FieldFault> {
+        match self.peek::<R>(commit, &place) {
+            Some((_, found)) => sound(found),
+            None => Ok(self.peek_words::<R>(commit, place).unsealed()),
+        }
     }
 
     /// What was seen in the cache shared with its writer is acted on only after it was written back; [`Self::confirm`] fences.

@@ -8,17 +8,20 @@ use std::collections::VecDeque;
 
 use crate::limits::{CURSOR_NAME_BYTES_MAX, LINE_BYTES};
 use crate::log::View;
+use crate::log::checkpoint::{RecoverError, in_record};
 use crate::log::commit::{Commit, CommitReader};
-use crate::log::damage::{Expected, FieldFault, count, place, within};
+use crate::log::damage::{Expected, FieldFault, count, place, sound, within};
 use crate::order::Event;
-use crate::pool::line::{self, Owned};
-use crate::pool::record::{CursorLine, Record, slot_kind};
+use crate::pool::line::{self, INVALID, Owned};
+use crate::pool::record::{Checked, CursorLine, Record, slot_kind};
 use crate::pool::{Access, Keep, Memory};
 
 /// Bytes a request takes in the blog.
 pub const CURSOR_SPEC_BYTES: u64 = LINE_BYTES;
 /// Lines read after one fence.
 const LINES_AT_ONCE: u32 = 64;
+/// The name of a cursor's line in a [`RecoverError`].
+pub(crate) const NAMED_CURSOR: &str = "named cursor";
 
 impl CursorLine {
     /// # Panics
@@ -27,7 +30,8 @@ impl CursorLine {
         assert!((1..=CURSOR_NAME_BYTES_MAX).contains(&name.len()));
         let mut text = [0; CURSOR_NAME_BYTES_MAX];
         text[..name.len()].copy_from_slice(name.as_bytes());
-        CursorLine { topic, name_bytes: name.len() as u32, order, text }
+        let name_bytes = name.len() as u8;
+        CursorLine { topic: topic as u16, name_bytes, order, text, ..CursorLine::default() }
     }
 
     /// Its name; empty: the place is free.
@@ -37,10 +41,10 @@ impl CursorLine {
     }
 
     fn is(&self, topic: u32, name: &str) -> bool {
-        self.name_bytes > 0 && self.topic == topic && self.name() == name
+        self.name_bytes > 0 && u32::from(self.topic) == topic && self.name() == name
     }
 
-    fn check(&self, topics_max: u32) -> Result<(), FieldFault> {
+    fn examine(&self, topics_max: u32) -> Result<(), FieldFault> {
         within("name_bytes", self.name_bytes.into(), 0, CURSOR_NAME_BYTES_MAX as u64)?;
         if self.name_bytes == 0 {
             return Ok(());
@@ -86,7 +90,7 @@ impl CursorTable {
 
     /// Removes the cursors of a topic that is gone.
     pub fn forget_topic(&mut self, topic: u32) {
-        let of_topic = |cursor: &&mut CursorLine| cursor.name_bytes > 0 && cursor.topic == topic;
+        let of_topic = |cursor: &&mut CursorLine| cursor.name_bytes > 0 && u32::from(cursor.topic) == topic;
         self.places.iter_mut().filter(of_topic).for_each(|cursor| *cursor = CursorLine::default());
     }
 }
@@ -107,12 +111,20 @@ impl<M: Memory> CursorWriter<M> {
         let writer =
             CursorWriter { view: view.clone(), candidate, table, dirty: VecDeque::with_capacity(places as usize) };
         for place in 0..places {
-            let held: CursorLine = line::observe_words(&view.memory, writer.line_at(place), Access::Local);
-            if held != *writer.table.at(place) || held.name_bytes > 0 {
+            if !writer.is_free_line(place) || writer.table.at(place).name_bytes > 0 {
                 writer.write(place);
             }
         }
         writer
+    }
+
+    /// Whether everybody reads that nothing lies at a place: no cursor was ever written there, or the last was taken away.
+    fn is_free_line(&self, place: u32) -> bool {
+        let (memory, at) = (&self.view.memory, self.line_at(place));
+        match line::read::<M, CursorLine>(memory, at) {
+            Some((_, found)) => sound(found) == Ok(CursorLine::default()),
+            None => is_never_written(memory, at),
+        }
     }
 
     fn line_at(&self, place: u32) -> u64 {
@@ -126,11 +138,11 @@ impl<M: Memory> CursorWriter<M> {
 
     /// What a request becomes. `None`: it changes nothing, or there is no place for it.
     pub fn decide(&self, kind: u8, wanted: &CursorLine, lane: u16, lane_slot: u64, blog_at: u64) -> Option<Event> {
-        let known = self.table.find(wanted.topic, wanted.name());
+        let known = self.table.find(wanted.topic.into(), wanted.name());
         match kind {
             slot_kind::CURSOR_SET => known.or_else(|| self.table.free()).map(|place| Event::CursorSet {
                 place,
-                topic: wanted.topic,
+                topic: wanted.topic.into(),
                 order: wanted.order,
                 lane,
                 lane_slot,
@@ -152,7 +164,7 @@ impl<M: Memory> CursorWriter<M> {
     pub fn forget_topic(&mut self, topic: u32) {
         for place in 0..self.view.layout.geometry.cursors_max {
             let cursor = self.table.at(place);
-            if cursor.name_bytes > 0 && cursor.topic == topic {
+            if cursor.name_bytes > 0 && u32::from(cursor.topic) == topic {
                 self.put(place, CursorLine::default());
             }
         }
@@ -171,7 +183,7 @@ impl<M: Memory> CursorWriter<M> {
     fn write(&self, place: u32) {
         let (memory, at, cursor) = (&self.view.memory, self.line_at(place), self.table.at(place));
         let mut owned: Owned<CursorLine, M> = Owned::take(memory.clone(), at);
-        let held = owned.last();
+        let held = owned.last().unsealed();
         if (held.topic, held.name_bytes, held.text) != (cursor.topic, cursor.name_bytes, cursor.text) {
             owned.publish(&CursorLine { name_bytes: 0, topic: 0, ..held });
             owned.publish(&CursorLine { name_bytes: 0, topic: 0, ..*cursor });
@@ -192,12 +204,18 @@ pub fn restore<M: Memory>(
     let g = &view.layout.geometry;
     let mut table = CursorTable::new(g.cursors_max);
     for place in 0..g.cursors_max {
-        let cursor: CursorLine = reader.peek_words(commit, |candidate| view.layout.cursor_line(candidate, place));
-        cursor.check(g.topics_max).map_err(|fault| (place, fault))?;
+        let read = reader.peek_sound(commit, |candidate| view.layout.cursor_line(candidate, place));
+        let cursor: CursorLine = read.map_err(|fault| (place, fault))?;
+        cursor.examine(g.topics_max).map_err(|fault| (place, fault))?;
         let is_free = cursor.name_bytes == 0;
         table.put(place, if is_free { CursorLine::default() } else { cursor });
     }
     Ok(table)
+}
+
+/// Never written, or cut short before the first of its words.
+fn is_never_written<M: Memory>(memory: &M, at: u64) -> bool {
+    memory.load(at) == INVALID && (1..8).all(|word| memory.load(at + 8 * word) == 0)
 }
 
 /// Everybody else's side.
@@ -214,8 +232,24 @@ impl<M: Memory> CursorReader<M> {
 
     /// Shows every cursor with its place, and gives whether a place is free. `None`: the table cannot be read now; what was
     /// shown counts for nothing, try again.
-    pub fn visit(&self, mut show: impl FnMut(u32, &CursorLine)) -> Option<bool> {
-        let commit = self.commit.current()?;
+    ///
+    /// # Errors
+    /// The first that is damaged.
+    pub fn visit(&self, mut show: impl FnMut(u32, &CursorLine)) -> Result<Option<bool>, RecoverError> {
+        let Some(commit) = self.commit.current() else { return Ok(None) };
+        match self.visit_under(&commit, &mut show) {
+            // Damage under an epoch that was succeeded is nobody's.
+            _ if !self.commit.confirm(commit.epoch) => Ok(None),
+            Ok(has_room) => Ok(has_room),
+            Err((place, fault)) => Err(in_record(NAMED_CURSOR, place)(fault)),
+        }
+    }
+
+    fn visit_under(
+        &self,
+        commit: &Commit,
+        show: &mut impl FnMut(u32, &CursorLine),
+    ) -> Result<Option<bool>, (u32, FieldFault)> {
         let access = self.commit.access(commit.candidate);
         let (layout, memory) = (&self.view.layout, &self.view.memory);
         let places = layout.geometry.cursors_max;
@@ -234,26 +268,31 @@ impl<M: Memory> CursorReader<M> {
                     memory.flush_line(at, Keep::Cached);
                 }
                 match line::read::<M, CursorLine>(memory, at) {
-                    Some((_, cursor)) if cursor.name_bytes > 0 => show(place, &cursor),
-                    Some(_) => has_room = true,
-                    // Never written; or being rewritten, and then nothing can be said of it.
-                    None if (1..8).all(|word| memory.load(at + 8 * word) == 0) => has_room = true,
-                    None => return None,
+                    Some((_, found)) => match sound(found).map_err(|fault| (place, fault))? {
+                        cursor if cursor.name_bytes > 0 => show(place, &cursor),
+                        _ => has_room = true,
+                    },
+                    None if is_never_written(memory, at) => has_room = true,
+                    // Being rewritten: nothing can be said of it.
+                    None => return Ok(None),
                 }
             }
         }
-        self.commit.confirm(commit.epoch).then_some(has_room)
+        Ok(Some(has_room))
     }
 
     /// One cursor, and whether there is room for another. `None`: the table cannot be read now, try again.
-    pub fn find(&self, topic: u32, name: &str) -> Option<(Option<CursorLine>, bool)> {
+    ///
+    /// # Errors
+    /// As [`Self::visit`].
+    pub fn find(&self, topic: u32, name: &str) -> Result<Option<(Option<CursorLine>, bool)>, RecoverError> {
         let mut found = None;
         let has_room = self.visit(|_, cursor| {
             if cursor.is(topic, name) {
                 found = Some(*cursor);
             }
         })?;
-        Some((found, has_room))
+        Ok(has_room.map(|has_room| (found, has_room)))
     }
 }
 
@@ -266,15 +305,15 @@ pub fn read_request<M: Memory>(view: &View<M>, access: Access, at: u64) -> Resul
         view.memory.discard(at, CURSOR_SPEC_BYTES);
     }
     let words: [u64; 7] = view.memory.with_bytes(at, 56, bytemuck::pod_read_unaligned);
-    let request = CursorLine::from_words(words);
+    let request = sound(CursorLine::from_words(words))?;
     within("name_bytes", request.name_bytes.into(), 1, CURSOR_NAME_BYTES_MAX as u64)?;
-    request.check(view.layout.geometry.topics_max)?;
+    request.examine(view.layout.geometry.topics_max)?;
     Ok(request)
 }
 
 /// Puts a request into the blog at `at`, visible to all.
 pub fn write_request<M: Memory>(view: &View<M>, at: u64, request: &CursorLine) {
-    view.memory.copy_in(at, bytemuck::bytes_of(request));
+    view.memory.copy_in(at, bytemuck::bytes_of(&request.words()));
     view.memory.write_back(at, CURSOR_SPEC_BYTES, Keep::Cached);
     view.memory.store_fence();
 }
@@ -301,18 +340,18 @@ mod tests {
         let places = here.layout.geometry.cursors_max;
         let mut writer = CursorWriter::take_over(here, 0, CursorTable::new(places));
         let reader = CursorReader::new(there);
-        assert_eq!(reader.find(3, "billing"), Some((None, true)));
+        assert_eq!(reader.find(3, "billing"), Ok(Some((None, true))));
         for place in 0..places {
             writer.put(place, CursorLine::new(3, &format!("c{place}"), u64::from(place)));
         }
         assert!(writer.write_changed() && !writer.write_changed());
         here.memory.store_fence();
-        assert_eq!(reader.find(3, "c2"), Some((Some(CursorLine::new(3, "c2", 2)), false)));
-        assert_eq!(reader.find(4, "c2"), Some((None, false)), "another topic's");
+        assert_eq!(reader.find(3, "c2"), Ok(Some((Some(CursorLine::new(3, "c2", 2)), false))));
+        assert_eq!(reader.find(4, "c2"), Ok(Some((None, false))), "another topic's");
         writer.put(2, CursorLine::default());
         writer.write_changed();
         here.memory.store_fence();
-        assert_eq!(reader.find(3, "c2"), Some((None, true)));
+        assert_eq!(reader.find(3, "c2"), Ok(Some((None, true))));
         let set = |name| writer.decide(slot_kind::CURSOR_SET, &CursorLine::new(5, name, 9), 1, 2, 64);
         assert!(matches!(set("new"), Some(Event::CursorSet { place: 2, order: 9, .. })));
         assert_eq!(writer.decide(slot_kind::CURSOR_DELETE, &CursorLine::new(5, "new", 0), 1, 2, 64), None);
@@ -320,7 +359,7 @@ mod tests {
         writer.write_changed();
         here.memory.store_fence();
         let mut shown = Vec::new();
-        assert_eq!(reader.visit(|_, cursor| shown.push(*cursor)), Some(true));
+        assert_eq!(reader.visit(|_, cursor| shown.push(*cursor)), Ok(Some(true)));
         assert_eq!(shown, Vec::new());
     }
 

@@ -1,7 +1,9 @@
 //! What a damaged pool is told by: a field of a record, what it holds, and what a sound one could hold.
 //!
-//! Records have guards but no checksums. So whatever is read back from the pool after a restart, or from another process, is held
+//! Most records have guards but no checksums. So whatever is read back from the pool after a restart, or from another process, is held
 //! against the geometry before it is used as a place or folded into anything: an address, a place in a table, a count.
+
+use crate::pool::record::Checked;
 
 /// Counts stay below this: no sum of two of them and a batch overflows. A pool that appends a million batches a second reaches it
 /// in a hundred thousand years.
@@ -72,4 +74,10 @@ pub fn place(field: &'static str, found: u64, count: u64) -> Result<(), FieldFau
 /// The field is a count that nothing can overflow.
 pub fn count(field: &'static str, found: u64) -> Result<(), FieldFault> {
     within(field, found, 0, COUNT_MAX)
+}
+
+/// What lay under a valid guard is what its writer put there. Gives it as it is in memory of our own.
+pub fn sound<R: Checked>(mut found: R) -> Result<R, FieldFault> {
+    let check = *found.check_mut();
+    exactly("check", check.into(), (*found.sealed().check_mut()).into()).map(|()| found.unsealed())
 }

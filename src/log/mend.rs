@@ -7,20 +7,22 @@
 //!
 //! * epoch line: an activation moves the watermark first, `active` after; else one word matters at a time, and a watermark that
 //!   was stored had its entries written back before;
-//! * floor line: one word changes at a time;
+//! * floor line: one word changes at a time, but for its check;
 //! * lane progress: each count stands for itself, and is reached before it is written;
-//! * cursor line: its order alone moves; a place that gets another name passes through free;
+//! * cursor line: its order alone moves, but for its check; a place that gets another name passes through free;
 //! * session and progress lines: what moved since the checkpoint is replayed over them;
 //! * topic lines: a place is only written when it changes hands, so one that was cut short changed hands behind the checkpoint. It
 //!   is freed, lest somebody reads a topic made of two; the replay says what is there.
+//!
+//! A check over the whole line is of one version or the other, and right for neither mixture: it is made anew with the guard.
 //!
 //! Invariant: the caller holds the host lock of the slot, so the lines have no living writer.
 
 use crate::log::View;
 use crate::log::topics::TopicWriter;
 use crate::pool::line::{self, INVALID};
-use crate::pool::record::TopicLine;
-use crate::pool::{Keep, Memory};
+use crate::pool::record::{Checked, CursorLine, FloorLine, TopicLine};
+use crate::pool::{Access, Keep, Memory};
 
 /// Guard of a mended line: above every version, so that no reader takes it for one it has begun to read.
 const MENDED: u64 = 1 << 62;
@@ -44,6 +46,17 @@ pub fn mend_line<M: Memory>(memory: &M, at: u64) -> bool {
     is_torn
 }
 
+/// Mends one line whose record carries a check. True if it was torn.
+pub fn mend_checked<M: Memory, R: Checked>(memory: &M, at: u64) -> bool {
+    let is_torn = is_torn(memory, at);
+    if is_torn {
+        // Every word is stored again as it is, but for the check. Killed in that, it is torn as before.
+        let record: R = line::observe_words(memory, at, Access::Local);
+        line::publish(memory, at, MENDED, &record);
+    }
+    is_torn
+}
+
 /// Mends everything a candidate writes in place. Gives how many lines were torn.
 pub fn mend_candidate<M: Memory>(view: &View<M>, candidate: u32) -> usize {
     let (memory, layout) = (&view.memory, &view.layout);
@@ -52,10 +65,11 @@ pub fn mend_candidate<M: Memory>(view: &View<M>, candidate: u32) -> usize {
     let sessions = (0..g.sessions_max).map(|slot| layout.session_line(candidate, slot));
     let topics = (0..g.topics_max).map(|topic| layout.topic_line(candidate, topic, 3));
     let cursors = (0..g.cursors_max).map(|place| layout.cursor_line(candidate, place));
-    let lines = [layout.epoch_line(candidate), layout.floor_line(candidate)].into_iter();
-    let mended =
-        lines.chain(lanes).chain(sessions).chain(topics).chain(cursors).filter(|at| mend_line(memory, *at)).count();
-    mended + (0..g.topics_max).filter(|topic| mend_topic(view, candidate, *topic)).count()
+    let epoch = [layout.epoch_line(candidate)].into_iter();
+    let mended = epoch.chain(lanes).chain(sessions).chain(topics).filter(|at| mend_line(memory, *at)).count();
+    let floors = usize::from(mend_checked::<_, FloorLine>(memory, layout.floor_line(candidate)));
+    let cursors = cursors.filter(|at| mend_checked::<_, CursorLine>(memory, *at)).count();
+    mended + floors + cursors + (0..g.topics_max).filter(|topic| mend_topic(view, candidate, *topic)).count()
 }
 
 /// The three lines of a topic have one guard.
@@ -76,10 +90,11 @@ fn mend_topic<M: Memory>(view: &View<M>, candidate: u32, topic: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::damage::sound;
     use crate::log::topics::{read_topic, read_topic_words};
-    use crate::pool::Access;
     use crate::pool::record::SessionLine;
-    use crate::sim::memory::{HostMemory, Whim, host_views};
+    use crate::sim::memory::{HostMemory, Whim, host_views, plain_view};
+    use crate::sim::watched::Watched;
 
     /// Killed in a rewrite, and the line was evicted there and then: so it lies in memory, and in no cache.
     fn tear(view: &View<HostMemory>, at: u64) {
@@ -99,6 +114,32 @@ mod tests {
         assert!(mend_line(&here.memory, at) && !mend_line(&here.memory, at));
         let (guard, found) = line::observe::<_, SessionLine>(&there.memory, at, Access::Remote).expect("mended");
         assert!(guard > 1 && found.session == 9);
+    }
+
+    /// Killed after any of the stores of a publication, and again after any of those of the mending: the check is right for the words
+    /// that were found, and each of them is of one version or the other.
+    #[test]
+    fn a_line_with_a_check_is_sound_once_mended() {
+        let (before, after) = (FloorLine { floor: 3, ..floors(9) }, FloorLine { floor: 7, ..floors(9) });
+        let mut mended = 0;
+        for (moment, again) in (0..20).flat_map(|moment| [0, 1, 3, 8, 9, 20].map(|again| (moment, again))) {
+            let view = plain_view(1);
+            let at = view.layout.floor_line(0);
+            let watched = Watched::new(view.memory.clone());
+            line::publish(&view.memory, at, 1, &before);
+            watched.killed_at(moment, || line::publish(&watched, at, 2, &after));
+            let watched = Watched::new(view.memory.clone());
+            watched.killed_at(again, || mend_checked::<_, FloorLine>(&watched, at));
+            mended += usize::from(mend_checked::<_, FloorLine>(&view.memory, at));
+            let (_, found) = line::read::<_, FloorLine>(&view.memory, at).expect("mended");
+            let found = sound(found).unwrap_or_else(|fault| panic!("killed at {moment}, then at {again}: {fault}"));
+            assert!(found == before || found == after, "killed at {moment}, then at {again}: {found:?}");
+        }
+        assert!(mended > 20, "only {mended} were torn");
+    }
+
+    fn floors(checkpoint: u64) -> FloorLine {
+        FloorLine { checkpoint, ..FloorLine::default() }
     }
 
     #[test]

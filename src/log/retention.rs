@@ -11,7 +11,9 @@ mod tests;
 use std::collections::VecDeque;
 
 use crate::log::View;
+use crate::log::checkpoint::{FLOOR_LINE, RecoverError, in_record};
 use crate::log::commit::{CommitReader, Epoch};
+use crate::log::damage::sound;
 use crate::log::member::Silence;
 use crate::log::targets::Targets;
 use crate::pool::Memory;
@@ -472,8 +474,16 @@ impl<M: Memory> FloorReader<M> {
         FloorReader { commit: CommitReader::new(view), view: view.clone() }
     }
 
-    /// The floors now. `None`: no sequencer yet, or being rewritten.
+    /// The floors now. `None`: no sequencer yet, or being rewritten; or damaged, see [`Self::fault`]: nothing is pinned by floors
+    /// that nobody wrote.
     pub fn read(&self) -> Option<FloorLine> {
-        self.commit.read(|candidate| self.view.layout.floor_line(candidate)).map(|(_, floors)| floors)
+        let (_, floors) = self.commit.read(|candidate| self.view.layout.floor_line(candidate))?;
+        sound(floors).ok()
+    }
+
+    /// What is damaged, if that is why the floors cannot be read: waiting does not help.
+    pub fn fault(&self) -> Option<RecoverError> {
+        let (commit, floors) = self.commit.read(|candidate| self.view.layout.floor_line(candidate))?;
+        sound::<FloorLine>(floors).err().map(in_record(FLOOR_LINE, commit.candidate))
     }
 }

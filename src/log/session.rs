@@ -5,8 +5,9 @@
 //! the checkpoints. Nobody pins for it.
 
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, recover};
+use crate::log::checkpoint::{FLOOR_LINE, RecoverError, in_record, recover};
 use crate::log::commit::CommitReader;
+use crate::log::damage::sound;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::IndexReader;
 use crate::order::Event;
@@ -103,6 +104,7 @@ impl<M: Memory> SessionFollower<M> {
         // An ack cannot be undone; and what was read is what was committed only if it was not given up by then.
         let floors = self.commit.peek::<FloorLine>(commit, |candidate| self.view.layout.floor_line(candidate));
         let Some((_, floors)) = floors.filter(|_| self.commit.confirm(commit.epoch)) else { return Ok(0) };
+        let floors = sound(floors).map_err(in_record(FLOOR_LINE, commit.candidate))?;
         if floors.floor > self.index.next() {
             return self.start_again();
         }

@@ -1,7 +1,8 @@
 //! The records that lie in one line of the pool: 56 bytes behind an 8-byte guard.
 
-use bytemuck::{Pod, cast};
+use bytemuck::{Pod, bytes_of, cast};
 
+use crate::crc::crc32c;
 use crate::described;
 use crate::fields::Described;
 
@@ -24,10 +25,46 @@ pub trait Record: Described {
     }
 }
 
+/// A record that carries a check over all its words: one bit of it that turned is noticed, where every value of a word is one that a
+/// writer could have put there. The check is made as the record becomes words; in memory of our own it is 0.
+///
+/// It says something of a line with a valid guard only: a publication that was cut short has words of two versions.
+pub trait Checked: Record {
+    /// Where the check lies.
+    fn check_mut(&mut self) -> &mut u32;
+    /// Without its check, as it is compared and changed.
+    fn unsealed(mut self) -> Self {
+        *self.check_mut() = 0;
+        self
+    }
+    /// With its check, as it lies in the pool.
+    fn sealed(self) -> Self {
+        let mut sealed = self.unsealed();
+        *sealed.check_mut() = crc32c(bytes_of(&sealed));
+        sealed
+    }
+}
+
 macro_rules! record {
     ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* }) => {
         described! { $(#[$meta])* pub struct $name: 56 { $($body)* } }
         impl Record for $name {}
+        impl Default for $name {
+            fn default() -> Self { bytemuck::Zeroable::zeroed() }
+        }
+    };
+}
+
+/// A record whose field `check` is a [`Checked`] one.
+macro_rules! checked_record {
+    ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* }) => {
+        described! { $(#[$meta])* pub struct $name: 56 { $($body)* } }
+        impl Record for $name {
+            fn words(&self) -> [u64; BODY_WORDS] { cast(self.sealed()) }
+        }
+        impl Checked for $name {
+            fn check_mut(&mut self) -> &mut u32 { &mut self.check }
+        }
         impl Default for $name {
             fn default() -> Self { bytemuck::Zeroable::zeroed() }
         }
@@ -196,7 +233,7 @@ record! {
     }
 }
 
-record! {
+checked_record! {
     /// A candidate's floors: how far memory was or is being given back.
     pub struct FloorLine {
         /// epoch that wrote this
@@ -209,8 +246,10 @@ record! {
         checkpoint: u64,
         /// pins no longer waited for, ever
         dropped_pins: u64,
+        /// CRC32C of these 56 bytes with 0 here
+        check: u32,
         /// 0
-        reserved: [u64; 2],
+        reserved: [u32; 3],
     }
 }
 
@@ -368,13 +407,17 @@ record! {
     }
 }
 
-record! {
+checked_record! {
     /// A named cursor of a topic: how far a consumer has come.
     pub struct CursorLine {
+        /// CRC32C of these 56 bytes with 0 here
+        check: u32,
         /// topic id
-        topic: u32,
+        topic: u16,
         /// length of the name, bytes; 0: the place is free
-        name_bytes: u32,
+        name_bytes: u8,
+        /// 0
+        reserved: u8,
         /// order of the next message its consumer wants
         order: u64,
         /// UTF-8, zero-filled

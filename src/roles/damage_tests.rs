@@ -4,13 +4,16 @@ use crate::log::View;
 use crate::log::blog::Blog;
 use crate::log::checkpoint::{RecoverError, recover};
 use crate::log::commit::CommitReader;
+use crate::log::cursors::{CursorReader, write_request};
 use crate::log::inherit::check_broker;
 use crate::log::lane::LaneWriter;
 use crate::log::order_index::IndexFault;
 use crate::log::reader::{ReadFault, Reader, Sought, TopicStart};
+use crate::log::retention::FloorReader;
+use crate::log::session::SessionFollower;
 use crate::log::topics::{Topic, TopicReader, write_spec};
 use crate::pool::record::{
-    BatchSlot, BrokerLine, EpochLine, FloorLine, IndexEntry, LaneProgress, LaneStatus, Record, SegmentLine,
+    BatchSlot, BrokerLine, CursorLine, EpochLine, FloorLine, IndexEntry, LaneProgress, LaneStatus, Record, SegmentLine,
     SessionLine, TopicLine, TopicProgress, slot_kind,
 };
 use crate::pool::{Memory, line};
@@ -409,4 +412,58 @@ fn the_sequencer_appends_nothing_a_lane_may_not_name() {
     }
     sound.present(sound_slot);
     assert_eq!(sound.sequencer.counters().appended_batches, BATCHES + 1);
+}
+
+/// Any bit of a floor line or of a cursor's: each value of their words is one that a writer could have put there, so only the check
+/// tells. What is damaged is told by all who read it, and believed by none.
+#[test]
+fn a_turned_bit_of_a_floor_or_of_a_cursor_is_found() {
+    let mut sound = Sound::new();
+    let (view, at) = (sound.view.clone(), sound.view.layout.extent(0, 3) + 192);
+    write_request(&view, at, &CursorLine::new(0, "billing", 3));
+    sound.present(BatchSlot { kind: slot_kind::CURSOR_SET, blog_at: at, ..BatchSlot::default() });
+    let (floors, cursors) = (FloorReader::new(&view), CursorReader::new(&view));
+    let is_well = || {
+        let found = cursors.find(0, "billing").expect("sound").expect("readable").0.map(|cursor| cursor.order);
+        assert_eq!((found, floors.read().is_some(), floors.fault()), (Some(3), true, None));
+        assert!(sound.recovered().is_ok());
+    };
+    is_well();
+    for (record, line) in [("floor line", view.layout.floor_line(0)), ("named cursor", view.layout.cursor_line(0, 0))] {
+        for bit in 64..512 {
+            let (at, mask) = (line + bit / 64 * 8, 1 << (bit % 64));
+            let word = view.memory.load(at);
+            view.memory.store(at, word ^ mask);
+            let found = match record {
+                "floor line" => {
+                    assert_eq!(floors.read(), None, "bit {bit}");
+                    floors.fault().expect("it is damaged")
+                }
+                _ => cursors.find(0, "billing").expect_err("it is damaged"),
+            };
+            let (name, field) = record_of(found);
+            assert!(name.starts_with(record) && field == "check", "bit {bit} of {record}: {name} {field}");
+            if bit % 9 == 0 {
+                assert_eq!(sound.recovered().map_err(record_of), Err((name, field)), "bit {bit}");
+            }
+            view.memory.store(at, word);
+        }
+        is_well();
+    }
+}
+
+/// Who follows the index learns from the floors whether what was read was still there: damaged ones tell nothing.
+#[test]
+fn followers_stop_at_a_damaged_floor_line() {
+    let mut sound = Sound::new();
+    let mut tracker = Tracker::new(&sound.view, 0, 2);
+    assert_eq!(tracker.follow(&mut |_| ()), Ok(1));
+    let mut session = SessionFollower::new(&sound.view, 7);
+    session.follow().expect("sound");
+    sound.publish(BATCHES);
+    let at = sound.view.layout.floor_line(0) + 3 * 8;
+    sound.view.memory.store(at, sound.view.memory.load(at) ^ 1);
+    let expected = (crate::log::checkpoint::FLOOR_LINE, "check");
+    assert_eq!(record_of(tracker.follow(&mut |_| ()).unwrap_err()), expected);
+    assert_eq!(record_of(session.follow().unwrap_err()), expected);
 }

@@ -17,6 +17,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::log::damage::sound;
 use crate::pool::Layout;
 use crate::pool::record::{
     BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind,
@@ -148,7 +149,7 @@ impl Checker {
             let (found, before) = (line.watermark, self.committed());
             return broken(5, format!("epoch {}: watermark {found} after {before} was committed", line.active));
         }
-        self.see_floor(memory, candidate, note);
+        self.see_floor(memory, candidate, note)?;
         if line.active > self.epoch {
             note(Event::Epoch(line.active, line.watermark));
             (self.epoch, self.epochs) = (line.active, self.epochs + 1);
@@ -179,13 +180,23 @@ impl Checker {
         memory.behind_caches(at + 8, 56, |bytes| EpochLine::from_words(bytemuck::pod_read_unaligned(bytes)))
     }
 
-    fn see_floor(&mut self, memory: &SharedMemory, candidate: u32, note: &mut impl FnMut(Event)) {
-        if let Some((_, floors)) = record::<FloorLine>(memory, self.layout.floor_line(candidate))
-            && floors.floor > self.floor
-        {
+    fn see_floor(
+        &mut self,
+        memory: &SharedMemory,
+        candidate: u32,
+        note: &mut impl FnMut(Event),
+    ) -> Result<(), Violation> {
+        let Some((_, floors)) = record::<FloorLine>(memory, self.layout.floor_line(candidate)) else { return Ok(()) };
+        // No run damages memory: whoever wrote or mended it left the check of other words.
+        let floors: FloorLine = match sound(floors) {
+            Ok(floors) => floors,
+            Err(fault) => return broken(1, format!("floor line of candidate {candidate}: {fault}")),
+        };
+        if floors.floor > self.floor {
             self.floor = floors.floor;
             note(Event::Floor(self.floor));
         }
+        Ok(())
     }
 
     /// The entry at a committed position, found as any reader finds it.

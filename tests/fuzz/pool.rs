@@ -230,7 +230,8 @@ fn read(view: &HostView) {
         }
         assert_eq!(tracker.is_started(), is_sound, "ack core and recovery disagree");
     }
-    CursorReader::new(view).visit(|_, _| ());
+    let cursors = CursorReader::new(view).visit(|_, _| ());
+    assert!(!is_sound || cursors.is_ok(), "a reader of cursors and recovery disagree: {cursors:?}");
     let mut topics = TopicReader::new(view);
     topics.refresh();
     let Some(current) = commit.current() else { return };

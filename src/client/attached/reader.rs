@@ -6,6 +6,7 @@
 use crate::client::delivered::Delivered;
 use crate::limits::LINE_BYTES;
 use crate::log::View;
+use crate::log::checkpoint::RecoverError;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::damage::exactly;
 use crate::log::entry::to_sound_event;
@@ -49,6 +50,8 @@ pub(crate) enum ReadFault {
     Deleted,
     /// The index is damaged.
     Index(IndexFault),
+    /// Something else that every reader goes by is.
+    Pool(RecoverError),
     /// The batch that this index position names is not where it says.
     OtherBatch(u64),
     /// The batch that this index position names is not sound.
@@ -136,8 +139,21 @@ impl<M: Memory> Reader<M> {
         self.known_next.map_or(self.start_order, |next| next.max(self.start_order))
     }
 
+    /// Why the floors cannot be read, if waiting does not help.
+    fn not_now(&self) -> Result<bool, ReadFault> {
+        self.floors.fault().map_or(Ok(false), |fault| Err(ReadFault::Pool(fault)))
+    }
+
+    /// As [`Self::pin_now`].
+    ///
+    /// # Errors
+    /// The floors are damaged.
+    pub fn pin(&mut self) -> Result<bool, ReadFault> {
+        if self.pin_now() { Ok(true) } else { self.not_now() }
+    }
+
     /// Pins what is kept now, to look for its start there. False: the floors cannot be read now.
-    pub fn pin(&mut self) -> bool {
+    fn pin_now(&mut self) -> bool {
         let Some(before) = self.floors.read() else { return false };
         let Some(position) = self.pin.lower_to_floor(&self.floors) else { return false };
         // Read before the pin was there: a pin dropped since is noticed, if not ours then in vain.
@@ -168,10 +184,14 @@ impl<M: Memory> Reader<M> {
             return Ok(true);
         }
         let position = self.index.next();
-        self.pin.renew(position, &self.floors, &mut self.dropped_pins).map_err(|Dropped { .. }| {
-            self.unpin();
-            ReadFault::Dropped
-        })
+        match self.pin.renew(position, &self.floors, &mut self.dropped_pins) {
+            Ok(true) => Ok(true),
+            Ok(false) => self.not_now(),
+            Err(Dropped { .. }) => {
+                self.unpin();
+                Err(ReadFault::Dropped)
+            }
+        }
     }
 
     /// Looks for the start among committed entries; a bounded step. Gives how many entries it looked at.

@@ -130,7 +130,7 @@ impl<C: Coherence> Driven<C> {
     /// A step towards the start. 0: it has to wait.
     fn look_for_start(&mut self) -> Result<usize, ClientError> {
         match self.reader.phase() {
-            Phase::Unpinned => Ok(usize::from(self.reader.pin())),
+            Phase::Unpinned => self.reader.pin().map(usize::from).map_err(|fault| self.error(fault)),
             Phase::Seeking => self.reader.seek().map_err(|fault| self.error(fault)),
             Phase::Streaming => Ok(1),
         }
@@ -211,6 +211,7 @@ impl<C: Coherence> Driven<C> {
             }
             ReadFault::Dropped => ClientError::TooSlow { pool, next_order: self.reader.next_order() },
             ReadFault::Index(fault) => place::damaged(&pool)(RecoverError::Damaged(fault)),
+            ReadFault::Pool(fault) => place::damaged(&pool)(fault),
             ReadFault::OtherBatch(position) => damaged(position, "where the batch that it names lies"),
             ReadFault::Unsound(position, error) => {
                 log::error!("pool {}: the batch of index position {position}: {error}", pool.display());

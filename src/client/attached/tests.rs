@@ -123,7 +123,7 @@ impl Scene {
         let mut reader = Reader::new(view, member, incarnation, &topic, StartAt::Earliest, true);
         for _ in 0..50 {
             match reader.phase() {
-                Phase::Unpinned => assert!(reader.pin()),
+                Phase::Unpinned => assert_eq!(reader.pin(), Ok(true)),
                 Phase::Seeking => assert!(reader.seek().unwrap() < 1000),
                 Phase::Streaming => return reader,
             }
@@ -241,7 +241,7 @@ fn a_reader_that_was_not_waited_for_is_told_first() {
     assert_eq!(scene.sequencer.active().unwrap().counters().dropped_pins, 1);
     assert_eq!(read(&mut reader, &mut next), Err(ReadFault::Dropped));
     assert_eq!((reader.phase(), next), (Phase::Unpinned, 1));
-    assert!(reader.pin());
+    assert_eq!(reader.pin(), Ok(true));
     let sought = (0..400).find_map(|_| reader.seek().err());
     assert!(matches!(sought, Some(ReadFault::Trimmed(earliest)) if earliest > 1), "{sought:?}");
 }

@@ -3,8 +3,9 @@
 //! Follows the committed index, confirmed through the one accessor: an ack cannot be undone.
 
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, check_claims, recover};
+use crate::log::checkpoint::{FLOOR_LINE, RecoverError, check_claims, in_record, recover};
 use crate::log::commit::{CommitReader, Epoch};
+use crate::log::damage::sound;
 use crate::log::entry::{check_fold, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::order::table::State;
@@ -173,6 +174,7 @@ impl<M: Memory> Tracker<M> {
         // Nobody pins for an ack core. What was read is what was committed only if it was not given up by then.
         let floors = self.commit.peek::<FloorLine>(commit, |candidate| self.view.layout.floor_line(candidate));
         let Some((_, floors)) = floors.filter(|_| self.commit.confirm(commit.epoch)) else { return Ok(0) };
+        let floors = sound(floors).map_err(in_record(FLOOR_LINE, commit.candidate))?;
         if floors.floor > self.index.next() {
             return self.start_again(tell);
         }

@@ -304,7 +304,18 @@ impl<C: Coherence> Export<C> {
         }
         while !self.free.is_empty() && !self.incoming.is_empty() {
             // Before a sequencer has been active, and during a takeover, there are no floors: they wait in the queue.
-            let Some(floor) = self.hold.lower_to_floor() else { break };
+            let floor = self.hold.lower_to_floor();
+            if floor.is_none()
+                && let Some(fault) = self.hold.floors().fault()
+            {
+                log::error!("{}: cannot pin what subscribers read: {fault}", self.name);
+                while let Some(subscription) = self.incoming.pop() {
+                    moved += 1;
+                    self.counters.refused += 1;
+                    ending::refuse_at_once(&subscription.stream, Refusal::Damaged, &fault.to_string());
+                }
+            }
+            let Some(floor) = floor else { break };
             let Some(subscription) = self.incoming.pop() else { break };
             moved += 1;
             self.admit(io, subscription, floor, now);

@@ -43,7 +43,7 @@ fn two_commits_for_the_last_place_are_not_both_answered_done() {
     let topic = topics_id(&view);
     for (name, asked) in names.iter().zip(&mut asked) {
         let answer = see(asked);
-        let stands = CursorReader::new(&view).find(topic, name).unwrap().0.map(|cursor| cursor.order);
+        let stands = CursorReader::new(&view).find(topic, name).unwrap().unwrap().0.map(|cursor| cursor.order);
         println!("{name}: answered {answer:?}, stands at {stands:?}");
         if answer.is_ok_and(|answer| answer.is_some()) {
             assert_eq!(stands, Some(5), "answered as done: every broker resumes there");

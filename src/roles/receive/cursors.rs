@@ -3,6 +3,7 @@
 use bytemuck::{Zeroable, bytes_of};
 
 use crate::limits::CONTROL_BODY_BYTES_MAX;
+use crate::log::checkpoint::RecoverError;
 use crate::log::topics::Topic;
 use crate::pool::Memory;
 use crate::pool::record::{CursorLine, slot_kind};
@@ -18,6 +19,12 @@ fn unknown(asked: &Asked, name: &str) -> Refuse {
     Refuse::new(Refusal::UnknownCursor, 0, format!("topic {:?} has no cursor {name:?}", asked.topic))
 }
 
+/// What is damaged is told, and said in the broker's log too: it is no answer that the client's own mistake could have caused.
+fn damaged(error: RecoverError) -> Refuse {
+    log::error!("{error}");
+    Refuse::new(Refusal::Damaged, 0, error.to_string())
+}
+
 fn name(asked: &Asked) -> Result<String, Refuse> {
     Ok(frame::check_cursor_name(&asked.rest)?.to_string())
 }
@@ -29,7 +36,7 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
         return Err(Refuse::new(Refusal::Protocol, 0, format!("order {order} is above every order there can be")));
     }
     if asked.passed_on.is_none() {
-        match desk.cursors.find(topic.id, &name) {
+        match desk.cursors.find(topic.id, &name).map_err(damaged)? {
             Some((None, false)) => {
                 let text = "no place for another cursor (geometry.cursors_max); delete one";
                 return Err(Refuse::new(Refusal::CursorTableFull, 0, text));
@@ -46,7 +53,7 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
         return Ok(None);
     }
     // It had a place when it was passed on; others may have taken it since.
-    match desk.cursors.find(topic.id, &name) {
+    match desk.cursors.find(topic.id, &name).map_err(damaged)? {
         Some((Some(_), _)) => Ok(Some(Answer { number: order, ..Answer::default() })),
         Some((None, _)) => {
             let text = "the cursor was not set: there was no place for another (geometry.cursors_max), or it was deleted at once";
@@ -87,7 +94,7 @@ fn is_consumed<M: Memory>(desk: &mut Desk<M>, asked: &Asked) -> bool {
 /// Reads a cursor.
 pub fn read<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> Looked {
     let name = name(asked)?;
-    match desk.cursors.find(topic.id, &name) {
+    match desk.cursors.find(topic.id, &name).map_err(damaged)? {
         Some((Some(cursor), _)) => Ok(Some(Answer { number: cursor.order, ..Answer::default() })),
         Some((None, _)) => Err(unknown(asked, &name)),
         None => Ok(None),
@@ -99,7 +106,7 @@ pub fn list<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> 
     let most = CONTROL_BODY_BYTES_MAX / RECORD_BYTES;
     let (mut body, mut more) = (Vec::new(), None);
     let read = desk.cursors.visit(|place, cursor| {
-        if cursor.topic != topic.id || u64::from(place) < asked.request.from {
+        if u32::from(cursor.topic) != topic.id || u64::from(place) < asked.request.from {
             return;
         }
         if body.len() == most * RECORD_BYTES {
@@ -108,13 +115,13 @@ pub fn list<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -> 
         }
         let record = CursorRecord {
             order: cursor.order,
-            name_bytes: cursor.name_bytes,
+            name_bytes: cursor.name_bytes.into(),
             name: cursor.text,
             ..CursorRecord::zeroed()
         };
         body.extend(bytes_of(&record));
     });
-    Ok(read.map(|_| Answer { more, body, ..Answer::default() }))
+    Ok(read.map_err(damaged)?.map(|_| Answer { more, body, ..Answer::default() }))
 }
 
 /// Deletes a cursor.
@@ -123,7 +130,7 @@ pub fn delete<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
     if asked.passed_on.is_some() {
         return Ok(is_consumed(desk, asked).then(Answer::default));
     }
-    match desk.cursors.find(topic.id, &name) {
+    match desk.cursors.find(topic.id, &name).map_err(damaged)? {
         Some((Some(cursor), _)) => {
             asked.passed_on = desk.ingest.ask_cursor(slot_kind::CURSOR_DELETE, topic, &cursor);
             Ok(None)

@@ -326,7 +326,7 @@ impl<M: Memory> ActiveSequencer<M> {
         let is_placed = check_cursor(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
         let read = || read_request(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
         // The topic that was meant, not one that has its number since.
-        let is_topic = |wanted: &CursorLine| wanted.topic == slot.topic && self.topics.is_meant(slot);
+        let is_topic = |wanted: &CursorLine| u32::from(wanted.topic) == slot.topic && self.topics.is_meant(slot);
         let Some(wanted) = is_placed.then(read).flatten().filter(is_topic) else {
             self.counters.invalid_slots += 1;
             return;
