@@ -254,7 +254,6 @@ fn restore_sessions<M: Memory>(
         };
         table.restore_session(slot, session);
     }
-    table.settle_places();
     Ok(())
 }
 
