@@ -70,7 +70,8 @@ fn count<M: Memory>(desk: &mut Desk<M>, topic: &Topic, name: &str) -> Result<(),
     // Nothing can be read now: all of them may exist.
     let existing = || {
         let mut numbers = Vec::new();
-        desk.cursors.visit(|_, cursor| numbers.push(number_of(cursor.topic, cursor.name())));
+        // The caller has just read the table: what it says of damage was told.
+        let _ = desk.cursors.visit(|_, cursor| numbers.push(number_of(cursor.topic.into(), cursor.name())));
         numbers
     };
     let counted = addresses.make(address, Made::Cursor, number_of(topic.id, name), existing, now_ns);
