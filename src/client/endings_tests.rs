@@ -119,6 +119,29 @@ fn connections_that_bring_nothing_end_with_what_was_seen() {
     assert!(welcomed.load(Ordering::SeqCst) < 10);
 }
 
+/// A damaged pool does not mend by asking again.
+#[test]
+fn one_that_is_told_of_damage_ends_and_does_not_ask_again() {
+    let welcomed = Arc::new(AtomicUsize::new(0));
+    let counted = welcomed.clone();
+    let fake = Fake::start(move |_, peer: &mut Peer| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        peer.hello_bytes()?;
+        peer.welcome(welcome(OrderLevel::Session), &[])?;
+        peer.refuse(Refusal::Damaged, 0, "in this test")
+    });
+    let begun = Instant::now();
+    let mut subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
+    let error = loop {
+        if let Err(error) = subscriber.poll(SECOND / 20, &mut |_| ()) {
+            break error;
+        }
+        assert!(begun.elapsed() < 20 * SECOND, "it goes on");
+    };
+    assert_eq!((error.refusal(), error.is_transient()), (Some(Refusal::Damaged), false), "{error}");
+    assert_eq!(welcomed.load(Ordering::SeqCst), 1);
+}
+
 /// The broker that is lost is not the first of the list: the next one is asked, not the same again.
 #[test]
 fn another_broker_is_asked_first() {

@@ -10,6 +10,8 @@
 //! * [`slow`]: readers that were waited for and went.
 //! * [`pace`]: subscriptions that keep memory from being used again: waited for, made to skip, or let go.
 
+#[cfg(test)]
+mod damage_tests;
 mod ending;
 mod pace;
 #[cfg(test)]
@@ -180,7 +182,8 @@ struct Subscriber<C: Coherence> {
     lent_from: u64,
     progress_ns: u64,
     pace: pace::Pace,
-    faults: u32,
+    /// Since when, ns, and in how many passes it could not be read on for it.
+    faults: Option<(u64, u32)>,
 }
 
 impl<C: Coherence> Subscriber<C> {
@@ -371,7 +374,7 @@ impl<C: Coherence> Export<C> {
             lent_from: NO_PIN,
             progress_ns: now.monotonic_ns,
             pace,
-            faults: 0,
+            faults: None,
         });
         self.active.push(place);
         self.awake.push(place);

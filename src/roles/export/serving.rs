@@ -17,8 +17,10 @@ use crate::wire::frame::{self, CaughtUp, Skipped, Welcome};
 
 /// A send is closed when it has this many bytes: fair to the other readers, and bounded.
 const SEND_BYTES: u64 = 1 << 20;
-/// Passes a reader may find an entry unreadable before it is a fault.
-const FAULTS_MAX: u32 = 1000;
+/// An entry that cannot be read, in pass after pass, for this long is damaged, ns.
+const FAULT_NS: u64 = 1_000_000_000;
+/// And in this many passes.
+const FAULT_PASSES: u32 = 16;
 /// Entries read for all together in one pass, about: 16 of them are read all that one can be.
 const ENTRIES_FOR_ALL: usize = 16 * ENTRIES_PER_PASS;
 
@@ -173,13 +175,11 @@ impl<C: Coherence> Export<C> {
         now: Now,
     ) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        if sought.is_ok() {
+            subscriber.faults = None;
+        }
         match sought {
-            Ok(Sought::NotYet) => {
-                if passed > 0 {
-                    subscriber.faults = 0;
-                }
-                passed
-            }
+            Ok(Sought::NotYet) => passed,
             Ok(Sought::Found) if subscriber.pace.is_let_go() => self.say_too_slow(io, place, now),
             Ok(Sought::Found) => {
                 for (index, topic) in subscriber.topics.iter_mut().enumerate() {
@@ -232,9 +232,12 @@ impl<C: Coherence> Export<C> {
     fn stream(&mut self, io: &mut Ring, place: u32, fetched: Result<usize, IndexFault>, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let before = subscriber.reader.position();
+        if fetched.is_ok() {
+            subscriber.faults = None;
+        }
         match fetched {
             Ok(0) => return self.caught_up(io, place, now),
-            Ok(_) => subscriber.faults = 0,
+            Ok(_) => {}
             Err(fault) => return self.fault(io, place, ReadFault::Index(fault), now),
         }
         let (list, pool) = io.list_and_pool(subscriber.list);
@@ -329,22 +332,24 @@ impl<C: Coherence> Export<C> {
         1
     }
 
+    /// It cannot be read on for one. What may be so for a moment only is met again; what lasts is damage.
     fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault, now: Now) -> usize {
         let subscriber = self.subscriber(place);
-        subscriber.faults += 1;
         subscriber.reader.unfetch();
-        if matches!(fault, ReadFault::Index(IndexFault::Inconsistent { .. })) && subscriber.faults < FAULTS_MAX {
+        let (since_ns, passes) = subscriber.faults.unwrap_or((now.monotonic_ns, 0));
+        subscriber.faults = Some((since_ns, passes + 1));
+        let lasts = passes >= FAULT_PASSES && now.monotonic_ns - since_ns >= FAULT_NS;
+        match fault {
             // A takeover may be under way.
-            return 0;
-        }
-        if let ReadFault::Index(IndexFault::Trimmed { position }) = fault
-            && subscriber.faults < FAULTS_MAX
-        {
-            // What is not below the floor is not gone: its segment could not be made out just now.
-            if self.hold.floors().read().is_none_or(|floors| floors.floor <= position) {
-                return 0;
+            ReadFault::Index(IndexFault::Inconsistent { .. }) if !lasts => return 0,
+            ReadFault::Index(IndexFault::Trimmed { position }) if !lasts => {
+                // What is not below the floor is not gone: its segment could not be made out just now.
+                if self.hold.floors().read().is_none_or(|floors| floors.floor <= position) {
+                    return 0;
+                }
+                return self.left_behind(io, place, now);
             }
-            return self.left_behind(io, place, now);
+            _ => {}
         }
         self.counters.inconsistent += 1;
         log::error!(
@@ -352,9 +357,8 @@ impl<C: Coherence> Export<C> {
              restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)",
             self.name
         );
-        let text = "the log is inconsistent at this reader's position; see the broker's log";
-        let next = self.subscriber(place).topics[0].next_order;
-        self.refuse(io, place, Refusal::TooSlow, (0, next), text);
+        let text = "the pool is damaged at this reader's position; see the broker's log";
+        self.refuse(io, place, Refusal::Damaged, (0, 0), text);
         1
     }
 }

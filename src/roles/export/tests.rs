@@ -61,7 +61,7 @@ pub(super) fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSetting
     }
 }
 
-fn batch_at<M: Memory>(view: &View<M>, topic: u32) -> u64 {
+pub(super) fn batch_at<M: Memory>(view: &View<M>, topic: u32) -> u64 {
     view.layout.extent(0, 0) + u64::from(topic * 2 * BODY_BYTES)
 }
 
