@@ -66,6 +66,8 @@ mod options;
 mod progress;
 mod publisher;
 mod pulse;
+#[cfg(test)]
+mod silence_tests;
 mod socket;
 mod subscriber;
 #[cfg(test)]

@@ -186,6 +186,16 @@ fn a_gap_past_the_lease_fences_and_the_next_epoch_goes_on_at_the_frontier() {
     assert_eq!(core.fenced(), 3, "one was parked, two came too late");
 }
 
+/// Somebody's connections use it: what they have sent must not vanish because another asks for the next epoch.
+#[test]
+fn a_session_that_is_not_fenced_is_not_reopened() {
+    let mut core = core(SESSION_LEVEL);
+    open(&mut core, 1, 1, &mut |_| ());
+    core.arrive(arrival(1, 1, 0, 0), 10, &mut |_| ());
+    open(&mut core, 1, 2, &mut |event| panic!("{event:?}"));
+    assert_eq!(core.arrive(arrival(1, 0, 0, 1), 11, &mut |_| ()), Verdict::Appended { drained: 1 });
+}
+
 #[test]
 fn sessions_are_bounded_and_the_longest_silent_one_makes_room() {
     let mut core = core(SESSION_LEVEL);

@@ -30,6 +30,8 @@ pub struct Client {
     pub acked: u64,
     /// Batches delivered.
     pub delivered: u64,
+    /// Requests answered.
+    pub replies: u64,
     /// Whether it was told that there is no more.
     pub is_caught_up: bool,
     /// Why the broker refused it.
@@ -64,6 +66,7 @@ impl Client {
             welcome: None,
             acked: 0,
             delivered: 0,
+            replies: 0,
             is_caught_up: false,
             refused: None,
             is_over: false,
@@ -215,6 +218,7 @@ impl Client {
                 let _: CaughtUp = frame::read(header);
                 self.is_caught_up = true;
             }
+            FrameKind::Reply => self.replies += 1,
             FrameKind::Refused => {
                 let refused: Refused = frame::read(header);
                 self.refused = Refusal::from_code(refused.code);

@@ -1,7 +1,8 @@
 //! A drain ends, in a bounded number of passes and well within the time a process gives it, whoever is connected and whatever
 //! they do or fail to do.
 
-use embarcadero::wire::Refusal;
+use embarcadero::wire::frame::{self, Request};
+use embarcadero::wire::{Operation, Refusal};
 
 use crate::MODES;
 use crate::client::Client;
@@ -94,5 +95,28 @@ fn with_a_connection_accepted_too_late() {
         drain(&mut stage, &ALL, "a connection accepted too late");
         late.pump();
         assert_eq!(late.refused, Some(Refusal::Draining), "it was told");
+    }
+}
+
+/// The answer to a request has just been sent, and the receive core has not heard so: it has one more thing to say, once, and says it
+/// while the descriptor is still this connection's.
+#[test]
+fn with_a_request_that_was_just_answered() {
+    for mode in MODES {
+        let mut stage = Stage::new(Setup::new(mode));
+        let mut asking = Client::silent(stage.site.address);
+        let request = Request { operation: Operation::TopicList as u8, ..Request::default() };
+        asking.say(&frame::seal(&request));
+        // Read, and answered to the ack core.
+        for _ in 0..200 {
+            stage.round(&[Kind::Receive]);
+        }
+        stage.run_until("the answer is sent", &[Kind::Ack], |_| {
+            asking.pump();
+            asking.replies == 1
+        });
+        drain(&mut stage, &ALL, "a request that was just answered");
+        asking.pump();
+        assert_eq!((asking.refused, asking.is_over), (Some(Refusal::Draining), true), "it was told");
     }
 }

@@ -126,3 +126,21 @@ fn cancelled_operations_complete_and_operations_are_bounded() {
     assert_eq!(wait(&mut ring).result, -libc::ECANCELED);
     assert_eq!(ring.room(), 1);
 }
+
+/// The kernel was at work on it just then: the cancel has ended nothing, and the operation would wait for ever.
+#[test]
+fn a_cancel_that_met_its_operation_at_work_is_asked_for_again() {
+    let (_peer, ours) = UnixStream::pair().unwrap();
+    let mut ring = ring();
+    let operation = ring.receive_pool(Asker { role: 0, tag: 0 }, ours.as_raw_fd(), 0, 10).unwrap();
+    ring.submit(Some(Duration::from_millis(5))).unwrap();
+    ring.cancelled(operation.0, -libc::EALREADY);
+    assert_eq!(wait(&mut ring).result, -libc::ECANCELED);
+    // Word of one that is over by now ends nobody else's.
+    let next = ring.receive_pool(Asker { role: 0, tag: 1 }, ours.as_raw_fd(), 0, 10).unwrap();
+    ring.cancelled(operation.0, -libc::EALREADY);
+    ring.submit(Some(Duration::from_millis(20))).unwrap();
+    assert_eq!(ring.next_completion(), None);
+    ring.cancel(next);
+    assert_eq!(wait(&mut ring).tag, 1);
+}

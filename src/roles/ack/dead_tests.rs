@@ -16,7 +16,7 @@ use crate::roles::sequence::active::ActiveSequencer;
 use crate::roles::sequence::tests::{Feeder, batch, open, start, topic_spec};
 use crate::runtime::{Io, Now, Role};
 use crate::sim::memory::small_geometry;
-use crate::wire::frame::{self, Refused};
+use crate::wire::frame::{self, Ack, NOTHING_LET_GO, Refused};
 use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal};
 
 const PLACES: u32 = 4;
@@ -92,18 +92,19 @@ impl Bench {
         }
     }
 
-    /// Everything that its peer is sent until the end.
-    fn told(mut self) -> Vec<FrameKind> {
+    /// The headers of all that its peer is sent until now.
+    fn heard(mut self) -> Vec<[u8; 64]> {
         drop(self.stream);
-        let (mut all, mut kinds) = (Vec::new(), Vec::new());
+        let (mut all, mut headers) = (Vec::new(), Vec::new());
         self.peer.take().unwrap().read_to_end(&mut all).unwrap();
         let mut at = 0;
         while at < all.len() {
-            let header = all[at..at + 64].try_into().unwrap();
-            kinds.push(frame::check(&header, 1 << 20).unwrap());
+            let header: [u8; 64] = all[at..at + 64].try_into().unwrap();
+            frame::check(&header, 1 << 20).unwrap();
+            headers.push(header);
             at += 64 + u32::from_le_bytes(header[8..12].try_into().unwrap()).next_multiple_of(64) as usize;
         }
-        kinds
+        headers
     }
 }
 
@@ -143,6 +144,29 @@ fn nothing_is_said_behind_the_last_word() {
         bench.run(25);
         assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Released(ID)), "{order:?}");
         assert_eq!(bench.link.from_ack.pop(), None);
-        assert_eq!(bench.told(), [FrameKind::Refused], "{order:?}");
+        let kinds: Vec<u8> = bench.heard().iter().map(|frame| frame[5]).collect();
+        assert_eq!(kinds, [FrameKind::Refused as u8], "{order:?}");
+    }
+}
+
+/// A new sequencer has nothing that was parked: at level 5 everybody is asked to send again. Below it nothing is parked, and who sends
+/// again there has its messages twice.
+#[test]
+fn only_at_level_5_is_anything_let_go() {
+    for (order, is_let_go) in [(OrderLevel::Session, true), (OrderLevel::Connection, false), (OrderLevel::Total, false)]
+    {
+        let mut bench = Bench::new(order);
+        bench.open();
+        bench.run(25);
+        let sequencer = start(bench.feeder.view(), 0);
+        bench.sequencer = sequencer;
+        bench.run(25);
+        assert!(bench.feeder.put(batch(7, 0), 64));
+        bench.sequencer.pass(10);
+        bench.run(25);
+        let acks: Vec<Ack> =
+            bench.heard().iter().filter(|frame| frame[5] == FrameKind::Ack as u8).map(frame::read).collect();
+        assert_eq!(acks.last().map(|ack| ack.committed_next), Some(1), "{order:?}");
+        assert_eq!(acks.iter().any(|ack| ack.let_go_from != NOTHING_LET_GO), is_let_go, "{order:?}");
     }
 }

@@ -261,13 +261,7 @@ impl<C: Coherence> Receive<C> {
             return self.serve_subscriber(slot, &hello, body);
         }
         let name = frame::check_topic_name(body)?;
-        let Some(topic) = self.topics.find(name).cloned() else {
-            if !self.topics.is_confirmed() {
-                return Err(hello::not_known_yet());
-            }
-            let text = format!("there is no topic {name:?}; create it first");
-            return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
-        };
+        let topic = hello::known_topic(&mut self.topics, name)?;
         self.serve(slot, &hello, &topic, now)?;
         self.read_on(io, slot);
         Ok(())

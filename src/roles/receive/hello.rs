@@ -144,9 +144,19 @@ fn is_same(topic: &Topic, what: &str, found: u64, wanted: u64) -> Result<(), Ref
     Err(Refuse::new(Refusal::TopicExists, found, text))
 }
 
-/// Whether a topic exists cannot be said now.
-pub fn not_known_yet() -> Refuse {
-    Refuse::new(Refusal::Busy, 0, "which topics there are is not known now: no sequencer is active; try again")
+/// The topic of this name.
+///
+/// # Errors
+/// `UnknownTopic` if there is none; `Busy` if that cannot be said now.
+pub fn known_topic<M: Memory>(known: &mut TopicReader<M>, name: &str) -> Result<Topic, Refuse> {
+    if let Some(topic) = known.find(name) {
+        return Ok(topic.clone());
+    }
+    if !known.is_confirmed() {
+        let text = "which topics there are is not known now: no sequencer is active; try again";
+        return Err(Refuse::new(Refusal::Busy, 0, text));
+    }
+    Err(Refuse::new(Refusal::UnknownTopic, 0, format!("there is no topic {name:?}; create it first")))
 }
 
 /// What a subscriber's hello lists, each topic known and listed once.
@@ -165,13 +175,7 @@ pub fn subscribed_topics<M: Memory>(
     }
     let mut topics: Vec<SubscribedTopic> = Vec::with_capacity(listed.len());
     for (name, start, generation) in listed {
-        let Some(topic) = known.find(name) else {
-            if !known.is_confirmed() {
-                return Err(not_known_yet());
-            }
-            let text = format!("there is no topic {name:?}; create it first");
-            return Err(Refuse::new(Refusal::UnknownTopic, 0, text));
-        };
+        let topic = &known_topic(known, name)?;
         check_topic(hello, topic)?;
         if topics.iter().any(|before| before.topic == topic.id) {
             return Err(Refuse::new(Refusal::Protocol, 0, format!("topic {name:?} is listed twice; list it once")));

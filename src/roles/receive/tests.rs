@@ -1,6 +1,7 @@
 //! Landed bytes to published slots, without a network: the bytes are put where a receive would land them.
 
 use super::connection::Stream;
+use super::hello;
 use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
 use super::requests::{self, Asked, Desk, Maker};
 use crate::limits::RUN_BYTES_MIN;
@@ -319,9 +320,21 @@ fn what_is_not_known_yet_is_not_denied() {
         requests::look(&mut desk, &mut asked).map(|answer| answer.is_some()).map_err(|refuse| refuse.refusal)
     };
     let operations = [Operation::TopicDescribe, Operation::TopicDelete, Operation::CursorRead, Operation::CursorList];
+    // A publisher, and a subscriber.
+    let greet = || {
+        let mut topics = TopicReader::new(&view);
+        let publisher = hello::known_topic(&mut topics, "t").map(drop);
+        let mut body = Vec::new();
+        crate::wire::subscribe::push_start(&mut body, "t", crate::wire::StartAt::Latest, 0);
+        let subscriber =
+            hello::subscribed_topics(&frame::Hello::default(), &body, &mut TopicReader::new(&view)).map(drop);
+        [publisher, subscriber].map(|result| result.unwrap_err().refusal)
+    };
+    assert_eq!(greet(), [Refusal::UnknownTopic; 2]);
     assert_eq!(ask(Operation::TopicList, ""), Ok(true), "there is none");
     operations.iter().for_each(|operation| assert_eq!(ask(*operation, "t"), Err(Refusal::UnknownTopic)));
     CommitWriter::take(&view, 1).claim(sequencer.epoch(), 1);
     assert_eq!(ask(Operation::TopicList, ""), Ok(false), "not now");
     operations.iter().for_each(|operation| assert_eq!(ask(*operation, "t"), Ok(false)));
+    assert_eq!(greet(), [Refusal::Busy; 2]);
 }

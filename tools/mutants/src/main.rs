@@ -110,7 +110,12 @@ mod tests {
         for mutant in &mutants {
             for (file, source) in woven(&root, std::slice::from_ref(mutant)).unwrap() {
                 let parsed = syn::parse_file(&source).map(drop).map_err(|error| error.to_string());
-                assert_eq!(parsed, Ok(()), "mutant `{}` takes the place of half an expression in {file:?}", mutant.name);
+                assert_eq!(
+                    parsed,
+                    Ok(()),
+                    "mutant `{}` takes the place of half an expression in {file:?}",
+                    mutant.name
+                );
             }
         }
         for mutant in mutants.iter().filter(|mutant| !mutant.test.is_empty()) {
