@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::wire::frame::{self, Heartbeat};
+use crate::wire::frame::{self, Goodbye, Heartbeat};
 
 /// What a hello promises: while it is driven, a client is heard at least this often.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -74,6 +74,13 @@ impl Pulse {
             Err(error) => return Err(error),
         }
         Ok(self.unsaid_bytes == 0)
+    }
+
+    /// The last word, if it can be said at once: closing says nearly as much.
+    pub fn goodbye(&self, mut stream: impl Write) {
+        if self.unsaid_bytes == 0 {
+            let _ = stream.write(&frame::seal(&Goodbye::default()));
+        }
     }
 }
 

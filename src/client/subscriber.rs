@@ -563,6 +563,15 @@ impl Subscriber {
     }
 }
 
+/// A place is kept for a while for a reader whose connection broke, and publishers wait for it. Whoever is done says so.
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        if let Line::Up { stream, .. } = &self.line {
+            self.pulse.goodbye(stream);
+        }
+    }
+}
+
 impl Topic {
     /// A batch begins where the last one ended; the first of a connection may begin below what was asked for.
     fn check_place(&self, first_order: u64, message_count: u32) -> Result<(), Fault> {

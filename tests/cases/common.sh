@@ -6,14 +6,26 @@ set -u
 : "${BIN:?the folder of embarlet and embarctl}"
 CASE=$(basename "$0" .sh)
 POOL=/dev/shm/embarcadero-case-$CASE-$$
-PORT=$((20000 + 10#${CASE%%_*}))
+# Of this run alone, below what the kernel gives to those who ask for any: the lock lasts as long as this shell.
+claim_port() {
+    local n
+    for n in $(seq 100); do
+        PORT=$((10000 + (RANDOM * 32768 + RANDOM) % 20000))
+        exec 7>"${TMPDIR:-/tmp}/embarcadero-case-port-$PORT"
+        flock -n 7 && ! (exec 6<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null && return
+        exec 7>&-
+    done
+    echo "no free port was found"
+    exit 1
+}
+claim_port
 T=$(mktemp -d)
 PIDS=""
 
 finish() {
     for p in $PIDS; do kill -9 "$p" 2>/dev/null; done
     wait 2>/dev/null
-    rm -rf "$T" "$POOL"
+    rm -rf "$T" "$POOL" "${TMPDIR:-/tmp}/embarcadero-case-port-$PORT"
 }
 trap finish EXIT
 

@@ -1,6 +1,7 @@
 //! `embarctl consume`: prints topics' messages in order.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -9,6 +10,9 @@ use embarcadero::client::{
     Subscriber, SubscriberOptions,
 };
 use embarcadero::config::units::parse_duration;
+use embarcadero::log::View;
+use embarcadero::log::topics::TopicReader;
+use embarcadero::pool::{Mapped, Pool, Software};
 use embarcadero::wire::Refusal;
 
 use crate::common::{AttachArgs, ConnectArgs, admin, slow_reader};
@@ -105,7 +109,7 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     let open = |name: &String| Cursor::open(&args.connect.brokers, &args.topics[0], name, args.connect.timeout());
     let opened = args.cursor.as_ref().map(open).transpose();
     let (cursor, mut subscriber) = opened.and_then(|cursor| subscriber(args, cursor)).map_err(failed)?;
-    say_what_is_missing(args, cursor.as_ref())?;
+    say_what_is_missing(args, cursor.as_ref(), &subscriber)?;
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let left = args.count.unwrap_or(u64::MAX);
     let mut printer = Printer { format: &args.format, left, next_order: None, cursor, committed: Instant::now(), out };
@@ -119,29 +123,37 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     }
 }
 
-/// Over TCP the brokers know what they still keep: where the topic begins later than at its beginning, that is said; an order that
-/// lies beyond the end is an error, unless it is to be waited for.
-fn say_what_is_missing(args: &ConsumeArgs, cursor: Option<&Cursor>) -> Result<(), CommandError> {
-    if args.attach.attach.is_some() {
-        return Ok(());
-    }
-    for name in &args.topics {
-        let failed = CommandError::client(format!("read {}", args.names()));
-        let topic = admin(&args.connect).and_then(|mut all| all.topic(name, args.connect.timeout())).map_err(failed)?;
-        match cursor.map_or(args.from, |cursor| cursor.start(args.from)) {
-            Start::Earliest if topic.earliest_order > 0 => {
-                eprintln!(
-                    "{name}: begins at order {} or later; what was before is not kept any more",
-                    topic.earliest_order
-                );
-            }
-            Start::Order(from) if from > topic.next_order && !args.follow => {
-                return Err(CommandError::BeyondTheEnd { topic: name.clone(), from, next_order: topic.next_order });
-            }
-            _ => {}
+/// Where a topic's beginning is not kept any more, that is said; an order that lies beyond the end is an error, unless it is to be waited
+/// for.
+fn say_what_is_missing(args: &ConsumeArgs, cursor: Option<&Cursor>, reader: &Reader) -> Result<(), CommandError> {
+    for (place, name) in args.topics.iter().enumerate() {
+        let trimmed = reader.trimmed_before_start(place);
+        if trimmed > 0 {
+            eprintln!("{name}: begins at order {trimmed}; the {trimmed} messages before it are not kept any more");
+        }
+        let Start::Order(from) = cursor.map_or(args.from, |cursor| cursor.start(args.from)) else { continue };
+        let next_order = next_order(args, name)?;
+        if from > next_order && !args.follow {
+            return Err(CommandError::BeyondTheEnd { topic: name.clone(), from, next_order });
         }
     }
     Ok(())
+}
+
+/// Order of a topic's next message, as the brokers or the pool say.
+fn next_order(args: &ConsumeArgs, name: &str) -> Result<u64, CommandError> {
+    let Some(path) = &args.attach.attach else {
+        let failed = CommandError::client(format!("read {}", args.names()));
+        let topic = admin(&args.connect).and_then(|mut all| all.topic(name, args.connect.timeout())).map_err(failed)?;
+        return Ok(topic.next_order);
+    };
+    let pool = Pool::look(path)?;
+    let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+    let mut topics = TopicReader::new(&view);
+    topics.refresh();
+    let id = topics.known().iter().find(|topic| topic.name == name).map(|topic| topic.id);
+    // One that is not there is told of by the reader itself.
+    Ok(id.and_then(|id| topics.progress(id)).map_or(u64::MAX, |progress| progress.next_order))
 }
 
 /// Over TCP, or attached. From where the cursor stands, if there is one; it comes back.
@@ -172,6 +184,14 @@ impl Reader {
         match self {
             Reader::Tcp(subscriber) => subscriber.poll_events(time, handler),
             Reader::Attached(subscriber) => subscriber.poll(time, &mut |delivered| handler(Event::Batch(*delivered))),
+        }
+    }
+
+    /// Messages that were gone when it began at the earliest; over TCP, where brokers say so.
+    fn trimmed_before_start(&self, place: usize) -> u64 {
+        match self {
+            Reader::Tcp(subscriber) => subscriber.trimmed_before_start(place),
+            Reader::Attached(_) => 0,
         }
     }
 

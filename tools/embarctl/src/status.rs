@@ -1,9 +1,10 @@
 //! `embarctl status`: what the pool says of itself, from its mapping. Brokers may be running or gone.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use embarcadero::log::View;
@@ -43,10 +44,13 @@ pub fn run(args: &StatusArgs) -> Result<Ended, CommandError> {
     if any_broker_lives { Ok(Ended::Done) } else { Err(CommandError::AllGone) }
 }
 
-/// How long members are watched: several of their beats.
-const WATCHED: Duration = Duration::from_millis(250);
+/// How long members are watched at most. A broker whose threads rest beats each `threads.park_max` at least, which is up to a second.
+const WATCHED_MAX: Duration = Duration::from_millis(1500);
+/// How often they are looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Which members show life, on whatever host they are: their lines are looked at twice.
+/// Which members show life, on whatever host they are: their lines are looked at until each has beaten, or for as long as one that lives
+/// may take.
 struct Lives<'a> {
     pool: &'a Pool,
     view: &'a View<Mapped<Software>>,
@@ -57,8 +61,21 @@ impl<'a> Lives<'a> {
     fn watch(pool: &'a Pool, view: &'a View<Mapped<Software>>) -> Self {
         let mut lives = Lives { pool, view, before: Vec::new() };
         lives.before = (0..view.layout.geometry.members()).map(|member| lives.line(member).heartbeat).collect();
-        std::thread::sleep(WATCHED);
+        let begun = Instant::now();
+        while begun.elapsed() < WATCHED_MAX && lives.are_awaited() {
+            std::thread::sleep(LOOK_EVERY);
+        }
         lives
+    }
+
+    /// Whether a broker that may live has not beaten yet. What the kernel says of those of this host is enough where it says that they
+    /// are gone.
+    fn are_awaited(&self) -> bool {
+        (0..self.view.layout.geometry.brokers).any(|broker| {
+            let line = self.line(broker);
+            let may_live = line.boot_id != boot_id() || self.pool.is_locked(LockName::Broker(broker)).unwrap_or(true);
+            line.incarnation > 0 && line.heartbeat == self.before[broker as usize] && may_live
+        })
     }
 
     fn line(&self, member: u32) -> BrokerLine {
@@ -123,6 +140,13 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
         let next = topics.progress(topic.id).map_or(0, |progress| progress.next_order);
         let _ = writeln!(text, "topic {:?}: order {}, ack {}, next order {next}", topic.name, topic.order, topic.ack);
     }
+    for broker in 0..g.brokers {
+        let at = view.layout.export_counters(broker);
+        let waited = Waited::of(|name| counter::<ExportCounters>(&view, at, name));
+        let name =
+            |id: u64| topics.known().iter().find(|topic| u64::from(topic.id) == id).map(|topic| topic.name.clone());
+        text.extend(waited.words(broker, name));
+    }
     for lane in 0..g.lanes() {
         block::<ReceiveCounters>(&mut text, &view, view.layout.receive_counters(lane), &format!("lane {lane}"), all);
     }
@@ -143,12 +167,76 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
     Ok((text, any_broker_lives))
 }
 
+/// The subscriber that a broker's publishers are held up by most.
+struct Waited {
+    ms: u64,
+    address: u64,
+    topic: u64,
+}
+
+impl Waited {
+    fn of(counter: impl Fn(&str) -> u64) -> Waited {
+        Waited { ms: counter("waited_ms"), address: counter("waited_address"), topic: counter("waited_topic") }
+    }
+
+    /// None if nobody is waited for now. `name` gives the name of a topic's id.
+    fn words(&self, broker: u32, name: impl Fn(u64) -> Option<String>) -> Option<String> {
+        let Waited { ms, address, topic } = *self;
+        if ms == 0 {
+            return None;
+        }
+        let (ip, port) = ((address >> 16) as u32, address as u16);
+        // An address of IPv6 does not fit beside its port.
+        let from = if ip == 0 { format!("port {port} (IPv6)") } else { format!("{}:{port}", Ipv4Addr::from_bits(ip)) };
+        let topic = name(topic).map_or_else(|| format!("topic {topic}"), |name| format!("topic {name:?}"));
+        let seconds = ms as f64 / 1e3;
+        Some(format!(
+            "broker {broker}: publishers wait, {seconds:.1} s by now, for the subscriber at {from} of {topic}\n"
+        ))
+    }
+}
+
+fn counter<C: Counters>(view: &View<Mapped<Software>>, at: u64, name: &str) -> u64 {
+    let values = CounterBlock::new(view.memory.clone(), at).read(C::CATALOGUE);
+    C::CATALOGUE.iter().zip(values).find(|(counter, _)| counter.name == name).map_or(0, |(_, value)| value)
+}
+
 fn block<C: Counters>(text: &mut String, view: &View<Mapped<Software>>, at: u64, name: &str, all: bool) {
     debug_assert!(at < view.memory.bytes());
     let values = CounterBlock::new(view.memory.clone(), at).read(C::CATALOGUE);
     for (counter, value) in C::CATALOGUE.iter().zip(values) {
         if all || value != 0 {
             let _ = writeln!(text, "{name:<12} {:<20} {value:>16}  {}", counter.name, counter.meaning.trim());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_is_waited_for_is_named() {
+        let counters = |ms, address| {
+            move |name: &str| match name {
+                "waited_ms" => ms,
+                "waited_address" => address,
+                "waited_topic" => 3,
+                other => panic!("{other}"),
+            }
+        };
+        let name = |id| (id == 3).then(|| "orders".to_owned());
+        let waited = Waited::of(counters(1234, (0x7f00_0001 << 16) | 5678));
+        let words = waited.words(2, name).unwrap();
+        assert_eq!(
+            words,
+            "broker 2: publishers wait, 1.2 s by now, for the subscriber at 127.0.0.1:5678 of topic \"orders\"\n"
+        );
+        let unnamed = Waited::of(counters(50, 5678)).words(0, |_| None).unwrap();
+        assert!(unnamed.ends_with("at port 5678 (IPv6) of topic 3\n"), "{unnamed}");
+        assert_eq!(Waited::of(counters(0, 5678)).words(2, name), None);
+        for counter in ["waited_ms", "waited_address", "waited_topic"] {
+            assert!(ExportCounters::CATALOGUE.iter().any(|one| one.name == counter), "{counter}");
         }
     }
 }

@@ -49,6 +49,7 @@ pub struct Board {
     begin_ns: OnceLock<u64>,
     sessions_ended: AtomicUsize,
     session_failed: AtomicBool,
+    reader_failed: AtomicBool,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -64,6 +65,7 @@ impl Board {
             begin_ns: OnceLock::new(),
             sessions_ended: AtomicUsize::new(0),
             session_failed: AtomicBool::new(false),
+            reader_failed: AtomicBool::new(false),
             interrupted,
         }
     }
@@ -99,6 +101,16 @@ impl Board {
     /// Whether a publisher session gave up, so that subscribers need not wait for all messages.
     pub fn session_failed(&self) -> bool {
         self.session_failed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a subscriber gave up: the run cannot pass any more, so it need not go on.
+    pub fn fail_reader(&self) {
+        self.reader_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a subscriber gave up.
+    pub fn reader_failed(&self) -> bool {
+        self.reader_failed.load(Ordering::Relaxed)
     }
 
     /// Messages handed to clients by all sessions.

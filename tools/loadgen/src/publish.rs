@@ -22,6 +22,8 @@ const POLL: Duration = Duration::from_millis(20);
 const MESSAGES_PER_STEP: u64 = 256;
 /// Time between updates of the per-broker numbers, which are copied.
 const BROKERS_EVERY: Duration = Duration::from_millis(200);
+/// When all is acked, the numbers of brokers whose last ack is under way may still be older: wait for them so long at most.
+const COUNTS: Duration = Duration::from_millis(500);
 /// Longest time to say goodbye.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -111,7 +113,10 @@ impl SessionResult {
     }
 
     /// Takes what the client knows at the end; closes the session if it came to its end.
-    pub fn end(&mut self, publisher: Sender, board: &Board) {
+    pub fn end(&mut self, mut publisher: Sender, board: &Board) {
+        if self.error.is_none() && !board.interrupted() {
+            settle_counts(&mut publisher, self.acked);
+        }
         self.session = publisher.session();
         self.stats = publisher.stats();
         self.brokers = publisher.broker_progress().to_vec();
@@ -119,6 +124,18 @@ impl SessionResult {
         let complete = self.error.is_none() && !board.interrupted();
         if complete && let Err(error) = publisher.close(Instant::now() + CLOSE) {
             self.error = Some(format!("closing the session: {error}"));
+        }
+    }
+}
+
+/// Waits until the brokers' own numbers add up to what is acked. One that was killed meanwhile never says its last.
+fn settle_counts(publisher: &mut Sender, acked: u64) {
+    let deadline = Instant::now() + COUNTS;
+    let all = |publisher: &Sender| publisher.broker_progress().iter().map(|broker| broker.acked).sum::<u64>();
+    while !publisher.broker_progress().is_empty() && all(publisher) < acked {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || publisher.poll(left.min(POLL)).is_err() {
+            return;
         }
     }
 }
@@ -327,6 +344,9 @@ impl<'a> Session<'a> {
         }
         let sent_before = self.result.sent;
         let mut wake = None;
+        if !self.all_sent && self.board.reader_failed() {
+            self.sent_all(); // Nobody reads what else it would send; what is sent is still acked.
+        }
         if !self.all_sent {
             wake = if self.open.is_some() { self.send_planned(writer)? } else { self.send_all(writer)? };
         } else {
@@ -440,4 +460,58 @@ pub fn no_ack(publisher: &mut Sender, ack_timeout: Duration) -> String {
 
 fn describe(error: &ClientError) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use embarcadero::client::{TopicProperties, create_topic};
+    use embarcadero::config::Config;
+    use embarcadero::embarlet::{Embarlet, StartOptions};
+
+    use super::*;
+    use crate::fleet::Fleet;
+
+    /// It would go on for much longer than anybody waits.
+    #[test]
+    fn a_run_whose_reader_failed_ends_soon_with_all_acked() {
+        let pool = format!("/dev/shm/loadgen-publish-{}", std::process::id());
+        let address = format!("127.{}.{}.250:7300", 1 + (std::process::id() >> 8) % 254, std::process::id() & 0xff);
+        let text = format!(
+            "pool: {{ path: {pool}, populate: false, bytes: 64MiB }}\ngeometry: {{ extent_bytes: 1MiB }}\n\
+             brokers:\n  - {{ id: 0, address: \"{address}\" }}\nthreads: {{ mode: shared, idle: park }}\n"
+        );
+        let config = Config::parse(&text, "embarlet.yaml").unwrap();
+        let embarlet = Embarlet::start(&config, &StartOptions { brokers: vec![0], ..StartOptions::default() }).unwrap();
+        let brokers = vec![address];
+        create_topic(&brokers, "t", &TopicProperties::default(), Duration::from_secs(10)).unwrap();
+        let board = Board::new(Fleet::new(1, 1, 1), Arc::default());
+        let plan = SessionPlan {
+            index: 0,
+            topic: 0,
+            run: 1,
+            options: PublisherOptions { brokers, topic: "t".to_owned(), ..PublisherOptions::default() },
+            pool: None,
+            order: TopicProperties::default().order,
+            goal: Goal::For(Duration::from_secs(3600)),
+            payloads: Payloads::new(64),
+            ack_timeout: Duration::from_secs(30),
+        };
+        let published = std::thread::scope(|scope| {
+            let running = scope.spawn(|| run(vec![plan], &board).unwrap());
+            board.gate.start(1, Duration::from_secs(10), &board).unwrap();
+            while board.acked() == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            board.fail_reader();
+            running.join().unwrap()
+        });
+        let [result] = &published.sessions[..] else { panic!("one session") };
+        assert_eq!((result.error.as_deref(), result.acked), (None, result.sent));
+        assert_eq!(result.brokers[0].acked, result.acked, "the final numbers");
+        embarlet.stop();
+        let _ = embarlet.join();
+        let _ = std::fs::remove_file(pool);
+    }
 }

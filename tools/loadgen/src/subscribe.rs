@@ -247,6 +247,10 @@ impl<'a> Reader<'a> {
     }
 
     fn result(self, ended: Option<Failure>) -> ReaderResult {
+        // One that was stopped may be let go: that is what such a run is about.
+        if ended.is_some() && self.stop == Stop::Never {
+            self.board.fail_reader();
+        }
         let (refused, error) = match ended {
             None => (self.let_go, None),
             Some(Failure::Refused(text)) => (Some(text.clone()), Some(text)),
