@@ -205,7 +205,7 @@ fn a_reader_that_stops_is_dealt_with_as_it_asked() {
     let site = Site::new("slow");
     let run = |policy: &str| {
         let line = format!(
-            "e2e --rate 150MB --warm-up 0s --duration 3s --message-size 4KiB --stop-reader-for 2s --stop-reader-after 200ms --slow-reader {policy}"
+            "e2e --rate 60MB --lag-max 1m --warm-up 0s --duration 4s --message-size 4KiB --stop-reader-for 3s --stop-reader-after 200ms --slow-reader {policy}"
         );
         site.pass(&line)
     };
