@@ -11,6 +11,7 @@ use crate::client::deadline;
 use crate::client::dial::{BACKOFF_MAX, BACKOFF_MIN, connect, read_frame, refused, remaining};
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{TopicProperties, check_brokers, check_cursor, check_topic};
+use crate::net::socket_options::{SILENCE, prepare};
 use crate::wire::frame::{self, CursorRecord, Frame, REPLY_MORE, Refused, Reply, Request, TopicRecord};
 use crate::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal, WireError};
 
@@ -251,7 +252,7 @@ impl Admin {
             Some(stream) => stream,
             None => {
                 let stream = connect(broker, deadline).map_err(io("connecting to"))?;
-                stream.set_nodelay(true).map_err(io("setting TCP_NODELAY towards"))?;
+                prepare(&stream, SILENCE).map_err(io("setting socket options towards"))?;
                 stream
             }
         };

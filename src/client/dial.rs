@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::client::deadline;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::limits::{BATCH_BYTES_MAX, BROKERS_MAX, FRAME_HEADER_BYTES};
+use crate::net::socket_options::{SILENCE, prepare};
 use crate::wire::frame::{self, Hello, LogRecord, Refused, Welcome};
 use crate::wire::{FrameKind, WireError};
 
@@ -55,7 +56,7 @@ pub(crate) fn dial(call: &Call) -> Result<Greeting, ClientError> {
     let deadline = deadline::within(call.timeout);
     let io = |doing, error: io::Error| ClientError::io(&call.address, doing, &error);
     let mut stream = connect(&call.address, deadline).map_err(|error| io("connecting to", error))?;
-    stream.set_nodelay(true).map_err(|error| io("setting TCP_NODELAY towards", error))?;
+    prepare(&stream, SILENCE).map_err(|error| io("setting socket options towards", error))?;
     stream.set_write_timeout(Some(remaining(deadline))).map_err(|error| io("setting a timeout towards", error))?;
     let hello = frame::with_body(&call.hello.speaking(), &call.body);
     stream.write_all(&hello).map_err(|error| io("sending the hello to", error))?;

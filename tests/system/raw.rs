@@ -169,6 +169,23 @@ impl Raw {
         while self.stream.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0) {}
     }
 
+    /// Whether the broker has ended the connection, after whatever it said.
+    pub fn has_ended(&mut self) -> bool {
+        self.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        loop {
+            match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            }
+        }
+    }
+
+    /// The broker ends the connection.
+    pub fn expect_end(&mut self) {
+        wait_for("the broker to end a connection", || self.has_ended().then_some(()));
+    }
+
     fn refused(&mut self, refusal: Refusal) -> (u64, String) {
         let came = loop {
             match self.receive().unwrap_or_else(|| panic!("the broker closed without a word, {refusal:?} was due")) {

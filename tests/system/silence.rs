@@ -4,9 +4,11 @@
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{ClientError, PublisherOptions, Start, Subscriber};
-use embarcadero::wire::{OrderLevel, Receipts, Refusal};
+use embarcadero::wire::frame::{self, Heartbeat, Hello, Reply, Request};
+use embarcadero::wire::{Operation, OrderLevel, Receipts, Refusal};
 
 use crate::harness::{LIMIT, Process, Setup, Site};
+use crate::raw::{Raw, publisher_hello};
 use crate::traffic::{Fifo, Seen, Watcher, connect, deadline, flush, send_sized};
 
 const TOPIC: &str = "t";
@@ -102,4 +104,42 @@ fn a_broker_of_the_same_host_is_stopped_for_long() {
         assert!(subscriber.poll(Duration::from_millis(20), &mut |_| {}).is_ok() && since.elapsed() < 2 * LIMIT);
     }
     drop(first);
+}
+
+/// One that promised to be heard and is not is let go, whatever it is; one that promised nothing is kept, and one that is heard.
+#[test]
+fn clients_that_promised_to_be_heard_and_are_not_are_let_go() {
+    let sequencer = "session_lease: 5s }\nliveness: { client_silence: 1s";
+    let setup = Setup { brokers: 1, sequencer, receive: "connections_max: 16, hello_timeout: 1s", ..Setup::default() };
+    let site = Site::new("silent-clients", &setup);
+    let cluster = site.start();
+    site.create_topic("t", OrderLevel::Session, Receipts::Batch);
+    let address = site.address(0);
+    let publisher = |heartbeat_ms| {
+        let mut raw = Raw::connect(&address);
+        raw.send(&frame::with_body(&Hello { heartbeat_ms, ..publisher_hello().speaking() }, b"t"));
+        assert!(raw.is_welcome());
+        raw
+    };
+    let control = || {
+        let mut raw = Raw::connect(&address);
+        raw.send(&frame::seal(&Request { operation: Operation::TopicList as u8, ..Request::default() }));
+        assert_eq!(raw.expect::<Reply>().code, 0);
+        raw
+    };
+    let (mut silent, mut heard, mut free) = (publisher(200), publisher(200), publisher(0));
+    let (mut silent_control, mut heard_control) = (control(), control());
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        heard.send(&frame::seal(&Heartbeat { version: 3, ..Heartbeat::default() }));
+        heard_control.send(&frame::seal(&Heartbeat { version: 3, ..Heartbeat::default() }));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    silent.expect_end();
+    silent_control.expect_end();
+    heard_control.send(&frame::seal(&Request { operation: Operation::TopicList as u8, ..Request::default() }));
+    assert_eq!(heard_control.expect::<Reply>().code, 0);
+    assert!(!heard.has_ended() && !free.has_ended());
+    drop((heard, free, heard_control));
+    cluster.stop();
 }

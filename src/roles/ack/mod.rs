@@ -306,7 +306,11 @@ impl<C: Coherence> AckRole<C> {
             return refuse(Refusal::UnknownSession, 0, text);
         }
         if late {
-            return refuse(Refusal::Busy, 0, "the session was not opened in time: no sequencer is active".into());
+            return refuse(
+                Refusal::NoSequencer,
+                0,
+                "the session was not opened in time: no sequencer is active".into(),
+            );
         }
         None
     }

@@ -87,7 +87,7 @@ impl<C: Coherence> Receive<C> {
         let maker = Maker { addresses: &self.addresses, address, now_ns: now.monotonic_ns };
         let mut desk = Desk { ingest: &mut self.ingest, topics, cursors, now_utc_ns: now.utc_ns, maker };
         let looked = match requests::look(&mut desk, &mut asked) {
-            Ok(None) if is_late => Err(requests::too_late(&desk, &asked)),
+            Ok(None) if is_late => Err(requests::too_late(&mut desk, &asked)),
             looked => looked,
         };
         match looked {

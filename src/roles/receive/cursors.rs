@@ -9,7 +9,7 @@ use crate::pool::Memory;
 use crate::pool::record::{CursorLine, slot_kind};
 use crate::roles::addresses::{Cost, Made};
 use crate::roles::receive::hello::Refuse;
-use crate::roles::receive::requests::{Answer, Asked, Desk, Looked, Maker};
+use crate::roles::receive::requests::{Answer, Asked, Desk, Looked, Maker, is_consumed};
 use crate::wire::Refusal;
 use crate::wire::frame::{self, CursorRecord};
 
@@ -84,12 +84,6 @@ fn count<M: Memory>(desk: &mut Desk<M>, topic: &Topic, name: &str) -> Result<(),
         );
         Refuse::new(Refusal::CursorTableFull, found.into(), text)
     })
-}
-
-/// Whether the sequencer has done what was passed on to it: then the table shows it.
-fn is_consumed<M: Memory>(desk: &mut Desk<M>, asked: &Asked) -> bool {
-    desk.ingest.refresh();
-    asked.passed_on.is_some_and(|slot| desk.ingest.lane.progress().consumed > slot)
 }
 
 /// Reads a cursor.

@@ -2,10 +2,11 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::topics::Topic;
-use crate::net::{Asker, Ring, peer};
+use crate::net::{Asker, Ring, peer, socket_options};
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::addresses::{Cost, Seat, Seated, Turn};
@@ -56,8 +57,8 @@ impl<C: Coherence> Receive<C> {
             return;
         };
         self.ingest.counters.accepted += 1;
-        // Best effort: a connection without it is slower, not wrong.
-        let _ = stream.set_nodelay(true);
+        // Best effort: a connection without them is slower, or is found dead later, not wrong.
+        let _ = socket_options::prepare(&stream, Duration::from_nanos(self.settings.client_silence_ns));
         let Some((seat, is_full, turn)) = self.seated(&stream, now) else {
             self.ingest.counters.reset_unheard += 1;
             self.ingest.counters.closed += 1;
@@ -379,6 +380,8 @@ impl<C: Coherence> Receive<C> {
         let stream = connection.stream.try_clone();
         let stream = stream
             .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
+        // One that takes nothing for long may be waited for; the exporter judges that.
+        let _ = socket_options::let_rest(&stream);
         let lag_bytes = hello.lag_bytes;
         let subscription = Subscription {
             stream,

@@ -157,21 +157,31 @@ fn with_topic<M: Memory>(
 }
 
 /// Why a request that took too long is given up: what it asked for may happen yet.
-pub fn too_late<M: Memory>(desk: &Desk<M>, asked: &Asked) -> Refuse {
+pub fn too_late<M: Memory>(desk: &mut Desk<M>, asked: &Asked) -> Refuse {
+    let goes_by_slot = asked.operation != Operation::TopicDelete;
+    let is_untaken = goes_by_slot && asked.passed_on.is_some() && !is_consumed(desk, asked);
+    let is_unreadable = asked.passed_on.is_none() && !(desk.topics.is_readable() && desk.topics.is_confirmed());
+    if is_untaken || is_unreadable {
+        let text = "no sequencer is active, so it could not be done in time; it may be done yet: try again";
+        return Refuse::new(Refusal::NoSequencer, 0, text);
+    }
     match asked.operation {
-        Operation::TopicCreate => topic_not_created(desk.topics),
-        _ => Refuse::new(Refusal::Busy, 0, "it was not done in time: no sequencer runs, or this broker's lane is full"),
+        Operation::TopicCreate if desk.topics.is_full() => {
+            let text = "no place for another topic (geometry.topics_max); delete one";
+            Refuse::new(Refusal::TopicTableFull, 0, text)
+        }
+        _ => Refuse::new(
+            Refusal::Busy,
+            0,
+            "it was not done in time: the sequencer is slow, or this broker's lane is full",
+        ),
     }
 }
 
-/// Why a topic that was asked for did not come to be.
-pub fn topic_not_created<M: Memory>(topics: &TopicReader<M>) -> Refuse {
-    if topics.is_full() {
-        let text = "no place for another topic (geometry.topics_max); delete one";
-        return Refuse::new(Refusal::TopicTableFull, 0, text);
-    }
-    let text = "the topic was not created in time: no sequencer runs, or it is slow, and the topic may come yet";
-    Refuse::new(Refusal::Busy, 0, text)
+/// Whether the sequencer has done what was passed on to it in a slot: then the table shows it.
+pub(super) fn is_consumed<M: Memory>(desk: &mut Desk<M>, asked: &Asked) -> bool {
+    desk.ingest.refresh();
+    asked.passed_on.is_some_and(|slot| desk.ingest.lane.progress().consumed > slot)
 }
 
 fn unknown(topic: &str) -> Refuse {
@@ -192,8 +202,9 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     if asked.passed_on.is_none() {
         count_topic(desk, &asked.topic)?;
     }
+    let slot = desk.ingest.lane.produced();
     if asked.passed_on.is_none() && desk.ingest.create_topic(&wanted) {
-        asked.passed_on = Some(0);
+        asked.passed_on = Some(slot);
     }
     Ok(None)
 }

@@ -1,5 +1,7 @@
 //! Landed bytes to published slots, without a network: the bytes are put where a receive would land them.
 
+use bytemuck::{Zeroable, bytes_of};
+
 use super::connection::Stream;
 use super::hello;
 use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
@@ -16,7 +18,7 @@ use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::addresses::{Address, AddressBounds, Addresses};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
 use crate::sim::random::Random;
-use crate::wire::frame::{self, BatchHeader, Request};
+use crate::wire::frame::{self, BatchHeader, Request, TopicRecord};
 use crate::wire::message::{Messages, push};
 use crate::wire::{BatchDecoder, Operation, Receipts, Refusal, WireError};
 
@@ -336,5 +338,46 @@ fn what_is_not_known_yet_is_not_denied() {
     CommitWriter::take(&view, 1).claim(sequencer.epoch(), 1);
     assert_eq!(ask(Operation::TopicList, ""), Ok(false), "not now");
     operations.iter().for_each(|operation| assert_eq!(ask(*operation, "t"), Ok(false)));
-    assert_eq!(greet(), [Refusal::Busy; 2]);
+    assert_eq!(greet(), [Refusal::NoSequencer; 2]);
+}
+
+/// What was passed on and nobody took within the time a client waits is no full table and no busy broker.
+#[test]
+fn what_no_sequencer_takes_is_refused_as_such() {
+    let view = plain_view(2);
+    let addresses = Addresses::new(AddressBounds::NONE);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    let (mut topics, cursors) = (TopicReader::new(&view), CursorReader::new(&view));
+    let mut see = |operation: Operation, asked: &mut Option<Asked>, name: &str| {
+        let maker = Maker { addresses: &addresses, address: Address::OTHERS, now_ns: 1 };
+        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: NOW, maker };
+        let record = TopicRecord { order_level: 5, ack_level: 1, replicas: 1, ..TopicRecord::zeroed() };
+        let request = Request { operation: operation as u8, topic_bytes: name.len() as u16, ..Request::default() };
+        let body = [name.as_bytes(), bytes_of(&record)].concat();
+        let header = frame::with_body(&request, &body)[..64].try_into().unwrap();
+        let asked = asked.get_or_insert_with(|| Asked::read(&header, &body).expect("it is sound"));
+        match requests::look(&mut desk, asked).expect("it is not refused at once") {
+            Some(_) => None,
+            None => Some(requests::too_late(&mut desk, asked).refusal),
+        }
+    };
+    assert_eq!(see(Operation::TopicList, &mut None, ""), Some(Refusal::NoSequencer), "there never was one");
+    let mut sequencer = crate::roles::sequence::tests::start(&view, 0);
+    let mut asked = None;
+    assert_eq!(see(Operation::TopicCreate, &mut asked, "a"), Some(Refusal::NoSequencer), "it takes nothing");
+    sequencer.pass(1);
+    assert_eq!(see(Operation::TopicCreate, &mut asked, "a"), None);
+    // Full: said by a sequencer that took it, not by one that did not.
+    let mut last = None;
+    for number in 0..view.layout.geometry.topics_max {
+        last = None;
+        see(Operation::TopicCreate, &mut last, &format!("t{number}"));
+        if number + 1 < view.layout.geometry.topics_max {
+            sequencer.pass(2 + u64::from(number));
+        }
+    }
+    let name = format!("t{}", view.layout.geometry.topics_max - 1);
+    assert_eq!(see(Operation::TopicCreate, &mut last, &name), Some(Refusal::NoSequencer));
+    sequencer.pass(1000);
+    assert_eq!(see(Operation::TopicCreate, &mut last, &name), Some(Refusal::TopicTableFull));
 }
