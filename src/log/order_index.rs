@@ -363,6 +363,58 @@ mod tests {
         assert_eq!(all, expected);
     }
 
+    /// What a reader found under one epoch is looked up again under the next: behind the watermark that was sealed it is void.
+    #[test]
+    fn a_reader_does_not_go_on_in_a_predecessors_segment() {
+        let view = plain_view(2);
+        let mut first = IndexWriter::new(&view, 0, 1, 0);
+        (0..120).for_each(|n| {
+            first.append(entry(n));
+        });
+        let sealed = Commit { epoch: 1, candidate: 0, watermark: 100 };
+        let mut reader = IndexReader::new(&view, 0);
+        let mut buffer = [IndexEntry::default(); 95];
+        assert_eq!(reader.read(&sealed, &mut buffer), Ok(95));
+        reader.advance(95);
+        let mut second = IndexWriter::take_over(&view, 1, 2, 100, Inherited::read(&view, &sealed).unwrap());
+        (100..120).for_each(|n| {
+            second.append(entry(1000 + n));
+        });
+        let commit = Commit { epoch: 2, candidate: 1, watermark: 120 };
+        assert_eq!(reader.read(&commit, &mut buffer), Ok(25));
+        let found: Vec<u64> = buffer[..25].iter().map(|entry| entry.lane_slot).collect();
+        assert_eq!(found, (95..100).chain(1100..1120).collect::<Vec<_>>());
+    }
+
+    /// A candidate that claims again while its former epoch is still the active one: until the new epoch is active, and if it never
+    /// is, readers and the next claimant find everything under the former.
+    #[test]
+    fn a_claim_that_is_not_active_yet_hides_nothing_of_the_same_candidates_last_epoch() {
+        let view = plain_view(2);
+        let mut commits = CommitWriter::take(&view, 0);
+        let (mut sealed, mut next): (Option<Commit>, u64) = (None, 0);
+        for life in 0..5 {
+            let epoch = commits.claim(0, life);
+            let mut writer = match &sealed {
+                Some(commit) => IndexWriter::take_over(&view, 0, epoch, next, Inherited::read(&view, commit).unwrap()),
+                None => IndexWriter::new(&view, 0, epoch, next),
+            };
+            if let Some(commit) = &sealed {
+                let mut all = vec![IndexEntry::default(); next as usize];
+                assert_eq!(IndexReader::new(&view, 0).read(commit, &mut all), Ok(next as usize), "life {life}");
+                let inherited = Inherited::read(&view, commit).unwrap();
+                assert_eq!((inherited.segments[0].first, inherited.segments.last().unwrap().end), (0, next));
+            }
+            (0..150).for_each(|_| {
+                let number = writer.next();
+                writer.append(entry(number));
+            });
+            next = writer.next();
+            commits.activate(next);
+            sealed = Some(Commit { epoch, candidate: 0, watermark: next });
+        }
+    }
+
     /// Candidates take over from each other, and from themselves, far more often than there are segments.
     #[test]
     fn takeovers_do_not_use_the_index_up() {
