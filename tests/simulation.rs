@@ -32,6 +32,13 @@ fn seeds_keep_every_promise() {
     assert!(faults > 4000 && epochs > 500 && fences > 30 && trims > 250, "{faults} {epochs} {fences} {trims}");
 }
 
+/// Readers that come back too late are told so; the checker holds that against what was kept.
+#[test]
+fn readers_are_told_that_something_is_gone_when_it_is() {
+    let told: usize = (1..=60).map(|seed| clean(&Scenario::new(seed)).told_gone).sum();
+    assert!(told > 5, "{told}");
+}
+
 /// Seeds that once found something. What they found has a test of its own where it could be told apart; the worlds they stand
 /// for change whenever a world is made differently.
 #[test]

@@ -8,7 +8,8 @@
 //! 4. after a fence nothing of that epoch at or above the frontier is committed;
 //! 5. what was acked is committed, and stays so under every later epoch;
 //! 7. every byte of a committed batch is there, receipts included;
-//! 8. memory is not used again while somebody may read it: a reader's bytes are those committed;
+//! 8. memory is not used again while somebody may read it: a reader's bytes are those committed, and what is kept is not told
+//!    to be gone;
 //! 9. what came in is accounted for;
 //! 10. every reader sees what the log holds, at the same order.
 //!
@@ -68,6 +69,8 @@ enum Claim {
     Acked { session: u64, next: u64 },
     /// A batch was delivered.
     Delivered(Deliver),
+    /// The message of this order was told to be gone.
+    Gone(u64),
 }
 
 /// See the head of the file.
@@ -79,6 +82,9 @@ pub struct Checker {
     epochs: u64,
     fences: u64,
     floor: u64,
+    /// The highest position up to which anybody ever said that it might give up.
+    closing: u64,
+    told_gone: usize,
     log: Vec<IndexEntry>,
     next_order: u64,
     /// By place in the session table.
@@ -110,6 +116,8 @@ impl Checker {
             epochs: 0,
             fences: 0,
             floor: 0,
+            closing: 0,
+            told_gone: 0,
             log: Vec::new(),
             next_order: 0,
             sessions: HashMap::new(),
@@ -134,6 +142,10 @@ impl Checker {
     pub fn floor(&self) -> u64 {
         self.floor
     }
+    /// Times that a reader was told that what it asked for is gone.
+    pub fn told_gone(&self) -> usize {
+        self.told_gone
+    }
     /// Order of the topic's next message.
     pub fn next_order(&self) -> u64 {
         self.next_order
@@ -141,6 +153,12 @@ impl Checker {
 
     /// Looks at the memory behind the caches.
     pub fn look(&mut self, memory: &SharedMemory, note: &mut impl FnMut(Event)) -> Result<(), Violation> {
+        // Whatever the guards say: a line is rewritten in place, and what it said before was seen.
+        for candidate in 0..self.layout.geometry.candidates {
+            let words = |bytes: &[u8]| FloorLine::from_words(bytemuck::pod_read_unaligned(bytes));
+            let line = memory.behind_caches(self.layout.floor_line(candidate) + 8, 56, words);
+            self.closing = self.closing.max(line.closing);
+        }
         let Some((candidate, line)) = self.current(memory) else { return Ok(()) };
         if line.active < self.epoch {
             return broken(5, format!("epoch {} is current after epoch {}", line.active, self.epoch));
@@ -321,6 +339,13 @@ impl Checker {
         Ok(())
     }
 
+    /// A subscriber that asked for the message of this order was told that it is gone.
+    pub fn gone(&mut self, order: u64) -> Result<(), Violation> {
+        self.told_gone += 1;
+        self.claims.push(Claim::Gone(order));
+        Ok(())
+    }
+
     /// Holds what somebody was told against the log, now that the log is known.
     fn settle_claims(&mut self) -> Result<(), Violation> {
         for claim in std::mem::take(&mut self.claims) {
@@ -335,6 +360,7 @@ impl Checker {
                     }
                 }
                 Claim::Delivered(deliver) => self.check_delivered(&deliver)?,
+                Claim::Gone(order) => self.check_gone(order)?,
             }
         }
         Ok(())
@@ -350,6 +376,20 @@ impl Checker {
             && entry.batch_seq == deliver.batch_seq
             && entry.session_epoch == deliver.session_epoch;
         if same { Ok(()) } else { broken(10, format!("{deliver:?} was delivered, the log holds {entry:?}")) }
+    }
+
+    fn check_gone(&self, order: u64) -> Result<(), Violation> {
+        let holds = |entry: &IndexEntry| {
+            let end = entry.first_order + u64::from(entry.message_count);
+            entry.kind == entry_kind::BATCH && (entry.first_order..end).contains(&order)
+        };
+        let closing = self.closing;
+        match self.log.iter().position(holds) {
+            Some(position) if (position as u64) < closing => Ok(()),
+            found => {
+                broken(8, format!("order {order} was told to be gone: it is at {found:?}, kept from {closing} on"))
+            }
+        }
     }
 
     /// Lanes with slots that no sequencer has looked at.

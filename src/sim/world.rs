@@ -115,6 +115,8 @@ pub struct Outcome {
     pub fences: u64,
     /// Positions given up at the end.
     pub floor: u64,
+    /// Times that a reader was told that what it asked for is gone.
+    pub told_gone: usize,
     /// Batches whose receipts watchers have checked.
     pub receipts_seen: u64,
     /// What went wrong, if anything.
@@ -543,6 +545,7 @@ impl State {
             epochs: self.checker.epochs(),
             fences: self.checker.fences(),
             floor: self.checker.floor(),
+            told_gone: self.checker.told_gone(),
             receipts_seen: self.receipts_seen,
             failure: self.failure.clone(),
             tail: self.trace.sentences(sentences),

@@ -16,7 +16,7 @@ use crate::sim::parts::{Subscription, UTC_NS};
 use crate::sim::process::ProcessMemory;
 use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
-use crate::wire::{OrderLevel, Refusal};
+use crate::wire::{OrderLevel, Refusal, StartAt};
 
 /// Batches of one send at most.
 const BATCHES_PER_SEND: usize = 8;
@@ -35,6 +35,7 @@ enum Lent {
 struct Served {
     link: LinkId,
     topic: u32,
+    start: StartAt,
     reader: Reader<ProcessMemory>,
     is_seeking: bool,
     is_ending: bool,
@@ -88,6 +89,7 @@ impl Export {
         self.served.push(Served {
             link,
             topic,
+            start,
             reader: Reader::new(&self.view, [TopicStart { topic, created_position, start }], floor, false),
             is_seeking: true,
             is_ending: false,
@@ -103,7 +105,7 @@ impl Export {
     fn serve(&mut self, kernel: &Kernel, index: usize, commit: &Commit) {
         if self.served[index].is_ending {
         } else if self.served[index].is_seeking {
-            self.seek(index, commit);
+            self.seek(kernel, index, commit);
         } else if self.served[index].sending.is_empty() {
             self.stream(kernel, index, commit);
         } else {
@@ -111,7 +113,7 @@ impl Export {
         }
     }
 
-    fn seek(&mut self, index: usize, commit: &Commit) {
+    fn seek(&mut self, kernel: &Kernel, index: usize, commit: &Commit) {
         let served = &mut self.served[index];
         let sought = served.reader.seek(commit, &self.topics);
         if !self.commit.confirm(commit.epoch) {
@@ -126,7 +128,13 @@ impl Export {
                 let welcome = Welcome { next: order, topic: served.topic, order_level, ..Welcome::default() };
                 served.sending.push_back(Lent::Words(frame::with_body(&welcome, b"")));
             }
-            Ok(Sought::Trimmed { earliest, .. }) => self.refuse(index, Refusal::Trimmed, earliest),
+            Ok(Sought::Trimmed { earliest, .. }) => {
+                match served.start {
+                    StartAt::Order(order) => kernel.check(|checker| checker.gone(order)),
+                    other => kernel.fail(10, format!("what begins at {other:?} was told to be gone")),
+                }
+                self.refuse(index, Refusal::Trimmed, earliest);
+            }
             Ok(Sought::Deleted { .. }) => self.refuse(index, Refusal::TopicDeleted, 0),
             Err(fault) => self.fault(index, fault),
         }
