@@ -408,3 +408,25 @@ fn the_place_of_a_reader_whose_connection_broke_is_kept_for_a_while() {
     bench.run_until("its socket is full", Bench::is_sending);
     drop(said);
 }
+
+/// It promised to be heard: who is gone without a word from TCP does not keep its place. Who promised nothing may be as quiet as it likes.
+#[test]
+fn a_silent_subscriber_is_ended_if_it_promised_to_be_heard() {
+    let most = settings(SendMode::Copy, SlowReader::Wait);
+    let log = crate::wire::frame::LogRecord { heartbeat_ms: 50, ..bytemuck::Zeroable::zeroed() };
+    for (heartbeat_ms, is_heard, left) in [(100, false, 0), (100, true, 1), (0, false, 1)] {
+        let mut bench = Bench::new(ExportSettings { client_silence_ns: 500_000_000, log, ..most.clone() });
+        let mut peer = bench.subscribe(&[StartAt::Latest]);
+        bench.run_until("it is served", |bench| bench.subscribers() == 1);
+        let subscriber = bench.export.subscribers.iter_mut().flatten().next().unwrap();
+        (subscriber.heartbeat_ms, subscriber.version) = (heartbeat_ms, frame::VERSION_3);
+        for _ in 0..15 {
+            if is_heard {
+                let beat = frame::Heartbeat { version: frame::VERSION_3, ..frame::Heartbeat::default() };
+                peer.write_all(&frame::seal(&beat)).unwrap();
+            }
+            bench.run(Duration::from_millis(100));
+        }
+        assert_eq!(bench.subscribers(), left, "{heartbeat_ms} ms, heard: {is_heard}");
+    }
+}
