@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use embarcadero::client::{Admin, ClientError, SlowReaderPolicy, TopicProperties};
+use embarcadero::client::{Admin, ClientError, TopicProperties};
 use embarcadero::config::CoherenceMode;
-use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+pub use tools_common::slow_reader;
+use tools_common::{bytes, coherence, duration};
 
 use crate::error::CommandError;
 
@@ -98,36 +99,6 @@ impl PropertyArgs {
             retention_age: self.retention_age,
             ..TopicProperties::default()
         }
-    }
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    parse_bytes(text).map_err(|error| error.to_string())
-}
-
-/// What becomes of a slow reader: `wait`, `wait:64MiB`, `skip`, `disconnect`.
-pub fn slow_reader(text: &str) -> Result<SlowReaderPolicy, String> {
-    match text.split_once(':') {
-        Some(("wait", size)) => match bytes(size)? {
-            0 => Err("wait:0 would wait for nobody; write disconnect or skip".to_owned()),
-            lag_bytes => Ok(SlowReaderPolicy::Wait { lag_bytes }),
-        },
-        None if text == "wait" => Ok(SlowReaderPolicy::Wait { lag_bytes: 0 }),
-        None if text == "skip" => Ok(SlowReaderPolicy::Skip),
-        None if text == "disconnect" => Ok(SlowReaderPolicy::Disconnect),
-        _ => Err(format!("{text:?} is none of wait, wait:SIZE, skip, disconnect")),
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
-}
-
-fn coherence(text: &str) -> Result<CoherenceMode, String> {
-    match text {
-        "software" => Ok(CoherenceMode::Software),
-        "hardware" => Ok(CoherenceMode::Hardware),
-        _ => Err(format!("{text:?} is neither software nor hardware")),
     }
 }
 
