@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use embarcadero::log::View;
-use embarcadero::log::commit::CommitReader;
+use embarcadero::log::commit::{Commit, CommitReader};
 use embarcadero::log::retention::FloorReader;
 use embarcadero::log::topics::TopicReader;
 use embarcadero::observe::counters::{
@@ -55,12 +55,15 @@ struct Lives<'a> {
     pool: &'a Pool,
     view: &'a View<Mapped<Software>>,
     before: Vec<u64>,
+    /// The active sequencer's commit and beat, if one was ever active.
+    sequencer: Option<(Commit, u64)>,
 }
 
 impl<'a> Lives<'a> {
     fn watch(pool: &'a Pool, view: &'a View<Mapped<Software>>) -> Self {
-        let mut lives = Lives { pool, view, before: Vec::new() };
+        let mut lives = Lives { pool, view, before: Vec::new(), sequencer: None };
         lives.before = (0..view.layout.geometry.members()).map(|member| lives.line(member).heartbeat).collect();
+        lives.sequencer = CommitReader::new(view).current().map(|commit| (commit, lives.sequencer_beat(&commit)));
         let begun = Instant::now();
         while begun.elapsed() < WATCHED_MAX && lives.are_awaited() {
             std::thread::sleep(LOOK_EVERY);
@@ -71,11 +74,35 @@ impl<'a> Lives<'a> {
     /// Whether a broker that may live has not beaten yet. What the kernel says of those of this host is enough where it says that they
     /// are gone.
     fn are_awaited(&self) -> bool {
-        (0..self.view.layout.geometry.brokers).any(|broker| {
-            let line = self.line(broker);
-            let may_live = line.boot_id != boot_id() || self.pool.is_locked(LockName::Broker(broker)).unwrap_or(true);
-            line.incarnation > 0 && line.heartbeat == self.before[broker as usize] && may_live
-        })
+        // Its host is not in its line: so one that shows nothing is watched for as long as one that lives may take.
+        let is_silent = |(commit, before): (Commit, u64)| self.sequencer_beat(&commit) == before;
+        self.sequencer.is_some_and(is_silent)
+            || (0..self.view.layout.geometry.brokers).any(|broker| {
+                let line = self.line(broker);
+                let may_live =
+                    line.boot_id != boot_id() || self.pool.is_locked(LockName::Broker(broker)).unwrap_or(true);
+                line.incarnation > 0 && line.heartbeat == self.before[broker as usize] && may_live
+            })
+    }
+
+    fn sequencer_beat(&self, commit: &Commit) -> u64 {
+        CommitReader::new(self.view).line(commit.candidate).heartbeat
+    }
+
+    /// The sequencer in words.
+    fn of_sequencer(&self) -> Result<String, CommandError> {
+        let Some(commit) = CommitReader::new(self.view).current() else { return Ok("none has been active".to_owned()) };
+        let moved =
+            self.sequencer.is_none_or(|(then, beat)| then.epoch != commit.epoch || self.sequencer_beat(&then) != beat);
+        // No process of another host holds a lock here, and none that is gone.
+        let state = match (moved, self.pool.is_locked(LockName::Candidate(commit.candidate))?) {
+            (true, _) => "running",
+            (false, true) => "stands still: its process has its lock and shows no life",
+            (false, false) => "gone",
+        };
+        let floor = FloorReader::new(self.view).read().map_or(0, |floors| floors.floor);
+        let Commit { candidate, epoch, watermark } = commit;
+        Ok(format!("candidate {candidate}, epoch {epoch}, {state}; positions {floor} to {watermark} are kept"))
     }
 
     fn line(&self, member: u32) -> BrokerLine {
@@ -104,22 +131,8 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
     let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
     let g = view.layout.geometry;
     let mut text = format!("pool {}: {} bytes\n", pool.path().display(), g.pool_bytes);
-    match CommitReader::new(&view).current() {
-        None => text += "sequencer: none has been active\n",
-        Some(commit) => {
-            let lives = pool.is_locked(LockName::Candidate(commit.candidate))?;
-            let floor = FloorReader::new(&view).read().map_or(0, |floors| floors.floor);
-            let _ = writeln!(
-                text,
-                "sequencer: candidate {}, epoch {}, {}; positions {floor} to {} are kept",
-                commit.candidate,
-                commit.epoch,
-                if lives { "running" } else { "gone" },
-                commit.watermark
-            );
-        }
-    }
     let (lives, mut any_broker_lives) = (Lives::watch(pool, &view), false);
+    let _ = writeln!(text, "sequencer: {}", lives.of_sequencer()?);
     for broker in 0..g.brokers {
         if lives.line(broker).incarnation == 0 {
             let _ = writeln!(text, "broker {broker}: never started");
@@ -213,7 +226,42 @@ fn block<C: Counters>(text: &mut String, view: &View<Mapped<Software>>, at: u64,
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use embarcadero::log::commit::CommitWriter;
+    use embarcadero::pool::region::Create;
+    use embarcadero::pool::superblock::HomeHosts;
+    use embarcadero::sim::memory::small_geometry;
+
     use super::*;
+
+    /// A candidate that holds no lock here is one of another host: what it shows decides.
+    #[test]
+    fn a_sequencer_of_another_host_lives_while_it_beats() {
+        let path = std::env::temp_dir().join(format!("embarctl-status-{}", std::process::id()));
+        let geometry = small_geometry(1);
+        let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing).unwrap();
+        let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+        let mut sequencer = CommitWriter::take(&view, 0);
+        sequencer.claim(0, 1);
+        sequencer.activate(0);
+        let over = AtomicBool::new(false);
+        let told = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    sequencer.beat();
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let told = describe(&pool, false);
+            over.store(true, Ordering::Relaxed);
+            told
+        });
+        assert!(told.unwrap().0.contains("sequencer: candidate 0, epoch 1, running;"));
+        let silent = describe(&pool, false).unwrap().0;
+        std::fs::remove_file(&path).unwrap();
+        assert!(silent.contains("sequencer: candidate 0, epoch 1, gone;"), "{silent}");
+    }
 
     #[test]
     fn a_reader_that_is_waited_for_is_named() {
