@@ -3,7 +3,8 @@
 //! The sequencer samples (index position, settled count of each lane). Once the floor passes a sample's position it
 //! publishes that count as the lane's `reusable`; that is the only test for reusing an extent. Two floors, so that a
 //! pin cannot be missed: the sequencer publishes `closing`, fences, reads the pins, then moves `floor`. A reader
-//! pins, fences, re-reads `closing`, and withdraws if it is passed.
+//! pins, fences, re-reads `closing`, and withdraws if it is passed. What is wanted and still pinned is not closed: so a reader
+//! that goes from one broker to another pins it there while it is pinned here.
 
 #[cfg(test)]
 mod tests;
@@ -75,7 +76,7 @@ impl<M: Memory> Trimmer<M> {
     pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, floor: u64, checkpoint: u64, reusable: Vec<u64>) -> Self {
         let g = view.layout.geometry;
         let floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
-        let record = FloorLine { epoch, closing: floor, floor, checkpoint, ..FloorLine::default() };
+        let record = FloorLine { epoch, closing: floor, floor, wanted: floor, checkpoint, ..FloorLine::default() };
         let line =
             |member| Peer::new(view.memory.clone(), view.layout.broker_line(member), view.access_to_member(member));
         let pin = |member| Peer::new(view.memory.clone(), view.layout.pin_line(member), view.access_to_member(member));
@@ -177,7 +178,7 @@ impl<M: Memory> Trimmer<M> {
         self.bytes > self.sampled.1 && self.targets.allowed() >= watermark
     }
 
-    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if `closing` or the floor moved, or
+    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if a floor or what is wanted moved, or
     /// anything became reusable. One call is bounded; the next goes further.
     pub fn advance(&mut self) -> bool {
         let Some(oldest) = self.samples.front() else { return false };
@@ -185,16 +186,18 @@ impl<M: Memory> Trimmer<M> {
         if target > self.record.checkpoint {
             return false;
         }
-        let closes = target > self.record.closing;
-        if closes {
-            self.record.closing = target;
+        let closing = self.lowest_pin().min(target);
+        let moves = target > self.record.wanted || closing > self.record.closing;
+        if moves {
+            self.record.wanted = target.max(self.record.wanted);
+            self.record.closing = closing.max(self.record.closing);
             self.floors.publish(&self.record);
         }
         // Every later load of a pin sees whoever pinned before reading the new `closing`.
         self.memory.full_fence();
-        let lowest = (0..self.pins.len()).map(|member| self.pinned(member)).min().unwrap_or(NO_PIN);
+        let lowest = self.lowest_pin().min(closing);
         if lowest < target {
-            return self.set_floor(lowest) | closes;
+            return self.set_floor(lowest) | moves;
         }
         let mut sample = self.samples.pop_front().expect("looked at above");
         self.reusable.copy_from_slice(&sample.settled);
@@ -202,6 +205,10 @@ impl<M: Memory> Trimmer<M> {
         self.spare.push(sample);
         self.set_floor(target);
         true
+    }
+
+    fn lowest_pin(&self) -> u64 {
+        (0..self.pins.len()).map(|member| self.pinned(member)).min().unwrap_or(NO_PIN)
     }
 
     /// What a member's pin holds back.
@@ -228,8 +235,8 @@ impl<M: Memory> Trimmer<M> {
         for member in 0..self.pins.len() {
             let record = self.pins[member].observe();
             let is_in_the_way = match record {
-                Some(line) => line.position < self.record.closing && line.incarnation > self.dead[member],
-                None => self.pinned(member) < self.record.closing,
+                Some(line) => line.position < self.record.wanted && line.incarnation > self.dead[member],
+                None => self.pinned(member) < self.record.wanted,
             };
             let (watched, shown) = (&mut self.watched[member], record.map(shown));
             if !is_in_the_way {
@@ -292,7 +299,7 @@ impl<M: Memory> Trimmer<M> {
 
     /// Whether readers hold the floor below what was to be given up.
     pub fn is_pinned(&self) -> bool {
-        self.record.floor < self.record.closing
+        self.record.floor < self.record.wanted
     }
 }
 
@@ -318,8 +325,17 @@ pub struct Pin<M> {
 impl<M: Memory> Pin<M> {
     /// Takes a member's pin over, unpinned. The caller holds the member's host lock.
     pub fn take(view: &View<M>, broker: u32, incarnation: u64) -> Self {
-        let mut line = Owned::take(view.memory.clone(), view.layout.pin_line(broker));
-        let record = PinLine { incarnation, position: NO_PIN, ..PinLine::default() };
+        Pin::begin(view, broker, incarnation, |_| NO_PIN)
+    }
+
+    /// Takes a member's pin over as the process left it that had it before. The caller holds the member's host lock.
+    pub fn take_on(view: &View<M>, broker: u32, incarnation: u64) -> Self {
+        Pin::begin(view, broker, incarnation, |former| former.map_or(NO_PIN, |former| former.position))
+    }
+
+    fn begin(view: &View<M>, broker: u32, incarnation: u64, position: impl Fn(Option<PinLine>) -> u64) -> Self {
+        let mut line: Owned<PinLine, M> = Owned::take(view.memory.clone(), view.layout.pin_line(broker));
+        let record = PinLine { incarnation, position: position(line.current()), ..PinLine::default() };
         line.publish(&record);
         Pin { memory: view.memory.clone(), line, record }
     }
@@ -405,6 +421,12 @@ impl<M: Memory> Hold<M> {
     /// Takes a member's pin over, unpinned. The caller holds the member's host lock.
     pub fn take(view: &View<M>, member: u32, incarnation: u64) -> Self {
         Hold { pin: Pin::take(view, member, incarnation), floors: FloorReader::new(view), dropped_pins: 0 }
+    }
+
+    /// Takes a member's pin over as the process left it that had it before: its readers may come back. Whether it was waited for is
+    /// seen at the first look. The caller holds the member's host lock.
+    pub fn take_on(view: &View<M>, member: u32, incarnation: u64) -> Self {
+        Hold { pin: Pin::take_on(view, member, incarnation), floors: FloorReader::new(view), dropped_pins: 0 }
     }
 
     /// The floors.

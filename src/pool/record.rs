@@ -238,7 +238,7 @@ checked_record! {
     pub struct FloorLine {
         /// epoch that wrote this
         epoch: u64,
-        /// positions below it may be given up at any moment: do not pin them
+        /// positions below it may be given up at any moment: do not pin them. Not above what anybody was seen to pin
         closing: u64,
         /// positions below it are gone
         floor: u64,
@@ -246,10 +246,12 @@ checked_record! {
         checkpoint: u64,
         /// pins no longer waited for, ever
         dropped_pins: u64,
+        /// memory below it is wanted: who pins some of it is in the way
+        wanted: u64,
         /// CRC32C of these 56 bytes with 0 here
         check: u32,
         /// 0
-        reserved: [u32; 3],
+        reserved: u32,
     }
 }
 

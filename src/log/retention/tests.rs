@@ -30,13 +30,17 @@ fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {
     assert!(trimmer.is_pinned());
     assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the pin");
     let mut late = Pin::take(&view, 0, 1);
-    assert_eq!(late.try_lower(50, &floors), Err(Some(64)));
+    assert_eq!(late.try_lower(30, &floors), Err(Some(40)));
     assert_eq!(late.position(), NO_PIN);
     let line: Peer<PinLine, _> = Peer::new(view.memory.clone(), view.layout.pin_line(0), Access::Local);
     assert_eq!(line.observe().map(|pin| pin.position), Some(NO_PIN), "nor does it hold anything");
-    late.try_lower(64, &floors).unwrap();
+    // A reader goes from one broker to another: what it needs is wanted, and never without a pin.
+    late.try_lower(40, &floors).unwrap();
     pin.raise(NO_PIN);
-    assert!(trimmer.advance() && trimmer.advance(), "given up, then the next is closing");
+    trimmer.advance();
+    assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the other pin");
+    late.raise(64);
+    assert!(trimmer.advance() && trimmer.advance(), "given up, then the next is wanted");
     assert!(!trimmer.advance());
     assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
 }

@@ -137,17 +137,24 @@ impl Trail {
 pub(super) struct Kept {
     /// Position, and until when.
     places: Vec<(u64, u64)>,
+    /// What this broker had pinned when its last process ended, and until when: whoever needed that comes back, here or elsewhere.
+    former: Option<(u64, u64)>,
     /// Publishers have waited for one in vain: none is kept until then.
     none_until_ns: u64,
 }
 
 impl Kept {
     pub(super) fn lowest(&self) -> u64 {
-        self.places.iter().map(|(position, _)| *position).min().unwrap_or(NO_PIN)
+        self.places.iter().chain(&self.former).map(|(position, _)| *position).min().unwrap_or(NO_PIN)
+    }
+
+    /// What the last process had pinned is kept until then.
+    pub(super) fn begin(&mut self, former: u64, until_ns: u64) {
+        self.former = (former != NO_PIN).then_some((former, until_ns));
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.places.is_empty() && self.former.is_none()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -157,6 +164,7 @@ impl Kept {
     /// What lies below was not waited for.
     pub(super) fn lose(&mut self, closing: u64) {
         self.places.retain(|(position, _)| *position >= closing);
+        self.former = self.former.filter(|(position, _)| *position >= closing);
     }
 }
 
@@ -272,12 +280,15 @@ impl<C: Coherence> Export<C> {
             return;
         }
         let now_ns = now.monotonic_ns;
-        let closing = self.hold.floors().read().map_or(0, |floors| floors.closing);
-        let was_waited_for = self.kept.places.iter().any(|(position, until)| *until <= now_ns && *position < closing);
+        let floors = self.hold.floors().read().unwrap_or_default();
+        let wanted = floors.wanted;
+        let was_waited_for = self.kept.places.iter().any(|(position, until)| *until <= now_ns && *position < wanted);
         if was_waited_for {
             self.kept.none_until_ns = now_ns.saturating_add(self.settings.return_grace_ns.saturating_mul(10));
         }
         self.kept.places.retain(|(_, until)| *until > now_ns);
+        let is_there = |(position, until): &(u64, u64)| *until > now_ns && *position >= floors.closing;
+        self.kept.former = self.kept.former.filter(is_there);
     }
 
     /// Ends it without a word.

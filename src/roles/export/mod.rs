@@ -260,7 +260,7 @@ impl<C: Coherence> Export<C> {
             view: view.clone(),
             commit: CommitReader::new(view),
             topics: TopicReader::new(view),
-            hold: Hold::take(view, broker, incarnation),
+            hold: Hold::take_on(view, broker, incarnation),
             looked_ns: 0,
             is_waited_for: true,
             incoming,
@@ -418,6 +418,7 @@ impl<C: Coherence> Role<Ring> for Export<C> {
     fn start(&mut self, _io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
         self.report_ns = now.monotonic_ns;
+        self.kept.begin(self.hold.position(), now.monotonic_ns.saturating_add(self.settings.return_grace_ns));
         Ok(())
     }
 

@@ -192,7 +192,7 @@ impl<C: Coherence> Export<C> {
         }
         subscriber.pace.judged_ns = now_ns;
         let needs = subscriber.needs();
-        let Some(floors) = self.hold.floors().read().filter(|floors| floors.closing > needs) else {
+        let Some(floors) = self.hold.floors().read().filter(|floors| floors.wanted > needs) else {
             subscriber.pace.held_since_ns = None;
             return moved;
         };
@@ -224,7 +224,7 @@ impl<C: Coherence> Export<C> {
         self.slow.note_let_go(subscriber, now_ns);
         if subscriber.lent_from == NO_PIN {
             // What is being sent is a copy.
-            return self.give_up(io, place, floors.closing, now);
+            return self.give_up(io, place, floors.wanted, now);
         }
         if subscriber.accepted.is_some() {
             // Zero copy: the network has the pages and nobody can take them back but by ending the connection.
@@ -265,8 +265,8 @@ impl<C: Coherence> Export<C> {
         subscriber.items.clear();
         subscriber.lent_from = NO_PIN;
         // The floors have not moved past what it needed: the pin is as it was.
-        let closing = self.hold.floors().read().map_or(sent_to, |floors| floors.closing);
-        self.give_up(io, place, closing.max(sent_to), now);
+        let wanted = self.hold.floors().read().map_or(sent_to, |floors| floors.wanted);
+        self.give_up(io, place, wanted.max(sent_to), now);
     }
 
     /// Nothing of the pool is in the kernel's hands: skips to `position`, or ends.

@@ -37,11 +37,11 @@ fn wait_for_it(bench: &mut Bench, most_ns: u64) -> u64 {
 
 /// One comes that takes nothing, and publishers begin to wait for it.
 fn come(bench: &mut Bench) -> TcpStream {
-    bench.close(0);
+    bench.want(0);
     let peer = bench.subscribe(&[StartAt::Earliest]);
     bench.stands_at = Some(bench.now());
     bench.run_until("its socket is full", Bench::is_sending);
-    bench.close(BATCHES);
+    bench.want(BATCHES);
     peer
 }
 

@@ -147,14 +147,14 @@ impl Bench {
         peer
     }
 
-    /// Publishers want everything below `closing`.
-    pub(super) fn close(&self, closing: u64) {
-        self.publish_floors(0, FloorLine { closing, ..FloorLine::default() });
+    /// Publishers want everything below `wanted`.
+    pub(super) fn want(&self, wanted: u64) {
+        self.publish_floors(0, FloorLine { wanted, ..FloorLine::default() });
     }
 
     /// Publishers did not wait for anybody below `closing`.
     pub(super) fn drop_pin(&self, closing: u64) {
-        self.publish_floors(0, FloorLine { closing, dropped_pins: 1, ..FloorLine::default() });
+        self.publish_floors(0, FloorLine { closing, wanted: closing, dropped_pins: 1, ..FloorLine::default() });
     }
 
     pub(super) fn publish_floors(&self, candidate: u32, floors: FloorLine) {
@@ -359,7 +359,7 @@ fn a_steady_reader_that_others_wait_for_is_not_taken_for_one_that_stands_still()
         bench.run_until("its socket is full", Bench::is_sending);
         bench.run(Duration::from_millis(100));
         let reading = crawl(peer, 8 << 10);
-        bench.close(BATCHES);
+        bench.want(BATCHES);
         bench.run(Duration::from_secs(4));
         assert_eq!((bench.subscribers(), bench.export.counters.too_slow), (1, 0), "{send:?}");
         assert_eq!(bench.export.counters.waited_readers, 1, "and it was told for whom they wait");
@@ -376,7 +376,7 @@ fn a_reader_that_crawls_is_not_waited_for_beyond_the_bound() {
     let peer = bench.subscribe(&[StartAt::Earliest]);
     bench.run_until("its socket is full", Bench::is_sending);
     let reading = crawl(peer, 8 << 10);
-    bench.close(BATCHES);
+    bench.want(BATCHES);
     bench.run_until("it is let go", |bench| bench.export.counters.too_slow == 1);
     drop(bench);
     reading.join().unwrap();
@@ -397,8 +397,7 @@ fn the_place_of_a_reader_whose_connection_broke_is_kept_for_a_while() {
         let is_kept = bench.export.counters.kept_places > before;
         if is_kept {
             assert!(bench.export.hold.position() < 200, "where it was: {}", bench.export.hold.position());
-            let closing = if is_wanted { BATCHES - 100 } else { 0 };
-            bench.close(closing);
+            bench.want(if is_wanted { BATCHES - 100 } else { 0 });
         }
         bench.run_until("its time is over", |bench| bench.export.hold.position() == NO_PIN);
         assert_eq!(is_kept, bench.export.kept.is_empty() && bench.export.counters.kept_places > before);
@@ -407,6 +406,40 @@ fn the_place_of_a_reader_whose_connection_broke_is_kept_for_a_while() {
     let said = bench.subscribe(&[StartAt::Earliest]);
     bench.run_until("its socket is full", Bench::is_sending);
     drop(said);
+}
+
+/// A broker was killed and is started again: what its readers need is there for a while.
+#[test]
+fn what_a_former_process_had_pinned_is_kept_for_a_while() {
+    let most = ExportSettings { return_grace_ns: 300_000_000, ..settings(SendMode::Copy, SlowReader::Wait) };
+    let mut bench = Bench::new(most.clone());
+    let peer = bench.subscribe(&[StartAt::Order(50)]);
+    bench.run_until("its socket is full", Bench::is_sending);
+    let pinned = bench.export.hold.position();
+    assert!(pinned > 0 && pinned < BATCHES);
+    drop(peer);
+    let start = |bench: &mut Bench, incarnation| {
+        let subscriptions = bench.subscriptions.clone();
+        bench.export = Export::new(&bench.view, 0, incarnation, most.clone(), subscriptions);
+        let now = bench.now();
+        bench.export.start(&mut bench.ring, 0, now).unwrap();
+    };
+    start(&mut bench, 2);
+    bench.want(BATCHES);
+    bench.run(Duration::from_millis(100));
+    assert_eq!(bench.export.hold.position(), pinned);
+    // Once more, and it comes back to where it was.
+    start(&mut bench, 3);
+    let peer = bench.subscribe(&[StartAt::Order(50)]);
+    bench.run_until("it is served again", Bench::is_sending);
+    assert_eq!(bench.export.counters.refused, 0);
+    drop(peer);
+    bench.run_until("its time is over", |bench| bench.export.hold.position() == NO_PIN);
+    // What was given up meanwhile is nobody's to keep.
+    bench.publish_floors(0, FloorLine { closing: pinned + 1, wanted: BATCHES, ..FloorLine::default() });
+    bench.export.hold.lower_to_floor().unwrap();
+    start(&mut bench, 4);
+    bench.run_until("it goes at once", |bench| bench.export.kept.is_empty());
 }
 
 /// It promised to be heard: who is gone without a word from TCP does not keep its place. Who promised nothing may be as quiet as it likes.

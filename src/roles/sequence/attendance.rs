@@ -18,6 +18,8 @@ pub const LOOK_NS: u64 = 10_000_000;
 
 /// See the head of the file.
 pub(super) struct Attendance<M> {
+    /// Members below it are brokers.
+    brokers: usize,
     /// By member.
     lines: Vec<Peer<BrokerLine, M>>,
     beats: Vec<Silence<(u64, u64)>>,
@@ -36,6 +38,7 @@ impl<M: Memory> Attendance<M> {
         let line =
             |member| Peer::new(view.memory.clone(), view.layout.broker_line(member), view.access_to_member(member));
         Attendance {
+            brokers: g.brokers as usize,
             lines: (0..g.members()).map(line).collect(),
             beats: vec![Silence::default(); g.members() as usize],
             is_absent: vec![false; g.members() as usize],
@@ -46,7 +49,8 @@ impl<M: Memory> Attendance<M> {
     }
 
     /// Looks at all members, every [`ROLL_CALL_NS`]. `is_gone` may ask the operating system whether a member's process is no more;
-    /// `bury` hears of those, and of the last incarnation that died.
+    /// `bury` hears of those, and of the last incarnation that died. Of a broker only once it was silent for as long as others are
+    /// waited for: its readers live on, and find what they need elsewhere, or with it when it comes back.
     pub fn call(
         &mut self,
         now_ns: u64,
@@ -65,7 +69,7 @@ impl<M: Memory> Attendance<M> {
             let silent_ns = self.beats[member].look((line.incarnation, line.heartbeat), now_ns, ROLL_CALL_NS);
             let is_gone = is_gone(member as u32);
             self.is_gone[member] = is_gone;
-            if is_gone {
+            if is_gone && (member >= self.brokers || silent_ns > silence_ns) {
                 bury(member as u32, line.incarnation);
             }
             let is_absent = is_gone || line.state == member_state::STOPPED || silent_ns > silence_ns;

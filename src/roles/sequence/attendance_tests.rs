@@ -1,7 +1,7 @@
 //! Members of two hosts that fall silent, are stopped, and come back, before a sequencer on the first.
 
 use super::active::SequencerSettings;
-use super::attendance::ROLL_CALL_NS;
+use super::attendance::{Attendance, ROLL_CALL_NS};
 use super::candidate::{Candidate, Locks, TakeoverSettings};
 use super::tests::{Feeder, SETTINGS, batch, open, topic_spec};
 use crate::log::View;
@@ -99,6 +99,27 @@ fn a_member_that_stopped_in_good_order_is_not_waited_for() {
     scene.members[1].stop();
     scene.pass_ns(2 * ROLL_CALL_NS, &[0]);
     assert_eq!(scene.waited_for(), [true, false]);
+}
+
+/// The readers of a broker that was killed live on, and take what it had pinned for them to another: until then it stays.
+#[test]
+fn the_pins_of_a_broker_that_was_killed_outlive_it_for_a_while() {
+    let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 7);
+    let member = Member::announce(&views[0], 0, Process::default());
+    let (mut attendance, mut buried, mut now_ns) = (Attendance::new(&views[0]), Vec::new(), 1);
+    let until_ns = now_ns + SILENCE_NS;
+    while buried.is_empty() && now_ns < 3 * SILENCE_NS {
+        now_ns += ROLL_CALL_NS;
+        attendance.call(
+            now_ns,
+            SILENCE_NS,
+            |member| member == 0,
+            |member, incarnation| buried.push((member, incarnation)),
+        );
+        assert!(!attendance.is_present(0), "nobody waits for what it does itself");
+    }
+    assert_eq!(buried, [(0, member.incarnation())]);
+    assert!((until_ns..=until_ns + 3 * ROLL_CALL_NS).contains(&now_ns), "after {now_ns} ns");
 }
 
 /// It was stopped, or its host was: on its own clock everybody else was silent all the time.

@@ -188,7 +188,7 @@ impl Export {
             return;
         }
         let lent_from = served.lent_from;
-        if self.hold.floors().read().is_some_and(|floors| floors.closing > lent_from) {
+        if self.hold.floors().read().is_some_and(|floors| floors.wanted > lent_from) {
             served.sending.clear();
             served.is_ending = true;
         }
