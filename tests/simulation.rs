@@ -49,6 +49,7 @@ fn seeds_that_once_failed() {
         (18, "a slot's void watermark stopped its next epoch"),
         (131, "parked batches were never let go for a lane that waited"),
         (161, "an ack core behind the floor read void entries"),
+        (402, "a topic that was written while a follower began was taken for damage"),
         (443, "lane progress in mid-rewrite was taken for none: the lane stood still for ever"),
         (894, "extents closed after the last word never came back"),
         (929, "a broker did not know a session that another had welcomed"),

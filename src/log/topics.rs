@@ -202,8 +202,8 @@ pub fn read_topic<M: Memory>(view: &View<M>, candidate: u32, access: Access, id:
 
 /// Reads one topic of a candidate's table for a successor. `None`: the place is free, or was never written whole.
 ///
-/// A place is only written when it changes hands: one that was cut short changed hands at or behind the checkpoint, and the replay
-/// says what is there.
+/// A place is only written when it changes hands: one that was cut short, or is being written by a predecessor that goes on, changed
+/// hands at or behind the checkpoint, and the replay says what is there. What is found twice was not written in between.
 ///
 /// # Errors
 /// Its lines are whole, and hold what no writer puts there.
@@ -215,10 +215,14 @@ pub fn read_topic_words<M: Memory>(
 ) -> Result<Option<Topic>, FieldFault> {
     let at = |line| view.layout.topic_line(candidate, id, line);
     let memory = &view.memory;
-    let properties: TopicLine = line::observe_words(memory, at(0), access);
-    let names = [at(1), at(2)].map(|at| line::observe_words(memory, at, access));
-    let guards = [0, 1, 2].map(|line| memory.load(at(line)));
-    if guards[0] == line::INVALID || guards.iter().any(|guard| *guard != guards[0]) {
+    let look = || {
+        let properties: TopicLine = line::observe_words(memory, at(0), access);
+        let names: [NameLine; 2] = [at(1), at(2)].map(|at| line::observe_words(memory, at, access));
+        (properties, names, [0, 1, 2].map(|line| memory.load(at(line))))
+    };
+    let (properties, names, guards) = look();
+    let is_whole = guards[0] != line::INVALID && guards.iter().all(|guard| *guard == guards[0]);
+    if !is_whole || look() != (properties, names, guards) {
         return Ok(None);
     }
     exactly("topic id", properties.id.into(), id.into())?;
