@@ -42,6 +42,9 @@ pub const CURSORS_MAX: u32 = 4096;
 pub const TOPICS_MAX: u32 = 4096;
 /// Most sessions open at once in one pool.
 pub const SESSIONS_MAX: u32 = 1 << 16;
+/// A session that was opened and never used makes room for another after this silence, ns. Brokers say every second that such a one is
+/// connected (`slot_kind::SESSION_ALIVE`).
+pub const UNUSED_SESSION_NS: u64 = 4_000_000_000;
 /// Most batches a session may have in flight (sent, not acked).
 pub const WINDOW_BATCHES_MAX: u32 = 256;
 /// Most batches of one session that the sequencer parks behind a gap.

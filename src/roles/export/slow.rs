@@ -5,7 +5,9 @@
 //! longer than those that asked for `disconnect`. An address several of whose readers were let go gets nothing for any topic.
 //! A reader that was there before is not held to it. All of it is forgotten after ten times what a reader is waited for.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::roles::addresses::Address;
 
 /// Readers remembered at most; the one to be forgotten first makes room.
 const KNOWN_MAX: usize = 256;
@@ -16,7 +18,7 @@ const KNOWN_TIMES: u64 = 10;
 
 /// One that publishers have waited for.
 struct Known {
-    address: IpAddr,
+    address: Address,
     topics: Box<[u32]>,
     /// When they began to.
     from_ns: u64,
@@ -42,7 +44,7 @@ impl Slow {
 
     /// A reader of these topics was waited for until `now_ns`.
     pub(super) fn note(&mut self, address: IpAddr, topics: Box<[u32]>, from_ns: u64, waited_ns: u64, now_ns: u64) {
-        let (address, until_ns) = (host(address), now_ns.saturating_add(self.keep_ns));
+        let (address, until_ns) = (Address::of(address), now_ns.saturating_add(self.keep_ns));
         self.known.retain(|known| known.until_ns > now_ns);
         let same = |known: &&mut Known| known.address == address && known.topics == topics;
         if let Some(known) = self.known.iter_mut().find(same) {
@@ -69,7 +71,7 @@ impl Slow {
         if self.known.is_empty() {
             return 0;
         }
-        let address = host(address);
+        let address = Address::of(address);
         let of_address = || {
             let counts =
                 |known: &&Known| known.address == address && known.from_ns <= came_ns && now_ns < known.until_ns;
@@ -83,14 +85,6 @@ impl Slow {
             of_address().filter(follows).map(|known| known.waited_ns).max()
         };
         topics.filter_map(waited_for).max().unwrap_or(0)
-    }
-}
-
-/// The part of an address that stands for a host: the upper half of one of IPv6, for a host has all of the lower.
-fn host(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(six) if !six.is_loopback() => IpAddr::V6(Ipv6Addr::from(u128::from(six) >> 64 << 64)),
-        other => other,
     }
 }
 

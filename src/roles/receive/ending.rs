@@ -1,5 +1,6 @@
 //! Ending a connection: the last word, the run, the session, the descriptor, each when nobody uses it any more.
 
+use crate::limits::UNUSED_SESSION_NS;
 use crate::net::Ring;
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
@@ -10,9 +11,6 @@ use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::{LINGER_NS, Receive};
 use crate::runtime::Now;
 use crate::wire::Refusal;
-
-/// Age at which the sequencer may end a session that nothing was ever published to, ns.
-const UNUSED_EXPIRY_NS: u64 = 4_000_000_000;
 
 /// Bytes of a refused connection that are read and dropped at one time.
 const DROPPED_AT_ONCE: usize = 16 << 10;
@@ -97,7 +95,7 @@ impl<C: Coherence> Receive<C> {
         let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
         if let Some(address) = connection.opened_for.take() {
             let was_used = stream.published > 0;
-            let after_ns = if was_used { self.settings.session_expiry_ns } else { UNUSED_EXPIRY_NS };
+            let after_ns = if was_used { self.settings.session_expiry_ns } else { UNUSED_SESSION_NS };
             match stream.next_seq.is_some() || said_goodbye {
                 true => self.addresses.close_session(address),
                 false => self.addresses.leave_session(address, was_used, after_ns, now.monotonic_ns),

@@ -1,6 +1,7 @@
 //! Sessions come and go: opened, kept while somebody is connected, ended with the process that nobody can go on without.
 
 use super::{ActiveSequencer, appender};
+use crate::limits::UNUSED_SESSION_NS;
 use crate::order::Origin;
 use crate::order::core::{Expiry, OpenRequest};
 use crate::order::table::{SESSION_LEVEL, Session};
@@ -8,9 +9,6 @@ use crate::pool::Memory;
 use crate::pool::record::BatchSlot;
 use crate::wire::Refusal;
 
-/// A session that was opened and never used makes room for another after this silence, ns. Brokers say every second that such a one is
-/// connected (`slot_kind::SESSION_ALIVE`).
-const UNUSED_SESSION_NS: u64 = 4_000_000_000;
 /// Sessions ended in one roll call at most.
 const ENDED_PER_CALL: u64 = 256;
 /// No topic's id: a session that is asked for on a topic that is gone.
