@@ -530,12 +530,15 @@ fn address_bounds(config: &Config) -> AddressBounds {
     let (bounds, geometry) = (&config.per_address, &config.geometry);
     let served = (config.receive.connections_max * geometry.lanes_per_broker).min(config.export.connections_max);
     let half = |of: u32| (of / 2).max(1);
+    let connections = bounds.connections.unwrap_or(half(served));
     AddressBounds {
-        connections: bounds.connections.unwrap_or(half(served)),
+        connections,
         sessions: bounds.sessions.unwrap_or(half(geometry.sessions_max)),
         topics: bounds.topics.unwrap_or(half(geometry.topics_max)),
         cursors: bounds.cursors.unwrap_or(half(geometry.cursors_max)),
         openings: bounds.openings,
+        // Everything an address may hold comes back at once when a broker was away: a connection, and a session on it.
+        openings_at_once: bounds.openings_at_once.unwrap_or(connections.saturating_mul(2)),
     }
 }
 

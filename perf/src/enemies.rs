@@ -213,10 +213,11 @@ impl Enemy<'_> {
         let mut held = Vec::new();
         let mut told = None;
         while !self.is_over() {
-            // Publishers and subscribers in turn: they are bounded apart. There is nothing to read: places are to hurt, not pins.
+            // Publishers and subscribers in turn: they are bounded apart. There is nothing to read but heartbeats: places are to hurt,
+            // not pins.
             let connected = match held.len() % 2 {
-                0 => Raw::publisher(self.to, self.topic, 0).map(|(raw, _)| raw),
-                _ => Raw::subscriber(self.to, self.idle, 0),
+                0 => Raw::publisher_with_heartbeats(self.to, self.topic),
+                _ => Raw::subscriber_with_heartbeats(self.to, self.idle),
             };
             match connected {
                 Ok(raw) if held.len() < CONNECTIONS_MAX => {

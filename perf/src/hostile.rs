@@ -22,7 +22,7 @@ use crate::enemies::{Enemy, KINDS, Kind};
 use crate::error::CompareError;
 use crate::figures::Spread;
 use crate::latency::one_at_a_time;
-use crate::machine::facts;
+use crate::machine::{Processors, facts};
 use crate::session::Session;
 use crate::subject::{Folder, Subject, free_addresses};
 use crate::verified::joined;
@@ -63,6 +63,8 @@ struct Sample {
     /// Of the steady publisher's acks, bytes.
     bytes_a_second: f64,
     welcome_ms: f64,
+    /// Processor time of the broker, of one core's.
+    broker_cores: f64,
 }
 
 /// Without and beside.
@@ -280,15 +282,16 @@ fn measure(args: &HostileArgs, subject: &Subject, session: &Session<'_>) -> Resu
     let begin = Instant::now();
     let mut publisher = Publisher::connect(options).map_err(client())?;
     let welcome_ms = begin.elapsed().as_secs_f64() * 1e3;
-    let begin = Instant::now();
+    let (begin, used) = (Instant::now(), Processors::now(subject.process()));
     let latencies = one_at_a_time(&mut publisher, MESSAGE_BYTES, Duration::from_millis(args.measure_ms))?;
-    let end = Instant::now();
+    let (end, used) = (Instant::now(), Processors::now(subject.process()).since(&used));
     publisher.close(Instant::now() + WAIT_MAX).map_err(client())?;
     let bytes = session.acked.between(begin, end) * MESSAGE_BYTES;
     Ok(Sample {
         p99_us: latencies.value_at_percentile(99.0) as f64 / 1e3,
         bytes_a_second: bytes as f64 / (end - begin).as_secs_f64(),
         welcome_ms,
+        broker_cores: used.receiver_s / (end - begin).as_secs_f64(),
     })
 }
 
@@ -312,13 +315,15 @@ fn words(outcome: &Outcome) -> String {
         let most = |of: fn(&Round) -> f64| outcome.rounds.iter().map(of).fold(0.0, f64::max);
         text += &format!(
             " p99 {} µs, beside it {} µs, ratio {}; rate ratio {}; welcomed after at most {:.1} ms; acks stood still for \
-             at most {:.0} ms",
+             at most {:.0} ms; the broker used {} of a core, beside it {}",
             of(|round| round.without.p99_us).words(0),
             of(|round| round.beside.p99_us).words(0),
             p99.words(2),
             rate.words(2),
             most(|round| round.beside.welcome_ms),
             most(|round| round.standstill_ms),
+            of(|round| round.without.broker_cores).words(2),
+            of(|round| round.beside.broker_cores).words(2),
         );
     }
     if let Some(broken) = &outcome.broken {
@@ -333,7 +338,7 @@ fn told(outcome: &Outcome) -> String {
 
 fn report(args: &HostileArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
     if let Some(path) = &args.json {
-        let sample = |sample: &Sample| json!({ "p99_us": sample.p99_us, "bytes_a_second": sample.bytes_a_second, "welcome_ms": sample.welcome_ms });
+        let sample = |sample: &Sample| json!({ "p99_us": sample.p99_us, "bytes_a_second": sample.bytes_a_second, "welcome_ms": sample.welcome_ms, "broker_cores": sample.broker_cores });
         let round = |round: &Round| {
             json!({ "without": sample(&round.without), "beside": sample(&round.beside),
                 "standstill_ms": round.standstill_ms })

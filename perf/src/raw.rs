@@ -67,22 +67,44 @@ impl Raw {
 
     /// Opens a session.
     pub fn publisher(to: SocketAddr, topic: &str, receive_bytes: usize) -> io::Result<(Raw, Welcome)> {
+        Raw::welcomed(to, &publisher_hello(topic), receive_bytes)
+    }
+
+    /// Opens a session, and wants to be told all the time that the broker is there.
+    pub fn publisher_with_heartbeats(to: SocketAddr, topic: &str) -> io::Result<Raw> {
+        let hello = frame::with_body(&hello(Role::Publisher).speaking(), topic.as_bytes());
+        Ok(Raw::welcomed(to, &hello, 0)?.0)
+    }
+
+    fn welcomed(to: SocketAddr, hello: &[u8], receive_bytes: usize) -> io::Result<(Raw, Welcome)> {
         let mut raw = Raw::connect(to, receive_bytes)?;
-        raw.say(&publisher_hello(topic))?;
+        raw.say(hello)?;
         let welcome = raw.expect()?;
         Ok((raw, welcome))
     }
 
     /// Subscribes from the earliest message on.
     pub fn subscriber(to: SocketAddr, topic: &str, receive_bytes: usize) -> io::Result<Raw> {
-        let mut raw = Raw::connect(to, receive_bytes)?;
-        let mut body = Vec::new();
-        push_start(&mut body, topic, StartAt::Earliest, 0);
-        let hello = Hello { role: Role::Subscriber as u8, order_level: ANY_LEVEL, ..Hello::default() };
-        raw.say(&frame::with_body(&hello, &body))?;
-        raw.expect::<Welcome>()?;
-        Ok(raw)
+        let hello = frame::with_body(&hello(Role::Subscriber), &from_the_earliest(topic));
+        Ok(Raw::welcomed(to, &hello, receive_bytes)?.0)
     }
+
+    /// Subscribes likewise, and wants to be told all the time that the broker is there.
+    pub fn subscriber_with_heartbeats(to: SocketAddr, topic: &str) -> io::Result<Raw> {
+        let hello = frame::with_body(&hello(Role::Subscriber).speaking(), &from_the_earliest(topic));
+        Ok(Raw::welcomed(to, &hello, 0)?.0)
+    }
+}
+
+fn from_the_earliest(topic: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    push_start(&mut body, topic, StartAt::Earliest, 0);
+    body
+}
+
+fn hello(role: Role) -> Hello {
+    let ack_level = u8::from(role == Role::Publisher);
+    Hello { role: role as u8, ack_level, order_level: ANY_LEVEL, ..Hello::default() }
 }
 
 fn refused(kind: FrameKind, body: &[u8]) -> io::Error {
@@ -91,8 +113,7 @@ fn refused(kind: FrameKind, body: &[u8]) -> io::Error {
 
 /// Opens a session, once it is said.
 pub fn publisher_hello(topic: &str) -> Vec<u8> {
-    let hello = Hello { role: Role::Publisher as u8, ack_level: 1, order_level: ANY_LEVEL, ..Hello::default() };
-    frame::with_body(&hello, topic.as_bytes())
+    frame::with_body(&hello(Role::Publisher), topic.as_bytes())
 }
 
 /// A batch of one message, sound in every part.

@@ -281,11 +281,21 @@ pub struct PerAddressConfig {
     /// Connections a second. 0: any.
     #[serde(with = "number")]
     pub openings: u32,
+    /// Connections that may come at once. `None`: two for each connection of an address.
+    #[serde(with = "number::auto")]
+    pub openings_at_once: Option<u32>,
 }
 
 impl Default for PerAddressConfig {
     fn default() -> Self {
-        PerAddressConfig { connections: None, sessions: None, topics: None, cursors: None, openings: 500 }
+        PerAddressConfig {
+            connections: None,
+            sessions: None,
+            topics: None,
+            cursors: None,
+            openings: 50,
+            openings_at_once: None,
+        }
     }
 }
 

@@ -267,7 +267,7 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     duration("export.reader_grace", config.export.reader_grace, MILLISECOND, HOUR)
 }
 
-/// Most openings of one address a second that can be told apart.
+/// Most openings of one address, a second and at once, that can be told apart.
 const OPENINGS_MAX: u32 = 1_000_000;
 
 fn per_address(config: &Config) -> Result<(), Impossible> {
@@ -282,7 +282,8 @@ fn per_address(config: &Config) -> Result<(), Impossible> {
             return impossible(key, 0, "auto, or at least 1");
         }
     }
-    within("per_address.openings", per_address.openings, 0, OPENINGS_MAX)
+    within("per_address.openings", per_address.openings, 0, OPENINGS_MAX)?;
+    within("per_address.openings_at_once", per_address.openings_at_once.unwrap_or(1), 1, OPENINGS_MAX)
 }
 
 fn liveness(config: &Config) -> Result<(), Impossible> {

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::SESSIONS_MAX;
@@ -24,7 +24,7 @@ const TOLD_MAX: u32 = 16;
 /// What was asked for and is not there yet counts as there for so long, ns.
 const COMING_NS: u64 = 10_000_000_000;
 /// Parts of one opening, see [`Cost`].
-const PARTS: u64 = 16;
+const PARTS: u64 = 64;
 
 /// What one address may have, and how fast it may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,10 @@ pub struct AddressBounds {
     pub topics: u32,
     /// Cursors it made.
     pub cursors: u32,
-    /// Connections a second, and what counts as much; 0: any. So many come at once before anybody is held back.
+    /// Connections a second, and what counts as much; 0: any.
     pub openings: u32,
+    /// So many come at once before anybody is held back, if none came for long.
+    pub openings_at_once: u32,
 }
 
 impl AddressBounds {
@@ -49,10 +51,11 @@ impl AddressBounds {
         topics: u32::MAX,
         cursors: u32::MAX,
         openings: 0,
+        openings_at_once: 0,
     };
 }
 
-/// What something counts as, in sixteenths of an opening.
+/// What something counts as, in parts of an opening: about the processor time it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Cost {
@@ -94,11 +97,12 @@ impl Address {
     /// Of those for whom there was no place of their own, or whose address is not known.
     pub const OTHERS: Address = Address(0);
 
-    /// The address that this peer is taken for.
+    /// The address that this peer is taken for. This host by IPv6 is this host by IPv4.
     pub fn of(peer: IpAddr) -> Address {
-        let mapped = |four: std::net::Ipv4Addr| Address(four.to_ipv6_mapped().to_bits());
+        let mapped = |four: Ipv4Addr| Address(four.to_ipv6_mapped().to_bits());
         match peer {
             IpAddr::V4(four) => mapped(four),
+            IpAddr::V6(Ipv6Addr::LOCALHOST) => mapped(Ipv4Addr::LOCALHOST),
             IpAddr::V6(six) => match six.to_ipv4_mapped() {
                 Some(four) => mapped(four),
                 None => Address(six.to_bits() & !u128::from(u64::MAX)),
@@ -238,19 +242,37 @@ impl Addresses {
         if is_full { Seated::Full(seat) } else { Seated::Yes(seat) }
     }
 
-    /// Counts something that costs work, and says when it may be done.
+    /// Whether an address has more connections than it may, those that wait to be told so among them.
+    pub fn has_too_many(&self, address: Address) -> bool {
+        self.lock().entries.get(&address).is_some_and(|entry| entry.connections > self.bounds.connections)
+    }
+
+    /// Counts something that costs work, and says when it may be done. What is never done does not count: those of an address that come
+    /// faster than they may keep each other waiting, but do not keep all of them out.
     pub fn charge(&self, address: Address, cost: Cost, now_ns: u64) -> Turn {
+        self.count(address, cost, now_ns, false)
+    }
+
+    /// Counts something that costs work and is done already, or is done in any case.
+    pub fn owe(&self, address: Address, cost: Cost, now_ns: u64) {
+        self.count(address, cost, now_ns, true);
+    }
+
+    fn count(&self, address: Address, cost: Cost, now_ns: u64, is_done: bool) -> Turn {
         if self.bounds.openings == 0 {
             return Turn::Now;
         }
         let part_ns = 1_000_000_000 / (PARTS * u64::from(self.bounds.openings));
+        let in_advance_ns = PARTS * u64::from(self.bounds.openings_at_once) * part_ns;
         let mut table = self.lock();
         let entry = table.entry(address, now_ns);
-        // A second's worth in advance.
-        let paid_ns = entry.paid_ns.max(now_ns.saturating_sub(1_000_000_000)) + cost as u64 * part_ns;
+        let since_ns = now_ns.saturating_sub(in_advance_ns);
+        let paid_ns = entry.paid_ns.max(since_ns) + cost as u64 * part_ns;
         let latest_ns = now_ns + HELD_BACK_MAX_NS;
         if paid_ns > latest_ns {
-            entry.paid_ns = latest_ns;
+            if is_done {
+                entry.paid_ns = latest_ns;
+            }
             return Turn::Never;
         }
         entry.paid_ns = paid_ns;
@@ -322,7 +344,8 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const BOUNDS: AddressBounds = AddressBounds { connections: 2, sessions: 2, topics: 2, cursors: 1, openings: 10 };
+    const BOUNDS: AddressBounds =
+        AddressBounds { connections: 2, sessions: 2, topics: 2, cursors: 1, openings: 10, openings_at_once: 10 };
 
     fn peer(last: u8) -> Option<IpAddr> {
         Some(IpAddr::from([10, 0, 0, last]))
@@ -339,6 +362,8 @@ mod tests {
         assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.1"));
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::1"), of("127.0.0.1"));
+        assert_ne!(of("::1"), Address::OTHERS);
     }
 
     #[test]
@@ -360,7 +385,7 @@ mod tests {
         let now = 100 * SECOND;
         let charge = |last, cost, now| addresses.charge(address(last), cost, now);
         for opening in 0..10 {
-            assert_eq!(charge(1, Cost::Opening, now), Turn::Now, "{opening}: a second's worth at once");
+            assert_eq!(charge(1, Cost::Opening, now), Turn::Now, "{opening}: so many at once");
         }
         let Turn::At(first) = charge(1, Cost::Opening, now) else { panic!("the next waits") };
         assert!((now + SECOND / 11..now + SECOND / 9).contains(&first), "{}", first - now);
@@ -373,6 +398,20 @@ mod tests {
             "another has its own, and a breach is dear"
         );
         assert_eq!(charge(1, Cost::Opening, now + 3 * SECOND), Turn::Now);
+    }
+
+    #[test]
+    fn what_comes_at_once_is_bounded_apart_from_the_rate() {
+        let addresses = Addresses::new(AddressBounds { openings: 50, openings_at_once: 1024, ..BOUNDS });
+        let charge = |now| addresses.charge(address(1), Cost::Opening, now);
+        let now = 100 * SECOND;
+        assert!((0..1024).all(|_| charge(now) == Turn::Now), "all clients of an address come back at once");
+        let waits = (0..100).filter(|_| matches!(charge(now), Turn::At(_))).count();
+        assert_eq!(waits, 50, "a second's worth waits");
+        // As fast as it goes for ten seconds: no more than the rate gets through.
+        let served = (1..=10_000).filter(|ms| charge(now + ms * SECOND / 1000) != Turn::Never).count();
+        assert!((490..=510).contains(&served), "{served}");
+        assert!((0..200).all(|_| charge(now + 15 * SECOND) == Turn::Now), "what was not used comes back");
     }
 
     #[test]

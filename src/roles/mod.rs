@@ -14,6 +14,7 @@ pub mod addresses;
 pub mod export;
 pub mod handoff;
 pub mod receive;
+mod rounds;
 pub mod sequence;
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn one_address_has_its_share_of_topics_and_cursors() {
 
 #[test]
 fn one_address_comes_no_faster_than_it_may() {
-    let (site, cluster) = start("share-openings", "openings: 20");
+    let (site, cluster) = start("share-openings", "openings: 20, openings_at_once: 20");
     let mut greedy = Raw::connect_from(GREEDY, &site.address(0));
     let begin = Instant::now();
     // Five topics at once, and five more each second.

@@ -26,6 +26,7 @@ use crate::observe::counters::{AckCounters, CounterBlock};
 use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
+use crate::roles::rounds::Rounds;
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NOTHING_LET_GO, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
@@ -55,6 +56,8 @@ const GOODBYE_NS: u64 = 1_000_000_000;
 const HEARSAY_NS: u64 = 20_000_000;
 /// Messages taken from receive cores in one pass at most.
 pub const MESSAGES_PER_PASS: usize = 256;
+/// Connections looked at in one pass for whether they are quiet, at most.
+const BEATS_PER_PASS: usize = 256;
 
 /// What a connection's socket is being used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +126,8 @@ pub struct AckRole<C: Coherence> {
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
     hearsay_ns: u64,
-    /// When quiet connections were last looked for.
-    beat_ns: u64,
+    /// Looks for quiet connections.
+    beats: Rounds,
     /// The pool is damaged: it follows no more.
     fault: Option<RecoverError>,
 }
@@ -156,7 +159,7 @@ impl<C: Coherence> AckRole<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
             report_ns: 0,
             hearsay_ns: 0,
-            beat_ns: 0,
+            beats: Rounds::default(),
             fault: None,
             settings,
         }
@@ -553,15 +556,16 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Says that we are there on connections that were told nothing for a while. Two looks for each heartbeat: whoever was told
-    /// nothing from one to the next is told now, before the time that was promised is over.
+    /// nothing from one to the next is told now, before the time that was promised is over; not all of them at one time, which would
+    /// hold up acks.
     fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
         let every_ns = u64::from(self.settings.log.heartbeat_ms) * 1_000_000 / 2;
-        if every_ns == 0 || now.monotonic_ns - self.beat_ns < every_ns {
+        if every_ns == 0 {
             return 0;
         }
-        self.beat_ns = now.monotonic_ns;
         let mut moved = 0;
-        for place in 0..self.connections.len() as u32 {
+        for place in self.beats.due(self.connections.len(), every_ns, BEATS_PER_PASS, now.monotonic_ns) {
+            let place = place as u32;
             let asker = self.asker(place);
             let Some(connection) = &mut self.connections[place as usize] else { continue };
             let is_quiet = !std::mem::take(&mut connection.spoke);

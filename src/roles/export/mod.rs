@@ -44,6 +44,7 @@ use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::addresses::Seat;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
+use crate::roles::rounds::Rounds;
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::frame::LogRecord;
 use crate::wire::{OrderLevel, Refusal, SlowReader};
@@ -237,10 +238,8 @@ pub struct Export<C: Coherence> {
     block: CounterBlock<Mapped<C>>,
     report_ns: u64,
     draining_since_ns: Option<u64>,
-    /// When quiet and silent subscribers were last looked for.
-    beat_ns: u64,
-    /// The place at which this round of looks goes on; none: it is over.
-    beat_at: Option<usize>,
+    /// Looks for quiet and silent subscribers.
+    beats: Rounds,
 }
 
 impl<C: Coherence> Export<C> {
@@ -279,8 +278,7 @@ impl<C: Coherence> Export<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             report_ns: 0,
             draining_since_ns: None,
-            beat_ns: 0,
-            beat_at: None,
+            beats: Rounds::default(),
             settings,
         }
     }

@@ -20,8 +20,8 @@ use crate::wire::frame::{self, Heartbeat, Refused};
 const AGAIN_FIRST_NS: u64 = 1_000_000;
 /// Longest wait, ns.
 const AGAIN_MOST_NS: u64 = 256_000_000;
-/// Subscribers that are told something, for want of anything else, in one pass.
-const BEATS_PER_PASS: usize = 64;
+/// Subscribers looked at in one pass for whether they are quiet or silent, at most.
+const BEATS_PER_PASS: usize = 256;
 /// Times a send is tried again without any progress: 8 s in all.
 const TRIES_MAX: u32 = 40;
 
@@ -87,23 +87,15 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Says that we are there to those that were told nothing for a while, and ends those that are silent though they promised not to
-    /// be; a bounded number in one pass. Two looks for each heartbeat: whoever was told nothing from one to the next is told now, before the time that was promised
-    /// is over.
+    /// be; not all of them at one time. Two looks for each heartbeat: whoever was told nothing from one to the next is told now, before
+    /// the time that was promised is over.
     pub(super) fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
         let every_ns = u64::from(self.settings.log.heartbeat_ms) * 1_000_000 / 2;
-        if every_ns == 0 || self.beat_at.is_none() && now.monotonic_ns - self.beat_ns < every_ns {
+        if every_ns == 0 {
             return 0;
         }
-        let first = self.beat_at.take().unwrap_or_else(|| {
-            self.beat_ns = now.monotonic_ns;
-            0
-        });
         let mut moved = 0;
-        for place in first..self.subscribers.len() {
-            if moved == BEATS_PER_PASS {
-                self.beat_at = Some(place);
-                break;
-            }
+        for place in self.beats.due(self.subscribers.len(), every_ns, BEATS_PER_PASS, now.monotonic_ns) {
             if self.subscribers[place].is_some() {
                 moved += self.look_for_quiet(io, place as u32, now);
             }

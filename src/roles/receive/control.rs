@@ -6,7 +6,7 @@ use crate::pool::coherence::Coherence;
 use crate::roles::addresses::{Address, Cost, HELD_BACK_MAX_NS, Turn};
 use crate::roles::handoff::ToAck;
 use crate::roles::receive::Receive;
-use crate::roles::receive::connection::{Connection, Phase};
+use crate::roles::receive::connection::Phase;
 use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::requests::{self, Asked, Desk, Maker};
 use crate::runtime::Now;
@@ -82,7 +82,8 @@ impl<C: Coherence> Receive<C> {
     }
 
     fn look_at(&mut self, _io: &mut Ring, slot: u32, mut asked: Box<Asked>, is_late: bool, now: Now) {
-        let address = self.connections[slot as usize].as_ref().map_or(Address::OTHERS, Connection::address);
+        let address =
+            self.connections[slot as usize].as_ref().map_or(Address::OTHERS, |connection| connection.address());
         let (topics, cursors) = (&mut self.topics, &self.cursors);
         let maker = Maker { addresses: &self.addresses, address, now_ns: now.monotonic_ns };
         let mut desk = Desk { ingest: &mut self.ingest, topics, cursors, now_utc_ns: now.utc_ns, maker };

@@ -4,7 +4,8 @@ use super::requests::{Asked, Desk, Maker, look};
 use crate::log::cursors::CursorReader;
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::Keep;
-use crate::roles::addresses::{Address, AddressBounds, Addresses};
+use crate::pool::record::{BatchSlot, slot_kind};
+use crate::roles::addresses::{Address, AddressBounds, Addresses, Cost, Turn};
 use crate::roles::sequence::tests::start;
 use crate::sim::memory::plain_view;
 use crate::wire::frame::{self, Request};
@@ -49,6 +50,27 @@ fn two_commits_for_the_last_place_are_not_both_answered_done() {
             assert_eq!(stands, Some(5), "answered as done: every broker resumes there");
         }
     }
+}
+
+#[test]
+fn a_commit_that_waits_for_room_in_its_lane_is_charged_once() {
+    let view = plain_view(1);
+    let mut sequencer = start(&view, 0);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    assert!(ingest.create_topic(&Topic::new("t", OrderLevel::Session, AckLevel::Committed)));
+    sequencer.pass(1);
+    let (mut topics, cursors) = (TopicReader::new(&view), CursorReader::new(&view));
+    while ingest.control(BatchSlot { kind: slot_kind::SESSION_ALIVE, ..BatchSlot::default() }) {}
+    let addresses = Addresses::new(AddressBounds { openings: 1, openings_at_once: 64, ..AddressBounds::NONE });
+    let maker = Maker { addresses: &addresses, address: Address::OTHERS, now_ns: 1 << 40 };
+    let mut asked = commit("a");
+    for _ in 0..10 {
+        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: 1, maker };
+        assert_eq!(look(&mut desk, &mut asked), Ok(None));
+        assert_eq!(asked.passed_on, None, "the lane is full");
+    }
+    let left = (0..64).filter(|_| addresses.charge(maker.address, Cost::Opening, maker.now_ns) == Turn::Now).count();
+    assert_eq!(left, 60);
 }
 
 fn topics_id<M: crate::pool::Memory>(view: &crate::log::View<M>) -> u32 {

@@ -9,7 +9,7 @@ use crate::pool::Memory;
 use crate::pool::record::{CursorLine, slot_kind};
 use crate::roles::addresses::{Cost, Made};
 use crate::roles::receive::hello::Refuse;
-use crate::roles::receive::requests::{Answer, Asked, Desk, Looked, Maker, is_consumed};
+use crate::roles::receive::requests::{Answer, Asked, Desk, Looked, Maker, is_consumed, one_too_many};
 use crate::wire::Refusal;
 use crate::wire::frame::{self, CursorRecord};
 
@@ -41,7 +41,11 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
                 let text = "no place for another cursor (geometry.cursors_max); delete one";
                 return Err(Refuse::new(Refusal::CursorTableFull, 0, text));
             }
-            Some((None, true)) => count(desk, topic, &name)?,
+            Some((None, true)) if !asked.is_counted => {
+                count(desk, topic, &name)?;
+                asked.is_counted = true;
+            }
+            Some((None, true)) => {}
             Some((Some(_), _)) => {}
             None => return Ok(None),
         }
@@ -66,6 +70,7 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
 /// Counts a cursor that does not exist yet among those of who asks for it.
 fn count<M: Memory>(desk: &mut Desk<M>, topic: &Topic, name: &str) -> Result<(), Refuse> {
     let Maker { addresses, address, now_ns } = desk.maker;
+    addresses.owe(address, Cost::Making, now_ns);
     let number_of = |topic: u32, name: &str| addresses.number_of((topic, name));
     // Nothing can be read now: all of them may exist.
     let existing = || {
@@ -74,16 +79,8 @@ fn count<M: Memory>(desk: &mut Desk<M>, topic: &Topic, name: &str) -> Result<(),
         let _ = desk.cursors.visit(|_, cursor| numbers.push(number_of(cursor.topic.into(), cursor.name())));
         numbers
     };
-    let counted = addresses.make(address, Made::Cursor, number_of(topic.id, name), existing, now_ns);
-    addresses.charge(address, Cost::Making, now_ns);
-    counted.map_err(|found| {
-        desk.ingest.counters.address_bounds += 1;
-        let text = format!(
-            "this address has made {found} cursors at this broker that exist, all that one address may have (per_address.cursors): \
-             delete one"
-        );
-        Refuse::new(Refusal::CursorTableFull, found.into(), text)
-    })
+    let counted = desk.maker.count(Made::Cursor, number_of(topic.id, name), existing);
+    counted.map_err(|found| one_too_many(desk, Made::Cursor, found))
 }
 
 /// Reads a cursor.

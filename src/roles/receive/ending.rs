@@ -49,7 +49,7 @@ impl<C: Coherence> Receive<C> {
                 self.ingest.counters.protocol_errors += 1;
                 self.connection(slot).drops_left = DROPPED_MAX;
                 let address = self.connection(slot).address();
-                self.addresses.charge(address, Cost::Breach, now.monotonic_ns);
+                self.addresses.owe(address, Cost::Breach, now.monotonic_ns);
             }
             _ => self.ingest.counters.refused += 1,
         }

@@ -23,6 +23,11 @@ use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, Wire
 /// Pause after an accept that failed, and between two lines about it, ns.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 const ACCEPT_SAID_NS: u64 = 10_000_000_000;
+/// Pause after a connection that was reset unheard, ns: who comes as fast as it goes costs others' batches a thirtieth of a core at
+/// most, and those behind it in the listener's queue wait as long for each.
+const RESET_PAUSE_NS: u64 = 1_000_000;
+/// Wait of a connection that is one too many of its address, ns: another may end, and who asks again at once does not ask often.
+const TOO_MANY_WAIT_NS: u64 = 250_000_000;
 /// How often it is looked at whose turn has come, ns.
 const HELD_BACK_LOOK_NS: u64 = 1_000_000;
 
@@ -39,8 +44,9 @@ enum Opening {
 impl<C: Coherence> Receive<C> {
     /// Asks for the next connection: one a pass, so that whoever comes as fast as it goes is no more of a pass than one publisher is.
     /// True if it was not asked for before.
-    pub(super) fn accept(&mut self, io: &mut Ring) -> bool {
-        if self.accepting.is_none() && !self.is_draining && !self.free.is_empty() && self.accept_again_ns == 0 {
+    pub(super) fn accept(&mut self, io: &mut Ring, now: Now) -> bool {
+        let may = !self.is_draining && !self.free.is_empty() && now.monotonic_ns >= self.accept_again_ns;
+        if may && self.accepting.is_none() {
             let asker = Asker { role: self.role, tag: ACCEPT };
             self.accepting = io.accept(asker, self.listener.as_raw_fd());
             return self.accepting.is_some();
@@ -57,21 +63,23 @@ impl<C: Coherence> Receive<C> {
             return;
         };
         self.ingest.counters.accepted += 1;
-        // Best effort: a connection without them is slower, or is found dead later, not wrong.
-        let _ = socket_options::prepare(&stream, Duration::from_nanos(self.settings.client_silence_ns));
         let Some((seat, is_full, turn)) = self.seated(&stream, now) else {
             self.ingest.counters.reset_unheard += 1;
             self.ingest.counters.closed += 1;
+            self.accept_again_ns = now.monotonic_ns + RESET_PAUSE_NS;
             return peer::abort(stream.as_raw_fd());
         };
+        // Best effort: a connection without them is slower, or is found dead later, not wrong.
+        let _ = socket_options::prepare(&stream, Duration::from_nanos(self.settings.client_silence_ns));
         let Some(slot) = self.free.pop() else { return };
         self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1) & 0x00ff_ffff;
         let id = ConnectionId { slot, generation: self.generations[slot as usize] };
-        self.connections[slot as usize] = Some(Connection {
+        self.connections[slot as usize] = Some(Box::new(Connection {
             stream,
             seat: Some(seat),
             opened_for: None,
             turn_ns: 0,
+            is_one_too_many: is_full,
             id,
             phase: Phase::Hello { header: None, is_control: false },
             version: VERSION_LOWEST,
@@ -86,7 +94,7 @@ impl<C: Coherence> Receive<C> {
             active_ns: now.monotonic_ns,
             said_ns: now.monotonic_ns,
             is_blocked: false,
-        });
+        }));
         if self.is_draining {
             // The kernel had it before the accept was cancelled.
             self.refuse(io, slot, Refuse::draining(), now);
@@ -94,14 +102,6 @@ impl<C: Coherence> Receive<C> {
             let text =
                 format!("this broker serves {} connections, all taken; try another", self.settings.connections_max);
             self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
-        } else if is_full {
-            let most = self.addresses.bounds().connections;
-            self.ingest.counters.address_bounds += 1;
-            let text = format!(
-                "this address has all the {most} connections to this broker that one address may have (per_address.connections): close \
-                 some, or use another broker"
-            );
-            self.refuse(io, slot, Refuse::new(Refusal::Busy, most.into(), text), now);
         } else if let Turn::At(turn_ns) = turn {
             self.ingest.counters.held_back += 1;
             let connection = self.connection(slot);
@@ -120,7 +120,10 @@ impl<C: Coherence> Receive<C> {
             Seated::Full(seat) => (seat, true),
             Seated::Crowd => return None,
         };
-        let turn = self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns);
+        let mut turn = self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns);
+        if is_full && turn == Turn::Now {
+            turn = Turn::At(now.monotonic_ns + TOO_MANY_WAIT_NS);
+        }
         (turn != Turn::Never).then_some((seat, is_full, turn))
     }
 
@@ -143,10 +146,25 @@ impl<C: Coherence> Receive<C> {
                 self.held_back.push_back(id);
                 continue;
             }
-            self.read_hello(io, id.slot, FRAME_HEADER_BYTES);
+            self.hear_or_refuse(io, id.slot, now);
             moved += 1;
         }
         moved
+    }
+
+    fn hear_or_refuse(&mut self, io: &mut Ring, slot: u32, now: Now) {
+        let connection = self.connection(slot);
+        let (was_one_too_many, address) = (std::mem::take(&mut connection.is_one_too_many), connection.address());
+        if !was_one_too_many || !self.addresses.has_too_many(address) {
+            return self.read_hello(io, slot, FRAME_HEADER_BYTES);
+        }
+        let most = self.addresses.bounds().connections;
+        self.ingest.counters.address_bounds += 1;
+        let text = format!(
+            "this address has all the {most} connections to this broker that one address may have (per_address.connections): close \
+             some, or use another broker"
+        );
+        self.refuse(io, slot, Refuse::new(Refusal::Busy, most.into(), text), now);
     }
 
     /// The process or the machine is out of something, as a rule of descriptors: at once there will be no more of it. Connections wait
@@ -342,7 +360,7 @@ impl<C: Coherence> Receive<C> {
     /// Counts a session that a connection is to open among those of its address.
     fn count_session(&mut self, slot: u32, now: Now) -> Result<(), Refuse> {
         let address = self.connection(slot).address();
-        self.addresses.charge(address, Cost::Opening, now.monotonic_ns);
+        self.addresses.owe(address, Cost::Opening, now.monotonic_ns);
         if let Err(found) = self.addresses.open_session(address, now.monotonic_ns) {
             self.ingest.counters.address_bounds += 1;
             let text = format!(

@@ -42,6 +42,7 @@ use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Mapped};
 use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::handoff::{AckLink, ConnectionId, Subscriptions};
+use crate::roles::rounds::Rounds;
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::Refusal;
 use connection::{Connection, Phase};
@@ -99,7 +100,8 @@ pub struct Receive<C: Coherence> {
     tokens: Tokens,
     link: Arc<AckLink>,
     subscriptions: Arc<Subscriptions>,
-    connections: Vec<Option<Connection>>,
+    /// Apart, for most places are empty and all are looked at often.
+    connections: Vec<Option<Box<Connection>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
     /// Connections that wait for ring slots or extents.
@@ -113,7 +115,7 @@ pub struct Receive<C: Coherence> {
     restraint: Restraint<Refusal>,
     addresses: Arc<Addresses>,
     accepting: Option<Operation>,
-    /// Out of descriptors: no connection is accepted before then; and how often that was so since it was last said.
+    /// No connection is accepted before then: descriptors were out, or one was reset; and how often they were since it was last said.
     accept_again_ns: u64,
     accepts_failed: u64,
     accepts_failed_said_ns: u64,
@@ -124,6 +126,7 @@ pub struct Receive<C: Coherence> {
     /// The broker's line, if this core looks after it.
     member: Option<Member<Mapped<C>>>,
     housekeeping_ns: u64,
+    rounds: Rounds,
     report_ns: u64,
     ring_full_reported: u64,
     extent_wait_reported: u64,
@@ -169,6 +172,7 @@ impl<C: Coherence> Receive<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
             member: None,
             housekeeping_ns: 0,
+            rounds: Rounds::default(),
             report_ns: 0,
             ring_full_reported: 0,
             extent_wait_reported: 0,
@@ -237,9 +241,22 @@ impl<C: Coherence> Receive<C> {
         self.arm(io, slot, now);
     }
 
+    /// Looks after every connection, each once in [`HOUSEKEEPING_NS`].
+    fn look_after_all(&mut self, io: &mut Ring, now: Now) -> usize {
+        let count = self.connections.len();
+        let mut moved = 0;
+        for slot in self.rounds.due(count, HOUSEKEEPING_NS, count, now.monotonic_ns) {
+            let slot = slot as u32;
+            moved += usize::from(self.look_after(io, slot, now));
+            moved += usize::from(self.say_it_is_connected(slot, now));
+        }
+        moved
+    }
+
     fn housekeeping(&mut self, io: &mut Ring, now: Now) -> usize {
+        let looked = self.look_after_all(io, now);
         if now.monotonic_ns - self.housekeeping_ns < HOUSEKEEPING_NS {
-            return 0;
+            return looked;
         }
         self.housekeeping_ns = now.monotonic_ns;
         if let Some(member) = &mut self.member {
@@ -248,15 +265,7 @@ impl<C: Coherence> Receive<C> {
         if !self.blocked.is_empty() {
             self.ingest.lane.beat();
         }
-        let mut moved = self.create_topics();
-        if self.accept_again_ns > 0 && now.monotonic_ns >= self.accept_again_ns {
-            self.accept_again_ns = 0;
-            moved += usize::from(self.accept(io));
-        }
-        for slot in 0..self.connections.len() as u32 {
-            moved += usize::from(self.look_after(io, slot, now));
-            moved += usize::from(self.say_it_is_connected(slot, now));
-        }
+        let moved = looked + self.create_topics();
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
             self.report();
@@ -397,7 +406,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
     fn start(&mut self, io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
         self.report_ns = now.monotonic_ns;
-        self.accept(io);
+        self.accept(io, now);
         if self.accepting.is_none() {
             return Err(RoleError::new("the ring has no room for an accept"));
         }
@@ -417,7 +426,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
 
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = self.hear_ack(io, now);
-        moved += usize::from(self.accept(io));
+        moved += usize::from(self.accept(io, now));
         if !self.blocked.is_empty() || self.ingest.blog.free_extents() < 2 {
             moved += usize::from(self.ingest.refresh());
         }

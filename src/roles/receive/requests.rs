@@ -36,6 +36,8 @@ pub struct Asked {
     pub rest: Box<[u8]>,
     /// What was passed on to the sequencer; the operation's own.
     pub passed_on: Option<u64>,
+    /// What it makes was counted for its address, at the first of its looks.
+    pub is_counted: bool,
 }
 
 /// What a request is answered with; all zero where the operation has nothing to say.
@@ -77,6 +79,13 @@ pub struct Maker<'a> {
     pub now_ns: u64,
 }
 
+impl Maker<'_> {
+    /// Counts what does not exist yet, once for each request. `Err`: how many the address has, which is all it may.
+    pub(super) fn count(&self, made: Made, what: u64, existing: impl FnOnce() -> Vec<u64>) -> Result<(), u32> {
+        self.addresses.make(self.address, made, what, existing, self.now_ns)
+    }
+}
+
 impl Asked {
     /// Takes a request whose header and body are sound as frames.
     ///
@@ -97,7 +106,7 @@ impl Asked {
             Operation::TopicList => String::new(),
             _ => frame::check_topic_name(topic)?.to_string(),
         };
-        Ok(Asked { request, version, operation, topic, rest: rest.into(), passed_on: None })
+        Ok(Asked { request, version, operation, topic, rest: rest.into(), passed_on: None, is_counted: false })
     }
 
     /// The frame that answers it.
@@ -199,8 +208,13 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
         check_same(&wanted, found)?;
         return Ok(Some(Answer { number: found.generation(), ..Answer::default() }));
     }
-    if asked.passed_on.is_none() {
-        count_topic(desk, &asked.topic)?;
+    if !asked.is_counted {
+        let addresses = desk.maker.addresses;
+        let number_of = |name: &str| addresses.number_of(name);
+        let known = || desk.topics.known().iter().map(|topic| number_of(&topic.name)).collect();
+        let counted = desk.maker.count(Made::Topic, number_of(&asked.topic), known);
+        counted.map_err(|found| one_too_many(desk, Made::Topic, found))?;
+        asked.is_counted = true;
     }
     let slot = desk.ingest.lane.produced();
     if asked.passed_on.is_none() && desk.ingest.create_topic(&wanted) {
@@ -209,19 +223,17 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     Ok(None)
 }
 
-/// Counts a topic that does not exist yet among those of who asks for it.
-fn count_topic<M: Memory>(desk: &mut Desk<M>, name: &str) -> Result<(), Refuse> {
-    let Maker { addresses, address, now_ns } = desk.maker;
-    let existing = || desk.topics.known().iter().map(|topic| addresses.number_of(topic.name.as_str())).collect();
-    let counted = addresses.make(address, Made::Topic, addresses.number_of(name), existing, now_ns);
-    counted.map_err(|found| {
-        desk.ingest.counters.address_bounds += 1;
-        let text = format!(
-            "this address has created {found} topics at this broker that exist, all that one address may have (per_address.topics): \
-             delete one"
-        );
-        Refuse::new(Refusal::TopicTableFull, found.into(), text)
-    })
+/// Counts and says that an address has all it may: `found` of these exist.
+pub(super) fn one_too_many<M: Memory>(desk: &mut Desk<M>, made: Made, found: u32) -> Refuse {
+    desk.ingest.counters.address_bounds += 1;
+    let (what, refusal) = match made {
+        Made::Topic => ("topics", Refusal::TopicTableFull),
+        Made::Cursor => ("cursors", Refusal::CursorTableFull),
+    };
+    let text = format!(
+        "this address has made {found} {what} at this broker that exist, all that one address may have (per_address.{what}): delete one"
+    );
+    Refuse::new(refusal, found.into(), text)
 }
 
 fn list_topics<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
