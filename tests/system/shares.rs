@@ -83,7 +83,7 @@ fn one_address_has_its_share_of_topics_and_cursors() {
     assert_eq!(create(&mut greedy, "a").0, 0, "it exists");
     let (code, text) = create(&mut greedy, "c");
     assert_eq!(code, Refusal::TopicTableFull as u16);
-    assert!(text.contains("created 2 topics") && text.contains("per_address.topics"), "{text}");
+    assert!(text.contains("made 2 topics") && text.contains("per_address.topics"), "{text}");
     assert_eq!(create(&mut modest, "c").0, 0);
     let commit = |raw: &mut Raw, name: &str| ask(raw, Operation::CursorCommit, TOPIC, name.as_bytes());
     assert_eq!((commit(&mut greedy, "x").0, commit(&mut greedy, "y").0, commit(&mut greedy, "x").0), (0, 0, 0));
