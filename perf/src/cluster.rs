@@ -145,6 +145,17 @@ impl<'a> Cluster<'a> {
         self.brokers[broker].as_ref().expect("it runs").go_on()
     }
 
+    /// The ends of all logs, each line with its broker.
+    pub fn last_words(&self, lines_max: usize) -> String {
+        let words = self.brokers.iter().enumerate().filter_map(|(id, broker)| Some((id, broker.as_ref()?.log())));
+        let ends = words.flat_map(|(id, log)| {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(lines_max)..];
+            last.iter().map(|line| format!("  | broker {id}: {line}\n")).collect::<Vec<_>>()
+        });
+        ends.collect()
+    }
+
     /// Lines of all logs that have these words.
     pub fn lines_with(&self, words: &str) -> usize {
         let lines = |log: String| log.lines().filter(|line| line.contains(words)).count();

@@ -73,6 +73,14 @@ impl Movement {
         longest.as_secs_f64() * 1e3
     }
 
+    /// Every standstill after a fault as its begin and its end, ms since the fault.
+    pub fn standstills(&self, fault: Instant) -> Vec<(f64, f64)> {
+        let steps = self.steps.lock().expect("no panic");
+        let since = |at: Instant| at.saturating_duration_since(fault).as_secs_f64() * 1e3;
+        let pauses = steps.windows(2).filter(|pair| pair[1].0 > fault && pair[1].0 - pair[0].0 >= STANDSTILL_MIN);
+        pauses.map(|pair| (since(pair[0].0), since(pair[1].0))).collect()
+    }
+
     /// From a fault until the count was at least this, ms. `None`: it is not.
     pub fn reached(&self, fault: Instant, count: u64) -> Option<f64> {
         let steps = self.steps.lock().expect("no panic");

@@ -31,6 +31,10 @@ const LOWER_LEVELS: [OrderLevel; 4] = [OrderLevel::None, OrderLevel::Broker, Ord
 const BEFORE: Duration = Duration::from_millis(1500);
 /// Part of the time that the rate is taken over: its end, when the standstill is over.
 const MEASURED: f64 = 0.7;
+/// A standstill that is told of, ms, if it ends after what is aimed at.
+const LONG_MS: f64 = 100.0;
+/// Lines of each broker's log that are shown with it.
+const LOG_LINES: usize = 30;
 /// What is aimed at: acks and deliveries, the worst, ms; rate, the median.
 const AIMS: (f64, f64, f64) = (1000.0, 2000.0, 0.8);
 
@@ -105,6 +109,7 @@ fn one_stop(
             let what = format!("stop {turn} of broker {broker}: deliveries move");
             let deliveries_ms = wait_for(&what, || delivered.standstill(at))?;
             go_on_all(sessions, &format!("after stop {turn}"))?;
+            tell_why(cluster, sessions, at);
             Ok((rate, acks_ms, deliveries_ms))
         })();
         over.store(true, Ordering::Relaxed);
@@ -124,6 +129,20 @@ fn one_stop(
         rate / rate_without
     );
     Ok(stop)
+}
+
+/// If acks stood still for too long after a stop, or once more later: when, and what the brokers said.
+fn tell_why(cluster: &Cluster<'_>, sessions: &[Session<'_>], at: Instant) {
+    let each: Vec<_> = sessions.iter().map(|session| session.acked.standstills(at)).collect();
+    let is_long = |&(begin, end): &(f64, f64)| end > AIMS.0 && end - begin > LONG_MS;
+    if !each.iter().flatten().any(is_long) {
+        return;
+    }
+    for (number, standstills) in each.iter().enumerate() {
+        let each = standstills.iter().map(|(begin, end)| format!(" {begin:.0}..{end:.0}"));
+        eprintln!("  session {number}: stood still, ms after the stop:{}", each.collect::<String>());
+    }
+    eprint!("{}", cluster.last_words(LOG_LINES));
 }
 
 /// A subscriber that begins at the first of these brokers, and notes when anything came.

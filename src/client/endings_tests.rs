@@ -297,6 +297,7 @@ fn a_polled_publisher_is_heard() {
 /// Else its place would be kept, and publishers held up, for a reader that does not come back; not even one that has bytes to read.
 #[test]
 fn a_subscriber_that_is_dropped_says_goodbye() {
+    const DELIVERED: u8 = 0;
     let (tell, told) = channel();
     let tell = std::sync::Mutex::new(tell);
     let fake = Fake::start(move |_, peer: &mut Peer| {
@@ -304,11 +305,14 @@ fn a_subscriber_that_is_dropped_says_goodbye() {
         peer.welcome(welcome(OrderLevel::Session), &[])?;
         peer.deliver(0, &[b"one"])?;
         peer.deliver(1, &[b"two"])?;
+        let _ = tell.lock().unwrap().send(DELIVERED);
         let mut frame = [0; 64];
         std::io::Read::read_exact(&mut peer.stream, &mut frame)?;
         let _ = tell.lock().unwrap().send(frame[5]);
         Ok(())
     });
-    drop(Subscriber::connect(subscriber(&[&fake])).unwrap());
+    let subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
+    assert_eq!(told.recv_timeout(5 * SECOND), Ok(DELIVERED));
+    drop(subscriber);
     assert_eq!(told.recv_timeout(5 * SECOND), Ok(FrameKind::Goodbye as u8));
 }

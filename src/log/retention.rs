@@ -4,8 +4,10 @@
 //! publishes that count as the lane's `reusable`; that is the only test for reusing an extent. Two floors, so that a
 //! pin cannot be missed: the sequencer publishes `closing`, fences, reads the pins, then moves `floor`. A reader
 //! pins, fences, re-reads `closing`, and withdraws if it is passed. What is wanted and still pinned is not closed: so a reader
-//! that goes from one broker to another pins it there while it is pinned here.
+//! that goes from one broker to another pins it there while it is pinned here. Samples of what was taken over are made by the
+//! [`survey`].
 
+pub mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +55,8 @@ pub struct Trimmer<M> {
     samples_max: usize,
     reusable: Vec<u64>,
     bytes: u64,
+    /// Of them, those that a predecessor appended.
+    taken_over: u64,
     /// Payload bytes below the newest sample given up.
     given_up: u64,
     /// What topics are kept for.
@@ -98,6 +102,7 @@ impl<M: Memory> Trimmer<M> {
             samples_max,
             reusable,
             bytes: 0,
+            taken_over: 0,
             given_up: 0,
             targets: Targets::new(&g, floor),
             sample_every_bytes: g.extent_bytes / 2,
@@ -132,12 +137,18 @@ impl<M: Memory> Trimmer<M> {
         self.bytes += bytes;
     }
 
+    /// Counts payload that a predecessor appended and that is kept: all up to `watermark` is one step, until more is known.
+    pub fn take_over(&mut self, watermark: u64, bytes: u64, settled: impl Fn(u32) -> u64) {
+        self.count(bytes);
+        self.taken_over = bytes;
+        self.force_sample(watermark, settled);
+    }
+
     /// Takes a sample if enough has happened since the last, or if one is wanted here and there is plenty. `watermark` is committed;
     /// `settled` is each lane's count now.
     pub fn sample(&mut self, watermark: u64, is_wanted: bool, settled: impl Fn(u32) -> u64) {
         let (position, bytes) = self.sampled;
-        let due = self.bytes - bytes >= self.sample_every_bytes
-            || watermark - position >= self.sample_every_entries
+        let due = self.is_a_step(watermark - position, self.bytes - bytes)
             || is_wanted && 2 * self.spare.len() > self.samples_max;
         if !due || watermark == position && self.bytes == bytes {
             return;
@@ -159,6 +170,23 @@ impl<M: Memory> Trimmer<M> {
         sample.settled.iter_mut().enumerate().for_each(|(lane, count)| *count = settled(lane as u32));
         self.samples.push_back(sample);
         debug_assert!(self.samples.len() <= self.samples_max);
+    }
+
+    /// Whether so many entries, or so much payload, are worth a sample.
+    fn is_a_step(&self, entries: u64, bytes: u64) -> bool {
+        bytes >= self.sample_every_bytes || entries >= self.sample_every_entries
+    }
+
+    /// A sample older than all others, of when the index stood at `position` and `bytes_after` of payload that was taken over were still
+    /// to come. False: there is no room for it.
+    fn sample_before(&mut self, position: u64, bytes_after: u64, settled: &[u64]) -> bool {
+        let oldest = self.samples.front().expect("what is taken over ends with a sample");
+        debug_assert!(position < oldest.position, "{position} is not before {}", oldest.position);
+        let Some(mut sample) = self.spare.pop() else { return false };
+        (sample.position, sample.bytes) = (position, self.taken_over.saturating_sub(bytes_after));
+        sample.settled.copy_from_slice(settled);
+        self.samples.push_front(sample);
+        true
     }
 
     /// Whether a sample is there to give up.

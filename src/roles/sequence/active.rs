@@ -9,13 +9,14 @@ mod sessions;
 use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::Recovered;
-use crate::log::commit::{CommitReader, CommitWriter, Epoch};
+use crate::log::commit::{Commit, CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
 use crate::log::directory::Inherited;
 use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
 use crate::log::lane::{LaneReader, session_id};
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
+use crate::log::retention::survey::{self, Survey};
 use crate::log::targets::Target;
 use crate::log::topics::{Topic, read_spec};
 use crate::observe::counters::SequencerCounters;
@@ -66,6 +67,8 @@ pub struct ActiveSequencer<M> {
     lanes: Vec<LaneReader<M>>,
     core: OrderCore,
     trimmer: Trimmer<M>,
+    /// Until what was taken over is looked through.
+    survey: Option<Survey<M>>,
     topics: Topics<M>,
     cursors: CursorWriter<M>,
     checkpoints: Checkpoints<M>,
@@ -122,15 +125,17 @@ impl<M: Memory> ActiveSequencer<M> {
         trimmer.set_dropped_pins(dropped_pins);
         let lanes: Vec<_> =
             progress.iter().enumerate().map(|(lane, p)| LaneReader::new(view, lane as u32, p.consumed)).collect();
-        // Everything older than this takeover is given up together: its samples were the predecessor's.
         let topics = Topics::take_over(view, candidate, known, &core, watermark);
         topics.known.iter().flatten().for_each(|topic| {
             let progress = &topics.written[topic.id as usize];
             trimmer.targets.begin(topic.id, settings.target(topic), progress, watermark);
         });
+        let mut survey = None;
         if watermark > floor {
-            trimmer.count(trimmer.targets.kept_bytes().max(1));
-            trimmer.force_sample(watermark, |lane| progress[lane as usize].consumed);
+            let kept_bytes = trimmer.targets.kept_bytes().max(1);
+            trimmer.take_over(watermark, kept_bytes, |lane| progress[lane as usize].consumed);
+            let found = Commit { epoch, candidate, watermark };
+            survey = Some(Survey::new(view, found, floor, progress.iter().map(|lane| lane.consumed).collect()));
         }
         let cursors = CursorWriter::take_over(view, candidate, cursors);
         let checkpoints = Checkpoints::take_over(view, candidate, &core, watermark);
@@ -149,6 +154,7 @@ impl<M: Memory> ActiveSequencer<M> {
             lanes,
             core,
             trimmer,
+            survey,
             topics,
             cursors,
             checkpoints,
@@ -411,6 +417,7 @@ impl<M: Memory> ActiveSequencer<M> {
         if wrote {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
+        let looked = self.look_back(survey::ENTRIES_PER_PASS);
         let floor = self.trimmer.floor();
         let relieved = self.relieve_pressure(watermark);
         let freed = self.write_progress(epoch);
@@ -421,7 +428,16 @@ impl<M: Memory> ActiveSequencer<M> {
         self.counters.held_batches = self.core.held().into();
         self.counters.let_go = self.core.let_go();
         self.counters.fenced_batches = self.core.fenced();
-        wrote | relieved | freed
+        wrote | looked | relieved | freed
+    }
+
+    /// Goes on with the survey of what was taken over. False: there is nothing to look at.
+    fn look_back(&mut self, entries_max: u64) -> bool {
+        let Some(survey) = &mut self.survey else { return false };
+        if !survey.step(entries_max, &mut self.trimmer) {
+            self.survey = None;
+        }
+        true
     }
 
     /// Gives memory back where somebody is short of it, or where retention says so: one sample at most a pass.
@@ -447,6 +463,10 @@ impl<M: Memory> ActiveSequencer<M> {
         let over = self.settings.retention_bytes > 0 && self.trimmer.retained_bytes() > self.settings.retention_bytes;
         if !is_short && !index_short && !over && !self.trimmer.is_past_retention() {
             return false;
+        }
+        // Nothing goes before it is known in which steps.
+        if self.look_back(survey::ENTRIES_IN_HASTE) {
+            return true;
         }
         for lane in 0..self.lanes.len() {
             if self.is_paused[lane] {

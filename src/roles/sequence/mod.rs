@@ -14,6 +14,8 @@ mod candidate_tests;
 #[cfg(test)]
 mod cursor_tests;
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
 mod session_tests;

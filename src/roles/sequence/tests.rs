@@ -59,6 +59,11 @@ impl<M: Memory> Feeder<M> {
         &self.view
     }
 
+    /// Extents it could begin.
+    pub(crate) fn free_extents(&self) -> u64 {
+        self.blog.free_extents()
+    }
+
     /// Puts a slot of `bytes` of payload into the lane if there is room.
     pub(crate) fn put(&mut self, slot: BatchSlot, bytes: u64) -> bool {
         self.lane.refresh(&self.commit);
