@@ -475,9 +475,11 @@ impl<C: Coherence> Parts<C> {
             self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, places + 1, 0, build);
         }
         let log = self.log_record(config);
+        let tokens = Tokens::new(self.pool.superblock().token_key);
         let settings = AckSettings { log, ..ack_settings(config, broker) };
         let (ack_view, frames) = (view.clone(), AckRole::<C>::frames_needed(lanes, places));
-        let build: Builder = Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, links, places)));
+        let build: Builder =
+            Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, tokens, links, places)));
         self.add(format!("ack {broker}"), RoleKind::Ack, broker, frames, frames, build);
         let settings = ExportSettings { log, ..export_settings(config, broker) };
         let export_view = view.clone();

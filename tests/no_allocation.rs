@@ -56,6 +56,8 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const BATCHES: u64 = 50_000;
+/// Opened behind the topic.
+const SESSION: u64 = 2;
 
 fn view<C: Coherence>() -> View<Mapped<C>> {
     let layout = Layout::new(small_geometry(1)).expect("the small geometry fits");
@@ -86,7 +88,8 @@ fn topic() -> embarcadero::log::topics::Topic {
 
 fn stream(batch_bytes_max: u64) -> Stream {
     Stream {
-        session: 5,
+        session: SESSION,
+        asked_slot: 0,
         session_epoch: 1,
         topic: 0,
         receipts: Receipts::Message,
@@ -107,7 +110,7 @@ fn stream(batch_bytes_max: u64) -> Stream {
 fn fill(bytes: &mut [u8], body: &[u8], seq: u64) {
     let header = BatchHeader {
         message_count: 4,
-        session: 5,
+        session: SESSION,
         session_epoch: 1,
         batch_seq: seq,
         body_bytes: body.len() as u32,
@@ -137,26 +140,28 @@ fn drive<C: Coherence>() -> u64 {
     let mut tracker = Tracker::new(&view, 0, 4);
     assert!(ingest.create_topic(&topic()));
     sequencer.pass(1);
-    let (kind, session, session_epoch) = (slot_kind::SESSION_OPEN, 5, 1);
-    assert!(ingest.control(BatchSlot { kind, session, session_epoch, ..BatchSlot::default() }));
+    let (kind, session_epoch) = (slot_kind::SESSION_OPEN, 1);
+    assert!(ingest.control(BatchSlot { kind, session_epoch, ..BatchSlot::default() }));
     sequencer.pass(2);
-    while tracker.table().slot_of(5).is_none() {
+    while tracker.table().slot_of(SESSION).is_none() {
         tracker.follow(&mut |_| ()).expect("a sound index");
     }
-    tracker.attach(0, tracker.table().slot_of(5).expect("just seen"));
+    tracker.attach(0, tracker.table().slot_of(SESSION).expect("just seen"));
     let mut stream = stream(ingest.batch_bytes_max());
     let mut body = Vec::new();
     (0..4).for_each(|_| push(&mut body, &[7; 200]));
     let mut bytes = vec![0; 64 + body.len().next_multiple_of(64)];
-    let mut acked = 0;
+    let (mut acked, mut asked) = (0, 0);
 
     let before = allocations();
     for seq in 0..BATCHES {
         fill(&mut bytes, &body, seq);
         ingest.refresh();
-        // A session comes and goes: its place, and its number's in the tables, serve others.
+        // A session comes and goes: its place, and its number's in the tables, serve others. It is named by the slot that asked for it.
         let kind = if seq % 2 == 0 { slot_kind::SESSION_OPEN } else { slot_kind::SESSION_CLOSE };
-        assert!(ingest.control(BatchSlot { kind, session: 100 + seq / 2, session_epoch: 1, ..BatchSlot::default() }));
+        let batch_seq = if seq % 2 == 0 { 0 } else { asked };
+        asked = ingest.lane.produced();
+        assert!(ingest.control(BatchSlot { kind, session_epoch: 1, batch_seq, ..BatchSlot::default() }));
         assert!(ingest.make_room(&mut stream, 256 << 10), "extents come back");
         let at = stream.run.as_ref().expect("room was made").start + stream.landed;
         view.memory.copy_in(at, &bytes);

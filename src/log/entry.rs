@@ -44,12 +44,11 @@ pub fn to_entry(event: &Event) -> IndexEntry {
             place: IndexEntry::pack_place(0, topic),
             ..blank
         },
-        Event::Refused { session, code, origin } => IndexEntry {
+        Event::Refused { code, origin } => IndexEntry {
             kind: entry_kind::SESSION_REFUSED,
             flags: code,
             lane: origin.lane,
             lane_slot: origin.slot,
-            first_order: session,
             ..blank
         },
         Event::Close { slot } => IndexEntry { kind: entry_kind::SESSION_CLOSE, session_slot: slot, ..blank },
@@ -123,7 +122,7 @@ pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
             next_batch: entry.batch_seq,
             origin,
         },
-        entry_kind::SESSION_REFUSED => Event::Refused { session: entry.first_order, code: entry.flags, origin },
+        entry_kind::SESSION_REFUSED => Event::Refused { code: entry.flags, origin },
         entry_kind::SESSION_CLOSE => Event::Close { slot },
         entry_kind::SESSION_FENCE => {
             Event::Fence { slot, session_epoch: entry.session_epoch, next_batch: entry.batch_seq }
@@ -162,7 +161,24 @@ pub fn to_sound_event(position: u64, entry: &IndexEntry, layout: &Layout) -> Res
     let unknown = FieldFault { field: "kind", found: entry.kind.into(), expected };
     let event = to_event(entry).ok_or(damaged(unknown))?;
     check(&event, layout).map_err(damaged)?;
+    if let Event::Open { session, session_epoch, .. } = event {
+        check_id(position, session, session_epoch).map_err(damaged)?;
+    }
     Ok(event)
+}
+
+/// The id of the session whose opening entry gets this position. Positions are given once, so no two sessions of a log have one id; it
+/// is never 0, which stands for none.
+pub fn session_id(position: u64) -> u64 {
+    position + 1
+}
+
+/// What opens a session has the id of its position, what reopens one an id from before.
+fn check_id(position: u64, session: u64, session_epoch: u32) -> Result<(), FieldFault> {
+    match session_epoch {
+        0 | 1 => exactly("first_order", session, session_id(position)),
+        _ => within("first_order", session, 1, position),
+    }
 }
 
 fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
@@ -330,7 +346,7 @@ mod tests {
                 next_batch: 1 << 33,
                 origin: Origin { lane: 3, slot: 1 << 41 },
             },
-            Event::Refused { session: 8, code: 5, origin: Origin { lane: 3, slot: 9 } },
+            Event::Refused { code: 5, origin: Origin { lane: 3, slot: 9 } },
             Event::Close { slot: 5 },
             Event::Fence { slot: 5, session_epoch: 2, next_batch: 3 },
             Event::LetGo { slot: 5, session_epoch: 2, from: 9 },

@@ -5,20 +5,10 @@
 
 use crate::log::View;
 use crate::log::commit::CommitReader;
+use crate::order::Origin;
 use crate::pool::line::{self, Owned, Peer};
 use crate::pool::record::{BatchSlot, LaneProgress, LaneStatus};
 use crate::pool::{Access, Keep, Memory};
-
-/// Bits of a session id that number the slot. A lane has not as many slots in its life, and a pool not as many lanes as the rest can
-/// tell.
-const SESSION_SLOT_BITS: u32 = 52;
-const _: () = assert!(crate::limits::LANES_MAX < 1 << (64 - SESSION_SLOT_BITS));
-
-/// The id of the session that is opened by a slot of a lane. Never 0. Slots are counted for as long as the pool lives, so no two sessions
-/// have the same, whoever had the lane.
-pub fn session_id(lane: u32, slot: u64) -> u64 {
-    (u64::from(lane) + 1) << SESSION_SLOT_BITS | slot & ((1 << SESSION_SLOT_BITS) - 1)
-}
 
 /// The producing side, owned by one receive core or attached publisher.
 pub struct LaneWriter<M> {
@@ -62,9 +52,9 @@ impl<M: Memory> LaneWriter<M> {
     pub fn produced(&self) -> u64 {
         self.produced
     }
-    /// The id of a session that is opened by the next slot.
-    pub fn next_session(&self) -> u64 {
-        session_id(self.lane, self.produced)
+    /// Where the next slot is: what a session is found by that it asks for.
+    pub fn next_origin(&self) -> Origin {
+        Origin { lane: self.lane as u16, slot: self.produced }
     }
     /// Which owner of the lane this is, from 1.
     pub fn incarnation(&self) -> u64 {
@@ -275,21 +265,20 @@ mod tests {
         assert_eq!(lane.room(), 64 - 8);
     }
 
-    /// Killed before anybody saw it open a session, or after: no two sessions have one id, whoever had the lane.
+    /// Killed before anybody saw it ask for a session, or after: no two requests are found by one origin, whoever had the lane.
     #[test]
-    fn sessions_of_a_lane_have_ids_of_their_own_over_its_owners() {
+    fn requests_of_a_lane_have_origins_of_their_own_over_its_owners() {
         let view = plain_view(1);
-        let mut ids = std::collections::HashSet::new();
+        let mut origins = std::collections::HashSet::new();
         for lane in [0, 1] {
             for _ in 0..3 {
                 let mut writer = LaneWriter::take(&view, lane);
                 for _ in 0..4 {
-                    assert!(ids.insert(writer.next_session()));
+                    assert!(origins.insert(writer.next_origin()));
                     writer.publish(&BatchSlot { kind: slot_kind::SESSION_OPEN, ..BatchSlot::default() });
                 }
             }
         }
-        assert!(!ids.contains(&0));
     }
 
     /// Its last owner was killed while it wrote its status: a successor's beats are told from its own by the number going up all the same.

@@ -10,8 +10,8 @@ use crate::log::commit::CommitReader;
 use crate::log::damage::sound;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::IndexReader;
-use crate::order::Event;
 use crate::order::table::State;
+use crate::order::{Event, Origin};
 use crate::pool::Memory;
 use crate::pool::record::{FloorLine, IndexEntry};
 
@@ -39,6 +39,9 @@ pub struct SessionFollower<M> {
     commit: CommitReader<M>,
     index: IndexReader<M>,
     entries: Box<[IndexEntry; ENTRIES_PER_STEP]>,
+    /// The last request to open it.
+    asked: Origin,
+    /// Its id; 0 before it opened.
     session: u64,
     standing: Standing,
     slot: u32,
@@ -50,8 +53,8 @@ pub struct SessionFollower<M> {
 }
 
 impl<M: Memory> SessionFollower<M> {
-    /// A follower of a session that is not asked for yet.
-    pub fn new(view: &View<M>, session: u64) -> Self {
+    /// A follower of a session that is not asked for yet, by the slot that will ask for it.
+    pub fn new(view: &View<M>, asked: Origin) -> Self {
         let commit = CommitReader::new(view);
         let position = commit.current().map_or(0, |commit| commit.watermark);
         SessionFollower {
@@ -59,7 +62,8 @@ impl<M: Memory> SessionFollower<M> {
             commit,
             index: IndexReader::new(view, position),
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_STEP]),
-            session,
+            asked,
+            session: 0,
             standing: Standing::Asked,
             slot: 0,
             topic: 0,
@@ -73,6 +77,14 @@ impl<M: Memory> SessionFollower<M> {
     /// What has become of it.
     pub fn standing(&self) -> Standing {
         self.standing
+    }
+    /// Its id: where its opening is in the index. 0 before that is committed.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+    /// Its next epoch is asked for by this slot.
+    pub fn ask_again(&mut self, asked: Origin) {
+        self.asked = asked;
     }
     /// Its epoch; 0 before it is open.
     pub fn epoch(&self) -> u32 {
@@ -124,13 +136,15 @@ impl<M: Memory> SessionFollower<M> {
             Err(error) => return Err(error),
         };
         self.index.seek(recovered.commit.watermark);
-        let Some(slot) = recovered.table.slot_of(self.session) else {
+        let known = recovered.table.slot_of(self.session).or_else(|| recovered.table.opened_by(self.asked));
+        let Some(slot) = known else {
             if self.standing != Standing::Asked {
                 self.standing = Standing::Closed;
             }
             return Ok(1);
         };
         let session = recovered.table.session(slot);
+        self.session = session.id;
         (self.slot, self.topic, self.epoch, self.order_end) = (slot, session.topic, session.epoch, session.order_end);
         self.committed_next = session.next_batch;
         // A let-go may have been among what it missed. Batches of one lane are let go behind a gap only, which a fence ends: what
@@ -146,12 +160,14 @@ impl<M: Memory> SessionFollower<M> {
                 self.committed_next = arrival.batch_seq + 1;
                 self.order_end = first_order + u64::from(arrival.message_count);
             }
-            Event::Open { slot, session, session_epoch, topic, next_batch, .. } if session == self.session => {
-                (self.slot, self.topic) = (slot, topic);
+            Event::Open { slot, session, session_epoch, topic, next_batch, origin, .. }
+                if session == self.session || origin == self.asked =>
+            {
+                (self.session, self.slot, self.topic) = (session, slot, topic);
                 (self.epoch, self.committed_next) = (session_epoch, next_batch);
                 (self.standing, self.let_go_from) = (Standing::Open, None);
             }
-            Event::Refused { session, code, .. } if session == self.session => self.standing = Standing::Refused(code),
+            Event::Refused { code, origin } if origin == self.asked => self.standing = Standing::Refused(code),
             Event::Fence { slot, session_epoch, next_batch } if is_ours(slot) && session_epoch == self.epoch => {
                 (self.standing, self.committed_next) = (Standing::Fenced, next_batch);
             }

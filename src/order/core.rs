@@ -84,7 +84,7 @@ impl OrderCore {
         }
     }
 
-    /// What time it is for [`OrderCore::open`]'s `expiry_ns`. This clock is not the one gaps age by: it goes on while lanes are
+    /// What time it is for [`OrderCore::make_place`]'s `expiry`. This clock is not the one gaps age by: it goes on while lanes are
     /// held back. Sessions taken over from a predecessor count as seen when it is first set.
     pub fn set_time(&mut self, now_ns: u64) {
         if self.now_ns == 0 {
@@ -330,9 +330,9 @@ impl OrderCore {
         ended
     }
 
-    /// Opens a session (`session_epoch` 1) or reopens it at the next epoch. At most two events. Refused if every place is taken by
-    /// a session that was heard of lately.
-    pub fn open(&mut self, request: OpenRequest, expiry: impl Into<Expiry>, emit: &mut impl FnMut(Event)) {
+    /// Opens a session (`session_epoch` 1) or reopens it at the next epoch. At most one event, so that the caller can give a session
+    /// that opens an id by where that event comes to stand. Refused if every place is taken, see [`Self::make_place`].
+    pub fn open(&mut self, request: OpenRequest, emit: &mut impl FnMut(Event)) {
         let OpenRequest { session, session_epoch, topic, origin, .. } = request;
         let known = self.table.slot_of(session);
         match known {
@@ -349,15 +349,12 @@ impl OrderCore {
                 self.begin(slot, current.next_batch, session_epoch, &request, emit);
             }
             None if session_epoch > 1 || self.table.topic(topic).is_none() => {
-                self.happen(Event::Refused { session, code: request.unknown_code, origin }, emit)
+                self.happen(Event::Refused { code: request.unknown_code, origin }, emit)
             }
-            None => {
-                self.make_place(expiry.into(), emit);
-                match self.table.free_slot() {
-                    Some(slot) => self.begin(slot, 0, 1, &request, emit),
-                    None => self.happen(Event::Refused { session, code: request.full_code, origin }, emit),
-                }
-            }
+            None => match self.table.free_slot() {
+                Some(slot) => self.begin(slot, 0, 1, &request, emit),
+                None => self.happen(Event::Refused { code: request.full_code, origin }, emit),
+            },
         }
     }
 
@@ -376,12 +373,13 @@ impl OrderCore {
         self.happen(Event::Open { slot, session, session_epoch, topic, order_level, next_batch, origin }, emit);
     }
 
-    /// If every place is taken, closes a session that was silent for long enough: one that was never used before one that was, and of
-    /// these the one that was silent longest.
-    fn make_place(&mut self, expiry: Expiry, emit: &mut impl FnMut(Event)) {
-        if self.table.free_slot().is_some() {
+    /// Before a session opens on a topic: if every place is taken, closes a session that was silent for long enough; one that was never
+    /// used before one that was, and of these the one that was silent longest. At most one event; none if there is no such topic.
+    pub fn make_place(&mut self, topic: u32, expiry: impl Into<Expiry>, emit: &mut impl FnMut(Event)) {
+        if self.table.free_slot().is_some() || self.table.topic(topic).is_none() {
             return;
         }
+        let expiry = expiry.into();
         let seen_ns = |slot: &u32| self.tracking[*slot as usize].last_seen_ns;
         let longest_silent = |is_used: bool, allowed_ns: u64| {
             let all = (0..self.tracking.len() as u32).filter(|slot| self.table.session(*slot).is_used() == is_used);
@@ -453,7 +451,7 @@ impl From<u64> for Expiry {
 /// A request to open or reopen a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenRequest {
-    /// Session id.
+    /// Session id; of one that is to open, the id it is given if it does.
     pub session: u64,
     /// 1 to open; the epoch that was fenced + 1 to reopen.
     pub session_epoch: u32,

@@ -48,7 +48,7 @@ pub enum Event {
     Open {
         /// Place in the session table.
         slot: u32,
-        /// Session id.
+        /// Session id: one more than the index position of this event when its epoch is 1.
         session: u64,
         /// Session epoch, from 1.
         session_epoch: u32,
@@ -63,8 +63,6 @@ pub enum Event {
     },
     /// A session could not be opened.
     Refused {
-        /// Session id.
-        session: u64,
         /// Why: a refusal code of the wire.
         code: u8,
         /// The request.

@@ -19,7 +19,13 @@ pub(crate) fn open(core: &mut OrderCore, session: u64, epoch: u32, emit: &mut im
         full_code: 5,
         unknown_code: 3,
     };
-    core.open(request, u64::MAX, emit);
+    open_or_close(core, request, u64::MAX, emit);
+}
+
+/// Opens a session, in the place of another if need be.
+fn open_or_close(core: &mut OrderCore, request: OpenRequest, expiry: impl Into<Expiry>, emit: &mut impl FnMut(Event)) {
+    core.make_place(request.topic, expiry, emit);
+    core.open(request, emit);
 }
 
 pub(crate) fn core(level: u8) -> OrderCore {
@@ -210,11 +216,11 @@ fn sessions_are_bounded_and_the_longest_silent_one_makes_room() {
     };
     for session in 1..=9 {
         core.set_time(session);
-        core.open(request(session), 100, &mut |event| events.push(event));
+        open_or_close(&mut core, request(session), 100, &mut |event| events.push(event));
     }
-    assert_eq!(events.last(), Some(&Event::Refused { session: 9, code: 5, origin: Origin::default() }));
+    assert_eq!(events.last(), Some(&Event::Refused { code: 5, origin: Origin::default() }));
     core.set_time(102);
-    core.open(request(10), 100, &mut |event| events.push(event));
+    open_or_close(&mut core, request(10), 100, &mut |event| events.push(event));
     assert_eq!(events[events.len() - 2], Event::Close { slot: 0 });
     assert!(core.table().slot_of(10).is_some() && core.table().slot_of(1).is_none());
 }
@@ -235,28 +241,24 @@ fn a_session_that_was_never_used_makes_room_first() {
         unknown_code: 3,
     };
     core.set_time(1);
-    (1..=8).for_each(|session| core.open(request(session), expiry, &mut |_| ()));
+    (1..=8).for_each(|session| open_or_close(&mut core, request(session), expiry, &mut |_| ()));
     core.arrive(arrival(1, 0, 0, 0), 0, &mut |_| ());
     core.set_time(9);
     (2..=7).for_each(|session| core.touch(core.table().slot_of(session).unwrap()));
-    core.open(request(9), expiry, &mut |event| events.push(event));
-    assert_eq!(events.last(), Some(&Event::Refused { session: 9, code: 5, origin: Origin::default() }), "not yet");
+    open_or_close(&mut core, request(9), expiry, &mut |event| events.push(event));
+    assert_eq!(events.last(), Some(&Event::Refused { code: 5, origin: Origin::default() }), "not yet");
     core.set_time(12);
-    core.open(request(10), expiry, &mut |event| events.push(event));
+    open_or_close(&mut core, request(10), expiry, &mut |event| events.push(event));
     assert!(core.table().slot_of(10).is_some() && core.table().slot_of(8).is_none(), "the only abandoned one");
-    core.open(request(11), expiry, &mut |event| events.push(event));
-    assert_eq!(
-        events.last(),
-        Some(&Event::Refused { session: 11, code: 5, origin: Origin::default() }),
-        "all are there"
-    );
+    open_or_close(&mut core, request(11), expiry, &mut |event| events.push(event));
+    assert_eq!(events.last(), Some(&Event::Refused { code: 5, origin: Origin::default() }), "all are there");
     core.set_time(102);
     (2..=10)
         .filter_map(|session| core.table().slot_of(session))
         .collect::<Vec<_>>()
         .into_iter()
         .for_each(|slot| core.touch(slot));
-    core.open(request(12), expiry, &mut |event| events.push(event));
+    open_or_close(&mut core, request(12), expiry, &mut |event| events.push(event));
     assert!(core.table().slot_of(1).is_none(), "it was silent for long, and all others are there");
 }
 
@@ -275,22 +277,18 @@ fn a_session_that_sends_is_not_silent_whatever_the_clock_of_gaps_says() {
     };
     for session in 1..=8 {
         core.set_time(1000);
-        core.open(request(session), 100, &mut |event| events.push(event));
+        open_or_close(&mut core, request(session), 100, &mut |event| events.push(event));
     }
     for session in (1..=8).filter(|session| *session != 3) {
         core.set_time(1090);
         core.arrive(arrival(session, 0, 0, session), 0, &mut |event| events.push(event));
     }
     core.set_time(1120);
-    core.open(request(9), 100, &mut |event| events.push(event));
+    open_or_close(&mut core, request(9), 100, &mut |event| events.push(event));
     assert!(core.table().slot_of(9).is_some() && core.table().slot_of(3).is_none(), "the silent one made room");
     assert!(core.table().slot_of(1).is_some(), "{events:?}");
-    core.open(request(10), 100, &mut |event| events.push(event));
-    assert_eq!(
-        events.last(),
-        Some(&Event::Refused { session: 10, code: 5, origin: Origin::default() }),
-        "all others sent lately"
-    );
+    open_or_close(&mut core, request(10), 100, &mut |event| events.push(event));
+    assert_eq!(events.last(), Some(&Event::Refused { code: 5, origin: Origin::default() }), "all others sent lately");
 }
 
 /// A successor does not know when its predecessor heard from whom.
@@ -310,7 +308,7 @@ fn sessions_taken_over_are_not_silent_since_ever() {
     };
     for (now_ns, is_open) in [(1000, false), (1100, false), (1101, true)] {
         core.set_time(now_ns);
-        core.open(request, 100, &mut |_| ());
+        open_or_close(&mut core, request, 100, &mut |_| ());
         assert_eq!(core.table().slot_of(9).is_some(), is_open, "at {now_ns}");
     }
 }
@@ -342,7 +340,7 @@ proptest! {
                 }
                 2 => {
                     let request = OpenRequest { session, session_epoch: 1, topic, origin: Origin::default(), full_code: 5, unknown_code: 3 };
-                    core.open(request, u64::MAX, &mut note);
+                    open_or_close(&mut core, request, u64::MAX, &mut note);
                     if topics[topic as usize].is_some() {
                         sessions.entry(session).or_insert((topic, 0, BTreeSet::new()));
                     }

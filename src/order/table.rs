@@ -66,6 +66,8 @@ pub struct SessionTable {
     sessions: Vec<Session>,
     topics: Vec<TopicOrder>,
     by_id: HashMap<u64, u32>,
+    /// By the request that opened a session last.
+    by_origin: HashMap<Origin, u32>,
     free: Free,
 }
 
@@ -110,6 +112,7 @@ impl SessionTable {
             // Twice what it will hold, and one that an insertion reserves though its key is there: what removals left behind is
             // then cleared in place, and it never grows.
             by_id: HashMap::with_capacity(2 * (sessions_max as usize + 1)),
+            by_origin: HashMap::with_capacity(2 * (sessions_max as usize + 1)),
             free: Free::new(sessions_max),
         }
     }
@@ -118,6 +121,11 @@ impl SessionTable {
     #[inline]
     pub fn slot_of(&self, session: u64) -> Option<u32> {
         self.by_id.get(&session).copied()
+    }
+
+    /// Place of the session that this request opened last.
+    pub fn opened_by(&self, origin: Origin) -> Option<u32> {
+        self.by_origin.get(&origin).copied()
     }
 
     /// The session at a place.
@@ -162,6 +170,7 @@ impl SessionTable {
     pub fn restore_session(&mut self, slot: u32, session: Session) {
         self.free.take(slot);
         self.by_id.insert(session.id, slot);
+        self.by_origin.insert(session.opened_by, slot);
         self.sessions[slot as usize] = session;
     }
 
@@ -185,14 +194,16 @@ impl SessionTable {
                 self.topics[arrival.topic as usize].next_order = end;
             }
             Event::Open { slot, session, session_epoch, topic, order_level, next_batch, origin } => {
-                let before = &self.sessions[slot as usize];
+                let before = self.sessions[slot as usize];
                 if before.state == State::Free {
                     self.free.take(slot);
                 } else if before.id != session {
                     // A checkpoint read while it was written may name a session that is not this event's, or none.
                     self.by_id.remove(&before.id);
                 }
+                self.forget_origin(slot, before.opened_by);
                 self.by_id.insert(session, slot);
+                self.by_origin.insert(origin, slot);
                 // A replay may find what is left of another session here.
                 let order_end = if session_epoch > 1 { self.sessions[slot as usize].order_end } else { 0 };
                 self.sessions[slot as usize] = Session {
@@ -231,7 +242,15 @@ impl SessionTable {
         let session = std::mem::take(&mut self.sessions[slot as usize]);
         if session.state != State::Free {
             self.by_id.remove(&session.id);
+            self.forget_origin(slot, session.opened_by);
             self.free.give(slot);
+        }
+    }
+
+    /// A place has nothing to do with a request any more.
+    fn forget_origin(&mut self, slot: u32, origin: Origin) {
+        if self.by_origin.get(&origin) == Some(&slot) {
+            self.by_origin.remove(&origin);
         }
     }
 }

@@ -80,9 +80,10 @@ const _: fn() = || {
 pub mod slot_kind {
     /// A batch in the blog.
     pub const BATCH: u8 = 1;
-    /// Open a session on the topic `topic` that was created at index position `batch_seq`, or reopen it at the next epoch.
+    /// Open a session (`session` 0, epoch 1) on the topic `topic` that was created at index position `batch_seq`, or reopen it at the next
+    /// epoch. A session that opens has the id of its entry, which is found by this slot.
     pub const SESSION_OPEN: u8 = 2;
-    /// Close a session.
+    /// Close a session; if `session` is 0, the one that slot `batch_seq` of this lane asked for.
     pub const SESSION_CLOSE: u8 = 3;
     /// Create a topic; the blog holds its `TopicSpec`.
     pub const TOPIC_CREATE: u8 = 4;
@@ -118,7 +119,7 @@ pub mod extent_state {
 pub mod entry_kind {
     /// A batch has its place in the order.
     pub const BATCH: u8 = 1;
-    /// A session opened or reopened; `first_order` holds its id, `batch_seq` its next batch.
+    /// A session opened or reopened; `first_order` holds its id, the position of its first opening + 1, `batch_seq` its next batch.
     pub const SESSION_OPEN: u8 = 2;
     /// A session closed.
     pub const SESSION_CLOSE: u8 = 3;
@@ -126,7 +127,7 @@ pub mod entry_kind {
     pub const SESSION_FENCE: u8 = 4;
     /// Batches of a session from `batch_seq` on were let go.
     pub const LET_GO: u8 = 5;
-    /// A session could not be opened; `first_order` holds its id, `flags` the refusal code.
+    /// A session could not be opened; `flags` is the refusal code.
     pub const SESSION_REFUSED: u8 = 6;
     /// A topic was created; the blog holds its `TopicSpec`.
     pub const TOPIC_CREATE: u8 = 7;
@@ -147,7 +148,7 @@ record! {
         reserved: [u8; 3],
         /// topic id
         topic: u32,
-        /// session id
+        /// session id; 0: one that is to open, or whose id is not known yet
         session: u64,
         /// session epoch
         session_epoch: u32,
@@ -184,7 +185,7 @@ record! {
         session_epoch: u32,
         /// number of the batch in its session
         batch_seq: u64,
-        /// total order, in the topic, of the first message; of session control entries the session id
+        /// total order, in the topic, of the first message; of a session that opens its id
         first_order: u64,
         /// batch header's place in the pool, in lines, times 2^16, plus the topic id
         place: u64,

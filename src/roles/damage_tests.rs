@@ -31,6 +31,7 @@ use crate::wire::{AckLevel, OrderLevel};
 /// Entries of the sound pool: topic, session, batches.
 const TOPIC_AT: u64 = 0;
 const OPEN_AT: u64 = 1;
+const SESSION: u64 = OPEN_AT + 1;
 const BATCH_AT: u64 = 3;
 const BATCHES: u64 = 4;
 const NO_LOCKS: NoLocks = NoLocks;
@@ -68,12 +69,7 @@ impl Sound {
         let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
         write_spec(&sound.view, at, &topic);
         sound.present(BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: at, ..BatchSlot::default() });
-        sound.present(BatchSlot {
-            kind: slot_kind::SESSION_OPEN,
-            session: 7,
-            session_epoch: 1,
-            ..BatchSlot::default()
-        });
+        sound.present(BatchSlot { kind: slot_kind::SESSION_OPEN, session_epoch: 1, ..BatchSlot::default() });
         (0..BATCHES).for_each(|number| sound.publish(number));
         sound.replay_from_the_start();
         sound
@@ -89,13 +85,13 @@ impl Sound {
         push(&mut body, b"a");
         push(&mut body, b"b");
         let header =
-            BatchHeader { message_count: 2, session: 7, session_epoch: 1, batch_seq, ..BatchHeader::default() };
+            BatchHeader { message_count: 2, session: SESSION, session_epoch: 1, batch_seq, ..BatchHeader::default() };
         let bytes = frame::with_body(&header, &body);
         let run = self.blog.acquire(128, 128, self.lane.produced()).expect("an extent is free");
         let (blog_at, batch_bytes) = (run.start, bytes.len() as u32);
         self.view.memory.copy_in(blog_at, &bytes);
         self.blog.release(run, batch_bytes.into(), batch_bytes.into(), self.lane.produced() + 1);
-        let (kind, session, session_epoch, message_count) = (slot_kind::BATCH, 7, 1, 2);
+        let (kind, session, session_epoch, message_count) = (slot_kind::BATCH, SESSION, 1, 2);
         let slot = BatchSlot {
             kind,
             session,
@@ -202,13 +198,15 @@ fn recovery_names_position_and_field() {
 
 #[test]
 fn recovery_names_damaged_control_entries() {
-    let damages: [(u64, Damage); 7] = [
+    let damages: [(u64, Damage); 9] = [
         (TOPIC_AT, ("topic", |entry| entry.place |= 8)),
         (TOPIC_AT, ("topic", |entry| entry.place += 1)),
         (TOPIC_AT, ("flags", |entry| entry.flags = 3)),
         (TOPIC_AT, ("blog_at", |entry| entry.place += 1 << 16)),
         (OPEN_AT, ("session_slot", |entry| entry.session_slot = 64)),
         (OPEN_AT, ("flags", |entry| entry.flags = 6)),
+        (OPEN_AT, ("first_order", |entry| entry.first_order += 1)),
+        (OPEN_AT, ("first_order", |entry| entry.session_epoch = 2)),
         (OPEN_AT, ("batch_seq", |entry| entry.batch_seq = u64::MAX)),
     ];
     for (position, (field, change)) in damages {
@@ -379,7 +377,7 @@ fn the_sequencer_appends_nothing_a_lane_may_not_name() {
     let at = layout.extent(0, 2);
     let sound_slot = BatchSlot {
         kind: slot_kind::BATCH,
-        session: 7,
+        session: SESSION,
         session_epoch: 1,
         message_count: 2,
         batch_seq: BATCHES,
@@ -458,7 +456,7 @@ fn followers_stop_at_a_damaged_floor_line() {
     let mut sound = Sound::new();
     let mut tracker = Tracker::new(&sound.view, 0, 2);
     assert_eq!(tracker.follow(&mut |_| ()), Ok(1));
-    let mut session = SessionFollower::new(&sound.view, 7);
+    let mut session = SessionFollower::new(&sound.view, sound.lane.next_origin());
     session.follow().expect("sound");
     sound.publish(BATCHES);
     let at = sound.view.layout.floor_line(0) + 3 * 8;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_queue::ArrayQueue;
 
 use crate::log::reader::TopicStart;
+use crate::order::Origin;
 use crate::roles::addresses::Seat;
 use crate::wire::{AckLevel, OrderLevel, SlowReader, StartAt};
 
@@ -28,14 +29,12 @@ pub struct ConnectionId {
 pub struct Attachment {
     /// Its socket, open until the ack core releases it.
     pub socket: RawFd,
-    /// Its session.
+    /// Its session; 0: the one that was asked for.
     pub session: u64,
-    /// Whether that session was just asked for, or is joined or reopened.
-    pub is_new: bool,
+    /// Where that session, or the next epoch of it, was asked for; nothing if it is joined.
+    pub asked: Option<Origin>,
     /// The session epoch it goes by.
     pub session_epoch: u32,
-    /// Token of the session.
-    pub token: u64,
     /// Topic id.
     pub topic: u32,
     /// Order level of the topic.
@@ -62,6 +61,8 @@ pub enum ToAck {
 /// From the ack core to a receive core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromAck {
+    /// The session that was asked for is open, and this is its id: its batches may be read.
+    Opened(ConnectionId, u64),
     /// Nothing is being or will be sent on it.
     Released(ConnectionId),
     /// Sending failed, or the conversation was refused: close it.
@@ -80,7 +81,7 @@ pub struct AckLink {
 
 impl AckLink {
     /// For at most `connections` connections. The queues hold everything these can have under way: an attach, a word and a
-    /// close each, and a failure and a release each, so a push never fails.
+    /// close each, and an opening, a failure and a release each, so a push never fails.
     pub fn new(connections: u32) -> Arc<AckLink> {
         Arc::new(AckLink {
             to_ack: ArrayQueue::new(4 * connections as usize),

@@ -67,6 +67,8 @@ struct Session {
 enum Claim {
     /// Batches of a session below a number are committed.
     Acked { session: u64, next: u64 },
+    /// A session was opened for a client.
+    Opened { session: u64, client: u64 },
     /// A batch was delivered.
     Delivered(Deliver),
     /// The message of this order was told to be gone.
@@ -91,7 +93,8 @@ pub struct Checker {
     sessions: HashMap<u32, Session>,
     /// Frontiers of sessions, open or closed, by id.
     frontiers: HashMap<u64, u64>,
-    /// Sessions of each client as it was told, and batches it sealed in them.
+    /// For whom each session was opened, as its client was told.
+    owners: HashMap<u64, u64>,
     claims: Vec<Claim>,
 }
 
@@ -122,6 +125,7 @@ impl Checker {
             next_order: 0,
             sessions: HashMap::new(),
             frontiers: HashMap::new(),
+            owners: HashMap::new(),
             claims: Vec::new(),
         }
     }
@@ -276,6 +280,12 @@ impl Checker {
                 if session.id != 0 || self.frontiers.contains_key(&entry.first_order) {
                     return broken(3, format!("position {position}: {entry:?} opens over {session:?}, or again"));
                 }
+                if entry.first_order != position + 1 || entry.session_epoch != 1 {
+                    return broken(
+                        3,
+                        format!("position {position}: {entry:?} opens a session of another id, or epoch"),
+                    );
+                }
                 *session = Session { id: entry.first_order, epoch: entry.session_epoch, ..Session::default() };
                 self.frontiers.insert(session.id, 0);
             }
@@ -333,6 +343,12 @@ impl Checker {
         Ok(())
     }
 
+    /// A publisher that asked for a session was told that this one is its own.
+    pub fn opened(&mut self, session: u64, client: u64) -> Result<(), Violation> {
+        self.claims.push(Claim::Opened { session, client });
+        Ok(())
+    }
+
     /// A subscriber was handed a batch.
     pub fn delivered(&mut self, deliver: Deliver) -> Result<(), Violation> {
         self.claims.push(Claim::Delivered(deliver));
@@ -359,11 +375,25 @@ impl Checker {
                         );
                     }
                 }
+                Claim::Opened { session, client } => self.check_opened(session, client)?,
                 Claim::Delivered(deliver) => self.check_delivered(&deliver)?,
                 Claim::Gone(order) => self.check_gone(order)?,
             }
         }
         Ok(())
+    }
+
+    /// An id is told once its opening is committed, and to nobody else: what was never committed may get its position again.
+    fn check_opened(&mut self, session: u64, client: u64) -> Result<(), Violation> {
+        if !self.frontiers.contains_key(&session) {
+            return broken(5, format!("client {client:#x} was told of session {session:#x}, which nobody opened"));
+        }
+        match self.owners.insert(session, client) {
+            Some(owner) if owner != client => {
+                broken(3, format!("session {session:#x} was opened for {owner:#x}, and for client {client:#x}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_delivered(&self, deliver: &Deliver) -> Result<(), Violation> {

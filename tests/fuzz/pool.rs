@@ -183,14 +183,15 @@ fn history(view: &HostView) {
     }
     let produced = lane.produced();
     blog.release(run, 128, 128, produced);
-    for session in 1..=4 {
-        let (kind, topic) = (slot_kind::SESSION_OPEN, session as u32 % 2);
+    for number in 0..4 {
+        let (kind, topic) = (slot_kind::SESSION_OPEN, number % 2);
         let batch_seq = u64::from(topic) + 2;
-        present(BatchSlot { kind, session, topic, session_epoch: 1, batch_seq, ..BatchSlot::default() }, &mut lane);
+        present(BatchSlot { kind, topic, session_epoch: 1, batch_seq, ..BatchSlot::default() }, &mut lane);
     }
     for number in 0..BATCHES {
-        let (session, batch_seq) = (number % 4 + 1, number / 4);
-        let (topic, session_epoch, message_count) = (session as u32 % 2, 1, 1);
+        // They were opened at index positions 6 to 9.
+        let (session, batch_seq) = (number % 4 + 7, number / 4);
+        let (topic, session_epoch, message_count) = (number as u32 % 2, 1, 1);
         let mut body = Vec::new();
         push(&mut body, b"a message");
         let header = BatchHeader { message_count, session, session_epoch, topic, batch_seq, ..BatchHeader::default() };
@@ -309,12 +310,7 @@ fn write(view: &HostView) {
         candidate.step(step * 20_000_000, &NoLocks);
         for ingest in &mut lanes {
             ingest.refresh();
-            ingest.control(BatchSlot {
-                kind: slot_kind::SESSION_OPEN,
-                session: step,
-                session_epoch: 1,
-                ..BatchSlot::default()
-            });
+            ingest.control(BatchSlot { kind: slot_kind::SESSION_OPEN, session_epoch: 1, ..BatchSlot::default() });
         }
     }
     assert!(candidate.active().is_none() || candidate.fault().is_none());

@@ -235,6 +235,7 @@ impl Site {
     }
 
     fn ack<C: Coherence>(&self, view: &View<Mapped<C>>, places: u32) -> Box<dyn Role<Ring>> {
+        let tokens = Tokens::new(self.pool.superblock().token_key);
         let settings = AckSettings {
             send: SendMode::Auto,
             zero_copy_from_bytes: 16 << 10,
@@ -243,7 +244,7 @@ impl Site {
             broker_list: format!("0 {}\n", self.address),
             log: bytemuck::Zeroable::zeroed(),
         };
-        Box::new(AckRole::new(view, 0, settings, self.links.clone(), places))
+        Box::new(AckRole::new(view, 0, settings, tokens, self.links.clone(), places))
     }
 
     fn export<C: Coherence>(&self, view: &View<Mapped<C>>) -> Box<dyn Role<Ring>> {

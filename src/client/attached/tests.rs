@@ -14,6 +14,7 @@ use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
 use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
+use crate::roles::sequence::tests::session_of;
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 use crate::sim::watched::Watched;
 use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Progress, StartAt};
@@ -313,9 +314,10 @@ fn an_attached_lane_names_only_what_is_its_own() {
     let layout = scene.views[1].layout.clone();
     let mut forger = crate::log::lane::LaneWriter::take(&scene.views[1], lane);
     let own = layout.extent(lane, 0);
-    let session = forger.next_session();
-    forger.publish(&BatchSlot { kind: slot_kind::SESSION_OPEN, session, session_epoch: 1, ..BatchSlot::default() });
+    let open = BatchSlot { kind: slot_kind::SESSION_OPEN, session_epoch: 1, ..BatchSlot::default() };
+    let asked = forger.publish(&open);
     scene.steps(1);
+    let session = session_of(scene.sequencer.active().unwrap(), lane as u16, asked).unwrap();
     let sound = BatchSlot {
         kind: slot_kind::BATCH,
         session,
@@ -326,21 +328,16 @@ fn an_attached_lane_names_only_what_is_its_own() {
         ..BatchSlot::default()
     };
     let mut broker = crate::log::lane::LaneWriter::take(&scene.views[0], 0);
-    let foreign = broker.next_session();
-    broker.publish(&BatchSlot {
-        kind: slot_kind::SESSION_OPEN,
-        session: foreign,
-        session_epoch: 1,
-        ..BatchSlot::default()
-    });
+    let asked = broker.publish(&open);
     scene.steps(1);
+    let foreign = session_of(scene.sequencer.active().unwrap(), 0, asked).unwrap();
     let forged = [
         BatchSlot { blog_at: layout.extent(0, 0), ..sound },
         BatchSlot { blog_at: layout.extent(lane, 3) + layout.geometry.extent_bytes - 64, ..sound },
         BatchSlot { session: foreign, ..sound },
         BatchSlot { kind: slot_kind::SESSION_CLOSE, session: foreign, ..sound },
         BatchSlot { kind: slot_kind::SESSION_OPEN, session: foreign, session_epoch: 2, ..sound },
-        BatchSlot { kind: slot_kind::SESSION_OPEN, session: crate::log::lane::session_id(0, 99), ..sound },
+        BatchSlot { kind: slot_kind::SESSION_OPEN, session: foreign + 99, ..sound },
     ];
     for (refused, slot) in (1..).zip(forged) {
         forger.publish(&slot);

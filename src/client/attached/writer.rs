@@ -22,6 +22,7 @@ use crate::log::lane::LaneWriter;
 use crate::log::session::{SessionFollower, Standing};
 use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
 use crate::observe::counters::ReceiveCounters;
+use crate::order::Origin;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Memory};
 use crate::wire::frame::{self, BatchHeader};
@@ -84,7 +85,8 @@ struct InFlight {
 
 /// The session that is published to.
 struct Session<M> {
-    id: u64,
+    /// The slot that asked for it.
+    asked: Origin,
     /// Epoch that batches are stamped with.
     epoch: u32,
     topic: u32,
@@ -96,6 +98,13 @@ struct Session<M> {
     follower: SessionFollower<M>,
     /// The next epoch was asked for.
     is_reopening: bool,
+}
+
+impl<M: Memory> Session<M> {
+    /// Its id; 0 before it is open.
+    fn id(&self) -> u64 {
+        self.follower.session()
+    }
 }
 
 /// See the head of the file.
@@ -174,16 +183,16 @@ impl<M: Memory> Writer<M> {
         if !self.has_slots(1) {
             return false;
         }
-        let id = self.lane.next_session();
+        let asked = self.lane.next_origin();
         let session = Session {
-            id,
+            asked,
             epoch: 1,
             topic: topic.id,
             created_position: topic.created_position,
             acks_landed: topic.order as u8 == 0 || ack == AckLevel::None,
             next_number: 0,
             // Before the request: whatever comes of it lies behind the follower's beginning.
-            follower: SessionFollower::new(&self.view, id),
+            follower: SessionFollower::new(&self.view, asked),
             is_reopening: false,
         };
         self.lane.publish(&open_slot(&session));
@@ -197,9 +206,9 @@ impl<M: Memory> Writer<M> {
         self.session.as_ref().map_or(Standing::Asked, |session| session.follower.standing())
     }
 
-    /// Session id; 0 before one was asked for.
+    /// Session id; 0 before it is open.
     pub fn session(&self) -> u64 {
-        self.session.as_ref().map_or(0, |session| session.id)
+        self.session.as_ref().map_or(0, Session::id)
     }
 
     /// Largest payload that a batch can hold, bytes.
@@ -326,7 +335,7 @@ impl<M: Memory> Writer<M> {
         let header = BatchHeader {
             body_bytes: open.body_bytes as u32,
             message_count: open.messages,
-            session: session.id,
+            session: session.id(),
             batch_seq: session.next_number,
             created_at: open.created_at,
             session_epoch: session.epoch,
@@ -409,6 +418,7 @@ impl<M: Memory> Writer<M> {
                 session.epoch = session.follower.epoch() + 1;
                 session.is_reopening = true;
                 self.fences += 1;
+                session.follower.ask_again(self.lane.next_origin());
                 self.lane.publish(&open_slot(session));
                 moved += 1;
             }
@@ -486,10 +496,12 @@ impl<M: Memory> Writer<M> {
     /// Asks for the session's end. False: no room now.
     pub fn ask_to_close(&mut self) -> bool {
         let Some(session) = &self.session else { return true };
-        let (kind, topic, id) = (slot_kind::SESSION_CLOSE, session.topic, session.id);
+        let (kind, topic) = (slot_kind::SESSION_CLOSE, session.topic);
+        // One whose id is not known yet is named by the slot that asked for it.
+        let (id, batch_seq) = (session.id(), session.asked.slot);
         let has_slot = self.has_slots_beside(CONTROL_SLOTS);
         if has_slot {
-            self.lane.publish(&BatchSlot { kind, topic, session: id, ..BatchSlot::default() });
+            self.lane.publish(&BatchSlot { kind, topic, session: id, batch_seq, ..BatchSlot::default() });
         }
         has_slot
     }
@@ -553,11 +565,11 @@ impl Open {
     }
 }
 
-fn open_slot<M>(session: &Session<M>) -> BatchSlot {
+fn open_slot<M: Memory>(session: &Session<M>) -> BatchSlot {
     BatchSlot {
         kind: slot_kind::SESSION_OPEN,
         topic: session.topic,
-        session: session.id,
+        session: session.id(),
         session_epoch: session.epoch,
         batch_seq: session.created_position,
         ..BatchSlot::default()

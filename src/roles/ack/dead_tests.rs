@@ -12,11 +12,12 @@ use crate::net::Ring;
 use crate::pool::coherence::Mapping;
 use crate::pool::{Hardware, Layout, Mapped};
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
+use crate::roles::receive::hello::Tokens;
 use crate::roles::sequence::active::ActiveSequencer;
-use crate::roles::sequence::tests::{Feeder, batch, open, start, topic_spec};
+use crate::roles::sequence::tests::{FIRST, Feeder, batch, open, start, topic_spec};
 use crate::runtime::{Io, Now, Role};
 use crate::sim::memory::small_geometry;
-use crate::wire::frame::{self, Ack, NOTHING_LET_GO, Refused};
+use crate::wire::frame::{self, Ack, NEW_SESSION, NOTHING_LET_GO, Refused};
 use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal};
 
 const PLACES: u32 = 4;
@@ -53,7 +54,7 @@ impl Bench {
             broker_list: String::new(),
             log: bytemuck::Zeroable::zeroed(),
         };
-        let mut ack = AckRole::<Hardware>::new(&view, 0, settings, vec![link.clone()], PLACES);
+        let mut ack = AckRole::<Hardware>::new(&view, 0, settings, Tokens::new([1, 2]), vec![link.clone()], PLACES);
         let mut ring = Ring::new(16, PLACES, mapping).unwrap();
         let now = Now { monotonic_ns: 1, utc_ns: 1 };
         ack.start(&mut ring, 0, now).unwrap();
@@ -62,10 +63,9 @@ impl Bench {
         let (stream, _) = listener.accept().unwrap();
         let attachment = Attachment {
             socket: stream.as_raw_fd(),
-            session: 7,
-            is_new: true,
+            session: NEW_SESSION,
+            asked: Some(feeder.lane.next_origin()),
             session_epoch: 1,
-            token: 0,
             topic: 0,
             order,
             ack: AckLevel::Committed,
@@ -77,7 +77,7 @@ impl Bench {
     }
 
     fn open(&mut self) {
-        self.feeder.lane.publish(&open(7));
+        self.feeder.lane.publish(&open());
         self.sequencer.pass(2);
     }
 
@@ -124,10 +124,11 @@ fn a_dead_connection_of_a_busy_session_is_told_of_once() {
     // The receive core is busy (a long pass, another core): it does not look at its queue. The session goes on over other
     // connections of its publisher.
     for seq in 0..200 {
-        assert!(bench.feeder.put(batch(7, seq), 64));
+        assert!(bench.feeder.put(batch(FIRST, seq), 64));
         bench.sequencer.pass(10 + seq);
         bench.run(5);
     }
+    assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Opened(ID, FIRST)));
     assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Failed(ID)));
     assert_eq!(bench.link.from_ack.pop(), None);
 }
@@ -161,7 +162,7 @@ fn only_at_level_5_is_anything_let_go() {
         let sequencer = start(bench.feeder.view(), 0);
         bench.sequencer = sequencer;
         bench.run(25);
-        assert!(bench.feeder.put(batch(7, 0), 64));
+        assert!(bench.feeder.put(batch(FIRST, 0), 64));
         bench.sequencer.pass(10);
         bench.run(25);
         let acks: Vec<Ack> =

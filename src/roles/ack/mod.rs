@@ -26,9 +26,10 @@ use crate::observe::counters::{AckCounters, CounterBlock};
 use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
+use crate::roles::receive::hello::Tokens;
 use crate::roles::rounds::Rounds;
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NOTHING_LET_GO, Refused, Welcome};
+use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 use tracker::{News, Tracker};
 
@@ -109,6 +110,7 @@ pub struct AckRole<C: Coherence> {
     name: String,
     role: u8,
     settings: AckSettings,
+    tokens: Tokens,
     batch_bytes_max: u32,
     tracker: Tracker<Mapped<C>>,
     links: Vec<Arc<AckLink>>,
@@ -138,6 +140,7 @@ impl<C: Coherence> AckRole<C> {
         view: &View<Mapped<C>>,
         broker: u32,
         settings: AckSettings,
+        tokens: Tokens,
         links: Vec<Arc<AckLink>>,
         places_per_link: u32,
     ) -> Self {
@@ -162,6 +165,7 @@ impl<C: Coherence> AckRole<C> {
             beats: Rounds::default(),
             fault: None,
             settings,
+            tokens,
         }
     }
 
@@ -285,8 +289,13 @@ impl<C: Coherence> AckRole<C> {
         let (attachment, (since_ns, committed)) = (connection.attachment.as_ref()?, connection.waiting?);
         let late = now.monotonic_ns.saturating_sub(since_ns) > self.settings.open_timeout_ns;
         let refuse = |refusal, detail, text: String| Some(Err((refusal, detail, text)));
-        if let Some(slot) = self.tracker.table().slot_of(attachment.session) {
-            let epoch = self.tracker.table().session(slot).epoch;
+        let table = self.tracker.table();
+        let known = match attachment.session {
+            NEW_SESSION => table.opened_by(attachment.asked?),
+            session => table.slot_of(session),
+        };
+        if let Some(slot) = known {
+            let epoch = table.session(slot).epoch;
             return match attachment.session_epoch.cmp(&epoch) {
                 std::cmp::Ordering::Equal => Some(Ok(slot)),
                 std::cmp::Ordering::Less => {
@@ -304,7 +313,7 @@ impl<C: Coherence> AckRole<C> {
         }
         let knows_all =
             self.tracker.is_started() && committed.is_some_and(|committed| self.tracker.position() >= committed);
-        if !attachment.is_new && knows_all && attachment.session_epoch <= 1 {
+        if attachment.session != NEW_SESSION && knows_all && attachment.session_epoch <= 1 {
             let text = format!("session {:#x} is not open: it was closed, or expired", attachment.session);
             return refuse(Refusal::UnknownSession, 0, text);
         }
@@ -323,11 +332,17 @@ impl<C: Coherence> AckRole<C> {
         let session = *self.tracker.table().session(slot);
         let connection = self.connections[place as usize].as_mut().expect("it waited");
         connection.waiting = None;
-        let attachment = connection.attachment.expect("it was attached");
+        let attachment = connection.attachment.as_mut().expect("it was attached");
+        if attachment.session == NEW_SESSION {
+            // What follows the welcome is read after this was heard.
+            attachment.session = session.id;
+            self.links[connection.link].tell_receive(FromAck::Opened(connection.id, session.id));
+        }
+        let attachment = *attachment;
         let welcome = Welcome {
             session_epoch: session.epoch,
             session: session.id,
-            token: attachment.token,
+            token: self.tokens.token(session.id, attachment.topic),
             next: session.next_batch,
             topic: attachment.topic,
             batch_bytes_max: self.batch_bytes_max,
@@ -440,10 +455,10 @@ impl<C: Coherence> AckRole<C> {
 
     fn tell(&mut self, io: &mut Ring, item: News, now: Now) {
         match item {
-            News::Refused { session, code } => {
+            News::Refused { origin, code } => {
                 let wanted = |place: &u32| {
                     let connection = self.connections[*place as usize].as_ref();
-                    connection.and_then(|c| c.attachment).is_some_and(|attachment| attachment.session == session)
+                    connection.and_then(|c| c.attachment).is_some_and(|attachment| attachment.asked == Some(origin))
                 };
                 if let Some(index) = self.waiting.iter().position(wanted) {
                     let place = self.waiting.swap_remove(index);

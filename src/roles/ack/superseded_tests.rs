@@ -7,7 +7,7 @@ use crate::log::order_index::IndexWriter;
 use crate::pool::Memory;
 use crate::pool::line::INVALID;
 use crate::pool::record::{IndexEntry, entry_kind};
-use crate::roles::sequence::tests::{Feeder, batch, open, start, topic_spec};
+use crate::roles::sequence::tests::{FIRST, Feeder, batch, open, start, topic_spec};
 use crate::sim::memory::plain_view;
 use crate::wire::OrderLevel;
 use crate::wire::frame::NOTHING_LET_GO;
@@ -38,16 +38,16 @@ fn left_behind_or_taken_over_it_tells_of_what_it_missed() {
     let mut sequencer = start(&view, 0);
     feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
     sequencer.pass(1);
-    feeder.lane.publish(&open(9));
+    feeder.lane.publish(&open());
     (2..5).for_each(|now| {
         sequencer.pass(now);
     });
     let mut tracker = Tracker::new(&view, 0, 4);
     while tracker.follow(&mut |_| ()).unwrap() > 0 {}
-    let slot = tracker.table().slot_of(9).expect("it is open");
+    let slot = tracker.table().slot_of(FIRST).expect("it is open");
     tracker.attach(0, slot);
     for seq in 0..3000 {
-        while !feeder.put(batch(9, seq), 64) {
+        while !feeder.put(batch(FIRST, seq), 64) {
             sequencer.pass(10 + seq);
         }
     }

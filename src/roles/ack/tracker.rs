@@ -9,7 +9,7 @@ use crate::log::damage::sound;
 use crate::log::entry::{check_fold, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::order::table::State;
-use crate::order::{Event, SessionTable};
+use crate::order::{Event, Origin, SessionTable};
 use crate::pool::Memory;
 use crate::pool::record::{FloorLine, IndexEntry};
 use crate::wire::frame::{ACK_FENCED, Ack, NOTHING_LET_GO};
@@ -42,8 +42,8 @@ const BLANK: Local = Local { broker_messages: 0, first: NONE, dirty: false, hear
 pub enum News {
     /// A session could not be opened.
     Refused {
-        /// Its id.
-        session: u64,
+        /// The request.
+        origin: Origin,
         /// Refusal code.
         code: u8,
     },
@@ -268,7 +268,7 @@ impl<M: Memory> Tracker<M> {
             }
             Event::Open { slot, .. } | Event::Fence { slot, .. } => self.touch(slot),
             Event::LetGo { slot, from, .. } => self.let_go(slot, from),
-            Event::Refused { session, code, .. } => tell(News::Refused { session, code }),
+            Event::Refused { code, origin } => tell(News::Refused { origin, code }),
             Event::Close { .. }
             | Event::Topic { .. }
             | Event::TopicDeleted { .. }
@@ -386,7 +386,7 @@ impl<M: Memory> Tracker<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::event::{Arrival, Origin};
+    use crate::order::event::Arrival;
     use crate::sim::memory::{HostMemory, plain_view};
 
     /// Broker 0's follower, with connection 0 on an open session.

@@ -39,8 +39,10 @@ pub enum Phase {
 
 /// A publisher's stream.
 pub struct Stream {
-    /// Session its batches must name.
+    /// Session its batches must name; 0: it was asked for, and nothing is read before it is told.
     pub session: u64,
+    /// The slot that asked for it, if this connection did.
+    pub asked_slot: u64,
     /// Session epoch they must name.
     pub session_epoch: u32,
     /// Topic they must name.

@@ -107,9 +107,10 @@ impl<C: Coherence> Receive<C> {
     /// Tells the sequencer that a session is over: below level 5 with its connection, at level 5 when its publisher says so.
     pub(super) fn close_session(&mut self, stream: &Stream, said_goodbye: bool) {
         if stream.next_seq.is_some() || said_goodbye {
-            let (kind, session) = (slot_kind::SESSION_CLOSE, stream.session);
+            // One whose id was not told yet is named by the slot that asked for it.
+            let (kind, session, batch_seq) = (slot_kind::SESSION_CLOSE, stream.session, stream.asked_slot);
             // No room: the sequencer closes it when its place is needed.
-            self.ingest.control(BatchSlot { kind, session, session_epoch: 1, ..BatchSlot::default() });
+            self.ingest.control(BatchSlot { kind, session, session_epoch: 1, batch_seq, ..BatchSlot::default() });
         }
     }
 
@@ -125,18 +126,27 @@ impl<C: Coherence> Receive<C> {
         let mut moved = 0;
         while let Some(message) = self.link.from_ack.pop() {
             moved += 1;
-            let (FromAck::Released(id) | FromAck::Failed(id)) = message;
+            let (FromAck::Opened(id, _) | FromAck::Released(id) | FromAck::Failed(id)) = message;
             let known = self.connections[id.slot as usize].as_ref().filter(|connection| connection.id == id);
             let Some(is_ending) = known.map(|connection| matches!(connection.phase, Phase::Ending { .. })) else {
                 continue;
             };
             match message {
+                FromAck::Opened(_, session) => self.opened(io, id.slot, session),
                 FromAck::Failed(_) if !is_ending => self.end(io, id.slot, false, now),
                 FromAck::Failed(_) => {}
                 FromAck::Released(_) => self.released(io, id.slot, is_ending, now),
             }
         }
         moved
+    }
+
+    /// Its session is open: what comes of it is read from now on.
+    fn opened(&mut self, io: &mut Ring, slot: u32, session: u64) {
+        if let Some(stream) = self.connection(slot).streaming() {
+            stream.session = session;
+            self.read_on(io, slot);
+        }
     }
 
     pub(super) fn released(&mut self, io: &mut Ring, slot: u32, is_ending: bool, now: Now) {

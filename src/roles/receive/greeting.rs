@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::topics::Topic;
 use crate::net::{Asker, Ring, peer, socket_options};
+use crate::order::Origin;
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::addresses::{Cost, Seat, Seated, Turn};
@@ -298,25 +299,24 @@ impl<C: Coherence> Receive<C> {
     pub(super) fn serve_publisher(&mut self, slot: u32, hello: &Hello, topic: &Topic, now: Now) -> Result<(), Refuse> {
         let ack = hello::check_publisher(hello, topic, &self.tokens)?;
         let is_new = hello.session == NEW_SESSION;
-        let (session, session_epoch) =
-            if is_new { (self.new_session(), 1) } else { (hello.session, hello.session_epoch) };
+        let (session, session_epoch) = (hello.session, if is_new { 1 } else { hello.session_epoch });
         // Epochs above the first are opened by whoever comes first; the sequencer ignores the others.
         if is_new {
             self.count_session(slot, now)?;
         }
-        if (is_new || session_epoch > 1)
-            && let Err(refuse) = self.ask_to_open(session, session_epoch, topic)
-        {
-            self.connection(slot)
-                .opened_for
-                .take()
-                .into_iter()
-                .for_each(|address| self.addresses.close_session(address));
-            return Err(refuse);
+        let mut asked = None;
+        if is_new || session_epoch > 1 {
+            asked = self.ask_to_open(session, session_epoch, topic);
+            if asked.is_none() {
+                let opened_for = self.connection(slot).opened_for.take();
+                opened_for.into_iter().for_each(|address| self.addresses.close_session(address));
+                return Err(Refuse::new(Refusal::Busy, 0, "this broker's lane is full; try again"));
+            }
         }
         let by_connection = topic.order != OrderLevel::Session;
         let stream = Stream {
             session,
+            asked_slot: asked.map_or(0, |asked| asked.slot),
             session_epoch,
             topic: topic.id,
             receipts: topic.receipts,
@@ -332,7 +332,6 @@ impl<C: Coherence> Receive<C> {
             run_bytes: RUN_BYTES_MIN,
         };
         self.link.set_landed(slot, 0);
-        let token = self.tokens.token(session, topic.id);
         let connection = self.connection(slot);
         connection.phase = Phase::Streaming(Box::new(stream));
         connection.with_ack = true;
@@ -343,9 +342,8 @@ impl<C: Coherence> Receive<C> {
         let attachment = Attachment {
             socket: connection.socket(),
             session,
-            is_new,
+            asked,
             session_epoch,
-            token,
             topic: topic.id,
             order: topic.order,
             ack,
@@ -373,20 +371,13 @@ impl<C: Coherence> Receive<C> {
         Ok(())
     }
 
-    /// The id of a session that is asked for next.
-    pub(super) fn new_session(&self) -> u64 {
-        self.ingest.lane.next_session()
-    }
-
-    pub(super) fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> Result<(), Refuse> {
+    /// Asks for a new session, or for the next epoch of one. Gives where it asked; `None`: no room now.
+    pub(super) fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> Option<Origin> {
         let kind = slot_kind::SESSION_OPEN;
         let batch_seq = topic.created_position;
         let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
-        if self.ingest.control(slot) {
-            Ok(())
-        } else {
-            Err(Refuse::new(Refusal::Busy, 0, "this broker's lane is full; try again"))
-        }
+        let origin = self.ingest.lane.next_origin();
+        self.ingest.control(slot).then_some(origin)
     }
 
     /// Hands a subscriber over to the exporter.

@@ -45,6 +45,7 @@ use crate::roles::handoff::{AckLink, ConnectionId, Subscriptions};
 use crate::roles::rounds::Rounds;
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::Refusal;
+use crate::wire::frame::NEW_SESSION;
 use connection::{Connection, Phase};
 use hello::{Refuse, Tokens};
 use ingest::Ingest;
@@ -362,6 +363,10 @@ impl<C: Coherence> Receive<C> {
             return false;
         }
         let (session, session_epoch, topic) = (stream.session, stream.session_epoch, stream.topic);
+        if session == NEW_SESSION {
+            // Its publisher was not told of it either.
+            return false;
+        }
         let kind = slot_kind::SESSION_ALIVE;
         // Without room it is said at the next look.
         let is_said = self.ingest.control(BatchSlot { kind, topic, session, session_epoch, ..BatchSlot::default() });

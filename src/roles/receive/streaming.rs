@@ -11,7 +11,7 @@ use crate::roles::receive::connection::Phase;
 use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::ingest::{Next, StreamError};
 use crate::runtime::Now;
-use crate::wire::frame::{self, FrameKind};
+use crate::wire::frame::{self, FrameKind, NEW_SESSION};
 
 /// Heartbeats of one connection that are taken without a run at one time.
 const HEARTBEATS_PER_WAKE: usize = 16;
@@ -33,10 +33,11 @@ fn takes_heartbeats_only(socket: RawFd) -> bool {
 }
 
 impl<C: Coherence> Receive<C> {
-    /// Begins to read a publisher's stream. An idle connection polls and owns no run.
+    /// Begins to read a publisher's stream, once it is known which session its batches must name. An idle connection polls and owns no
+    /// run.
     pub(super) fn read_on(&mut self, io: &mut Ring, slot: u32) {
-        let connection = self.connections[slot as usize].as_ref();
-        if connection.is_some_and(|connection| matches!(connection.phase, Phase::Streaming(_))) {
+        let Some(connection) = &mut self.connections[slot as usize] else { return };
+        if connection.streaming().is_some_and(|stream| stream.session != NEW_SESSION) {
             self.wait_readable(io, slot);
         }
     }

@@ -27,6 +27,7 @@ const NOW: u64 = 1_700_000_000_000_000_000;
 fn stream(receipts: Receipts) -> Stream {
     Stream {
         session: 9,
+        asked_slot: 0,
         session_epoch: 1,
         topic: 2,
         receipts,

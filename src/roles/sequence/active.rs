@@ -13,7 +13,7 @@ use crate::log::commit::{Commit, CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
 use crate::log::directory::Inherited;
 use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
-use crate::log::lane::{LaneReader, session_id};
+use crate::log::lane::LaneReader;
 use crate::log::order_index::IndexWriter;
 use crate::log::retention::Trimmer;
 use crate::log::retention::survey::{self, Survey};
@@ -221,7 +221,7 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
-        if !self.may_name(lane, number, slot) {
+        if !self.may_name(lane, slot) {
             self.counters.invalid_slots += 1;
             return;
         }
@@ -233,9 +233,7 @@ impl<M: Memory> ActiveSequencer<M> {
                     self.core.touch(session);
                 }
             }
-            slot_kind::SESSION_CLOSE => {
-                self.core.close(slot.session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters))
-            }
+            slot_kind::SESSION_CLOSE => self.close_session(lane, slot),
             slot_kind::TOPIC_CREATE => self.take_topic(lane, number, slot),
             slot_kind::TOPIC_DELETE => self.delete_topic(lane, number, slot),
             slot_kind::CURSOR_SET | slot_kind::CURSOR_DELETE => self.take_cursor(lane, number, slot),
@@ -244,20 +242,15 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// A receive core has seen the token of every session it names. An attached publisher is any program that may map the pool:
-    /// it names sessions that its own lane opened, and no others.
+    /// it names sessions that its own lane opened, and no others. What is nobody's, or closed by now, harms nobody.
     #[inline]
-    fn may_name(&self, lane: u32, number: u64, slot: &BatchSlot) -> bool {
+    fn may_name(&self, lane: u32, slot: &BatchSlot) -> bool {
         if !self.view.layout.geometry.is_attached_lane(lane) {
             return true;
         }
-        match self.core.table().slot_of(slot.session) {
-            Some(session) => u32::from(self.core.table().session(session).opened_by.lane) == lane,
-            // What is closed by now harms nobody.
-            None => {
-                let opens = slot.kind == slot_kind::SESSION_OPEN && slot.session_epoch <= 1;
-                !opens || slot.session == session_id(lane, number)
-            }
-        }
+        let table = self.core.table();
+        let opened_by = |session| u32::from(table.session(session).opened_by.lane);
+        table.slot_of(slot.session).is_none_or(|session| opened_by(session) == lane)
     }
 
     fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot) {

@@ -3,7 +3,7 @@
 use super::active::SequencerSettings;
 use super::attendance::{Attendance, ROLL_CALL_NS};
 use super::candidate::{Candidate, Locks, TakeoverSettings};
-use super::tests::{Feeder, SETTINGS, batch, open, topic_spec};
+use super::tests::{FIRST, Feeder, SETTINGS, batch, open, topic_spec};
 use crate::log::View;
 use crate::log::lane::LaneWriter;
 use crate::log::member::Member;
@@ -169,7 +169,7 @@ fn a_dead_broker_of_another_host_holds_the_floor_for_a_while_only() {
     let mut feeder = Feeder::new(&scene.views[0], 0);
     feeder.lane.publish(&topic_spec(&scene.views[0], OrderLevel::Session));
     scene.pass_ns(2 * STEP_NS, &[0, 1]);
-    feeder.put(open(1), 64);
+    feeder.put(open(), 64);
     scene.pass_ns(2 * STEP_NS, &[0, 1]);
     let mut hold = Hold::take(&scene.views[1], 1, scene.members[1].incarnation());
     assert!(hold.lower_to_floor().is_some_and(|floor| hold.look(floor) == Ok(true)));
@@ -177,7 +177,7 @@ fn a_dead_broker_of_another_host_holds_the_floor_for_a_while_only() {
     let mut feed = |scene: &mut Scene, ns: u64, alive: &[usize], hold: Option<&mut Hold<HostMemory>>| {
         let (before, mut hold) = (fed, hold);
         for _ in 0..ns / STEP_NS {
-            while fed < before + 500 && feeder.put(batch(1, fed), BATCH_BYTES) {
+            while fed < before + 500 && feeder.put(batch(FIRST, fed), BATCH_BYTES) {
                 fed += 1;
                 scene.sequencer.step(scene.now_ns, &scene.locks);
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::active::ActiveSequencer;
-use super::tests::{Feeder, Follower, batch, open, start, topic_spec};
+use super::tests::{FIRST, Feeder, Follower, batch, open, start, topic_spec};
 use crate::log::View;
 use crate::log::checkpoint::{RecoverError, recover};
 use crate::log::commit::{Commit, CommitReader, CommitWriter};
@@ -25,6 +25,8 @@ use crate::wire::OrderLevel;
 
 type Watch = Watched<HostMemory>;
 
+const SECOND: u64 = FIRST + 1;
+
 /// Two hosts: lanes and candidate 0 live on host 0, candidate 1 on host 1.
 fn pool(whim: Whim, seed: u64) -> (View<Watch>, View<HostMemory>, View<HostMemory>) {
     let (_, watched, here, there) = powered_pool(whim, seed);
@@ -42,12 +44,12 @@ fn with_history<M: Memory>(view: &View<M>, candidate: u32, feeder: &mut Feeder<H
     let mut sequencer = start(view, candidate);
     feeder.lane.publish(&topic_spec(feeder.view(), OrderLevel::Session));
     sequencer.pass(1);
-    for session in [3, 8] {
-        feeder.lane.publish(&open(session));
+    for _ in [FIRST, SECOND] {
+        feeder.lane.publish(&open());
     }
-    feeder.put(batch(8, 0), 64);
+    feeder.put(batch(SECOND, 0), 64);
     for seq in 0..70 {
-        assert!(feeder.put(batch(3, seq), 4096));
+        assert!(feeder.put(batch(FIRST, seq), 4096));
         sequencer.pass(2 + seq);
     }
     sequencer
@@ -56,13 +58,13 @@ fn with_history<M: Memory>(view: &View<M>, candidate: u32, feeder: &mut Feeder<H
 /// After the kill: a successor, more batches, and everything is there once and in order.
 fn goes_on<M: Memory>(view: &View<M>, candidate: u32, feeder: &mut Feeder<HostMemory>, next: [u64; 2], why: &str) {
     let mut sequencer = start(view, candidate);
-    assert!(sequencer.core().table().slot_of(3).is_some(), "{why}: a session is lost");
+    assert!(sequencer.core().table().slot_of(FIRST).is_some(), "{why}: a session is lost");
     let mut follower = Follower::new(view);
     if sequencer.counters().floor > 0 {
         follower.begin_at(CommitReader::new(view).current().expect("it is active").watermark, sequencer.core().table());
     }
     for seq in 0..80 {
-        for (slot, bytes) in [(batch(3, next[0] + seq), 4096), (batch(8, next[1] + seq), 64)] {
+        for (slot, bytes) in [(batch(FIRST, next[0] + seq), 4096), (batch(SECOND, next[1] + seq), 64)] {
             if feeder.put(slot, bytes) {
                 continue;
             }
@@ -78,7 +80,7 @@ fn goes_on<M: Memory>(view: &View<M>, candidate: u32, feeder: &mut Feeder<HostMe
         sequencer.pass(now);
     });
     follower.follow();
-    let slots = [3, 8].map(|session| sequencer.core().table().slot_of(session).expect(why));
+    let slots = [FIRST, SECOND].map(|session| sequencer.core().table().slot_of(session).expect(why));
     let found = slots.map(|slot| follower.next_batch[&slot]);
     assert_eq!(found, next.map(|next| next + 80), "{why}: {:?}", sequencer.counters());
     assert_eq!(sequencer.counters().duplicates, 0, "{why}: a slot was taken twice");
@@ -93,7 +95,7 @@ fn killed_at_any_operation_of_a_pass_nothing_is_lost_or_repeated() {
             let (watched, here, there) = pool(Whim::NONE, 1);
             let mut feeder = Feeder::new(&here, 0);
             let mut sequencer = with_history(&watched, 0, &mut feeder);
-            (0..3).for_each(|seq| assert!(feeder.put(batch(3, 70 + seq), 64)));
+            (0..3).for_each(|seq| assert!(feeder.put(batch(FIRST, 70 + seq), 64)));
             let ended = watched.memory.killed_at(operation, || sequencer.pass(100)).is_some();
             match successor {
                 0 => goes_on(&here, 0, &mut feeder, [73, 1], &why),
@@ -163,7 +165,7 @@ fn with_predecessor(
     let mut sequencer = start(there, 1);
     let last = 1300;
     for seq in (70..last).chain((0..100).map(|_| 0)) {
-        while !feeder.put(batch(3, seq), 64) {
+        while !feeder.put(batch(FIRST, seq), 64) {
             sequencer.pass(100 + seq);
         }
         if seq % 16 == 0 {
@@ -184,7 +186,7 @@ fn a_power_loss_at_the_end_of_a_takeover_loses_nothing() {
         let (pool, watched, here, there) = powered_pool(Whim { evict: 0, prefetch: 0, prompt_flush: 300 }, seed);
         let mut feeder = Feeder::new(&here, 0);
         let mut sequencer = with_history(&watched, 0, &mut feeder);
-        (70..73).for_each(|seq| assert!(feeder.put(batch(3, seq), 64)));
+        (70..73).for_each(|seq| assert!(feeder.put(batch(FIRST, seq), 64)));
         watched.memory.killed_at(operation, || sequencer.pass(100));
         (pool, watched, here, there, feeder)
     };
@@ -254,15 +256,15 @@ fn checkpoints_and_replay_are_the_fold_at_any_moment() {
         let mut sequencer = start(&watched, 0);
         feeder.lane.publish(&topic_spec(&here, OrderLevel::Session));
         sequencer.pass(1);
-        (1..=3).for_each(|session| {
-            feeder.lane.publish(&open(session));
+        (0..3).for_each(|_| {
+            feeder.lane.publish(&open());
         });
         let mut random = Random::new(seed);
         let mut next = [0; 3];
         for now in 2..30 {
             for _ in 0..random.below(4) {
                 let session = random.below(3);
-                assert!(feeder.put(batch(session + 1, next[session as usize]), 64));
+                assert!(feeder.put(batch(FIRST + session, next[session as usize]), 64));
                 next[session as usize] += 1;
             }
             sequencer.pass(now);
@@ -282,7 +284,7 @@ fn a_published_slot_is_taken_by_the_next_pass() {
         for now in 1..100 {
             sequencer.pass(2 * now);
             feeder.lane.refresh(&CommitReader::new(&here));
-            feeder.lane.publish(&open(now));
+            feeder.lane.publish(&open());
             let before = sequencer.counters().consumed_slots;
             sequencer.pass(2 * now + 1);
             assert_eq!(sequencer.counters().consumed_slots, before + 1, "seed {seed}, slot {now}");
@@ -308,7 +310,7 @@ fn what_is_recovered_is_of_one_moment_though_its_writer_goes_on() {
                     sequencer = start(&here, 0);
                 }
                 for seq in 70..end {
-                    feeder.put(batch(3, seq), 4096);
+                    feeder.put(batch(FIRST, seq), 4096);
                     sequencer.pass(100 + seq);
                     keeps.lock().unwrap().push(moment_of(&there, &sequencer));
                 }
@@ -349,14 +351,18 @@ fn a_checkpoint_counts_only_when_its_round_is_complete() {
     feeders[0].lane.publish(&topic_spec(&view, OrderLevel::Session));
     sequencer.pass(1);
     let reader = CommitReader::new(&view);
+    (0..150).for_each(|number| {
+        assert!(feeders[0].put(open(), 64));
+        sequencer.pass(2 + number);
+    });
     // Each session has its lane: together they make more dirty in a pass than it writes.
     let slots = |lane| {
-        let mine = move || (1..=150).filter(move |session| session % 2 == lane);
-        mine().map(open).chain((0..20).flat_map(move |seq| mine().map(move |session| batch(session, seq))))
+        let mine = move || (FIRST..FIRST + 150).filter(move |session| session % 2 == lane);
+        (0..20).flat_map(move |seq| mine().map(move |session| batch(session, seq)))
     };
     let mut waiting = [0, 1].map(|lane| slots(lane).peekable());
     let mut longest = 0;
-    for now in 2..2000 {
+    for now in 200..2200 {
         for (feeder, slots) in feeders.iter_mut().zip(&mut waiting) {
             while slots.peek().is_some_and(|slot| feeder.put(*slot, 64)) {
                 slots.next();
@@ -383,7 +389,7 @@ fn what_a_pass_derived_is_seen_on_another_host_when_it_ends() {
     lines.extend([l.topic_line(1, 0, 3), l.session_line(1, 0), l.session_line(1, 1)]);
     // Then duplicates, of which nothing is committed.
     for (now, seq) in (70..600).chain((0..100).map(|_| 0)).enumerate() {
-        feeder.put(batch(3, seq), 64 << 10);
+        feeder.put(batch(FIRST, seq), 64 << 10);
         sequencer.pass(100 + now as u64);
         for at in &lines {
             let [ours, theirs]: [SessionLine; 2] = [(&there, Access::Local), (&here, Access::Remote)]
@@ -402,7 +408,7 @@ fn what_is_let_go_for_a_lane_is_committed_when_the_pass_ends() {
     let mut sequencer = with_history(&view, 0, &mut feeder);
     let mut seq = 71;
     for now in 100..1000 {
-        while feeder.put(batch(3, seq), 64 << 10) {
+        while feeder.put(batch(FIRST, seq), 64 << 10) {
             seq += 1;
         }
         sequencer.pass(now);
@@ -427,7 +433,7 @@ fn a_superseded_sequencer_uses_no_segment_again() {
         let mut pin = Pin::take(&view, 0, 1);
         pin.try_lower(0, &FloorReader::new(&view)).unwrap();
         for seq in 70..2000 {
-            feeder.put(batch(3, seq), 64);
+            feeder.put(batch(FIRST, seq), 64);
             sequencer.pass(100 + seq);
         }
         assert_eq!(sequencer.counters().trims, 0, "all is pinned");
@@ -452,14 +458,14 @@ fn a_slot_that_was_taken_outlives_its_hosts_power() {
     Feeder::new(here, 0).lane.publish(&topic_spec(here, OrderLevel::Session));
     sequencer.pass(1);
     let at = here.layout.ring_slot(0, 1);
-    (0..).zip(open(3).words()).for_each(|(index, word)| here.memory.store(at + 8 * (index + 1), word));
+    (0..).zip(open().words()).for_each(|(index, word)| here.memory.store(at + 8 * (index + 1), word));
     here.memory.store(at, 2);
     sequencer.pass(2);
     pool.lose_power(0);
     let mut successor = start(there, 1);
-    assert!(successor.core().table().slot_of(3).is_some(), "it was committed");
+    assert!(successor.core().table().slot_of(FIRST).is_some(), "it was committed");
     let mut lane = LaneWriter::take(here, 0);
-    lane.publish(&open(4));
+    lane.publish(&open());
     successor.pass(3);
-    assert!(successor.core().table().slot_of(4).is_some(), "the slot is never looked at");
+    assert!(successor.core().table().slot_of(SECOND).is_some(), "the slot is never looked at");
 }

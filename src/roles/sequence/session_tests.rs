@@ -1,10 +1,13 @@
 //! Sessions that nobody can go on with make room; those that somebody has are kept.
 
 use super::active::ActiveSequencer;
-use super::tests::{Feeder, batch, open, start, topic_spec};
+use super::tests::{Feeder, batch, open, session_of, start, topic_spec};
 use crate::log::View;
-use crate::order::Origin;
-use crate::pool::record::{BatchSlot, slot_kind};
+use crate::log::commit::CommitReader;
+use crate::log::entry::to_sound_event;
+use crate::log::order_index::IndexReader;
+use crate::order::{Event, Origin};
+use crate::pool::record::{BatchSlot, IndexEntry, slot_kind};
 use crate::sim::memory::{HostMemory, plain_view};
 use crate::wire::OrderLevel;
 
@@ -34,6 +37,17 @@ impl Scene {
         self.pass_ns(2 * STEP_NS);
     }
 
+    /// Asks for a session. Gives its id if it opened.
+    fn open(&mut self) -> Option<u64> {
+        let asked = self.feeder.lane.produced();
+        self.put(open());
+        session_of(&self.sequencer, 0, asked)
+    }
+
+    fn open_all(&mut self, count: usize) -> Vec<u64> {
+        (0..count).map(|_| self.open().expect("there is room")).collect()
+    }
+
     fn pass_ns(&mut self, ns: u64) {
         for _ in 0..ns / STEP_NS {
             self.now_ns += STEP_NS;
@@ -52,7 +66,26 @@ impl Scene {
     }
 
     fn open_count(&self) -> usize {
-        (1..=200).filter(|session| self.is_open(*session)).count()
+        self.sequencer.core().table().sessions().iter().filter(|session| session.id != 0).count()
+    }
+
+    /// What its lane does not know the id of.
+    fn close_asked(&mut self, asked: u64) {
+        self.put(BatchSlot { kind: slot_kind::SESSION_CLOSE, batch_seq: asked, ..BatchSlot::default() });
+    }
+
+    /// Ids of the sessions that opened, as the index has them.
+    fn opened(&self) -> Vec<u64> {
+        let commit = CommitReader::new(&self.view).current().expect("it is active");
+        let mut entries = [IndexEntry::default(); 256];
+        let count = IndexReader::new(&self.view, 0).read(&commit, &mut entries).expect("all of it is kept");
+        let id = |(position, entry): (u64, &IndexEntry)| match to_sound_event(position, entry, &self.view.layout) {
+            Ok(Event::Open { session, .. }) => Some((position, session)),
+            found => found.map(|_| None).expect("it is sound"),
+        };
+        let opened: Vec<_> = (0..).zip(&entries[..count]).filter_map(id).collect();
+        assert!(opened.iter().all(|(position, session)| *session == position + 1), "{opened:?}");
+        opened.into_iter().map(|(_, session)| session).collect()
     }
 
     fn alive(&mut self, session: u64) {
@@ -67,11 +100,11 @@ impl Scene {
 #[test]
 fn a_restarted_broker_has_room_for_its_publishers() {
     let mut scene = Scene::new(OrderLevel::Total);
-    (1..=64).for_each(|session| scene.put(open(session)));
+    scene.open_all(64);
     assert_eq!(scene.open_count(), 64);
     scene.feeder = Feeder::new(&scene.view, 0);
-    (101..=164).for_each(|session| scene.put(open(session)));
-    assert!((101..=164).all(|session| scene.is_open(session)));
+    let now = scene.open_all(64);
+    assert!(now.iter().all(|session| scene.is_open(*session)));
     scene.call(false);
     assert_eq!(scene.open_count(), 64, "those of the process that is there are kept");
 }
@@ -79,9 +112,9 @@ fn a_restarted_broker_has_room_for_its_publishers() {
 #[test]
 fn sessions_end_with_the_process_that_opened_them_once_its_lane_is_drained() {
     let mut scene = Scene::new(OrderLevel::Connection);
-    (1..=3).for_each(|session| scene.put(open(session)));
+    let session = scene.open_all(3)[1];
     // Published, and not taken yet when the next process has the lane.
-    assert!(scene.feeder.put(batch(2, 0), 192));
+    assert!(scene.feeder.put(batch(session, 0), 192));
     scene.feeder = Feeder::new(&scene.view, 0);
     scene.sequencer.call_the_roll(scene.now_ns, |_| false);
     assert_eq!(scene.open_count(), 3, "there is something of them in the lane");
@@ -96,55 +129,52 @@ fn sessions_end_with_a_process_that_has_no_successor() {
     let mut scene = Scene::new(OrderLevel::Broker);
     // Its member line says that it was there.
     crate::log::member::Member::announce(&scene.view, 0, crate::pool::Process::default());
-    scene.put(open(1));
+    let session = scene.open().unwrap();
     scene.call(false);
-    assert!(scene.is_open(1));
-    assert!(scene.feeder.put(batch(1, 0), 192));
+    assert!(scene.is_open(session));
+    assert!(scene.feeder.put(batch(session, 0), 192));
     scene.sequencer.call_the_roll(scene.now_ns, |member| member == 0);
-    assert!(scene.is_open(1), "not drained");
+    assert!(scene.is_open(session), "not drained");
     scene.pass_ns(STEP_NS);
     scene.call(true);
-    assert_eq!((scene.is_open(1), scene.sequencer.counters().appended_batches), (false, 1));
+    assert_eq!((scene.is_open(session), scene.sequencer.counters().appended_batches), (false, 1));
 }
 
 /// A session of level 5 goes on over any broker.
 #[test]
 fn sessions_that_outlive_connections_outlive_processes() {
     let mut scene = Scene::new(OrderLevel::Session);
-    scene.put(open(1));
+    let session = scene.open().unwrap();
     scene.feeder = Feeder::new(&scene.view, 0);
     scene.call(false);
     scene.call(true);
-    assert!(scene.is_open(1));
+    assert!(scene.is_open(session));
 }
 
 /// Thousands opened and abandoned shut nobody out for longer than it takes to tell them from those that are there.
 #[test]
 fn sessions_opened_and_abandoned_make_room_and_connected_ones_are_kept() {
     let mut scene = Scene::new(OrderLevel::Session);
-    (1..=64).for_each(|session| scene.put(open(session)));
-    scene.put(open(101));
-    assert!(!scene.is_open(101), "full of new ones");
+    let kept = scene.open_all(64)[6];
+    assert_eq!(scene.open(), None, "full of new ones");
     for _ in 0..6 {
         scene.pass_ns(SECOND_NS / 2);
-        scene.alive(7);
+        scene.alive(kept);
     }
     scene.pass_ns(2 * SECOND_NS);
-    (102..=164).for_each(|session| scene.put(open(session)));
-    assert!((102..=164).all(|session| scene.is_open(session)));
-    assert!(scene.is_open(7), "somebody has it");
-    scene.put(open(165));
-    assert!(!scene.is_open(165));
+    let now = scene.open_all(63);
+    assert!(now.iter().all(|session| scene.is_open(*session)));
+    assert!(scene.is_open(kept), "somebody has it");
+    assert_eq!(scene.open(), None);
 }
 
 /// It knows nothing of who was there while it slept.
 #[test]
 fn a_sequencer_that_slept_ends_no_session() {
     let mut scene = Scene::new(OrderLevel::Session);
-    (1..=64).for_each(|session| scene.put(open(session)));
+    scene.open_all(64);
     scene.now_ns += 1000 * SECOND_NS;
-    scene.put(open(101));
-    assert!(!scene.is_open(101));
+    assert_eq!(scene.open(), None);
     assert_eq!(scene.open_count(), 64);
 }
 
@@ -152,15 +182,54 @@ fn a_sequencer_that_slept_ends_no_session() {
 #[test]
 fn what_opened_a_session_outlives_a_takeover() {
     let mut scene = Scene::new(OrderLevel::Total);
-    (1..=2).for_each(|session| scene.put(open(session)));
+    let session = scene.open_all(2)[1];
     let opened_by = |scene: &Scene, session| {
         let table = scene.sequencer.core().table();
         table.session(table.slot_of(session).unwrap()).opened_by
     };
-    assert_eq!(opened_by(&scene, 2), Origin { lane: 0, slot: 2 });
+    assert_eq!(opened_by(&scene, session), Origin { lane: 0, slot: 2 });
     scene.sequencer = start(&scene.view, 0);
-    assert_eq!(opened_by(&scene, 2), Origin { lane: 0, slot: 2 });
+    assert_eq!(opened_by(&scene, session), Origin { lane: 0, slot: 2 });
     scene.feeder = Feeder::new(&scene.view, 0);
     scene.call(false);
     assert_eq!(scene.open_count(), 0);
+}
+
+/// Whoever has to go first, or is refused in between: an id says where its session's opening is.
+#[test]
+fn a_session_has_the_id_of_its_opening_though_another_makes_room_first() {
+    let mut scene = Scene::new(OrderLevel::Session);
+    let mut told = scene.open_all(64);
+    assert_eq!(scene.open(), None, "full of new ones");
+    scene.pass_ns(5 * SECOND_NS);
+    told.extend(scene.open_all(10));
+    assert_eq!(scene.opened(), told);
+    assert_eq!((scene.open_count(), scene.sequencer.counters().invalid_slots), (64, 0));
+}
+
+/// Its connection ended before it heard of its session: that one is closed, and not the next to have its place.
+#[test]
+fn a_session_is_closed_by_the_slot_that_asked_for_it() {
+    let mut scene = Scene::new(OrderLevel::Connection);
+    let asked = scene.feeder.lane.produced();
+    let session = scene.open().unwrap();
+    scene.close_asked(asked);
+    assert!(!scene.is_open(session));
+    let next = scene.open().unwrap();
+    scene.close_asked(asked);
+    assert!(scene.is_open(next));
+    scene.sequencer = start(&scene.view, 0);
+    scene.close_asked(asked + 2);
+    assert!(!scene.is_open(next), "a successor knows who asked, too");
+}
+
+/// Names for sessions are the sequencer's to give.
+#[test]
+fn a_lane_cannot_choose_an_id() {
+    let mut scene = Scene::new(OrderLevel::Session);
+    scene.put(BatchSlot { session: 99, ..open() });
+    scene.put(BatchSlot { session_epoch: 2, ..open() });
+    assert_eq!((scene.open_count(), scene.sequencer.counters().invalid_slots), (0, 2));
+    scene.put(BatchSlot { session: 99, session_epoch: 2, ..open() });
+    assert_eq!((scene.open_count(), scene.opened()), (0, vec![]), "refused");
 }

@@ -2,13 +2,15 @@
 
 use super::active::ActiveSequencer;
 use super::candidate::{Candidate, Locks, TakeoverSettings};
-use super::tests::{Feeder, SETTINGS, batch, open, start, topic_spec};
+use super::tests::{FIRST, Feeder, SETTINGS, batch, open, session_of, start, topic_spec};
 use crate::log::View;
 use crate::log::checkpoint::recover;
 use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::order_index::IndexReader;
+use crate::log::session::SessionFollower;
 use crate::pool::Memory;
 use crate::pool::record::{IndexEntry, entry_kind};
+use crate::roles::ack::tracker::Tracker;
 use crate::sim::memory::{Whim, host_views, plain_view};
 use crate::sim::watched::Watched;
 use crate::wire::OrderLevel;
@@ -44,21 +46,22 @@ fn an_epoch_that_was_superseded_before_it_activated_hides_nothing() {
     let mut e1 = start(&view, 0);
     lane0.lane.publish(&topic_spec(&view, OrderLevel::Session));
     e1.pass(1);
-    lane0.lane.publish(&open(7));
-    lane1.lane.publish(&open(8));
+    lane0.lane.publish(&open());
+    lane1.lane.publish(&open());
     e1.pass(2);
+    let [zero, one] = [session_of(&e1, 0, 1), session_of(&e1, 1, 0)].map(Option::unwrap);
     // E2 claims and reads everything, its predecessor's watermark last. Then its process is stopped.
     let reader = CommitReader::new(&view);
     let mut claim = CommitWriter::take(&view, 1);
     let epoch = claim.claim(reader.highest_claimed(), 2);
     let recovered = recover(&view, &reader).unwrap();
     // E1 does not know yet: one more pass.
-    assert!(lane1.put(batch(8, 0), 64));
+    assert!(lane1.put(batch(one, 0), 64));
     e1.pass(3);
     // E1's process finds out, stands by, claims again, and is the sequencer.
     drop(e1);
     let mut e3 = start(&view, 0);
-    assert!(lane0.put(batch(7, 0), 64));
+    assert!(lane0.put(batch(zero, 0), 64));
     e3.pass(4);
     let before = read_all(&view);
     // E2's process goes on where it was stopped.
@@ -67,6 +70,51 @@ fn an_epoch_that_was_superseded_before_it_activated_hides_nothing() {
     let after = read_all(&view);
     assert!(recover(&view, &reader).is_ok(), "a successor, or an ack core that starts");
     assert_eq!(before, after, "committed entries are what they were");
+}
+
+/// E1 gives the next position to a request after it was superseded, E2 gives it to another's. Nobody hears of the first: neither an ack
+/// core nor an attached publisher takes another's session for its own.
+#[test]
+fn an_id_that_a_superseded_epoch_gave_is_told_to_nobody() {
+    let view = plain_view(2);
+    let (mut lane0, mut lane1) = (Feeder::new(&view, 0), Feeder::new(&view, 1));
+    let mut e1 = start(&view, 0);
+    lane0.lane.publish(&topic_spec(&view, OrderLevel::Session));
+    e1.pass(1);
+    let asked = [lane0.lane.next_origin(), lane1.lane.next_origin()];
+    let mut publishers = asked.map(|asked| SessionFollower::new(&view, asked));
+    let mut acks = [0, 1].map(|broker| Tracker::new(&view, broker, 4));
+    let mut heard = move || {
+        let by_publishers = publishers.each_mut().map(|publisher| {
+            while publisher.follow().unwrap() > 0 {}
+            publisher.session()
+        });
+        let (tracker, mut told) = (&mut acks, [0; 2]);
+        for (told, (tracker, asked)) in told.iter_mut().zip(tracker.iter_mut().zip(asked)) {
+            while tracker.follow(&mut |_| ()).unwrap() > 0 {}
+            *told = tracker.table().opened_by(asked).map_or(0, |place| tracker.table().session(place).id);
+        }
+        assert_eq!(told, by_publishers);
+        told
+    };
+    assert_eq!(heard(), [0, 0]);
+    let reader = CommitReader::new(&view);
+    let mut claim = CommitWriter::take(&view, 1);
+    let epoch = claim.claim(reader.highest_claimed(), 2);
+    let recovered = recover(&view, &reader).unwrap();
+    lane1.lane.publish(&open());
+    e1.pass(2);
+    assert_eq!(session_of(&e1, 1, 0), Some(FIRST), "void");
+    assert_eq!(heard(), [0, 0]);
+    lane0.lane.publish(&open());
+    let mut e2 = ActiveSequencer::take_over(&view, 1, claim, epoch, recovered, SETTINGS);
+    assert_eq!(heard(), [0, 0]);
+    e2.pass(3);
+    e1.pass(3);
+    assert_eq!(session_of(&e1, 0, 1), Some(FIRST + 1), "void");
+    assert_eq!(heard(), [FIRST, FIRST + 1]);
+    let e3 = start(&view, 0);
+    assert_eq!([session_of(&e3, 0, 1), session_of(&e3, 1, 0)], [Some(FIRST), Some(FIRST + 1)]);
 }
 
 struct Silent;
@@ -101,9 +149,11 @@ fn candidates_are_paused_at_any_moment_of_a_step() {
         run(&mut first, &mut now, 30);
         lane0.lane.publish(&topic_spec(&here, OrderLevel::Session));
         run(&mut first, &mut now, 3);
-        lane0.lane.publish(&open(7));
-        lane1.lane.publish(&open(8));
+        lane0.lane.publish(&open());
+        lane1.lane.publish(&open());
         run(&mut first, &mut now, 30);
+        let active = first.active().unwrap();
+        let [zero, one] = [session_of(active, 0, 1), session_of(active, 1, 0)].map(Option::unwrap);
         // Host 0 stands still; host 1's candidate sees no heartbeat, claims, and takes over in one step.
         let watched = Watched::new(there.memory.clone());
         let mut second = Candidate::new(&there.with_memory(watched.clone()), 1, SETTINGS, takeover);
@@ -117,13 +167,13 @@ fn candidates_are_paused_at_any_moment_of_a_step() {
         let hook = shared.clone();
         watched.at(moment, move || {
             let (first, lane0, lane1, now) = &mut *hook.lock().unwrap();
-            assert!(lane1.put(batch(8, 0), 64));
+            assert!(lane1.put(batch(one, 0), 64));
             // Long enough that the paused one, whose claim it yields to, is silent.
             for _ in 0..700 {
                 *now += MS;
                 first.step(*now, &Silent);
             }
-            assert!(lane0.put(batch(7, 0), 64));
+            assert!(lane0.put(batch(zero, 0), 64));
             for _ in 0..10 {
                 *now += MS;
                 first.step(*now, &Silent);

@@ -9,6 +9,7 @@ use crate::log::lane::LaneWriter;
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
 use crate::log::topics::{Topic, write_spec};
+use crate::order::Origin;
 use crate::pool::record::{BatchSlot, IndexEntry, entry_kind, slot_kind};
 use crate::pool::{Geometry, Layout, Memory};
 use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
@@ -91,8 +92,17 @@ pub(crate) fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSl
     BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: at, batch_bytes: 192, ..BatchSlot::default() }
 }
 
-pub(crate) fn open(session: u64) -> BatchSlot {
-    BatchSlot { kind: slot_kind::SESSION_OPEN, session, session_epoch: 1, ..BatchSlot::default() }
+pub(crate) fn open() -> BatchSlot {
+    BatchSlot { kind: slot_kind::SESSION_OPEN, session_epoch: 1, ..BatchSlot::default() }
+}
+
+/// What [`topic_spec`] asks for is the first of all, and the first session the next: this is its id.
+pub(crate) const FIRST: u64 = 2;
+
+/// The id of the session that was asked for by this slot.
+pub(crate) fn session_of<M: Memory>(sequencer: &ActiveSequencer<M>, lane: u16, slot: u64) -> Option<u64> {
+    let table = sequencer.core().table();
+    table.opened_by(Origin { lane, slot }).map(|place| table.session(place).id)
 }
 
 pub(crate) fn batch(session: u64, batch_seq: u64) -> BatchSlot {
@@ -168,14 +178,14 @@ fn a_thousand_laps() {
     );
     feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
     sequencer.pass(1);
-    feeder.lane.publish(&open(7));
+    feeder.lane.publish(&open());
     let mut now = 1;
     let mut seq = 0;
     while seq < 1_024_000 {
-        while seq % 48 != 47 && feeder.put(batch(7, seq), 64 << 10) {
+        while seq % 48 != 47 && feeder.put(batch(FIRST, seq), 64 << 10) {
             seq += 1;
         }
-        while !feeder.put(batch(7, seq), 64 << 10) {
+        while !feeder.put(batch(FIRST, seq), 64 << 10) {
             now += 1;
             sequencer.pass(now);
             follower.follow();
@@ -200,10 +210,10 @@ fn an_owner_that_starts_again_costs_no_history() {
     let mut feeder = Feeder::new(&view, 0);
     feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
     sequencer.pass(1);
-    feeder.lane.publish(&open(7));
+    feeder.lane.publish(&open());
     let bytes = view.layout.geometry.extent_bytes / 4;
     for seq in 0..6 {
-        assert!(feeder.put(batch(7, seq), bytes));
+        assert!(feeder.put(batch(FIRST, seq), bytes));
         sequencer.pass(2 + seq);
     }
     for now in 10..20 {
@@ -231,12 +241,12 @@ fn striped_sessions_on_incoherent_memory() {
         (1..5).for_each(|now| {
             sequencer.pass(now);
         });
-        for session in 1..=3 {
-            feeders[0].lane.publish(&open(session));
+        for _ in 0..3 {
+            feeders[0].lane.publish(&open());
         }
         let mut random = crate::sim::random::Random::new(seed);
         let mut waiting: Vec<Vec<BatchSlot>> = vec![Vec::new(); 2];
-        for session in 1..=3 {
+        for session in FIRST..FIRST + 3 {
             for seq in 0..60 {
                 waiting[random.below(2) as usize].push(batch(session, seq));
             }
@@ -275,10 +285,10 @@ fn takeovers_lose_and_repeat_nothing() {
         let mut follower = Follower::new(&view);
         feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
         sequencer.pass(1);
-        feeder.lane.publish(&open(3));
+        feeder.lane.publish(&open());
         let mut seq = 0;
         for step in 0..3000 {
-            if feeder.put(batch(3, seq), 64 << 10) {
+            if feeder.put(batch(FIRST, seq), 64 << 10) {
                 seq += 1;
             }
             if random.chance(1, 2) {
@@ -381,12 +391,12 @@ fn killed_after_any_store_at(order: OrderLevel) {
         let mut first = start(&view, (stores % 2) as u32);
         feeder.lane.publish(&topic_spec(&view, order));
         first.pass(1);
-        for session in 3..6 {
-            feeder.lane.publish(&open(session));
+        for _ in 0..3 {
+            feeder.lane.publish(&open());
         }
         let mut seq = 0;
         let mut feed = |feeder: &mut Feeder<HostMemory>| {
-            if feeder.put(batch(3, seq), 64 << 10) {
+            if feeder.put(batch(FIRST, seq), 64 << 10) {
                 seq += 1;
             }
             seq
@@ -439,13 +449,13 @@ fn a_full_index_pushes_back_and_goes_on() {
     let mut feeder = Feeder::new(&view, 0);
     feeder.lane.publish(&topic_spec(&view, OrderLevel::Total));
     sequencer.pass(1);
-    feeder.lane.publish(&open(3));
+    feeder.lane.publish(&open());
     // A reader pins the start: nothing can be trimmed.
     let mut pin = crate::log::retention::Pin::take(&view, 0, 1);
     pin.try_lower(0, &crate::log::retention::FloorReader::new(&view)).unwrap();
     let mut seq = 0;
     for now in 2..4000 {
-        while seq < 3000 && feeder.put(batch(3, seq), 64) {
+        while seq < 3000 && feeder.put(batch(FIRST, seq), 64) {
             seq += 1;
         }
         sequencer.pass(now);
@@ -454,7 +464,7 @@ fn a_full_index_pushes_back_and_goes_on() {
     assert!(stuck < 1024 && seq < 3000 && sequencer.counters().index_full > 0);
     pin.raise(crate::log::retention::NO_PIN);
     for now in 4000..12_000 {
-        while seq < 3000 && feeder.put(batch(3, seq), 64) {
+        while seq < 3000 && feeder.put(batch(FIRST, seq), 64) {
             seq += 1;
         }
         sequencer.pass(now);
@@ -471,13 +481,13 @@ fn a_void_epoch_in_between_hides_nothing() {
     let mut feeders: Vec<Feeder<HostMemory>> = (0..2).map(|lane| Feeder::new(&view, lane)).collect();
     feeders[0].lane.publish(&topic_spec(&view, OrderLevel::Session));
     old.pass(1);
-    (1..=2).for_each(|session| {
-        feeders[0].lane.publish(&open(session));
+    (0..2).for_each(|_| {
+        feeders[0].lane.publish(&open());
     });
     (2..5).for_each(|now| {
         old.pass(now);
     });
-    (0..10).for_each(|seq| assert!(feeders[0].put(batch(1, seq), 4096)));
+    (0..10).for_each(|seq| assert!(feeders[0].put(batch(FIRST, seq), 4096)));
     (5..50).for_each(|now| {
         old.pass(now);
     });
@@ -487,7 +497,7 @@ fn a_void_epoch_in_between_hides_nothing() {
     let void_epoch = claim.claim(reader.highest_claimed(), 1);
     let recovered = recover(&view, &reader).unwrap();
     // `old` lives, and does not know yet: void, unless it is inherited.
-    (0..3).for_each(|seq| assert!(feeders[1].put(batch(2, seq), 4096)));
+    (0..3).for_each(|seq| assert!(feeders[1].put(batch(FIRST + 1, seq), 4096)));
     (50..60).for_each(|now| {
         old.pass(now);
     });
@@ -495,12 +505,12 @@ fn a_void_epoch_in_between_hides_nothing() {
     let mut new = start(&view, 1);
     let slot =
         |id| (0..).zip(new.core().table().sessions()).find(|(_, session)| session.id == id).expect("it is open").0;
-    let (one, two) = (slot(1), slot(2));
+    let (one, two) = (slot(FIRST), slot(FIRST + 1));
     let mut early = Follower::new(&view);
     early.follow();
     assert_eq!((early.next_batch.get(&one), early.next_batch.get(&two)), (Some(&10), Some(&3)));
     // The slow claimant becomes active in its void epoch, and orders, before it looks at the claims again.
-    (10..12).for_each(|seq| assert!(feeders[0].put(batch(1, seq), 4096)));
+    (10..12).for_each(|seq| assert!(feeders[0].put(batch(FIRST, seq), 4096)));
     let mut void = ActiveSequencer::take_over(&view, 0, claim, void_epoch, recovered, SETTINGS);
     (60..70).for_each(|now| {
         void.pass(now);
@@ -537,11 +547,11 @@ fn a_full_window_fits_the_smallest_index() {
     let mut lane = LaneWriter::take(&view, 0);
     lane.publish(&topic_spec(&view, OrderLevel::Session));
     sequencer.pass(1);
-    lane.publish(&open(7));
+    lane.publish(&open());
     sequencer.pass(2);
     let at = view.layout.extent(0, 0);
     for seq in (1..256).chain([0]) {
-        lane.publish(&BatchSlot { blog_at: at + seq * 64, batch_bytes: 64, ..batch(7, seq) });
+        lane.publish(&BatchSlot { blog_at: at + seq * 64, batch_bytes: 64, ..batch(FIRST, seq) });
         sequencer.pass(3 + seq);
     }
     (1..1000).for_each(|ms| {

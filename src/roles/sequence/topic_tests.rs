@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::active::ActiveSequencer;
-use super::tests::{Feeder, start};
+use super::tests::{Feeder, session_of, start};
 use crate::log::View;
 use crate::log::checkpoint::{RecoverError, Recovered, recover};
 use crate::log::commit::CommitReader;
@@ -33,9 +33,9 @@ fn delete(topic: u32, created_position: u64) -> BatchSlot {
     BatchSlot { kind: slot_kind::TOPIC_DELETE, topic, batch_seq: created_position, ..BatchSlot::default() }
 }
 
-fn open(session: u64, topic: u32, created_position: u64) -> BatchSlot {
+fn open(topic: u32, created_position: u64) -> BatchSlot {
     let (kind, batch_seq) = (slot_kind::SESSION_OPEN, created_position);
-    BatchSlot { kind, session, session_epoch: 1, topic, batch_seq, ..BatchSlot::default() }
+    BatchSlot { kind, session_epoch: 1, topic, batch_seq, ..BatchSlot::default() }
 }
 
 fn batch(view: &View<impl Memory>, place: u64, session: u64, topic: u32, batch_seq: u64) -> BatchSlot {
@@ -116,29 +116,31 @@ fn a_topics_number_serves_another_and_nobody_is_given_the_others_messages() {
         go(&mut feeder, &mut sequencer, create(here, 1, "b"));
         let (a, b) = (known(here, "a").unwrap(), known(here, "b").unwrap());
         assert_eq!((a, b), ((0, 0), (1, 1)), "{why}");
-        go(&mut feeder, &mut sequencer, open(7, a.0, a.1));
-        go(&mut feeder, &mut sequencer, open(8, b.0, b.1));
-        go(&mut feeder, &mut sequencer, batch(here, 0, 7, a.0, 0));
+        // At positions 2 and 3.
+        go(&mut feeder, &mut sequencer, open(a.0, a.1));
+        go(&mut feeder, &mut sequencer, open(b.0, b.1));
+        go(&mut feeder, &mut sequencer, batch(here, 0, 3, a.0, 0));
         // Parked behind a gap when its topic goes.
-        go(&mut feeder, &mut sequencer, batch(here, 1, 7, a.0, 2));
+        go(&mut feeder, &mut sequencer, batch(here, 1, 3, a.0, 2));
         go(&mut feeder, &mut sequencer, delete(a.0, a.1));
         assert_eq!((known(here, "a"), known(there, "b")), (None, Some(b)), "{why}");
         assert_eq!(subscribe(there, a.0, a.1, StartAt::Earliest), (vec![], true), "{why}: a stale subscription");
-        assert!(sequencer.core().table().slot_of(7).is_none() && sequencer.core().table().slot_of(8).is_some());
+        assert!(sequencer.core().table().slot_of(3).is_none() && sequencer.core().table().slot_of(4).is_some());
         assert_eq!((sequencer.core().held(), sequencer.core().gapped()), (0, 0), "{why}");
         go(&mut feeder, &mut sequencer, create(here, 2, "c"));
         let c = known(there, "c").unwrap();
         assert_eq!(c.0, a.0, "{why}: its number is free");
         // Asked while "a" was there, and for "a": its batch, a session, its deletion once more.
         let unknown = sequencer.counters().unknown_batches;
-        go(&mut feeder, &mut sequencer, batch(here, 2, 7, a.0, 1));
-        go(&mut feeder, &mut sequencer, open(9, a.0, a.1));
+        go(&mut feeder, &mut sequencer, batch(here, 2, 3, a.0, 1));
+        go(&mut feeder, &mut sequencer, open(a.0, a.1));
         go(&mut feeder, &mut sequencer, delete(a.0, a.1));
-        assert!(sequencer.core().table().slot_of(9).is_none(), "{why}");
+        assert_eq!(sequencer.core().table().sessions_of(c.0).count(), 0, "{why}");
         assert!(sequencer.counters().unknown_batches == unknown + 1 || (8..11).contains(&takeover), "{why}");
         assert_eq!(known(there, "c"), Some(c), "{why}");
-        go(&mut feeder, &mut sequencer, open(10, c.0, c.1));
-        (0..3).for_each(|seq| go(&mut feeder, &mut sequencer, batch(here, 3 + seq, 10, c.0, seq)));
+        go(&mut feeder, &mut sequencer, open(c.0, c.1));
+        let session = session_of(&sequencer, 0, feeder.lane.produced() - 1).expect(&why);
+        (0..3).for_each(|seq| go(&mut feeder, &mut sequencer, batch(here, 3 + seq, session, c.0, seq)));
         for view in [here, there] {
             assert_eq!(subscribe(view, c.0, c.1, StartAt::Earliest), (vec![1, 2, 3], false), "{why}");
             assert_eq!(subscribe(view, c.0, c.1, StartAt::Latest), (vec![], false), "{why}");
@@ -154,7 +156,7 @@ fn a_subscriber_hears_the_end_behind_the_last_message() {
     let view = plain_view(1);
     let mut feeder = Feeder::new(&view, 0);
     let mut sequencer = start(&view, 0);
-    [create(&view, 0, "a"), open(7, 0, 0)].iter().for_each(|slot| {
+    [create(&view, 0, "a"), open(0, 0)].iter().for_each(|slot| {
         feeder.lane.publish(slot);
         sequencer.pass(1);
     });
@@ -165,9 +167,9 @@ fn a_subscriber_hears_the_end_behind_the_last_message() {
     assert_eq!(reader.seek(&commit.current().unwrap(), &topics), Ok(Sought::Found));
     assert_eq!(reader.next_order(0), 0);
     (0..3).for_each(|seq| {
-        feeder.lane.publish(&batch(&view, seq, 7, 0, seq));
+        feeder.lane.publish(&batch(&view, seq, 2, 0, seq));
     });
-    [delete(0, 0), create(&view, 1, "a"), open(8, 0, 5)].iter().for_each(|slot| {
+    [delete(0, 0), create(&view, 1, "a"), open(0, 6)].iter().for_each(|slot| {
         feeder.lane.publish(slot);
         sequencer.pass(2);
     });
@@ -223,12 +225,12 @@ fn killed_at_any_operation_topics_are_what_was_committed() {
             let watched = views[0].with_memory(Watched::new(views[0].memory.clone()));
             let (mut feeder, here) = (Feeder::new(&views[0], 0), &views[0]);
             let mut sequencer = start(&watched, 0);
-            for slot in [create(here, 0, "a"), create(here, 1, "b"), open(7, 0, 0), open(8, 1, 1)] {
+            for slot in [create(here, 0, "a"), create(here, 1, "b"), open(0, 0), open(1, 1)] {
                 feeder.lane.publish(&slot);
                 sequencer.pass(1);
             }
             (0..3).for_each(|seq| {
-                feeder.lane.publish(&batch(here, seq, 7, 0, seq));
+                feeder.lane.publish(&batch(here, seq, 3, 0, seq));
             });
             [delete(0, 0), create(here, 2, "c"), create(here, 3, "a"), delete(1, 1)].iter().for_each(|slot| {
                 feeder.lane.publish(slot);
@@ -252,8 +254,10 @@ fn killed_at_any_operation_topics_are_what_was_committed() {
             assert_eq!((a.0, c.0, known(&views[0], "b")), (2, 0, None), "{why}");
             assert!(sequencer.core().table().sessions().iter().all(|session| session.id == 0), "{why}");
             assert_eq!(subscribe(&views[1], c.0, c.1, StartAt::Earliest), (vec![], false), "{why}");
-            feeder.lane.publish(&open(9, c.0, c.1));
-            feeder.lane.publish(&batch(here, 9, 9, c.0, 0));
+            let asked = feeder.lane.publish(&open(c.0, c.1));
+            sequencer.pass(199);
+            let session = session_of(&sequencer, 0, asked).expect(&why);
+            feeder.lane.publish(&batch(here, 9, session, c.0, 0));
             (200..204).for_each(|now| {
                 sequencer.pass(now);
             });
@@ -300,8 +304,10 @@ fn topics_that_come_and_go_are_the_fold_at_any_moment() {
                 Some((topic, created)) if random.chance(1, 3) => feeder.lane.publish(&delete(topic, created)),
                 Some((topic, created)) => {
                     next += 1;
-                    feeder.lane.publish(&open(next, topic, created));
-                    feeder.lane.publish(&batch(&here, next % 64, next, topic, 0))
+                    let asked = feeder.lane.publish(&open(topic, created));
+                    sequencer.pass(now);
+                    let session = session_of(&sequencer, 0, asked).unwrap_or_default();
+                    feeder.lane.publish(&batch(&here, next % 64, session, topic, 0))
                 }
                 None => feeder.lane.publish(&create(&here, now % 32, name)),
             };
@@ -327,11 +333,14 @@ fn pass(sequencer: &mut ActiveSequencer<HostMemory>, now: u64) {
 fn fill(
     feeder: &mut Feeder<HostMemory>,
     sequencer: &mut ActiveSequencer<HostMemory>,
-    (topic, created, session): (u32, u64, u64),
+    (topic, created): (u32, u64),
     bytes: u64,
     now: &mut u64,
 ) {
-    assert!(feeder.put(open(session, topic, created), 64));
+    let asked = feeder.lane.produced();
+    assert!(feeder.put(open(topic, created), 64));
+    pass(sequencer, *now);
+    let session = session_of(sequencer, 0, asked).expect("it is open");
     for batch_seq in 0..bytes / BATCH_BYTES {
         let kind = slot_kind::BATCH;
         let slot =
@@ -366,7 +375,7 @@ fn memory_comes_back_by_retention_and_by_deletion_before_it_is_short() {
         feeder.lane.publish(&create(&view, 1, "b"));
         pass(&mut sequencer, now);
         if deletes {
-            fill(&mut feeder, &mut sequencer, (0, 0, 1), fits / 2, &mut now);
+            fill(&mut feeder, &mut sequencer, (0, 0), fits / 2, &mut now);
             assert_eq!(sequencer.counters().floor, 0, "it has no target");
             feeder.lane.publish(&delete(0, 0));
             (0..30).for_each(|_| {
@@ -375,23 +384,25 @@ fn memory_comes_back_by_retention_and_by_deletion_before_it_is_short() {
             });
             assert!(sequencer.counters().floor > 2, "nobody wants it");
             // The other topic has all of the memory: in its lane nothing of the first is left.
-            fill(&mut feeder, &mut sequencer, (1, 1, 2), fits / 4 * 3, &mut now);
+            fill(&mut feeder, &mut sequencer, (1, 1), fits / 4 * 3, &mut now);
             assert_eq!(subscribe(&view, 1, 1, StartAt::Latest), (vec![], false));
             assert_eq!(TopicReader::new(&view).progress(1).unwrap().earliest_order, 0, "all of it is kept");
         } else {
-            fill(&mut feeder, &mut sequencer, (0, 0, 1), fits * 2, &mut now);
+            fill(&mut feeder, &mut sequencer, (0, 0), fits * 2, &mut now);
             let progress = TopicReader::new(&view).progress(0).unwrap();
             let kept = progress.bytes - progress.earliest_bytes;
             assert!((fits / 4..fits / 4 * 3).contains(&kept), "{kept} of {} kept", progress.bytes);
             assert!(progress.earliest_order > 0 && progress.next_order == fits * 2 / BATCH_BYTES);
             // One batch of a topic that has no target: the floor stands where it is.
             let floor = sequencer.counters().floor;
-            fill(&mut feeder, &mut sequencer, (1, 1, 2), BATCH_BYTES, &mut now);
+            fill(&mut feeder, &mut sequencer, (1, 1), BATCH_BYTES, &mut now);
+            let place = sequencer.core().table().sessions_of(0).next().expect("it is open");
+            let session = sequencer.core().table().session(place).id;
             for seq in 0..fits / 4 / BATCH_BYTES {
                 let batch_seq = fits * 2 / BATCH_BYTES + seq;
                 let slot = BatchSlot {
                     kind: slot_kind::BATCH,
-                    session: 1,
+                    session,
                     session_epoch: 1,
                     batch_seq,
                     message_count: 1,
@@ -426,7 +437,7 @@ fn what_is_too_old_goes_though_nothing_follows() {
     let second = 1_000_000_000;
     pass(&mut sequencer, second);
     let mut now = second;
-    fill(&mut feeder, &mut sequencer, (0, 0, 1), 10 * BATCH_BYTES, &mut now);
+    fill(&mut feeder, &mut sequencer, (0, 0), 10 * BATCH_BYTES, &mut now);
     let last = now;
     sequencer = start(&view, 1);
     // A clock of its own.

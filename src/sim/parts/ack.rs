@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::log::checkpoint::RecoverError;
+use crate::order::Origin;
 use crate::roles::ack::tracker::{News, Tracker};
+use crate::roles::receive::hello::Tokens;
 use crate::sim::network::{End, LinkId};
-use crate::sim::parts::{HELLO_TIMEOUT_NS, PLACES};
+use crate::sim::parts::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY};
 use crate::sim::process::ProcessMemory;
 use crate::sim::world::{Actor, Kernel};
-use crate::wire::frame::{self, Refused, Welcome};
+use crate::wire::frame::{self, NEW_SESSION, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 
 /// A publisher connection whose hello was accepted.
@@ -17,10 +19,10 @@ pub(crate) struct Attachment {
     pub place: u32,
     pub generation: u32,
     pub link: LinkId,
+    /// 0: the one that was asked for.
     pub session: u64,
-    pub is_new: bool,
+    pub asked: Option<Origin>,
     pub session_epoch: u32,
-    pub token: u64,
     pub topic: u32,
 }
 
@@ -33,6 +35,8 @@ pub(crate) enum ToAck {
 
 /// To the receive core.
 pub(crate) enum FromAck {
+    /// Its session is open. Place, generation and id.
+    Opened(u32, u32, u64),
     /// Sending failed, or the conversation was refused: end it. Place and generation.
     Failed(u32, u32),
 }
@@ -98,8 +102,8 @@ impl Acks {
         }
         for item in news {
             match item {
-                News::Refused { session, code } => {
-                    let is_it = |at: &&Attached| at.attachment.session == session && at.waiting.is_some();
+                News::Refused { origin, code } => {
+                    let is_it = |at: &&Attached| at.attachment.asked == Some(origin) && at.waiting.is_some();
                     let place = self.connections.values().find(is_it).map(|at| at.attachment.place);
                     let refusal = Refusal::from_code(code.into()).unwrap_or(Refusal::Busy);
                     place.into_iter().for_each(|place| self.refuse(place, refusal, 0));
@@ -140,8 +144,13 @@ impl Acks {
     fn fate(&self, at: &Attached, now_ns: u64) -> Option<Fate> {
         let (attachment, (since_ns, committed)) = (&at.attachment, at.waiting?);
         let is_late = now_ns - since_ns > HELLO_TIMEOUT_NS;
-        if let Some(slot) = self.tracker.table().slot_of(attachment.session) {
-            let epoch = self.tracker.table().session(slot).epoch;
+        let table = self.tracker.table();
+        let known = match attachment.session {
+            NEW_SESSION => table.opened_by(attachment.asked?),
+            session => table.slot_of(session),
+        };
+        if let Some(slot) = known {
+            let epoch = table.session(slot).epoch;
             return match attachment.session_epoch.cmp(&epoch) {
                 std::cmp::Ordering::Equal => Some(Ok(slot)),
                 std::cmp::Ordering::Less => Some(Err((Refusal::SessionEpoch, epoch.into()))),
@@ -151,32 +160,38 @@ impl Acks {
         }
         let knows_all =
             self.tracker.is_started() && committed.is_some_and(|committed| self.tracker.position() >= committed);
-        if !attachment.is_new && knows_all && attachment.session_epoch <= 1 {
+        if attachment.session != NEW_SESSION && knows_all && attachment.session_epoch <= 1 {
             return Some(Err((Refusal::UnknownSession, 0)));
         }
         is_late.then_some(Err((Refusal::Busy, 0)))
     }
 
-    fn settle_waiting(&mut self, now_ns: u64) {
+    fn settle_waiting(&mut self, kernel: &Kernel) {
+        let now_ns = kernel.now_ns();
         let settled: Vec<(u32, Fate)> =
             self.connections.iter().filter_map(|(place, at)| Some((*place, self.fate(at, now_ns)?))).collect();
         for (place, fate) in settled {
             match fate {
-                Ok(slot) => self.welcome(place, slot),
+                Ok(slot) => self.welcome(kernel, place, slot),
                 Err((refusal, detail)) => self.refuse(place, refusal, detail),
             }
         }
     }
 
-    fn welcome(&mut self, place: u32, slot: u32) {
+    fn welcome(&mut self, kernel: &Kernel, place: u32, slot: u32) {
         self.tracker.attach(place, slot);
         let session = *self.tracker.table().session(slot);
         let Some(at) = self.connections.get_mut(&place) else { return };
         at.waiting = None;
+        if at.attachment.session == NEW_SESSION {
+            at.attachment.session = session.id;
+            let message = FromAck::Opened(place, at.attachment.generation, session.id);
+            kernel.with(|state| state.mail[self.broker as usize].from_ack.push_back(message));
+        }
         let welcome = Welcome {
             session_epoch: session.epoch,
             session: session.id,
-            token: at.attachment.token,
+            token: Tokens::new(TOKEN_KEY).token(session.id, at.attachment.topic),
             next: session.next_batch,
             topic: at.attachment.topic,
             batch_bytes_max: self.batch_bytes_max,
@@ -232,7 +247,7 @@ impl Actor for Acks {
     fn step(&mut self, kernel: &Kernel) {
         self.hear(kernel);
         self.follow(kernel.now_ns());
-        self.settle_waiting(kernel.now_ns());
+        self.settle_waiting(kernel);
         self.send(kernel);
     }
 }

@@ -181,6 +181,8 @@ impl Publisher {
         let mut outcome = Ok(());
         if !self.is_open {
             self.is_open = true;
+            let client = self.client;
+            kernel.check(|checker| checker.opened(session, client));
             let (token, epoch, topic) = (welcome.token, session_epoch, welcome.topic);
             self.window.open(Identity { session, token, epoch, topic });
             self.target_epoch = session_epoch;

@@ -80,10 +80,16 @@ impl Receive {
 
     fn hear_ack(&mut self, kernel: &Kernel) {
         while let Some(message) = kernel.with(|state| state.mail[self.broker as usize].from_ack.pop_front()) {
-            let FromAck::Failed(place, generation) = message;
-            let known = self.connections[place as usize].as_ref();
-            if known.is_some_and(|connection| connection.generation == generation) {
-                self.end(kernel, place as usize, true);
+            let (FromAck::Opened(place, generation, _) | FromAck::Failed(place, generation)) = message;
+            let known = self.connections[place as usize].as_mut();
+            let Some(connection) = known.filter(|connection| connection.generation == generation) else { continue };
+            match message {
+                FromAck::Opened(_, _, session) => {
+                    if let Phase::Streaming(stream) = &mut connection.phase {
+                        stream.session = session;
+                    }
+                }
+                FromAck::Failed(..) => self.end(kernel, place as usize, true),
             }
         }
     }
@@ -198,8 +204,8 @@ impl Receive {
         hello::check_topic(hello, topic)?;
         hello::check_publisher(hello, topic, &self.tokens)?;
         let is_new = hello.session == NEW_SESSION;
-        let (session, session_epoch) =
-            if is_new { (self.ingest.lane.next_session(), 1) } else { (hello.session, hello.session_epoch) };
+        let (session, session_epoch) = (hello.session, if is_new { 1 } else { hello.session_epoch });
+        let mut asked = None;
         if is_new || session_epoch > 1 {
             let kind = slot_kind::SESSION_OPEN;
             let slot = BatchSlot {
@@ -210,12 +216,14 @@ impl Receive {
                 batch_seq: topic.created_position,
                 ..BatchSlot::default()
             };
+            asked = Some(self.ingest.lane.next_origin());
             if !self.ingest.control(slot) {
                 return Err(Refuse::new(Refusal::Busy, 0, "the lane is full"));
             }
         }
         let stream = Stream {
             session,
+            asked_slot: asked.map_or(0, |asked| asked.slot),
             session_epoch,
             topic: topic.id,
             receipts: topic.receipts,
@@ -233,10 +241,9 @@ impl Receive {
         let Some(connection) = &mut self.connections[place] else { return Ok(()) };
         connection.phase = Phase::Streaming(Box::new(stream));
         connection.active_ns = kernel.now_ns();
-        let token = self.tokens.token(session, topic.id);
         let (place, generation, link) = (place as u32, connection.generation, connection.link);
         let topic = topic.id;
-        let attachment = Attachment { place, generation, link, session, is_new, session_epoch, token, topic };
+        let attachment = Attachment { place, generation, link, session, asked, session_epoch, topic };
         kernel.with(|state| state.mail[self.broker as usize].to_ack.push_back(ToAck::Attach(attachment)));
         Ok(())
     }
@@ -246,6 +253,9 @@ impl Receive {
         let run_bytes_max = (self.ingest.lane_bytes() / 2 / in_use).max(RUN_BYTES_MIN);
         let Some(connection) = &mut self.connections[place] else { return };
         let (link, Phase::Streaming(stream)) = (connection.link, &mut connection.phase) else { return };
+        if stream.session == NEW_SESSION {
+            return;
+        }
         for _ in 0..RECEIVES_PER_STEP {
             connection.is_blocked = false;
             match self.ingest.publish_landed(stream, UTC_NS + kernel.now_ns()) {

@@ -2,12 +2,14 @@
 
 use super::{ActiveSequencer, appender};
 use crate::limits::UNUSED_SESSION_NS;
+use crate::log::entry::session_id;
 use crate::order::Origin;
 use crate::order::core::{Expiry, OpenRequest};
 use crate::order::table::{SESSION_LEVEL, Session};
 use crate::pool::Memory;
 use crate::pool::record::BatchSlot;
 use crate::wire::Refusal;
+use crate::wire::frame::NEW_SESSION;
 
 /// Sessions ended in one roll call at most.
 const ENDED_PER_CALL: u64 = 256;
@@ -15,24 +17,53 @@ const ENDED_PER_CALL: u64 = 256;
 const NO_TOPIC: u32 = u32::MAX;
 
 impl<M: Memory> ActiveSequencer<M> {
+    /// A slot that names no session asks for a new one, whose id is where its opening entry stands in the index: whoever asked finds
+    /// that entry by the slot. What closes to make room comes before.
     pub(super) fn open_session(&mut self, origin: Origin, slot: &BatchSlot) {
+        let is_new = slot.session == NEW_SESSION;
+        if is_new != (slot.session_epoch == 1) {
+            self.counters.invalid_slots += 1;
+            return;
+        }
         let is_meant = self.topics.is_meant(slot);
+        // Its number may be another's by now.
+        let topic = if is_meant { slot.topic } else { NO_TOPIC };
+        if is_new {
+            self.make_place(topic);
+        }
         let request = OpenRequest {
-            session: slot.session,
+            session: if is_new { session_id(self.index.next()) } else { slot.session },
             session_epoch: slot.session_epoch,
-            // Its number may be another's by now.
-            topic: if is_meant { slot.topic } else { NO_TOPIC },
+            topic,
             origin,
             full_code: Refusal::Busy as u8,
             unknown_code: Refusal::UnknownSession as u8,
         };
+        self.core.open(request, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters));
+    }
+
+    /// If every place is taken, ends a session that nobody can go on with, or one that was silent for long enough.
+    fn make_place(&mut self, topic: u32) {
         if self.core.table().free_slot().is_none() {
             self.touch_attached();
             self.end_sessions(1, false);
         }
         let expiry = Expiry { silent_ns: self.settings.session_expiry_ns, unused_ns: UNUSED_SESSION_NS };
         let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
-        self.core.open(request, expiry, &mut append);
+        self.core.make_place(topic, expiry, &mut append);
+    }
+
+    /// A session whose id its lane's writer was not told is named by the slot of that lane that asked for it.
+    pub(super) fn close_session(&mut self, lane: u32, slot: &BatchSlot) {
+        let asked = Origin { lane: lane as u16, slot: slot.batch_seq };
+        let table = self.core.table();
+        let session = match slot.session {
+            NEW_SESSION => table.opened_by(asked).map(|place| table.session(place).id),
+            session => Some(session),
+        };
+        if let Some(session) = session {
+            self.core.close(session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters));
+        }
     }
 
     /// The session of an attached publisher is connected as long as its process is there.
