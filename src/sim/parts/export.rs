@@ -1,4 +1,4 @@
-//! A broker's exporter: the real reader and pin; bytes leave the pool when the network takes them, as by zero copy.
+//! A broker's exporter: the real reader, shared cursor and pin; bytes leave the pool when the network takes them, as by zero copy.
 
 use std::collections::VecDeque;
 
@@ -8,6 +8,7 @@ use crate::log::member::Member;
 use crate::log::order_index::IndexFault;
 use crate::log::reader::{ReadFault, Reader, Sought, TopicStart};
 use crate::log::retention::{Dropped, Hold, NO_PIN};
+use crate::log::tail::Tail;
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
 use crate::pool::Process;
@@ -18,6 +19,8 @@ use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
 use crate::wire::{OrderLevel, Refusal, StartAt};
 
+/// Subscribers at once.
+const PLACES: u32 = 8;
 /// Batches of one send at most.
 const BATCHES_PER_SEND: usize = 8;
 /// Time a reader that others wait for may take nothing, ns.
@@ -33,6 +36,8 @@ enum Lent {
 }
 
 struct Served {
+    /// In the shared cursor.
+    place: u32,
     link: LinkId,
     topic: u32,
     start: StartAt,
@@ -58,6 +63,10 @@ pub(super) struct Export {
     /// The broker's line: this part looks after it.
     member: Member<ProcessMemory>,
     served: Vec<Served>,
+    /// Places nobody has.
+    free: Vec<u32>,
+    /// The shared cursor of those that have everything.
+    tail: Tail<ProcessMemory>,
 }
 
 impl Export {
@@ -71,6 +80,8 @@ impl Export {
             hold: Hold::take(&view, broker, member.incarnation()),
             member,
             served: Vec::new(),
+            free: (0..PLACES).rev().collect(),
+            tail: Tail::new(&view, PLACES),
             view,
         }
     }
@@ -78,15 +89,17 @@ impl Export {
     /// Pins the floor for a new subscriber, so that it can look for its start.
     fn take_in(&mut self, kernel: &Kernel) {
         let waits = kernel.with(|state| !state.mail[self.broker as usize].subscriptions.is_empty());
-        if !waits {
+        if !waits || self.free.is_empty() {
             return;
         }
         let Some(floor) = self.hold.lower_to_floor() else { return };
         let Some(subscription) = kernel.with(|state| state.mail[self.broker as usize].subscriptions.pop_front()) else {
             return;
         };
+        let place = self.free.pop().expect("looked at above");
         let Subscription { link, topic, created_position, start } = subscription;
         self.served.push(Served {
+            place,
             link,
             topic,
             start,
@@ -103,7 +116,7 @@ impl Export {
     }
 
     fn serve(&mut self, kernel: &Kernel, index: usize, commit: &Commit) {
-        if self.served[index].is_ending {
+        if self.served[index].is_ending || self.tail.rests(self.served[index].place) {
         } else if self.served[index].is_seeking {
             self.seek(kernel, index, commit);
         } else if self.served[index].sending.is_empty() {
@@ -124,6 +137,7 @@ impl Export {
             Ok(Sought::Found) => {
                 let order = served.reader.next_order(0);
                 (served.next_order, served.is_seeking) = (order, false);
+                self.tail.follow(served.place, [served.topic].into());
                 let order_level = OrderLevel::Session as u8;
                 let welcome = Welcome { next: order, topic: served.topic, order_level, ..Welcome::default() };
                 served.sending.push_back(Lent::Words(frame::with_body(&welcome, b"")));
@@ -144,7 +158,7 @@ impl Export {
         let served = &mut self.served[index];
         let before = served.reader.position();
         match served.reader.fetch(commit) {
-            Ok(0) => return self.tell_caught_up(index),
+            Ok(0) => return self.caught_up(index),
             Ok(_) => {}
             Err(fault) => return self.fault(index, ReadFault::Index(fault)),
         }
@@ -173,11 +187,32 @@ impl Export {
         }
     }
 
-    fn tell_caught_up(&mut self, index: usize) {
+    /// It has everything: it is told so, once, and then it rests.
+    fn caught_up(&mut self, index: usize) {
         let served = &mut self.served[index];
-        if !std::mem::replace(&mut served.told_caught_up, true) {
-            let caught_up = CaughtUp { topic: served.topic, next_order: served.next_order, ..CaughtUp::default() };
-            served.sending.push_back(Lent::Words(frame::seal(&caught_up).to_vec()));
+        if std::mem::replace(&mut served.told_caught_up, true) {
+            self.tail.rest(served.place, served.reader.position());
+            return;
+        }
+        let caught_up = CaughtUp { topic: served.topic, next_order: served.next_order, ..CaughtUp::default() };
+        served.sending.push_back(Lent::Words(frame::seal(&caught_up).to_vec()));
+    }
+
+    /// Looks at what is new for all that rest, and wakes whom it concerns.
+    fn follow_tail(&mut self, commit: &Commit) {
+        let read = self.tail.read(commit);
+        if read == Ok(0) || !self.commit.confirm(commit.epoch) {
+            return;
+        }
+        let served = &mut self.served;
+        let wake = |place: u32, position| {
+            let woken = served.iter_mut().find(|served| served.place == place);
+            woken.expect("it rested").reader.pass_to(position);
+        };
+        match read {
+            Ok(count) => self.tail.pass(count, wake),
+            // Each meets it for itself.
+            Err(_) => self.tail.wake_all(wake),
         }
     }
 
@@ -202,7 +237,8 @@ impl Export {
             return;
         }
         // It may not have been waited for: it goes on when the next look finds that it was.
-        if self.hold.look(lowest(&self.served)) != Ok(true) {
+        let lowest = self.lowest();
+        if self.hold.look(lowest) != Ok(true) {
             return;
         }
         // A reader that was waited for never falls behind the floor, and the log is never inconsistent.
@@ -218,7 +254,7 @@ impl Export {
 
     /// The network takes what it has room for, out of the pool as it is now.
     fn send(&mut self, kernel: &Kernel, index: usize) {
-        let lowest = lowest(&self.served);
+        let lowest = self.lowest();
         let served = &mut self.served[index];
         while let Some(first) = served.sending.front_mut() {
             let written = match first {
@@ -260,11 +296,19 @@ impl Export {
     }
 
     fn end_those_over(&mut self, kernel: &Kernel) {
+        self.end_those(kernel, |served, _| {
+            served.is_ending && served.sending.is_empty() || kernel.with(|state| state.network.is_over(served.link))
+        });
+    }
+
+    fn end_those(&mut self, kernel: &Kernel, is_over: impl Fn(&Served, u64) -> bool) {
+        let (tail, free) = (&mut self.tail, &mut self.free);
         self.served.retain(|served| {
-            let is_over = served.is_ending && served.sending.is_empty()
-                || kernel.with(|state| state.network.is_over(served.link));
+            let is_over = is_over(served, needs(served, tail));
             if is_over {
                 kernel.close(served.link, End::Broker);
+                tail.forget(served.place);
+                free.push(served.place);
             }
             !is_over
         });
@@ -272,25 +316,21 @@ impl Export {
 
     /// Shows that the readers are looked after, and ends those that were not waited for.
     fn look(&mut self, kernel: &Kernel) {
-        while let Err(Dropped { closing }) = self.hold.look(lowest(&self.served)) {
-            self.served.retain(|served| {
-                let stays = needs(served) >= closing;
-                if !stays {
-                    kernel.close(served.link, End::Broker);
-                }
-                stays
-            });
+        let mut lowest = self.lowest();
+        while let Err(Dropped { closing }) = self.hold.look(lowest) {
+            self.end_those(kernel, |_, needs| needs < closing);
+            lowest = self.lowest();
         }
+    }
+
+    fn lowest(&self) -> u64 {
+        self.served.iter().map(|served| needs(served, &self.tail)).min().unwrap_or(NO_PIN)
     }
 }
 
 /// The lowest position a reader keeps from being given up.
-fn needs(served: &Served) -> u64 {
-    served.lent_from.min(served.reader.needs())
-}
-
-fn lowest(served: &[Served]) -> u64 {
-    served.iter().map(needs).min().unwrap_or(NO_PIN)
+fn needs(served: &Served, tail: &Tail<ProcessMemory>) -> u64 {
+    if tail.rests(served.place) { tail.needs() } else { served.lent_from.min(served.reader.needs()) }
 }
 
 impl Actor for Export {
@@ -301,6 +341,7 @@ impl Actor for Export {
         if !self.served.is_empty()
             && let Some(commit) = self.commit.current()
         {
+            self.follow_tail(&commit);
             for index in 0..self.served.len() {
                 self.serve(kernel, index, &commit);
             }

@@ -2,8 +2,8 @@
 //!
 //! Copies the tree, weaves the mutants of `tests/mutants.yaml` into the copy's sources, builds its tests once, and runs for each
 //! mutant, one after the other, the one test that must fail. First every such test must pass with no mutant on. A test that does
-//! not end in time counts as failed: a mutant may make a wait endless. Exit code: 0 all caught, 1 a mutant survived, 2 the list
-//! or the build is broken.
+//! not end in time counts as failed: a mutant may make a wait endless. Exit code: 0 all caught, 1 a mutant survived or its test
+//! fails without it, 2 the list or the build is broken.
 
 mod list;
 mod run;
@@ -12,12 +12,15 @@ mod weave;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use list::Mutant;
 use run::{Outcome, Tests};
 
 const LIBRARY: &str = "src/lib.rs";
+const AT_A_TIME: usize = 2;
 
 fn main() -> ExitCode {
     match check() {
@@ -34,7 +37,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Gives how many survived. Arguments, both optional: a part of a mutant's name, to run only those; the scratch directory.
+/// Gives how many survived. Arguments, all optional: parts of the mutants' names with commas between them, to run only those; the
+/// scratch directory; how many tests run at a time (most wait more than they compute).
 fn check() -> Result<usize, Box<dyn std::error::Error>> {
     let root = root().canonicalize()?;
     let wanted = std::env::args().nth(1).unwrap_or_default();
@@ -43,40 +47,82 @@ fn check() -> Result<usize, Box<dyn std::error::Error>> {
     let tree = scratch.join("tree");
     run::copy_tree(&root, &tree, &woven(&root, &mutants)?)?;
     let tests = Tests::build(&tree, &scratch.join("target"), mutants.iter().map(|mutant| mutant.test.as_str()))?;
-    let selected = || mutants.iter().enumerate().filter(|(_, mutant)| mutant.name.contains(&wanted));
-    baseline(&tests, selected().map(|(_, mutant)| mutant))?;
-    let (mut caught, mut equivalent, mut survived) = (0, 0, 0);
+    let parts: Vec<&str> = wanted.split(',').collect();
+    let selected: Vec<(usize, &Mutant)> =
+        mutants.iter().enumerate().filter(|(_, mutant)| parts.iter().any(|part| mutant.name.contains(part))).collect();
+    let at_a_time = std::env::args().nth(3).map_or(Ok(AT_A_TIME), |text| text.parse())?;
+    let sound = baseline(&tests, &selected, at_a_time)?;
     println!("| mutant | caught by | caught | seconds |\n|---|---|---|---|");
-    for (index, mutant) in selected() {
-        if mutant.test.is_empty() {
-            equivalent += 1;
-            println!("| {} | {} | equivalent | |", mutant.name, mutant.equivalent.trim());
-            continue;
-        }
+    let score = Mutex::new(Score::default());
+    each(&selected, at_a_time, |(index, mutant)| {
         let started = Instant::now();
-        let outcome = tests.run(&mutant.test, index + 1)?;
-        let word = match outcome {
-            Outcome::Failed => "yes",
-            Outcome::TimedOut => "yes, it hung",
-            Outcome::Passed => "**NO**",
+        let (word, count): (_, fn(&mut Score) -> &mut usize) = if mutant.test.is_empty() {
+            ("equivalent", |score| &mut score.equivalent)
+        } else if !sound.contains(mutant.test.as_str()) {
+            ("**the test fails without it**", |score| &mut score.survived)
+        } else {
+            match tests.run(&mutant.test, index + 1)? {
+                Outcome::Failed => ("yes", |score| &mut score.caught),
+                Outcome::TimedOut => ("yes, it hung", |score| &mut score.caught),
+                Outcome::Passed => ("**NO**", |score| &mut score.survived),
+            }
         };
-        *(if outcome == Outcome::Passed { &mut survived } else { &mut caught }) += 1;
-        println!("| {} | {} | {word} | {:.1} |", mutant.name, mutant.test, started.elapsed().as_secs_f64());
-    }
+        *count(&mut score.lock().unwrap_or_else(PoisonError::into_inner)) += 1;
+        let by = if mutant.test.is_empty() { mutant.equivalent.trim() } else { &mutant.test };
+        println!("| {} | {by} | {word} | {:.1} |", mutant.name, started.elapsed().as_secs_f64());
+        Ok(())
+    })?;
+    let Score { caught, equivalent, survived } = score.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("\nscore: {caught} of {} caught, {survived} survived; {equivalent} equivalent", caught + survived);
     Ok(survived)
 }
 
-/// With no mutant on, every test must pass: a test that fails anyway catches nothing.
-fn baseline<'a>(tests: &Tests, mutants: impl Iterator<Item = &'a Mutant>) -> Result<(), run::RunError> {
-    let names: BTreeSet<&str> = mutants.map(|mutant| mutant.test.as_str()).filter(|test| !test.is_empty()).collect();
-    for test in names {
-        match tests.run(test, 0)? {
-            Outcome::Passed => {}
-            other => return Err(run::RunError::Baseline(test.to_string(), other)),
+#[derive(Default)]
+struct Score {
+    caught: usize,
+    equivalent: usize,
+    survived: usize,
+}
+
+/// Does it for every item, several at a time; the first error ends it.
+fn each<T: Copy + Sync>(
+    items: &[T],
+    at_a_time: usize,
+    work: impl Fn(T) -> Result<(), run::RunError> + Sync,
+) -> Result<(), run::RunError> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(*item).inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time.max(1)).map(|_| scope.spawn(take)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Which tests pass with no mutant on: one that fails anyway catches nothing.
+fn baseline<'a>(
+    tests: &Tests,
+    mutants: &[(usize, &'a Mutant)],
+    at_a_time: usize,
+) -> Result<BTreeSet<&'a str>, run::RunError> {
+    let names: BTreeSet<&str> =
+        mutants.iter().map(|(_, mutant)| mutant.test.as_str()).filter(|test| !test.is_empty()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let sound = Mutex::new(BTreeSet::new());
+    each(&names, at_a_time, |test| {
+        match tests.run(test, 0)? {
+            Outcome::Passed => drop(sound.lock().unwrap_or_else(PoisonError::into_inner).insert(test)),
+            other => eprintln!("test `{test}` does not pass with no mutant on: {other:?}"),
+        }
+        Ok(())
+    })?;
+    Ok(sound.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The sources with all mutants in them, by their path from the root. Fails if the list names what is not there.

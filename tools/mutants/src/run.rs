@@ -34,9 +34,6 @@ pub enum RunError {
     /// The list names a test that does not exist.
     #[error("there is no test `{0}`")]
     NoTest(String),
-    /// A test fails without any mutant.
-    #[error("test `{0}` does not pass with no mutant on: {1:?}")]
-    Baseline(String, Outcome),
 }
 
 /// What a build of the library's tests needs, from the root of the repository.
