@@ -49,8 +49,8 @@ use watch::Watch;
 /// Time the roles have to finish after being told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a port may still be in the hands of a predecessor that was killed.
-const PORT_WAIT: Duration = Duration::from_secs(2);
+/// How long a port may still be in the hands of a predecessor that was killed: on a busy machine that took more than 2 s.
+const PORT_WAIT: Duration = Duration::from_secs(5);
 const PORT_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// One of its threads.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tests::{Feeder, batch, open, start, topic_spec};
+use super::tests::{FIRST, Feeder, batch, open, start, topic_spec};
 use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::log::order_index::IndexReader;
@@ -31,8 +31,8 @@ impl Load {
         let mut feeders: Vec<Feeder<HostMemory>> = (0..2).map(|lane| Feeder::new(view, lane)).collect();
         feeders[0].lane.publish(&topic_spec(view, OrderLevel::Session));
         sequencer.pass(1);
-        for session in 1..=SESSIONS {
-            feeders[0].lane.publish(&open(session));
+        for _ in 0..SESSIONS {
+            feeders[0].lane.publish(&open());
         }
         sequencer.pass(2);
         let (waiting, next, random) = (Default::default(), [0; SESSIONS as usize], Random::new(seed));
@@ -45,7 +45,7 @@ impl Load {
             let session = self.random.below(SESSIONS);
             let lane = self.random.below(2) as usize;
             let next = &mut self.next[session as usize];
-            self.waiting[lane].push(batch(session + 1, *next));
+            self.waiting[lane].push(batch(FIRST + session, *next));
             *next += 1;
         }
         let lane = self.random.below(2) as usize;
