@@ -375,10 +375,13 @@ fn bind(config: &Config, brokers: &[u32]) -> Result<Vec<Arc<TcpListener>>, Start
 /// A killed predecessor's port is free only when the kernel has taken its io_uring down, which it does after the process
 /// is gone: a restart at once must not fail for that.
 fn listen_patiently(address: SocketAddr) -> std::io::Result<Arc<TcpListener>> {
-    let deadline = Instant::now() + PORT_WAIT;
+    let (begin, mut is_told) = (Instant::now(), false);
     loop {
         match listen(address) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && begin.elapsed() < PORT_WAIT => {
+                if !std::mem::replace(&mut is_told, true) {
+                    log::info!("{address} is in use: waiting up to {PORT_WAIT:?} for a predecessor to be gone");
+                }
                 std::thread::sleep(PORT_LOOK_EVERY);
             }
             result => return result,
