@@ -179,7 +179,7 @@ pub fn recover_alive<M: Memory>(
     }
     replayed?;
     recovered.index = inherited.map_err(RecoverError::Damaged)?;
-    check_sessions(&recovered.table)?;
+    check_sessions(&recovered.table, recovered.commit.watermark)?;
     Ok(Some(recovered))
 }
 
@@ -192,10 +192,12 @@ fn check_floors(recovered: &Recovered) -> Result<(), RecoverError> {
         .map_err(in_record(FLOOR_LINE, commit.candidate))
 }
 
-/// After the replay a session's topic exists: whoever sends to it is given an order in it.
-fn check_sessions(table: &SessionTable) -> Result<(), RecoverError> {
-    for (slot, session) in table.sessions().iter().enumerate() {
-        if session.state != State::Free && table.topic(session.topic).is_none() {
+/// After the replay a session's topic exists: whoever sends to it is given an order in it. And its opening lies in the index, below
+/// whatever comes next.
+fn check_sessions(table: &SessionTable, watermark: u64) -> Result<(), RecoverError> {
+    for (slot, session) in table.sessions().iter().enumerate().filter(|(_, session)| session.state != State::Free) {
+        within("session", session.id, 1, watermark).map_err(in_record("checkpoint of session", slot as u32))?;
+        if table.topic(session.topic).is_none() {
             return Err(in_record("checkpoint of session", slot as u32)(absent_topic(session.topic)));
         }
     }

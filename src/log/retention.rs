@@ -26,6 +26,9 @@ use crate::pool::record::{BrokerLine, FloorLine, PinLine};
 /// `position` of a pin that pins nothing.
 pub const NO_PIN: u64 = u64::MAX;
 
+/// Where payload that was taken over is counted from: more of it may lie in the index than the topics that are left keep.
+const TAKEN_OVER_FROM: u64 = 1 << 62;
+
 struct Sample {
     position: u64,
     /// Payload bytes appended before it, ever.
@@ -55,7 +58,7 @@ pub struct Trimmer<M> {
     samples_max: usize,
     reusable: Vec<u64>,
     bytes: u64,
-    /// Of them, those that a predecessor appended.
+    /// Of them, those that a predecessor appended: see [`TAKEN_OVER_FROM`].
     taken_over: u64,
     /// Payload bytes below the newest sample given up.
     given_up: u64,
@@ -139,8 +142,8 @@ impl<M: Memory> Trimmer<M> {
 
     /// Counts payload that a predecessor appended and that is kept: all up to `watermark` is one step, until more is known.
     pub fn take_over(&mut self, watermark: u64, bytes: u64, settled: impl Fn(u32) -> u64) {
-        self.count(bytes);
-        self.taken_over = bytes;
+        self.taken_over = TAKEN_OVER_FROM + bytes;
+        self.bytes = self.taken_over;
         self.force_sample(watermark, settled);
     }
 
@@ -183,7 +186,7 @@ impl<M: Memory> Trimmer<M> {
         let oldest = self.samples.front().expect("what is taken over ends with a sample");
         debug_assert!(position < oldest.position, "{position} is not before {}", oldest.position);
         let Some(mut sample) = self.spare.pop() else { return false };
-        (sample.position, sample.bytes) = (position, self.taken_over.saturating_sub(bytes_after));
+        (sample.position, sample.bytes) = (position, self.taken_over - bytes_after);
         sample.settled.copy_from_slice(settled);
         self.samples.push_front(sample);
         true
@@ -228,7 +231,8 @@ impl<M: Memory> Trimmer<M> {
             return self.set_floor(lowest) | moves;
         }
         let mut sample = self.samples.pop_front().expect("looked at above");
-        self.reusable.copy_from_slice(&sample.settled);
+        // What a predecessor gave back while this one began stays given back.
+        self.reusable.iter_mut().zip(&sample.settled).for_each(|(count, settled)| *count = (*count).max(*settled));
         self.given_up = std::mem::take(&mut sample.bytes);
         self.spare.push(sample);
         self.set_floor(target);

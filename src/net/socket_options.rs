@@ -5,11 +5,11 @@
 //!
 //! Invariants, cited by the SAFETY comments:
 //! 1. Values are alive for the call and as long as the kernel is told; the kernel keeps no pointer.
-//! 2. The descriptor is that of the stream that is borrowed.
+//! 2. The descriptor is that of the socket that is borrowed.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -46,6 +46,13 @@ pub fn let_rest(stream: &TcpStream) -> io::Result<()> {
     set(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0)
 }
 
+/// As many connections wait to be accepted before the kernel drops what comes; it bounds them too (net.core.somaxconn).
+pub fn lengthen_queue(listener: &TcpListener, most: i32) -> io::Result<()> {
+    // SAFETY: invariant 2; a socket that listens may be told so again.
+    let result = unsafe { libc::listen(listener.as_raw_fd(), most) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set(stream: &TcpStream, level: i32, option: i32, value: u32) -> io::Result<()> {
     let length = size_of::<u32>() as libc::socklen_t;
     // SAFETY: invariants 1 and 2.
@@ -56,7 +63,6 @@ fn set(stream: &TcpStream, level: i32, option: i32, value: u32) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     fn get(stream: &TcpStream, level: i32, option: i32) -> u32 {
         let (mut value, mut length) = (0u32, size_of::<u32>() as libc::socklen_t);

@@ -115,6 +115,8 @@ impl Address {
 #[derive(Default)]
 struct Entry {
     connections: u32,
+    /// Connections that are one too many, and wait to be told so, or for a place.
+    too_many: u32,
     sessions: u32,
     /// Hash of what it made, and when it was asked for, ns.
     topics: Vec<(u64, u64)>,
@@ -143,8 +145,11 @@ impl Table {
         if self.entries.contains_key(&address) || self.entries.len() < ADDRESSES_MAX {
             return address;
         }
-        let gone =
-            self.entries.iter().filter(|(_, entry)| entry.connections == 0).min_by_key(|(_, entry)| entry.seen_ns);
+        let gone = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.connections + entry.too_many == 0)
+            .min_by_key(|(_, entry)| entry.seen_ns);
         match gone.map(|(address, _)| *address) {
             Some(gone) => {
                 self.entries.remove(&gone);
@@ -180,6 +185,22 @@ pub struct Seat {
     addresses: Arc<Addresses>,
     /// The address it is counted for.
     pub address: Address,
+    is_one_too_many: bool,
+}
+
+impl Seat {
+    /// Whether its address has no place for it, not even now.
+    pub fn is_one_too_many(&mut self) -> bool {
+        if self.is_one_too_many
+            && let Some(entry) = self.addresses.lock().entries.get_mut(&self.address)
+            && entry.connections < self.addresses.bounds.connections
+        {
+            entry.connections += 1;
+            entry.too_many = entry.too_many.saturating_sub(1);
+            self.is_one_too_many = false;
+        }
+        self.is_one_too_many
+    }
 }
 
 impl std::fmt::Debug for Seat {
@@ -191,7 +212,8 @@ impl std::fmt::Debug for Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(entry) = self.addresses.lock().entries.get_mut(&self.address) {
-            entry.connections = entry.connections.saturating_sub(1);
+            let count = if self.is_one_too_many { &mut entry.too_many } else { &mut entry.connections };
+            *count = count.saturating_sub(1);
         }
     }
 }
@@ -232,19 +254,15 @@ impl Addresses {
         let mut table = self.lock();
         let address = table.place(peer.map_or(Address::OTHERS, Address::of));
         let entry = table.entry(address, now_ns);
-        if entry.connections >= self.bounds.connections.saturating_add(TOLD_MAX) {
+        let is_one_too_many = entry.connections >= self.bounds.connections;
+        let count = if is_one_too_many { &mut entry.too_many } else { &mut entry.connections };
+        if is_one_too_many && *count >= TOLD_MAX {
             return Seated::Crowd;
         }
-        entry.connections += 1;
-        let is_full = entry.connections > self.bounds.connections;
+        *count += 1;
         drop(table);
-        let seat = Seat { addresses: self.clone(), address };
-        if is_full { Seated::Full(seat) } else { Seated::Yes(seat) }
-    }
-
-    /// Whether an address has more connections than it may, those that wait to be told so among them.
-    pub fn has_too_many(&self, address: Address) -> bool {
-        self.lock().entries.get(&address).is_some_and(|entry| entry.connections > self.bounds.connections)
+        let seat = Seat { addresses: self.clone(), address, is_one_too_many };
+        if is_one_too_many { Seated::Full(seat) } else { Seated::Yes(seat) }
     }
 
     /// Counts something that costs work, and says when it may be done. What is never done does not count: those of an address that come
@@ -375,7 +393,14 @@ mod tests {
         assert!(told.iter().all(|seated| matches!(seated, Seated::Full(_))), "told so");
         assert!(matches!(sit(1), Seated::Crowd), "and no more than a few of them");
         assert!(matches!(sit(2), Seated::Yes(_)), "others notice nothing");
-        drop((told, first));
+        drop(first);
+        let mut told: Vec<Seat> = told
+            .into_iter()
+            .map(|seated| if let Seated::Full(seat) = seated { seat } else { unreachable!() })
+            .collect();
+        assert!(!told[0].is_one_too_many(), "those that wait to be told so keep nobody out");
+        assert!(told[1].is_one_too_many() && matches!(sit(1), Seated::Full(_)), "two are there again");
+        drop(told);
         assert!(matches!(sit(1), Seated::Yes(_)));
     }
 

@@ -297,8 +297,13 @@ fn recovery_names_the_damaged_record() {
         s.damage(layout.session_line(0, 0), |line: &mut SessionLine| line.state = 3)
     });
     check(("checkpoint of session", "topic"), &|s| {
-        s.damage(layout.session_line(0, 5), |line: &mut SessionLine| (line.session, line.state, line.topic) = (9, 1, 4))
+        s.damage(layout.session_line(0, 5), |line: &mut SessionLine| (line.session, line.state, line.topic) = (1, 1, 4))
     });
+    for session in [0, high] {
+        check(("checkpoint of session", "session"), &|s| {
+            s.damage(layout.session_line(0, 5), |line: &mut SessionLine| (line.session, line.state) = (session, 1))
+        });
+    }
     check(("segment directory", "guard"), &|s| s.view.memory.store(layout.directory_line(0, 0, 0, 0), high));
     check(("segment directory", "first position"), &|s| {
         s.damage(layout.directory_line(0, 0, 0, 0), |line: &mut SegmentLine| line.first = high)

@@ -95,8 +95,6 @@ pub struct Connection {
     pub opened_for: Option<Address>,
     /// It is not heard before then, ns: others of its address come first.
     pub turn_ns: u64,
-    /// Its address has all it may have: unless one of those is gone by its turn, it is told so then.
-    pub is_one_too_many: bool,
     /// Its place and generation.
     pub id: ConnectionId,
     /// What it is doing.

@@ -24,9 +24,10 @@ use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, Wire
 /// Pause after an accept that failed, and between two lines about it, ns.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 const ACCEPT_SAID_NS: u64 = 10_000_000_000;
-/// Pause after a connection that was reset unheard, ns: who comes as fast as it goes costs others' batches a thirtieth of a core at
-/// most, and those behind it in the listener's queue wait as long for each.
-const RESET_PAUSE_NS: u64 = 1_000_000;
+/// Connections that are reset unheard in so long, ns, before there is a pause: who comes as fast as it goes costs others' batches no more
+/// of a core, and those behind it in the listener's queue have their turn within a second though it is full.
+const RESETS_MAX: u32 = 16;
+const RESETS_NS: u64 = 1_000_000;
 /// Wait of a connection that is one too many of its address, ns: another may end, and who asks again at once does not ask often.
 const TOO_MANY_WAIT_NS: u64 = 250_000_000;
 /// How often it is looked at whose turn has come, ns.
@@ -64,11 +65,8 @@ impl<C: Coherence> Receive<C> {
             return;
         };
         self.ingest.counters.accepted += 1;
-        let Some((seat, is_full, turn)) = self.seated(&stream, now) else {
-            self.ingest.counters.reset_unheard += 1;
-            self.ingest.counters.closed += 1;
-            self.accept_again_ns = now.monotonic_ns + RESET_PAUSE_NS;
-            return peer::abort(stream.as_raw_fd());
+        let Some((seat, turn)) = self.seated(&stream, now) else {
+            return self.reset_unheard(&stream, now);
         };
         // Best effort: a connection without them is slower, or is found dead later, not wrong.
         let _ = socket_options::prepare(&stream, Duration::from_nanos(self.settings.client_silence_ns));
@@ -80,7 +78,6 @@ impl<C: Coherence> Receive<C> {
             seat: Some(seat),
             opened_for: None,
             turn_ns: 0,
-            is_one_too_many: is_full,
             id,
             phase: Phase::Hello { header: None, is_control: false },
             version: VERSION_LOWEST,
@@ -113,19 +110,34 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    /// A new connection's place among those of its address, whether that is one too many, and when it is heard. Nothing: it is not.
-    fn seated(&self, stream: &TcpStream, now: Now) -> Option<(Seat, bool, Turn)> {
+    fn reset_unheard(&mut self, stream: &TcpStream, now: Now) {
+        self.ingest.counters.reset_unheard += 1;
+        self.ingest.counters.closed += 1;
+        let (since_ns, resets) = self.resets;
+        self.resets = match now.monotonic_ns - since_ns < RESETS_NS {
+            true => (since_ns, resets + 1),
+            false => (now.monotonic_ns, 1),
+        };
+        if self.resets.1 >= RESETS_MAX {
+            self.accept_again_ns = self.resets.0 + RESETS_NS;
+        }
+        peer::abort(stream.as_raw_fd());
+    }
+
+    /// A new connection's place among those of its address, and when it is heard. Nothing: it is not.
+    fn seated(&self, stream: &TcpStream, now: Now) -> Option<(Seat, Turn)> {
         let peer = stream.peer_addr().ok().map(|peer| peer.ip());
-        let (seat, is_full) = match self.addresses.sit(peer, now.monotonic_ns) {
-            Seated::Yes(seat) => (seat, false),
-            Seated::Full(seat) => (seat, true),
+        let (seat, earliest_ns) = match self.addresses.sit(peer, now.monotonic_ns) {
+            Seated::Yes(seat) => (seat, None),
+            Seated::Full(seat) => (seat, Some(now.monotonic_ns + TOO_MANY_WAIT_NS)),
             Seated::Crowd => return None,
         };
-        let mut turn = self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns);
-        if is_full && turn == Turn::Now {
-            turn = Turn::At(now.monotonic_ns + TOO_MANY_WAIT_NS);
+        match (self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns), earliest_ns) {
+            (Turn::Never, _) => None,
+            (Turn::Now, Some(earliest_ns)) => Some((seat, Turn::At(earliest_ns))),
+            (Turn::At(turn_ns), Some(earliest_ns)) => Some((seat, Turn::At(turn_ns.max(earliest_ns)))),
+            (turn, None) => Some((seat, turn)),
         }
-        (turn != Turn::Never).then_some((seat, is_full, turn))
     }
 
     /// Hears the connections whose turn has come. Gives how many.
@@ -155,8 +167,7 @@ impl<C: Coherence> Receive<C> {
 
     fn hear_or_refuse(&mut self, io: &mut Ring, slot: u32, now: Now) {
         let connection = self.connection(slot);
-        let (was_one_too_many, address) = (std::mem::take(&mut connection.is_one_too_many), connection.address());
-        if !was_one_too_many || !self.addresses.has_too_many(address) {
+        if !connection.seat.as_mut().is_some_and(Seat::is_one_too_many) {
             return self.read_hello(io, slot, FRAME_HEADER_BYTES);
         }
         let most = self.addresses.bounds().connections;

@@ -35,7 +35,7 @@ use crate::log::cursors::CursorReader;
 use crate::log::member::Member;
 use crate::log::topics::{Topic, TopicReader};
 use crate::net::peer::abort;
-use crate::net::{Asker, Completion, Operation, Ring};
+use crate::net::{Asker, Completion, Operation, Ring, socket_options};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
 use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
@@ -118,6 +118,8 @@ pub struct Receive<C: Coherence> {
     accepting: Option<Operation>,
     /// No connection is accepted before then: descriptors were out, or one was reset; and how often they were since it was last said.
     accept_again_ns: u64,
+    /// Since when connections were reset unheard, ns, and how many.
+    resets: (u64, u32),
     accepts_failed: u64,
     accepts_failed_said_ns: u64,
     is_draining: bool,
@@ -166,6 +168,7 @@ impl<C: Coherence> Receive<C> {
             addresses: Addresses::new(AddressBounds::NONE),
             accepting: None,
             accept_again_ns: 0,
+            resets: (0, 0),
             accepts_failed: 0,
             accepts_failed_said_ns: 0,
             is_draining: false,
@@ -471,7 +474,13 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
     }
 }
 
+/// Connections that wait to be accepted.
+const QUEUE_MAX: i32 = 4096;
+
 /// A listener on `address`, shared by the receive cores of a broker.
 pub fn listen(address: SocketAddr) -> std::io::Result<Arc<TcpListener>> {
-    TcpListener::bind(address).map(Arc::new)
+    let listener = TcpListener::bind(address)?;
+    // Again, with a longer queue than the standard library asks for: whoever fills it keeps others out of it.
+    socket_options::lengthen_queue(&listener, QUEUE_MAX)?;
+    Ok(Arc::new(listener))
 }

@@ -458,8 +458,8 @@ impl<M: Memory> ActiveSequencer<M> {
             return false;
         }
         // Nothing goes before it is known in which steps.
-        if self.look_back(survey::ENTRIES_IN_HASTE) {
-            return true;
+        if self.survey.is_some() {
+            return (is_short || index_short) && self.look_back(survey::ENTRIES_IN_HASTE);
         }
         for lane in 0..self.lanes.len() {
             if self.is_paused[lane] {
