@@ -5,7 +5,8 @@
 //! * [`export`]: serves subscribers straight out of the blog.
 //! * [`sequence`]: orders what the lanes hold.
 //!
-//! [`addresses`] counts what each address has of a broker; [`handoff`] is what roles hand each other.
+//! [`addresses`] counts what each address has of a broker; [`handoff`] is what roles hand each other; [`tokens`] show that a
+//! client was given a session; `rounds` spreads looks at many connections over time.
 //!
 //! Roles do not import each other.
 
@@ -16,6 +17,7 @@ pub mod handoff;
 pub mod receive;
 mod rounds;
 pub mod sequence;
+pub mod tokens;
 
 #[cfg(test)]
 mod damage_tests;

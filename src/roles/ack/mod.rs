@@ -11,6 +11,7 @@
 
 #[cfg(test)]
 mod dead_tests;
+pub mod fate;
 #[cfg(test)]
 mod superseded_tests;
 pub mod tracker;
@@ -26,11 +27,12 @@ use crate::observe::counters::{AckCounters, CounterBlock};
 use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
-use crate::roles::receive::hello::Tokens;
 use crate::roles::rounds::Rounds;
+use crate::roles::tokens::Tokens;
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
+use fate::{Fate, Wait};
 use tracker::{News, Tracker};
 
 /// What the configuration says about acks.
@@ -284,47 +286,12 @@ impl<C: Coherence> AckRole<C> {
         moved
     }
 
-    fn fate(&self, place: u32, now: Now) -> Option<Result<u32, (Refusal, u64, String)>> {
+    fn fate(&self, place: u32, now: Now) -> Option<Fate> {
         let connection = self.connections[place as usize].as_ref()?;
         let (attachment, (since_ns, committed)) = (connection.attachment.as_ref()?, connection.waiting?);
-        let late = now.monotonic_ns.saturating_sub(since_ns) > self.settings.open_timeout_ns;
-        let refuse = |refusal, detail, text: String| Some(Err((refusal, detail, text)));
-        let table = self.tracker.table();
-        let known = match attachment.session {
-            NEW_SESSION => table.opened_by(attachment.asked?),
-            session => table.slot_of(session),
-        };
-        if let Some(slot) = known {
-            let epoch = table.session(slot).epoch;
-            return match attachment.session_epoch.cmp(&epoch) {
-                std::cmp::Ordering::Equal => Some(Ok(slot)),
-                std::cmp::Ordering::Less => {
-                    let text =
-                        format!("session epoch {} is over, the current one is {epoch}", attachment.session_epoch);
-                    refuse(Refusal::SessionEpoch, epoch.into(), text)
-                }
-                std::cmp::Ordering::Greater if late => {
-                    let text =
-                        format!("session epoch {} did not open, the current one is {epoch}", attachment.session_epoch);
-                    refuse(Refusal::SessionEpoch, epoch.into(), text)
-                }
-                std::cmp::Ordering::Greater => None,
-            };
-        }
-        let knows_all =
-            self.tracker.is_started() && committed.is_some_and(|committed| self.tracker.position() >= committed);
-        if attachment.session != NEW_SESSION && knows_all && attachment.session_epoch <= 1 {
-            let text = format!("session {:#x} is not open: it was closed, or expired", attachment.session);
-            return refuse(Refusal::UnknownSession, 0, text);
-        }
-        if late {
-            return refuse(
-                Refusal::NoSequencer,
-                0,
-                "the session was not opened in time: no sequencer is active".into(),
-            );
-        }
-        None
+        let Attachment { session, asked, session_epoch, .. } = *attachment;
+        let is_late = now.monotonic_ns.saturating_sub(since_ns) > self.settings.open_timeout_ns;
+        Wait { session, asked, session_epoch, committed, is_late }.fate(&self.tracker)
     }
 
     fn welcome(&mut self, io: &mut Ring, place: u32, slot: u32) {

@@ -7,9 +7,7 @@ use std::time::Duration;
 use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::topics::Topic;
 use crate::net::{Asker, Ring, peer, socket_options};
-use crate::order::Origin;
 use crate::pool::coherence::Coherence;
-use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::addresses::{Cost, Seat, Seated, Turn};
 use crate::roles::handoff::{Attachment, ConnectionId, Subscription, ToAck, is_loopback};
 use crate::roles::receive::connection::{Connection, Phase, Stream};
@@ -132,12 +130,12 @@ impl<C: Coherence> Receive<C> {
             Seated::Full(seat) => (seat, Some(now.monotonic_ns + TOO_MANY_WAIT_NS)),
             Seated::Crowd => return None,
         };
-        match (self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns), earliest_ns) {
-            (Turn::Never, _) => None,
-            (Turn::Now, Some(earliest_ns)) => Some((seat, Turn::At(earliest_ns))),
-            (Turn::At(turn_ns), Some(earliest_ns)) => Some((seat, Turn::At(turn_ns.max(earliest_ns)))),
-            (turn, None) => Some((seat, turn)),
-        }
+        let turn_ns = match self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns) {
+            Turn::Never => return None,
+            Turn::Now => None,
+            Turn::At(turn_ns) => Some(turn_ns),
+        };
+        Some((seat, turn_ns.max(earliest_ns).map_or(Turn::Now, Turn::At)))
     }
 
     /// Hears the connections whose turn has come. Gives how many.
@@ -317,7 +315,7 @@ impl<C: Coherence> Receive<C> {
         }
         let mut asked = None;
         if is_new || session_epoch > 1 {
-            asked = self.ask_to_open(session, session_epoch, topic);
+            asked = self.ingest.ask_to_open(session, session_epoch, topic);
             if asked.is_none() {
                 let opened_for = self.connection(slot).opened_for.take();
                 opened_for.into_iter().for_each(|address| self.addresses.close_session(address));
@@ -380,15 +378,6 @@ impl<C: Coherence> Receive<C> {
         }
         self.connection(slot).opened_for = Some(address);
         Ok(())
-    }
-
-    /// Asks for a new session, or for the next epoch of one. Gives where it asked; `None`: no room now.
-    pub(super) fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> Option<Origin> {
-        let kind = slot_kind::SESSION_OPEN;
-        let batch_seq = topic.created_position;
-        let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
-        let origin = self.ingest.lane.next_origin();
-        self.ingest.control(slot).then_some(origin)
     }
 
     /// Hands a subscriber over to the exporter.

@@ -1,13 +1,10 @@
 //! The hello: what a new connection asks for, and whether it can have it.
 
-use std::hash::Hasher;
-
-use siphasher::sip::SipHasher24;
-
 use crate::limits::SUBSCRIPTION_TOPICS_MAX;
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::Memory;
 use crate::roles::handoff::SubscribedTopic;
+use crate::roles::tokens::Tokens;
 use crate::wire::frame::{self, Hello, NEW_SESSION, Refused, TopicRecord};
 use crate::wire::subscribe::read_starts;
 use crate::wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
@@ -47,27 +44,6 @@ impl Refuse {
 impl From<WireError> for Refuse {
     fn from(error: WireError) -> Refuse {
         Refuse::new(Refusal::Protocol, 0, error.to_string())
-    }
-}
-
-/// Makes and checks session tokens: a keyed MAC, so that any broker of the pool can check a session's token.
-#[derive(Clone, Copy)]
-pub struct Tokens {
-    key: [u64; 2],
-}
-
-impl Tokens {
-    /// With the pool's key.
-    pub fn new(key: [u64; 2]) -> Tokens {
-        Tokens { key }
-    }
-
-    /// The token of a session on a topic. SipHash-2-4 (Aumasson, Bernstein, 2012).
-    pub fn token(&self, session: u64, topic: u32) -> u64 {
-        let mut hasher = SipHasher24::new_with_keys(self.key[0], self.key[1]);
-        hasher.write_u64(session);
-        hasher.write_u32(topic);
-        hasher.finish()
     }
 }
 

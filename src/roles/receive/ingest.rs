@@ -11,6 +11,7 @@ use crate::log::cursors::{CURSOR_SPEC_BYTES, write_request};
 use crate::log::lane::LaneWriter;
 use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
 use crate::observe::counters::ReceiveCounters;
+use crate::order::Origin;
 use crate::pool::record::{BatchSlot, CursorLine, slot_kind};
 use crate::pool::{Keep, Memory};
 use crate::roles::receive::connection::Stream;
@@ -275,6 +276,15 @@ impl<M: Memory> Ingest<M> {
         }
         self.lane.publish(&slot);
         true
+    }
+
+    /// Asks for a new session (0, epoch 1) on a topic, or for the next epoch of one. Gives where it asked; `None`: no room now.
+    pub fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> Option<Origin> {
+        let kind = slot_kind::SESSION_OPEN;
+        let batch_seq = topic.created_position;
+        let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
+        let origin = self.lane.next_origin();
+        self.control(slot).then_some(origin)
     }
 
     /// Asks the sequencer to create a topic. False: no room now.

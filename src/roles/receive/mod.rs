@@ -43,11 +43,12 @@ use crate::pool::{Keep, Mapped};
 use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::handoff::{AckLink, ConnectionId, Subscriptions};
 use crate::roles::rounds::Rounds;
+use crate::roles::tokens::Tokens;
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::Refusal;
 use crate::wire::frame::NEW_SESSION;
 use connection::{Connection, Phase};
-use hello::{Refuse, Tokens};
+use hello::Refuse;
 use ingest::Ingest;
 use restraint::Restraint;
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::log::checkpoint::RecoverError;
 use crate::order::Origin;
+use crate::roles::ack::fate::{Fate, Wait};
 use crate::roles::ack::tracker::{News, Tracker};
-use crate::roles::receive::hello::Tokens;
+use crate::roles::tokens::Tokens;
 use crate::sim::network::{End, LinkId};
 use crate::sim::parts::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY};
 use crate::sim::process::ProcessMemory;
@@ -63,8 +64,6 @@ pub(super) struct Acks {
 
 /// Time other brokers have to tell a session of their own batches, ns; as the real one gives them.
 const HEARSAY_NS: u64 = 20_000_000;
-
-type Fate = Result<u32, (Refusal, u64)>;
 
 impl Acks {
     pub fn new(kernel: &Kernel, broker: u32) -> Acks {
@@ -140,30 +139,11 @@ impl Acks {
         }
     }
 
-    /// What becomes of a connection that waits; the rules of the real ack core.
     fn fate(&self, at: &Attached, now_ns: u64) -> Option<Fate> {
-        let (attachment, (since_ns, committed)) = (&at.attachment, at.waiting?);
+        let (since_ns, committed) = at.waiting?;
+        let Attachment { session, asked, session_epoch, .. } = at.attachment;
         let is_late = now_ns - since_ns > HELLO_TIMEOUT_NS;
-        let table = self.tracker.table();
-        let known = match attachment.session {
-            NEW_SESSION => table.opened_by(attachment.asked?),
-            session => table.slot_of(session),
-        };
-        if let Some(slot) = known {
-            let epoch = table.session(slot).epoch;
-            return match attachment.session_epoch.cmp(&epoch) {
-                std::cmp::Ordering::Equal => Some(Ok(slot)),
-                std::cmp::Ordering::Less => Some(Err((Refusal::SessionEpoch, epoch.into()))),
-                std::cmp::Ordering::Greater if is_late => Some(Err((Refusal::SessionEpoch, epoch.into()))),
-                std::cmp::Ordering::Greater => None,
-            };
-        }
-        let knows_all =
-            self.tracker.is_started() && committed.is_some_and(|committed| self.tracker.position() >= committed);
-        if attachment.session != NEW_SESSION && knows_all && attachment.session_epoch <= 1 {
-            return Some(Err((Refusal::UnknownSession, 0)));
-        }
-        is_late.then_some(Err((Refusal::Busy, 0)))
+        Wait { session, asked, session_epoch, committed, is_late }.fate(&self.tracker)
     }
 
     fn settle_waiting(&mut self, kernel: &Kernel) {
@@ -173,7 +153,7 @@ impl Acks {
         for (place, fate) in settled {
             match fate {
                 Ok(slot) => self.welcome(kernel, place, slot),
-                Err((refusal, detail)) => self.refuse(place, refusal, detail),
+                Err((refusal, detail, _)) => self.refuse(place, refusal, detail),
             }
         }
     }

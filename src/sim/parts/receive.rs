@@ -3,12 +3,12 @@
 use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::member::BEAT_NS;
 use crate::log::topics::{Topic, TopicReader};
-use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Memory};
 use crate::roles::handoff::SubscribedTopic;
 use crate::roles::receive::connection::Stream;
-use crate::roles::receive::hello::{self, Refuse, Tokens};
+use crate::roles::receive::hello::{self, Refuse};
 use crate::roles::receive::ingest::{Ingest, NEEDED_AT_LEAST, Next};
+use crate::roles::tokens::Tokens;
 use crate::sim::network::{End, Heard, LinkId};
 use crate::sim::parts::ack::{Attachment, FromAck, ToAck};
 use crate::sim::parts::{HELLO_TIMEOUT_NS, PLACES, Subscription, TOKEN_KEY, TOPIC, UTC_NS};
@@ -207,17 +207,8 @@ impl Receive {
         let (session, session_epoch) = (hello.session, if is_new { 1 } else { hello.session_epoch });
         let mut asked = None;
         if is_new || session_epoch > 1 {
-            let kind = slot_kind::SESSION_OPEN;
-            let slot = BatchSlot {
-                kind,
-                topic: topic.id,
-                session,
-                session_epoch,
-                batch_seq: topic.created_position,
-                ..BatchSlot::default()
-            };
-            asked = Some(self.ingest.lane.next_origin());
-            if !self.ingest.control(slot) {
+            asked = self.ingest.ask_to_open(session, session_epoch, topic);
+            if asked.is_none() {
                 return Err(Refuse::new(Refusal::Busy, 0, "the lane is full"));
             }
         }
