@@ -58,8 +58,6 @@ pub struct Trimmer<M> {
     samples_max: usize,
     reusable: Vec<u64>,
     bytes: u64,
-    /// Of them, those that a predecessor appended: see [`TAKEN_OVER_FROM`].
-    taken_over: u64,
     /// Payload bytes below the newest sample given up.
     given_up: u64,
     /// What topics are kept for.
@@ -105,7 +103,6 @@ impl<M: Memory> Trimmer<M> {
             samples_max,
             reusable,
             bytes: 0,
-            taken_over: 0,
             given_up: 0,
             targets: Targets::new(&g, floor),
             sample_every_bytes: g.extent_bytes / 2,
@@ -142,8 +139,7 @@ impl<M: Memory> Trimmer<M> {
 
     /// Counts payload that a predecessor appended and that is kept: all up to `watermark` is one step, until more is known.
     pub fn take_over(&mut self, watermark: u64, bytes: u64, settled: impl Fn(u32) -> u64) {
-        self.taken_over = TAKEN_OVER_FROM + bytes;
-        self.bytes = self.taken_over;
+        self.bytes = TAKEN_OVER_FROM + bytes;
         self.force_sample(watermark, settled);
     }
 
@@ -180,13 +176,14 @@ impl<M: Memory> Trimmer<M> {
         bytes >= self.sample_every_bytes || entries >= self.sample_every_entries
     }
 
-    /// A sample older than all others, of when the index stood at `position` and `bytes_after` of payload that was taken over were still
-    /// to come. False: there is no room for it.
-    fn sample_before(&mut self, position: u64, bytes_after: u64, settled: &[u64]) -> bool {
+    /// A sample older than all others, of when the index stood at `position` and `bytes` of payload were to come before the oldest of
+    /// them. False: there is no room for it.
+    fn sample_before(&mut self, position: u64, bytes: u64, settled: &[u64]) -> bool {
         let oldest = self.samples.front().expect("what is taken over ends with a sample");
         debug_assert!(position < oldest.position, "{position} is not before {}", oldest.position);
+        let bytes_before = oldest.bytes - bytes;
         let Some(mut sample) = self.spare.pop() else { return false };
-        (sample.position, sample.bytes) = (position, self.taken_over - bytes_after);
+        (sample.position, sample.bytes) = (position, bytes_before);
         sample.settled.copy_from_slice(settled);
         self.samples.push_front(sample);
         true

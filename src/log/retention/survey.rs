@@ -33,10 +33,10 @@ pub struct Survey<M> {
     end: u64,
     /// By lane: the lowest slot that one of them names.
     lowest: Vec<u64>,
-    /// Payload of them.
+    /// Position of the oldest sample.
+    sampled: u64,
+    /// Payload from `begin` up to it.
     bytes: u64,
-    /// Position of the oldest sample, and payload from there on.
-    sampled: (u64, u64),
     entries: Box<[IndexEntry; ENTRIES_PER_READ]>,
 }
 
@@ -51,8 +51,8 @@ impl<M: Memory> Survey<M> {
             begin: watermark,
             end: floor.max(watermark.saturating_sub(ENTRIES_MAX)),
             lowest: consumed,
+            sampled: watermark,
             bytes: 0,
-            sampled: (watermark, 0),
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_READ]),
         }
     }
@@ -89,11 +89,11 @@ impl<M: Memory> Survey<M> {
                 self.bytes += u64::from(arrival.batch_bytes);
             }
             self.begin = position;
-            if trimmer.is_a_step(self.sampled.0 - position, self.bytes - self.sampled.1) {
-                self.sampled = (position, self.bytes);
+            if trimmer.is_a_step(self.sampled - position, self.bytes) {
                 if !trimmer.sample_before(position, self.bytes, &self.lowest) {
                     return Ok(false);
                 }
+                (self.sampled, self.bytes) = (position, 0);
             }
         }
         Ok(true)
