@@ -147,13 +147,10 @@ impl<'a> Cluster<'a> {
 
     /// The ends of all logs, each line with its broker.
     pub fn last_words(&self, lines_max: usize) -> String {
-        let words = self.brokers.iter().enumerate().filter_map(|(id, broker)| Some((id, broker.as_ref()?.log())));
-        let ends = words.flat_map(|(id, log)| {
-            let lines: Vec<&str> = log.lines().collect();
-            let last = &lines[lines.len().saturating_sub(lines_max)..];
-            last.iter().map(|line| format!("  | broker {id}: {line}\n")).collect::<Vec<_>>()
-        });
-        ends.collect()
+        let running = self.brokers.iter().enumerate().filter_map(|(id, broker)| Some((id, broker.as_ref()?)));
+        let ends =
+            running.flat_map(|(id, broker)| broker.last_lines(lines_max).into_iter().map(move |line| (id, line)));
+        ends.map(|(id, line)| format!("  | broker {id}: {line}\n")).collect()
     }
 
     /// Lines of all logs that have these words.

@@ -194,6 +194,13 @@ impl Subject {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The end of what it has logged.
+    pub fn last_lines(&self, most: usize) -> Vec<String> {
+        let log = self.log();
+        let skipped = log.lines().count().saturating_sub(most);
+        log.lines().skip(skipped).map(str::to_owned).collect()
+    }
+
     /// SIGKILL. Gives the moment before.
     pub fn kill(&mut self) -> Result<Instant, CompareError> {
         let before = Instant::now();
@@ -296,10 +303,7 @@ impl Subject {
 
     /// An error that shows the end of its log.
     pub fn failed(&self, what: String) -> CompareError {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines[lines.len().saturating_sub(LOG_LINES)..].iter();
-        let log = last.map(|line| format!("\n  | {line}")).collect();
+        let log = self.last_lines(LOG_LINES).iter().map(|line| format!("\n  | {line}")).collect();
         CompareError::Subject { name: self.name.clone(), what, log }
     }
 }
