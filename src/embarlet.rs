@@ -543,6 +543,7 @@ fn address_bounds(config: &Config) -> AddressBounds {
         cursors: bounds.cursors.unwrap_or(half(geometry.cursors_max)),
         openings: bounds.openings,
         // Everything an address may hold comes back at once when a broker was away: a connection, and a session on it.
+        heartbeats: bounds.heartbeats,
         openings_at_once: bounds.openings_at_once.unwrap_or(connections.saturating_mul(2)),
     }
 }
@@ -562,6 +563,7 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
         hello_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         idle_release_ns: config.receive.idle_release.as_nanos() as u64,
         client_silence_ns: config.liveness.client_silence.as_nanos() as u64,
+        heartbeat_ms: config.liveness.heartbeat.as_millis() as u32,
         broker: broker as u16,
         log_tag: 0,
         // Every broker exports: its readers want the lines.

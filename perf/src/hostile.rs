@@ -3,8 +3,9 @@
 //! For each kind of [`crate::enemies`] a new broker process, with zero copy on. A publisher at order 5 sends at a steady rate and a
 //! subscriber holds what it is given against what was sent; in turn, without the enemy and beside it, once what the broker
 //! is configured to put up with is over, another publisher is welcomed and sends one message at a time. Compared are the 99th
-//! percentile of its latencies and the rate of the steady one's acks. The broker runs as the administrator and as an ordinary
-//! user with the limits that systems usually have.
+//! percentile of its latencies and the rate of the steady one's acks, each with the mean of the times before and after it without the
+//! enemy. How far two of those lie apart, with nothing between them that could hurt, is printed too: what this machine cannot tell.
+//! The broker runs as the administrator and as an ordinary user with the limits that systems usually have.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,6 +59,7 @@ pub enum User {
 }
 
 /// One time of measuring.
+#[derive(Clone, Copy)]
 struct Sample {
     p99_us: f64,
     /// Of the steady publisher's acks, bytes.
@@ -67,10 +69,11 @@ struct Sample {
     broker_cores: f64,
 }
 
-/// Without and beside.
+/// Beside it, and before and after without it.
 struct Round {
-    without: Sample,
+    before: Sample,
     beside: Sample,
+    after: Sample,
     /// Longest standstill of acks since the enemy came, ms.
     standstill_ms: f64,
 }
@@ -86,14 +89,28 @@ struct Outcome {
     broken: Option<String>,
 }
 
+impl Round {
+    fn without(&self, of: fn(&Sample) -> f64) -> f64 {
+        (of(&self.before) + of(&self.after)) / 2.0
+    }
+}
+
 impl Outcome {
+    /// Ratios of 99th percentiles and of rates.
     fn ratios(&self) -> Option<(Spread, Spread)> {
         if self.rounds.is_empty() {
             return None;
         }
         let of = |of: fn(&Round) -> f64| Spread::of(self.rounds.iter().map(of));
-        let p99 = of(|round| round.without.p99_us / round.beside.p99_us);
-        Some((p99, of(|round| round.beside.bytes_a_second / round.without.bytes_a_second)))
+        let p99 = of(|round| round.without(|sample| sample.p99_us) / round.beside.p99_us);
+        Some((p99, of(|round| round.beside.bytes_a_second / round.without(|sample| sample.bytes_a_second))))
+    }
+
+    /// The same of two times without it: how far apart they lie.
+    fn noise(&self) -> Spread {
+        let apart =
+            |round: &Round| round.before.p99_us.min(round.after.p99_us) / round.before.p99_us.max(round.after.p99_us);
+        Spread::of(self.rounds.iter().map(apart))
     }
 
     fn kept_the_aim(&self) -> bool {
@@ -174,14 +191,8 @@ fn one_kind(args: &HostileArgs, kind: (&'static str, Kind), user: User) -> Resul
     let (sent, findings) = thread::scope(|scope| {
         let watcher = scope.spawn(|| Witness::default().watch(seeds.clone(), TOPIC, &watched, &due));
         let publisher = scope.spawn(|| session.publish(&seeds));
-        for round in 0..args.runs {
-            match one_round(args, kind.1, &subject, &session, round, &mut outcome.enemy) {
-                Ok(round) => outcome.rounds.push(round),
-                Err(error) => {
-                    outcome.broken = Some(error.to_string());
-                    break;
-                }
-            }
+        if let Err(error) = all_rounds(args, &subject, &session, &mut outcome) {
+            outcome.broken = Some(error.to_string());
         }
         stop.store(true, Ordering::Relaxed);
         let sent = joined(publisher);
@@ -235,15 +246,33 @@ fn start(args: &HostileArgs, name: &str, user: User, folder: &Folder) -> Result<
     Ok(subject)
 }
 
-fn one_round(
+fn all_rounds(
+    args: &HostileArgs,
+    subject: &Subject,
+    session: &Session<'_>,
+    outcome: &mut Outcome,
+) -> Result<(), CompareError> {
+    let mut before = measure(args, subject, session)?;
+    for round in 0..args.runs {
+        let (beside, standstill_ms) = beside(args, outcome.kind.1, subject, session, round, &mut outcome.enemy)?;
+        // What it left behind is not the next one's.
+        thread::sleep(if args.tiny { Duration::ZERO } else { MARGIN });
+        let after = measure(args, subject, session)?;
+        outcome.rounds.push(Round { before, beside, after, standstill_ms });
+        before = after;
+    }
+    Ok(())
+}
+
+/// What is measured beside the enemy, and the longest standstill of acks since it came, ms.
+fn beside(
     args: &HostileArgs,
     kind: Kind,
     subject: &Subject,
     session: &Session<'_>,
     round: u32,
     enemy: &mut (u64, Option<String>),
-) -> Result<Round, CompareError> {
-    let without = measure(args, subject, session)?;
+) -> Result<(Sample, f64), CompareError> {
     if matches!(kind, Kind::Slow { .. }) {
         fill_other(subject)?;
     }
@@ -261,10 +290,7 @@ fn one_round(
         (beside, joined(running), standstill_ms)
     });
     *enemy = (enemy.0 + did.0, did.1.or(enemy.1.take()));
-    let beside = beside?;
-    // What it left behind is not the next round's.
-    thread::sleep(if args.tiny { Duration::ZERO } else { MARGIN });
-    Ok(Round { without, beside, standstill_ms })
+    Ok((beside?, standstill_ms))
 }
 
 /// Another publisher's welcome and latencies, and what the steady one's acks did meanwhile.
@@ -314,15 +340,16 @@ fn words(outcome: &Outcome) -> String {
         let of = |of: fn(&Round) -> f64| Spread::of(outcome.rounds.iter().map(of));
         let most = |of: fn(&Round) -> f64| outcome.rounds.iter().map(of).fold(0.0, f64::max);
         text += &format!(
-            " p99 {} µs, beside it {} µs, ratio {}; rate ratio {}; welcomed after at most {:.1} ms; acks stood still for \
+            " p99 {} µs, beside it {} µs, ratio {} (without against without {}); rate ratio {}; welcomed after at most {:.1} ms; acks stood still for \
              at most {:.0} ms; the broker used {} of a core, beside it {}",
-            of(|round| round.without.p99_us).words(0),
+            of(|round| round.without(|sample| sample.p99_us)).words(0),
             of(|round| round.beside.p99_us).words(0),
             p99.words(2),
+            outcome.noise().words(2),
             rate.words(2),
             most(|round| round.beside.welcome_ms),
             most(|round| round.standstill_ms),
-            of(|round| round.without.broker_cores).words(2),
+            of(|round| round.without(|sample| sample.broker_cores)).words(2),
             of(|round| round.beside.broker_cores).words(2),
         );
     }
@@ -340,8 +367,8 @@ fn report(args: &HostileArgs, outcomes: &[Outcome]) -> Result<(), CompareError> 
     if let Some(path) = &args.json {
         let sample = |sample: &Sample| json!({ "p99_us": sample.p99_us, "bytes_a_second": sample.bytes_a_second, "welcome_ms": sample.welcome_ms, "broker_cores": sample.broker_cores });
         let round = |round: &Round| {
-            json!({ "without": sample(&round.without), "beside": sample(&round.beside),
-                "standstill_ms": round.standstill_ms })
+            json!({ "before": sample(&round.before), "beside": sample(&round.beside),
+                "after": sample(&round.after), "standstill_ms": round.standstill_ms })
         };
         let outcome = |outcome: &Outcome| {
             let ratios = outcome.ratios().map(|(p99, rate)| json!({ "p99": p99.json(), "rate": rate.json() }));

@@ -284,6 +284,9 @@ pub struct PerAddressConfig {
     /// Connections that may come at once. `None`: two for each connection of an address.
     #[serde(with = "number::auto")]
     pub openings_at_once: Option<u32>,
+    /// Heartbeats a second on all its connections together, about. 0: any.
+    #[serde(with = "number")]
+    pub heartbeats: u32,
 }
 
 impl Default for PerAddressConfig {
@@ -295,6 +298,7 @@ impl Default for PerAddressConfig {
             cursors: None,
             openings: 50,
             openings_at_once: None,
+            heartbeats: 200,
         }
     }
 }

@@ -267,7 +267,7 @@ fn connections(config: &Config) -> Result<(), Impossible> {
     duration("export.reader_grace", config.export.reader_grace, MILLISECOND, HOUR)
 }
 
-/// Most openings of one address, a second and at once, that can be told apart.
+/// Most openings of one address, a second and at once, and heartbeats a second, that can be told apart.
 const OPENINGS_MAX: u32 = 1_000_000;
 
 fn per_address(config: &Config) -> Result<(), Impossible> {
@@ -283,6 +283,7 @@ fn per_address(config: &Config) -> Result<(), Impossible> {
         }
     }
     within("per_address.openings", per_address.openings, 0, OPENINGS_MAX)?;
+    within("per_address.heartbeats", per_address.heartbeats, 0, OPENINGS_MAX)?;
     within("per_address.openings_at_once", per_address.openings_at_once.unwrap_or(1), 1, OPENINGS_MAX)
 }
 

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::SESSIONS_MAX;
+use crate::roles::heartbeats;
 
 /// Most addresses that are told apart. The one that was not heard for longest and has no connection makes room; without such a one,
 /// newcomers are counted as one.
@@ -41,6 +42,8 @@ pub struct AddressBounds {
     pub openings: u32,
     /// So many come at once before anybody is held back, if none came for long.
     pub openings_at_once: u32,
+    /// Heartbeats a second that it is told on all its connections; 0: any.
+    pub heartbeats: u32,
 }
 
 impl AddressBounds {
@@ -52,6 +55,7 @@ impl AddressBounds {
         cursors: u32::MAX,
         openings: 0,
         openings_at_once: 0,
+        heartbeats: 0,
     };
 }
 
@@ -297,6 +301,12 @@ impl Addresses {
         if paid_ns <= now_ns { Turn::Now } else { Turn::At(paid_ns) }
     }
 
+    /// In how many of a broker's heartbeats one more connection of this address is told that the broker is there.
+    pub fn in_heartbeats(&self, address: Address, heartbeat_ms: u32) -> u16 {
+        let connections = self.lock().entries.get(&address).map_or(0, |entry| entry.connections);
+        heartbeats::in_heartbeats(connections, heartbeat_ms, self.bounds.heartbeats)
+    }
+
     /// Counts a session. `Err`: how many the address has, which is all it may.
     pub fn open_session(&self, address: Address, now_ns: u64) -> Result<(), u32> {
         let mut table = self.lock();
@@ -362,8 +372,15 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const BOUNDS: AddressBounds =
-        AddressBounds { connections: 2, sessions: 2, topics: 2, cursors: 1, openings: 10, openings_at_once: 10 };
+    const BOUNDS: AddressBounds = AddressBounds {
+        connections: 2,
+        sessions: 2,
+        topics: 2,
+        cursors: 1,
+        openings: 10,
+        openings_at_once: 10,
+        heartbeats: 0,
+    };
 
     fn peer(last: u8) -> Option<IpAddr> {
         Some(IpAddr::from([10, 0, 0, last]))

@@ -45,6 +45,8 @@ pub struct Attachment {
     pub is_loopback: bool,
     /// Protocol version in use.
     pub version: u8,
+    /// It is promised a heartbeat in so many of the broker's.
+    pub in_heartbeats: u16,
 }
 
 /// From a receive core to the ack core.
@@ -129,6 +131,8 @@ pub struct Subscription {
     pub version: u8,
     /// It is heard at least this often, ms; 0: it does not promise that.
     pub heartbeat_ms: u32,
+    /// It is promised a heartbeat in so many of the broker's.
+    pub in_heartbeats: u16,
     /// Its place among the connections of its address.
     pub seat: Option<Seat>,
 }

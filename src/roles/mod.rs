@@ -6,7 +6,7 @@
 //! * [`sequence`]: orders what the lanes hold.
 //!
 //! [`addresses`] counts what each address has of a broker; [`handoff`] is what roles hand each other; [`tokens`] show that a
-//! client was given a session; `rounds` spreads looks at many connections over time.
+//! client was given a session; `heartbeats` says when quiet connections are told that we are there; `rounds` spreads looks at many connections over time.
 //!
 //! Roles do not import each other.
 
@@ -14,6 +14,7 @@ pub mod ack;
 pub mod addresses;
 pub mod export;
 pub mod handoff;
+mod heartbeats;
 pub mod receive;
 mod rounds;
 pub mod sequence;

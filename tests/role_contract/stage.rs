@@ -204,6 +204,7 @@ impl Site {
             ..Topic::new(name, *order, AckLevel::Committed)
         };
         let settings = ReceiveSettings {
+            heartbeat_ms: 0,
             session_expiry_ns: 1 << 60,
             connections_max: self.setup.connections_max,
             receive_bytes_max: 1 << 20,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytemuck::{Zeroable, bytes_of};
 use embarcadero::wire::frame::{self, Goodbye, Reply, Request, TopicRecord, Welcome, seal, with_body};
-use embarcadero::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal};
+use embarcadero::wire::{AckLevel, FrameKind, Operation, OrderLevel, Receipts, Refusal};
 
 use crate::harness::{Cluster, Setup, Site, wait_for};
 use crate::raw::{Raw, publisher_hello};
@@ -121,4 +121,32 @@ fn one_address_comes_no_faster_than_it_may() {
     let receive = &counters.receive[0];
     assert!(receive["held_back"] > 0, "{receive:#?}");
     counters.check_conserved();
+}
+
+#[test]
+fn the_more_connections_an_address_has_the_less_often_each_is_told_of_the_broker() {
+    // Three connections get a heartbeat every 150 ms, the tenth every 600.
+    let (site, cluster) = start("share-heartbeats", "heartbeats: 20");
+    let open = |from| {
+        let mut raw = Raw::connect_from(from, &site.address(0));
+        raw.send(&with_body(&publisher_hello().speaking(), TOPIC.as_bytes()));
+        let came = raw.receive().expect("a welcome");
+        let (log, _) = frame::split_welcome_body(frame::VERSION_3, &came.body).unwrap();
+        (raw, log.expect("what the log is").heartbeat_ms)
+    };
+    let mut held: Vec<(Raw, u32)> = (0..10).map(|_| open(GREEDY)).collect();
+    let promised: Vec<u32> = held.iter().map(|(_, promised)| *promised).collect();
+    assert_eq!(promised, [150, 150, 150, 300, 300, 300, 450, 450, 450, 600]);
+    assert_eq!(open(MODEST).1, 150, "another address");
+    // Each is told as often as it was promised, and the last no more often.
+    let last = &mut held.last_mut().expect("ten").0;
+    assert_eq!(last.receive().expect("a heartbeat").kind, FrameKind::Heartbeat);
+    let begin = Instant::now();
+    assert_eq!(last.receive().expect("a heartbeat").kind, FrameKind::Heartbeat);
+    assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
+    for (raw, _) in &mut held {
+        assert_eq!(raw.receive().expect("a heartbeat").kind, FrameKind::Heartbeat);
+    }
+    drop(held);
+    cluster.stop();
 }

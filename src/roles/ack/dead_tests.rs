@@ -71,6 +71,7 @@ impl Bench {
             ack: AckLevel::Committed,
             is_loopback: true,
             version: frame::VERSION,
+            in_heartbeats: 1,
         };
         link.tell_ack(ToAck::Attach(ID, attachment));
         Bench { sequencer, feeder, link, ack, ring, now, peer, stream }

@@ -27,7 +27,7 @@ use crate::observe::counters::{AckCounters, CounterBlock};
 use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
-use crate::roles::rounds::Rounds;
+use crate::roles::heartbeats::{Looks, Quiet};
 use crate::roles::tokens::Tokens;
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
@@ -59,8 +59,6 @@ const GOODBYE_NS: u64 = 1_000_000_000;
 const HEARSAY_NS: u64 = 20_000_000;
 /// Messages taken from receive cores in one pass at most.
 pub const MESSAGES_PER_PASS: usize = 256;
-/// Connections looked at in one pass for whether they are quiet, at most.
-const BEATS_PER_PASS: usize = 256;
 
 /// What a connection's socket is being used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +94,8 @@ struct Attached {
     has_failed: bool,
     /// Words to say last, as soon as the socket is free.
     last_words: Option<Box<[u8]>>,
-    /// Something was sent on it since the last look for quiet ones.
-    spoke: bool,
+    /// How long it was told nothing.
+    quiet: Quiet,
 }
 
 impl Attached {
@@ -131,7 +129,7 @@ pub struct AckRole<C: Coherence> {
     report_ns: u64,
     hearsay_ns: u64,
     /// Looks for quiet connections.
-    beats: Rounds,
+    looks: Looks,
     /// The pool is damaged: it follows no more.
     fault: Option<RecoverError>,
 }
@@ -164,7 +162,7 @@ impl<C: Coherence> AckRole<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
             report_ns: 0,
             hearsay_ns: 0,
-            beats: Rounds::default(),
+            looks: Looks::new(settings.log.heartbeat_ms),
             fault: None,
             settings,
             tokens,
@@ -216,7 +214,7 @@ impl<C: Coherence> AckRole<C> {
             is_broken: false,
             has_failed: false,
             last_words: None,
-            spoke: true,
+            quiet: Quiet::new(1),
         }
     }
 
@@ -224,6 +222,7 @@ impl<C: Coherence> AckRole<C> {
         let place = self.place(link, id);
         let mut connection = Self::blank(id, link, attachment.socket);
         connection.attachment = Some(attachment);
+        connection.quiet = Quiet::new(attachment.in_heartbeats);
         connection.waiting = Some((now.monotonic_ns, self.tracker.watermark()));
         assert!(self.connections[place as usize].replace(connection).is_none(), "the place was released");
         self.waiting.push(place);
@@ -320,7 +319,8 @@ impl<C: Coherence> AckRole<C> {
             version: attachment.version,
             ..Welcome::default()
         };
-        let body = frame::welcome_body(attachment.version, &self.settings.log, &self.settings.broker_list);
+        let log = connection.quiet.promised(&self.settings.log);
+        let body = frame::welcome_body(attachment.version, &log, &self.settings.broker_list);
         let words: Box<[u8]> = frame::with_body(&welcome, &body).into();
         let socket = connection.socket;
         connection.sending = Sending::Welcome;
@@ -530,7 +530,8 @@ impl<C: Coherence> AckRole<C> {
         let zero_copy =
             zero_copy(&self.settings, connection.attachment.is_some_and(|attachment| attachment.is_loopback));
         let socket = connection.socket;
-        (connection.sending, connection.spoke) = (Sending::Frame, true);
+        connection.sending = Sending::Frame;
+        connection.quiet.end();
         self.counters.acks_sent += 1;
         if io.send_frame(asker, socket, slot, zero_copy).is_none() {
             self.failed(place);
@@ -541,25 +542,22 @@ impl<C: Coherence> AckRole<C> {
     /// nothing from one to the next is told now, before the time that was promised is over; not all of them at one time, which would
     /// hold up acks.
     fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
-        let every_ns = u64::from(self.settings.log.heartbeat_ms) * 1_000_000 / 2;
-        if every_ns == 0 {
-            return 0;
-        }
         let mut moved = 0;
-        for place in self.beats.due(self.connections.len(), every_ns, BEATS_PER_PASS, now.monotonic_ns) {
+        for place in self.looks.due(self.connections.len(), now.monotonic_ns) {
             let place = place as u32;
             let asker = self.asker(place);
             let Some(connection) = &mut self.connections[place as usize] else { continue };
-            let is_quiet = !std::mem::take(&mut connection.spoke);
+            let is_due = connection.quiet.look();
             let is_free = connection.sending == Sending::Nothing && connection.waiting.is_none();
             let is_over = connection.is_closing || connection.last_words.is_some();
-            if !is_quiet || !is_free || is_over || connection.version() < frame::VERSION_3 {
+            if !is_due || !is_free || is_over || connection.version() < frame::VERSION_3 {
                 continue;
             }
             let slot = self.frames[place as usize];
             *io.frame_mut(slot) = frame::seal(&Heartbeat { version: connection.version(), ..Heartbeat::default() });
             let socket = connection.socket;
-            (connection.sending, connection.spoke) = (Sending::Frame, true);
+            connection.sending = Sending::Frame;
+            connection.quiet.end();
             moved += 1;
             // A copy of 64 bytes is cheaper than word of its release.
             if io.send_frame(asker, socket, slot, false).is_none() {

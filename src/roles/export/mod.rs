@@ -44,7 +44,7 @@ use crate::pool::Mapped;
 use crate::pool::coherence::Coherence;
 use crate::roles::addresses::Seat;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
-use crate::roles::rounds::Rounds;
+use crate::roles::heartbeats::{Looks, Quiet};
 use crate::runtime::{Now, Role, RoleError};
 use crate::wire::frame::LogRecord;
 use crate::wire::{OrderLevel, Refusal, SlowReader};
@@ -147,8 +147,8 @@ struct Subscriber<C: Coherence> {
     peer: Peer,
     /// Protocol version in use.
     version: u8,
-    /// Something was sent on it since the last look for quiet ones.
-    spoke: bool,
+    /// How long it was told nothing.
+    quiet: Quiet,
     came_ns: u64,
     /// When it was last heard, ns.
     heard_ns: u64,
@@ -239,7 +239,7 @@ pub struct Export<C: Coherence> {
     report_ns: u64,
     draining_since_ns: Option<u64>,
     /// Looks for quiet and silent subscribers.
-    beats: Rounds,
+    looks: Looks,
 }
 
 impl<C: Coherence> Export<C> {
@@ -278,7 +278,7 @@ impl<C: Coherence> Export<C> {
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             report_ns: 0,
             draining_since_ns: None,
-            beats: Rounds::default(),
+            looks: Looks::new(settings.log.heartbeat_ms),
             settings,
         }
     }
@@ -327,7 +327,8 @@ impl<C: Coherence> Export<C> {
     fn admit(&mut self, io: &mut Ring, subscription: Subscription, floor: u64, now: Now) {
         let place = self.free.pop().expect("looked at by the caller");
         self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
-        let Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms, seat } = subscription;
+        let Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, seat } =
+            subscription;
         let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
         let starts = topics.iter().map(crate::roles::handoff::SubscribedTopic::start_at);
         let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
@@ -346,7 +347,7 @@ impl<C: Coherence> Export<C> {
             _seat: seat,
             peer,
             version,
-            spoke: true,
+            quiet: Quiet::new(in_heartbeats),
             came_ns: now.monotonic_ns,
             heard_ns: now.monotonic_ns,
             heartbeat_ms,

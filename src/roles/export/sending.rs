@@ -20,8 +20,6 @@ use crate::wire::frame::{self, Heartbeat, Refused};
 const AGAIN_FIRST_NS: u64 = 1_000_000;
 /// Longest wait, ns.
 const AGAIN_MOST_NS: u64 = 256_000_000;
-/// Subscribers looked at in one pass for whether they are quiet or silent, at most.
-const BEATS_PER_PASS: usize = 256;
 /// Times a send is tried again without any progress: 8 s in all.
 const TRIES_MAX: u32 = 40;
 
@@ -66,7 +64,8 @@ impl<C: Coherence> Export<C> {
                 // On loopback the kernel copies all the same, and pays for the notification.
                 SendMode::Auto => !subscriber.is_loopback && io.list(subscriber.list).bytes() >= ZERO_COPY_FROM_BYTES,
             };
-        (subscriber.is_zero_copy, subscriber.spoke) = (zero_copy, true);
+        subscriber.is_zero_copy = zero_copy;
+        subscriber.quiet.end();
         subscriber.sending = io.send_list(asker, subscriber.stream.as_raw_fd(), subscriber.list, zero_copy);
         subscriber.progress_ns = now.monotonic_ns;
         self.counters.sends += 1;
@@ -79,7 +78,7 @@ impl<C: Coherence> Export<C> {
     pub(super) fn say(&mut self, io: &mut Ring, place: u32, words: Vec<u8>) {
         let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
-        subscriber.spoke = true;
+        subscriber.quiet.end();
         subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
         if subscriber.sending.is_none() {
             self.end(io, place);
@@ -90,12 +89,8 @@ impl<C: Coherence> Export<C> {
     /// be; not all of them at one time. Two looks for each heartbeat: whoever was told nothing from one to the next is told now, before
     /// the time that was promised is over.
     pub(super) fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
-        let every_ns = u64::from(self.settings.log.heartbeat_ms) * 1_000_000 / 2;
-        if every_ns == 0 {
-            return 0;
-        }
         let mut moved = 0;
-        for place in self.beats.due(self.subscribers.len(), every_ns, BEATS_PER_PASS, now.monotonic_ns) {
+        for place in self.looks.due(self.subscribers.len(), now.monotonic_ns) {
             if self.subscribers[place].is_some() {
                 moved += self.look_for_quiet(io, place as u32, now);
             }
@@ -107,7 +102,7 @@ impl<C: Coherence> Export<C> {
     fn look_for_quiet(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
         let most_ns = self.settings.client_silence_ns;
         let subscriber = self.subscriber(place);
-        let is_quiet = !std::mem::take(&mut subscriber.spoke);
+        let is_due = subscriber.quiet.look();
         if subscriber.phase != Phase::Streaming {
             return 0;
         }
@@ -119,7 +114,7 @@ impl<C: Coherence> Export<C> {
             return 1;
         }
         let is_free = !subscriber.is_busy() && subscriber.parting.is_none();
-        if !is_quiet || !is_free || !subscriber.items.is_empty() || subscriber.version < frame::VERSION_3 {
+        if !is_due || !is_free || !subscriber.items.is_empty() || subscriber.version < frame::VERSION_3 {
             return 0;
         }
         let heartbeat = Heartbeat { version: subscriber.version, ..Heartbeat::default() };

@@ -221,8 +221,8 @@ impl<C: Coherence> Export<C> {
                 version: subscriber.version,
                 ..Welcome::default()
             };
-            let (log, list) = (&self.settings.log, &self.settings.broker_list);
-            let body = if index == 0 { frame::welcome_body(subscriber.version, log, list) } else { Vec::new() };
+            let (log, list) = (subscriber.quiet.promised(&self.settings.log), &self.settings.broker_list);
+            let body = if index == 0 { frame::welcome_body(subscriber.version, &log, list) } else { Vec::new() };
             words.extend(frame::with_body(&welcome, &body));
         }
         self.say(io, place, words);

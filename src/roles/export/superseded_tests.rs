@@ -55,6 +55,7 @@ impl Bench {
             lag_bytes: 0,
             version: 2,
             heartbeat_ms: 0,
+            in_heartbeats: 1,
             seat: None,
         };
         assert!(subscriptions.push(subscription).is_ok());

@@ -140,6 +140,7 @@ impl Bench {
                     lag_bytes: 0,
                     version: 2,
                     heartbeat_ms: 0,
+                    in_heartbeats: 1,
                     seat: None
                 })
                 .is_ok()

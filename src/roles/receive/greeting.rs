@@ -315,7 +315,7 @@ impl<C: Coherence> Receive<C> {
         }
         let mut asked = None;
         if is_new || session_epoch > 1 {
-            asked = self.ingest.ask_to_open(session, session_epoch, topic);
+            asked = self.ingest.place_to_ask();
             if asked.is_none() {
                 let opened_for = self.connection(slot).opened_for.take();
                 opened_for.into_iter().for_each(|address| self.addresses.close_session(address));
@@ -341,7 +341,8 @@ impl<C: Coherence> Receive<C> {
             run_bytes: RUN_BYTES_MIN,
         };
         self.link.set_landed(slot, 0);
-        let connection = self.connection(slot);
+        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        let in_heartbeats = self.addresses.in_heartbeats(connection.address(), self.settings.heartbeat_ms);
         connection.phase = Phase::Streaming(Box::new(stream));
         connection.with_ack = true;
         connection.drops_left = DROPPED_OF_STREAM_MAX;
@@ -358,9 +359,14 @@ impl<C: Coherence> Receive<C> {
             ack,
             is_loopback,
             version: connection.version,
+            in_heartbeats,
         };
         let id = connection.id;
         self.link.tell_ack(ToAck::Attach(id, attachment));
+        if asked.is_some() {
+            let is_asked = self.ingest.ask_to_open(session, session_epoch, topic);
+            assert!(is_asked, "there was room, and nobody else takes it");
+        }
         Ok(())
     }
 
@@ -392,6 +398,7 @@ impl<C: Coherence> Receive<C> {
         // One that takes nothing for long may be waited for; the exporter judges that.
         let _ = socket_options::let_rest(&stream);
         let lag_bytes = hello.lag_bytes;
+        let in_heartbeats = self.addresses.in_heartbeats(connection.address(), self.settings.heartbeat_ms);
         let subscription = Subscription {
             stream,
             topics,
@@ -399,6 +406,7 @@ impl<C: Coherence> Receive<C> {
             lag_bytes,
             version,
             heartbeat_ms,
+            in_heartbeats,
             seat: connection.seat.take(),
         };
         if self.subscriptions.push(subscription).is_err() {

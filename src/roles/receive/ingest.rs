@@ -278,13 +278,22 @@ impl<M: Memory> Ingest<M> {
         true
     }
 
-    /// Asks for a new session (0, epoch 1) on a topic, or for the next epoch of one. Gives where it asked; `None`: no room now.
-    pub fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> Option<Origin> {
+    /// Where the next slot will be; `None`: no room now. The answer to what is asked there can come as soon as it is asked: whoever is to
+    /// hear it is told of the place first.
+    pub fn place_to_ask(&mut self) -> Option<Origin> {
+        if !self.has_room() {
+            self.counters.ring_full += 1;
+            return None;
+        }
+        Some(self.lane.next_origin())
+    }
+
+    /// Asks for a new session (0, epoch 1) on a topic, or for the next epoch of one. False: no room now.
+    pub fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> bool {
         let kind = slot_kind::SESSION_OPEN;
         let batch_seq = topic.created_position;
         let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
-        let origin = self.lane.next_origin();
-        self.control(slot).then_some(origin)
+        self.control(slot)
     }
 
     /// Asks the sequencer to create a topic. False: no room now.

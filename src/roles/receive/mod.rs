@@ -69,6 +69,8 @@ pub struct ReceiveSettings {
     pub session_expiry_ns: u64,
     /// This broker's number.
     pub broker: u16,
+    /// How often clients are told that this broker is there, ms; 0: never.
+    pub heartbeat_ms: u32,
     /// What hellos name this broker's log by.
     pub log_tag: u32,
     /// Whether lines are worth keeping in this host's cache after the write-back.

@@ -207,8 +207,8 @@ impl Receive {
         let (session, session_epoch) = (hello.session, if is_new { 1 } else { hello.session_epoch });
         let mut asked = None;
         if is_new || session_epoch > 1 {
-            asked = self.ingest.ask_to_open(session, session_epoch, topic);
-            if asked.is_none() {
+            asked = self.ingest.place_to_ask();
+            if asked.is_none() || !self.ingest.ask_to_open(session, session_epoch, topic) {
                 return Err(Refuse::new(Refusal::Busy, 0, "the lane is full"));
             }
         }
