@@ -296,7 +296,7 @@ impl Default for PerAddressConfig {
             sessions: None,
             topics: None,
             cursors: None,
-            openings: 50,
+            openings: 20,
             openings_at_once: None,
             heartbeats: 200,
         }
