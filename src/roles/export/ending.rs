@@ -242,6 +242,17 @@ impl<C: Coherence> Export<C> {
         is_over
     }
 
+    /// Nothing more can be sent on the connection. Its peer may have said goodbye before it closed, and that is not read yet: then nothing
+    /// is kept for it.
+    pub(super) fn broke(&mut self, io: &mut Ring, place: u32, now: Now) {
+        let subscriber = self.subscriber(place);
+        let how = match subscriber.hearing.take_in(subscriber.stream.as_raw_fd()) {
+            Said::Goodbye => Departure::Left,
+            Said::Nothing | Said::Over | Said::Breach(_) => Departure::Broken,
+        };
+        self.depart(io, place, how, now);
+    }
+
     /// The peer went. If its connection broke, what it may not have got is kept for a while, as far as it still is there.
     pub(super) fn depart(&mut self, io: &mut Ring, place: u32, how: Departure, now: Now) {
         self.rouse(place);

@@ -152,7 +152,7 @@ impl<C: Coherence> Export<C> {
             0.. => result as u64,
             _ if is_cut && (result == -libc::ECANCELED || is_shortage(-result)) => 0,
             _ if is_shortage(-result) => return self.fell_short(io, place, -result, words, now),
-            _ => return self.depart(io, place, Departure::Broken, now),
+            _ => return self.broke(io, place, now),
         };
         if bytes > 0 {
             (subscriber.progress_ns, subscriber.again.tries) = (now.monotonic_ns, 0);
@@ -160,7 +160,7 @@ impl<C: Coherence> Export<C> {
         subscriber.trail.sent += bytes;
         self.counters.sent_bytes += bytes;
         match words {
-            Some(words) if bytes == 0 && !words.is_empty() => self.depart(io, place, Departure::Broken, now),
+            Some(words) if bytes == 0 && !words.is_empty() => self.broke(io, place, now),
             Some(words) if bytes < words.len() as u64 => self.say(io, place, words[bytes as usize..].to_vec()),
             Some(_) if self.subscriber(place).phase == Phase::Refusing => self.end(io, place),
             Some(_) => self.part_if_due(io, place),

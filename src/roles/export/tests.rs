@@ -409,6 +409,24 @@ fn the_place_of_a_reader_whose_connection_broke_is_kept_for_a_while() {
     drop(said);
 }
 
+/// Its goodbye lies unread when a send finds that it has closed.
+#[test]
+fn no_place_is_kept_for_one_that_said_goodbye_before_its_connection_broke() {
+    let most = settings(SendMode::Copy, SlowReader::Wait);
+    for says_goodbye in [false, true] {
+        let mut bench = Bench::new(ExportSettings { return_grace_ns: 300_000_000, ..most.clone() });
+        let mut peer = bench.subscribe(&[StartAt::Earliest]);
+        bench.run_until("its socket is full", Bench::is_sending);
+        if says_goodbye {
+            peer.write_all(&frame::seal(&frame::Goodbye::default())).unwrap();
+        }
+        let now = bench.now();
+        bench.export.broke(&mut bench.ring, 0, now);
+        bench.run_until("it is forgotten", |bench| bench.subscribers() == 0);
+        assert_eq!(bench.export.counters.kept_places, u64::from(!says_goodbye));
+    }
+}
+
 /// A broker was killed and is started again: what its readers need is there for a while.
 #[test]
 fn what_a_former_process_had_pinned_is_kept_for_a_while() {
