@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::client::attached::PlaceKind;
 use crate::log::checkpoint::RecoverError;
+use crate::log::namesake::Namesake;
 use crate::pool::PoolError;
 use crate::wire::{Refusal, WireError};
 
@@ -188,6 +189,14 @@ pub enum ClientError {
         /// Places that there are.
         places: u32,
     },
+    /// Another machine is the host whose number was given. Locks hold on one machine only: both would write the same lines.
+    #[error("pool {pool}: {source}; an attached client says its own host's number (`host`, --host)")]
+    OtherHost {
+        /// Its path.
+        pool: PathBuf,
+        /// Who lives there.
+        source: Namesake,
+    },
     /// An attached client cannot have what it asks for.
     #[error("pool {pool}: refused with code {} ({refusal:?}): {text}", *refusal as u16)]
     PoolRefused {
@@ -263,6 +272,7 @@ impl ClientError {
             ClientError::Wire { .. } | ClientError::Contradiction { .. } | ClientError::Gap { .. } => true,
             ClientError::NoPlace { .. } | ClientError::PoolTimeout { .. } | ClientError::TooSlow { .. } => true,
             ClientError::Pool(_) | ClientError::Damaged { .. } | ClientError::OtherLog { .. } => false,
+            ClientError::OtherHost { .. } => false,
             ClientError::SessionGone { .. } => false,
             ClientError::PayloadTooLarge { .. } | ClientError::Option { .. } | ClientError::Stopped { .. } => false,
         }

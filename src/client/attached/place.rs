@@ -9,6 +9,7 @@ use crate::config::CoherenceMode;
 use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_attached;
 use crate::log::member::{BEAT_NS, Member};
+use crate::log::namesake::look_for_namesake;
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
 use crate::pool::region::{HostLock, LockName};
@@ -101,6 +102,8 @@ impl Place {
         }
         let homes = Homes::new(host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
+        look_for_namesake(&view, Process::this().boot_id)
+            .map_err(|source| ClientError::OtherHost { pool: pool.path().into(), source })?;
         let g = pool.layout().geometry;
         let members = match kind {
             PlaceKind::Publisher => g.writer_member(0)..g.reader_member(0),
@@ -119,5 +122,50 @@ impl Place {
             return Ok(Taken { place, view, life });
         }
         Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Geometry;
+    use crate::pool::coherence::Software;
+    use crate::pool::region::Create;
+    use crate::pool::superblock::HomeHosts;
+    use crate::sim::memory::small_geometry;
+
+    /// On host 1 without a word of the host: 0 is meant, whose places are another machine's, and no lock of it is seen here.
+    #[test]
+    fn no_place_of_a_host_that_another_machine_is() {
+        let path = std::env::temp_dir().join(format!("embarcadero-attach-namesake-{}", std::process::id()));
+        let geometry = Geometry {
+            hosts: 2,
+            attached_per_broker: 1,
+            attached_extents: 4,
+            pool_bytes: 8 << 20,
+            ..small_geometry(1)
+        };
+        let homes = HomeHosts { brokers: vec![0, 1], candidates: vec![0] };
+        let pool = Pool::open(&path, geometry, &homes, false, Create::Overwrite).unwrap();
+        let at_host_0 = Homes::new(0, homes);
+        let view = View::new(Mapped::<Software>::new(pool.mapping().clone()), pool.layout().clone(), at_host_0);
+        let there = Process { id: 70, started_at_utc_ns: 1, boot_id: Process::this().boot_id + 1 };
+        let mut member = Member::announce(&view, 0, there);
+        let take = |host| Place::take::<Software>(&pool, host, PlaceKind::Publisher).map(|taken| taken.place.member);
+        let first = pool.layout().geometry.writer_member(0);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| take(0));
+            let mut now_ns = 0;
+            while !asked.is_finished() {
+                now_ns += BEAT_NS;
+                member.beat(now_ns);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let error = asked.join().unwrap().expect_err("its machine lives");
+            assert!(matches!(error, ClientError::OtherHost { .. }) && !error.is_transient(), "{error}");
+        });
+        assert_eq!(take(1).unwrap(), first + 1, "its own host");
+        assert_eq!(take(0).unwrap(), first, "the other is gone, or was this one before it was started anew");
+        std::fs::remove_file(&path).unwrap();
     }
 }
