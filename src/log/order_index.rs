@@ -281,9 +281,13 @@ impl<M: Memory> IndexReader<M> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::log::commit::CommitWriter;
     use crate::sim::memory::plain_view;
+    use crate::sim::watched::Watched;
 
     fn entry(lane_slot: u64) -> IndexEntry {
         IndexEntry { kind: 1, lane_slot, ..IndexEntry::default() }
@@ -448,6 +452,48 @@ mod tests {
             });
             before = Some(commit);
         }
+    }
+
+    /// The directory is looked through once a segment, not once an entry, however many takeovers there were.
+    #[test]
+    fn a_reader_looks_for_a_segment_once() {
+        let plain = plain_view(2);
+        let memory = Watched::new(plain.memory.clone());
+        let view = View::single_host(memory.clone(), plain.layout.clone());
+        let mut commits = [0, 1].map(|candidate| CommitWriter::take(&view, candidate));
+        let mut before: Option<Commit> = None;
+        for (candidate, epoch) in [0_u32, 1, 0, 1].into_iter().zip(1..) {
+            assert_eq!(commits[candidate as usize].claim(epoch - 1, 1), epoch);
+            let mut writer = match &before {
+                Some(commit) => {
+                    let inherited = Inherited::read(&view, commit).unwrap();
+                    IndexWriter::take_over(&view, candidate, epoch, commit.watermark, inherited)
+                }
+                None => IndexWriter::new(&view, candidate, epoch, 0),
+            };
+            for _ in 0..100 {
+                writer.append(entry(writer.next()));
+            }
+            commits[candidate as usize].activate(writer.next());
+            before = Some(Commit { epoch, candidate, watermark: writer.next() });
+        }
+        let commit = before.expect("four of them");
+        let looks = Arc::new(AtomicU64::new(0));
+        let count = looks.clone();
+        memory.on_each(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut reader = IndexReader::new(&view, 0);
+        for position in 0..commit.watermark {
+            let mut one = [IndexEntry::default()];
+            assert_eq!((reader.read(&commit, &mut one), one[0].lane_slot), (Ok(1), position));
+            reader.advance(1);
+        }
+        memory.stop();
+        let (segments, lines) = (commit.watermark.div_ceil(100), 2 * 2 * 8);
+        let most = segments * lines * 8 + commit.watermark * 8;
+        let looks = looks.load(Ordering::Relaxed);
+        assert!(looks <= most, "{looks} operations for {} entries: at most {most}", commit.watermark);
     }
 
     /// A reader that nobody waited for: its segment was written over while it slept.
