@@ -229,15 +229,17 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use embarcadero::log::commit::CommitWriter;
+    use embarcadero::log::member::{BEAT_NS, Member};
+    use embarcadero::pool::Process;
     use embarcadero::pool::region::Create;
     use embarcadero::pool::superblock::HomeHosts;
     use embarcadero::sim::memory::small_geometry;
 
     use super::*;
 
-    /// A candidate that holds no lock here is one of another host: what it shows decides.
+    /// Who holds no lock here is one of another host: what it shows decides.
     #[test]
-    fn a_sequencer_of_another_host_lives_while_it_beats() {
+    fn processes_of_another_host_live_while_they_beat() {
         let path = std::env::temp_dir().join(format!("embarctl-status-{}", std::process::id()));
         let geometry = small_geometry(1);
         let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing).unwrap();
@@ -245,11 +247,17 @@ mod tests {
         let mut sequencer = CommitWriter::take(&view, 0);
         sequencer.claim(0, 1);
         sequencer.activate(0);
+        let there = Process { id: 70, started_at_utc_ns: 1, boot_id: boot_id() + 1 };
+        let mut member = Member::announce(&view, 1, there);
         let over = AtomicBool::new(false);
         let told = std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
+                for beats in 1.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
                     sequencer.beat();
+                    member.beat(beats * BEAT_NS);
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
@@ -257,10 +265,13 @@ mod tests {
             over.store(true, Ordering::Relaxed);
             told
         });
-        assert!(told.unwrap().0.contains("sequencer: candidate 0, epoch 1, running;"));
-        let silent = describe(&pool, false).unwrap().0;
+        let (told, any_lives) = told.unwrap();
+        assert!(told.contains("sequencer: candidate 0, epoch 1, running;"), "{told}");
+        assert!(any_lives && told.contains("broker 1: running on host 0, process 70,"), "{told}");
+        let (silent, any_lives) = describe(&pool, false).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(silent.contains("sequencer: candidate 0, epoch 1, gone;"), "{silent}");
+        assert!(!any_lives && silent.contains("broker 1: gone on host 0, process 70,"), "{silent}");
     }
 
     #[test]
