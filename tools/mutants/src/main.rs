@@ -14,13 +14,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use list::Mutant;
 use run::{Outcome, Tests};
 
 const LIBRARY: &str = "src/lib.rs";
 const AT_A_TIME: usize = 2;
+/// A test is taken for hung under a mutant after so many times what it takes without one, and not before the first of these.
+const HUNG_TIMES: u32 = 5;
+const HUNG_MIN: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     match check() {
@@ -58,10 +61,13 @@ fn check() -> Result<usize, Box<dyn std::error::Error>> {
         let started = Instant::now();
         let (word, count): (_, fn(&mut Score) -> &mut usize) = if mutant.test.is_empty() {
             ("equivalent", |score| &mut score.equivalent)
-        } else if !sound.contains(mutant.test.as_str()) {
-            ("**the test fails without it**", |score| &mut score.survived)
         } else {
-            match tests.run(&mutant.test, index + 1)? {
+            let Some(took) = sound.get(mutant.test.as_str()) else {
+                println!("| {} | {} | **the test fails without it** | 0 |", mutant.name, mutant.test);
+                score.lock().unwrap_or_else(PoisonError::into_inner).survived += 1;
+                return Ok(());
+            };
+            match tests.run(&mutant.test, index + 1, HUNG_MIN.max(*took * HUNG_TIMES))? {
                 Outcome::Failed => ("yes", |score| &mut score.caught),
                 Outcome::TimedOut => ("yes, it hung", |score| &mut score.caught),
                 Outcome::Passed => ("**NO**", |score| &mut score.survived),
@@ -105,19 +111,22 @@ fn each<T: Copy + Sync>(
     })
 }
 
-/// Which tests pass with no mutant on: one that fails anyway catches nothing.
+/// Which tests pass with no mutant on, and how long each takes: one that fails anyway catches nothing.
 fn baseline<'a>(
     tests: &Tests,
     mutants: &[(usize, &'a Mutant)],
     at_a_time: usize,
-) -> Result<BTreeSet<&'a str>, run::RunError> {
+) -> Result<BTreeMap<&'a str, Duration>, run::RunError> {
     let names: BTreeSet<&str> =
         mutants.iter().map(|(_, mutant)| mutant.test.as_str()).filter(|test| !test.is_empty()).collect();
     let names: Vec<&str> = names.into_iter().collect();
-    let sound = Mutex::new(BTreeSet::new());
+    let sound = Mutex::new(BTreeMap::new());
     each(&names, at_a_time, |test| {
-        match tests.run(test, 0)? {
-            Outcome::Passed => drop(sound.lock().unwrap_or_else(PoisonError::into_inner).insert(test)),
+        let started = Instant::now();
+        match tests.run(test, 0, run::TEST_TIMEOUT)? {
+            Outcome::Passed => {
+                sound.lock().unwrap_or_else(PoisonError::into_inner).insert(test, started.elapsed());
+            }
             other => eprintln!("test `{test}` does not pass with no mutant on: {other:?}"),
         }
         Ok(())
