@@ -422,7 +422,7 @@ impl<C: Coherence> Parts<C> {
     fn new(config: &Config, brokers: &[u32], pool: Pool, listeners: &[Arc<TcpListener>]) -> Result<Self, StartError> {
         let homes = Homes::new(config.brokers[brokers[0] as usize].host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
-        look_for_namesake(&view, Process::this().boot_id)
+        look_for_namesake(&view, 0..view.layout.geometry.members(), Process::this().boot_id)
             .map_err(|source| StartError::Namesake { path: pool.path().into(), source })?;
         let mut parts = Parts { pool, specs: Vec::new(), builders: Vec::new(), coherence: std::marker::PhantomData };
         for (index, broker) in brokers.iter().enumerate() {
@@ -542,8 +542,8 @@ fn address_bounds(config: &Config) -> AddressBounds {
         topics: bounds.topics.unwrap_or(half(geometry.topics_max)),
         cursors: bounds.cursors.unwrap_or(half(geometry.cursors_max)),
         openings: bounds.openings,
-        // Everything an address may hold comes back at once when a broker was away: a connection, and a session on it.
         heartbeats: bounds.heartbeats,
+        // Everything an address may hold comes back at once when a broker was away: a connection, and a session on it.
         openings_at_once: bounds.openings_at_once.unwrap_or(connections.saturating_mul(2)),
     }
 }

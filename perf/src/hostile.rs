@@ -4,7 +4,7 @@
 //! subscriber holds what it is given against what was sent; in turn, without the enemy and beside it, once what the broker
 //! is configured to put up with is over, another publisher is welcomed and sends one message at a time. Compared are the 99th
 //! percentile of its latencies and the rate of the steady one's acks, each with the mean of the times before and after it without the
-//! enemy. How far two of those lie apart, with nothing between them that could hurt, is printed too: what this machine cannot tell.
+//! enemy, when what it left behind is over. How far those two lie apart is printed too: less than that cannot be told from one round.
 //! The broker runs as the administrator and as an ordinary user with the limits that systems usually have.
 
 use std::fs;
@@ -106,7 +106,7 @@ impl Outcome {
         Some((p99, of(|round| round.beside.bytes_a_second / round.without(|sample| sample.bytes_a_second))))
     }
 
-    /// The same of two times without it: how far apart they lie.
+    /// The lower of each two 99th percentiles without it against the higher: how far apart they lie.
     fn noise(&self) -> Spread {
         let apart =
             |round: &Round| round.before.p99_us.min(round.after.p99_us) / round.before.p99_us.max(round.after.p99_us);
@@ -177,6 +177,14 @@ fn grace(args: &HostileArgs, kind: Kind) -> Duration {
             Kind::NoAcks | Kind::Connections | Kind::Topics => 2 * MARGIN,
             Kind::Garbage => Duration::ZERO,
         }
+}
+
+/// How long a broker has to do with what such a client left behind.
+fn left_behind(kind: Kind) -> Duration {
+    match kind {
+        Kind::Sessions | Kind::Connections | Kind::Gap => UNUSED_SESSION,
+        _ => Duration::ZERO,
+    }
 }
 
 fn one_kind(args: &HostileArgs, kind: (&'static str, Kind), user: User) -> Result<Outcome, CompareError> {
@@ -255,8 +263,7 @@ fn all_rounds(
     let mut before = measure(args, subject, session)?;
     for round in 0..args.runs {
         let (beside, standstill_ms) = beside(args, outcome.kind.1, subject, session, round, &mut outcome.enemy)?;
-        // What it left behind is not the next one's.
-        thread::sleep(if args.tiny { Duration::ZERO } else { MARGIN });
+        thread::sleep(if args.tiny { Duration::ZERO } else { left_behind(outcome.kind.1) + MARGIN });
         let after = measure(args, subject, session)?;
         outcome.rounds.push(Round { before, beside, after, standstill_ms });
         before = after;

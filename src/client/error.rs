@@ -189,7 +189,8 @@ pub enum ClientError {
         /// Places that there are.
         places: u32,
     },
-    /// Another machine is the host whose number was given. Locks hold on one machine only: both would write the same lines.
+    /// A broker of another machine lives under the host's number that was given. Locks hold on one machine only: both would write the same
+    /// lines. Not noticed where that machine runs no broker.
     #[error("pool {pool}: {source}; an attached client says its own host's number (`host`, --host)")]
     OtherHost {
         /// Its path.

@@ -284,7 +284,7 @@ pub struct PerAddressConfig {
     /// Connections that may come at once. `None`: two for each connection of an address.
     #[serde(with = "number::auto")]
     pub openings_at_once: Option<u32>,
-    /// Heartbeats a second on all its connections together, about. 0: any.
+    /// Heartbeats a second that its connections share. 0: any.
     #[serde(with = "number")]
     pub heartbeats: u32,
 }

@@ -3,6 +3,9 @@
 //! An extent is *free*, *current* (runs are cut from it), *sealed* (full, but runs are still being filled) or *closed* (every
 //! batch in it has a slot below `end_slot`). A closed extent is free again when the lane's `reusable` count
 //! reaches its `end_slot`: that is the only test. Invariant: `closed` is ordered by `end_slot`.
+//!
+//! What a run that is given back has not used is cut again for who wants no more than the shortest run: connections that rest between
+//! batches give their runs back, and each would use an extent up for a few batches otherwise. Who is busy gets whole runs.
 
 use std::collections::VecDeque;
 
@@ -12,6 +15,11 @@ use crate::pool::line::Owned;
 use crate::pool::record::ExtentLine;
 use crate::pool::record::extent_state::{CLOSED, OPEN};
 use crate::pool::{Keep, Memory};
+
+/// Shortest unused tail that is kept to be cut again, bytes.
+const TAIL_BYTES_MIN: u64 = RUN_BYTES_MIN / 2;
+/// Most of them; all lie in one extent.
+const TAILS_MAX: usize = 256;
 
 /// A piece of an extent in the hands of one connection. Give it back with [`Blog::release`].
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +50,10 @@ pub struct Blog<M> {
     free: VecDeque<u32>,
     /// (extent, end slot), oldest first.
     closed: VecDeque<(u32, u64)>,
+    /// The extent that runs are cut from, and how much of it is.
     current: Option<(u32, u64)>,
+    /// Tails of its runs that nobody has: where in it each begins, and its length, bytes.
+    tails: Vec<(u64, u64)>,
 }
 
 impl<M: Memory> Blog<M> {
@@ -72,7 +83,8 @@ impl<M: Memory> Blog<M> {
         let mut waiting = VecDeque::with_capacity(count as usize);
         waiting.extend(closed);
         let extents = (0..count).map(|_| Extent { runs: 0, sealed: false }).collect();
-        Blog { view: view.clone(), lane, extents, lines, free, closed: waiting, current: None }
+        let tails = Vec::with_capacity(TAILS_MAX);
+        Blog { view: view.clone(), lane, extents, lines, free, closed: waiting, current: None, tails }
     }
 
     /// Extents free now, the current one not counted.
@@ -93,9 +105,14 @@ impl<M: Memory> Blog<M> {
         self.free.len() > before
     }
 
-    /// Cuts a run of `wanted` bytes, or of what is left in the current extent if that is at least `needed`. `None`: no
-    /// extent is free; come again after [`Self::reclaim`].
+    /// Cuts a run of `wanted` bytes, or of what is left in the current extent or of another run if that is at least `needed`. `None`:
+    /// no extent is free; come again after [`Self::reclaim`].
     pub fn acquire(&mut self, needed: u64, wanted: u64, produced: u64) -> Option<Run> {
+        if wanted <= RUN_BYTES_MIN
+            && let Some(run) = self.cut_again(needed)
+        {
+            return Some(run);
+        }
         let extent_bytes = self.view.layout.geometry.extent_bytes;
         let needed = needed.max(RUN_BYTES_MIN).next_multiple_of(LINE_BYTES);
         let wanted = wanted.clamp(needed, extent_bytes).next_multiple_of(LINE_BYTES);
@@ -104,6 +121,7 @@ impl<M: Memory> Blog<M> {
             && extent_bytes - used < needed
         {
             self.current = None;
+            self.tails.clear();
             self.extents[extent as usize].sealed = true;
             self.close_if_done(extent, produced);
         }
@@ -123,6 +141,16 @@ impl<M: Memory> Blog<M> {
         Some(Run { extent, start: self.view.layout.extent(self.lane, extent) + used, bytes })
     }
 
+    /// The shortest tail that will do.
+    fn cut_again(&mut self, needed: u64) -> Option<Run> {
+        let (extent, _) = self.current?;
+        let fitting = self.tails.iter().enumerate().filter(|(_, (_, bytes))| *bytes >= needed);
+        let (index, _) = fitting.min_by_key(|(_, (_, bytes))| *bytes)?;
+        let (at, bytes) = self.tails.swap_remove(index);
+        self.extents[extent as usize].runs += 1;
+        Some(Run { extent, start: self.view.layout.extent(self.lane, extent) + at, bytes })
+    }
+
     /// Whether the run's extent is waiting only for its runs.
     pub fn is_sealed(&self, run: &Run) -> bool {
         self.extents[run.extent as usize].sealed
@@ -138,13 +166,16 @@ impl<M: Memory> Blog<M> {
         }
         let extent = &mut self.extents[run.extent as usize];
         extent.runs -= 1;
-        // The run's unused tail goes back if nothing was cut behind it.
+        // The run's unused tail goes back, or is kept if something was cut behind it.
         if let Some((current, used)) = &mut self.current
             && *current == run.extent
         {
-            let start = self.view.layout.extent(self.lane, run.extent);
-            if start + *used == run.start + run.bytes {
-                *used = run.start - start + published.next_multiple_of(LINE_BYTES);
+            let at = run.start - self.view.layout.extent(self.lane, run.extent);
+            let (tail, end) = (at + published.next_multiple_of(LINE_BYTES), at + run.bytes);
+            if *used == end {
+                *used = tail;
+            } else if end >= tail + TAIL_BYTES_MIN && self.tails.len() < TAILS_MAX {
+                self.tails.push((tail, end - tail));
             }
         }
         self.close_if_done(run.extent, produced);
@@ -245,6 +276,50 @@ mod tests {
         let start = run.start;
         blog.release(run, 100, 100, 1);
         assert_eq!(blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 1).unwrap().start, start + 128);
+    }
+
+    /// Two connections that rest after each small batch, in turn: they use what they send, not a run for each.
+    #[test]
+    fn connections_that_rest_do_not_use_extents_up() {
+        let mut blog = blog();
+        let (all, mut ranges) = (blog.free_extents(), Vec::new());
+        for batch in 0..500 {
+            let [first, second] = [0; 2].map(|_| blog.acquire(256, RUN_BYTES_MIN, 2 * batch).unwrap());
+            assert!(first.bytes >= TAIL_BYTES_MIN && second.bytes >= TAIL_BYTES_MIN);
+            for run in [first, second] {
+                ranges.push(run.start..run.start + 192);
+                blog.release(run, 192, 192, 2 * batch + 2);
+            }
+        }
+        assert!(all - blog.free_extents() <= 3, "{} extents for 192,000 bytes", all - blog.free_extents());
+        ranges.sort_unstable_by_key(|range| range.start);
+        assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "no byte is cut twice");
+    }
+
+    /// What was cut again keeps its extent as any run does, and nothing is cut from an extent that is sealed.
+    #[test]
+    fn a_tail_is_its_extents() {
+        let mut blog = blog();
+        let extent = blog.view.layout.geometry.extent_bytes;
+        let [first, second, third] = [0; 3].map(|_| blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 0).unwrap());
+        let start = first.start;
+        blog.release(first, 100, 100, 1);
+        let [busy, again] = [2 * RUN_BYTES_MIN, RUN_BYTES_MIN].map(|wanted| blog.acquire(256, wanted, 1).unwrap());
+        assert_eq!(
+            (busy.start, busy.bytes),
+            (start + 3 * RUN_BYTES_MIN, RUN_BYTES_MIN),
+            "who is busy gets a whole run"
+        );
+        blog.release(busy, 0, 0, 1);
+        assert_eq!((again.start, again.bytes), (start + 128, RUN_BYTES_MIN - 128));
+        blog.release(second, 100, 100, 2);
+        blog.release(third, 100, 100, 2);
+        let whole = blog.acquire(extent, extent, 2).unwrap();
+        assert!(blog.is_sealed(&again) && !blog.reclaim(u64::MAX), "its run is still being filled");
+        blog.release(again, 64, 64, 7);
+        assert!(!blog.reclaim(6) && blog.reclaim(7));
+        blog.release(whole, extent, extent, 8);
+        assert_eq!(blog.acquire(256, RUN_BYTES_MIN, 8).unwrap().bytes, RUN_BYTES_MIN, "of another extent");
     }
 
     /// A half batch whose connection broke: nothing of it stays in this host's cache to fall on the extent's next content.

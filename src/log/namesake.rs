@@ -4,6 +4,7 @@
 //! names another one's host number would write that one's lines. Members say which run of which machine they are on: whoever
 //! takes a member's place looks whether somebody with its host number beats on another machine.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::log::View;
@@ -11,7 +12,7 @@ use crate::pool::line;
 use crate::pool::record::{BrokerLine, member_state};
 use crate::pool::{Access, Memory};
 
-/// How long a member is watched for a beat, each of which comes at least every 100 ms.
+/// How long a member is watched for a beat. A broker's come at least every 100 ms; an attached process beats only while it is used.
 const WATCH: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -29,11 +30,11 @@ pub struct Namesake {
     pub process: u64,
 }
 
-/// Looks for a member of another machine that beats under our host number. At once if no line was left there by another one.
+/// Looks for one of these members on another machine that beats under our host number. At once if no line was left there by another one.
 ///
 /// # Errors
 /// The first such member.
-pub fn look_for_namesake<M: Memory>(view: &View<M>, boot_id: u64) -> Result<(), Namesake> {
+pub fn look_for_namesake<M: Memory>(view: &View<M>, members: Range<u32>, boot_id: u64) -> Result<(), Namesake> {
     let host = view.host();
     let look = |member: u32| {
         // From the pool: what this machine has in its cache says nothing of another's.
@@ -42,8 +43,7 @@ pub fn look_for_namesake<M: Memory>(view: &View<M>, boot_id: u64) -> Result<(), 
         let is_other = record.host == u64::from(host) && record.boot_id != boot_id && record.boot_id != 0;
         (is_other && record.state != member_state::STOPPED).then_some(record)
     };
-    let mut left: Vec<(u32, BrokerLine)> =
-        (0..view.layout.geometry.members()).filter_map(|member| Some((member, look(member)?))).collect();
+    let mut left: Vec<(u32, BrokerLine)> = members.filter_map(|member| Some((member, look(member)?))).collect();
     let deadline = Instant::now() + WATCH;
     while boot_id != 0 && !left.is_empty() && Instant::now() < deadline {
         std::thread::sleep(LOOK_EVERY);
@@ -71,10 +71,10 @@ mod tests {
         let view = plain_view(1);
         let process = |boot_id| Process { id: 70, started_at_utc_ns: 1, boot_id };
         let mut member = Member::announce(&view, 1, process(5));
-        assert_eq!(look_for_namesake(&view, 5), Ok(()), "it is on this machine");
-        assert_eq!(look_for_namesake(&view, 6), Ok(()), "it was, before a reboot: it does not beat");
+        assert_eq!(look_for_namesake(&view, 0..2, 5), Ok(()), "it is on this machine");
+        assert_eq!(look_for_namesake(&view, 0..2, 6), Ok(()), "it was, before a reboot: it does not beat");
         let watched = view.clone();
-        let other = std::thread::spawn(move || look_for_namesake(&watched, 6));
+        let other = std::thread::spawn(move || look_for_namesake(&watched, 0..2, 6));
         let mut now_ns = 0;
         while !other.is_finished() {
             now_ns += BEAT_NS;
@@ -83,6 +83,6 @@ mod tests {
         }
         assert_eq!(other.join().unwrap(), Err(Namesake { member: 1, host: 0, process: 70 }));
         member.stop();
-        assert_eq!(look_for_namesake(&view, 6), Ok(()));
+        assert_eq!(look_for_namesake(&view, 0..2, 6), Ok(()));
     }
 }

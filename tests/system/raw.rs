@@ -140,6 +140,16 @@ impl Raw {
         !matches!(self.stream.peek(&mut [0]), Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     }
 
+    /// How many heartbeats have come by now; other frames are passed over.
+    pub fn heartbeats_so_far(&mut self) -> usize {
+        let mut count = 0;
+        while self.can_read(Duration::from_millis(1)) {
+            let came = self.receive().expect("the broker is there");
+            count += usize::from(came.kind == FrameKind::Heartbeat);
+        }
+        count
+    }
+
     /// The next frame, which is of this kind.
     pub fn expect<F: Frame>(&mut self) -> F {
         let came = self.receive().unwrap_or_else(|| panic!("the broker closed where {:?} was due", F::KIND));

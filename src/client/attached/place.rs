@@ -102,9 +102,10 @@ impl Place {
         }
         let homes = Homes::new(host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
-        look_for_namesake(&view, Process::this().boot_id)
-            .map_err(|source| ClientError::OtherHost { pool: pool.path().into(), source })?;
         let g = pool.layout().geometry;
+        // Brokers beat all the time; an attached process only while it is used.
+        look_for_namesake(&view, 0..g.brokers, Process::this().boot_id)
+            .map_err(|source| ClientError::OtherHost { pool: pool.path().into(), source })?;
         let members = match kind {
             PlaceKind::Publisher => g.writer_member(0)..g.reader_member(0),
             PlaceKind::Subscriber => g.reader_member(0)..g.members(),

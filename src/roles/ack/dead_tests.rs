@@ -10,6 +10,7 @@ use crate::config::SendMode;
 use crate::log::View;
 use crate::net::Ring;
 use crate::pool::coherence::Mapping;
+use crate::pool::record::BatchSlot;
 use crate::pool::{Hardware, Layout, Mapped};
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::roles::sequence::active::ActiveSequencer;
@@ -132,6 +133,21 @@ fn a_dead_connection_of_a_busy_session_is_told_of_once() {
     assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Opened(ID, FIRST)));
     assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Failed(ID)));
     assert_eq!(bench.link.from_ack.pop(), None);
+}
+
+/// It was committed before the ack core heard who had asked: the connection is refused all the same, and not only when it has waited too long.
+#[test]
+fn a_refusal_that_is_followed_before_its_connection_is_heard_of_is_told() {
+    let mut bench = Bench::new(OrderLevel::Session);
+    bench.ack.follow(&mut bench.ring, bench.now);
+    let of_another_topic = BatchSlot { batch_seq: 77, ..open() };
+    bench.feeder.lane.publish(&of_another_topic);
+    bench.sequencer.pass(2);
+    // What a pass does behind the hearing, which ended when the connection came.
+    assert!(bench.ack.follow(&mut bench.ring, bench.now) > 0);
+    bench.run(25);
+    let kinds: Vec<u8> = bench.heard().iter().map(|frame| frame[5]).collect();
+    assert_eq!(kinds, [FrameKind::Refused as u8]);
 }
 
 /// A broker that ends refuses a connection whose session opens in that moment: it is not welcomed behind the refusal, and its

@@ -183,10 +183,10 @@ impl<C: Coherence> AckRole<C> {
         Asker { role: self.role, tag: u64::from(generation) << 32 | u64::from(place) }
     }
 
-    fn hear(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn hear(&mut self, io: &mut Ring, now: Now, most: usize) -> usize {
         let mut moved = 0;
         for link in 0..self.links.len() {
-            while moved < MESSAGES_PER_PASS {
+            while moved < most {
                 let Some(message) = self.links[link].to_ack.pop() else { break };
                 moved += 1;
                 match message {
@@ -376,6 +376,11 @@ impl<C: Coherence> AckRole<C> {
             }
         };
         self.counters.followed_entries += followed as u64;
+        if self.news.iter().any(|item| matches!(item, News::Refused { .. })) {
+            // A refusal is told once. Whoever asked told us before it asked, but perhaps after we heard in this pass: the queues hold no
+            // more than their connections can have under way.
+            self.hear(io, now, usize::MAX);
+        }
         while let Some(item) = self.news.pop() {
             self.tell(io, item, now);
         }
@@ -538,9 +543,7 @@ impl<C: Coherence> AckRole<C> {
         }
     }
 
-    /// Says that we are there on connections that were told nothing for a while. Two looks for each heartbeat: whoever was told
-    /// nothing from one to the next is told now, before the time that was promised is over; not all of them at one time, which would
-    /// hold up acks.
+    /// Says that we are there on connections that were told nothing for about as long as was promised.
     fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = 0;
         for place in self.looks.due(self.connections.len(), now.monotonic_ns) {
@@ -638,7 +641,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
     }
 
     fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
-        let mut moved = self.hear(io, now);
+        let mut moved = self.hear(io, now, MESSAGES_PER_PASS);
         moved += self.follow(io, now);
         moved += self.pass_on(io, now);
         moved += self.settle_waiting(io, now);

@@ -85,9 +85,8 @@ impl<C: Coherence> Export<C> {
         }
     }
 
-    /// Says that we are there to those that were told nothing for a while, and ends those that are silent though they promised not to
-    /// be; not all of them at one time. Two looks for each heartbeat: whoever was told nothing from one to the next is told now, before
-    /// the time that was promised is over.
+    /// Says that we are there to those that were told nothing for about as long as was promised, and ends those that are silent though
+    /// they promised not to be.
     pub(super) fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
         let mut moved = 0;
         for place in self.looks.due(self.subscribers.len(), now.monotonic_ns) {
@@ -98,7 +97,7 @@ impl<C: Coherence> Export<C> {
         moved
     }
 
-    /// Says that we are there to one that was told nothing since the last look, and ends it if it is silent. Gives 1 if it did.
+    /// Looks at one of them. Gives 1 if something was to be done.
     fn look_for_quiet(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
         let most_ns = self.settings.client_silence_ns;
         let subscriber = self.subscriber(place);

@@ -21,8 +21,9 @@ use run::{Outcome, Tests};
 
 const LIBRARY: &str = "src/lib.rs";
 const AT_A_TIME: usize = 2;
-/// A test is taken for hung under a mutant after so many times what it takes without one, and not before the first of these.
+/// A test is taken for hung under a mutant after so many times what it takes without one,
 const HUNG_TIMES: u32 = 5;
+/// but not before this.
 const HUNG_MIN: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
