@@ -5,7 +5,7 @@
 //! use embarcadero::client::{Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions, TopicProperties};
 //!
 //! # fn main() -> Result<(), embarcadero::client::ClientError> {
-//! let brokers = vec!["localhost:7000".to_owned()];
+//! let brokers = vec!["127.0.0.1:7300".to_owned()];
 //! let mut publisher = Publisher::connect(PublisherOptions {
 //!     brokers: brokers.clone(),
 //!     topic: "orders".to_owned(),
@@ -29,6 +29,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! `tests/examples` has more of this, each on one screen: publishing, subscribing, resuming by a cursor, attaching.
 //!
 //! How it is built, from the inside out:
 //! * `batch`: the open batch and the sealed one. Payload bytes are copied here and nowhere else.
