@@ -395,8 +395,13 @@ pub fn run_embarlet(arguments: &[&str]) -> Ended {
 }
 
 /// Runs a program to its end.
-pub fn finish(mut program: Command, name: &str) -> Ended {
-    program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+pub fn finish(program: Command, name: &str) -> Ended {
+    finish_with(program, name, Stdio::null())
+}
+
+/// As [`finish`], with something to read.
+pub fn finish_with(mut program: Command, name: &str, stdin: Stdio) -> Ended {
+    program.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = program.spawn().unwrap_or_else(|error| panic!("starting {name}: {error}"));
     let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |mut from: Box<dyn std::io::Read + Send>| {

@@ -13,6 +13,7 @@ mod attached;
 mod configuration;
 mod cursors;
 mod delivery;
+mod examples;
 mod harness;
 mod hostile;
 mod kills;
