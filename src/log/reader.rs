@@ -15,7 +15,7 @@ use crate::order::{Arrival, Event};
 use crate::pool::Memory;
 use crate::pool::record::{IndexEntry, TopicProgress, entry_kind};
 use crate::wire::StartAt;
-use crate::wire::frame::{self, BatchHeader, Deliver};
+use crate::wire::frame::{BatchHeader, Deliver};
 
 /// Entries looked at for one reader in one pass at most.
 pub const ENTRIES_PER_PASS: usize = 256;
@@ -67,8 +67,8 @@ enum Seen {
 pub struct Delivery {
     /// Place of its topic in the subscription.
     pub place: usize,
-    /// The frame in front of it.
-    pub header: [u8; 64],
+    /// The frame in front of it, but for the version that its reader speaks, which whoever sends it sets before sealing.
+    pub header: Deliver,
     /// Where it lies.
     pub at: u64,
     /// Its length, bytes.
@@ -560,7 +560,7 @@ impl<M: Memory> Reader<M> {
         };
         Ok(Delivery {
             place,
-            header: frame::seal(&deliver),
+            header: deliver,
             at: batch.blog_at,
             bytes,
             messages: batch.message_count,

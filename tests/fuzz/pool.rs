@@ -277,7 +277,7 @@ fn deliver(reader: &mut Reader<Mapped<Software>>, commit: &embarcadero::log::com
         loop {
             match reader.next_delivery() {
                 Ok(Some(delivery)) => {
-                    assert_eq!(frame::check(&delivery.header, 1 << 20), Ok(FrameKind::Deliver));
+                    assert_eq!(frame::check(&frame::seal(&delivery.header), 1 << 20), Ok(FrameKind::Deliver));
                     assert!(delivery.end_order > next[delivery.place], "it goes back");
                     next[delivery.place] = delivery.end_order;
                 }

@@ -8,7 +8,7 @@ use embarcadero::wire::subscribe::push_start;
 use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal, StartAt};
 
 use crate::harness::{Setup, Site};
-use crate::raw::{Came, Raw, frame_of, publisher_hello};
+use crate::raw::{Came, Raw, batch, frame_of, publisher_hello};
 
 const TOPIC: &str = "t";
 
@@ -59,6 +59,32 @@ fn who_speaks_version_3_hears_heartbeats_and_who_speaks_2_does_not() {
         assert!(came.iter().all(|came| came.header[4] == 3), "all frames are of the version in use: {came:?}");
         let heartbeats = came.iter().filter(|came| came.kind == FrameKind::Heartbeat).count();
         assert!(heartbeats >= 2, "of those due every 150 ms in a second, on a machine that may be slow");
+    }
+    cluster.stop();
+}
+
+/// A batch, and that there is no more, are told in the version of whoever reads; the batch itself keeps that of its format.
+#[test]
+fn every_frame_to_a_subscriber_is_of_the_version_in_use() {
+    let site = Site::new("versions-deliver", &Setup { brokers: 1, ..Setup::default() });
+    let cluster = site.start();
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let (mut publisher, welcome) = Raw::publisher(&site.address(0), TOPIC);
+    publisher.send(&batch(&welcome, 0, &[b"payload".to_vec()]));
+    publisher.wait_acked(1);
+    let mut starts = Vec::new();
+    push_start(&mut starts, TOPIC, StartAt::Earliest, 0);
+    let hello = Hello { role: Role::Subscriber as u8, order_level: 255, ..Hello::default() };
+    for (version, hello) in [(2, hello), (3, hello.speaking())] {
+        let mut raw = Raw::connect(&site.address(0));
+        assert_eq!(welcomed(&mut raw, &hello, &starts).0.version, version);
+        let mut kinds = Vec::new();
+        while kinds.last() != Some(&FrameKind::CaughtUp) {
+            let came = raw.receive().expect("a batch, and that there is no more");
+            assert_eq!(came.header[4], version, "{came:?}");
+            kinds.push(came.kind);
+        }
+        assert!(kinds.contains(&FrameKind::Deliver), "{kinds:?}");
     }
     cluster.stop();
 }

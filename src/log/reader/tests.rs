@@ -6,6 +6,7 @@ use crate::log::order_index::IndexWriter;
 use crate::pool::Keep;
 use crate::pool::record::{TopicProgress, entry_kind};
 use crate::sim::memory::{SharedMemory, Whim, small_geometry};
+use crate::wire::frame;
 
 /// A pool whose sequencer is written by hand: batches of two messages of the given topics, in order, from position 0.
 struct Bench {

@@ -13,7 +13,7 @@ use crate::pool::coherence::Coherence;
 use crate::roles::export::{Export, Item, Phase};
 use crate::runtime::Now;
 use crate::wire::Refusal;
-use crate::wire::frame::{self, CaughtUp, Skipped, Welcome};
+use crate::wire::frame::{self, CaughtUp, Deliver, Skipped, Welcome};
 
 /// A send is closed when it has this many bytes: fair to the other readers, and bounded.
 const SEND_BYTES: u64 = 1 << 20;
@@ -260,7 +260,8 @@ impl<C: Coherence> Export<C> {
                 subscriber.items.push(Item { place: index, position, before: from });
                 self.counters.skipped_messages += first - from;
             }
-            list.push(&delivery.header, pool, delivery.at, delivery.bytes);
+            let deliver = Deliver { version: subscriber.version, ..delivery.header };
+            list.push(&frame::seal(&deliver), pool, delivery.at, delivery.bytes);
             subscriber.items.push(Item { place: index, position: position + 1, before: first });
             (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
             self.counters.delivered_batches += 1;

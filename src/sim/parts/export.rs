@@ -169,7 +169,7 @@ impl Export {
         while batches < BATCHES_PER_SEND {
             match served.reader.next_delivery() {
                 Ok(Some(delivery)) => {
-                    served.sending.push_back(Lent::Words(delivery.header.to_vec()));
+                    served.sending.push_back(Lent::Words(frame::seal(&delivery.header).to_vec()));
                     served.sending.push_back(Lent::Pool(delivery.at, delivery.bytes));
                     served.next_order = delivery.end_order;
                     batches += 1;
