@@ -1,12 +1,8 @@
 //! What a subscriber hands on: batches as they lie in the receive buffer, and copies of them for iterators.
 
-use std::time::Duration;
-
-use crate::client::error::ClientError;
-use crate::client::subscriber::Subscriber;
 use crate::wire::message::{Message, Messages};
 
-/// One batch, in order, as handed to the handler of [`Subscriber::poll`].
+/// One batch, in order, as handed to the handler of [`Subscriber::poll`](crate::client::Subscriber::poll).
 #[derive(Clone, Copy, Debug)]
 pub struct Delivered<'a> {
     /// Its topic.
@@ -107,7 +103,7 @@ impl OwnedBatch {
     }
 }
 
-/// An item of [`Subscriber::batches`].
+/// An item of [`Subscriber::batches`](crate::client::Subscriber::batches).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedEvent {
     /// A batch.
@@ -121,28 +117,4 @@ pub enum OwnedEvent {
         /// Order of the next message to come.
         next_order: u64,
     },
-}
-
-/// Iterator over what comes to a subscriber; see [`Subscriber::batches`].
-pub struct Batches<'a> {
-    pub(super) subscriber: &'a mut Subscriber,
-    pub(super) idle: Duration,
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Result<OwnedEvent, ClientError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut found = None;
-        let take = &mut |event: Event<'_>| {
-            found = Some(match event {
-                Event::Batch(batch) => OwnedEvent::Batch(batch.to_owned()),
-                Event::Skipped { place, from, next_order, .. } => OwnedEvent::Skipped { place, from, next_order },
-            });
-        };
-        match self.subscriber.poll_at_most(1, self.idle, take) {
-            Ok(_) => found.map(Ok),
-            Err(error) => Some(Err(error)),
-        }
-    }
 }

@@ -22,7 +22,7 @@ use crate::client::dial::{
 use crate::client::engine::session::Standing;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
-use crate::client::progress::{self, AckedBatch, BrokerProgress, PublisherStats};
+use crate::client::progress::{self, BrokerProgress, OnAcked, PublisherStats};
 use crate::client::pulse::{HEARTBEAT, Pulse};
 use crate::client::socket::{Heard, Received, Socket};
 use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
@@ -45,9 +45,6 @@ const DIAL_CHECK: Duration = Duration::from_millis(2);
 const REOPEN_MAX: Duration = Duration::from_secs(1);
 /// At the start, wait this long at most for brokers beside the first; later ones join when they answer.
 const JOIN_WAIT: Duration = Duration::from_secs(1);
-
-/// Called for every batch that is done.
-pub(crate) type OnAcked = Box<dyn FnMut(AckedBatch) + Send>;
 
 enum PortState {
     Up(Socket),

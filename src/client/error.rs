@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::attached::PlaceKind;
 use crate::log::checkpoint::RecoverError;
 use crate::log::namesake::Namesake;
-use crate::pool::PoolError;
+use crate::pool::{PlaceKind, PoolError};
 use crate::wire::{Refusal, WireError};
 
 /// One broker that was tried, and why it did not answer.

@@ -44,7 +44,8 @@
 //!
 //! * [`attached`]: the same without the network, for a process that maps the pool.
 //!
-//! This room imports `wire`, `limits` and `net::readiness`, `attached` also `log` and `pool`; and nothing of the broker.
+//! This room imports `wire`, `limits` and `net::readiness`, `attached` and `error` also `log` and `pool`; and nothing of the
+//! broker.
 
 mod admin;
 pub mod attached;
@@ -78,15 +79,15 @@ pub(crate) mod window;
 
 pub use admin::{Admin, TopicInfo, create_topic};
 pub use attached::{
-    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, PlaceKind, Publish, Subscribe,
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Publish, Subscribe,
 };
 pub use background::BackgroundPublisher;
 pub use cursor::Cursor;
-pub use delivered::{Batches, Delivered, Event, OwnedBatch, OwnedEvent};
+pub use delivered::{Delivered, Event, OwnedBatch, OwnedEvent};
 pub use error::{Attempt, Attempts, ClientError};
 pub use options::{
     CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions, TopicProperties,
 };
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
 pub use publisher::Publisher;
-pub use subscriber::Subscriber;
+pub use subscriber::{Batches, Subscriber};

@@ -21,6 +21,9 @@ pub struct AckedBatch {
     pub order_end: u64,
 }
 
+/// Called for every batch that is done.
+pub(crate) type OnAcked = Box<dyn FnMut(AckedBatch) + Send>;
+
 /// What went to one broker and came back from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerProgress {

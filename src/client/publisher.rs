@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::client::batch::{Buffer, Filler};
-use crate::client::engine::{Engine, OnAcked};
+use crate::client::engine::Engine;
 use crate::client::error::ClientError;
 use crate::client::options::PublisherOptions;
-use crate::client::progress::{BrokerProgress, PublisherStats};
+use crate::client::progress::{BrokerProgress, OnAcked, PublisherStats};
 use crate::net::readiness::Readiness;
 use crate::wire::OrderLevel;
 

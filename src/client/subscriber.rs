@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::client::deadline;
-use crate::client::delivered::{Batches, Delivered, Event};
+use crate::client::delivered::{Delivered, Event, OwnedEvent};
 use crate::client::dial::{ANY_ORDER_LEVEL, BACKOFF_MAX, BACKOFF_MIN, Call, Dialer, Greeting, dial_any, same_log};
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::fault::{Fault, check_identity};
@@ -176,7 +176,7 @@ impl Subscriber {
         Batches { subscriber: self, idle }
     }
 
-    pub(super) fn poll_at_most(
+    fn poll_at_most(
         &mut self,
         most: usize,
         timeout: Duration,
@@ -568,6 +568,30 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         if let Line::Up { stream, .. } = &self.line {
             self.pulse.goodbye(stream);
+        }
+    }
+}
+
+/// Iterator over what comes to a subscriber; see [`Subscriber::batches`].
+pub struct Batches<'a> {
+    subscriber: &'a mut Subscriber,
+    idle: Duration,
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<OwnedEvent, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut found = None;
+        let take = &mut |event: Event<'_>| {
+            found = Some(match event {
+                Event::Batch(batch) => OwnedEvent::Batch(batch.to_owned()),
+                Event::Skipped { place, from, next_order, .. } => OwnedEvent::Skipped { place, from, next_order },
+            });
+        };
+        match self.subscriber.poll_at_most(1, self.idle, take) {
+            Ok(_) => found.map(Ok),
+            Err(error) => Some(Err(error)),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Where everything lies in the pool: pure arithmetic over a geometry, checked once, printable.
 
+use std::fmt;
+use std::ops::Range;
+
 use crate::described;
 use crate::limits::*;
 
@@ -36,6 +39,24 @@ described! {
         attached_extents: u16,
         /// places for named cursors
         cursors_max: u32,
+    }
+}
+
+/// What a place for an attached client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceKind {
+    /// Publishing: it has a lane.
+    Publisher,
+    /// Subscribing: it has a pin.
+    Subscriber,
+}
+
+impl fmt::Display for PlaceKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlaceKind::Publisher => write!(out, "publishers"),
+            PlaceKind::Subscriber => write!(out, "subscribers"),
+        }
     }
 }
 
@@ -134,6 +155,13 @@ impl Geometry {
     /// The member that has an attached subscriber's place.
     pub fn reader_member(&self, place: u32) -> u32 {
         self.brokers + self.attached() + place
+    }
+    /// The members that have the places of a kind, in the places' order.
+    pub fn members_of(&self, kind: PlaceKind) -> Range<u32> {
+        match kind {
+            PlaceKind::Publisher => self.writer_member(0)..self.reader_member(0),
+            PlaceKind::Subscriber => self.reader_member(0)..self.members(),
+        }
     }
     /// The lane of an attached publisher's place.
     pub fn attached_lane(&self, place: u32) -> u32 {
@@ -469,6 +497,8 @@ pub(crate) mod tests {
         assert_eq!(of_lanes, [0, 1, 0, 0, 1, 1]);
         assert_eq!(g.member_of_lane(g.attached_lane(3)), g.writer_member(3));
         assert_eq!(g.members(), 2 + 4 + 2 * ATTACHED_READERS_PER_BROKER);
+        assert_eq!(g.members_of(PlaceKind::Publisher), 2..6);
+        assert_eq!(g.members_of(PlaceKind::Subscriber), 6..g.members());
         assert_eq!(g.broker_of_member(g.reader_member(ATTACHED_READERS_PER_BROKER)), 1);
         assert_eq!(g.attached_extents, 6);
         assert!(g.extents_per_lane > 6, "the brokers have the rest");

@@ -27,7 +27,7 @@ pub mod region;
 pub mod superblock;
 
 pub use coherence::{Hardware, Keep, Mapped, Mapping, Memory, Software};
-pub use layout::{Geometry, Layout};
+pub use layout::{Geometry, Layout, PlaceKind};
 pub use line::{Access, Owned, Peer};
 pub use process::Process;
 pub use region::{Pool, PoolError};

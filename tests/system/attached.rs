@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{
-    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, PlaceKind, Publish,
-    Publisher, Start, Subscriber, TopicProperties,
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, Publish, Publisher,
+    Start, Subscriber, TopicProperties,
 };
 use embarcadero::config::CoherenceMode;
 use embarcadero::log::retention::NO_PIN;
 use embarcadero::pool::record::PinLine;
 use embarcadero::pool::superblock::SuperblockError;
-use embarcadero::pool::{Access, Hardware, Mapped, Peer, PoolError};
+use embarcadero::pool::{Access, Hardware, Mapped, Peer, PlaceKind, PoolError};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
 
 use crate::harness::{ANY, LIMIT, Setup, Site, Task, wait_for};
@@ -306,7 +306,7 @@ fn the_pin_of_a_killed_attached_subscriber_goes() {
         let (layout, memory) =
             (site.pool_now().layout().clone(), Mapped::<Hardware>::new(site.pool_now().mapping().clone()));
         let g = layout.geometry;
-        (g.reader_member(0)..g.members()).any(|member| {
+        g.members_of(PlaceKind::Subscriber).any(|member| {
             let pin: Peer<PinLine, _> = Peer::new(memory.clone(), layout.pin_line(member), Access::Remote);
             pin.observe().is_some_and(|pin| pin.position < NO_PIN)
         })

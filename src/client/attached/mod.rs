@@ -32,7 +32,6 @@ use crate::pool::Memory;
 use crate::wire::Refusal;
 
 pub use options::{AttachOptions, AttachedSubscriberOptions};
-pub use place::PlaceKind;
 pub use publisher::AttachedPublisher;
 pub use subscriber::AttachedSubscriber;
 pub use traits::{Publish, Subscribe};

@@ -13,25 +13,7 @@ use crate::log::namesake::look_for_namesake;
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
 use crate::pool::region::{HostLock, LockName};
-use crate::pool::{Mapped, Pool, PoolError, Process};
-
-/// What a place is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlaceKind {
-    /// Publishing: it has a lane.
-    Publisher,
-    /// Subscribing: it has a pin.
-    Subscriber,
-}
-
-impl std::fmt::Display for PlaceKind {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            PlaceKind::Publisher => write!(out, "publishers"),
-            PlaceKind::Subscriber => write!(out, "subscribers"),
-        }
-    }
-}
+use crate::pool::{Mapped, PlaceKind, Pool, PoolError, Process};
 
 /// Opens the pool at `path`, whatever its geometry.
 pub(super) fn open(path: &Path, host: u32) -> Result<Pool, ClientError> {
@@ -106,10 +88,7 @@ impl Place {
         // Brokers beat all the time; an attached process only while it is used.
         look_for_namesake(&view, 0..g.brokers, Process::this().boot_id)
             .map_err(|source| ClientError::OtherHost { pool: pool.path().into(), source })?;
-        let members = match kind {
-            PlaceKind::Publisher => g.writer_member(0)..g.reader_member(0),
-            PlaceKind::Subscriber => g.reader_member(0)..g.members(),
-        };
+        let members = g.members_of(kind);
         let is_here = |member: &u32| homes.brokers[g.broker_of_member(*member) as usize] == host;
         let mut places = 0;
         for member in members.clone().filter(is_here) {

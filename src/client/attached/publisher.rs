@@ -3,20 +3,19 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::attached::options::AttachOptions;
-use crate::client::attached::place::{self, Life, Place, PlaceKind, Taken};
+use crate::client::attached::place::{self, Life, Place, Taken};
 use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::client::attached::{Patience, find_topic};
-use crate::client::engine::OnAcked;
 use crate::client::error::{Attempts, ClientError};
 use crate::client::options::TopicProperties;
-use crate::client::progress::PublisherStats;
+use crate::client::progress::{OnAcked, PublisherStats};
 use crate::config::CoherenceMode;
 use crate::limits::LINE_BYTES;
 use crate::log::session::Standing;
 use crate::log::topics::Topic;
 use crate::observe::counters::CounterBlock;
 use crate::pool::coherence::Coherence;
-use crate::pool::{Hardware, Keep, Mapped, Memory, Software};
+use crate::pool::{Hardware, Keep, Mapped, Memory, PlaceKind, Software};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 
 /// How often a publisher that waits for room shows that it lives.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::attached::options::AttachedSubscriberOptions;
-use crate::client::attached::place::{self, Life, Place, PlaceKind, Taken};
+use crate::client::attached::place::{self, Life, Place, Taken};
 use crate::client::attached::reader::{Phase, ReadFault, Reader};
 use crate::client::attached::{Patience, find_topic};
 use crate::client::delivered::Delivered;
@@ -14,7 +14,7 @@ use crate::log::damage::{Expected, FieldFault};
 use crate::log::order_index::IndexFault;
 use crate::log::topics::Topic;
 use crate::pool::coherence::Coherence;
-use crate::pool::{Hardware, Mapped, Software};
+use crate::pool::{Hardware, Mapped, PlaceKind, Software};
 use crate::wire::{OrderLevel, Refusal};
 
 /// Most batches handed on in one poll.

@@ -18,7 +18,7 @@ use embarcadero::pool::line::Peer;
 use embarcadero::pool::process::boot_id;
 use embarcadero::pool::record::BrokerLine;
 use embarcadero::pool::region::LockName;
-use embarcadero::pool::{Access, Mapped, Memory, Pool, Software};
+use embarcadero::pool::{Access, Mapped, Memory, PlaceKind, Pool, Software};
 
 use crate::Ended;
 use crate::common::print;
@@ -143,7 +143,7 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
         let _ = writeln!(text, "broker {broker}: {state}");
     }
     for member in (g.brokers..g.members()).filter(|member| lives.line(*member).incarnation > 0) {
-        let kind = if member < g.reader_member(0) { "publisher" } else { "subscriber" };
+        let kind = if g.members_of(PlaceKind::Publisher).contains(&member) { "publisher" } else { "subscriber" };
         let (_, state) = lives.of(member, LockName::Attached(member))?;
         let _ = writeln!(text, "attached {kind}, place {member}: {state}");
     }
