@@ -7,14 +7,18 @@
 //! * [`network`]: ordered byte streams, delayed, cut anywhere, broken.
 //! * [`scenario`]: what a seed chooses. [`trace`]: what happened. [`workload`]: what is sent.
 //! * [`checker`]: the promises, held against the memory and against what clients heard.
+//! * [`part`]: names of who acts. `mail`: what the parts of a broker hand each other. `kernel`: what a part may do, and what befalls it.
 //! * `parts`: brokers, sequencer candidates, publishers and subscribers as steps. [`world`]: runs them.
 //! * [`shrink`]: makes a failing run small.
 //!
 //! Nothing but tests and tools imports this room.
 
 pub mod checker;
+mod kernel;
+mod mail;
 pub mod memory;
 pub mod network;
+pub mod part;
 mod parts;
 pub mod process;
 pub mod random;

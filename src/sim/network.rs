@@ -6,14 +6,11 @@
 
 use std::collections::VecDeque;
 
+use crate::sim::part::{LinkId, Part};
 use crate::sim::random::Random;
-use crate::sim::trace::Part;
 
 /// Bytes under way in one direction at most.
 const ROOM_BYTES: usize = 48 << 10;
-
-/// Names one connection for the whole run.
-pub type LinkId = usize;
 
 /// Which end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,44 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::log::checkpoint::RecoverError;
-use crate::order::Origin;
 use crate::roles::ack::fate::{Fate, Wait};
 use crate::roles::ack::tracker::{News, Tracker};
 use crate::roles::tokens::Tokens;
-use crate::sim::network::{End, LinkId};
-use crate::sim::parts::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY};
+use crate::sim::kernel::{Actor, Kernel};
+use crate::sim::mail::{Attachment, FromAck, ToAck};
+use crate::sim::network::End;
+use crate::sim::parts::terms::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY};
 use crate::sim::process::ProcessMemory;
-use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, NEW_SESSION, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
-
-/// A publisher connection whose hello was accepted.
-#[derive(Clone, Copy)]
-pub(crate) struct Attachment {
-    pub place: u32,
-    pub generation: u32,
-    pub link: LinkId,
-    /// 0: the one that was asked for.
-    pub session: u64,
-    pub asked: Option<Origin>,
-    pub session_epoch: u32,
-    pub topic: u32,
-}
-
-/// From the receive core.
-pub(crate) enum ToAck {
-    Attach(Attachment),
-    /// Place and generation.
-    Close(u32, u32),
-}
-
-/// To the receive core.
-pub(crate) enum FromAck {
-    /// Its session is open. Place, generation and id.
-    Opened(u32, u32, u64),
-    /// Sending failed, or the conversation was refused: end it. Place and generation.
-    Failed(u32, u32),
-}
 
 struct Attached {
     attachment: Attachment,

@@ -12,10 +12,12 @@ use crate::log::tail::Tail;
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
 use crate::pool::Process;
-use crate::sim::network::{End, LinkId};
-use crate::sim::parts::{Subscription, UTC_NS};
+use crate::sim::kernel::{Actor, Kernel};
+use crate::sim::mail::Subscription;
+use crate::sim::network::End;
+use crate::sim::part::LinkId;
+use crate::sim::parts::terms::UTC_NS;
 use crate::sim::process::ProcessMemory;
-use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, CaughtUp, Refused, Welcome};
 use crate::wire::{OrderLevel, Refusal, StartAt};
 

@@ -7,11 +7,12 @@ use crate::client::batch::{Filler, Identity, Shape};
 use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::sim::checker::Checker;
-use crate::sim::network::{End, Heard, LinkId};
-use crate::sim::parts::{REDIAL_NS, hello_bytes};
+use crate::sim::kernel::{Actor, Kernel};
+use crate::sim::network::{End, Heard};
+use crate::sim::part::LinkId;
+use crate::sim::parts::terms::{REDIAL_NS, hello_bytes};
 use crate::sim::trace::Event;
 use crate::sim::workload;
-use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, ACK_FENCED, Ack, Hello, NEW_SESSION, Refused, Role, Welcome};
 use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal};
 

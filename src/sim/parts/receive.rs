@@ -9,12 +9,13 @@ use crate::roles::receive::connection::Stream;
 use crate::roles::receive::hello::{self, Refuse};
 use crate::roles::receive::ingest::{Ingest, NEEDED_AT_LEAST, Next};
 use crate::roles::tokens::Tokens;
-use crate::sim::network::{End, Heard, LinkId};
-use crate::sim::parts::ack::{Attachment, FromAck, ToAck};
-use crate::sim::parts::{HELLO_TIMEOUT_NS, PLACES, Subscription, TOKEN_KEY, TOPIC, UTC_NS};
+use crate::sim::kernel::{Actor, Kernel};
+use crate::sim::mail::{Attachment, FromAck, Subscription, ToAck};
+use crate::sim::network::{End, Heard};
+use crate::sim::part::LinkId;
+use crate::sim::parts::terms::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY, TOPIC, UTC_NS};
 use crate::sim::process::ProcessMemory;
 use crate::sim::trace::Event;
-use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, Hello, NEW_SESSION, Role};
 use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Refusal};
 

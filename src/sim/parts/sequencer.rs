@@ -3,9 +3,9 @@
 use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
 use crate::sim::checker::Checker;
+use crate::sim::kernel::{Actor, Kernel};
+use crate::sim::part::Part;
 use crate::sim::process::ProcessMemory;
-use crate::sim::trace::Part;
-use crate::sim::world::{Actor, Kernel};
 
 const SETTINGS: SequencerSettings = SequencerSettings {
     session_lease_ns: 120_000_000,

@@ -3,11 +3,12 @@
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::roles::receive::hello::ANY_LEVEL;
 use crate::sim::checker::Checker;
-use crate::sim::network::{End, Heard, LinkId};
-use crate::sim::parts::{REDIAL_NS, TOPIC};
+use crate::sim::kernel::{Actor, Kernel};
+use crate::sim::network::{End, Heard};
+use crate::sim::part::LinkId;
+use crate::sim::parts::terms::{REDIAL_NS, TOPIC};
 use crate::sim::trace::Event;
 use crate::sim::workload;
-use crate::sim::world::{Actor, Kernel};
 use crate::wire::frame::{self, CaughtUp, Deliver, Hello, Refused, Role, Welcome};
 use crate::wire::message::Messages;
 use crate::wire::subscribe::push_start;

@@ -1,0 +1,422 @@
+//! What a part of the world may do, and what the world is: hosts, processes, clients, network, clock, and the misfortunes of each.
+//!
+//! Who steps when, and where a step is held up, is chosen one floor above, in [`world`](crate::sim::world).
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::log::{Homes, View};
+use crate::pool::Layout;
+use crate::sim::checker::{Checker, Violation};
+use crate::sim::mail::Mail;
+use crate::sim::memory::SharedMemory;
+use crate::sim::network::{End, Heard, Network};
+use crate::sim::part::{LinkId, Part};
+use crate::sim::process::{Interrupts, ProcessMemory};
+use crate::sim::random::Random;
+use crate::sim::scenario::{Fault, Scenario};
+use crate::sim::trace::{Event, Trace};
+
+/// Longest that bytes are on their way as a rule, ns.
+const LATENCY_NS: u64 = 400_000;
+
+/// One part of the world: a duty cycle.
+pub(crate) trait Actor: Send {
+    /// Does a bounded amount of work.
+    fn step(&mut self, kernel: &Kernel);
+    /// Whether it has nothing left to do, once load has ended.
+    fn is_at_rest(&self, _checker: &Checker) -> bool {
+        true
+    }
+    /// How it stands, in words, for the report of a run that does not come to rest.
+    fn tell(&self) -> String {
+        String::new()
+    }
+}
+
+/// A place for a part: the part itself is taken out while it runs.
+pub(crate) struct Place {
+    pub(super) part: Part,
+    pub(super) process: usize,
+    pub(super) actor: Option<Box<dyn Actor>>,
+    /// Of this life of its process.
+    pub(super) interrupts: Option<Arc<Interrupts>>,
+    pub(super) is_running: bool,
+}
+
+/// Parts that live and die together.
+pub(crate) struct Process {
+    /// Of the pool's processes: where it runs.
+    pub(super) host: Option<usize>,
+    part: Part,
+    pub(super) life: u64,
+    pub(super) is_alive: bool,
+    /// Another process holds its lock meanwhile, and it does not start.
+    locked_by: Option<usize>,
+    /// It does nothing, or is not started again, before then.
+    pub(super) until_ns: u64,
+}
+
+/// The world. What [`Kernel`] does not show of it is for the scheduler only.
+pub(crate) struct State {
+    pub scenario: Scenario,
+    pub layout: Arc<Layout>,
+    pub(super) memory: SharedMemory,
+    pub(super) places: Vec<Place>,
+    pub(super) processes: Vec<Process>,
+    pub network: Network,
+    pub mail: Vec<Mail>,
+    pub checker: Checker,
+    pub(super) trace: Trace,
+    pub(super) schedule: Random,
+    chance: Random,
+    pub(super) luck: Random,
+    start: Instant,
+    pub(super) now_ns: u64,
+    pub(super) step: u64,
+    pub(super) faults: u64,
+    pub(super) is_calm: bool,
+    /// Batches whose receipts watchers have checked.
+    pub receipts_seen: u64,
+    pub(super) failure: Option<Violation>,
+}
+
+pub(super) type Shared = Arc<Mutex<State>>;
+
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A panic of protocol code is an outcome of the run; the world goes on being readable.
+    state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl State {
+    pub(super) fn new(scenario: Scenario) -> State {
+        let layout = Arc::new(Layout::new(scenario.geometry()).expect("scenarios have sound geometries"));
+        let seed = scenario.seed;
+        let memory =
+            SharedMemory::new(layout.geometry.pool_bytes, scenario.hosts, scenario.whim, Random::new(seed ^ 1).word());
+        let mut state = State {
+            layout: layout.clone(),
+            memory,
+            places: Vec::new(),
+            processes: Vec::new(),
+            network: Network::new(LATENCY_NS),
+            mail: scenario.brokers.iter().map(|_| Mail::default()).collect(),
+            checker: Checker::new(layout, &scenario),
+            trace: Trace::default(),
+            // Streams of their own, so that switching one kind of fault off leaves the rest as it was for a while.
+            schedule: Random::new(seed ^ 0x5c4e_d01e),
+            chance: Random::new(seed ^ 0xc4a2_ce00),
+            luck: Random::new(seed ^ 0xfa17_0000),
+            start: Instant::now(),
+            now_ns: 1_000_000,
+            step: 0,
+            faults: 0,
+            is_calm: false,
+            receipts_seen: 0,
+            failure: None,
+            scenario,
+        };
+        state.populate();
+        state
+    }
+
+    fn populate(&mut self) {
+        let scenario = self.scenario.clone();
+        for (broker, host) in scenario.brokers.iter().enumerate() {
+            let broker = broker as u32;
+            let parts = [Part::Receive(broker), Part::Ack(broker), Part::Export(broker)];
+            self.settle(Some(*host as usize), &parts);
+        }
+        for (candidate, host) in scenario.candidates.iter().enumerate() {
+            self.settle(Some(*host as usize), &[Part::Sequencer(candidate as u32)]);
+        }
+        (0..scenario.hosts).for_each(|host| self.settle(Some(host), &[Part::Watcher(host as u32)]));
+        (0..scenario.publishers).for_each(|number| self.settle(None, &[Part::Publisher(number as u32)]));
+        (0..scenario.subscribers).for_each(|number| self.settle(None, &[Part::Subscriber(number as u32)]));
+    }
+
+    fn settle(&mut self, host: Option<usize>, parts: &[Part]) {
+        let process = self.processes.len();
+        self.processes.push(Process { host, part: parts[0], life: 1, is_alive: true, locked_by: None, until_ns: 0 });
+        let place = |part: &Part| Place { part: *part, process, actor: None, interrupts: None, is_running: false };
+        self.places.extend(parts.iter().map(place));
+    }
+
+    pub(super) fn note(&mut self, event: Event) {
+        self.trace.note(self.step, self.now_ns, event);
+    }
+
+    pub(super) fn fail(&mut self, violation: Violation) {
+        // The first one counts.
+        self.failure.get_or_insert(violation);
+    }
+
+    /// Lets the checker look at the memory as it is now.
+    pub(super) fn look(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        let (step, now_ns, trace) = (self.step, self.now_ns, &mut self.trace);
+        if let Err(violation) = self.checker.look(&self.memory, &mut |event| trace.note(step, now_ns, event)) {
+            self.fail(violation);
+        }
+    }
+
+    /// Whether a misfortune of this kind strikes now, `times` in `of`.
+    pub(super) fn strikes(&mut self, fault: Fault, times: u64, of: u64) -> bool {
+        let may = !self.is_calm && self.scenario.has(fault) && self.faults < self.scenario.faults_max;
+        let strikes = self.luck.chance(times, of) && may;
+        self.faults += u64::from(strikes);
+        strikes
+    }
+
+    /// Now and then a misfortune strikes.
+    pub(super) fn strike(&mut self) {
+        if !self.luck.chance(self.scenario.fault_rate, 10_000) {
+            return;
+        }
+        let fault = Fault::ALL[self.luck.below(Fault::ALL.len() as u64) as usize];
+        if !self.strikes(fault, 1, 1) {
+            return;
+        }
+        match fault {
+            // These strike in the middle of steps.
+            Fault::HoldUp | Fault::KillInStep => {}
+            Fault::KillBroker => self.kill_one(fault, |part| matches!(part, Part::Receive(_))),
+            Fault::KillSequencer => self.kill_one(fault, |part| matches!(part, Part::Sequencer(_))),
+            Fault::KillPublisher => self.kill_one(fault, |part| matches!(part, Part::Publisher(_))),
+            Fault::PowerLoss => {
+                let host = self.luck.below(self.scenario.hosts as u64) as usize;
+                self.lose_power(host);
+            }
+            Fault::Pause => self.pause_one(200_000_000, |part| matches!(part, Part::Receive(_) | Part::Sequencer(_))),
+            Fault::SilentPublisher => self.pause_one(400_000_000, |part| matches!(part, Part::Publisher(_))),
+            Fault::SlowSubscriber => self.pause_one(300_000_000, |part| matches!(part, Part::Subscriber(_))),
+            Fault::Cut | Fault::Stall => self.harm_link(fault),
+        }
+    }
+
+    fn one_of(&mut self, is_meant: impl Fn(&Part) -> bool) -> Option<usize> {
+        let alive = |process: &usize| {
+            let process = &self.processes[*process];
+            process.is_alive && is_meant(&process.part)
+        };
+        let all: Vec<usize> = (0..self.processes.len()).filter(alive).collect();
+        let pick = self.luck.below(all.len().max(1) as u64) as usize;
+        all.get(pick).copied()
+    }
+
+    fn kill_one(&mut self, fault: Fault, is_meant: impl Fn(&Part) -> bool) {
+        if let Some(process) = self.one_of(is_meant) {
+            self.note(Event::Killed(self.processes[process].part, fault));
+            self.kill(process);
+        }
+    }
+
+    fn pause_one(&mut self, most_ns: u64, is_meant: impl Fn(&Part) -> bool) {
+        if let Some(process) = self.one_of(is_meant) {
+            let until_ns = self.now_ns + self.luck.below(most_ns);
+            self.processes[process].until_ns = until_ns;
+            self.note(Event::Paused(self.processes[process].part, until_ns));
+        }
+    }
+
+    fn harm_link(&mut self, fault: Fault) {
+        let open = self.network.open();
+        if open.is_empty() {
+            return;
+        }
+        let link = open[self.luck.below(open.len() as u64) as usize];
+        if fault == Fault::Cut {
+            self.network.cut(link, &mut self.luck);
+            self.note(Event::Cut(link));
+        } else {
+            let until_ns = self.now_ns + self.luck.below(300_000_000);
+            self.network.stall(link, until_ns);
+            self.note(Event::Stalled(link, until_ns));
+        }
+    }
+
+    /// A process dies: what it had in memory of its own is gone; what its host's cache holds stays there.
+    pub(super) fn kill(&mut self, process: usize) {
+        // Now and then it stays away for much longer than anybody waits for a silent member.
+        let is_long = self.processes[process].host.is_some() && self.luck.chance(1, 6);
+        let restart_ns = self.now_ns + self.luck.below(if is_long { 1_000_000_000 } else { 60_000_000 });
+        let dead = &mut self.processes[process];
+        (dead.life, dead.is_alive, dead.until_ns) = (dead.life + 1, false, restart_ns);
+        for locked in self.processes.iter_mut().filter(|locked| locked.locked_by == Some(process)) {
+            locked.locked_by = None;
+        }
+        for place in self.places.iter_mut().filter(|place| place.process == process) {
+            (place.actor, place.interrupts, place.is_running) = (None, None, false);
+        }
+        // The kernel closes what it had open.
+        let is_its_own: Box<dyn Fn(Part, u32) -> bool> = match self.processes[process].part {
+            Part::Receive(broker) => {
+                self.mail[broker as usize] = Mail::default();
+                Box::new(move |_, to| to == broker)
+            }
+            part => Box::new(move |from, _| from == part),
+        };
+        for link in self.network.open().to_vec() {
+            let (from, to) = self.network.ends(link);
+            if is_its_own(from, to) {
+                self.network.cut(link, &mut self.luck);
+            }
+        }
+    }
+
+    pub(super) fn lose_power(&mut self, host: usize) {
+        self.note(Event::PowerLost(host));
+        for process in 0..self.processes.len() {
+            if self.processes[process].host == Some(host) && self.processes[process].is_alive {
+                self.kill(process);
+            }
+        }
+        self.memory.lose_power(host);
+    }
+
+    pub(super) fn restart_due(&mut self) {
+        for process in 0..self.processes.len() {
+            let dead = &mut self.processes[process];
+            if !dead.is_alive && dead.locked_by.is_none() && dead.until_ns <= self.now_ns {
+                dead.is_alive = true;
+                self.note(Event::Restarted(self.processes[process].part));
+            }
+        }
+    }
+
+    pub(super) fn calm_down(&mut self) {
+        self.is_calm = true;
+        self.processes.iter_mut().for_each(|process| process.until_ns = 0);
+        self.network.resume();
+        self.note(Event::Calm);
+    }
+
+    /// Whether a process holds the lock that stands for this part's process.
+    pub fn is_held(&self, part: Part) -> bool {
+        self.processes.iter().any(|process| process.part == part && (process.is_alive || process.locked_by.is_some()))
+    }
+
+    /// Takes the lock of a dead process.
+    pub fn take_lock(&mut self, part: Part, by: usize) -> bool {
+        let is_free = |process: &&mut Process| process.part == part && !process.is_alive && process.locked_by.is_none();
+        let free = self.processes.iter_mut().find(is_free);
+        free.map(|process| process.locked_by = Some(by)).is_some()
+    }
+
+    /// Gives it back.
+    pub fn drop_lock(&mut self, part: Part) {
+        self.processes.iter_mut().filter(|process| process.part == part).for_each(|process| process.locked_by = None);
+    }
+
+    /// Whether an end has something to read on a connection.
+    pub fn is_readable(&mut self, link: LinkId, at: End) -> bool {
+        self.network.is_readable(link, at, self.now_ns)
+    }
+
+    /// Slots of a lane below this may have lost their batches, as far as anybody at all may know by now.
+    pub fn reusable(&self, lane: u32) -> u64 {
+        // Word 4 of a lane's progress.
+        let at = |candidate| self.layout.lane_progress(candidate, lane) + 32;
+        (0..self.layout.geometry.candidates).map(|candidate| self.memory.highest_copy(at(candidate))).max().unwrap_or(0)
+    }
+}
+
+/// What a part may do in the world besides touching memory. No call holds the world while protocol code runs.
+#[derive(Clone)]
+pub(crate) struct Kernel {
+    pub(super) world: Shared,
+    pub part: Part,
+    pub process: usize,
+    pub(super) life: u64,
+    pub(super) interrupts: Arc<Interrupts>,
+}
+
+impl Kernel {
+    pub fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        act(&mut lock(&self.world))
+    }
+
+    /// The pool as this part's host sees it.
+    pub fn view(&self) -> View<ProcessMemory> {
+        self.with(|state| {
+            let host = state.processes[self.process].host.expect("a process of the pool");
+            let (scenario, layout) = (&state.scenario, state.layout.clone());
+            let blog = layout.fixed_bytes();
+            let memory = state.memory.host(host);
+            let memory = ProcessMemory::new(memory, self.interrupts.clone(), scenario.sabotage, blog);
+            let (brokers, candidates) = (scenario.brokers.clone(), scenario.candidates.clone());
+            View::new(memory, layout, Homes { here: host as u32, brokers, candidates })
+        })
+    }
+
+    /// Which life of its process this is, from 1.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    pub fn now_ns(&self) -> u64 {
+        self.with(|state| state.now_ns)
+    }
+
+    pub fn instant(&self) -> Instant {
+        self.with(|state| state.start + Duration::from_nanos(state.now_ns))
+    }
+
+    pub fn below(&self, bound: u64) -> u64 {
+        self.with(|state| state.chance.below(bound))
+    }
+
+    pub fn chance(&self, times: u64, of: u64) -> bool {
+        self.with(|state| state.chance.chance(times, of))
+    }
+
+    pub fn note(&self, event: Event) {
+        self.with(|state| state.note(event));
+    }
+
+    /// Whether load has ended.
+    pub fn is_calm(&self) -> bool {
+        self.with(|state| state.is_calm)
+    }
+
+    pub fn fail(&self, promise: u8, text: String) {
+        let text = format!("{}: {text}", self.part);
+        self.with(|state| state.fail(Violation { promise, text }));
+    }
+
+    /// Tells the checker what this part has seen.
+    pub fn check(&self, check: impl FnOnce(&mut Checker) -> Result<(), Violation>) {
+        self.with(|state| {
+            if let Err(violation) = check(&mut state.checker) {
+                state.fail(violation);
+            }
+        });
+    }
+
+    /// Asks a broker for a connection. `None`: nobody listens.
+    pub fn dial(&self, broker: u32) -> Option<LinkId> {
+        self.with(|state| {
+            let listens = |process: &Process| process.part == Part::Receive(broker) && process.is_alive;
+            if !state.processes.iter().any(listens) {
+                return None;
+            }
+            let link = state.network.connect(self.part, broker);
+            state.note(Event::Dialed(self.part, broker, link));
+            Some(link)
+        })
+    }
+
+    pub fn read(&self, link: LinkId, at: End, most: usize) -> Heard {
+        self.with(|state| state.network.read(link, at, most, state.now_ns, &mut state.chance))
+    }
+
+    pub fn write(&self, link: LinkId, from: End, bytes: &[u8]) -> Option<usize> {
+        self.with(|state| state.network.write(link, from, bytes, state.now_ns, &mut state.chance))
+    }
+
+    pub fn close(&self, link: LinkId, end: End) {
+        self.with(|state| state.network.close(link, end));
+    }
+}

@@ -1,0 +1,39 @@
+//! Names in a simulated world: who acts, and which connection is meant.
+
+use std::fmt;
+
+/// Names one connection for the whole run.
+pub type LinkId = usize;
+
+/// Who acts. The names of a simulated world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    /// A broker's receive core.
+    Receive(u32),
+    /// A broker's ack core.
+    Ack(u32),
+    /// A broker's exporter.
+    Export(u32),
+    /// A sequencer candidate.
+    Sequencer(u32),
+    /// A publisher's place; the client in it changes when one dies.
+    Publisher(u32),
+    /// A subscriber.
+    Subscriber(u32),
+    /// A reader of all lanes' rings on a host.
+    Watcher(u32),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Receive(broker) => write!(out, "the receive core of broker {broker}"),
+            Part::Ack(broker) => write!(out, "the ack core of broker {broker}"),
+            Part::Export(broker) => write!(out, "the exporter of broker {broker}"),
+            Part::Sequencer(candidate) => write!(out, "sequencer candidate {candidate}"),
+            Part::Publisher(number) => write!(out, "publisher {number}"),
+            Part::Subscriber(number) => write!(out, "subscriber {number}"),
+            Part::Watcher(host) => write!(out, "the watcher on host {host}"),
+        }
+    }
+}

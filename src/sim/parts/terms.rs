@@ -1,0 +1,21 @@
+//! What all parts take for granted: the topic, the times, and how a hello is said.
+
+use crate::wire::frame::Hello;
+
+/// The topic everybody uses.
+pub const TOPIC: &str = "simulated";
+/// Places for connections of one broker.
+pub const PLACES: u32 = 64;
+/// What the wall clock showed when the world began, UTC ns.
+pub const UTC_NS: u64 = 1_700_000_000_000_000_000;
+/// Time a new connection has for its hello and its session, ns.
+pub const HELLO_TIMEOUT_NS: u64 = 80_000_000;
+/// Time a client waits before it dials again, ns.
+pub const REDIAL_NS: u64 = 5_000_000;
+/// Key of the pool's session tokens.
+pub const TOKEN_KEY: [u64; 2] = [3, 4];
+
+/// A hello as the bytes that begin a connection.
+pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
+    crate::wire::frame::with_body(hello, TOPIC.as_bytes())
+}
