@@ -9,9 +9,10 @@ use embarcadero::pool::record::TopicProgress;
 use embarcadero::pool::superblock::{HomeHosts, Superblock};
 use embarcadero::pool::{Keep, Layout};
 use embarcadero::roles::addresses::{Address, AddressBounds, Addresses};
+use embarcadero::roles::receive::desk::{self, Asked, Desk, Maker};
 use embarcadero::roles::receive::hello::{check_publisher, check_topic};
 use embarcadero::roles::receive::ingest::Ingest;
-use embarcadero::roles::receive::requests::{self, Asked, Desk, Maker};
+use embarcadero::roles::receive::requests;
 use embarcadero::roles::tokens::Tokens;
 use embarcadero::sim::memory::{plain_view, small_geometry};
 use embarcadero::wire::frame::{self, BatchHeader, Hello};
@@ -144,7 +145,7 @@ fn ask(head: &[u8; 64], body: &[u8]) {
     match requests::look(&mut desk, &mut asked) {
         Ok(Some(answer)) => assert!(asked.reply(&answer).len().is_multiple_of(64)),
         Ok(None) => assert_eq!(ingest.lane.produced(), 1, "it waits for what was passed on"),
-        Err(refuse) => assert!(!requests::refused(&asked.request, &refuse).is_empty()),
+        Err(refuse) => assert!(!desk::refused(&asked.request, &refuse).is_empty()),
     }
 }
 

@@ -7,8 +7,9 @@ use crate::roles::addresses::{Address, Cost, HELD_BACK_MAX_NS, Turn};
 use crate::roles::handoff::ToAck;
 use crate::roles::receive::Receive;
 use crate::roles::receive::connection::Phase;
+use crate::roles::receive::desk::{self, Asked, Desk, Maker};
 use crate::roles::receive::hello::Refuse;
-use crate::roles::receive::requests::{self, Asked, Desk, Maker};
+use crate::roles::receive::requests;
 use crate::runtime::Now;
 use crate::wire::{Operation, frame};
 
@@ -104,7 +105,7 @@ impl<C: Coherence> Receive<C> {
     fn refuse_request(&mut self, slot: u32, request: &frame::Request, refuse: &Refuse, now: Now) {
         self.say_refused(slot, "a request of ", refuse, now);
         self.ingest.counters.refused += 1;
-        self.reply(slot, requests::refused(request, refuse));
+        self.reply(slot, desk::refused(request, refuse));
     }
 
     /// The ack core writes it, and gives the socket back.

@@ -1,6 +1,7 @@
 //! A commit of a cursor is answered as it went.
+use super::desk::{Asked, Desk, Maker};
 use super::ingest::Ingest;
-use super::requests::{Asked, Desk, Maker, look};
+use super::requests::look;
 use crate::log::cursors::CursorReader;
 use crate::log::topics::{Topic, TopicReader};
 use crate::pool::Keep;

@@ -8,8 +8,8 @@ use crate::log::topics::Topic;
 use crate::pool::Memory;
 use crate::pool::record::{CursorLine, slot_kind};
 use crate::roles::addresses::{Cost, Made};
+use crate::roles::receive::desk::{Answer, Asked, Desk, Looked, Maker, is_consumed, one_too_many};
 use crate::roles::receive::hello::Refuse;
-use crate::roles::receive::requests::{Answer, Asked, Desk, Looked, Maker, is_consumed, one_too_many};
 use crate::wire::Refusal;
 use crate::wire::frame::{self, CursorRecord};
 

@@ -14,7 +14,7 @@ use crate::observe::counters::ReceiveCounters;
 use crate::order::Origin;
 use crate::pool::record::{BatchSlot, CursorLine, slot_kind};
 use crate::pool::{Keep, Memory};
-use crate::roles::receive::connection::Stream;
+use crate::roles::receive::stream::Stream;
 use crate::wire::frame::{self, BatchHeader};
 use crate::wire::message::{message_bytes, read_header};
 use crate::wire::{Progress, Receipts, Refusal, WireError};

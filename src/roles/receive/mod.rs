@@ -4,9 +4,10 @@
 //! batch is published where it landed. Ring full or no extent: the next RECV is not armed, and TCP pushes back.
 //!
 //! * `greeting`, `streaming`, `ending`: the three parts of a connection's life. `control`: the life of one that asks.
-//! * [`connection`]: one connection's state.
+//! * [`connection`]: one connection's state. [`stream`]: that of a publisher's.
 //! * [`hello`]: what a new connection may ask for.
-//! * [`requests`]: what a control connection may ask for, one function for each operation; no I/O.
+//! * [`requests`], `cursors`: what a control connection may ask for, one function for each operation; no I/O. [`desk`]: what these have in
+//!   common.
 //! * `restraint`: what is said in the log of what others do.
 //! * [`ingest`]: landed bytes to published slots; no I/O.
 
@@ -15,12 +16,14 @@ mod control;
 #[cfg(test)]
 mod cursor_tests;
 mod cursors;
+pub mod desk;
 mod ending;
 mod greeting;
 pub mod hello;
 pub mod ingest;
 pub mod requests;
 mod restraint;
+pub mod stream;
 mod streaming;
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,11 @@
 
 use bytemuck::{Zeroable, bytes_of};
 
-use super::connection::Stream;
+use super::desk::{Asked, Desk, Maker};
 use super::hello;
 use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
-use super::requests::{self, Asked, Desk, Maker};
+use super::requests;
+use super::stream::Stream;
 use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
 use crate::log::commit::CommitWriter;
