@@ -10,7 +10,7 @@ use std::fmt::Write;
 use crate::config::{IdleMode, ThreadMode, ThreadsConfig};
 use crate::runtime::cpu::UsableCores;
 use crate::runtime::idle::IdlePolicy;
-use crate::runtime::runner::ROLES_PER_THREAD_MAX;
+use crate::runtime::role::ROLES_PER_THREAD_MAX;
 
 /// What a role does, in the order in which roles of one thread are driven: one duty cycle takes a batch from its
 /// socket to its ack.

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::runtime::clock::Now;
 
+/// Most roles of one thread: a completion names its role in a byte.
+pub const ROLES_PER_THREAD_MAX: usize = 256;
+
 /// The io of one thread, shared by its roles; in production an io_uring.
 ///
 /// Created and used on one thread only.

@@ -14,14 +14,12 @@ use crate::runtime::clock::{Clock, Now, SystemClock};
 use crate::runtime::cpu;
 use crate::runtime::idle::{Idle, IdlePolicy, IdleStep};
 use crate::runtime::plan::ThreadPlan;
-use crate::runtime::role::{Io, Role, RoleError};
+use crate::runtime::role::{Io, ROLES_PER_THREAD_MAX, Role, RoleError};
 use crate::runtime::shutdown::{Member, Phase, Shutdown};
 use crate::runtime::ticks::{Charge, Ticks};
 
 /// Most completions taken in one pass, so that no flood of them keeps the roles from their duty cycles.
 pub const COMPLETIONS_PER_PASS_MAX: usize = 256;
-/// Most roles of one thread: a completion names its role in a byte.
-pub const ROLES_PER_THREAD_MAX: usize = 256;
 
 /// Why a runner ended before everything was drained.
 #[derive(Debug, thiserror::Error)]
