@@ -292,6 +292,15 @@ impl TakeoverArgs {
     }
 }
 
+/// As whom the broker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum User {
+    /// As whoever runs this.
+    Own,
+    /// As nobody, with 8 MiB of locked memory and 1024 open files.
+    Ordinary,
+}
+
 /// One client that does what it should not, beside another.
 #[derive(Args, Clone, Debug)]
 pub struct HostileArgs {
@@ -306,7 +315,7 @@ pub struct HostileArgs {
     pub kinds: Vec<String>,
     /// As whom the broker runs; all that this user may
     #[arg(long, value_delimiter = ',', value_enum)]
-    pub users: Vec<crate::hostile::User>,
+    pub users: Vec<User>,
     /// Payload bytes a second of the good publisher; 0: as fast as it goes
     #[arg(long, default_value = "40MiB", value_parser = rate)]
     pub rate: u64,

@@ -17,7 +17,7 @@ use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
 
-use crate::args::{HostileArgs, LoadArgs};
+use crate::args::{HostileArgs, LoadArgs, User};
 use crate::cluster::WAIT_MAX;
 use crate::enemies::{Enemy, KINDS, Kind};
 use crate::error::CompareError;
@@ -48,15 +48,6 @@ const LEASE: Duration = Duration::from_secs(1);
 const UNUSED_SESSION: Duration = Duration::from_secs(4);
 /// Added to what is configured.
 const MARGIN: Duration = Duration::from_secs(1);
-
-/// As whom the broker runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum User {
-    /// As whoever runs this.
-    Own,
-    /// As nobody, with 8 MiB of locked memory and 1024 open files.
-    Ordinary,
-}
 
 /// One time of measuring.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@
 //!   ping-pong.
 //! * [`subject`]: the processes measured, limits and brokers alike; all but the one under test are stopped.
 //! * [`publish`], [`latency`]: one run of each kind.
-//! * [`rounds`]: who is compared with whom, in which order.
+//! * [`cases`], [`rounds`]: who is compared with whom, in which order.
 //! * [`kill`], [`gap`]: what a killed broker, and a gap of another session, do to those who go on.
 //! * [`stop`], [`chaos`]: broker processes stopped, and stopped and killed at random; with [`cluster`], [`session`], [`witness`],
 //!   [`verified`].
@@ -18,11 +18,12 @@
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
 //!
-//! What each side does is said in [`rounds::CASES`] and printed with the figures.
+//! What each side does is said in [`cases::CASES`] and printed with the figures.
 #![forbid(unsafe_code)]
 
 mod args;
 mod attach;
+mod cases;
 mod chaos;
 mod cluster;
 mod deliver;

@@ -5,10 +5,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::args::RunArgs;
+use crate::cases::{COMPARISONS, Case, Comparison, Run};
 use crate::error::CompareError;
 use crate::figures::Spread;
 use crate::machine::{cores, facts};
-use crate::rounds::{COMPARISONS, Case, Comparison, Run};
 
 /// Others' part of the processors above which a run is called noisy.
 const NOISY: f64 = 0.05;
