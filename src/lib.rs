@@ -15,8 +15,8 @@
 //!       limits, fields, crc     bounds, byte layouts, checksum
 //! ```
 //!
-//! `observe` is the catalogue of counters; `sim` runs the whole cluster on simulated incoherent memory from one seed, and only
-//! tests and tools import it.
+//! `observe` is the catalogue of counters; `testing` is simulated incoherent memory, for the tests of every room; `sim` runs the whole
+//! cluster on it from one seed. Only tests and tools import these two.
 //!
 //! # Glossary
 //!
@@ -55,4 +55,5 @@ pub mod pool;
 pub mod roles;
 pub mod runtime;
 pub mod sim;
+pub mod testing;
 pub mod wire;

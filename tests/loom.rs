@@ -13,7 +13,7 @@ use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, Trimmer};
 use embarcadero::pool::line::{self, Owned, Peer};
 use embarcadero::pool::record::{BatchSlot, LaneProgress, SegmentLine, slot_kind};
 use embarcadero::pool::{Access, Geometry, Keep, Layout, Memory};
-use embarcadero::sim::memory::small_geometry;
+use embarcadero::testing::memory::small_geometry;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;

@@ -22,7 +22,7 @@ use embarcadero::roles::ack::tracker::Tracker;
 use embarcadero::roles::receive::ingest::{Ingest, NEEDED_AT_LEAST, Next};
 use embarcadero::roles::receive::stream::Stream;
 use embarcadero::roles::sequence::active::{ActiveSequencer, SequencerSettings};
-use embarcadero::sim::memory::small_geometry;
+use embarcadero::testing::memory::small_geometry;
 use embarcadero::wire::frame::{self, BatchHeader};
 use embarcadero::wire::message::push;
 use embarcadero::wire::{AckLevel, BatchDecoder, OrderLevel, Receipts};

@@ -1,10 +1,10 @@
 //! The whole cluster on simulated incoherent memory, from seeds. More of them: `make simulate SEEDS=10000`.
 
-use embarcadero::sim::memory::Whim;
 use embarcadero::sim::process::Sabotage;
 use embarcadero::sim::scenario::{Fault, Scenario};
 use embarcadero::sim::shrink::shrink;
 use embarcadero::sim::world::{Outcome, run};
+use embarcadero::testing::memory::Whim;
 use embarcadero::wire::Receipts;
 
 const SENTENCES: usize = 40;

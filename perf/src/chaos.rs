@@ -7,7 +7,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::sim::random::Random;
+use embarcadero::testing::random::Random;
 use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
 

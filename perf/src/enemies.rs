@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Zeroable, bytes_of};
-use embarcadero::sim::random::Random;
+use embarcadero::testing::random::Random;
 use embarcadero::wire::frame::{self, Reply, Request, TopicRecord};
 use embarcadero::wire::{AckLevel, Operation, OrderLevel};
 

@@ -195,9 +195,10 @@ impl<M: Memory> Blog<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::memory::{Whim, host_views, plain_view};
+    use crate::log::views::{host_views, plain_view};
+    use crate::testing::memory::Whim;
 
-    fn blog() -> Blog<crate::sim::memory::HostMemory> {
+    fn blog() -> Blog<crate::testing::memory::HostMemory> {
         Blog::take(&plain_view(1), 0, 0, 0)
     }
 

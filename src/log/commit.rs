@@ -251,9 +251,10 @@ mod tests {
     use super::*;
     use crate::log::lane::LaneWriter;
     use crate::log::topics::{TopicReader, TopicWriter};
+    use crate::log::views::{host_views, plain_view};
     use crate::pool::record::LaneProgress;
-    use crate::sim::memory::{Whim, host_views, plain_view};
-    use crate::sim::watched::Watched;
+    use crate::testing::memory::Whim;
+    use crate::testing::watched::Watched;
     use std::sync::{Arc, Mutex};
 
     fn progress(consumed: u64) -> LaneProgress {

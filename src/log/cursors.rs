@@ -322,8 +322,9 @@ pub fn write_request<M: Memory>(view: &View<M>, at: u64, request: &CursorLine) {
 mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
-    use crate::sim::memory::{Whim, host_views, plain_view};
-    use crate::sim::watched::Watched;
+    use crate::log::views::{host_views, plain_view};
+    use crate::testing::memory::Whim;
+    use crate::testing::watched::Watched;
 
     fn active(view: &View<impl Memory>) {
         let mut commit = CommitWriter::take(view, 0);

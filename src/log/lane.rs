@@ -205,8 +205,9 @@ impl<M: Memory> LaneReader<M> {
 mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
+    use crate::log::views::plain_view;
     use crate::pool::record::slot_kind;
-    use crate::sim::memory::{SharedMemory, Whim, plain_view, small_geometry};
+    use crate::testing::memory::{SharedMemory, Whim, small_geometry};
 
     /// Found by simulation: a lane taken over while no sequencer was active took its whole history for in flight, and the room
     /// wrapped around.

@@ -126,8 +126,8 @@ mod tests {
         silence.broken();
         assert_eq!(look(&mut silence, 8, 900_050), 0);
     }
+    use crate::log::views::plain_view;
     use crate::pool::line::INVALID;
-    use crate::sim::memory::plain_view;
 
     /// A broker was killed while it announced itself: dead pins are told from living ones by the number going up all the same.
     #[test]

@@ -92,9 +92,10 @@ mod tests {
     use super::*;
     use crate::log::damage::sound;
     use crate::log::topics::{read_topic, read_topic_words};
+    use crate::log::views::{host_views, plain_view};
     use crate::pool::record::SessionLine;
-    use crate::sim::memory::{HostMemory, Whim, host_views, plain_view};
-    use crate::sim::watched::Watched;
+    use crate::testing::memory::{HostMemory, Whim};
+    use crate::testing::watched::Watched;
 
     /// Killed in a rewrite, and the line was evicted there and then: so it lies in memory, and in no cache.
     fn tear(view: &View<HostMemory>, at: u64) {

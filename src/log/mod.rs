@@ -43,6 +43,8 @@ pub mod start;
 pub mod tail;
 pub mod targets;
 pub mod topics;
+#[cfg(test)]
+pub(crate) mod views;
 
 use std::sync::Arc;
 

@@ -63,8 +63,8 @@ pub fn look_for_namesake<M: Memory>(view: &View<M>, members: Range<u32>, boot_id
 mod tests {
     use super::*;
     use crate::log::member::{BEAT_NS, Member};
+    use crate::log::views::plain_view;
     use crate::pool::Process;
-    use crate::sim::memory::plain_view;
 
     #[test]
     fn a_machine_with_our_host_number_is_noticed_while_it_beats() {

@@ -286,8 +286,8 @@ mod tests {
 
     use super::*;
     use crate::log::commit::CommitWriter;
-    use crate::sim::memory::plain_view;
-    use crate::sim::watched::Watched;
+    use crate::log::views::plain_view;
+    use crate::testing::watched::Watched;
 
     fn entry(lane_slot: u64) -> IndexEntry {
         IndexEntry { kind: 1, lane_slot, ..IndexEntry::default() }

@@ -173,8 +173,8 @@ mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
     use crate::log::order_index::IndexWriter;
+    use crate::log::views::plain_view;
     use crate::pool::record::entry_kind;
-    use crate::sim::memory::plain_view;
 
     #[test]
     fn an_entry_wakes_those_that_follow_its_topic_where_it_stands() {

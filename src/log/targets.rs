@@ -247,7 +247,7 @@ impl Targets {
 mod tests {
     use super::*;
     use crate::pool::Layout;
-    use crate::sim::memory::small_geometry;
+    use crate::testing::memory::small_geometry;
 
     const NONE: Target = Target { bytes: 0, ns: 0 };
     const MS: u64 = 1_000_000;
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn as_many_bytes_as_the_target_are_kept() {
         let mut targets = targets(&[Target { bytes: 8000, ns: 0 }]);
-        let (mut ends, mut total, mut random) = (vec![0], 0, crate::sim::random::Random::new(1));
+        let (mut ends, mut total, mut random) = (vec![0], 0, crate::testing::random::Random::new(1));
         for position in 1..2000 {
             let bytes = 1 + random.below(500);
             total += bytes;

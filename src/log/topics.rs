@@ -334,8 +334,9 @@ pub fn write_spec<M: Memory>(view: &View<M>, at: u64, topic: &Topic) {
 pub(crate) mod tests {
     use super::*;
     use crate::log::commit::CommitWriter;
+    use crate::log::views::plain_view;
     use crate::pool::record::Record;
-    use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
+    use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 
     pub(crate) fn topic(id: u32, name: &str) -> Topic {
         Topic { id, created_at: 9, ..Topic::new(name, OrderLevel::Session, AckLevel::Committed) }

@@ -247,7 +247,7 @@ impl<M: Memory> CounterBlock<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::memory::{SharedMemory, Whim};
+    use crate::testing::memory::{SharedMemory, Whim};
 
     #[test]
     fn what_a_role_counted_is_read_on_another_host() {

@@ -378,7 +378,7 @@ proptest! {
 fn state_is_a_fold_of_the_events() {
     let mut core = core(SESSION_LEVEL);
     let mut events = vec![Event::Topic { topic: 0, order_level: 5, lane: 0, lane_slot: 0, blog_at: 0 }];
-    let mut random = crate::sim::random::Random::new(3);
+    let mut random = crate::testing::random::Random::new(3);
     for step in 0..5000u64 {
         let session = 1 + random.below(12);
         let mut note = |event| events.push(event);

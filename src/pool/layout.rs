@@ -440,7 +440,7 @@ pub(crate) mod tests {
 
     /// A small geometry for tests.
     pub(crate) fn small() -> Geometry {
-        crate::sim::memory::small_geometry(1)
+        crate::testing::memory::small_geometry(1)
     }
 
     #[test]

@@ -171,8 +171,8 @@ impl<R: Record, M: Memory> Peer<R, M> {
 mod tests {
     use super::*;
     use crate::pool::record::SegmentLine;
-    use crate::sim::memory::{SharedMemory, Whim};
-    use crate::sim::watched::Watched;
+    use crate::testing::memory::{SharedMemory, Whim};
+    use crate::testing::watched::Watched;
 
     fn record(version: u64) -> SegmentLine {
         SegmentLine { epoch: version, first: version, end: version, filled_by: version, reserved: [version; 3] }

@@ -12,6 +12,7 @@ use crate::log::reader::{ReadFault, Reader, Sought, TopicStart};
 use crate::log::retention::FloorReader;
 use crate::log::session::SessionFollower;
 use crate::log::topics::{Topic, TopicReader, write_spec};
+use crate::log::views::plain_view;
 use crate::pool::record::{
     BatchSlot, BrokerLine, CursorLine, EpochLine, FloorLine, IndexEntry, LaneProgress, LaneStatus, Record, SegmentLine,
     SessionLine, TopicLine, TopicProgress, slot_kind,
@@ -22,7 +23,7 @@ use crate::roles::sequence::TakeoverSettings;
 use crate::roles::sequence::active::ActiveSequencer;
 use crate::roles::sequence::candidate::{Candidate, Locks};
 use crate::roles::sequence::tests::{SETTINGS, start};
-use crate::sim::memory::{HostMemory, plain_view};
+use crate::testing::memory::HostMemory;
 use crate::wire::StartAt;
 use crate::wire::frame::{self, BatchHeader};
 use crate::wire::message::push;

@@ -23,10 +23,10 @@ use crate::pool::Layout;
 use crate::pool::record::{
     BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind,
 };
-use crate::sim::memory::SharedMemory;
 use crate::sim::scenario::Scenario;
 use crate::sim::trace::Event;
 use crate::sim::workload;
+use crate::testing::memory::SharedMemory;
 use crate::wire::frame::{BatchHeader, Deliver};
 use crate::wire::message::Messages;
 use crate::wire::{BatchDecoder, Progress, Receipts};

@@ -9,13 +9,13 @@ use crate::log::{Homes, View};
 use crate::pool::Layout;
 use crate::sim::checker::{Checker, Violation};
 use crate::sim::mail::Mail;
-use crate::sim::memory::SharedMemory;
 use crate::sim::network::{End, Heard, Network};
 use crate::sim::part::{LinkId, Part};
 use crate::sim::process::{Interrupts, ProcessMemory};
-use crate::sim::random::Random;
 use crate::sim::scenario::{Fault, Scenario};
 use crate::sim::trace::{Event, Trace};
+use crate::testing::memory::SharedMemory;
+use crate::testing::random::Random;
 
 /// Longest that bytes are on their way as a rule, ns.
 const LATENCY_NS: u64 = 400_000;

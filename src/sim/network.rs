@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::sim::part::{LinkId, Part};
-use crate::sim::random::Random;
+use crate::testing::random::Random;
 
 /// Bytes under way in one direction at most.
 const ROOM_BYTES: usize = 48 << 10;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::pool::{Keep, Memory};
-use crate::sim::memory::HostMemory;
+use crate::testing::memory::HostMemory;
 
 /// What unwinds a killed process's stack. Not an error of anybody.
 pub struct Killed;

@@ -1,9 +1,9 @@
 //! What a seed chooses: how many of everything, where it lives, how unkind the world is.
 
 use crate::pool::Geometry;
-use crate::sim::memory::Whim;
 use crate::sim::process::Sabotage;
-use crate::sim::random::Random;
+use crate::testing::memory::Whim;
+use crate::testing::random::Random;
 use crate::wire::Receipts;
 
 /// Kinds of misfortune. Each can be switched off, which is how a failing run is made small.

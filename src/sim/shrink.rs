@@ -1,8 +1,8 @@
 //! Makes a failing run small: fewer faults, fewer parts, fewer steps, as long as it still fails.
 
-use crate::sim::memory::Whim;
 use crate::sim::scenario::{Fault, Scenario};
 use crate::sim::world::{Outcome, run};
+use crate::testing::memory::Whim;
 
 /// Sentences kept of a shrunk run.
 const SENTENCES: usize = 60;

@@ -1,6 +1,6 @@
 //! What publishers send: every payload says which message of which publisher it is, and the rest follows from that.
 
-use crate::sim::random::Random;
+use crate::testing::random::Random;
 
 /// Bytes that say whose message it is, and which.
 pub const STAMP_BYTES: usize = 16;

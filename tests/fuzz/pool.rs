@@ -27,7 +27,7 @@ use embarcadero::roles::receive::ingest::Ingest;
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::{ActiveSequencer, SequencerSettings};
 use embarcadero::roles::sequence::candidate::{Candidate, Locks};
-use embarcadero::sim::memory::small_geometry;
+use embarcadero::testing::memory::small_geometry;
 use embarcadero::wire::StartAt;
 use embarcadero::wire::frame::{self, BatchHeader};
 use embarcadero::wire::message::push;

@@ -1,7 +1,10 @@
 //! Frames, batches, topics, superblocks and configurations as bytes.
 
+use std::sync::Arc;
+
 use embarcadero::config::CoherenceMode;
 use embarcadero::config::Config;
+use embarcadero::log::View;
 use embarcadero::log::commit::CommitWriter;
 use embarcadero::log::cursors::CursorReader;
 use embarcadero::log::topics::{SPEC_BYTES, Topic, TopicReader, TopicWriter};
@@ -14,7 +17,7 @@ use embarcadero::roles::receive::hello::{check_publisher, check_topic};
 use embarcadero::roles::receive::ingest::Ingest;
 use embarcadero::roles::receive::requests;
 use embarcadero::roles::tokens::Tokens;
-use embarcadero::sim::memory::{plain_view, small_geometry};
+use embarcadero::testing::memory::{SharedMemory, Whim, small_geometry};
 use embarcadero::wire::frame::{self, BatchHeader, Hello};
 use embarcadero::wire::message::Messages;
 use embarcadero::wire::subscribe::{push_start, read_starts};
@@ -128,7 +131,9 @@ fn greet(hello: &Hello, name: &[u8]) {
 
 /// As the receive core takes a request: a first look is answered, refused, or passed on to the sequencer.
 fn ask(head: &[u8; 64], body: &[u8]) {
-    let view = plain_view(1);
+    let layout = Layout::new(small_geometry(1)).expect("the small geometry fits");
+    let memory = SharedMemory::new(layout.geometry.pool_bytes, 1, Whim::NONE, 1).host(0);
+    let view = View::single_host(memory, Arc::new(layout));
     let mut commit = CommitWriter::take(&view, 0);
     commit.claim(0, 1);
     commit.activate(0);

@@ -112,7 +112,7 @@ mod tests {
     use crate::pool::coherence::Software;
     use crate::pool::region::Create;
     use crate::pool::superblock::HomeHosts;
-    use crate::sim::memory::small_geometry;
+    use crate::testing::memory::small_geometry;
 
     /// On host 1 without a word of the host: 0 is meant, whose places are another machine's, and no lock of it is seen here.
     #[test]

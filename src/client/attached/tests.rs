@@ -15,8 +15,8 @@ use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
 use crate::roles::sequence::tests::session_of;
-use crate::sim::memory::{HostMemory, SharedMemory, Whim, small_geometry};
-use crate::sim::watched::Watched;
+use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
+use crate::testing::watched::Watched;
 use crate::wire::{AckLevel, BatchDecoder, OrderLevel, Progress, StartAt};
 
 const STALL_NS: u64 = 50_000_000;

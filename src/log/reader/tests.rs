@@ -5,19 +5,19 @@ use crate::log::Homes;
 use crate::log::order_index::IndexWriter;
 use crate::pool::Keep;
 use crate::pool::record::{TopicProgress, entry_kind};
-use crate::sim::memory::{SharedMemory, Whim, small_geometry};
+use crate::testing::memory::{SharedMemory, Whim, small_geometry};
 use crate::wire::frame;
 
 /// A pool whose sequencer is written by hand: batches of two messages of the given topics, in order, from position 0.
 struct Bench {
-    view: View<crate::sim::memory::HostMemory>,
-    index: IndexWriter<crate::sim::memory::HostMemory>,
+    view: View<crate::testing::memory::HostMemory>,
+    index: IndexWriter<crate::testing::memory::HostMemory>,
     next_orders: [u64; 4],
 }
 
 impl Bench {
     fn new() -> Bench {
-        let view = crate::sim::memory::plain_view(1);
+        let view = crate::log::views::plain_view(1);
         let mut commit = crate::log::commit::CommitWriter::take(&view, 0);
         commit.claim(0, 1);
         commit.activate(0);
@@ -70,18 +70,18 @@ impl Bench {
         self.view.memory.store_fence();
     }
 
-    fn reader(&self, topics: &[(u32, StartAt)], skips: bool) -> Reader<crate::sim::memory::HostMemory> {
+    fn reader(&self, topics: &[(u32, StartAt)], skips: bool) -> Reader<crate::testing::memory::HostMemory> {
         let start = |(topic, start): &(u32, StartAt)| TopicStart { topic: *topic, created_position: 0, start: *start };
         Reader::new(&self.view, topics.iter().map(start), 0, skips)
     }
 
-    fn seek(&self, reader: &mut Reader<crate::sim::memory::HostMemory>) -> Sought {
+    fn seek(&self, reader: &mut Reader<crate::testing::memory::HostMemory>) -> Sought {
         let topics = TopicReader::new(&self.view);
         (0..50).map(|_| reader.seek(&self.commit(), &topics).unwrap()).find(|sought| *sought != Sought::NotYet).unwrap()
     }
 
     /// Place, first order, and what was skipped, of everything to come.
-    fn rest(&self, reader: &mut Reader<crate::sim::memory::HostMemory>) -> Vec<(usize, u64, Option<u64>)> {
+    fn rest(&self, reader: &mut Reader<crate::testing::memory::HostMemory>) -> Vec<(usize, u64, Option<u64>)> {
         let mut all = Vec::new();
         while reader.fetch(&self.commit()).unwrap() > 0 {
             while let Some(delivery) = reader.next_delivery().unwrap() {
@@ -258,7 +258,7 @@ fn a_search_never_goes_below_what_it_needs() {
     }
 }
 
-impl Reader<crate::sim::memory::HostMemory> {
+impl Reader<crate::testing::memory::HostMemory> {
     fn position_found(mut self, bench: &Bench) -> u64 {
         assert_eq!(bench.seek(&mut self), Sought::Found);
         self.position()

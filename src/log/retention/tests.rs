@@ -3,9 +3,9 @@
 use super::*;
 use crate::log::commit::CommitWriter;
 use crate::log::member::Member;
+use crate::log::views::plain_view;
 use crate::pool::{Access, Process};
-use crate::sim::memory::plain_view;
-use crate::sim::watched::Watched;
+use crate::testing::watched::Watched;
 
 #[test]
 fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {

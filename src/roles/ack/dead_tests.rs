@@ -17,7 +17,7 @@ use crate::roles::sequence::active::ActiveSequencer;
 use crate::roles::sequence::tests::{FIRST, Feeder, batch, open, start, topic_spec};
 use crate::roles::tokens::Tokens;
 use crate::runtime::{Io, Now, Role};
-use crate::sim::memory::small_geometry;
+use crate::testing::memory::small_geometry;
 use crate::wire::frame::{self, Ack, NEW_SESSION, NOTHING_LET_GO, Refused};
 use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal};
 

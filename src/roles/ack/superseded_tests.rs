@@ -4,11 +4,11 @@ use super::tracker::Tracker;
 use crate::log::commit::CommitWriter;
 use crate::log::directory::BANKS;
 use crate::log::order_index::IndexWriter;
+use crate::log::views::plain_view;
 use crate::pool::Memory;
 use crate::pool::line::INVALID;
 use crate::pool::record::{IndexEntry, entry_kind};
 use crate::roles::sequence::tests::{FIRST, Feeder, batch, open, start, topic_spec};
-use crate::sim::memory::plain_view;
 use crate::wire::OrderLevel;
 use crate::wire::frame::NOTHING_LET_GO;
 

@@ -386,8 +386,9 @@ impl<M: Memory> Tracker<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::views::plain_view;
     use crate::order::event::Arrival;
-    use crate::sim::memory::{HostMemory, plain_view};
+    use crate::testing::memory::HostMemory;
 
     /// Broker 0's follower, with connection 0 on an open session.
     fn tracker() -> Tracker<HostMemory> {

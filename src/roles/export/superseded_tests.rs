@@ -16,7 +16,7 @@ use crate::pool::record::{IndexEntry, TopicProgress, entry_kind};
 use crate::pool::{Hardware, Layout, Mapped, Memory};
 use crate::roles::handoff::{SubscribedTopic, Subscription, Subscriptions};
 use crate::runtime::{Io, Now, Role};
-use crate::sim::memory::small_geometry;
+use crate::testing::memory::small_geometry;
 use crate::wire::frame::{self, BatchHeader};
 use crate::wire::{OrderLevel, SlowReader, StartAt};
 

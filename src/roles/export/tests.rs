@@ -19,7 +19,7 @@ use crate::pool::record::{FloorLine, IndexEntry, entry_kind};
 use crate::pool::{Hardware, Layout, Mapped, Memory};
 use crate::roles::handoff::{SubscribedTopic, Subscription, Subscriptions};
 use crate::runtime::{Io, Now, Role};
-use crate::sim::memory::small_geometry;
+use crate::testing::memory::small_geometry;
 use crate::wire::frame::{self, BatchHeader, FrameKind, Refused};
 use crate::wire::{OrderLevel, Refusal, SlowReader, StartAt};
 

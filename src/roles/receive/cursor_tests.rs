@@ -4,11 +4,11 @@ use super::ingest::Ingest;
 use super::requests::look;
 use crate::log::cursors::CursorReader;
 use crate::log::topics::{Topic, TopicReader};
+use crate::log::views::plain_view;
 use crate::pool::Keep;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::addresses::{Address, AddressBounds, Addresses, Cost, Turn};
 use crate::roles::sequence::tests::start;
-use crate::sim::memory::plain_view;
 use crate::wire::frame::{self, Request};
 use crate::wire::{AckLevel, Operation, OrderLevel};
 

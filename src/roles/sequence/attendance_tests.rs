@@ -8,8 +8,9 @@ use crate::log::View;
 use crate::log::lane::LaneWriter;
 use crate::log::member::Member;
 use crate::log::retention::Hold;
+use crate::log::views::host_views;
 use crate::pool::Process;
-use crate::sim::memory::{HostMemory, Whim, host_views};
+use crate::testing::memory::{HostMemory, Whim};
 use crate::wire::OrderLevel;
 
 const SILENCE_NS: u64 = 500_000_000;

@@ -4,11 +4,12 @@ use super::candidate::{Candidate, Locks, TakeoverSettings};
 use super::tests::SETTINGS;
 use crate::log::View;
 use crate::log::commit::{CommitReader, CommitWriter};
+use crate::log::views::{host_views, plain_view};
 use crate::pool::line::INVALID;
 use crate::pool::record::EpochLine;
 use crate::pool::{Access, Memory, line};
-use crate::sim::memory::{HostMemory, Whim, host_views, plain_view};
-use crate::sim::random::Random;
+use crate::testing::memory::{HostMemory, Whim};
+use crate::testing::random::Random;
 
 /// All other processes are gone.
 struct Alone;

@@ -6,10 +6,11 @@ use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::cursors::{CURSOR_SPEC_BYTES, CursorReader, write_request};
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
+use crate::log::views::{host_views, plain_view};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, CursorLine, IndexEntry, entry_kind, slot_kind};
-use crate::sim::memory::{HostMemory, Whim, host_views, plain_view};
-use crate::sim::watched::Watched;
+use crate::testing::memory::{HostMemory, Whim};
+use crate::testing::watched::Watched;
 use crate::wire::OrderLevel;
 
 /// Places of the blog that nothing else of these tests uses.

@@ -7,10 +7,11 @@ use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::log::order_index::IndexReader;
 use crate::log::retention::{FloorReader, Pin};
+use crate::log::views::plain_view;
 use crate::pool::record::{BatchSlot, IndexEntry, entry_kind};
 use crate::roles::sequence::active::ActiveSequencer;
-use crate::sim::memory::{HostMemory, plain_view};
-use crate::sim::random::Random;
+use crate::testing::memory::HostMemory;
+use crate::testing::random::Random;
 use crate::wire::OrderLevel;
 
 const SESSIONS: u64 = 3;

@@ -13,14 +13,15 @@ use crate::log::entry::to_event;
 use crate::log::lane::LaneWriter;
 use crate::log::order_index::IndexReader;
 use crate::log::retention::{FloorReader, NO_PIN, Pin};
+use crate::log::views::{host_views, plain_view};
 use crate::order::SessionTable;
 use crate::order::table::Session;
 use crate::pool::line::observe_words;
 use crate::pool::record::{IndexEntry, Record, SessionLine, entry_kind};
 use crate::pool::{Access, Geometry, Layout, Memory};
-use crate::sim::memory::{HostMemory, SharedMemory, Whim, host_views, plain_view, small_geometry};
-use crate::sim::random::Random;
-use crate::sim::watched::Watched;
+use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
+use crate::testing::random::Random;
+use crate::testing::watched::Watched;
 use crate::wire::OrderLevel;
 
 type Watch = Watched<HostMemory>;

@@ -6,9 +6,10 @@ use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::IndexReader;
+use crate::log::views::plain_view;
 use crate::order::{Event, Origin};
 use crate::pool::record::{BatchSlot, IndexEntry, slot_kind};
-use crate::sim::memory::{HostMemory, plain_view};
+use crate::testing::memory::HostMemory;
 use crate::wire::OrderLevel;
 
 const STEP_NS: u64 = 10_000_000;

@@ -8,11 +8,12 @@ use crate::log::checkpoint::recover;
 use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::order_index::IndexReader;
 use crate::log::session::SessionFollower;
+use crate::log::views::{host_views, plain_view};
 use crate::pool::Memory;
 use crate::pool::record::{IndexEntry, entry_kind};
 use crate::roles::ack::tracker::Tracker;
-use crate::sim::memory::{Whim, host_views, plain_view};
-use crate::sim::watched::Watched;
+use crate::testing::memory::Whim;
+use crate::testing::watched::Watched;
 use crate::wire::OrderLevel;
 use std::sync::{Arc, Mutex};
 

@@ -9,10 +9,11 @@ use crate::log::lane::LaneWriter;
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
 use crate::log::topics::{Topic, write_spec};
+use crate::log::views::plain_view;
 use crate::order::Origin;
 use crate::pool::record::{BatchSlot, IndexEntry, entry_kind, slot_kind};
 use crate::pool::{Geometry, Layout, Memory};
-use crate::sim::memory::{HostMemory, SharedMemory, Whim, plain_view, small_geometry};
+use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 use crate::wire::{AckLevel, OrderLevel};
 use std::sync::Arc;
 
@@ -244,7 +245,7 @@ fn striped_sessions_on_incoherent_memory() {
         for _ in 0..3 {
             feeders[0].lane.publish(&open());
         }
-        let mut random = crate::sim::random::Random::new(seed);
+        let mut random = crate::testing::random::Random::new(seed);
         let mut waiting: Vec<Vec<BatchSlot>> = vec![Vec::new(); 2];
         for session in FIRST..FIRST + 3 {
             for seq in 0..60 {
@@ -279,7 +280,7 @@ fn striped_sessions_on_incoherent_memory() {
 fn takeovers_lose_and_repeat_nothing() {
     for seed in 0..20 {
         let view = plain_view(2);
-        let mut random = crate::sim::random::Random::new(seed);
+        let mut random = crate::testing::random::Random::new(seed);
         let mut sequencer = start(&view, 0);
         let mut feeder = Feeder::new(&view, 0);
         let mut follower = Follower::new(&view);

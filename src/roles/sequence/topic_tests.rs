@@ -13,12 +13,13 @@ use crate::log::order_index::IndexReader;
 use crate::log::reader::{Reader, Sought, TopicStart};
 use crate::log::retention::FloorReader;
 use crate::log::topics::{Topic, TopicReader, write_spec};
+use crate::log::views::{host_views, plain_view};
 use crate::order::Event;
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, IndexEntry, slot_kind};
-use crate::sim::memory::{HostMemory, Whim, host_views, plain_view};
-use crate::sim::random::Random;
-use crate::sim::watched::Watched;
+use crate::testing::memory::{HostMemory, Whim};
+use crate::testing::random::Random;
+use crate::testing::watched::Watched;
 use crate::wire::frame::{self, BatchHeader};
 use crate::wire::{AckLevel, OrderLevel, StartAt};
 

@@ -233,7 +233,7 @@ mod tests {
     use embarcadero::pool::Process;
     use embarcadero::pool::region::Create;
     use embarcadero::pool::superblock::HomeHosts;
-    use embarcadero::sim::memory::small_geometry;
+    use embarcadero::testing::memory::small_geometry;
 
     use super::*;
 

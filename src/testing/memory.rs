@@ -1,6 +1,6 @@
 //! Simulated pool memory: each host has a private write-back cache that evicts and refills at the whim of a seed.
 //!
-//! What it models, and nothing kinder (DESIGN section 2):
+//! What it models, and nothing kinder:
 //! * a line may be written back after any prefix of its stores: eviction strikes between any two operations;
 //! * a stale line may be refilled at any moment (prefetch), and a load that hits it sees the old bytes;
 //! * `clflushopt` takes effect late: a dirty line's write-back by the next fence, the drop that a later *load* relies on
@@ -10,10 +10,8 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::limits::LINE_BYTES;
-use crate::log::{Homes, View};
-use crate::pool::layout::{Geometry, Layout};
-use crate::pool::{Keep, Memory};
-use crate::sim::random::Random;
+use crate::pool::{Geometry, Keep, Memory};
+use crate::testing::random::Random;
 
 type Line = [u8; LINE_BYTES as usize];
 
@@ -335,29 +333,6 @@ pub fn small_geometry(candidates: u32) -> Geometry {
         attached_per_broker: 0,
         attached_extents: 0,
     }
-}
-
-/// One host, no surprises, the small geometry.
-pub fn plain_view(candidates: u32) -> View<HostMemory> {
-    let layout = Layout::new(small_geometry(candidates)).expect("the small geometry fits");
-    let memory = SharedMemory::new(layout.geometry.pool_bytes, 1, Whim::NONE, 1).host(0);
-    View::single_host(memory, Arc::new(layout))
-}
-
-/// The small geometry as each host sees it. `brokers` and `candidates` name their home hosts.
-pub fn host_views(
-    brokers: [u32; 2],
-    candidates: &[u32],
-    whim: Whim,
-    seed: u64,
-) -> (SharedMemory, Vec<View<HostMemory>>) {
-    let layout = Arc::new(Layout::new(small_geometry(candidates.len() as u32)).expect("the small geometry fits"));
-    let hosts = brokers.iter().chain(candidates).max().expect("there are brokers") + 1;
-    let memory = SharedMemory::new(layout.geometry.pool_bytes, hosts as usize, whim, seed);
-    let homes = |here| Homes { here, brokers: brokers.to_vec(), candidates: candidates.to_vec() };
-    let view = |host: u32| View::new(memory.host(host as usize), layout.clone(), homes(host));
-    let views = (0..hosts).map(view).collect();
-    (memory, views)
 }
 
 #[cfg(test)]
