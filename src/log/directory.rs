@@ -14,9 +14,8 @@
 use crate::log::View;
 use crate::log::commit::{Commit, Epoch};
 use crate::log::damage::{COUNT_MAX, FieldFault, count, within, within_steps};
-use crate::log::order_index::{IndexFault, IndexReader};
 use crate::pool::line::{self};
-use crate::pool::record::{EpochLine, IndexEntry, SegmentLine};
+use crate::pool::record::{EpochLine, SegmentLine};
 use crate::pool::{Access, Memory};
 
 /// Banks of a directory.
@@ -68,7 +67,7 @@ fn look<M: Memory>(view: &View<M>, candidate: u32, mut show: impl FnMut(u32, u32
 }
 
 /// Shows the segments that a commit's epoch lists. What is not a segment of the geometry is left out: see [`check`].
-fn listed<M: Memory>(view: &View<M>, commit: &Commit, mut show: impl FnMut(Segment)) {
+pub(crate) fn listed<M: Memory>(view: &View<M>, commit: &Commit, mut show: impl FnMut(Segment)) {
     look(view, commit.candidate, |_, owner, place, guard, record| {
         if record.epoch == commit.epoch && check_line(view, place, guard, &record).is_ok() {
             let SegmentLine { first, end, filled_by, .. } = record;
@@ -121,33 +120,4 @@ pub(crate) fn unused_bank<M: Memory>(view: &View<M>, candidate: u32) -> (u32, u6
         }
     });
     ((bank_in_use + 1) % BANKS, numbers)
-}
-
-/// What a takeover inherits of the index.
-pub struct Inherited {
-    /// Segments that its predecessor listed and that begin below its watermark, by position; the last ends at the watermark.
-    pub segments: Vec<Segment>,
-    /// The last one's entries.
-    pub tail: Vec<IndexEntry>,
-}
-
-impl Inherited {
-    /// Reads it. Whether a higher epoch was active meanwhile the caller looks afterwards.
-    ///
-    /// # Errors
-    /// An entry of the last segment is not what it must be.
-    pub(crate) fn read<M: Memory>(view: &View<M>, commit: &Commit) -> Result<Inherited, IndexFault> {
-        let mut segments = Vec::new();
-        listed(view, commit, |segment| segments.push(segment));
-        segments.retain(|segment| segment.first < commit.watermark);
-        segments.sort_unstable_by_key(|segment| segment.first);
-        let mut tail = Vec::new();
-        if let Some(last) = segments.last_mut() {
-            last.end = last.end.min(commit.watermark);
-            tail.resize((last.end - last.first) as usize, IndexEntry::default());
-            let read = IndexReader::new(view, last.first).read(commit, &mut tail)?;
-            assert_eq!(read, tail.len(), "all of it lies below the watermark");
-        }
-        Ok(Inherited { segments, tail })
-    }
 }

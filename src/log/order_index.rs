@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::log::View;
 use crate::log::commit::{Commit, Epoch};
 use crate::log::damage::FieldFault;
-use crate::log::directory::{self, Inherited, Segment};
+use crate::log::directory::{self, Segment};
 use crate::pool::line;
 use crate::pool::record::IndexEntry;
 use crate::pool::{Access, Memory};
@@ -276,6 +276,35 @@ impl<M: Memory> IndexReader<M> {
         let found = directory::find(&self.view, commit, position);
         self.segment = found.map(|segment| (segment, commit.epoch));
         found.ok_or(IndexFault::Trimmed { position })
+    }
+}
+
+/// What a takeover inherits of the index.
+pub struct Inherited {
+    /// Segments that its predecessor listed and that begin below its watermark, by position; the last ends at the watermark.
+    pub segments: Vec<Segment>,
+    /// The last one's entries.
+    pub tail: Vec<IndexEntry>,
+}
+
+impl Inherited {
+    /// Reads it. Whether a higher epoch was active meanwhile the caller looks afterwards.
+    ///
+    /// # Errors
+    /// An entry of the last segment is not what it must be.
+    pub(crate) fn read<M: Memory>(view: &View<M>, commit: &Commit) -> Result<Inherited, IndexFault> {
+        let mut segments = Vec::new();
+        directory::listed(view, commit, |segment| segments.push(segment));
+        segments.retain(|segment| segment.first < commit.watermark);
+        segments.sort_unstable_by_key(|segment| segment.first);
+        let mut tail = Vec::new();
+        if let Some(last) = segments.last_mut() {
+            last.end = last.end.min(commit.watermark);
+            tail.resize((last.end - last.first) as usize, IndexEntry::default());
+            let read = IndexReader::new(view, last.first).read(commit, &mut tail)?;
+            assert_eq!(read, tail.len(), "all of it lies below the watermark");
+        }
+        Ok(Inherited { segments, tail })
     }
 }
 
