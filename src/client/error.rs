@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::checkpoint::RecoverError;
 use crate::log::namesake::Namesake;
+use crate::log::recover::RecoverError;
 use crate::pool::{PlaceKind, PoolError};
 use crate::wire::{Refusal, WireError};
 

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::{AutoPoolError, Place};
-use crate::log::checkpoint::RecoverError;
 use crate::log::namesake::Namesake;
+use crate::log::recover::RecoverError;
 use crate::pool::PoolError;
 use crate::pool::layout::LayoutError;
 use crate::pool::region::Lost;

@@ -8,6 +8,7 @@ use crate::log::damage::{Expected, FieldFault, count, exactly, place, within};
 use crate::log::directory;
 use crate::log::entry::{absent_topic, check_order, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader, Inherited};
+use crate::log::recover::{FLOOR_LINE, RecoverError, in_record};
 use crate::log::topics::{Topic, read_spec, read_topic_words};
 use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
 use crate::order::{Event, Origin, SessionTable};
@@ -81,41 +82,6 @@ pub struct Recovered {
     pub lanes: Vec<LaneProgress>,
     /// Its segments of the index.
     pub index: Inherited,
-}
-
-/// Why a recovery has to be tried again, or cannot succeed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecoverError {
-    /// A line was being rewritten, or the sequencer changed under the reader. Try again.
-    #[error("the sequencer's lines changed while they were read")]
-    Unsettled,
-    /// The index below the watermark is damaged.
-    #[error(
-        "the order index is damaged below its watermark: {0}; restore the pool, or re-format it with \
-         `embarlet --config FILE --format` (its data is lost)"
-    )]
-    Damaged(IndexFault),
-    /// A record of a sequencer candidate is damaged.
-    #[error(
-        "{record} {number} is damaged: {fault}; restore the pool, or re-format it with `embarlet --config FILE --format` \
-         (its data is lost)"
-    )]
-    Record {
-        /// What it is.
-        record: &'static str,
-        /// Which of them.
-        number: u32,
-        /// Which of its fields.
-        fault: FieldFault,
-    },
-}
-
-/// The name of a candidate's floors in a [`RecoverError`].
-pub(crate) const FLOOR_LINE: &str = "floor line of sequencer candidate";
-
-/// Names the record that a field belongs to.
-pub(crate) fn in_record(record: &'static str, number: u32) -> impl Fn(FieldFault) -> RecoverError {
-    move |fault| RecoverError::Record { record, number, fault }
 }
 
 /// Holds what every candidate claims against what it can claim.

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use crate::limits::{CURSOR_NAME_BYTES_MAX, LINE_BYTES};
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, in_record};
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::damage::{Expected, FieldFault, count, place, sound, within};
+use crate::log::recover::{RecoverError, in_record};
 use crate::order::Event;
 use crate::pool::line::{self, INVALID, Owned};
 use crate::pool::record::{Checked, CursorLine, Record, slot_kind};

@@ -1,8 +1,8 @@
 //! What a broker takes over from its last process, held against the geometry before it is taken.
 
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, in_record};
 use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
+use crate::log::recover::{RecoverError, in_record};
 use crate::pool::Memory;
 use crate::pool::line;
 use crate::pool::record::{BrokerLine, ExtentLine, LaneStatus};

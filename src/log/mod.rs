@@ -9,7 +9,7 @@
 //! * [`namesake`]: two machines that take themselves for the same host.
 //! * [`order_index`]: the total order: entries, segments. [`directory`]: which segments can be read under an epoch.
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
-//! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from.
+//! * [`checkpoint`]: sessions, topics and lanes as the sequencer last left them; what a takeover starts from. [`recover`]: why it cannot.
 //! * [`entry`]: events of the order core as index entries, and back, checked.
 //! * [`cursors`]: how far named consumers have come.
 //! * [`damage`]: fields that hold what no writer puts there.
@@ -37,6 +37,7 @@ pub mod mend;
 pub mod namesake;
 pub mod order_index;
 pub mod reader;
+pub mod recover;
 pub mod retention;
 pub mod session;
 pub mod start;

@@ -14,10 +14,10 @@ mod tests;
 use std::collections::VecDeque;
 
 use crate::log::View;
-use crate::log::checkpoint::{FLOOR_LINE, RecoverError, in_record};
 use crate::log::commit::{CommitReader, Epoch};
 use crate::log::damage::sound;
 use crate::log::member::Silence;
+use crate::log::recover::{FLOOR_LINE, RecoverError, in_record};
 use crate::log::targets::Targets;
 use crate::pool::Memory;
 use crate::pool::line::{Owned, Peer};

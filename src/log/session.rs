@@ -5,11 +5,12 @@
 //! the checkpoints. Nobody pins for it.
 
 use crate::log::View;
-use crate::log::checkpoint::{FLOOR_LINE, RecoverError, in_record, recover};
+use crate::log::checkpoint::recover;
 use crate::log::commit::CommitReader;
 use crate::log::damage::sound;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::IndexReader;
+use crate::log::recover::{FLOOR_LINE, RecoverError, in_record};
 use crate::order::table::State;
 use crate::order::{Event, Origin};
 use crate::pool::Memory;

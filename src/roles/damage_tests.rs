@@ -2,13 +2,14 @@
 
 use crate::log::View;
 use crate::log::blog::Blog;
-use crate::log::checkpoint::{RecoverError, recover};
+use crate::log::checkpoint::recover;
 use crate::log::commit::CommitReader;
 use crate::log::cursors::{CursorReader, write_request};
 use crate::log::inherit::check_broker;
 use crate::log::lane::LaneWriter;
 use crate::log::order_index::IndexFault;
 use crate::log::reader::{ReadFault, Reader, Sought, TopicStart};
+use crate::log::recover::RecoverError;
 use crate::log::retention::FloorReader;
 use crate::log::session::SessionFollower;
 use crate::log::topics::{Topic, TopicReader, write_spec};
@@ -467,7 +468,7 @@ fn followers_stop_at_a_damaged_floor_line() {
     sound.publish(BATCHES);
     let at = sound.view.layout.floor_line(0) + 3 * 8;
     sound.view.memory.store(at, sound.view.memory.load(at) ^ 1);
-    let expected = (crate::log::checkpoint::FLOOR_LINE, "check");
+    let expected = (crate::log::recover::FLOOR_LINE, "check");
     assert_eq!(record_of(tracker.follow(&mut |_| ()).unwrap_err()), expected);
     assert_eq!(record_of(session.follow().unwrap_err()), expected);
 }

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use crate::client::error::ClientError;
 use crate::config::CoherenceMode;
-use crate::log::checkpoint::RecoverError;
 use crate::log::inherit::check_attached;
 use crate::log::member::{BEAT_NS, Member};
 use crate::log::namesake::look_for_namesake;
+use crate::log::recover::RecoverError;
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
 use crate::pool::region::{HostLock, LockName};

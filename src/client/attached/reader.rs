@@ -6,11 +6,11 @@
 use crate::client::delivered::Delivered;
 use crate::limits::LINE_BYTES;
 use crate::log::View;
-use crate::log::checkpoint::RecoverError;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::damage::exactly;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
+use crate::log::recover::RecoverError;
 use crate::log::retention::{Dropped, FloorReader, NO_PIN, Pin};
 use crate::log::start::{self, Start};
 use crate::log::topics::{Topic, TopicReader};

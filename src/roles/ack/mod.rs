@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::config::SendMode;
 use crate::log::View;
-use crate::log::checkpoint::RecoverError;
+use crate::log::recover::RecoverError;
 use crate::net::{Asker, Completion, FrameSlot, Ring, Stage};
 use crate::observe::counters::{AckCounters, CounterBlock};
 use crate::pool::Mapped;

@@ -3,11 +3,12 @@
 //! Follows the committed index, confirmed through the one accessor: an ack cannot be undone.
 
 use crate::log::View;
-use crate::log::checkpoint::{FLOOR_LINE, RecoverError, check_claims, in_record, recover};
+use crate::log::checkpoint::{check_claims, recover};
 use crate::log::commit::{CommitReader, Epoch};
 use crate::log::damage::sound;
 use crate::log::entry::{check_fold, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader};
+use crate::log::recover::{FLOOR_LINE, RecoverError, in_record};
 use crate::order::table::State;
 use crate::order::{Event, Origin, SessionTable};
 use crate::pool::Memory;

@@ -3,7 +3,7 @@
 use bytemuck::{Zeroable, bytes_of};
 
 use crate::limits::CONTROL_BODY_BYTES_MAX;
-use crate::log::checkpoint::RecoverError;
+use crate::log::recover::RecoverError;
 use crate::log::topics::Topic;
 use crate::pool::Memory;
 use crate::pool::record::{CursorLine, slot_kind};

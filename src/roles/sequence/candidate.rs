@@ -6,10 +6,11 @@
 //! gone too. Time only decides when to try; safety does not rest on it.
 
 use crate::log::View;
-use crate::log::checkpoint::{RecoverError, check_claims, recover_alive};
+use crate::log::checkpoint::{check_claims, recover_alive};
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::member::Silence;
 use crate::log::mend::mend_candidate;
+use crate::log::recover::RecoverError;
 use crate::pool::{Access, Memory};
 use crate::roles::sequence::active::{ActiveSequencer, SequencerSettings};
 use crate::roles::sequence::attendance::ROLL_CALL_NS;

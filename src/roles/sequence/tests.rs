@@ -3,11 +3,12 @@
 use super::active::{ActiveSequencer, SequencerSettings};
 use crate::log::View;
 use crate::log::blog::Blog;
-use crate::log::checkpoint::{RecoverError, recover};
+use crate::log::checkpoint::recover;
 use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::lane::LaneWriter;
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
+use crate::log::recover::RecoverError;
 use crate::log::topics::{Topic, write_spec};
 use crate::log::views::plain_view;
 use crate::order::Origin;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::log::checkpoint::RecoverError;
+use crate::log::recover::RecoverError;
 use crate::roles::ack::fate::{Fate, Wait};
 use crate::roles::ack::tracker::{News, Tracker};
 use crate::roles::tokens::Tokens;
