@@ -108,25 +108,17 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Geometry;
+    use crate::client::attached::tests::of_two_hosts;
     use crate::pool::coherence::Software;
     use crate::pool::region::Create;
     use crate::pool::superblock::HomeHosts;
-    use crate::testing::memory::small_geometry;
 
     /// On host 1 without a word of the host: 0 is meant, whose places are another machine's, and no lock of it is seen here.
     #[test]
     fn no_place_of_a_host_that_another_machine_is() {
         let path = std::env::temp_dir().join(format!("embarcadero-attach-namesake-{}", std::process::id()));
-        let geometry = Geometry {
-            hosts: 2,
-            attached_per_broker: 1,
-            attached_extents: 4,
-            pool_bytes: 8 << 20,
-            ..small_geometry(1)
-        };
         let homes = HomeHosts { brokers: vec![0, 1], candidates: vec![0] };
-        let pool = Pool::open(&path, geometry, &homes, false, Create::Overwrite).unwrap();
+        let pool = Pool::open(&path, of_two_hosts(), &homes, false, Create::Overwrite).unwrap();
         let at_host_0 = Homes::new(0, homes);
         let view = View::new(Mapped::<Software>::new(pool.mapping().clone()), pool.layout().clone(), at_host_0);
         let there = Process { id: 70, started_at_utc_ns: 1, boot_id: Process::this().boot_id + 1 };

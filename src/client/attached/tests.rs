@@ -46,16 +46,14 @@ fn times() -> Times {
     Times { now: Instant::now(), utc_ns: 5 }
 }
 
+/// A place for a publisher and for subscribers at each of two hosts' brokers.
+pub(super) fn of_two_hosts() -> Geometry {
+    Geometry { hosts: 2, attached_per_broker: 1, attached_extents: 4, pool_bytes: 8 << 20, ..small_geometry(1) }
+}
+
 impl Scene {
     fn new(whim: Whim, seed: u64) -> Scene {
-        let geometry = Geometry {
-            hosts: 2,
-            attached_per_broker: 1,
-            attached_extents: 4,
-            pool_bytes: 8 << 20,
-            ..small_geometry(1)
-        };
-        let layout = std::sync::Arc::new(Layout::new(geometry).unwrap());
+        let layout = std::sync::Arc::new(Layout::new(of_two_hosts()).unwrap());
         let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, whim, seed);
         let homes = |here| Homes { here, brokers: vec![0, 1], candidates: vec![0] };
         let views = [0, 1].map(|host| View::new(pool.host(host as usize), layout.clone(), homes(host)));

@@ -270,12 +270,11 @@ impl<M: Memory> Ingest<M> {
 
     /// Publishes a control slot. False: no room now.
     pub fn control(&mut self, slot: BatchSlot) -> bool {
-        if !self.has_room() {
-            self.counters.ring_full += 1;
-            return false;
+        let has_place = self.place_to_ask().is_some();
+        if has_place {
+            self.lane.publish(&slot);
         }
-        self.lane.publish(&slot);
-        true
+        has_place
     }
 
     /// Where the next slot will be; `None`: no room now. The answer to what is asked there can come as soon as it is asked: whoever is to
