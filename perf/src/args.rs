@@ -5,7 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use embarcadero::config::CoherenceMode;
-use embarcadero::config::units::parse_bytes;
+use serde_json::Value;
+use tools_common::arguments::{bytes, coherence, size};
+use tools_common::report::write_json;
+
+use crate::error::CompareError;
 
 /// Measures Embarcadero beside the limits of this machine: publishing against a receiver that only receives, publish-to-ack
 /// latency against a TCP ping-pong of the same size. Interleaved, repeated; prints medians, spreads and ratios.
@@ -52,6 +56,25 @@ pub enum Command {
     Echo(EchoArgs),
 }
 
+/// What is written, and whether it is meant.
+#[derive(Args, Clone, Debug)]
+pub struct OutputArgs {
+    /// Write everything, each run included, to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// A smoke test of a few seconds: tiny sizes, whatever else is asked for; its figures mean nothing, and aims are not held against them
+    #[arg(long)]
+    pub tiny: bool,
+}
+
+impl OutputArgs {
+    /// Writes the report, if that is asked for.
+    pub fn write(&self, report: &Value) -> Result<(), CompareError> {
+        let Some(path) = &self.json else { return Ok(()) };
+        write_json(report, path).map_err(CompareError::io(format!("writing {}", path.display())))
+    }
+}
+
 /// A comparison.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -91,12 +114,8 @@ pub struct RunArgs {
     /// Run these cases only, by the names the figures have, or `throughput` or `latency`
     #[arg(long, value_delimiter = ',')]
     pub cases: Vec<String>,
-    /// Write everything, each run included, to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds: tiny sizes, whatever else is asked for; its figures mean nothing
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl RunArgs {
@@ -107,7 +126,7 @@ impl RunArgs {
 
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> RunArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.runs, self.total, self.latency_messages) = (1, 8 << 20, 100);
             self.pool_bytes = PoolBytes(Some(160 << 20));
         }
@@ -134,7 +153,7 @@ pub struct LoadArgs {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub sessions: u32,
     /// Payload bytes a second of each session; 0: as fast as it goes
-    #[arg(long, default_value = "20MiB", value_parser = rate)]
+    #[arg(long, default_value = "20MiB", value_parser = bytes)]
     pub rate: u64,
     /// Payload bytes of a message; at least 16
     #[arg(long, default_value = "1KiB", value_parser = size)]
@@ -175,18 +194,14 @@ pub struct KillArgs {
     /// Brokers take each other to be on other hosts: silence of `takeover_after` (500 ms) tells of a death, not the kernel
     #[arg(long)]
     pub hosts: bool,
-    /// Write everything, each kill included, to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl KillArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> KillArgs {
-        if self.tiny {
+        if self.output.tiny {
             self.repeats = 1;
             self.load.make_tiny();
         }
@@ -206,18 +221,14 @@ pub struct StopArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Write everything to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl StopArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> StopArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.repeats, self.stop_ms) = (1, 2000);
             self.load.make_tiny();
         }
@@ -243,18 +254,14 @@ pub struct ChaosArgs {
     /// The load.
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Write everything to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl ChaosArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> ChaosArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.seeds, self.seconds) = (1, 4);
             self.load.make_tiny();
         }
@@ -274,18 +281,14 @@ pub struct TakeoverArgs {
     /// Numbers of candidates
     #[arg(long, value_delimiter = ',', default_values_t = [2, 3, 4], value_parser = clap::value_parser!(u32).range(2..=4))]
     pub candidates: Vec<u32>,
-    /// Write everything, each kill included, to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing, and aims are not held against them
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl TakeoverArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> TakeoverArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.repeats, self.settle_ms, self.candidates) = (1, vec![20], vec![2]);
         }
         self
@@ -317,7 +320,7 @@ pub struct HostileArgs {
     #[arg(long, value_delimiter = ',', value_enum)]
     pub users: Vec<User>,
     /// Payload bytes a second of the good publisher; 0: as fast as it goes
-    #[arg(long, default_value = "40MiB", value_parser = rate)]
+    #[arg(long, default_value = "40MiB", value_parser = bytes)]
     pub rate: u64,
     /// Length of the pool
     #[arg(long, default_value = "160MiB", value_parser = size)]
@@ -325,18 +328,14 @@ pub struct HostileArgs {
     /// What is made up at random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Write everything, each round included, to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing, and aims are not held against them
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl HostileArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> HostileArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.runs, self.measure_ms, self.rate, self.pool_bytes) = (1, 200, 4 << 20, 64 << 20);
         }
         self
@@ -358,18 +357,14 @@ pub struct GapArgs {
     /// Brokers, all in one process
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=32))]
     pub brokers: u32,
-    /// Write everything to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl GapArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> GapArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.runs, self.gap_ms) = (1, 300);
         }
         self
@@ -397,18 +392,14 @@ pub struct AttachArgs {
     /// Messages of each latency run, one at a time
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10..=100_000_000))]
     pub latency_messages: u64,
-    /// Write everything, each run included, to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl AttachArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> AttachArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.runs, self.total, self.latency_messages, self.pool_bytes) = (1, 16 << 20, 200, 160 << 20);
         }
         self
@@ -430,18 +421,14 @@ pub struct DeliverArgs {
     /// Size at which a batch is sealed, bytes; the bare sender sends pieces of it
     #[arg(long, default_value = "256KiB", value_parser = size)]
     pub batch_bytes: u64,
-    /// Write everything, each run included, to this file as JSON
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-    /// A smoke test of a few seconds; its figures mean nothing
-    #[arg(long)]
-    pub tiny: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl DeliverArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> DeliverArgs {
-        if self.tiny {
+        if self.output.tiny {
             (self.runs, self.total) = (1, 8 << 20);
         }
         self
@@ -499,26 +486,6 @@ pub struct EchoArgs {
     pub spin: bool,
 }
 
-fn rate(text: &str) -> Result<u64, String> {
-    parse_bytes(text).map_err(|error| error.to_string())
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    match parse_bytes(text) {
-        Ok(0) => Err("must be above 0".to_owned()),
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 fn pool_size(text: &str) -> Result<PoolBytes, String> {
     if text == "auto" { Ok(PoolBytes(None)) } else { size(text).map(|bytes| PoolBytes(Some(bytes))) }
-}
-
-fn coherence(text: &str) -> Result<CoherenceMode, String> {
-    match text {
-        "software" => Ok(CoherenceMode::Software),
-        "hardware" => Ok(CoherenceMode::Hardware),
-        _ => Err("software or hardware".to_owned()),
-    }
 }

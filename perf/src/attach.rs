@@ -12,7 +12,7 @@
 //! sequencer's thread and a copy waits for nobody, so where others want the processors too, only the second is about the code.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -32,13 +32,13 @@ use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::SequencerSettings;
 use embarcadero::roles::sequence::candidate::Candidate;
-use hdrhistogram::Histogram;
 use serde_json::json;
+use tools_common::clock::{monotonic_ns, thread_ns};
+use tools_common::figures::{self, Spread, in_turn};
+use tools_common::report::{cores, machine};
 
 use crate::args::AttachArgs;
 use crate::error::CompareError;
-use crate::figures::Spread;
-use crate::machine::{cores, facts, monotonic_ns, thread_ns};
 use crate::subject::Folder;
 
 /// What issue 4 asks for.
@@ -242,14 +242,10 @@ struct Latency {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Latency {
-        let at = |percentile| histogram.value_at_percentile(percentile) as f64;
+    fn of(found: &figures::Latencies) -> Latency {
+        let at = |percentile| found.percentile_us(percentile) * 1e3;
         Latency { p50: at(50.0), p99: at(99.0) }
     }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds that are constant")
 }
 
 /// From before `send` until the handler has the message, one at a time.
@@ -258,7 +254,7 @@ fn publish_to_deliver(
     publisher: &mut AttachedPublisher,
     subscriber: &mut AttachedSubscriber,
 ) -> Result<Latency, CompareError> {
-    let mut histogram = histogram();
+    let mut found = figures::Latencies::default();
     let mut message = [0; PING_BYTES];
     for number in 0..args.latency_messages {
         message[..8].copy_from_slice(&number.to_le_bytes());
@@ -276,7 +272,7 @@ fn publish_to_deliver(
                 return Err(CompareError::Unsound { name: "attach".into(), what });
             }
         }
-        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+        found.record(begin.elapsed().as_nanos() as u64);
         if got != Some(true) {
             return Err(CompareError::Unsound {
                 name: "attach".into(),
@@ -286,7 +282,7 @@ fn publish_to_deliver(
         // Acks are heard between two messages, as a publisher with something else to do would.
         publisher.poll(Duration::ZERO).map_err(client())?;
     }
-    Ok(Latency::of(&histogram))
+    Ok(Latency::of(&found))
 }
 
 /// Two threads pass a line of the pool to and fro.
@@ -306,18 +302,18 @@ fn ping_pong(scene: &Scene, args: &AttachArgs) -> Latency {
             far.store(back, number);
         }
     });
-    let mut histogram = histogram();
+    let mut found = figures::Latencies::default();
     for number in 1..=count {
         let begin = Instant::now();
         memory.store(there, number);
         while memory.load(back) != number {
             std::hint::spin_loop();
         }
-        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+        found.record(begin.elapsed().as_nanos() as u64);
     }
     // It has answered the last one.
     let _ = echo.join();
-    Latency::of(&histogram)
+    Latency::of(&found)
 }
 
 /// GB/s of one message size, by round: appended, copied message by message, copied in blocks.
@@ -378,9 +374,7 @@ fn latency_rounds(args: &AttachArgs, folder: &Folder) -> Result<Latencies, Compa
             let _ = fs::remove_file(folder.path().join("attach"));
             latency
         };
-        let first = one(round % 2 == 0)?;
-        let second = one(round % 2 == 1)?;
-        let (log, bare) = if round % 2 == 0 { (first, second) } else { (second, first) };
+        let (log, bare) = in_turn(round, one)?;
         eprintln!(
             "round {round}: deliver p50 {} ns p99 {}, ping-pong p50 {} p99 {}",
             log.p50, log.p99, bare.p50, bare.p99
@@ -429,22 +423,8 @@ fn report(args: &AttachArgs, sizes: &[Appends; 2], latencies: Option<&Latencies>
             runs.insert(format!("latency_{name}"), json!({ "deliver_ns": log, "pingpong_ns": bare }));
         }
     }
-    match &args.json {
-        Some(path) => write_json(path, args, ratios, runs),
-        None => Ok(()),
-    }
-}
-
-fn write_json(
-    path: &Path,
-    args: &AttachArgs,
-    ratios: serde_json::Map<String, serde_json::Value>,
-    runs: serde_json::Map<String, serde_json::Value>,
-) -> Result<(), CompareError> {
-    let all = json!({
-        "machine": facts(), "total": args.total, "batch_bytes": args.batch_bytes, "pool_bytes": args.pool_bytes,
+    args.output.write(&json!({
+        "machine": machine(), "total": args.total, "batch_bytes": args.batch_bytes, "pool_bytes": args.pool_bytes,
         "latency_messages": args.latency_messages, "runs": runs, "ratios": ratios,
-    });
-    let text = serde_json::to_string_pretty(&all).expect("no odd keys");
-    fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))
+    }))
 }

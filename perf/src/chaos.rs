@@ -3,19 +3,19 @@
 //! Each seed has a pool of its own. Two subscribers hold every delivery against what was sent, and must have been given the same
 //! stream. Measured: from a kill until the end of the longest standstill of acks after it; of several sessions the slowest.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use embarcadero::testing::random::Random;
 use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
+use tools_common::figures::Spread;
+use tools_common::report::machine;
 
 use crate::args::ChaosArgs;
 use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
-use crate::figures::Spread;
-use crate::machine::{LOOK_AGAIN, facts};
+use crate::machine::LOOK_AGAIN;
 use crate::session::{AFTER, Session};
 use crate::subject::Folder;
 use crate::verified::{Verdict, under_load};
@@ -161,7 +161,13 @@ fn words(outcome: &Outcome) -> String {
 }
 
 fn report(args: &ChaosArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
-    println!("{} broker processes on {} hosts, {} s a seed, {}", args.load.brokers, args.hosts, args.seconds, facts());
+    println!(
+        "{} broker processes on {} hosts, {} s a seed, {}",
+        args.load.brokers,
+        args.hosts,
+        args.seconds,
+        machine()
+    );
     let mut figures = serde_json::Map::new();
     let of = |each: fn(&Outcome) -> &Vec<f64>| outcomes.iter().flat_map(each).copied().collect::<Vec<_>>();
     let kinds = [
@@ -179,13 +185,10 @@ fn report(args: &ChaosArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
     let (duplicates, reorders) = (sum(|one| one.duplicates), sum(|one| one.reorders));
     let equal = outcomes.iter().all(|one| one.verdict.equal);
     println!("  acked {acked}: lost {lost}, duplicates {duplicates}, reorders {reorders}, readers equal: {equal}");
-    if let Some(path) = &args.json {
-        let seed = |one: &Outcome| json!({ "seed": one.seed, "acked": one.verdict.acked, "lost": one.verdict.lost });
-        let all = json!({ "machine": facts(), "figures": figures, "acked": acked, "lost": lost,
-            "seeds": outcomes.iter().map(seed).collect::<Vec<Value>>(),
-            "duplicates": duplicates, "reorders": reorders, "equal": equal });
-        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
-    }
+    let seed = |one: &Outcome| json!({ "seed": one.seed, "acked": one.verdict.acked, "lost": one.verdict.lost });
+    let all = json!({ "machine": machine(), "figures": figures, "acked": acked, "lost": lost,
+        "seeds": outcomes.iter().map(seed).collect::<Vec<Value>>(),
+        "duplicates": duplicates, "reorders": reorders, "equal": equal });
+    args.output.write(&all)?;
     outcomes.iter().try_for_each(|one| one.verdict.check(&format!("chaos, seed {}", one.seed)))
 }

@@ -7,7 +7,6 @@
 //! * relay: a publisher and a verified subscriber at once, beside a relay between clients that only write and read, and between
 //!   clients that checksum what they write and read.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -20,11 +19,11 @@ use embarcadero::wire::message::message_bytes;
 use embarcadero::wire::subscribe::push_start;
 use embarcadero::wire::{FrameKind, OrderLevel, StartAt, crc32c};
 use serde_json::{Value, json};
+use tools_common::figures::Spread;
+use tools_common::report::machine;
 
 use crate::args::{DeliverArgs, RunArgs};
 use crate::error::CompareError;
-use crate::figures::Spread;
-use crate::machine::facts;
 use crate::source::{RELAY_IN, RELAY_OUT};
 use crate::subject::{Folder, Idle, Subject, topic};
 
@@ -334,12 +333,9 @@ fn report(kind: Kind, args: &DeliverArgs, wire_bytes: u64, rounds: &[Figures]) -
         println!("  {name:<32} {}{aim}", ratio.words(2));
         all.push((name, ratio.json()));
     }
-    if let Some(path) = &args.json {
-        let runs: serde_json::Map<_, _> = names.iter().map(|name| (name.to_string(), json!(of(name)))).collect();
-        let ratios: serde_json::Map<_, _> = all.into_iter().collect();
-        let text = json!({ "machine": facts(), "wire_bytes": wire_bytes, "gb_per_s": runs, "ratios": ratios });
-        let text = serde_json::to_string_pretty(&text).expect("no odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
-    }
+    let runs: serde_json::Map<_, _> = names.iter().map(|name| (name.to_string(), json!(of(name)))).collect();
+    let ratios: serde_json::Map<_, _> = all.into_iter().collect();
+    let text = json!({ "machine": machine(), "wire_bytes": wire_bytes, "gb_per_s": runs, "ratios": ratios });
+    args.output.write(&text)?;
     Ok(())
 }

@@ -4,18 +4,17 @@
 //! parked by the sequencer until they come. Meanwhile another session's latency from publish to ack is measured, and for as
 //! long again without a gap; which of the two comes first changes with every round.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{Publisher, PublisherOptions, Skew};
 use embarcadero::wire::OrderLevel;
 use serde_json::json;
+use tools_common::figures::{Spread, in_turn};
+use tools_common::report::machine;
 
 use crate::args::{GapArgs, RunArgs};
 use crate::error::CompareError;
-use crate::figures::Spread;
 use crate::latency::one_at_a_time;
-use crate::machine::facts;
 use crate::subject::{Folder, Idle, Subject, topic};
 
 /// What issue 3 asks for.
@@ -63,9 +62,8 @@ impl Scene {
 
     /// Publishes one at a time for this long.
     fn measure(&mut self, time: Duration) -> Result<Latency, CompareError> {
-        let histogram = one_at_a_time(&mut self.measured, PAYLOAD_BYTES as u64, time)?;
-        let at = |percentile| histogram.value_at_percentile(percentile) as f64 / 1e3;
-        Ok(Latency { p50: at(50.0), p99: at(99.0) })
+        let found = one_at_a_time(&mut self.measured, PAYLOAD_BYTES as u64, time)?;
+        Ok(Latency { p50: found.percentile_us(50.0), p99: found.percentile_us(99.0) })
     }
 
     /// Measures while the other session has a gap, and makes sure that it had one all the time.
@@ -99,12 +97,13 @@ pub fn run(args: &GapArgs) -> Result<(), CompareError> {
     let time = Duration::from_millis(args.gap_ms).mul_f64(MEASURED);
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..=args.runs {
-        let mut one = |has_gap: bool| {
-            if has_gap { scene.measure_beside_a_gap(args, time) } else { scene.measure(time) }
-        };
-        let first = one(round % 2 == 0)?;
-        let second = one(round % 2 == 1)?;
-        let (gap, none) = if round % 2 == 0 { (first, second) } else { (second, first) };
+        let (gap, none) =
+            in_turn(
+                round,
+                |has_gap| {
+                    if has_gap { scene.measure_beside_a_gap(args, time) } else { scene.measure(time) }
+                },
+            )?;
         eprintln!("round {round}: p50 {:.1} µs beside a gap, {:.1} µs without", gap.p50, none.p50);
         if round > 0 {
             with.push(gap);
@@ -128,15 +127,12 @@ fn report(args: &GapArgs, with: &[Latency], without: &[Latency], fences: u64) ->
     println!("  gap / none p50                     {}   (aim: at most {AIM})", ratio.words(2));
     println!("  gap / none p99                     {}", tail.words(2));
     println!("  {fences} fences");
-    if let Some(path) = &args.json {
-        let all = json!({
-            "machine": facts(), "gap_ms": args.gap_ms, "parked": args.parked, "brokers": args.brokers, "fences": fences,
-            "with_p50_us": p50(with), "without_p50_us": p50(without),
-            "with_p99_us": p99(with), "without_p99_us": p99(without),
-            "ratios": { "p50": ratio.json(), "p99": tail.json() },
-        });
-        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
-    }
+    let all = json!({
+        "machine": machine(), "gap_ms": args.gap_ms, "parked": args.parked, "brokers": args.brokers, "fences": fences,
+        "with_p50_us": p50(with), "without_p50_us": p50(without),
+        "with_p99_us": p99(with), "without_p99_us": p99(without),
+        "ratios": { "p50": ratio.json(), "p99": tail.json() },
+    });
+    args.output.write(&all)?;
     Ok(())
 }

@@ -16,14 +16,15 @@ use embarcadero::client::{Publisher, PublisherOptions, TopicProperties, create_t
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
+use tools_common::figures::Spread;
+use tools_common::report::machine;
 
 use crate::args::{HostileArgs, LoadArgs, User};
 use crate::cluster::WAIT_MAX;
 use crate::enemies::{Enemy, KINDS, Kind};
 use crate::error::CompareError;
-use crate::figures::Spread;
 use crate::latency::one_at_a_time;
-use crate::machine::{Processors, facts};
+use crate::machine::Processors;
 use crate::session::Session;
 use crate::subject::{Folder, Subject, free_addresses};
 use crate::verified::joined;
@@ -116,7 +117,7 @@ impl Outcome {
 pub fn run(args: &HostileArgs) -> Result<(), CompareError> {
     let users = users(args)?;
     let kinds = kinds(args)?;
-    println!("one broker process, {} bytes/s at order 5; seed {}, {}", args.rate, args.seed, facts());
+    println!("one broker process, {} bytes/s at order 5; seed {}, {}", args.rate, args.seed, machine());
     let mut outcomes = Vec::new();
     for user in users {
         for kind in &kinds {
@@ -149,7 +150,7 @@ fn kinds(args: &HostileArgs) -> Result<Vec<(&'static str, Kind)>, CompareError> 
 
 /// How long a broker of this configuration puts up with it, from when it comes.
 fn grace(args: &HostileArgs, kind: Kind) -> Duration {
-    if args.tiny {
+    if args.output.tiny {
         return Duration::from_millis(200);
     }
     // Publishers have to wait for a reader once the pool is full.
@@ -254,7 +255,7 @@ fn all_rounds(
     let mut before = measure(args, subject, session)?;
     for round in 0..args.runs {
         let (beside, standstill_ms) = beside(args, outcome.kind.1, subject, session, round, &mut outcome.enemy)?;
-        thread::sleep(if args.tiny { Duration::ZERO } else { left_behind(outcome.kind.1) + MARGIN });
+        thread::sleep(if args.output.tiny { Duration::ZERO } else { left_behind(outcome.kind.1) + MARGIN });
         let after = measure(args, subject, session)?;
         outcome.rounds.push(Round { before, beside, after, standstill_ms });
         before = after;
@@ -312,7 +313,7 @@ fn measure(args: &HostileArgs, subject: &Subject, session: &Session<'_>) -> Resu
     publisher.close(Instant::now() + WAIT_MAX).map_err(client())?;
     let bytes = session.acked.between(begin, end) * MESSAGE_BYTES;
     Ok(Sample {
-        p99_us: latencies.value_at_percentile(99.0) as f64 / 1e3,
+        p99_us: latencies.percentile_us(99.0),
         bytes_a_second: bytes as f64 / (end - begin).as_secs_f64(),
         welcome_ms,
         broker_cores: used.receiver_s / (end - begin).as_secs_f64(),
@@ -362,30 +363,27 @@ fn told(outcome: &Outcome) -> String {
 }
 
 fn report(args: &HostileArgs, outcomes: &[Outcome]) -> Result<(), CompareError> {
-    if let Some(path) = &args.json {
-        let sample = |sample: &Sample| json!({ "p99_us": sample.p99_us, "bytes_a_second": sample.bytes_a_second, "welcome_ms": sample.welcome_ms, "broker_cores": sample.broker_cores });
-        let round = |round: &Round| {
-            json!({ "before": sample(&round.before), "beside": sample(&round.beside),
-                "after": sample(&round.after), "standstill_ms": round.standstill_ms })
-        };
-        let outcome = |outcome: &Outcome| {
-            let ratios = outcome.ratios().map(|(p99, rate)| json!({ "p99": p99.json(), "rate": rate.json() }));
-            json!({ "kind": outcome.kind.0, "user": format!("{:?}", outcome.user), "ratios": ratios,
-                "rounds": outcome.rounds.iter().map(round).collect::<Vec<Value>>(), "did": outcome.enemy.0,
-                "told": outcome.enemy.1, "broken": outcome.broken })
-        };
-        let all = json!({ "machine": facts(), "seed": args.seed,
-            "outcomes": outcomes.iter().map(outcome).collect::<Vec<Value>>() });
-        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
-    }
+    let sample = |sample: &Sample| json!({ "p99_us": sample.p99_us, "bytes_a_second": sample.bytes_a_second, "welcome_ms": sample.welcome_ms, "broker_cores": sample.broker_cores });
+    let round = |round: &Round| {
+        json!({ "before": sample(&round.before), "beside": sample(&round.beside),
+            "after": sample(&round.after), "standstill_ms": round.standstill_ms })
+    };
+    let outcome = |outcome: &Outcome| {
+        let ratios = outcome.ratios().map(|(p99, rate)| json!({ "p99": p99.json(), "rate": rate.json() }));
+        json!({ "kind": outcome.kind.0, "user": format!("{:?}", outcome.user), "ratios": ratios,
+            "rounds": outcome.rounds.iter().map(round).collect::<Vec<Value>>(), "did": outcome.enemy.0,
+            "told": outcome.enemy.1, "broken": outcome.broken })
+    };
+    let all = json!({ "machine": machine(), "seed": args.seed,
+        "outcomes": outcomes.iter().map(outcome).collect::<Vec<Value>>() });
+    args.output.write(&all)?;
     let name = |outcome: &&Outcome| format!("{} ({:?})", outcome.kind.0, outcome.user);
     let broken: Vec<String> = outcomes.iter().filter(|one| one.broken.is_some()).map(|one| name(&one)).collect();
     if !broken.is_empty() {
         return Err(CompareError::Unsound { name: "hostile".into(), what: format!("broken: {}", broken.join(", ")) });
     }
     let missed: Vec<String> = outcomes.iter().filter(|one| !one.kept_the_aim()).map(|one| name(&one)).collect();
-    if missed.is_empty() || args.tiny {
+    if missed.is_empty() || args.output.tiny {
         return Ok(());
     }
     Err(CompareError::Missed { name: "hostile".into(), what: format!("below {AIM}: {}", missed.join(", ")) })

@@ -5,18 +5,18 @@
 //! it, and until everything sent before the kill is acked; of several sessions the slowest counts. Two subscribers
 //! hold every delivery against what was sent.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
+use tools_common::figures::Spread;
+use tools_common::report::machine;
 
 use crate::args::KillArgs;
 use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
-use crate::figures::Spread;
-use crate::machine::{LOOK_AGAIN, facts};
+use crate::machine::LOOK_AGAIN;
 use crate::session::{AFTER, Session};
 use crate::subject::Folder;
 use crate::verified::{Verdict, under_load};
@@ -118,16 +118,13 @@ fn report(args: &KillArgs, kills: &[Kill], verdict: &Verdict) -> Result<(), Comp
         figures.insert(key.into(), json!({ "moves_ms": moves.json(), "settled_ms": settled.json() }));
     }
     println!("  {}", verdict.words());
-    if let Some(path) = &args.json {
-        let each = |kill: &Kill| json!({ "sequencer": kill.had_sequencer, "moves_ms": kill.moves_ms, "settled_ms": kill.settled_ms });
-        let kills: Vec<Value> = kills.iter().map(each).collect();
-        let all = json!({
-            "machine": facts(), "kills": kills, "figures": figures, "acked": verdict.acked,
-            "delivered": verdict.delivered, "lost": verdict.lost, "duplicates": verdict.duplicates,
-            "reorders": verdict.reorders, "resent_batches": verdict.resent_batches, "fences": verdict.fences,
-        });
-        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
-    }
+    let each = |kill: &Kill| json!({ "sequencer": kill.had_sequencer, "moves_ms": kill.moves_ms, "settled_ms": kill.settled_ms });
+    let kills: Vec<Value> = kills.iter().map(each).collect();
+    let all = json!({
+        "machine": machine(), "kills": kills, "figures": figures, "acked": verdict.acked,
+        "delivered": verdict.delivered, "lost": verdict.lost, "duplicates": verdict.duplicates,
+        "reorders": verdict.reorders, "resent_batches": verdict.resent_batches, "fences": verdict.fences,
+    });
+    args.output.write(&all)?;
     verdict.check("kill")
 }

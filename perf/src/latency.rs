@@ -8,8 +8,8 @@ use embarcadero::client::{Publisher, PublisherOptions};
 use embarcadero::limits::FRAME_HEADER_BYTES;
 use embarcadero::wire::message::message_bytes;
 use embarcadero::wire::{OrderLevel, padded};
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use tools_common::figures::Latencies;
 
 use crate::args::RunArgs;
 use crate::echo::{End, PONG_BYTES};
@@ -17,10 +17,6 @@ use crate::error::CompareError;
 use crate::machine::{Processors, Usage};
 use crate::subject::{Idle, Subject, topic};
 
-/// Longest time that is recorded, ns; longer ones count as this.
-const NANOSECONDS_MAX: u64 = 60_000_000_000;
-/// Significant decimal digits of what is recorded.
-const DIGITS: u8 = 3;
 /// One in so many exchanges is made before, and not counted.
 const WARM_UP_PART: u64 = 10;
 /// Longest wait for one ack.
@@ -31,7 +27,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// What one run gave.
 #[derive(Clone, Debug)]
 pub struct LatencyRun {
-    histogram: Histogram<u64>,
+    latencies: Latencies,
     /// Who used the processors.
     pub usage: Usage,
 }
@@ -39,27 +35,23 @@ pub struct LatencyRun {
 impl LatencyRun {
     /// Half of the exchanges took no longer, µs.
     pub fn p50_us(&self) -> f64 {
-        self.at(50.0)
+        self.latencies.percentile_us(50.0)
     }
 
     /// 99 of 100 took no longer, µs.
     pub fn p99_us(&self) -> f64 {
-        self.at(99.0)
-    }
-
-    fn at(&self, percentile: f64) -> f64 {
-        self.histogram.value_at_percentile(percentile) as f64 / 1e3
+        self.latencies.percentile_us(99.0)
     }
 
     /// Every figure.
     pub fn json(&self) -> Value {
         json!({
-            "exchanges": self.histogram.len(),
+            "exchanges": self.latencies.count(),
             "p50_us": self.p50_us(),
-            "p90_us": self.at(90.0),
+            "p90_us": self.latencies.percentile_us(90.0),
             "p99_us": self.p99_us(),
-            "p99.9_us": self.at(99.9),
-            "max_us": self.histogram.max() as f64 / 1e3,
+            "p99.9_us": self.latencies.percentile_us(99.9),
+            "max_us": self.latencies.max_us(),
             "client_cpu_s": self.usage.client_s,
             "receiver_cpu_s": self.usage.receiver_s,
             "others_cpu_part": self.usage.others,
@@ -108,14 +100,10 @@ pub fn publish_to_ack(
 }
 
 /// Publishes one message of this many bytes at a time, each timed from before it is handed over until its ack was read, ns.
-pub fn one_at_a_time(
-    publisher: &mut Publisher,
-    message_bytes: u64,
-    time: Duration,
-) -> Result<Histogram<u64>, CompareError> {
+pub fn one_at_a_time(publisher: &mut Publisher, message_bytes: u64, time: Duration) -> Result<Latencies, CompareError> {
     let client = || CompareError::client("one message at a time");
     let payload = vec![7; message_bytes as usize];
-    let mut histogram = Histogram::new_with_bounds(1, NANOSECONDS_MAX, DIGITS).expect("bounds that are constant");
+    let mut latencies = Latencies::default();
     let until = Instant::now() + time;
     while Instant::now() < until {
         let (sent, begin) = (publisher.messages_sent(), Instant::now());
@@ -128,9 +116,9 @@ pub fn one_at_a_time(
                 return Err(CompareError::Unsound { name: "one message at a time".into(), what });
             }
         }
-        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+        latencies.record(begin.elapsed().as_nanos() as u64);
     }
-    Ok(histogram)
+    Ok(latencies)
 }
 
 /// The ping-pong, both ends alike.
@@ -156,7 +144,7 @@ fn measure(
     interrupted: &AtomicBool,
     mut exchange: impl FnMut() -> Result<(), CompareError>,
 ) -> Result<LatencyRun, CompareError> {
-    let mut histogram = Histogram::new_with_bounds(1, NANOSECONDS_MAX, DIGITS).expect("bounds that are constant");
+    let mut latencies = Latencies::default();
     for _ in 0..args.latency_messages / WARM_UP_PART {
         exchange()?;
     }
@@ -164,10 +152,10 @@ fn measure(
     for _ in 0..args.latency_messages {
         let begin = Instant::now();
         exchange()?;
-        histogram.saturating_record((begin.elapsed().as_nanos() as u64).max(1));
+        latencies.record(begin.elapsed().as_nanos() as u64);
         if interrupted.load(Ordering::Relaxed) {
             return Err(CompareError::Interrupted);
         }
     }
-    Ok(LatencyRun { histogram, usage: Processors::now(subject.process()).since(&before) })
+    Ok(LatencyRun { latencies, usage: Processors::now(subject.process()).since(&before) })
 }

@@ -1,24 +1,11 @@
-//! Where figures were taken: the machine's facts, its clock, and who used its processors meanwhile.
+//! Who used the machine's processors during a run, and how much of its memory is free.
 
 use std::fs::read_to_string;
 use std::path::Path;
 use std::time::Duration;
 
-use embarcadero::runtime::cpu::usable_cores;
-use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
-
-/// The machine's monotonic clock, the same in every process, ns.
-pub fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// Processor time this thread has used, ns.
-pub fn thread_ns() -> u64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
+use tools_common::clock::monotonic_ns;
+use tools_common::report::{cores, memory_bytes};
 
 /// Clock ticks of /proc in a second: part of the kernel's interface, always 100.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -83,44 +70,12 @@ fn machine_ticks(stat: &str) -> Option<u64> {
     Some(user + nice + system + irq + softirq + steal)
 }
 
-/// Processors this process may use.
-pub fn cores() -> usize {
-    usable_cores().map_or(1, |cores| cores.count())
-}
-
 /// Bytes that a file of the pool's kind may take: a share of what is free, so that several fit.
 pub fn automatic_pool_bytes(folder: &Path) -> u64 {
-    let available = read_to_string("/proc/meminfo").ok().and_then(|text| kibibytes(&text, "MemAvailable:"));
+    let available = memory_bytes("MemAvailable:");
     let free = embarcadero::pool::region::free_bytes(folder).ok();
     let least = available.into_iter().chain(free).min().unwrap_or(0);
     (least / 8).clamp(256 << 20, 2 << 30) >> 21 << 21
-}
-
-fn kibibytes(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
-}
-
-/// What may change between two machines with the same figures.
-pub fn facts() -> Value {
-    let line = |path: &str| read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let info = read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = info.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let virtual_machine = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
-    json!({
-        "processor": field("model name"),
-        "usable_cores": cores(),
-        "virtual_machine": virtual_machine,
-        "kernel": line("/proc/sys/kernel/osrelease"),
-        "memory_bytes": read_to_string("/proc/meminfo").ok().and_then(|text| kibibytes(&text, "MemTotal:")),
-        "shmem_huge_pages": line("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
-        "load_average": line("/proc/loadavg"),
-        "git": option_env!("EMBARCADERO_GIT_ID"),
-        "optimized": !cfg!(debug_assertions),
-    })
 }
 
 /// A pause between two looks at something that another process does.
@@ -139,9 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_goes_on() {
-        let before = monotonic_ns();
-        assert!(before > 0 && monotonic_ns() >= before);
+    fn somebody_uses_the_processors() {
         assert!(Processors::now(std::process::id()).all > 0);
     }
 }

@@ -30,7 +30,6 @@ mod deliver;
 mod echo;
 mod enemies;
 mod error;
-mod figures;
 mod gap;
 mod hostile;
 mod kill;

@@ -11,10 +11,11 @@ use embarcadero::limits::FRAME_HEADER_BYTES;
 use embarcadero::wire::AckLevel;
 use embarcadero::wire::message::message_bytes;
 use serde_json::{Value, json};
+use tools_common::clock::monotonic_ns;
 
 use crate::args::RunArgs;
 use crate::error::CompareError;
-use crate::machine::{Processors, Usage, monotonic_ns};
+use crate::machine::{Processors, Usage};
 use crate::subject::Subject;
 
 /// Longest time without progress.

@@ -1,14 +1,11 @@
 //! What was found, in words and as JSON.
 
-use std::fs;
-
 use serde_json::{Value, json};
+use tools_common::figures::Spread;
+use tools_common::report::{cores, machine};
 
 use crate::args::RunArgs;
 use crate::cases::{COMPARISONS, Case, Comparison, Run};
-use crate::error::CompareError;
-use crate::figures::Spread;
-use crate::machine::{cores, facts};
 
 /// Others' part of the processors above which a run is called noisy.
 const NOISY: f64 = 0.05;
@@ -29,7 +26,7 @@ impl Report {
     /// Of nothing yet.
     pub fn new(args: &RunArgs, pool_bytes: u64, cases: &[Case]) -> Report {
         let runs = vec![Vec::new(); cases.len()];
-        Report { args: args.clone(), pool_bytes, machine: facts(), cases: cases.to_vec(), runs }
+        Report { args: args.clone(), pool_bytes, machine: machine(), cases: cases.to_vec(), runs }
     }
 
     /// Takes a run, and says so, since a comparison takes a while.
@@ -170,14 +167,8 @@ impl Report {
         if let Run::Latency(run) = run { run.p99_us() } else { f64::NAN }
     }
 
-    /// Writes everything to the file asked for, if any.
-    pub fn write_json(&self) -> Result<(), CompareError> {
-        let Some(path) = &self.args.json else { return Ok(()) };
-        let text = serde_json::to_string_pretty(&self.json()).expect("a report has no maps with odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))
-    }
-
-    fn json(&self) -> Value {
+    /// Everything.
+    pub fn json(&self) -> Value {
         let args = &self.args;
         let case = |index: usize| {
             let runs: Vec<Value> = self.runs[index].iter().map(run_json).collect();
@@ -200,7 +191,7 @@ impl Report {
                 "receive_bytes_max": args.receive_bytes,
                 "coherence": format!("{:?}", args.coherence).to_lowercase(),
                 "latency_messages": args.latency_messages,
-                "tiny": args.tiny,
+                "tiny": args.output.tiny,
             },
             "cases": (0..self.cases.len()).map(case).collect::<Vec<_>>(),
             "ratios": ratios.map(|(name, ratio)| (name, ratio.json())).collect::<serde_json::Map<_, _>>(),

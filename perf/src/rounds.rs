@@ -4,16 +4,17 @@
 //! and what one run leaves behind for the next, falls on all. The first round is cold and is dropped.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use embarcadero::wire::AckLevel;
+use tools_common::interrupt::{self, Second};
+use tools_common::report::cores;
 
 use crate::args::{PoolBytes, RunArgs};
 use crate::cases::{CASES, Case, Kind, Run};
 use crate::error::CompareError;
 use crate::latency;
-use crate::machine::{automatic_pool_bytes, cores};
+use crate::machine::automatic_pool_bytes;
 use crate::publish::{self, Load};
 use crate::report::Report;
 use crate::sink::ACK_TOPIC;
@@ -21,10 +22,7 @@ use crate::subject::{Folder, Idle, Subject, topic};
 
 /// Runs the comparison and prints what it found.
 pub fn run(args: &RunArgs) -> Result<(), CompareError> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, interrupted.clone()).map_err(CompareError::io("catching signals"))?;
-    }
+    let interrupted = interrupt::flag(Second::IsIgnored).map_err(CompareError::io("catching signals"))?;
     let pool_bytes = match args.pool_bytes {
         PoolBytes(Some(bytes)) => bytes,
         PoolBytes(None) => automatic_pool_bytes(Path::new("/dev/shm")),
@@ -45,7 +43,7 @@ pub fn run(args: &RunArgs) -> Result<(), CompareError> {
     }
     drop(subjects);
     report.print();
-    report.write_json()
+    args.output.write(&report.json())
 }
 
 /// The cases asked for, as far as this machine can run them.

@@ -24,10 +24,10 @@ use embarcadero::pool::{Keep, Mapped, Mapping, Memory, Software};
 use embarcadero::runtime::Io;
 use embarcadero::wire::frame::{self, Ack, Goodbye, Hello, NOTHING_LET_GO, Welcome};
 use embarcadero::wire::{AckLevel, OrderLevel};
+use tools_common::clock::monotonic_ns;
 
 use crate::args::SinkArgs;
 use crate::error::CompareError;
-use crate::machine::monotonic_ns;
 use crate::walk::Walk;
 
 /// Topic whose bytes are only received.

@@ -6,7 +6,6 @@
 //! which is what the others do without it. Two subscribers hold every delivery against what was sent. Then the same two
 //! once at every lower level, where messages may come twice: acks must move, and all that is acked must be delivered.
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,12 +13,13 @@ use std::time::{Duration, Instant};
 use embarcadero::client::{ClientError, Start, Subscriber, SubscriberOptions};
 use embarcadero::wire::OrderLevel;
 use serde_json::{Value, json};
+use tools_common::figures::Spread;
+use tools_common::report::machine;
 
 use crate::args::StopArgs;
 use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
-use crate::figures::Spread;
-use crate::machine::{LOOK_AGAIN, facts};
+use crate::machine::LOOK_AGAIN;
 use crate::session::{Movement, Session};
 use crate::subject::Folder;
 use crate::verified::{Verdict, joined, under_load};
@@ -61,13 +61,13 @@ pub fn run(args: &StopArgs) -> Result<(), CompareError> {
     let folder = Folder::create()?;
     let mut cluster = Cluster::start("stop", &Shape::of(&args.load, 1), &folder)?;
     cluster.create_topic(TOPIC, OrderLevel::Session)?;
-    println!("{} broker processes, each stopped for {} ms, {}", args.load.brokers, args.stop_ms, facts());
+    println!("{} broker processes, each stopped for {} ms, {}", args.load.brokers, args.stop_ms, machine());
     let (stops, verdict) = under_load(&mut cluster, &args.load, TOPIC, |cluster, sessions| {
         (0..args.repeats).map(|turn| one_stop(args, cluster, sessions, turn)).collect::<Result<Vec<_>, _>>()
     })?;
     println!("  order 5: {}", verdict.words());
     let mut lower = Vec::new();
-    let levels = if args.tiny { &LOWER_LEVELS[..1] } else { &LOWER_LEVELS[..] };
+    let levels = if args.output.tiny { &LOWER_LEVELS[..1] } else { &LOWER_LEVELS[..] };
     for order in levels.iter().copied() {
         cluster.create_topic(&level_topic(order), order)?;
         for turn in 0..2 {
@@ -262,23 +262,20 @@ fn report(args: &StopArgs, stops: &[Stop], verdict: &Verdict, lower: &[Lower]) -
         let of = json!({ "acks_ms": acks.json(), "deliveries_ms": deliveries.json(), "rate_ratio": rates.json() });
         figures.insert(key.into(), of);
     }
-    if let Some(path) = &args.json {
-        let lower = lower.iter().map(|one| {
-            json!({ "order": one.order.to_string(), "sequencer": one.had_sequencer, "acks_ms": one.acks_ms,
-                "acked": one.acked, "lost": one.lost })
-        });
-        let all = json!({ "machine": facts(), "figures": figures, "acked": verdict.acked, "lost": verdict.lost,
-            "duplicates": verdict.duplicates, "reorders": verdict.reorders, "equal": verdict.equal,
-            "lower_levels": lower.collect::<Vec<Value>>() });
-        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
-    }
+    let levels = lower.iter().map(|one| {
+        json!({ "order": one.order.to_string(), "sequencer": one.had_sequencer, "acks_ms": one.acks_ms,
+            "acked": one.acked, "lost": one.lost })
+    });
+    let all = json!({ "machine": machine(), "figures": figures, "acked": verdict.acked, "lost": verdict.lost,
+        "duplicates": verdict.duplicates, "reorders": verdict.reorders, "equal": verdict.equal,
+        "lower_levels": levels.collect::<Vec<Value>>() });
+    args.output.write(&all)?;
     verdict.check("stop")?;
     if let Some(one) = lower.iter().find(|one| one.lost > 0) {
         let what = format!("{} acked messages are lost", one.lost);
         return Err(CompareError::Unsound { name: format!("stop, order {}", one.order), what });
     }
-    if missed.is_empty() || args.tiny {
+    if missed.is_empty() || args.output.tiny {
         return Ok(());
     }
     Err(CompareError::Missed { name: "stop".into(), what: missed.join(", ") })

@@ -6,7 +6,6 @@
 //! active must be so still when another settling time has passed. Once with all candidates on one host, where the kernel tells
 //! of a death; and once on two in turn, of which the active one's is killed as a whole: silence tells the other.
 
-use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,12 +14,12 @@ use embarcadero::log::View;
 use embarcadero::log::commit::{Commit, CommitReader};
 use embarcadero::pool::{Mapped, Pool, Software};
 use serde_json::{Value, json};
+use tools_common::figures::Spread;
+use tools_common::report::machine;
 
 use crate::args::TakeoverArgs;
 use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
-use crate::figures::Spread;
-use crate::machine::facts;
 use crate::subject::Folder;
 
 /// Between two looks at the epoch lines.
@@ -79,7 +78,7 @@ pub fn run(args: &TakeoverArgs) -> Result<(), CompareError> {
     println!(
         "candidates, each a process, started at once; the active one is killed, {} times each; {}",
         args.repeats,
-        facts()
+        machine()
     );
     let mut cases = Vec::new();
     for hosts in [1, 2] {
@@ -192,23 +191,20 @@ fn words(case: &Case) -> String {
 }
 
 fn report(args: &TakeoverArgs, cases: &[Case]) -> Result<(), CompareError> {
-    if let Some(path) = &args.json {
-        let kill = |kill: &Kill| {
-            json!({ "taken_over_ms": kill.taken_over_ms, "started_ms": kill.started_ms, "claims": kill.claims,
-                "claims_at_start": kill.claims_at_start, "lost_again": kill.lost_again })
-        };
-        let case = |case: &Case| {
-            json!({ "hosts": case.shape.hosts, "candidates": case.shape.brokers,
-                "settle_ms": case.shape.settle.as_millis() as u64, "aim_ms": case.aim_ms(),
-                "taken_over_ms": case.spread(|kill| kill.taken_over_ms).json(),
-                "kills": case.kills.iter().map(kill).collect::<Vec<Value>>() })
-        };
-        let all = json!({ "machine": facts(), "cases": cases.iter().map(case).collect::<Vec<Value>>() });
-        let text = serde_json::to_string_pretty(&all).expect("no odd keys");
-        fs::write(path, text + "\n").map_err(CompareError::io(format!("writing {}", path.display())))?;
-    }
+    let kill = |kill: &Kill| {
+        json!({ "taken_over_ms": kill.taken_over_ms, "started_ms": kill.started_ms, "claims": kill.claims,
+            "claims_at_start": kill.claims_at_start, "lost_again": kill.lost_again })
+    };
+    let case = |case: &Case| {
+        json!({ "hosts": case.shape.hosts, "candidates": case.shape.brokers,
+            "settle_ms": case.shape.settle.as_millis() as u64, "aim_ms": case.aim_ms(),
+            "taken_over_ms": case.spread(|kill| kill.taken_over_ms).json(),
+            "kills": case.kills.iter().map(kill).collect::<Vec<Value>>() })
+    };
+    let all = json!({ "machine": machine(), "cases": cases.iter().map(case).collect::<Vec<Value>>() });
+    args.output.write(&all)?;
     let missed: Vec<String> = cases.iter().filter(|case| !case.kept_the_aim()).map(Case::name).collect();
-    if missed.is_empty() || args.tiny {
+    if missed.is_empty() || args.output.tiny {
         return Ok(());
     }
     Err(CompareError::Missed { name: "takeover".into(), what: missed.join("; ") })

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use embarcadero::client::{Admin, ClientError, TopicProperties};
-use embarcadero::config::CoherenceMode;
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
-pub use tools_common::slow_reader;
-use tools_common::{bytes, coherence, duration};
+use tools_common::arguments::{HostArgs, ack, bytes, duration, order, receipts};
+use tools_common::clients::AttachedPool;
 
 use crate::error::CommandError;
 
@@ -55,12 +54,15 @@ pub struct AttachArgs {
     /// Map this pool instead of connecting: a process on one of its hosts needs no network.
     #[arg(long, value_name = "POOL", conflicts_with = "brokers")]
     pub attach: Option<PathBuf>,
-    /// With --attach: this host's number in the pool.
-    #[arg(long, default_value = "0", requires = "attach")]
-    pub host: u32,
-    /// With --attach: the brokers' pool.coherence, software or hardware. Software is right on every pool.
-    #[arg(long, default_value = "software", value_parser = coherence, requires = "attach")]
-    pub coherence: CoherenceMode,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+impl AttachArgs {
+    /// The pool to attach to, if so.
+    pub fn pool(&self) -> Option<AttachedPool> {
+        AttachedPool::of(self.attach.as_ref(), &self.host)
+    }
 }
 
 /// What a topic to create promises.
@@ -100,24 +102,4 @@ impl PropertyArgs {
             ..TopicProperties::default()
         }
     }
-}
-
-fn order(text: &str) -> Result<OrderLevel, String> {
-    OrderLevel::from_byte(byte(text)?).map_err(|error| error.to_string())
-}
-
-fn ack(text: &str) -> Result<AckLevel, String> {
-    AckLevel::from_byte(byte(text)?).map_err(|error| error.to_string())
-}
-
-fn receipts(text: &str) -> Result<Receipts, String> {
-    match text {
-        "batch" => Ok(Receipts::Batch),
-        "message" => Ok(Receipts::Message),
-        _ => Err(format!("{text:?} is neither batch nor message")),
-    }
-}
-
-fn byte(text: &str) -> Result<u8, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a level's number"))
 }

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use embarcadero::client::{
-    AttachedSubscriber, AttachedSubscriberOptions, ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start,
-    Subscriber, SubscriberOptions,
-};
+use embarcadero::client::{ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use embarcadero::config::units::parse_duration;
 use embarcadero::log::View;
 use embarcadero::log::topics::TopicReader;
 use embarcadero::pool::{Mapped, Pool, Software};
 use embarcadero::wire::Refusal;
+use tools_common::arguments::slow_reader;
+use tools_common::clients::AnySubscriber;
 
-use crate::common::{AttachArgs, ConnectArgs, admin, slow_reader};
+use crate::common::{AttachArgs, ConnectArgs, admin};
 use crate::error::CommandError;
 use crate::format::{Fields, Format};
 use crate::{Ended, Interrupt};
@@ -125,7 +124,11 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
 
 /// Where a topic's beginning is not kept any more, that is said; an order that lies beyond the end is an error, unless it is to be waited
 /// for.
-fn say_what_is_missing(args: &ConsumeArgs, cursor: Option<&Cursor>, reader: &Reader) -> Result<(), CommandError> {
+fn say_what_is_missing(
+    args: &ConsumeArgs,
+    cursor: Option<&Cursor>,
+    reader: &AnySubscriber,
+) -> Result<(), CommandError> {
     for (place, name) in args.topics.iter().enumerate() {
         let trimmed = reader.trimmed_before_start(place);
         if trimmed > 0 {
@@ -157,57 +160,17 @@ fn next_order(args: &ConsumeArgs, name: &str) -> Result<u64, CommandError> {
 }
 
 /// Over TCP, or attached. From where the cursor stands, if there is one; it comes back.
-fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Cursor>, Reader), ClientError> {
-    let (topic, start) = (args.topics[0].clone(), cursor.as_ref().map_or(args.from, |cursor| cursor.start(args.from)));
-    let Some(pool) = args.attach.attach.clone() else {
-        let (brokers, connect_timeout) = (args.connect.brokers.clone(), args.connect.timeout());
-        let more_topics = args.topics[1..].iter().map(|name| (name.clone(), args.from)).collect();
-        let (slow_reader, defaults) = (args.slow_reader.unwrap_or_default(), SubscriberOptions::default());
-        let options =
-            SubscriberOptions { brokers, topic, start, more_topics, slow_reader, connect_timeout, ..defaults };
-        return Ok((cursor, Reader::Tcp(Box::new(Subscriber::connect(options)?))));
+fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Cursor>, AnySubscriber), ClientError> {
+    let options = SubscriberOptions {
+        brokers: args.connect.brokers.clone(),
+        topic: args.topics[0].clone(),
+        start: cursor.as_ref().map_or(args.from, |cursor| cursor.start(args.from)),
+        more_topics: args.topics[1..].iter().map(|name| (name.clone(), args.from)).collect(),
+        slow_reader: args.slow_reader.unwrap_or_default(),
+        connect_timeout: args.connect.timeout(),
+        ..SubscriberOptions::default()
     };
-    let (host, coherence, wait) = (args.attach.host, args.attach.coherence, args.connect.timeout());
-    let defaults = AttachedSubscriberOptions::default();
-    let options = AttachedSubscriberOptions { pool, host, coherence, topic, start, wait, ..defaults };
-    Ok((cursor, Reader::Attached(Box::new(Subscriber::attach(options)?))))
-}
-
-/// A subscriber, over TCP or attached.
-enum Reader {
-    Tcp(Box<Subscriber>),
-    Attached(Box<AttachedSubscriber>),
-}
-
-impl Reader {
-    fn poll(&mut self, time: Duration, handler: &mut dyn FnMut(Event<'_>)) -> Result<usize, ClientError> {
-        match self {
-            Reader::Tcp(subscriber) => subscriber.poll_events(time, handler),
-            Reader::Attached(subscriber) => subscriber.poll(time, &mut |delivered| handler(Event::Batch(*delivered))),
-        }
-    }
-
-    /// Messages that were gone when it began at the earliest; over TCP, where brokers say so.
-    fn trimmed_before_start(&self, place: usize) -> u64 {
-        match self {
-            Reader::Tcp(subscriber) => subscriber.trimmed_before_start(place),
-            Reader::Attached(_) => 0,
-        }
-    }
-
-    fn next_order(&self) -> u64 {
-        match self {
-            Reader::Tcp(subscriber) => subscriber.next_order(),
-            Reader::Attached(subscriber) => subscriber.next_order(),
-        }
-    }
-
-    fn caught_up(&self) -> bool {
-        match self {
-            Reader::Tcp(subscriber) => subscriber.caught_up(),
-            Reader::Attached(subscriber) => subscriber.caught_up(),
-        }
-    }
+    Ok((cursor, AnySubscriber::open(options, args.attach.pool().as_ref())?))
 }
 
 impl ConsumeArgs {
@@ -229,7 +192,7 @@ fn ended(args: &ConsumeArgs, source: ClientError) -> CommandError {
 fn read(
     args: &ConsumeArgs,
     interrupt: &Interrupt,
-    subscriber: &mut Reader,
+    subscriber: &mut AnySubscriber,
     printer: &mut Printer<'_>,
 ) -> Result<Ended, CommandError> {
     let mut moved = Instant::now();

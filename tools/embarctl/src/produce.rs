@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use embarcadero::client::{AttachOptions, ClientError, Publish, Publisher, PublisherOptions};
+use embarcadero::client::{ClientError, PublisherOptions};
 use embarcadero::wire::AckLevel;
+use tools_common::clients::AnyPublisher;
 
 use crate::common::{AttachArgs, ConnectArgs, PropertyArgs};
 use crate::error::CommandError;
@@ -64,17 +65,16 @@ pub fn run(args: &ProduceArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
 }
 
 /// Over TCP, or attached.
-fn publisher(args: &ProduceArgs) -> Result<Box<dyn Publish>, ClientError> {
-    let (topic, ack) = (args.topic.clone(), args.properties.ack);
-    let create = args.create.then(|| args.properties.properties());
-    let Some(pool) = args.attach.attach.clone() else {
-        let (brokers, connect_timeout) = (args.connect.brokers.clone(), args.connect.timeout());
-        let options = PublisherOptions { brokers, topic, create, ack, connect_timeout, ..PublisherOptions::default() };
-        return Ok(Box::new(Publisher::connect(options)?));
+fn publisher(args: &ProduceArgs) -> Result<AnyPublisher, ClientError> {
+    let options = PublisherOptions {
+        brokers: args.connect.brokers.clone(),
+        topic: args.topic.clone(),
+        create: args.create.then(|| args.properties.properties()),
+        ack: args.properties.ack,
+        connect_timeout: args.connect.timeout(),
+        ..PublisherOptions::default()
     };
-    let (host, coherence, wait) = (args.attach.host, args.attach.coherence, args.connect.timeout());
-    let options = AttachOptions { pool, host, coherence, topic, create, ack, wait, ..AttachOptions::default() };
-    Ok(Box::new(Publisher::attach(options)?))
+    AnyPublisher::open(options, args.attach.pool().as_ref())
 }
 
 fn open(args: &ProduceArgs) -> Result<(Box<dyn Read + Send>, String), CommandError> {
@@ -90,7 +90,7 @@ fn open(args: &ProduceArgs) -> Result<(Box<dyn Read + Send>, String), CommandErr
 
 struct Producer<'a> {
     args: &'a ProduceArgs,
-    publisher: Box<dyn Publish>,
+    publisher: AnyPublisher,
     interrupt: &'a Interrupt,
     name: String,
     line_bytes_max: u64,

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use embarcadero::client::BrokerProgress;
+use tools_common::clock::monotonic_ns;
 
-use crate::clock::monotonic_ns;
 use crate::fleet::Fleet;
 use crate::pause::Pause;
 

@@ -6,33 +6,34 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use tools_common::clients::AnyPublisher;
+use tools_common::figures::Latencies;
 
 use crate::board::Board;
 use crate::payload::PayloadWriter;
 use crate::publish::{Ended, SessionPlan, SessionResult, connect, no_ack};
-use crate::recorder::{figures, histogram, record, words};
 
 /// Longest time in the client before looking at the clock and the flags.
 const POLL: Duration = Duration::from_millis(20);
 
 /// What was measured.
 #[derive(Clone, Debug)]
-pub struct Latencies {
+pub struct LatencyReport {
     /// From before the message is handed to the client until its ack was handed back.
-    pub publish_to_ack: Histogram<u64>,
+    pub publish_to_ack: Latencies,
     /// From before the message is handed to the client until a subscriber's callback had it verified.
-    pub publish_to_deliver: Option<Histogram<u64>>,
+    pub publish_to_deliver: Option<Latencies>,
     /// Messages at the start that are in neither.
     pub warm_up: u64,
 }
 
-impl Latencies {
+impl LatencyReport {
     /// A line for each path.
     pub fn words(&self) -> Vec<String> {
-        let mut lines = vec![format!("  publish to ack,     µs: {}", words(&self.publish_to_ack))];
-        lines.extend(self.publish_to_deliver.iter().map(|paths| format!("  publish to deliver, µs: {}", words(paths))));
+        let mut lines = vec![format!("  publish to ack,     µs: {}", self.publish_to_ack.words())];
+        lines
+            .extend(self.publish_to_deliver.iter().map(|paths| format!("  publish to deliver, µs: {}", paths.words())));
         lines.push(format!("  one message in flight; {} messages of warm-up are not counted", self.warm_up));
         lines
     }
@@ -41,8 +42,8 @@ impl Latencies {
     pub fn json(&self) -> Value {
         json!({
             "warm_up_messages": self.warm_up,
-            "publish_to_ack_us": figures(&self.publish_to_ack),
-            "publish_to_deliver_us": self.publish_to_deliver.as_ref().map(figures),
+            "publish_to_ack_us": self.publish_to_ack.json(),
+            "publish_to_deliver_us": self.publish_to_deliver.as_ref().map(Latencies::json),
         })
     }
 }
@@ -80,7 +81,7 @@ pub fn publish(
     times: &SendTimes,
     messages: u64,
     warm_up: u64,
-) -> Option<(SessionResult, Histogram<u64>)> {
+) -> Option<(SessionResult, Latencies)> {
     let mut publisher = match connect(&plan) {
         Ok(publisher) => publisher,
         Err(reason) => {
@@ -93,7 +94,7 @@ pub fn publish(
     }
     let mut ended = Ended::new(board);
     let mut result = SessionResult::begin(&plan, &publisher);
-    let mut latencies = histogram();
+    let mut latencies = Latencies::default();
     let mut writer = PayloadWriter::new(plan.payloads.clone(), plan.run, plan.index);
     result.first_send = Some(Instant::now());
     while result.sent < messages && !board.interrupted() {
@@ -104,7 +105,7 @@ pub fn publish(
             break;
         }
         if result.acked > warm_up {
-            record(&mut latencies, before.elapsed().as_nanos() as u64);
+            latencies.record(before.elapsed().as_nanos() as u64);
         }
         board.sessions[0].sent.store(result.sent, Ordering::Relaxed);
         board.sessions[0].acked.store(result.acked, Ordering::Relaxed);
@@ -117,7 +118,7 @@ pub fn publish(
 
 /// Sends one message and waits for its ack.
 fn one(
-    publisher: &mut crate::client::Sender,
+    publisher: &mut AnyPublisher,
     writer: &mut PayloadWriter,
     result: &mut SessionResult,
     ack_timeout: Duration,

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use embarcadero::client::{PublisherOptions, SlowReaderPolicy, Start};
 use serde_json::{Value, json};
+use tools_common::clients::AttachedPool;
 
 use crate::args::{AttachArgs, LoadArgs, RateArgs, TopicArgs};
-use crate::client::Pool;
 use crate::error::LoadError;
 use crate::fleet::Fleet;
 use crate::open_loop::OpenPlan;
@@ -52,7 +52,7 @@ pub struct Load<'a> {
     /// What messages contain.
     pub payloads: Payloads,
     /// Clients attach to this pool.
-    pub pool: Option<Pool>,
+    pub pool: Option<AttachedPool>,
     /// What becomes of subscribers that are too slow.
     pub slow_reader: SlowReaderPolicy,
     /// Threads that drive sessions, and as many for subscribers.

@@ -2,7 +2,7 @@
 //!
 //! A few threads drive all publisher sessions, and a few all subscribers; the main thread shows progress and judges.
 //!
-//! * `args`, `units`: the command line. `load`, `fleet`: every client's plan made from it.
+//! * `args`: the command line. `load`, `fleet`: every client's plan made from it.
 //! * `payload`: what messages contain. `verify`, `faults`: what a subscriber must see.
 //! * `schedule`, `pace`: open loop, pure: when messages are planned, and which is due.
 //! * `publish`, `open_loop`, `subscribe`, `latency`: the threads' work. `board`, `pause`: what they share.
@@ -13,8 +13,6 @@
 
 mod args;
 mod board;
-mod client;
-mod clock;
 mod error;
 mod faults;
 mod fleet;
@@ -33,7 +31,6 @@ mod run;
 mod schedule;
 mod subscribe;
 mod sweep;
-mod units;
 mod verdict;
 mod verify;
 mod versus;
@@ -44,7 +41,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use tools_common::interrupt::{self, EXIT_INTERRUPTED, Second};
+use tools_common::report::write_json;
 
 use crate::args::{Cli, Command, E2eArgs, OutputArgs};
 use crate::error::LoadError;
@@ -53,25 +51,28 @@ use crate::verdict::Outcome;
 
 const EXIT_FAIL: u8 = 1;
 const EXIT_USAGE: u8 = 2;
-const EXIT_INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let interrupted = Arc::new(AtomicBool::new(false));
+    let interrupted = match interrupt::flag(Second::Ends) {
+        Ok(flag) => flag,
+        Err(error) => return failed(&LoadError::Signals(error), EXIT_USAGE),
+    };
     match run(&command, &interrupted) {
         Ok(Outcome::Pass) => ExitCode::SUCCESS,
         Ok(Outcome::Fail) => EXIT_FAIL.into(),
         Ok(Outcome::Interrupted) => EXIT_INTERRUPTED.into(),
-        Err(error) => {
-            eprintln!("loadgen: {error}");
-            let code = if interrupted.load(Ordering::Relaxed) { EXIT_INTERRUPTED } else { EXIT_USAGE };
-            code.into()
-        }
+        Err(error) if interrupted.load(Ordering::Relaxed) => failed(&error, EXIT_INTERRUPTED),
+        Err(error) => failed(&error, EXIT_USAGE),
     }
 }
 
+fn failed(error: &LoadError, code: u8) -> ExitCode {
+    eprintln!("loadgen: {error}");
+    code.into()
+}
+
 fn run(command: &Command, interrupted: &Arc<AtomicBool>) -> Result<Outcome, LoadError> {
-    handle_signals(interrupted).map_err(LoadError::Signals)?;
     allow_descriptors();
     let (ended, output): (Ended, &OutputArgs) = match command {
         Command::Publish(args) => (run::publish(args, interrupted)?.into(), &args.output),
@@ -83,7 +84,7 @@ fn run(command: &Command, interrupted: &Arc<AtomicBool>) -> Result<Outcome, Load
     };
     println!("{}", ended.words);
     if let Some(path) = &output.json {
-        report::write_json(&ended.json, path)?;
+        write_json(&ended.json, path).map_err(|source| LoadError::Output { path: path.clone(), source })?;
     }
     Ok(ended.outcome)
 }
@@ -103,14 +104,4 @@ fn allow_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     // If that is refused, connecting says what is missing.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-}
-
-/// The first SIGINT or SIGTERM asks the threads to end, so that the run can say what it reached; a second
-/// one ends the process at once.
-fn handle_signals(interrupted: &Arc<AtomicBool>) -> std::io::Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED.into(), Arc::clone(interrupted))?;
-        signal_hook::flag::register(signal, Arc::clone(interrupted))?;
-    }
-    Ok(())
 }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::AckedBatch;
 use serde_json::{Value, json};
+use tools_common::clients::AnyPublisher;
+use tools_common::clock::monotonic_ns;
 
-use crate::clock::monotonic_ns;
 use crate::pace::{Counts, Due, Pacer, Span};
 use crate::payload::Times;
-use crate::recorder::{Recorder, words};
+use crate::recorder::Recorder;
 use crate::schedule::{Arrival, Schedule};
 
 /// Below this part of what was asked for, a run says that it did not keep up.
@@ -74,7 +75,7 @@ impl OpenLoop {
     }
 
     /// One session, whose acks are recorded from here on.
-    pub fn session(&self, plan: &OpenPlan, index: u32, publisher: &mut crate::client::Sender) -> OpenSession {
+    pub fn session(&self, plan: &OpenPlan, index: u32, publisher: &mut AnyPublisher) -> OpenSession {
         let schedule = Schedule::new(plan.arrival, plan.messages_per_s, plan.seed, index, plan.sessions);
         let flight = Flight { first: 0, times: VecDeque::new(), recorder: Arc::clone(&self.recorder), span: self.span };
         let flight = Arc::new(Mutex::new(flight));
@@ -289,8 +290,8 @@ impl OpenReport {
         ];
         let paths = [("ack", Some(&self.ack)), ("deliver", self.deliver.as_ref())];
         for (name, recorder) in paths.into_iter().filter_map(|(name, recorder)| Some((name, recorder?))) {
-            lines.push(format!("  publish to {name}, µs, from the planned time: {}", words(&recorder.corrected)));
-            lines.push(format!("  publish to {name}, µs, from sending:          {}", words(&recorder.raw)));
+            lines.push(format!("  publish to {name}, µs, from the planned time: {}", recorder.corrected.words()));
+            lines.push(format!("  publish to {name}, µs, from sending:          {}", recorder.raw.words()));
         }
         lines
     }
@@ -343,7 +344,10 @@ mod tests {
         flight.acked(&batch(4, 2), 130);
         assert_eq!((flight.first, flight.times.len()), (6, 0));
         let recorder = lock(&flight.recorder).clone();
-        assert_eq!((recorder.corrected.len(), recorder.corrected.min(), recorder.corrected.max()), (6, 70, 110));
+        assert_eq!(
+            (recorder.corrected.count(), recorder.corrected.min_us(), recorder.corrected.max_us()),
+            (6, 0.07, 0.11)
+        );
     }
 
     #[test]

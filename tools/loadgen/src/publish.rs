@@ -8,9 +8,9 @@ use embarcadero::client::{BrokerProgress, ClientError, PublisherOptions, Publish
 use embarcadero::limits::MESSAGE_HEADER_BYTES;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
+use tools_common::clients::{AnyPublisher, AttachedPool};
 
 use crate::board::{Board, SessionBoard};
-use crate::client::{Pool, Sender};
 use crate::open_loop::{OpenLoop, OpenPlan, OpenResult};
 use crate::pause::AckGaps;
 use crate::payload::{PayloadWriter, Payloads};
@@ -49,7 +49,7 @@ pub struct SessionPlan {
     /// How to connect.
     pub options: PublisherOptions,
     /// The pool to attach to, instead of brokers.
-    pub pool: Option<Pool>,
+    pub pool: Option<AttachedPool>,
     /// Level the topic must have.
     pub order: OrderLevel,
     /// What to send.
@@ -93,7 +93,7 @@ pub struct SessionResult {
 
 impl SessionResult {
     /// Of a session that has not sent anything.
-    pub fn begin(plan: &SessionPlan, publisher: &Sender) -> SessionResult {
+    pub fn begin(plan: &SessionPlan, publisher: &AnyPublisher) -> SessionResult {
         let planned = if let Goal::Messages(messages) = plan.goal { messages } else { 0 };
         SessionResult {
             index: plan.index,
@@ -113,7 +113,7 @@ impl SessionResult {
     }
 
     /// Takes what the client knows at the end; closes the session if it came to its end.
-    pub fn end(&mut self, mut publisher: Sender, board: &Board) {
+    pub fn end(&mut self, mut publisher: AnyPublisher, board: &Board) {
         if self.error.is_none() && !board.interrupted() {
             settle_counts(&mut publisher, self.acked);
         }
@@ -129,9 +129,9 @@ impl SessionResult {
 }
 
 /// Waits until the brokers' own numbers add up to what is acked. One that was killed meanwhile never says its last.
-fn settle_counts(publisher: &mut Sender, acked: u64) {
+fn settle_counts(publisher: &mut AnyPublisher, acked: u64) {
     let deadline = Instant::now() + COUNTS;
-    let all = |publisher: &Sender| publisher.broker_progress().iter().map(|broker| broker.acked).sum::<u64>();
+    let all = |publisher: &AnyPublisher| publisher.broker_progress().iter().map(|broker| broker.acked).sum::<u64>();
     while !publisher.broker_progress().is_empty() && all(publisher) < acked {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || publisher.poll(left.min(POLL)).is_err() {
@@ -186,9 +186,9 @@ impl Drop for Ended<'_> {
 }
 
 /// Connects as planned; refuses a topic or brokers that the plan does not fit.
-pub fn connect(plan: &SessionPlan) -> Result<Sender, String> {
+pub fn connect(plan: &SessionPlan) -> Result<AnyPublisher, String> {
     let index = plan.index;
-    let publisher = Sender::open(plan.options.clone(), plan.pool.as_ref())
+    let publisher = AnyPublisher::open(plan.options.clone(), plan.pool.as_ref())
         .map_err(|error| format!("publisher {index}: {error}"))?;
     if publisher.order_level() != plan.order {
         let (topic, found, asked) = (&plan.options.topic, publisher.order_level(), plan.order);
@@ -208,14 +208,14 @@ struct Worker<'a> {
     board: &'a Board,
     /// Sessions that have not ended, each with its client; their results are in `results` when they have.
     live: Vec<Session<'a>>,
-    ended: Vec<(SessionResult, Sender)>,
+    ended: Vec<(SessionResult, AnyPublisher)>,
     writer: PayloadWriter,
     open: Option<OpenLoop>,
     readiness: Readiness,
 }
 
 impl<'a> Worker<'a> {
-    fn new(clients: Vec<(SessionPlan, Sender)>, board: &'a Board) -> Worker<'a> {
+    fn new(clients: Vec<(SessionPlan, AnyPublisher)>, board: &'a Board) -> Worker<'a> {
         let (first, _) = clients.first().expect("a thread has a session");
         let writer = PayloadWriter::new(first.payloads.clone(), first.run, first.index);
         let open =
@@ -289,7 +289,7 @@ struct Session<'a> {
     board: &'a Board,
     own: &'a SessionBoard,
     ended: Ended<'a>,
-    publisher: Sender,
+    publisher: AnyPublisher,
     goal: Goal,
     /// No message is sent after this.
     until: Option<Instant>,
@@ -306,7 +306,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(plan: SessionPlan, mut publisher: Sender, board: &'a Board, open: Option<&OpenLoop>) -> Session<'a> {
+    fn new(plan: SessionPlan, mut publisher: AnyPublisher, board: &'a Board, open: Option<&OpenLoop>) -> Session<'a> {
         let mut result = SessionResult::begin(&plan, &publisher);
         let now = Instant::now();
         result.first_send = Some(now);
@@ -436,7 +436,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn end(mut self, error: Option<String>) -> (SessionResult, Sender) {
+    fn end(mut self, error: Option<String>) -> (SessionResult, AnyPublisher) {
         self.note_progress();
         self.result.gaps.note(self.moved, Instant::now(), &self.board.pause);
         if !matches!(self.goal, Goal::Messages(_)) {
@@ -450,7 +450,7 @@ impl<'a> Session<'a> {
 }
 
 /// The reason of a session that gives up: the client's own account of which broker owes what.
-pub fn no_ack(publisher: &mut Sender, ack_timeout: Duration) -> String {
+pub fn no_ack(publisher: &mut AnyPublisher, ack_timeout: Duration) -> String {
     let seconds = ack_timeout.as_secs();
     match publisher.flush(Instant::now()) {
         Ok(()) => format!("no ack within {seconds} s (--ack-timeout), and all of them just after"),

@@ -1,15 +1,13 @@
 //! What is left of a run: a few sentences on standard output, and everything as JSON.
 
-use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use embarcadero::client::PublisherStats;
 use embarcadero::wire::AckLevel;
 use serde_json::{Value, json};
+use tools_common::report;
 
-use crate::error::LoadError;
-use crate::latency::Latencies;
+use crate::latency::LatencyReport;
 use crate::open_loop::OpenReport;
 use crate::pause::PauseReport;
 use crate::progress::sum_brokers;
@@ -17,8 +15,6 @@ use crate::publish::SessionResult;
 use crate::subscribe::ReaderResult;
 use crate::verdict::{Outcome, Promise, Verdict};
 
-/// The commit this was built from, if that is known.
-pub const GIT_ID: Option<&str> = option_env!("EMBARCADERO_GIT_ID");
 /// More subscribers than this are shown as one.
 const READERS_SHOWN: usize = 8;
 
@@ -37,7 +33,7 @@ pub struct Report {
     /// What the subscribers saw.
     pub readers: Vec<ReaderResult>,
     /// Latencies of one message in flight, where they were measured.
-    pub latencies: Option<Latencies>,
+    pub latencies: Option<LatencyReport>,
     /// What an open loop reached.
     pub open: Option<OpenReport>,
     /// What stopping a subscriber did.
@@ -158,7 +154,7 @@ impl Report {
         lines.extend(self.verdict.reasons.iter().map(|reason| format!("  wrong: {reason}")));
         self.publish_words(&mut lines);
         self.deliver_words(&mut lines);
-        lines.extend(self.latencies.iter().flat_map(Latencies::words));
+        lines.extend(self.latencies.iter().flat_map(LatencyReport::words));
         lines.extend(self.open.iter().flat_map(OpenReport::words));
         lines.extend(self.pause.iter().flat_map(PauseReport::words));
         lines.extend(self.verdict.notes.iter().map(|note| format!("  note: {note}")));
@@ -166,11 +162,7 @@ impl Report {
     }
 
     fn headline(&self) -> String {
-        let word = match self.verdict.outcome {
-            Outcome::Pass => "PASS",
-            Outcome::Fail => "FAIL",
-            Outcome::Interrupted => "INTERRUPTED",
-        };
+        let word = self.verdict.outcome.word();
         let mut did = Vec::new();
         if !self.sessions.is_empty() {
             let planned: u64 = self.sessions.iter().map(|session| session.planned).sum();
@@ -239,33 +231,25 @@ impl Report {
     /// The run as JSON.
     pub fn json(&self) -> Value {
         let stats = self.stats();
-        json!({
-            "tool": "loadgen",
-            "version": env!("CARGO_PKG_VERSION"),
-            "git": GIT_ID,
-            "command": self.command,
-            "configuration": self.configuration,
-            "machine": machine(),
-            "results": {
-                "publish": self.publish_rate().map(|rate| rate.json()),
-                "sessions": self.sessions.iter().map(session_json).collect::<Vec<_>>(),
-                "batches_resent": stats.resent_batches,
-                "batches_let_go": stats.let_go,
-                "fences": stats.fences,
-                "reconnects": stats.reconnects,
-                "subscribers": self.readers.iter().map(|reader| self.reader_json(reader)).collect::<Vec<_>>(),
-                "latency": self.latencies.as_ref().map(Latencies::json),
-                "deliver": self.all_delivered().map(|rate| rate.json()),
-                "open_loop": self.open.as_ref().map(OpenReport::json),
-                "stopped_reader": self.pause.as_ref().map(PauseReport::json),
-            },
-            "verdict": {
-                "outcome": self.verdict.outcome.key(),
-                "pass": self.verdict.outcome == Outcome::Pass,
-                "reasons": self.verdict.reasons,
-                "notes": self.verdict.notes,
-            },
-        })
+        let mut json = envelope(self.command);
+        json["configuration"] = self.configuration.clone();
+        json["results"] = json!({
+            "publish": self.publish_rate().map(|rate| rate.json()),
+            "sessions": self.sessions.iter().map(session_json).collect::<Vec<_>>(),
+            "batches_resent": stats.resent_batches,
+            "batches_let_go": stats.let_go,
+            "fences": stats.fences,
+            "reconnects": stats.reconnects,
+            "subscribers": self.readers.iter().map(|reader| self.reader_json(reader)).collect::<Vec<_>>(),
+            "latency": self.latencies.as_ref().map(LatencyReport::json),
+            "deliver": self.all_delivered().map(|rate| rate.json()),
+            "open_loop": self.open.as_ref().map(OpenReport::json),
+            "stopped_reader": self.pause.as_ref().map(PauseReport::json),
+        });
+        json["verdict"] = self.verdict.outcome.json();
+        json["verdict"]["reasons"] = json!(self.verdict.reasons);
+        json["verdict"]["notes"] = json!(self.verdict.notes);
+        json
     }
 
     fn reader_json(&self, reader: &ReaderResult) -> Value {
@@ -296,11 +280,17 @@ impl Report {
     }
 }
 
-/// Writes JSON to a file, whole or not at all.
-pub fn write_json(json: &Value, path: &Path) -> Result<(), LoadError> {
-    let failed = |source| LoadError::Output { path: path.to_owned(), source };
-    let partial = path.with_extension("json.partial");
-    fs::write(&partial, format!("{json:#}\n")).and_then(|()| fs::rename(&partial, path)).map_err(failed)
+/// What every report begins with.
+pub fn envelope(command: &str) -> Value {
+    let mut machine = report::machine();
+    (machine["cpu"], machine["cores"]) = (machine["processor"].clone(), machine["usable_cores"].clone());
+    json!({
+        "tool": "loadgen",
+        "version": env!("CARGO_PKG_VERSION"),
+        "git": report::GIT_ID,
+        "command": command,
+        "machine": machine,
+    })
 }
 
 fn session_json(session: &SessionResult) -> Value {
@@ -321,16 +311,4 @@ fn session_json(session: &SessionResult) -> Value {
 
 fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
-/// Where the figures were taken.
-pub fn machine() -> Value {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
-    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    json!({
-        "kernel": kernel.map(|kernel| kernel.trim().to_owned()),
-        "cpu": model.map(|(_, model)| model.trim()),
-        "cores": std::thread::available_parallelism().map(usize::from).ok(),
-    })
 }

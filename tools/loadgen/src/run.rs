@@ -8,20 +8,21 @@ use std::time::{Duration, Instant};
 use embarcadero::client::{PublisherOptions, SlowReaderPolicy, SubscriberOptions, create_topic};
 use embarcadero::wire::AckLevel;
 use serde_json::{Value, json};
+use tools_common::clients::AnyPublisher;
+use tools_common::figures::Latencies;
 
 use crate::args::{E2eArgs, LatencyArgs, OutputArgs, PublishArgs, SubscribeArgs, TopicArgs};
 use crate::board::Board;
-use crate::client::Sender;
 use crate::error::LoadError;
 use crate::fleet::{Fleet, deal};
-use crate::latency::{self, Latencies, SendTimes};
+use crate::latency::{self, LatencyReport, SendTimes};
 use crate::load::{Load, Wishes, slow_reader_words, topic_configuration, unique_suffix};
 use crate::open_loop::OpenReport;
 use crate::pause::{Fate, PausePlan, PauseReport};
 use crate::payload::Payloads;
 use crate::progress::{Progress, Show, TICK};
 use crate::publish::{self, Goal, Published, SessionResult};
-use crate::recorder::{Recorder, histogram, record};
+use crate::recorder::Recorder;
 use crate::report::Report;
 use crate::subscribe::{self, Delivery, ReaderPlan, ReaderResult, Until};
 use crate::verdict::{Outcome, Promise, judge};
@@ -217,11 +218,11 @@ pub fn latency(args: &LatencyArgs, interrupted: &Arc<AtomicBool>) -> Result<Repo
     let board = Board::new(load.fleet, Arc::clone(interrupted));
     let progress = Progress::new(show(&args.output), args.messages, load.topic.message_size);
     let (warm_up, times) = (args.warm_up(), SendTimes::new(args.messages));
-    let mut deliveries = (args.subscribers > 0).then(histogram);
+    let mut deliveries = (args.subscribers > 0).then(Latencies::default);
     let mut note = |before: u64, messages: u32| {
         for number in before..before + u64::from(messages) {
             if let (true, Some(into), Some(time)) = (number >= warm_up, deliveries.as_mut(), times.since(number)) {
-                record(into, time);
+                into.record(time);
             }
         }
     };
@@ -238,7 +239,7 @@ pub fn latency(args: &LatencyArgs, interrupted: &Arc<AtomicBool>) -> Result<Repo
         Ok((join(sessions)?, join(readers)?))
     })?;
     let (session, publish_to_ack) = sessions.pop().ok_or(LoadError::Panicked)?;
-    let latencies = Latencies { publish_to_ack, publish_to_deliver: deliveries, warm_up };
+    let latencies = LatencyReport { publish_to_ack, publish_to_deliver: deliveries, warm_up };
     let promise = promise(load.topic, true, Some(args.messages), &board);
     let readers = readers.into_iter().flat_map(|thread| thread.readers).collect();
     Ok(report("latency", load.configuration(), promise, load.topic, vec![session], readers, Some(latencies)))
@@ -273,7 +274,7 @@ pub fn make_topics(load: &Load<'_>) -> Result<(), LoadError> {
                 let options = topic.publisher_options(&name);
                 let options = PublisherOptions { create: Some(topic.properties()), ..options };
                 let deadline = Instant::now() + topic.connect_timeout;
-                Sender::open(options, Some(pool)).and_then(|sender| sender.close(deadline))
+                AnyPublisher::open(options, Some(pool)).and_then(|sender| sender.close(deadline))
             }
         };
         made.map_err(|source| LoadError::Topic { topic: name, source })?;
@@ -330,7 +331,7 @@ fn report(
     topic: &TopicArgs,
     sessions: Vec<SessionResult>,
     readers: Vec<ReaderResult>,
-    latencies: Option<Latencies>,
+    latencies: Option<LatencyReport>,
 ) -> Report {
     let verdict = judge(&promise, &sessions, &readers);
     let message_bytes = topic.message_size;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use embarcadero::client::{ClientError, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::Refusal;
+use tools_common::clients::{AnySubscriber, AttachedPool};
+use tools_common::clock::monotonic_ns;
 
 use crate::board::Board;
-use crate::client::{Pool, Receiver};
-use crate::clock::monotonic_ns;
 use crate::open_loop::OpenPlan;
 use crate::pace::Span;
 use crate::pause::PausePlan;
@@ -50,7 +50,7 @@ pub struct ReaderPlan<'a> {
     /// How to connect.
     pub options: SubscriberOptions,
     /// The pool to attach to, instead of brokers.
-    pub pool: Option<Pool>,
+    pub pool: Option<AttachedPool>,
     /// What it must see.
     pub verifier: Verifier,
     /// When it is done.
@@ -114,9 +114,9 @@ pub fn run(plans: Vec<ReaderPlan<'_>>, board: &Board) -> Option<Delivery> {
     Some(Worker { live, open, readiness: Readiness::default() }.run())
 }
 
-fn connect(plan: &ReaderPlan<'_>) -> Result<Receiver, String> {
+fn connect(plan: &ReaderPlan<'_>) -> Result<AnySubscriber, String> {
     let index = plan.index;
-    let subscriber = Receiver::open(plan.options.clone(), plan.pool.as_ref())
+    let subscriber = AnySubscriber::open(plan.options.clone(), plan.pool.as_ref())
         .map_err(|error| format!("subscriber {index}: {error}"))?;
     let (topic, found, asked) = (subscriber.topic(), subscriber.order_level(), plan.verifier.order());
     if found != asked {
@@ -202,7 +202,7 @@ struct Reader<'a> {
     index: usize,
     topic: usize,
     board: &'a Board,
-    subscriber: Receiver,
+    subscriber: AnySubscriber,
     verifier: Verifier,
     hook: Option<Hook<'a>>,
     until: Until,
@@ -221,7 +221,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(mut plan: ReaderPlan<'a>, subscriber: Receiver, board: &'a Board) -> Reader<'a> {
+    fn new(mut plan: ReaderPlan<'a>, subscriber: AnySubscriber, board: &'a Board) -> Reader<'a> {
         let started = Instant::now();
         let policy = plan.options.slow_reader;
         if plan.options.start == Start::Latest {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use tools_common::figures::Latencies;
 
 use crate::args::{E2eArgs, LoadArgs};
 use crate::error::LoadError;
 use crate::load::{Load, Wishes, unique_suffix};
-use crate::report::{Ended, GIT_ID, Report, machine};
+use crate::report::{Ended, Report, envelope};
 use crate::run::{make_topics, run_load};
 use crate::schedule::Rate;
 use crate::verdict::Outcome;
@@ -60,12 +60,8 @@ pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadE
 }
 
 fn ended(maximum: &Report, steps: &[Step]) -> Ended {
-    let outcomes = || steps.iter().map(|step| &step.report).chain([maximum]).map(|report| report.verdict.outcome);
-    let outcome = match outcomes().find(|outcome| *outcome == Outcome::Interrupted) {
-        Some(interrupted) => interrupted,
-        None if outcomes().all(|outcome| outcome == Outcome::Pass) => Outcome::Pass,
-        None => Outcome::Fail,
-    };
+    let outcome =
+        Outcome::of_all(steps.iter().map(|step| &step.report).chain([maximum]).map(|report| report.verdict.outcome));
     let mut lines = vec![format!("maximum, closed loop:\n{}", maximum.words())];
     lines.extend(steps.iter().map(|step| format!("{} % of it, open loop:\n{}", step.percent, step.report.words())));
     lines.push(table(maximum, steps));
@@ -82,8 +78,8 @@ fn table(maximum: &Report, steps: &[Step]) -> String {
     ];
     for Step { percent, report } in steps {
         let Some(open) = &report.open else { continue };
-        let row = |of: &Histogram<u64>| -> String {
-            SHOWN.iter().map(|(_, at)| format!("{:>10.1}", of.value_at_percentile(*at) as f64 / 1e3)).collect()
+        let row = |of: &Latencies| -> String {
+            SHOWN.iter().map(|(_, at)| format!("{:>10.1}", of.percentile_us(*at))).collect()
         };
         let deliver = open.deliver.as_ref().map_or(String::new(), |deliver| row(&deliver.corrected));
         let late = if open.overload().is_some() { "  not reached" } else { "" };
@@ -99,15 +95,10 @@ fn whole(maximum: &Report, steps: &[Step], outcome: Outcome) -> Value {
         json["percent"] = json!(step.percent);
         json
     };
-    json!({
-        "tool": "loadgen",
-        "version": env!("CARGO_PKG_VERSION"),
-        "git": GIT_ID,
-        "command": "e2e --rate-percent",
-        "machine": machine(),
-        "maximum_messages_per_s": maximum.messages_per_s(),
-        "maximum": maximum.json(),
-        "steps": steps.iter().map(step).collect::<Vec<_>>(),
-        "verdict": { "outcome": outcome.key(), "pass": outcome == Outcome::Pass },
-    })
+    let mut json = envelope("e2e --rate-percent");
+    json["maximum_messages_per_s"] = json!(maximum.messages_per_s());
+    json["maximum"] = maximum.json();
+    json["steps"] = steps.iter().map(step).collect();
+    json["verdict"] = outcome.json();
+    json
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use embarcadero::client::SlowReaderPolicy;
 use embarcadero::wire::{AckLevel, OrderLevel};
+use serde_json::{Value, json};
 
 use crate::publish::SessionResult;
 use crate::subscribe::ReaderResult;
 use crate::verify::Summary;
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a run ended; the greatest counts of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     /// Everything asked for was reached and right.
     Pass,
@@ -21,13 +22,32 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// In a word, for JSON.
-    pub fn key(self) -> &'static str {
-        match self {
-            Outcome::Pass => "pass",
-            Outcome::Fail => "fail",
-            Outcome::Interrupted => "interrupted",
+    /// Of a run with these reasons to fail.
+    pub fn of(interrupted: bool, reasons: &[String]) -> Outcome {
+        match (interrupted, reasons.is_empty()) {
+            (true, _) => Outcome::Interrupted,
+            (false, true) => Outcome::Pass,
+            (false, false) => Outcome::Fail,
         }
+    }
+
+    /// Of several runs.
+    pub fn of_all(outcomes: impl IntoIterator<Item = Outcome>) -> Outcome {
+        outcomes.into_iter().max().unwrap_or(Outcome::Pass)
+    }
+
+    /// As the first word of a report.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Pass => "PASS",
+            Outcome::Fail => "FAIL",
+            Outcome::Interrupted => "INTERRUPTED",
+        }
+    }
+
+    /// As JSON.
+    pub fn json(self) -> Value {
+        json!({ "outcome": self.word().to_lowercase(), "pass": self == Outcome::Pass })
     }
 }
 
@@ -92,11 +112,7 @@ pub fn judge(promise: &Promise, sessions: &[SessionResult], readers: &[ReaderRes
         }
     }
     judge_agreement(promise, readers, &mut verdict);
-    verdict.outcome = match (promise.interrupted, verdict.reasons.is_empty()) {
-        (true, _) => Outcome::Interrupted,
-        (false, false) => Outcome::Fail,
-        (false, true) => Outcome::Pass,
-    };
+    verdict.outcome = Outcome::of(promise.interrupted, &verdict.reasons);
     verdict
 }
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
+use tools_common::figures::{Spread, in_turn};
 
 use crate::args::{E2eArgs, LoadArgs};
 use crate::error::LoadError;
 use crate::load::{Load, Wishes, unique_suffix};
-use crate::report::{Ended, GIT_ID, Report, machine};
+use crate::report::{Ended, Report, envelope};
 use crate::run::{make_topics, run_load};
 use crate::verdict::Outcome;
 
@@ -20,33 +21,6 @@ use crate::verdict::Outcome;
 struct Round {
     many: Report,
     one: Report,
-}
-
-/// The middle of several rounds, and how far they lie apart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Spread {
-        let mut values: Vec<f64> = values.collect();
-        assert!(!values.is_empty(), "there is a round that counts");
-        values.sort_unstable_by(f64::total_cmp);
-        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
-        Spread { median: (low + high) / 2.0, min: values[0], max: values[values.len() - 1] }
-    }
-
-    fn words(&self, decimals: usize) -> String {
-        let Spread { median, min, max } = self;
-        format!("{median:.decimals$} [{min:.decimals$}..{max:.decimals$}]")
-    }
-
-    fn json(&self) -> Value {
-        json!({ "median": self.median, "min": self.min, "max": self.max })
-    }
 }
 
 /// Runs it.
@@ -67,34 +41,23 @@ pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadE
     make_topics(&prepare("one", &single, &one)?)?;
     let mut rounds = Vec::new();
     for round in 0..=args.compare.rounds {
-        let side = |many_topics: bool| {
-            let load = if many_topics { prepare("many", &args.load, &many)? } else { prepare("one", &single, &one)? };
+        let (many, one) = in_turn(round, |is_many| {
+            let load = if is_many { prepare("many", &args.load, &many)? } else { prepare("one", &single, &one)? };
             run_load("e2e", &load, &args.output, interrupted)
-        };
-        let many_first = round % 2 == 0;
-        let (first, second) = (side(many_first)?, side(!many_first)?);
-        let (many, one) = if many_first { (first, second) } else { (second, first) };
+        })?;
         eprintln!(
             "round {round}{}: {:.1} MB/s with many topics, {:.1} with one",
             if round == 0 { " (cold)" } else { "" },
             many.published_mb_per_s(),
             one.published_mb_per_s()
         );
-        let outcome = outcome([&many, &one].into_iter());
+        let outcome = Outcome::of_all([&many, &one].map(|report| report.verdict.outcome));
         rounds.push(Round { many, one });
         if outcome != Outcome::Pass {
             break;
         }
     }
     Ok(ended(args, &rounds))
-}
-
-fn outcome<'a>(reports: impl Iterator<Item = &'a Report>) -> Outcome {
-    reports.map(|report| report.verdict.outcome).fold(Outcome::Pass, |worst, one| match (worst, one) {
-        (Outcome::Interrupted, _) | (_, Outcome::Interrupted) => Outcome::Interrupted,
-        (Outcome::Fail, _) | (_, Outcome::Fail) => Outcome::Fail,
-        _ => Outcome::Pass,
-    })
 }
 
 /// A figure of both sides, and its ratio.
@@ -118,7 +81,8 @@ impl Figure {
 }
 
 fn ended(args: &E2eArgs, rounds: &[Round]) -> Ended {
-    let outcome = outcome(rounds.iter().flat_map(|round| [&round.many, &round.one]));
+    let both = rounds.iter().flat_map(|round| [&round.many, &round.one]);
+    let outcome = Outcome::of_all(both.map(|report| report.verdict.outcome));
     let last = rounds.last().expect("there is the cold round");
     let mut lines = vec![format!("many topics, the last round:\n{}", last.many.words())];
     lines.push(format!("one topic, the last round:\n{}", last.one.words()));
@@ -144,18 +108,13 @@ fn ended(args: &E2eArgs, rounds: &[Round]) -> Ended {
         let Figure { name, many, one, ratio } = figure;
         json!({ "figure": name, "many_mb_per_s": many.json(), "one_mb_per_s": one.json(), "ratio": ratio.json() })
     };
-    let json = json!({
-        "tool": "loadgen",
-        "version": env!("CARGO_PKG_VERSION"),
-        "git": GIT_ID,
-        "command": "e2e --compare-one-topic",
-        "machine": machine(),
-        "topics": topics,
-        "figures": figures.iter().map(figure).collect::<Vec<_>>(),
-        "rounds": rounds.iter().map(|round| json!({ "many": short(&round.many), "one": short(&round.one) })).collect::<Vec<_>>(),
-        "last_round": { "many": last.many.json(), "one": last.one.json() },
-        "verdict": { "outcome": outcome.key(), "pass": outcome == Outcome::Pass },
-    });
+    let mut json = envelope("e2e --compare-one-topic");
+    json["topics"] = json!(topics);
+    json["figures"] = figures.iter().map(figure).collect();
+    json["rounds"] =
+        rounds.iter().map(|round| json!({ "many": short(&round.many), "one": short(&round.one) })).collect();
+    json["last_round"] = json!({ "many": last.many.json(), "one": last.one.json() });
+    json["verdict"] = outcome.json();
     Ended { words: lines.join("\n"), json, outcome }
 }
 
@@ -163,17 +122,6 @@ fn short(report: &Report) -> Value {
     json!({
         "published_mb_per_s": report.published_mb_per_s(),
         "delivered_mb_per_s": report.delivered_mb_per_s(),
-        "outcome": report.verdict.outcome.key(),
+        "outcome": report.verdict.outcome.word().to_lowercase(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_middle_of_rounds() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0].into_iter()), Spread { median: 2.0, min: 1.0, max: 3.0 });
-        assert_eq!(Spread::of([4.0, 1.0].into_iter()).words(2), "2.50 [1.00..4.00]");
-    }
 }

@@ -2,9 +2,10 @@
 //!
 //! * here: what all subcommands have in common, and the closed loop.
 //! * [`open`]: open loop, sweep, many topics, a stopped subscriber. [`reach`]: attached clients, slow readers.
-//!   [`resume`]: long topics.
+//!   [`resume`]: long topics. [`quantities`]: rates.
 
 mod open;
+mod quantities;
 mod reach;
 mod resume;
 
@@ -16,9 +17,10 @@ use embarcadero::client::{PublisherOptions, Skew, Start, SubscriberOptions, Topi
 use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
+use tools_common::arguments;
+
 use crate::error::LoadError;
 use crate::publish::Goal;
-use crate::units;
 use crate::verify::NUMBERS_MAX;
 
 pub use open::{CompareArgs, RateArgs, StopArgs};
@@ -103,19 +105,19 @@ pub struct TopicArgs {
     #[arg(long)]
     pub topic: Option<String>,
     /// Order level: 0, 1, 2, 4 or 5.
-    #[arg(long, default_value = "5", value_parser = units::order)]
+    #[arg(long, default_value = "5", value_parser = arguments::order)]
     pub order: OrderLevel,
     /// Ack level: 0, 1 or 2.
-    #[arg(long, default_value = "1", value_parser = units::ack)]
+    #[arg(long, default_value = "1", value_parser = arguments::ack)]
     pub ack: AckLevel,
     /// Where brokers stamp the time of receipt: batch or message.
-    #[arg(long, default_value = "batch", value_parser = units::receipts)]
+    #[arg(long, default_value = "batch", value_parser = arguments::receipts)]
     pub receipts: Receipts,
     /// Longest wait for a connection, seconds.
-    #[arg(long, default_value = "10", value_parser = units::seconds, value_name = "SECONDS")]
+    #[arg(long, default_value = "10", value_parser = arguments::seconds, value_name = "SECONDS")]
     pub connect_timeout: Duration,
     /// Size of each message, e.g. 0, 1024, 64KiB.
-    #[arg(long, default_value = "1KiB", value_parser = units::bytes, value_name = "SIZE")]
+    #[arg(long, default_value = "1KiB", value_parser = arguments::bytes, value_name = "SIZE")]
     pub message_size: u64,
 }
 
@@ -123,14 +125,14 @@ pub struct TopicArgs {
 #[derive(Clone, Debug, Args)]
 pub struct LoadArgs {
     /// Payload to publish in all, e.g. 1GiB.
-    #[arg(long, default_value = "1GiB", value_parser = units::bytes, value_name = "SIZE")]
+    #[arg(long, default_value = "1GiB", value_parser = arguments::bytes, value_name = "SIZE")]
     pub total_bytes: u64,
     /// Messages to publish in all, instead of a size.
     #[arg(long, conflicts_with = "total_bytes", value_name = "COUNT")]
     pub messages: Option<u64>,
     /// Instead: publish as fast as the window allows for this long, e.g. 10s. With a rate: the time that is measured
     /// [default then: 10s].
-    #[arg(long, conflicts_with_all = ["total_bytes", "messages"], value_parser = units::duration, value_name = "TIME")]
+    #[arg(long, conflicts_with_all = ["total_bytes", "messages"], value_parser = arguments::duration, value_name = "TIME")]
     pub duration: Option<Duration>,
     /// Publishers. With more topics than that, each has a session for each of its topics.
     #[arg(long, default_value = "1", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX as i64))]
@@ -142,13 +144,13 @@ pub struct LoadArgs {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX as i64))]
     pub threads: Option<u32>,
     /// Seal a batch at this size.
-    #[arg(long, value_parser = units::bytes, value_name = "SIZE")]
+    #[arg(long, value_parser = arguments::bytes, value_name = "SIZE")]
     pub batch_bytes: Option<u64>,
     /// Seal a batch at this many messages.
     #[arg(long, value_name = "COUNT")]
     pub batch_messages: Option<u32>,
     /// Seal a batch at this age, e.g. 1ms.
-    #[arg(long, value_parser = units::duration, value_name = "TIME")]
+    #[arg(long, value_parser = arguments::duration, value_name = "TIME")]
     pub linger: Option<Duration>,
     /// Batches in flight per session [default: 64, fewer where all sessions would have more than 256 MiB].
     #[arg(long, value_name = "BATCHES")]
@@ -158,10 +160,10 @@ pub struct LoadArgs {
     pub connections_per_broker: Option<u32>,
     /// Longest time without any ack while some are awaited, and longest wait for the last one after the last
     /// message was sent, seconds.
-    #[arg(long, default_value = "60", value_parser = units::seconds, value_name = "SECONDS")]
+    #[arg(long, default_value = "60", value_parser = arguments::seconds, value_name = "SECONDS")]
     pub ack_timeout: Duration,
     /// Test hook: delay everything sent to one broker (its index in the list).
-    #[arg(long, value_parser = units::skew, value_name = "BROKER:MS")]
+    #[arg(long, value_parser = quantities::skew, value_name = "BROKER:MS")]
     pub skew: Option<(usize, Duration)>,
 }
 
@@ -260,7 +262,7 @@ pub struct SubscribeArgs {
     #[arg(long, conflicts_with = "count")]
     pub until_caught_up: bool,
     /// Longest time without a message while some are awaited, seconds.
-    #[arg(long, default_value = "30", value_parser = units::seconds, value_name = "SECONDS")]
+    #[arg(long, default_value = "30", value_parser = arguments::seconds, value_name = "SECONDS")]
     pub idle_timeout: Duration,
     #[command(flatten)]
     pub verify: VerifyArgs,
@@ -284,7 +286,7 @@ pub struct LatencyArgs {
     #[arg(long, default_value = "0", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1))]
     pub subscribers: u32,
     /// Longest wait for one ack, seconds.
-    #[arg(long, default_value = "10", value_parser = units::seconds, value_name = "SECONDS")]
+    #[arg(long, default_value = "10", value_parser = arguments::seconds, value_name = "SECONDS")]
     pub ack_timeout: Duration,
     #[command(flatten)]
     pub output: OutputArgs,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 use embarcadero::wire::AckLevel;
+use tools_common::arguments;
 
-use super::{LoadArgs, TopicArgs};
+use super::{LoadArgs, TopicArgs, quantities};
 use crate::error::LoadError;
 use crate::open_loop::OpenPlan;
 use crate::pause::PausePlan;
 use crate::payload::TIMED_BYTES_MIN;
 use crate::schedule::{Arrival, Rate};
-use crate::units;
 
 /// Measured time of an open loop, if nothing else is said.
 const MEASURED_DEFAULT: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ const MEASURED_DEFAULT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Args)]
 pub struct RateArgs {
     /// Open loop at this rate over all publishers: messages a second (200000) or payload a second (50MB).
-    #[arg(long, value_parser = units::rate, conflicts_with_all = ["total_bytes", "messages"], value_name = "RATE")]
+    #[arg(long, value_parser = quantities::rate, conflicts_with_all = ["total_bytes", "messages"], value_name = "RATE")]
     pub rate: Option<Rate>,
     /// How messages lie in time.
     #[arg(long, value_enum, default_value = "constant")]
@@ -29,10 +29,10 @@ pub struct RateArgs {
     #[arg(long, default_value = "1", value_name = "NUMBER")]
     pub seed: u64,
     /// Time at the start of an open loop that is not measured.
-    #[arg(long, default_value = "1s", value_parser = units::duration, value_name = "TIME")]
+    #[arg(long, default_value = "1s", value_parser = arguments::duration, value_name = "TIME")]
     pub warm_up: Duration,
     /// A session that is this far behind its plan gives up, and the run fails.
-    #[arg(long, default_value = "5s", value_parser = units::duration, value_name = "TIME")]
+    #[arg(long, default_value = "5s", value_parser = arguments::duration, value_name = "TIME")]
     pub lag_max: Duration,
 }
 
@@ -80,10 +80,10 @@ pub struct CompareArgs {
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {
     /// Subscriber 0 reads nothing for this long, e.g. 10s, as under SIGSTOP.
-    #[arg(long, value_parser = units::duration, conflicts_with_all = ["rate_percent", "attach"], value_name = "TIME")]
+    #[arg(long, value_parser = arguments::duration, conflicts_with_all = ["rate_percent", "attach"], value_name = "TIME")]
     pub stop_reader_for: Option<Duration>,
     /// From this time of the run on.
-    #[arg(long, default_value = "2s", requires = "stop_reader_for", value_parser = units::duration, value_name = "TIME")]
+    #[arg(long, default_value = "2s", requires = "stop_reader_for", value_parser = arguments::duration, value_name = "TIME")]
     pub stop_reader_after: Duration,
 }
 

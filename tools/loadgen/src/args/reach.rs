@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use embarcadero::client::SlowReaderPolicy;
-use embarcadero::config::CoherenceMode;
+use tools_common::arguments::{self, HostArgs};
+use tools_common::clients::AttachedPool;
 
 use super::LoadArgs;
-use crate::client::Pool;
 use crate::error::LoadError;
-use crate::units;
 
 /// How to do without brokers' addresses.
 #[derive(Clone, Debug, Args)]
@@ -18,19 +17,14 @@ pub struct AttachArgs {
     /// most as the pool has places (geometry.attached_per_broker for each broker).
     #[arg(long, value_name = "POOL", conflicts_with_all = ["brokers", "no_discover"])]
     pub attach: Option<PathBuf>,
-    /// With --attach: this host's number in the pool.
-    #[arg(long, default_value = "0", requires = "attach")]
-    pub host: u32,
-    /// With --attach: the brokers' pool.coherence, software or hardware. Software is right on every pool.
-    #[arg(long, default_value = "software", value_parser = units::coherence, requires = "attach")]
-    pub coherence: CoherenceMode,
+    #[command(flatten)]
+    host: HostArgs,
 }
 
 impl AttachArgs {
     /// The pool to attach to, if so.
-    pub fn pool(&self) -> Option<Pool> {
-        let (host, coherence) = (self.host, self.coherence);
-        self.attach.clone().map(|path| Pool { path, host, coherence })
+    pub fn pool(&self) -> Option<AttachedPool> {
+        AttachedPool::of(self.attach.as_ref(), &self.host)
     }
 
     /// Refuses what attached publishers have nothing for.
@@ -52,7 +46,7 @@ impl AttachArgs {
 pub struct SlowArgs {
     /// What becomes of a subscriber that keeps memory which publishers need: wait (for it, up to SIZE behind), skip (it goes
     /// on further on, and is told) or disconnect (it is told) [default: as the brokers are configured].
-    #[arg(long, value_parser = units::slow_reader, conflicts_with = "attach", value_name = "wait|wait:SIZE|skip|disconnect")]
+    #[arg(long, value_parser = arguments::slow_reader, conflicts_with = "attach", value_name = "wait|wait:SIZE|skip|disconnect")]
     pub slow_reader: Option<SlowReaderPolicy>,
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use embarcadero::wire::{AckLevel, OrderLevel};
+use tools_common::arguments;
 
 use super::{LoadArgs, OutputArgs, TopicArgs};
 use crate::error::LoadError;
 use crate::payload::STAMP_BYTES;
-use crate::units;
 
 /// `loadgen resume`.
 #[derive(Clone, Debug, Args)]
@@ -26,7 +26,7 @@ pub struct ResumeArgs {
     #[arg(long, default_value = "2", value_parser = clap::value_parser!(u32).range(1..=100), value_name = "COUNT")]
     pub kills: u32,
     /// Longest time without a message while some are awaited, seconds.
-    #[arg(long, default_value = "30", value_parser = units::seconds, value_name = "SECONDS")]
+    #[arg(long, default_value = "30", value_parser = arguments::seconds, value_name = "SECONDS")]
     pub idle_timeout: Duration,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -75,7 +75,7 @@ pub struct ResumeReaderArgs {
     #[arg(long)]
     pub hash_from: u64,
     /// Longest time without a message, seconds.
-    #[arg(long, value_parser = units::seconds)]
+    #[arg(long, value_parser = arguments::seconds)]
     pub idle_timeout: Duration,
     /// Waits to be killed once it has read the message before this order.
     #[arg(long)]

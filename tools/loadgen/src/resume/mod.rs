@@ -28,7 +28,7 @@ use crate::args::{LoadArgs, ResumeArgs};
 use crate::error::LoadError;
 use crate::load::{Load, Wishes, unique_suffix};
 use crate::payload::Payloads;
-use crate::report::{Ended, GIT_ID, Report, machine};
+use crate::report::{Ended, Report, envelope};
 use crate::run::{make_topics, run_load};
 use crate::verdict::Outcome;
 use judge::{Expected, judge, judge_sessions};
@@ -202,11 +202,8 @@ impl Plan<'_> {
     fn ended(&self, readers: &Readers, fill: &Report, tail: &Report) -> Ended {
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let reasons = if interrupted { Vec::new() } else { self.judge(readers, fill, tail) };
-        let (word, outcome) = match (interrupted, reasons.is_empty()) {
-            (true, _) => ("INTERRUPTED", Outcome::Interrupted),
-            (false, true) => ("PASS", Outcome::Pass),
-            (false, false) => ("FAIL", Outcome::Fail),
-        };
+        let outcome = Outcome::of(interrupted, &reasons);
+        let word = outcome.word();
         let (messages, tail_messages, kills) = (self.filled, self.end - self.filled, self.args.kills);
         let bytes = self.args.topic.message_size;
         let mut lines = vec![format!(
@@ -227,20 +224,16 @@ impl Plan<'_> {
     fn json(&self, readers: &Readers, fill: &Report, tail: &Report, reasons: &[String], outcome: Outcome) -> Value {
         let all = [&readers.end, &readers.middle, &readers.killed].map(Reader::json);
         let kill = |kill: &Kill| json!({ "held_at": kill.held_at, "written": kill.written, "cursor": kill.cursor });
-        json!({
-            "tool": "loadgen",
-            "version": env!("CARGO_PKG_VERSION"),
-            "git": GIT_ID,
-            "command": "resume",
-            "machine": machine(),
-            "messages": self.filled,
-            "tail_messages": self.end - self.filled,
-            "fill": fill.json(),
-            "tail": tail.json(),
-            "readers": all,
-            "kills": readers.kills.iter().map(kill).collect::<Vec<_>>(),
-            "verdict": { "outcome": outcome.key(), "pass": outcome == Outcome::Pass, "reasons": reasons },
-        })
+        let mut json = envelope("resume");
+        json["messages"] = json!(self.filled);
+        json["tail_messages"] = json!(self.end - self.filled);
+        json["fill"] = fill.json();
+        json["tail"] = tail.json();
+        json["readers"] = json!(all);
+        json["kills"] = readers.kills.iter().map(kill).collect();
+        json["verdict"] = outcome.json();
+        json["verdict"]["reasons"] = json!(reasons);
+        json
     }
 }
 

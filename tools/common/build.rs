@@ -1,4 +1,4 @@
-//! Tells the program which commit it was built from, for the JSON reports; nothing if that is not known.
+//! Tells the tools which commit they were built from, for their reports; nothing if that is not known.
 
 use std::process::Command;
 

@@ -1,0 +1,68 @@
+//! What every report says of where its figures were taken, and how it is written.
+
+use std::fs::{self, read_to_string};
+use std::io;
+use std::path::Path;
+
+use embarcadero::runtime::cpu::usable_cores;
+use serde_json::{Value, json};
+
+/// The commit this was built from, if that is known.
+pub const GIT_ID: Option<&str> = option_env!("EMBARCADERO_GIT_ID");
+
+/// Processors this process may use.
+pub fn cores() -> usize {
+    usable_cores().map_or(1, |cores| cores.count())
+}
+
+/// A line of /proc/meminfo, bytes.
+pub fn memory_bytes(name: &str) -> Option<u64> {
+    let text = read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// What may change between two machines with the same figures.
+pub fn machine() -> Value {
+    let line = |path: &str| read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let info = read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = info.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let virtual_machine = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
+    json!({
+        "processor": field("model name"),
+        "usable_cores": cores(),
+        "virtual_machine": virtual_machine,
+        "kernel": line("/proc/sys/kernel/osrelease"),
+        "memory_bytes": memory_bytes("MemTotal:"),
+        "shmem_huge_pages": line("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+        "load_average": line("/proc/loadavg"),
+        "git": GIT_ID,
+        "optimized": !cfg!(debug_assertions),
+    })
+}
+
+/// Writes JSON to a file, whole or not at all; to a pipe or a device as it is.
+///
+/// # Errors
+/// As the file system has it.
+pub fn write_json(json: &Value, path: &Path) -> io::Result<()> {
+    if path.exists() && !path.is_file() {
+        return fs::write(path, format!("{json:#}\n"));
+    }
+    let partial = path.with_extension("json.partial");
+    fs::write(&partial, format!("{json:#}\n")).and_then(|()| fs::rename(&partial, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_memory_and_a_processor() {
+        assert!(memory_bytes("MemTotal:").is_some_and(|bytes| bytes > 0));
+        assert!(machine()["usable_cores"].as_u64().is_some_and(|cores| cores > 0));
+    }
+}
