@@ -20,6 +20,7 @@ use crate::log::topics::Topic;
 use crate::log::{Homes, View};
 use crate::net::Ring;
 use crate::net::ring::RingError;
+use crate::net::socket_options::listen;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
 use crate::pool::region::{Create, HostLock, LockName, Wanted, device_bytes};
@@ -29,7 +30,7 @@ use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
-use crate::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS, listen};
+use crate::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS};
 use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::{Sequence, TakeoverSettings};
 use crate::roles::tokens::Tokens;
@@ -475,12 +476,12 @@ impl<C: Coherence> Parts<C> {
                     None => receive,
                 })
             });
-            self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, places + 1, 0, build);
+            self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, 2 * places + 1, 0, build);
         }
         let log = self.log_record(config);
         let tokens = Tokens::new(self.pool.superblock().token_key);
         let settings = AckSettings { log, ..ack_settings(config, broker) };
-        let (ack_view, frames) = (view.clone(), AckRole::<C>::frames_needed(lanes, places));
+        let (ack_view, frames) = (view.clone(), AckRole::<Mapped<C>, Ring>::frames_needed(lanes, places));
         let build: Builder =
             Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, tokens, links, places)));
         self.add(format!("ack {broker}"), RoleKind::Ack, broker, frames, frames, build);

@@ -38,7 +38,7 @@
 //! # Unsafe code
 //!
 //! Denied here, allowed by name in `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
-//! `net/ring.rs` and `net/ring/list.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
+//! `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
 #![deny(unsafe_code)]
 
 pub mod client;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, WINDOW_BATCHES_MAX};
-use embarcadero::net::{Asker, Completion, Ring};
+use embarcadero::net::{Asker, Completion, Network, Ring};
 use embarcadero::pool::{Keep, Mapped, Mapping, Memory, Software};
 use embarcadero::runtime::Io;
 use embarcadero::wire::frame::{self, Ack, Goodbye, Hello, NOTHING_LET_GO, Welcome};
@@ -159,7 +159,7 @@ impl Sink {
 
     fn accept(&mut self, listener: usize) {
         let asker = Asker { role: 0, tag: LISTENERS + listener as u64 };
-        let begun = self.ring.accept(asker, self.listeners[listener].as_raw_fd());
+        let begun = self.ring.accept(asker, &self.listeners[listener]);
         assert!(begun.is_some(), "the ring has room for every listener");
     }
 

@@ -14,8 +14,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use embarcadero::net::ring::SEND_LIST_MAX;
-use embarcadero::net::{Asker, ListId, Ring};
+use embarcadero::net::network::SEND_LIST_MAX;
+use embarcadero::net::{Asker, ListId, Network, Ring};
 use embarcadero::runtime::Io;
 
 use crate::args::SourceArgs;
@@ -106,7 +106,7 @@ pub fn run(args: &SourceArgs) -> Result<(), CompareError> {
 
 impl Source {
     fn accept(&mut self) {
-        let begun = self.ring.accept(Asker { role: 0, tag: ACCEPT }, self.listener.as_raw_fd());
+        let begun = self.ring.accept(Asker { role: 0, tag: ACCEPT }, &self.listener);
         assert!(begun.is_some(), "the ring has room");
     }
 
@@ -150,13 +150,13 @@ impl Source {
 
     fn send(&mut self, place: usize) {
         let Some(connection) = &mut self.connections[place] else { return };
-        let (list, pool) = self.ring.list_and_pool(connection.list);
+        let list = self.ring.list(connection.list);
         while connection.left > 0 && list.len() < SEND_LIST_MAX && list.bytes() < SEND_BYTES {
             if connection.at + self.batch_bytes > self.bytes {
                 connection.at = 0;
             }
             let bytes = self.batch_bytes.min(connection.left.saturating_sub(HEADER_BYTES));
-            list.push(&[0; HEADER_BYTES as usize], pool, connection.at, bytes);
+            list.push(&[0; HEADER_BYTES as usize], connection.at, bytes);
             connection.at += self.batch_bytes;
             connection.left -= (bytes + HEADER_BYTES).min(connection.left);
         }
@@ -207,14 +207,14 @@ impl Source {
         if relay.is_sending {
             return;
         }
-        let (list, pool) = self.ring.list_and_pool(list_id);
+        let list = self.ring.list(list_id);
         while let Some((at, bytes)) = relay.landed.front().copied() {
             if list.is_full() || list.bytes() >= SEND_BYTES {
                 break;
             }
             relay.landed.pop_front();
             // A list's item begins with a line of its own: a little more goes out than came in.
-            list.push(&[0; HEADER_BYTES as usize], pool, at, bytes);
+            list.push(&[0; HEADER_BYTES as usize], at, bytes);
         }
         if !list.is_empty() {
             let begun = self.ring.send_list(Asker { role: 0, tag: RELAYED }, to.as_raw_fd(), list_id, false);

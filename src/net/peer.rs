@@ -9,7 +9,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::RawFd;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use crate::net::network::Socket;
+use crate::net::socket_options;
 
 /// Where `tcpi_bytes_acked` lies in `struct tcp_info` (linux/tcp.h: 8 bytes, 24 words, two rates of 64 bits).
 const BYTES_ACKED_AT: usize = 8 + 24 * 4 + 2 * 8;
@@ -66,27 +71,60 @@ pub fn send_now(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Throws away what was received and not read, a bounded amount: to close a socket with some unread resets the connection, and the
-/// last words to the other end may be lost with it. True: the other end will say nothing more.
-pub fn discard_received(socket: RawFd) -> bool {
-    let mut buffer = [0; 4096];
-    for _ in 0..16 {
-        match receive_now(socket, &mut buffer) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
-        }
+impl Socket for TcpStream {
+    type Handle = RawFd;
+
+    fn handle(&self) -> RawFd {
+        self.as_raw_fd()
     }
-    false
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer_addr().ok()
+    }
+
+    fn prepare(&self, silence: Duration) {
+        let _ = socket_options::prepare(self, silence);
+    }
+
+    fn let_rest(&self) {
+        let _ = socket_options::let_rest(self);
+    }
+
+    fn shut(&self, how: Shutdown) {
+        // The other end may be gone already.
+        let _ = self.shutdown(how);
+    }
+
+    fn abort(&self) {
+        abort(self.as_raw_fd());
+    }
+
+    fn receive_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        receive_now(self.as_raw_fd(), into)
+    }
+
+    fn peek_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        peek_now(self.as_raw_fd(), into)
+    }
+
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        send_now(self.as_raw_fd(), bytes)
+    }
+
+    fn acked_bytes(&self) -> Option<u64> {
+        acked_bytes(self.as_raw_fd())
+    }
+
+    fn unacked_bytes(&self) -> Option<u64> {
+        unacked_bytes(self.as_raw_fd())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
+    use std::net::TcpListener;
 
     #[test]
     fn what_a_peer_took_said_and_did_not_take_is_known() {
@@ -119,7 +157,7 @@ mod tests {
         }
         assert_eq!(&word[..4], b"word");
         drop(peer);
-        while !discard_received(socket) {
+        while !ours.discard_received() {
             std::thread::yield_now();
         }
     }

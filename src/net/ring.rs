@@ -4,36 +4,32 @@
 //! operation's* final completion. Roles name buffers; they never hold a pointer. One ring per thread, created on it.
 //!
 //! Invariants, cited by the SAFETY comments:
-//! 1. An operation's buffer is a slot of `frames`, a `SendList` of `lists`, a box in `operations`, or pool memory. The first
+//! 1. An operation's buffer is a slot of `frames`, a `SendList` of `lists` and its `Vectors`, a box in `operations`, or pool memory. The first
 //!    three have stable addresses and are not touched while `lent`; the pool stays mapped while `pool` lives.
 //! 2. `Ring::drop` waits for every operation; if the kernel does not give them all back, the memory is leaked, not freed.
 //! 3. A receive into the pool covers only bytes of a run its lane owns, past everything that has landed: no slice of
 //!    it exists (invariant 4 of `pool::coherence`).
 //! 4. The ring is used on one thread only: it is not `Send`.
 //! 5. The result of an accept that did not fail is a new descriptor that nobody else owns; it is taken once.
-//! 6. ([`list`]) The vectors of a list that is not lent point into its own headers and into mapped pool memory that holds batches: written
-//!    before they were named anywhere, and pinned while they are in a list.
+//! 6. A list's vectors are made when it is lent, and point into its headers, which stay where they are and are not written while it is
+//!    lent, and into mapped pool memory that holds batches: written before they were named anywhere, and pinned while they are in a list.
 
 #![allow(unsafe_code)]
 
-mod list;
-
-pub use list::{SEND_LIST_MAX, SendList};
-
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::{FromRawFd, RawFd};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
+use crate::net::network::{
+    Asker, Completion, FRAME_BYTES, FrameSlot, ListId, Lists, Network, Operation, Piece, SEND_LIST_MAX, SendList, Stage,
+};
 use crate::pool::Mapping;
 use crate::runtime::{Io, fault};
-
-/// Bytes of a frame slot.
-pub const FRAME_BYTES: usize = 64;
 
 /// `zc_flags`: ask the notification to say whether the kernel copied (linux/io_uring.h; not in the crate).
 const SEND_ZC_REPORT_USAGE: u16 = 8;
@@ -89,54 +85,6 @@ pub enum RingError {
     Missing(&'static str),
 }
 
-/// Which part of an operation a completion tells of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// All of it: its buffer is back.
-    Done,
-    /// A zero-copy send was accepted; its buffer is still lent.
-    Accepted,
-    /// A zero-copy send's buffer is back. `copied`: the kernel made a copy after all.
-    Released {
-        /// Whether the kernel copied.
-        copied: bool,
-    },
-}
-
-/// An operation that finished, or took a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// The role that asked for it.
-    pub role: u8,
-    /// The role's own word for it.
-    pub tag: u64,
-    /// Bytes, a descriptor, or minus an errno.
-    pub result: i32,
-    /// Which part.
-    pub stage: Stage,
-}
-
-/// Who asks for an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
-    /// Index of the role on this thread.
-    pub role: u8,
-    /// Comes back with the completion.
-    pub tag: u64,
-}
-
-/// Names an operation in flight, to cancel it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Operation(u64);
-
-/// Names a 64-byte frame slot of this ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameSlot(u32);
-
-/// Names a send list of this ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListId(u32);
-
 enum Lent {
     Nothing,
     /// Nothing lent; the result is a descriptor to own.
@@ -157,6 +105,32 @@ struct InFlight {
     cancels_again: u8,
 }
 
+/// What the kernel is given of a send list.
+struct Vectors {
+    vectors: Vec<libc::iovec>,
+    message: Box<libc::msghdr>,
+}
+
+impl Vectors {
+    fn new() -> Self {
+        // SAFETY: a msghdr is a plain C struct for which all zero is valid.
+        let message = Box::new(unsafe { std::mem::zeroed() });
+        Vectors { vectors: Vec::with_capacity(2 * SEND_LIST_MAX), message }
+    }
+
+    /// Points at what a list has to send; gives where the kernel finds that.
+    fn point_at(&mut self, list: &SendList, pool: &Mapping) -> *const libc::msghdr {
+        self.vectors.clear();
+        self.vectors.extend(list.pieces().map(|piece| match piece {
+            Piece::Words(words) => libc::iovec { iov_base: words.as_ptr().cast_mut().cast(), iov_len: words.len() },
+            Piece::Pool(at, bytes) => libc::iovec { iov_base: pool.address(at, bytes).cast(), iov_len: bytes as usize },
+        }));
+        self.message.msg_iov = self.vectors.as_mut_ptr();
+        self.message.msg_iovlen = self.vectors.len();
+        &*self.message
+    }
+}
+
 /// The io_uring of one thread.
 pub struct Ring {
     ring: IoUring,
@@ -164,7 +138,9 @@ pub struct Ring {
     frames: Box<[[u8; FRAME_BYTES]]>,
     frames_lent: Vec<bool>,
     frames_leased: u32,
-    lists: Vec<SendList>,
+    lists: Lists,
+    /// Of each list.
+    vectors: Vec<Vectors>,
     operations: Vec<InFlight>,
     free: Vec<u32>,
     in_flight: u32,
@@ -226,7 +202,8 @@ impl Ring {
             frames_lent: vec![false; frame_slots as usize],
             frames_leased: 0,
             frames,
-            lists: Vec::new(),
+            lists: Lists::default(),
+            vectors: Vec::new(),
             operations: operations.collect(),
             free: (0..operations_max).rev().collect(),
             in_flight: 0,
@@ -283,58 +260,6 @@ impl Ring {
         self.free.len()
     }
 
-    /// Hands out `count` frame slots for good.
-    pub fn lease_frames(&mut self, count: u32) -> Vec<FrameSlot> {
-        let first = self.frames_leased;
-        assert!(first + count <= self.frames.len() as u32, "the ring was made with too few frame slots");
-        self.frames_leased += count;
-        (first..first + count).map(FrameSlot).collect()
-    }
-
-    /// The bytes of a frame slot that is not lent.
-    pub fn frame_mut(&mut self, slot: FrameSlot) -> &mut [u8; FRAME_BYTES] {
-        assert!(!self.frames_lent[slot.0 as usize], "a frame in the kernel's hands is not touched");
-        &mut self.frames[slot.0 as usize]
-    }
-
-    /// Hands out a send list; give it back with [`Ring::give_back_list`].
-    pub fn take_list(&mut self) -> ListId {
-        let unused = self.lists.iter().position(|list| !list.used);
-        let index = unused.unwrap_or_else(|| {
-            self.lists.push(SendList::new());
-            self.lists.len() - 1
-        });
-        self.lists[index].used = true;
-        self.lists[index].clear();
-        ListId(index as u32)
-    }
-
-    /// Takes a send list back that is not lent.
-    pub fn give_back_list(&mut self, id: ListId) {
-        self.list(id).clear();
-        self.lists[id.0 as usize].used = false;
-    }
-
-    /// A send list.
-    pub fn list(&mut self, id: ListId) -> &mut SendList {
-        &mut self.lists[id.0 as usize]
-    }
-
-    /// A send list and the pool, to fill it.
-    pub fn list_and_pool(&mut self, id: ListId) -> (&mut SendList, &Mapping) {
-        (&mut self.lists[id.0 as usize], &self.pool)
-    }
-
-    /// The buffer of the [`Ring::receive_owned`] or [`Ring::send_owned`] whose completion was just given out.
-    pub fn take_returned(&mut self) -> Option<Box<[u8]>> {
-        self.returned.take()
-    }
-
-    /// The connection of the [`Ring::accept`] whose completion was just given out.
-    pub fn take_accepted(&mut self) -> Option<TcpStream> {
-        self.accepted.take()
-    }
-
     fn begin(&mut self, asker: Asker, lent: Lent) -> Option<u64> {
         let index = self.free.pop()?;
         let operation = &mut self.operations[index as usize];
@@ -354,99 +279,6 @@ impl Ring {
                 std::hint::spin_loop();
             }
         }
-    }
-
-    /// Receives into the pool. `None` here and below: too many operations in flight; try again later.
-    pub fn receive_pool(&mut self, asker: Asker, socket: RawFd, at: u64, bytes: u64) -> Option<Operation> {
-        let address = self.pool.address(at, bytes);
-        let data = self.begin(asker, Lent::Pool(at, bytes))?;
-        self.push(opcode::Recv::new(Fd(socket), address, bytes.min(1 << 30) as u32).build(), data);
-        Some(Operation(data))
-    }
-
-    /// Receives into `buffer[from..]`; the buffer comes back with [`Ring::take_returned`].
-    pub fn receive_owned(
-        &mut self,
-        asker: Asker,
-        socket: RawFd,
-        mut buffer: Box<[u8]>,
-        from: usize,
-    ) -> Option<Operation> {
-        let target = &mut buffer[from..];
-        let entry = opcode::Recv::new(Fd(socket), target.as_mut_ptr(), target.len() as u32).build();
-        let data = self.begin(asker, Lent::Box(buffer))?;
-        self.push(entry, data);
-        Some(Operation(data))
-    }
-
-    /// Sends a whole buffer.
-    pub fn send_owned(&mut self, asker: Asker, socket: RawFd, buffer: Box<[u8]>) -> Option<Operation> {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        let entry = opcode::Send::new(Fd(socket), buffer.as_ptr(), buffer.len() as u32).flags(flags).build();
-        let data = self.begin(asker, Lent::Box(buffer))?;
-        self.push(entry, data);
-        Some(Operation(data))
-    }
-
-    /// Sends a frame; with `zero_copy` straight from registered memory, in two stages.
-    pub fn send_frame(&mut self, asker: Asker, socket: RawFd, slot: FrameSlot, zero_copy: bool) -> Option<Operation> {
-        assert!(!self.frames_lent[slot.0 as usize], "a frame is lent once at a time");
-        let address = self.frames[slot.0 as usize].as_ptr();
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        let entry = if zero_copy && self.mode.zero_copy {
-            let buffer = self.mode.registered.then_some(0);
-            opcode::SendZc::new(Fd(socket), address, FRAME_BYTES as u32)
-                .buf_index(buffer)
-                .flags(flags)
-                .zc_flags(SEND_ZC_REPORT_USAGE)
-                .build()
-        } else {
-            opcode::Send::new(Fd(socket), address, FRAME_BYTES as u32).flags(flags).build()
-        };
-        let data = self.begin(asker, Lent::Frame(slot.0))?;
-        self.frames_lent[slot.0 as usize] = true;
-        self.push(entry, data);
-        Some(Operation(data))
-    }
-
-    /// Sends a list; with `zero_copy` in two stages. It may be sent in part: the result of the first says how much.
-    pub fn send_list(&mut self, asker: Asker, socket: RawFd, id: ListId, zero_copy: bool) -> Option<Operation> {
-        let data = self.begin(asker, Lent::List(id.0))?;
-        let list = &mut self.lists[id.0 as usize];
-        assert!(!list.lent && list.bytes > 0);
-        list.lent = true;
-        list.message.msg_iov = list.vectors.as_mut_ptr();
-        list.message.msg_iovlen = list.vectors.len();
-        let message: *const libc::msghdr = &*list.message;
-        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
-        let entry = if zero_copy && self.mode.zero_copy_lists {
-            opcode::SendMsgZc::new(Fd(socket), message).flags(flags).ioprio(SEND_ZC_REPORT_USAGE).build()
-        } else {
-            opcode::SendMsg::new(Fd(socket), message).flags(flags).build()
-        };
-        self.push(entry, data);
-        Some(Operation(data))
-    }
-
-    /// Accepts one connection.
-    pub fn accept(&mut self, asker: Asker, listener: RawFd) -> Option<Operation> {
-        let data = self.begin(asker, Lent::Accept)?;
-        let entry = opcode::Accept::new(Fd(listener), std::ptr::null_mut(), std::ptr::null_mut());
-        self.push(entry.flags(libc::SOCK_CLOEXEC).build(), data);
-        Some(Operation(data))
-    }
-
-    /// Completes when the socket has bytes to read, or its peer closed.
-    pub fn poll_readable(&mut self, asker: Asker, socket: RawFd) -> Option<Operation> {
-        let data = self.begin(asker, Lent::Nothing)?;
-        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-        self.push(opcode::PollAdd::new(Fd(socket), events).build(), data);
-        Some(Operation(data))
-    }
-
-    /// Asks for an operation to end soon. Its own completion still comes.
-    pub fn cancel(&mut self, operation: Operation) {
-        self.push(opcode::AsyncCancel::new(operation.0).build(), CANCEL | operation.0);
     }
 
     /// What became of a cancel. One that met the operation at work has ended nothing: it is asked for again, a bounded number of times.
@@ -507,7 +339,7 @@ impl Ring {
             Lent::Accept if result >= 0 => self.accepted = Some(unsafe { TcpStream::from_raw_fd(result) }),
             Lent::Accept => {}
             Lent::Frame(slot) => self.frames_lent[slot as usize] = false,
-            Lent::List(list) => self.lists[list as usize].lent = false,
+            Lent::List(list) => self.lists.get(ListId(list)).take_back(),
             Lent::Box(buffer) => self.returned = Some(buffer),
         }
         self.free.push(index);
@@ -564,6 +396,124 @@ impl Io for Ring {
     }
 }
 
+impl Network for Ring {
+    type Socket = TcpStream;
+    type Listener = TcpListener;
+
+    fn accept(&mut self, asker: Asker, listener: &TcpListener) -> Option<Operation> {
+        let data = self.begin(asker, Lent::Accept)?;
+        let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+        self.push(entry.flags(libc::SOCK_CLOEXEC).build(), data);
+        Some(Operation(data))
+    }
+
+    fn take_accepted(&mut self) -> Option<TcpStream> {
+        self.accepted.take()
+    }
+
+    fn receive_pool(&mut self, asker: Asker, socket: RawFd, at: u64, bytes: u64) -> Option<Operation> {
+        let address = self.pool.address(at, bytes);
+        let data = self.begin(asker, Lent::Pool(at, bytes))?;
+        self.push(opcode::Recv::new(Fd(socket), address, bytes.min(1 << 30) as u32).build(), data);
+        Some(Operation(data))
+    }
+
+    fn receive_owned(&mut self, asker: Asker, socket: RawFd, mut buffer: Box<[u8]>, from: usize) -> Option<Operation> {
+        let target = &mut buffer[from..];
+        let entry = opcode::Recv::new(Fd(socket), target.as_mut_ptr(), target.len() as u32).build();
+        let data = self.begin(asker, Lent::Box(buffer))?;
+        self.push(entry, data);
+        Some(Operation(data))
+    }
+
+    fn send_owned(&mut self, asker: Asker, socket: RawFd, buffer: Box<[u8]>) -> Option<Operation> {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = opcode::Send::new(Fd(socket), buffer.as_ptr(), buffer.len() as u32).flags(flags).build();
+        let data = self.begin(asker, Lent::Box(buffer))?;
+        self.push(entry, data);
+        Some(Operation(data))
+    }
+
+    /// Zero copy goes straight from registered memory.
+    fn send_frame(&mut self, asker: Asker, socket: RawFd, slot: FrameSlot, zero_copy: bool) -> Option<Operation> {
+        assert!(!self.frames_lent[slot.0 as usize], "a frame is lent once at a time");
+        let address = self.frames[slot.0 as usize].as_ptr();
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = if zero_copy && self.mode.zero_copy {
+            let buffer = self.mode.registered.then_some(0);
+            opcode::SendZc::new(Fd(socket), address, FRAME_BYTES as u32)
+                .buf_index(buffer)
+                .flags(flags)
+                .zc_flags(SEND_ZC_REPORT_USAGE)
+                .build()
+        } else {
+            opcode::Send::new(Fd(socket), address, FRAME_BYTES as u32).flags(flags).build()
+        };
+        let data = self.begin(asker, Lent::Frame(slot.0))?;
+        self.frames_lent[slot.0 as usize] = true;
+        self.push(entry, data);
+        Some(Operation(data))
+    }
+
+    fn send_list(&mut self, asker: Asker, socket: RawFd, id: ListId, zero_copy: bool) -> Option<Operation> {
+        let data = self.begin(asker, Lent::List(id.0))?;
+        let list = self.lists.get(id);
+        list.lend();
+        let message = self.vectors[id.0 as usize].point_at(list, &self.pool);
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        let entry = if zero_copy && self.mode.zero_copy_lists {
+            opcode::SendMsgZc::new(Fd(socket), message).flags(flags).ioprio(SEND_ZC_REPORT_USAGE).build()
+        } else {
+            opcode::SendMsg::new(Fd(socket), message).flags(flags).build()
+        };
+        self.push(entry, data);
+        Some(Operation(data))
+    }
+
+    fn poll_readable(&mut self, asker: Asker, socket: RawFd) -> Option<Operation> {
+        let data = self.begin(asker, Lent::Nothing)?;
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        self.push(opcode::PollAdd::new(Fd(socket), events).build(), data);
+        Some(Operation(data))
+    }
+
+    fn cancel(&mut self, operation: Operation) {
+        self.push(opcode::AsyncCancel::new(operation.0).build(), CANCEL | operation.0);
+    }
+
+    fn take_returned(&mut self) -> Option<Box<[u8]>> {
+        self.returned.take()
+    }
+
+    fn lease_frames(&mut self, count: u32) -> Vec<FrameSlot> {
+        let first = self.frames_leased;
+        assert!(first + count <= self.frames.len() as u32, "the ring was made with too few frame slots");
+        self.frames_leased += count;
+        (first..first + count).map(FrameSlot).collect()
+    }
+
+    fn frame_mut(&mut self, slot: FrameSlot) -> &mut [u8; FRAME_BYTES] {
+        assert!(!self.frames_lent[slot.0 as usize], "a frame in the kernel's hands is not touched");
+        &mut self.frames[slot.0 as usize]
+    }
+
+    fn take_list(&mut self) -> ListId {
+        let id = self.lists.take();
+        while self.vectors.len() <= id.0 as usize {
+            self.vectors.push(Vectors::new());
+        }
+        id
+    }
+
+    fn list(&mut self, id: ListId) -> &mut SendList {
+        self.lists.get(id)
+    }
+
+    fn give_back_list(&mut self, id: ListId) {
+        self.lists.give_back(id);
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         let _ = self.ring.submitter().register_sync_cancel(Some(CANCEL_WAIT), CancelBuilder::any());
@@ -578,6 +528,7 @@ impl Drop for Ring {
         log::error!("{} io_uring operations never completed; their memory is leaked", self.in_flight);
         std::mem::forget(std::mem::take(&mut self.frames));
         std::mem::forget(std::mem::take(&mut self.lists));
+        std::mem::forget(std::mem::take(&mut self.vectors));
         std::mem::forget(std::mem::take(&mut self.operations));
         std::mem::forget(self.pool.clone());
     }

@@ -9,14 +9,17 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Silence after which a client takes a broker's host for gone, as a broker does with clients unless it is configured otherwise.
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// Unanswered questions after which the other end is gone.
 const QUESTIONS: u32 = 5;
+/// Connections that wait to be accepted; what comes beyond is dropped by the kernel, which has a bound of its own (net.core.somaxconn).
+const QUEUE_MAX: i32 = 4096;
 
 /// For a new connection: small writes leave at once; if the other end's host is silent for `silence`, the connection is over. Zero: the
 /// kernel's own times.
@@ -46,11 +49,16 @@ pub fn let_rest(stream: &TcpStream) -> io::Result<()> {
     set(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, 0)
 }
 
-/// As many connections wait to be accepted before the kernel drops what comes; it bounds them too (net.core.somaxconn).
-pub fn lengthen_queue(listener: &TcpListener, most: i32) -> io::Result<()> {
+/// A listener on `address`, to be shared by the receive cores of a broker.
+///
+/// # Errors
+/// The kernel's.
+pub fn listen(address: SocketAddr) -> io::Result<Arc<TcpListener>> {
+    let listener = TcpListener::bind(address)?;
+    // Again, with a longer queue than the standard library asks for: whoever fills it keeps others out of it.
     // SAFETY: invariant 2; a socket that listens may be told so again.
-    let result = unsafe { libc::listen(listener.as_raw_fd(), most) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let result = unsafe { libc::listen(listener.as_raw_fd(), QUEUE_MAX) };
+    if result == 0 { Ok(Arc::new(listener)) } else { Err(io::Error::last_os_error()) }
 }
 
 fn set(stream: &TcpStream, level: i32, option: i32, value: u32) -> io::Result<()> {

@@ -1,10 +1,9 @@
 //! What the roles of one broker hand each other: connections, words to say on them, and how far level-0 streams have landed.
 //!
 //! Bounded queues; each end takes what it can and keeps the rest. A publisher's socket is read by its receive core and
-//! written by the ack core only. The receive core owns the descriptor, and closes it after the ack core has said it is done.
+//! written, from its Welcome on, by the ack core only. The receive core owns it, and closes it after the ack core has said it is done.
 
-use std::net::{IpAddr, TcpStream};
-use std::os::fd::RawFd;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,9 +25,9 @@ pub struct ConnectionId {
 
 /// A publisher connection whose hello was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attachment {
+pub struct Attachment<H> {
     /// Its socket, open until the ack core releases it.
-    pub socket: RawFd,
+    pub socket: H,
     /// Its session; 0: the one that was asked for.
     pub session: u64,
     /// Where that session, or the next epoch of it, was asked for; nothing if it is joined.
@@ -51,11 +50,11 @@ pub struct Attachment {
 
 /// From a receive core to the ack core.
 #[derive(Debug)]
-pub enum ToAck {
+pub enum ToAck<H> {
     /// Welcome it when its session is open, then ack.
-    Attach(ConnectionId, Attachment),
-    /// Say these bytes and nothing more, then release the socket.
-    Say(ConnectionId, RawFd, Box<[u8]>),
+    Attach(ConnectionId, Attachment<H>),
+    /// Say these bytes to one that was attached and nothing more, then release the socket.
+    Say(ConnectionId, Box<[u8]>),
     /// The peer is gone: release the socket.
     Close(ConnectionId),
 }
@@ -72,19 +71,19 @@ pub enum FromAck {
 }
 
 /// The two queues and the landed counts between one receive core and its broker's ack core.
-pub struct AckLink {
+pub struct AckLink<H> {
     /// To the ack core.
-    pub to_ack: ArrayQueue<ToAck>,
+    pub to_ack: ArrayQueue<ToAck<H>>,
     /// To the receive core.
     pub from_ack: ArrayQueue<FromAck>,
     /// Per connection of order level 0: batches that are in the blog.
     landed: Vec<AtomicU64>,
 }
 
-impl AckLink {
+impl<H> AckLink<H> {
     /// For at most `connections` connections. The queues hold everything these can have under way: an attach, a word and a
     /// close each, and an opening, a failure and a release each, so a push never fails.
-    pub fn new(connections: u32) -> Arc<AckLink> {
+    pub fn new(connections: u32) -> Arc<AckLink<H>> {
         Arc::new(AckLink {
             to_ack: ArrayQueue::new(4 * connections as usize),
             from_ack: ArrayQueue::new(4 * connections as usize),
@@ -93,7 +92,7 @@ impl AckLink {
     }
 
     /// Sends to the ack core.
-    pub fn tell_ack(&self, message: ToAck) {
+    pub fn tell_ack(&self, message: ToAck<H>) {
         assert!(self.to_ack.push(message).is_ok(), "the queue holds all that its connections can have under way");
     }
 
@@ -118,9 +117,9 @@ impl AckLink {
 
 /// A subscriber whose hello was read by a receive core.
 #[derive(Debug)]
-pub struct Subscription {
+pub struct Subscription<S> {
     /// The connection.
-    pub stream: TcpStream,
+    pub socket: S,
     /// What it subscribes to, in the hello's order, each topic once.
     pub topics: Box<[SubscribedTopic]>,
     /// What becomes of it if it is too slow.
@@ -158,7 +157,7 @@ impl SubscribedTopic {
 }
 
 /// Subscribers on their way to the exporter. When it is full, the receive core refuses.
-pub type Subscriptions = ArrayQueue<Subscription>;
+pub type Subscriptions<S> = ArrayQueue<Subscription<S>>;
 
 /// Whether an address is this machine's loopback.
 pub fn is_loopback(address: IpAddr) -> bool {

@@ -7,7 +7,8 @@
 //! * `poll` gives at most the role's stated bound.
 //! * It never reports a fault.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,7 @@ use embarcadero::log::member::Member;
 use embarcadero::log::reader;
 use embarcadero::log::topics::Topic;
 use embarcadero::net::Ring;
+use embarcadero::net::socket_options::listen;
 use embarcadero::pool::Process;
 use embarcadero::pool::coherence::Coherence;
 use embarcadero::pool::layout::Geometry;
@@ -30,7 +32,7 @@ use embarcadero::pool::{Hardware, Keep, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::{self, AckRole, AckSettings};
 use embarcadero::roles::export::{Export, ExportSettings};
 use embarcadero::roles::handoff::{AckLink, Subscriptions};
-use embarcadero::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS, listen};
+use embarcadero::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS};
 use embarcadero::roles::sequence::active::SequencerSettings;
 use embarcadero::roles::sequence::tables;
 use embarcadero::roles::sequence::{Sequence, TakeoverSettings};
@@ -112,8 +114,8 @@ pub struct Site {
     pub pool: Pool,
     pub address: SocketAddr,
     listener: Arc<TcpListener>,
-    links: Vec<Arc<AckLink>>,
-    subscriptions: Arc<Subscriptions>,
+    links: Vec<Arc<AckLink<RawFd>>>,
+    subscriptions: Arc<Subscriptions<TcpStream>>,
     path: PathBuf,
     _lock: HostLock,
 }

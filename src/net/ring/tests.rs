@@ -48,9 +48,9 @@ fn a_list_is_sent_with_its_payload_and_can_be_consumed_in_part() {
     let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
     crate::pool::Memory::copy_in(&pool, 0, &[7; 128]);
     let id = ring.take_list();
-    let (list, mapping) = ring.list_and_pool(id);
-    list.push(&[1; 64], mapping, 0, 128);
-    list.push(&[2; 64], mapping, 0, 0);
+    let list = ring.list(id);
+    list.push(&[1; 64], 0, 128);
+    list.push(&[2; 64], 0, 0);
     list.consume(70);
     assert_eq!(list.bytes(), 186);
     ring.send_list(Asker { role: 0, tag: 9 }, ours.as_raw_fd(), id, false).unwrap();
@@ -59,30 +59,6 @@ fn a_list_is_sent_with_its_payload_and_can_be_consumed_in_part() {
     peer.read_exact(&mut got).unwrap();
     assert!(got[..122].iter().all(|byte| *byte == 7) && got[122..].iter().all(|byte| *byte == 2));
     ring.give_back_list(id);
-}
-
-#[test]
-fn what_is_left_of_a_half_sent_item_is_copied() {
-    let mut ring = ring();
-    let pool = crate::pool::Mapped::<crate::pool::Hardware>::new(ring.pool().clone());
-    crate::pool::Memory::copy_in(&pool, 0, &[7; 128]);
-    let id = ring.take_list();
-    let mut left = |consumed: u64| {
-        let (list, mapping) = ring.list_and_pool(id);
-        list.clear();
-        list.push(&[1; 64], mapping, 0, 128);
-        list.push(&[2; 64], mapping, 0, 0);
-        list.consume(consumed / 2);
-        list.consume(consumed - consumed / 2);
-        (list.items_begun(), list.rest_of_item())
-    };
-    assert_eq!(left(0), (0, vec![]));
-    assert_eq!(left(1).1.len(), 191);
-    assert_eq!(left(62), (1, [&[1; 2][..], &[7; 128]].concat()));
-    assert_eq!(left(191), (1, vec![7]));
-    assert_eq!(left(192), (1, vec![]));
-    assert_eq!(left(193), (2, vec![2; 63]));
-    assert_eq!(left(256), (2, vec![]));
 }
 
 /// The peer reads nothing: its window fills, and what was sent by zero copy beyond it stays lent.
@@ -94,8 +70,7 @@ fn an_aborted_connection_gives_lent_pages_back() {
     let map = memmap2::MmapOptions::new().len(16 << 20).map_anon().unwrap();
     let mut ring = Ring::new(8, 0, Mapping::new(map.into())).unwrap();
     let id = ring.take_list();
-    let (list, mapping) = ring.list_and_pool(id);
-    list.push(&[1; 64], mapping, 0, 16 << 20);
+    ring.list(id).push(&[1; 64], 0, 16 << 20);
     let operation = ring.send_list(Asker { role: 0, tag: 1 }, ours.as_raw_fd(), id, true).unwrap();
     for _ in 0..20 {
         ring.submit(Some(Duration::from_millis(5))).unwrap();

@@ -1,7 +1,7 @@
 //! Connections that end: one that is dead while its session goes on over others is told of once, and the last word is the last.
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ const ID: ConnectionId = ConnectionId { slot: 0, generation: 1 };
 struct Bench {
     sequencer: ActiveSequencer<Mapped<Hardware>>,
     feeder: Feeder<Mapped<Hardware>>,
-    link: Arc<AckLink>,
-    ack: AckRole<Hardware>,
+    link: Arc<AckLink<RawFd>>,
+    ack: AckRole<Mapped<Hardware>, Ring>,
     ring: Ring,
     now: Now,
     peer: Option<TcpStream>,
@@ -55,7 +55,8 @@ impl Bench {
             broker_list: String::new(),
             log: bytemuck::Zeroable::zeroed(),
         };
-        let mut ack = AckRole::<Hardware>::new(&view, 0, settings, Tokens::new([1, 2]), vec![link.clone()], PLACES);
+        let mut ack =
+            AckRole::<Mapped<Hardware>, Ring>::new(&view, 0, settings, Tokens::new([1, 2]), vec![link.clone()], PLACES);
         let mut ring = Ring::new(16, PLACES, mapping).unwrap();
         let now = Now { monotonic_ns: 1, utc_ns: 1 };
         ack.start(&mut ring, 0, now).unwrap();
@@ -157,7 +158,7 @@ fn nothing_is_said_behind_the_last_word() {
     for order in [OrderLevel::Session, OrderLevel::Connection, OrderLevel::None] {
         let mut bench = Bench::new(order);
         bench.run(5);
-        bench.link.tell_ack(ToAck::Say(ID, bench.stream.as_raw_fd(), last_words()));
+        bench.link.tell_ack(ToAck::Say(ID, last_words()));
         bench.open();
         bench.run(25);
         assert_eq!(bench.link.from_ack.pop(), Some(FromAck::Released(ID)), "{order:?}");

@@ -1,6 +1,6 @@
 //! The ack core: tells publishers what is committed, in one cumulative frame per connection and pass.
 //!
-//! It is the one writer of publishers' sockets: welcome, acks, refusals. Frames are built in registered slots and submitted
+//! It is the one writer of the sockets of publishers that were attached: welcome, acks, refusals. Frames are built in registered slots and submitted
 //! together; while a connection's last frame is on its way, news for it is merged into the next.
 //!
 //! A session is acked at once by the broker its batches came in through, and by the others a little later, if there was nothing
@@ -16,16 +16,15 @@ pub mod fate;
 mod superseded_tests;
 pub mod tracker;
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use crate::config::SendMode;
 use crate::log::View;
 use crate::log::recover::RecoverError;
-use crate::net::{Asker, Completion, FrameSlot, Ring, Stage};
+use crate::net::network::{FRAME_BYTES, Handle};
+use crate::net::{Asker, Completion, FrameSlot, Network, Stage};
 use crate::observe::counters::{AckCounters, CounterBlock};
-use crate::pool::Mapped;
-use crate::pool::coherence::Coherence;
+use crate::pool::Memory;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::roles::heartbeats::{Looks, Quiet};
 use crate::roles::tokens::Tokens;
@@ -72,11 +71,10 @@ enum Sending {
     Last,
 }
 
-struct Attached {
+struct Attached<H> {
     id: ConnectionId,
     link: usize,
-    socket: RawFd,
-    attachment: Option<Attachment>,
+    attachment: Attachment<H>,
     sending: Sending,
     /// Something to say when the socket is free.
     has_news: bool,
@@ -98,24 +96,37 @@ struct Attached {
     quiet: Quiet,
 }
 
-impl Attached {
-    /// Protocol version in use.
-    fn version(&self) -> u8 {
-        self.attachment.map_or(frame::VERSION_LOWEST, |attachment| attachment.version)
+impl<H> Attached<H> {
+    fn new(id: ConnectionId, link: usize, attachment: Attachment<H>) -> Attached<H> {
+        Attached {
+            id,
+            link,
+            quiet: Quiet::new(attachment.in_heartbeats),
+            attachment,
+            sending: Sending::Nothing,
+            has_news: false,
+            waiting: None,
+            closed_ns: None,
+            landed_acked: 0,
+            is_closing: false,
+            is_broken: false,
+            has_failed: false,
+            last_words: None,
+        }
     }
 }
 
 /// One broker's ack core.
-pub struct AckRole<C: Coherence> {
+pub struct AckRole<M: Memory, N: Network> {
     name: String,
     role: u8,
     settings: AckSettings,
     tokens: Tokens,
     batch_bytes_max: u32,
-    tracker: Tracker<Mapped<C>>,
-    links: Vec<Arc<AckLink>>,
+    tracker: Tracker<M>,
+    links: Vec<Arc<AckLink<Handle<N>>>>,
     places_per_link: u32,
-    connections: Vec<Option<Attached>>,
+    connections: Vec<Option<Attached<Handle<N>>>>,
     frames: Vec<FrameSlot>,
     /// Connections that wait for their session.
     waiting: Vec<u32>,
@@ -125,7 +136,7 @@ pub struct AckRole<C: Coherence> {
     landing: Vec<u32>,
     news: Vec<News>,
     counters: AckCounters,
-    block: CounterBlock<Mapped<C>>,
+    block: CounterBlock<M>,
     report_ns: u64,
     hearsay_ns: u64,
     /// Looks for quiet connections.
@@ -134,14 +145,14 @@ pub struct AckRole<C: Coherence> {
     fault: Option<RecoverError>,
 }
 
-impl<C: Coherence> AckRole<C> {
+impl<M: Memory, N: Network> AckRole<M, N> {
     /// The ack core of a broker with these receive cores, each with `places_per_link` connections at most.
     pub fn new(
-        view: &View<Mapped<C>>,
+        view: &View<M>,
         broker: u32,
         settings: AckSettings,
         tokens: Tokens,
-        links: Vec<Arc<AckLink>>,
+        links: Vec<Arc<AckLink<Handle<N>>>>,
         places_per_link: u32,
     ) -> Self {
         let places = links.len() as u32 * places_per_link;
@@ -183,7 +194,7 @@ impl<C: Coherence> AckRole<C> {
         Asker { role: self.role, tag: u64::from(generation) << 32 | u64::from(place) }
     }
 
-    fn hear(&mut self, io: &mut Ring, now: Now, most: usize) -> usize {
+    fn hear(&mut self, io: &mut N, now: Now, most: usize) -> usize {
         let mut moved = 0;
         for link in 0..self.links.len() {
             while moved < most {
@@ -191,7 +202,7 @@ impl<C: Coherence> AckRole<C> {
                 moved += 1;
                 match message {
                     ToAck::Attach(id, attachment) => self.attach(link, id, attachment, now),
-                    ToAck::Say(id, socket, words) => self.say_last(io, link, id, socket, words),
+                    ToAck::Say(id, words) => self.say_last(io, link, id, words),
                     ToAck::Close(id) => self.close(link, id),
                 }
             }
@@ -199,40 +210,21 @@ impl<C: Coherence> AckRole<C> {
         moved
     }
 
-    fn blank(id: ConnectionId, link: usize, socket: RawFd) -> Attached {
-        Attached {
-            id,
-            link,
-            socket,
-            attachment: None,
-            sending: Sending::Nothing,
-            has_news: false,
-            waiting: None,
-            closed_ns: None,
-            landed_acked: 0,
-            is_closing: false,
-            is_broken: false,
-            has_failed: false,
-            last_words: None,
-            quiet: Quiet::new(1),
-        }
-    }
-
-    fn attach(&mut self, link: usize, id: ConnectionId, attachment: Attachment, now: Now) {
+    fn attach(&mut self, link: usize, id: ConnectionId, attachment: Attachment<Handle<N>>, now: Now) {
         let place = self.place(link, id);
-        let mut connection = Self::blank(id, link, attachment.socket);
-        connection.attachment = Some(attachment);
-        connection.quiet = Quiet::new(attachment.in_heartbeats);
+        let mut connection = Attached::new(id, link, attachment);
         connection.waiting = Some((now.monotonic_ns, self.tracker.watermark()));
         assert!(self.connections[place as usize].replace(connection).is_none(), "the place was released");
         self.waiting.push(place);
     }
 
-    fn say_last(&mut self, io: &mut Ring, link: usize, id: ConnectionId, socket: RawFd, words: Box<[u8]>) {
+    fn say_last(&mut self, io: &mut N, link: usize, id: ConnectionId, words: Box<[u8]>) {
         let place = self.place(link, id);
+        let known = self.connections[place as usize].as_mut().filter(|connection| connection.id == id);
+        // It was released already: the receive core has heard, or will.
+        let Some(connection) = known else { return };
         // Whatever becomes of its session by now: no welcome comes behind the last word.
         self.waiting.retain(|waiting| *waiting != place);
-        let connection = self.connections[place as usize].get_or_insert_with(|| Self::blank(id, link, socket));
         connection.last_words = Some(words);
         if connection.has_failed {
             return self.release(place);
@@ -265,7 +257,7 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Welcomes, or refuses, connections whose session's fate is known.
-    fn settle_waiting(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn settle_waiting(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         let mut index = 0;
         while index < self.waiting.len() {
@@ -287,24 +279,23 @@ impl<C: Coherence> AckRole<C> {
 
     fn fate(&self, place: u32, now: Now) -> Option<Fate> {
         let connection = self.connections[place as usize].as_ref()?;
-        let (attachment, (since_ns, committed)) = (connection.attachment.as_ref()?, connection.waiting?);
-        let Attachment { session, asked, session_epoch, .. } = *attachment;
+        let (since_ns, committed) = connection.waiting?;
+        let Attachment { session, asked, session_epoch, .. } = connection.attachment;
         let is_late = now.monotonic_ns.saturating_sub(since_ns) > self.settings.open_timeout_ns;
         Wait { session, asked, session_epoch, committed, is_late }.fate(&self.tracker)
     }
 
-    fn welcome(&mut self, io: &mut Ring, place: u32, slot: u32) {
+    fn welcome(&mut self, io: &mut N, place: u32, slot: u32) {
         self.tracker.attach(place, slot);
         let session = *self.tracker.table().session(slot);
         let connection = self.connections[place as usize].as_mut().expect("it waited");
         connection.waiting = None;
-        let attachment = connection.attachment.as_mut().expect("it was attached");
-        if attachment.session == NEW_SESSION {
+        if connection.attachment.session == NEW_SESSION {
             // What follows the welcome is read after this was heard.
-            attachment.session = session.id;
+            connection.attachment.session = session.id;
             self.links[connection.link].tell_receive(FromAck::Opened(connection.id, session.id));
         }
-        let attachment = *attachment;
+        let attachment = connection.attachment;
         let welcome = Welcome {
             session_epoch: session.epoch,
             session: session.id,
@@ -322,24 +313,23 @@ impl<C: Coherence> AckRole<C> {
         let log = connection.quiet.promised(&self.settings.log);
         let body = frame::welcome_body(attachment.version, &log, &self.settings.broker_list);
         let words: Box<[u8]> = frame::with_body(&welcome, &body).into();
-        let socket = connection.socket;
         connection.sending = Sending::Welcome;
         if attachment.order == OrderLevel::None && attachment.ack != AckLevel::None {
             self.landing.push(place);
         }
         self.counters.welcomed += 1;
         let asker = self.asker(place);
-        if io.send_owned(asker, socket, words).is_none() {
+        if io.send_owned(asker, attachment.socket, words).is_none() {
             self.failed(place);
         }
     }
 
-    fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, detail: u64, text: &str) {
+    fn refuse(&mut self, io: &mut N, place: u32, refusal: Refusal, detail: u64, text: &str) {
         self.counters.refused += 1;
         log::info!("{}: refused a publisher: {text}", self.name);
         self.tracker.detach(place);
         if let Some(connection) = &mut self.connections[place as usize] {
-            let version = connection.version();
+            let version = connection.attachment.version;
             let header = Refused { version, code: refusal as u16, detail, ..Refused::default() };
             let words = frame::with_body(&header, text.as_bytes()).into();
             connection.last_words = Some(words);
@@ -361,7 +351,7 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Follows the index and marks the connections whose session moved.
-    fn follow(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn follow(&mut self, io: &mut N, now: Now) -> usize {
         if self.fault.is_some() {
             return 0;
         }
@@ -391,7 +381,7 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Tells what other brokers' batches did to a session, for the case that their word is lost.
-    fn pass_on(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn pass_on(&mut self, io: &mut N, now: Now) -> usize {
         if now.monotonic_ns - self.hearsay_ns < HEARSAY_NS {
             return 0;
         }
@@ -404,7 +394,7 @@ impl<C: Coherence> AckRole<C> {
         moved
     }
 
-    fn tell_session(&mut self, io: &mut Ring, slot: u32) {
+    fn tell_session(&mut self, io: &mut N, slot: u32) {
         let mut next = self.tracker.first_of(slot);
         while let Some(place) = next {
             next = self.tracker.next_of(place);
@@ -415,22 +405,20 @@ impl<C: Coherence> AckRole<C> {
 
     fn mark(&mut self, place: u32) {
         if let Some(connection) = &mut self.connections[place as usize] {
-            let wants = connection
-                .attachment
-                .is_some_and(|attachment| attachment.ack != AckLevel::None && attachment.order != OrderLevel::None);
-            if wants {
+            let Attachment { ack, order, .. } = connection.attachment;
+            if ack != AckLevel::None && order != OrderLevel::None {
                 self.counters.coalesced += u64::from(connection.has_news);
                 connection.has_news = true;
             }
         }
     }
 
-    fn tell(&mut self, io: &mut Ring, item: News, now: Now) {
+    fn tell(&mut self, io: &mut N, item: News, now: Now) {
         match item {
             News::Refused { origin, code } => {
                 let wanted = |place: &u32| {
                     let connection = self.connections[*place as usize].as_ref();
-                    connection.and_then(|c| c.attachment).is_some_and(|attachment| attachment.asked == Some(origin))
+                    connection.is_some_and(|connection| connection.attachment.asked == Some(origin))
                 };
                 if let Some(index) = self.waiting.iter().position(wanted) {
                     let place = self.waiting.swap_remove(index);
@@ -466,7 +454,7 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Connections of a closed session that do not say goodbye themselves are told.
-    fn tell_closed(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn tell_closed(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         for index in (0..self.closed.len()).rev() {
             let place = self.closed[index];
@@ -487,7 +475,7 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Level 0: acks what has landed in the blog.
-    fn ack_landed(&mut self, io: &mut Ring) -> usize {
+    fn ack_landed(&mut self, io: &mut N) -> usize {
         let mut moved = 0;
         for index in 0..self.landing.len() {
             let place = self.landing[index];
@@ -504,16 +492,15 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Sends what a connection has to hear, if its socket is free.
-    fn send_pending(&mut self, io: &mut Ring, place: u32) {
+    fn send_pending(&mut self, io: &mut N, place: u32) {
         let asker = self.asker(place);
         let Some(connection) = &mut self.connections[place as usize] else { return };
         if connection.sending != Sending::Nothing || connection.is_closing || connection.has_failed {
             return;
         }
         if let Some(words) = connection.last_words.take() {
-            let socket = connection.socket;
             connection.sending = Sending::Last;
-            if io.send_owned(asker, socket, words).is_none() {
+            if io.send_owned(asker, connection.attachment.socket, words).is_none() {
                 self.release(place);
             }
             return;
@@ -522,19 +509,18 @@ impl<C: Coherence> AckRole<C> {
             return;
         }
         let Some(mut ack) = self.tracker.ack(place) else { return };
-        if connection.attachment.is_some_and(|attachment| attachment.order != OrderLevel::Session) {
+        let Attachment { socket, order, version, is_loopback, .. } = connection.attachment;
+        if order != OrderLevel::Session {
             // Nothing is parked there: what is lost with a connection is sent again on another, and only then.
             ack.let_go_from = NOTHING_LET_GO;
         }
-        if connection.attachment.is_some_and(|attachment| attachment.order == OrderLevel::None) {
+        if order == OrderLevel::None {
             ack = Ack { committed_next: connection.landed_acked, order_end: 0, ..ack };
         }
-        ack.version = connection.version();
+        ack.version = version;
         let slot = self.frames[place as usize];
         *io.frame_mut(slot) = frame::seal(&ack);
-        let zero_copy =
-            zero_copy(&self.settings, connection.attachment.is_some_and(|attachment| attachment.is_loopback));
-        let socket = connection.socket;
+        let zero_copy = zero_copy(&self.settings, is_loopback);
         connection.sending = Sending::Frame;
         connection.quiet.end();
         self.counters.acks_sent += 1;
@@ -544,7 +530,7 @@ impl<C: Coherence> AckRole<C> {
     }
 
     /// Says that we are there on connections that were told nothing for about as long as was promised.
-    fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn beat(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         for place in self.looks.due(self.connections.len(), now.monotonic_ns) {
             let place = place as u32;
@@ -553,12 +539,12 @@ impl<C: Coherence> AckRole<C> {
             let is_due = connection.quiet.look();
             let is_free = connection.sending == Sending::Nothing && connection.waiting.is_none();
             let is_over = connection.is_closing || connection.last_words.is_some();
-            if !is_due || !is_free || is_over || connection.version() < frame::VERSION_3 {
+            if !is_due || !is_free || is_over || connection.attachment.version < frame::VERSION_3 {
                 continue;
             }
             let slot = self.frames[place as usize];
-            *io.frame_mut(slot) = frame::seal(&Heartbeat { version: connection.version(), ..Heartbeat::default() });
-            let socket = connection.socket;
+            let Attachment { version, socket, .. } = connection.attachment;
+            *io.frame_mut(slot) = frame::seal(&Heartbeat { version, ..Heartbeat::default() });
             connection.sending = Sending::Frame;
             connection.quiet.end();
             moved += 1;
@@ -570,7 +556,7 @@ impl<C: Coherence> AckRole<C> {
         moved
     }
 
-    fn sent(&mut self, io: &mut Ring, place: u32, completion: Completion) {
+    fn sent(&mut self, io: &mut N, place: u32, completion: Completion) {
         if completion.stage == Stage::Accepted {
             // The slot comes back with the second completion; whether it was sent is said by the first.
             if let Some(connection) = &mut self.connections[place as usize] {
@@ -616,23 +602,23 @@ fn zero_copy(settings: &AckSettings, is_loopback: bool) -> bool {
     match settings.send {
         SendMode::Copy => false,
         SendMode::ZeroCopy => true,
-        SendMode::Auto => !is_loopback && settings.zero_copy_from_bytes <= crate::net::ring::FRAME_BYTES as u64,
+        SendMode::Auto => !is_loopback && settings.zero_copy_from_bytes <= FRAME_BYTES as u64,
     }
 }
 
-impl<C: Coherence> Role<Ring> for AckRole<C> {
+impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn start(&mut self, io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
+    fn start(&mut self, io: &mut N, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
         (self.report_ns, self.hearsay_ns) = (now.monotonic_ns, now.monotonic_ns);
         self.frames = io.lease_frames(self.connections.len() as u32);
         Ok(())
     }
 
-    fn complete(&mut self, io: &mut Ring, completion: Completion, _now: Now) {
+    fn complete(&mut self, io: &mut N, completion: Completion, _now: Now) {
         let (place, generation) = (completion.tag as u32, (completion.tag >> 32) as u32);
         let known = self.connections[place as usize].as_ref();
         if known.is_some_and(|connection| connection.id.generation == generation) {
@@ -640,7 +626,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
         }
     }
 
-    fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn poll(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = self.hear(io, now, MESSAGES_PER_PASS);
         moved += self.follow(io, now);
         moved += self.pass_on(io, now);
@@ -660,7 +646,7 @@ impl<C: Coherence> Role<Ring> for AckRole<C> {
         Some(format!("{} connections to take their last acks", self.connections.iter().flatten().count()))
     }
 
-    fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
+    fn drain(&mut self, io: &mut N, now: Now) -> bool {
         self.poll(io, now);
         let drained = self.connections.iter().all(Option::is_none);
         if drained {

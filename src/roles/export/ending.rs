@@ -6,14 +6,12 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::Shutdown;
 
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::log::retention::NO_PIN;
-use crate::net::peer;
-use crate::net::{Ring, peer::abort};
-use crate::pool::coherence::Coherence;
+use crate::net::{Network, Socket};
+use crate::pool::Memory;
 use crate::roles::export::slow::LET_GO;
 use crate::roles::export::{Export, Phase, WATCH};
 use crate::runtime::Now;
@@ -64,9 +62,9 @@ impl Hearing {
         Hearing { frame: [0; FRAME_HEADER_BYTES], bytes: 0 }
     }
 
-    fn take_in(&mut self, socket: RawFd) -> Said {
+    fn take_in(&mut self, socket: &impl Socket) -> Said {
         for _ in 0..FRAMES_PER_PASS {
-            match peer::receive_now(socket, &mut self.frame[self.bytes..]) {
+            match socket.receive_now(&mut self.frame[self.bytes..]) {
                 Ok(0) => return Said::Over,
                 Ok(bytes) => self.bytes += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Said::Nothing,
@@ -105,7 +103,7 @@ pub(super) struct Trail {
 
 impl Trail {
     /// A send that began at `position` is done.
-    pub(super) fn push(&mut self, position: u64, socket: RawFd) {
+    pub(super) fn push(&mut self, position: u64, socket: &impl Socket) {
         if self.sends.len() == TRAIL_MAX {
             self.prune(socket);
         }
@@ -117,16 +115,16 @@ impl Trail {
         self.sends.push_back((self.sent, position));
     }
 
-    fn prune(&mut self, socket: RawFd) {
+    fn prune(&mut self, socket: &impl Socket) {
         // What the kernel does not say is taken to be on its way.
-        let acked = self.sent.saturating_sub(peer::unacked_bytes(socket).unwrap_or(u64::MAX));
+        let acked = self.sent.saturating_sub(socket.unacked_bytes().unwrap_or(u64::MAX));
         while self.sends.front().is_some_and(|(end, _)| *end <= acked) {
             self.sends.pop_front();
         }
     }
 
     /// The lowest position that the peer may not have got. To be asked before the connection is reset.
-    fn lowest(&mut self, socket: RawFd) -> u64 {
+    fn lowest(&mut self, socket: &impl Socket) -> u64 {
         self.prune(socket);
         self.sends.front().map_or(NO_PIN, |(_, position)| *position)
     }
@@ -169,23 +167,21 @@ impl Kept {
 }
 
 /// Says why on a connection that was never served, and closes it: nothing was sent on it before, so the socket takes that at once.
-pub(super) fn refuse_at_once(stream: &TcpStream, refusal: Refusal, text: &str) {
+pub(super) fn refuse_at_once(socket: &impl Socket, refusal: Refusal, text: &str) {
     let header = Refused { code: refusal as u16, ..Refused::default() };
-    let socket = stream.as_raw_fd();
     // A peer that does not hear it sees the end.
-    let _ = peer::send_now(socket, &frame::with_body(&header, text.as_bytes()));
-    let _ = stream.shutdown(Shutdown::Write);
-    peer::discard_received(socket);
+    let _ = socket.send_now(&frame::with_body(&header, text.as_bytes()));
+    socket.shut(Shutdown::Write);
+    socket.discard_received();
 }
 
-impl<C: Coherence> Export<C> {
+impl<M: Memory, N: Network> Export<M, N> {
     /// There is something to read, or the peer is gone.
-    pub(super) fn hear(&mut self, io: &mut Ring, place: u32, now: Now) {
+    pub(super) fn hear(&mut self, io: &mut N, place: u32, now: Now) {
         let subscriber = self.subscribers[place as usize].as_mut().expect("it was watched");
-        let socket = subscriber.stream.as_raw_fd();
         if matches!(subscriber.phase, Phase::Ending | Phase::Refusing) || subscriber.parting.is_some() {
             // What it says does not matter any more; unread it would reset the connection, last words and all.
-            let is_over = peer::discard_received(socket);
+            let is_over = subscriber.socket.discard_received();
             subscriber.lingers &= !is_over;
             return match subscriber.phase {
                 Phase::Ending if subscriber.lingers => self.watch(io, place),
@@ -195,7 +191,7 @@ impl<C: Coherence> Export<C> {
             };
         }
         subscriber.heard_ns = now.monotonic_ns;
-        match subscriber.hearing.take_in(socket) {
+        match subscriber.hearing.take_in(&subscriber.socket) {
             Said::Nothing => self.watch(io, place),
             Said::Goodbye => self.depart(io, place, Departure::Left, now),
             Said::Over => self.depart(io, place, Departure::Broken, now),
@@ -214,17 +210,17 @@ impl<C: Coherence> Export<C> {
         }
     }
 
-    fn watch(&mut self, io: &mut Ring, place: u32) {
+    fn watch(&mut self, io: &mut N, place: u32) {
         let asker = self.asker(place, WATCH);
         let subscriber = self.subscriber(place);
-        subscriber.watching = io.poll_readable(asker, subscriber.stream.as_raw_fd());
+        subscriber.watching = io.poll_readable(asker, subscriber.socket.handle());
         if subscriber.watching.is_none() {
             self.end_at_once(io, place);
         }
     }
 
     /// Refuses one that broke the protocol, once it has the end of its batch.
-    pub(super) fn part_if_due(&mut self, io: &mut Ring, place: u32) {
+    pub(super) fn part_if_due(&mut self, io: &mut N, place: u32) {
         let subscriber = self.subscriber(place);
         if !subscriber.is_busy()
             && let Some((_, text)) = subscriber.parting.take()
@@ -234,7 +230,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Ends one that broke the protocol and does not take the end of its batch.
-    pub(super) fn judge_parting(&mut self, io: &mut Ring, place: u32, now: Now) -> bool {
+    pub(super) fn judge_parting(&mut self, io: &mut N, place: u32, now: Now) -> bool {
         let is_over = self.subscriber(place).parting.as_ref().is_some_and(|(until_ns, _)| now.monotonic_ns > *until_ns);
         if is_over {
             self.end_at_once(io, place);
@@ -244,9 +240,9 @@ impl<C: Coherence> Export<C> {
 
     /// Nothing more can be sent on the connection. Its peer may have said goodbye before it closed, and that is not read yet: then nothing
     /// is kept for it.
-    pub(super) fn broke(&mut self, io: &mut Ring, place: u32, now: Now) {
+    pub(super) fn broke(&mut self, io: &mut N, place: u32, now: Now) {
         let subscriber = self.subscriber(place);
-        let how = match subscriber.hearing.take_in(subscriber.stream.as_raw_fd()) {
+        let how = match subscriber.hearing.take_in(&subscriber.socket) {
             Said::Goodbye => Departure::Left,
             Said::Nothing | Said::Over | Said::Breach(_) => Departure::Broken,
         };
@@ -254,11 +250,11 @@ impl<C: Coherence> Export<C> {
     }
 
     /// The peer went. If its connection broke, what it may not have got is kept for a while, as far as it still is there.
-    pub(super) fn depart(&mut self, io: &mut Ring, place: u32, how: Departure, now: Now) {
+    pub(super) fn depart(&mut self, io: &mut N, place: u32, how: Departure, now: Now) {
         self.rouse(place);
         if how == Departure::Broken && self.subscriber(place).phase == Phase::Streaming {
             let subscriber = self.subscriber(place);
-            let unacked = subscriber.trail.lowest(subscriber.stream.as_raw_fd());
+            let unacked = subscriber.trail.lowest(&subscriber.socket);
             let (needs, policy) = (subscriber.needs().min(unacked), subscriber.pace.policy);
             let (grace_ns, short_ns) = (self.settings.return_grace_ns, self.settings.reader_grace_ns);
             let was_let_go = self
@@ -303,13 +299,13 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Ends it without a word.
-    pub(super) fn end_at_once(&mut self, io: &mut Ring, place: u32) {
+    pub(super) fn end_at_once(&mut self, io: &mut N, place: u32) {
         self.subscriber(place).phase = Phase::Streaming;
         self.end(io, place);
     }
 
     /// Ends it; gracefully if it was told why.
-    pub(super) fn end(&mut self, io: &mut Ring, place: u32) {
+    pub(super) fn end(&mut self, io: &mut N, place: u32) {
         self.rouse(place);
         let subscriber = self.subscribers[place as usize].as_mut().expect("it is there");
         self.slow.note_end(subscriber);
@@ -319,10 +315,10 @@ impl<C: Coherence> Export<C> {
         subscriber.lingers = graceful && subscriber.watching.is_some();
         if subscriber.sending.is_some() && subscriber.lent_from != NO_PIN {
             // Accepted or not: a peer that takes nothing would keep the pages that are lent to the socket for ever.
-            abort(subscriber.stream.as_raw_fd());
+            subscriber.socket.abort();
         }
         // The peer may be gone already.
-        let _ = subscriber.stream.shutdown(if graceful { Shutdown::Write } else { Shutdown::Both });
+        subscriber.socket.shut(if graceful { Shutdown::Write } else { Shutdown::Both });
         if !subscriber.lingers
             && let Some(operation) = subscriber.watching
         {
@@ -332,7 +328,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Sees to it that endings end: gets back what the kernel has, again and again.
-    pub(super) fn force_endings(&mut self, io: &mut Ring, now: Now) {
+    pub(super) fn force_endings(&mut self, io: &mut N, now: Now) {
         // One that rests does not end.
         for index in (0..self.awake.len()).rev() {
             let place = self.awake[index];
@@ -342,7 +338,7 @@ impl<C: Coherence> Export<C> {
         }
     }
 
-    fn force_ending(&mut self, io: &mut Ring, place: u32, now_ns: u64) {
+    fn force_ending(&mut self, io: &mut N, place: u32, now_ns: u64) {
         let subscriber = self.subscribers[place as usize].as_mut().expect("it is active");
         let since_ns = *subscriber.ending_since_ns.get_or_insert(now_ns);
         let ending_ns = now_ns.saturating_sub(since_ns);
@@ -356,7 +352,7 @@ impl<C: Coherence> Export<C> {
         }
         (subscriber.lingers, subscriber.force_at_ns) = (false, now_ns + FORCE_EVERY_NS);
         if let Some(operation) = subscriber.sending {
-            abort(subscriber.stream.as_raw_fd());
+            subscriber.socket.abort();
             io.cancel(operation);
             self.counters.endings_forced += 1;
         }
@@ -375,7 +371,7 @@ impl<C: Coherence> Export<C> {
         self.forget_if_idle(io, place);
     }
 
-    pub(super) fn forget_if_idle(&mut self, io: &mut Ring, place: u32) {
+    pub(super) fn forget_if_idle(&mut self, io: &mut N, place: u32) {
         let subscriber = self.subscriber(place);
         if subscriber.sending.is_some() || subscriber.watching.is_some() {
             return;

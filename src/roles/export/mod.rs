@@ -26,8 +26,7 @@ mod superseded_tests;
 #[cfg(test)]
 mod tests;
 
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::SendMode;
@@ -37,11 +36,10 @@ use crate::log::reader::Reader;
 use crate::log::retention::{Hold, NO_PIN};
 use crate::log::tail::Tail;
 use crate::log::topics::TopicReader;
-use crate::net::ring::SEND_LIST_MAX;
-use crate::net::{Asker, Completion, ListId, Operation, Ring, Stage};
+use crate::net::network::SEND_LIST_MAX;
+use crate::net::{Asker, Completion, ListId, Network, Operation, Socket, Stage};
 use crate::observe::counters::{CounterBlock, ExportCounters};
-use crate::pool::Mapped;
-use crate::pool::coherence::Coherence;
+use crate::pool::Memory;
 use crate::roles::addresses::Seat;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::roles::heartbeats::{Looks, Quiet};
@@ -140,8 +138,8 @@ impl std::fmt::Display for Peer {
     }
 }
 
-struct Subscriber<C: Coherence> {
-    stream: TcpStream,
+struct Subscriber<M: Memory, S: Socket> {
+    socket: S,
     /// Counts for its address as long as it is here.
     _seat: Option<Seat>,
     peer: Peer,
@@ -157,7 +155,7 @@ struct Subscriber<C: Coherence> {
     generation: u32,
     topics: Box<[Topic]>,
     phase: Phase,
-    reader: Reader<Mapped<C>>,
+    reader: Reader<M>,
     list: ListId,
     /// What is in the list.
     items: Vec<Item>,
@@ -187,7 +185,7 @@ struct Subscriber<C: Coherence> {
     faults: Option<(u64, u32)>,
 }
 
-impl<C: Coherence> Subscriber<C> {
+impl<M: Memory, S: Socket> Subscriber<M, S> {
     /// Whether something is on its way to it.
     fn is_busy(&self) -> bool {
         self.sending.is_some() || self.again.is_due()
@@ -203,21 +201,21 @@ impl<C: Coherence> Subscriber<C> {
 }
 
 /// One broker's exporter.
-pub struct Export<C: Coherence> {
+pub struct Export<M: Memory, N: Network> {
     name: String,
     role: u8,
     settings: ExportSettings,
     batch_bytes_max: u32,
-    view: View<Mapped<C>>,
-    commit: CommitReader<Mapped<C>>,
-    topics: TopicReader<Mapped<C>>,
+    view: View<M>,
+    commit: CommitReader<M>,
+    topics: TopicReader<M>,
     /// What the readers pin together.
-    hold: Hold<Mapped<C>>,
+    hold: Hold<M>,
     /// When it was last known that they were waited for; until it is known again, nothing is handed on.
     looked_ns: u64,
     is_waited_for: bool,
-    incoming: Arc<Subscriptions>,
-    subscribers: Vec<Option<Subscriber<C>>>,
+    incoming: Arc<Subscriptions<N::Socket>>,
+    subscribers: Vec<Option<Subscriber<M, N::Socket>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
     /// Places taken.
@@ -225,7 +223,7 @@ pub struct Export<C: Coherence> {
     /// Those of them that do not rest.
     awake: Vec<u32>,
     /// The shared cursor of those that rest.
-    tail: Tail<Mapped<C>>,
+    tail: Tail<M>,
     /// What is read for whom in a pass.
     reads: Vec<(u32, serving::Read)>,
     /// Where the next pass begins among those that are awake.
@@ -235,21 +233,21 @@ pub struct Export<C: Coherence> {
     /// For how long publishers have waited for the slowest of this second, ns; its address, and its first topic.
     waited_for: Option<(u64, u64, u32)>,
     counters: ExportCounters,
-    block: CounterBlock<Mapped<C>>,
+    block: CounterBlock<M>,
     report_ns: u64,
     draining_since_ns: Option<u64>,
     /// Looks for quiet and silent subscribers.
     looks: Looks,
 }
 
-impl<C: Coherence> Export<C> {
+impl<M: Memory, N: Network> Export<M, N> {
     /// A broker's exporter. The caller holds the broker's host lock; `incarnation` is from 1.
     pub fn new(
-        view: &View<Mapped<C>>,
+        view: &View<M>,
         broker: u32,
         incarnation: u64,
         settings: ExportSettings,
-        incoming: Arc<Subscriptions>,
+        incoming: Arc<Subscriptions<N::Socket>>,
     ) -> Self {
         let places = settings.connections_max;
         Export {
@@ -288,12 +286,12 @@ impl<C: Coherence> Export<C> {
         Asker { role: self.role, tag: kind << 56 | generation << 32 | u64::from(place) }
     }
 
-    fn subscriber(&mut self, place: u32) -> &mut Subscriber<C> {
+    fn subscriber(&mut self, place: u32) -> &mut Subscriber<M, N::Socket> {
         self.subscribers[place as usize].as_mut().expect("the place is taken")
     }
 
     /// Takes new subscribers in: pins the floor for each, so that it can look for its start.
-    fn take_in(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn take_in(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         while self.free.is_empty()
             && let Some(subscription) = self.incoming.pop()
@@ -301,7 +299,7 @@ impl<C: Coherence> Export<C> {
             moved += 1;
             self.counters.refused += 1;
             let text = "this broker serves all the subscribers it can; try another";
-            ending::refuse_at_once(&subscription.stream, Refusal::Busy, text);
+            ending::refuse_at_once(&subscription.socket, Refusal::Busy, text);
         }
         while !self.free.is_empty() && !self.incoming.is_empty() {
             // Before a sequencer has been active, and during a takeover, there are no floors: they wait in the queue.
@@ -313,7 +311,7 @@ impl<C: Coherence> Export<C> {
                 while let Some(subscription) = self.incoming.pop() {
                     moved += 1;
                     self.counters.refused += 1;
-                    ending::refuse_at_once(&subscription.stream, Refusal::Damaged, &fault.to_string());
+                    ending::refuse_at_once(&subscription.socket, Refusal::Damaged, &fault.to_string());
                 }
             }
             let Some(floor) = floor else { break };
@@ -324,17 +322,17 @@ impl<C: Coherence> Export<C> {
         moved
     }
 
-    fn admit(&mut self, io: &mut Ring, subscription: Subscription, floor: u64, now: Now) {
+    fn admit(&mut self, io: &mut N, subscription: Subscription<N::Socket>, floor: u64, now: Now) {
         let place = self.free.pop().expect("looked at by the caller");
         self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
-        let Subscription { stream, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, seat } =
+        let Subscription { socket, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, seat } =
             subscription;
         let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
         let starts = topics.iter().map(crate::roles::handoff::SubscribedTopic::start_at);
         let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
-        let peer = Peer(stream.peer_addr().ok());
+        let peer = Peer(socket.peer());
         let is_loopback = peer.0.is_some_and(|peer| is_loopback(peer.ip()));
-        let watching = io.poll_readable(self.asker(place, WATCH), stream.as_raw_fd());
+        let watching = io.poll_readable(self.asker(place, WATCH), socket.handle());
         let topic = |topic: &crate::roles::handoff::SubscribedTopic| Topic {
             id: topic.topic,
             created_position: topic.created_position,
@@ -343,7 +341,7 @@ impl<C: Coherence> Export<C> {
             told_caught_up: false,
         };
         self.subscribers[place as usize] = Some(Subscriber {
-            stream,
+            socket,
             _seat: seat,
             peer,
             version,
@@ -409,19 +407,19 @@ impl<C: Coherence> Export<C> {
     }
 }
 
-impl<C: Coherence> Role<Ring> for Export<C> {
+impl<M: Memory, N: Network> Role<N> for Export<M, N> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn start(&mut self, _io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
+    fn start(&mut self, _io: &mut N, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
         self.report_ns = now.monotonic_ns;
         self.kept.begin(self.hold.position(), now.monotonic_ns.saturating_add(self.settings.return_grace_ns));
         Ok(())
     }
 
-    fn complete(&mut self, io: &mut Ring, completion: Completion, now: Now) {
+    fn complete(&mut self, io: &mut N, completion: Completion, now: Now) {
         let (place, generation) = (completion.tag as u32, (completion.tag >> 32) as u32 & 0x00ff_ffff);
         let known = self.subscribers[place as usize].as_ref();
         if known.is_none_or(|subscriber| subscriber.generation != generation) {
@@ -443,7 +441,7 @@ impl<C: Coherence> Role<Ring> for Export<C> {
         self.hear(io, place, now);
     }
 
-    fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn poll(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = self.look(io, now) + self.take_in(io, now);
         if !self.active.is_empty()
             && self.is_waited_for
@@ -464,11 +462,11 @@ impl<C: Coherence> Role<Ring> for Export<C> {
         Some(format!("{active} subscribers to take what is on its way to them, {kept} that went to other brokers"))
     }
 
-    fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
+    fn drain(&mut self, io: &mut N, now: Now) -> bool {
         let since_ns = *self.draining_since_ns.get_or_insert(now.monotonic_ns);
         let why = "this broker is shutting down; use another";
         while let Some(subscription) = self.incoming.pop() {
-            ending::refuse_at_once(&subscription.stream, Refusal::Draining, why);
+            ending::refuse_at_once(&subscription.socket, Refusal::Draining, why);
         }
         self.look(io, now);
         self.rouse_all();

@@ -8,15 +8,13 @@
 
 use crate::log::commit::Commit;
 use crate::log::retention::{Dropped, NO_PIN};
-use crate::net::Ring;
-use crate::net::peer::{abort, acked_bytes};
-use crate::pool::coherence::Coherence;
+use crate::net::network::{Network, Piece, Socket};
+use crate::pool::Memory;
 use crate::roles::export::slow::{LET_GO, Slow};
 use crate::roles::export::{Export, ExportSettings, Phase, Subscriber, TRUST_NS};
 use crate::runtime::Now;
 use crate::wire::{Refusal, SlowReader};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 
 /// Time between two looks at the floors for one subscription whose send is under way, ns.
 const JUDGE_EVERY_NS: u64 = 5_000_000;
@@ -95,10 +93,10 @@ impl Pace {
     }
 }
 
-impl<C: Coherence> Subscriber<C> {
+impl<M: Memory, S: Socket> Subscriber<M, S> {
     /// A send of a megabyte says nothing until it is done: what the peer acknowledges is what it takes.
     fn see_what_it_takes(&mut self, now_ns: u64) {
-        let acked = acked_bytes(self.stream.as_raw_fd()).unwrap_or(0);
+        let acked = self.socket.acked_bytes().unwrap_or(0);
         if acked > self.pace.acked_bytes {
             (self.pace.acked_bytes, self.progress_ns) = (acked, now_ns);
         }
@@ -119,26 +117,26 @@ impl<C: Coherence> Subscriber<C> {
 
 impl Slow {
     /// For how long readers like this one were waited for before it came, ns; [`LET_GO`]: one was let go.
-    pub(super) fn waited_for_before<C: Coherence>(&self, subscriber: &Subscriber<C>, now_ns: u64) -> u64 {
+    pub(super) fn waited_for_before<M: Memory, S: Socket>(&self, subscriber: &Subscriber<M, S>, now_ns: u64) -> u64 {
         let Some(peer) = subscriber.peer.0 else { return 0 };
         let topics = subscriber.topics.iter().map(|topic| topic.id);
         self.waited_ns(peer.ip(), topics, subscriber.came_ns, now_ns)
     }
 
     /// One that others waited for is let go.
-    fn note_let_go<C: Coherence>(&mut self, subscriber: &Subscriber<C>, now_ns: u64) {
+    fn note_let_go<M: Memory, S: Socket>(&mut self, subscriber: &Subscriber<M, S>, now_ns: u64) {
         self.note_of(subscriber, LET_GO, now_ns);
     }
 
     /// One that others wait for ends.
-    pub(super) fn note_end<C: Coherence>(&mut self, subscriber: &Subscriber<C>) {
+    pub(super) fn note_end<M: Memory, S: Socket>(&mut self, subscriber: &Subscriber<M, S>) {
         let Some((_, since_ns)) = subscriber.pace.mark else { return };
         let now_ns = subscriber.pace.held_ns;
         let before_ns = self.waited_for_before(subscriber, now_ns);
         self.note_of(subscriber, before_ns.saturating_add(now_ns - since_ns), now_ns);
     }
 
-    fn note_of<C: Coherence>(&mut self, subscriber: &Subscriber<C>, waited_ns: u64, now_ns: u64) {
+    fn note_of<M: Memory, S: Socket>(&mut self, subscriber: &Subscriber<M, S>, waited_ns: u64, now_ns: u64) {
         if subscriber.pace.policy == SlowReader::Wait
             && let Some(peer) = subscriber.peer.0
             && let Some((_, since_ns)) = subscriber.pace.mark
@@ -149,7 +147,7 @@ impl Slow {
     }
 }
 
-impl<C: Coherence> Export<C> {
+impl<M: Memory, N: Network> Export<M, N> {
     /// Tells once for whom publishers wait, and counts it.
     fn tell_waited_for(&mut self, place: u32, commit: &Commit, waited_ns: u64) {
         if waited_ns < TELL_NS {
@@ -180,7 +178,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Looks whether publishers wait for a subscription whose send is under way, and does what its policy says.
-    pub(super) fn judge_pace(&mut self, io: &mut Ring, place: u32, commit: &Commit, now: Now) -> usize {
+    pub(super) fn judge_pace(&mut self, io: &mut N, place: u32, commit: &Commit, now: Now) -> usize {
         if self.judge_parting(io, place, now) {
             return 1;
         }
@@ -252,11 +250,19 @@ impl<C: Coherence> Export<C> {
     }
 
     /// The send was cut, or ended just then: keeps the rest of what was sent in part, gives up what was not sent.
-    pub(super) fn cut(&mut self, io: &mut Ring, place: u32, now: Now) {
+    pub(super) fn cut(&mut self, io: &mut N, place: u32, now: Now) {
         let subscriber = self.subscribers[place as usize].as_mut().expect("it was sending");
         let list = io.list(subscriber.list);
         let begun = list.items_begun();
-        subscriber.pace.rest = list.rest_of_item();
+        subscriber.pace.rest.clear();
+        for piece in list.rest_of_item() {
+            match piece {
+                Piece::Words(words) => subscriber.pace.rest.extend(words),
+                Piece::Pool(at, bytes) => {
+                    self.view.memory.with_bytes(at, bytes, |bytes| subscriber.pace.rest.extend(bytes));
+                }
+            }
+        }
         list.clear();
         for item in subscriber.items[begun..].iter().rev() {
             subscriber.topics[item.place].next_order = item.before;
@@ -270,7 +276,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Nothing of the pool is in the kernel's hands: skips to `position`, or ends.
-    fn give_up(&mut self, io: &mut Ring, place: u32, position: u64, now: Now) -> usize {
+    fn give_up(&mut self, io: &mut N, place: u32, position: u64, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         subscriber.pace.is_free();
         if subscriber.pace.policy != SlowReader::Skip {
@@ -295,7 +301,7 @@ impl<C: Coherence> Export<C> {
 
     /// Shows that the readers here are looked after, before anything is handed on. What publishers did not wait for, as when this
     /// process stood still and was taken for dead, is given up. Gives how many readers that were.
-    pub(super) fn look(&mut self, io: &mut Ring, now: Now) -> usize {
+    pub(super) fn look(&mut self, io: &mut N, now: Now) -> usize {
         if self.active.is_empty() && self.kept.is_empty()
             || self.is_waited_for && now.monotonic_ns - self.looked_ns < TRUST_NS
         {
@@ -314,7 +320,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// What lies below `closing` may be overwritten: whoever needs some of it goes on above, or ends.
-    fn lose(&mut self, io: &mut Ring, closing: u64, now: Now) -> usize {
+    fn lose(&mut self, io: &mut N, closing: u64, now: Now) -> usize {
         let mut lost = 0;
         self.kept.lose(closing);
         if self.tail.needs() < closing {
@@ -330,7 +336,7 @@ impl<C: Coherence> Export<C> {
             if subscriber.lent_from != NO_PIN {
                 // The kernel has sent, or may still send, bytes that are others by now.
                 subscriber.lent_from = NO_PIN;
-                abort(subscriber.stream.as_raw_fd());
+                subscriber.socket.abort();
                 if subscriber.phase != Phase::Ending {
                     self.counters.too_slow += 1;
                     log::warn!(
@@ -349,7 +355,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// What a subscription reads next was trimmed under it: its pin was void, as after this process was taken for dead.
-    pub(super) fn left_behind(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+    pub(super) fn left_behind(&mut self, io: &mut N, place: u32, now: Now) -> usize {
         let Some(floor) = self.hold.lower_to_floor() else { return 0 };
         let subscriber = self.subscriber(place);
         if subscriber.phase == Phase::Seeking {
@@ -360,7 +366,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Looks for what is kept from `floor` on, to say where the subscription can go on.
-    fn tell_too_slow(&mut self, io: &mut Ring, place: u32, floor: u64, now: Now) -> usize {
+    fn tell_too_slow(&mut self, io: &mut N, place: u32, floor: u64, now: Now) -> usize {
         let subscriber = self.subscriber(place);
         subscriber.pace.is_let_go = true;
         subscriber.progress_ns = now.monotonic_ns;
@@ -374,7 +380,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// What is kept was found: says so, about the first topic that lost something.
-    pub(super) fn say_too_slow(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+    pub(super) fn say_too_slow(&mut self, io: &mut N, place: u32, now: Now) -> usize {
         let subscriber = self.subscriber(place);
         subscriber.progress_ns = now.monotonic_ns;
         let lost = |index: &usize| subscriber.reader.next_order(*index) > subscriber.topics[*index].next_order;
@@ -386,7 +392,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// A peer that does not take its last words is not waited for for ever.
-    pub(super) fn judge_last_words(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+    pub(super) fn judge_last_words(&mut self, io: &mut N, place: u32, now: Now) -> usize {
         self.try_again(io, place, now);
         let limit = self.settings.reader_stall_ns;
         let subscriber = self.subscriber(place);

@@ -3,12 +3,10 @@
 //! What the kernel lacks is not the peer's fault. Pages that it may not lock (`RLIMIT_MEMLOCK`, which counts all processes of a user)
 //! make the connection one that is sent copies; anything else it lacks is asked for again after a while, a bounded number of times.
 
-use std::os::fd::AsRawFd;
-
 use crate::config::SendMode;
 use crate::log::retention::NO_PIN;
-use crate::net::Ring;
-use crate::pool::coherence::Coherence;
+use crate::net::{Network, Socket};
+use crate::pool::Memory;
 use crate::roles::export::ending::Departure;
 use crate::roles::export::{Export, Phase, SEND, ZERO_COPY_FROM_BYTES};
 use crate::runtime::Now;
@@ -52,9 +50,9 @@ fn is_shortage(errno: i32) -> bool {
     matches!(errno, libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN | libc::EINTR)
 }
 
-impl<C: Coherence> Export<C> {
+impl<M: Memory, N: Network> Export<M, N> {
     /// Sends the list.
-    pub(super) fn submit(&mut self, io: &mut Ring, place: u32, now: Now) {
+    pub(super) fn submit(&mut self, io: &mut N, place: u32, now: Now) {
         let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let zero_copy = !subscriber.again.copies
@@ -66,7 +64,7 @@ impl<C: Coherence> Export<C> {
             };
         subscriber.is_zero_copy = zero_copy;
         subscriber.quiet.end();
-        subscriber.sending = io.send_list(asker, subscriber.stream.as_raw_fd(), subscriber.list, zero_copy);
+        subscriber.sending = io.send_list(asker, subscriber.socket.handle(), subscriber.list, zero_copy);
         subscriber.progress_ns = now.monotonic_ns;
         self.counters.sends += 1;
         if subscriber.sending.is_none() {
@@ -75,11 +73,11 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Sends words of our own.
-    pub(super) fn say(&mut self, io: &mut Ring, place: u32, words: Vec<u8>) {
+    pub(super) fn say(&mut self, io: &mut N, place: u32, words: Vec<u8>) {
         let asker = self.asker(place, SEND);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         subscriber.quiet.end();
-        subscriber.sending = io.send_owned(asker, subscriber.stream.as_raw_fd(), words.into());
+        subscriber.sending = io.send_owned(asker, subscriber.socket.handle(), words.into());
         if subscriber.sending.is_none() {
             self.end(io, place);
         }
@@ -87,7 +85,7 @@ impl<C: Coherence> Export<C> {
 
     /// Says that we are there to those that were told nothing for about as long as was promised, and ends those that are silent though
     /// they promised not to be.
-    pub(super) fn beat(&mut self, io: &mut Ring, now: Now) -> usize {
+    pub(super) fn beat(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         for place in self.looks.due(self.subscribers.len(), now.monotonic_ns) {
             if self.subscribers[place].is_some() {
@@ -98,7 +96,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Looks at one of them. Gives 1 if something was to be done.
-    fn look_for_quiet(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+    fn look_for_quiet(&mut self, io: &mut N, place: u32, now: Now) -> usize {
         let most_ns = self.settings.client_silence_ns;
         let subscriber = self.subscriber(place);
         let is_due = subscriber.quiet.look();
@@ -122,7 +120,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Says why it is over. `about` is the place of the topic meant, and the refusal's number.
-    pub(super) fn refuse(&mut self, io: &mut Ring, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
+    pub(super) fn refuse(&mut self, io: &mut N, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
         self.rouse(place);
         self.counters.refused += 1;
         let (topic, detail) = about;
@@ -139,7 +137,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// What was on its way is out of the kernel's hands.
-    pub(super) fn sent(&mut self, io: &mut Ring, place: u32, result: i32, now: Now) {
+    pub(super) fn sent(&mut self, io: &mut N, place: u32, result: i32, now: Now) {
         let words = io.take_returned();
         let subscriber = self.subscriber(place);
         subscriber.sending = None;
@@ -167,7 +165,7 @@ impl<C: Coherence> Export<C> {
         }
     }
 
-    fn list_sent(&mut self, io: &mut Ring, place: u32, bytes: u64, is_cut: bool, now: Now) {
+    fn list_sent(&mut self, io: &mut N, place: u32, bytes: u64, is_cut: bool, now: Now) {
         let list = io.list(self.subscriber(place).list);
         list.consume(bytes);
         if list.bytes() > 0 {
@@ -175,14 +173,14 @@ impl<C: Coherence> Export<C> {
         }
         list.clear();
         let subscriber = self.subscriber(place);
-        subscriber.trail.push(subscriber.lent_from, subscriber.stream.as_raw_fd());
+        subscriber.trail.push(subscriber.lent_from, &subscriber.socket);
         subscriber.items.clear();
         subscriber.lent_from = NO_PIN;
         self.part_if_due(io, place);
     }
 
     /// The kernel lacked something.
-    fn fell_short(&mut self, io: &mut Ring, place: u32, errno: i32, words: Option<Box<[u8]>>, now: Now) {
+    fn fell_short(&mut self, io: &mut N, place: u32, errno: i32, words: Option<Box<[u8]>>, now: Now) {
         self.rouse(place);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         if words.is_none() && subscriber.is_zero_copy && matches!(errno, libc::ENOBUFS | libc::ENOMEM) {
@@ -217,7 +215,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Tries again what the kernel could not do.
-    pub(super) fn try_again(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+    pub(super) fn try_again(&mut self, io: &mut N, place: u32, now: Now) -> usize {
         let again = &mut self.subscriber(place).again;
         if again.due_ns.is_none_or(|due_ns| now.monotonic_ns < due_ns) {
             return 0;

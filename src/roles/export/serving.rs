@@ -7,9 +7,9 @@
 use crate::log::commit::Commit;
 use crate::log::order_index::IndexFault;
 use crate::log::reader::{ENTRIES_PER_PASS, ReadFault, Sought, TailSkip};
-use crate::net::Ring;
-use crate::net::ring::SEND_LIST_MAX;
-use crate::pool::coherence::Coherence;
+use crate::net::Network;
+use crate::net::network::SEND_LIST_MAX;
+use crate::pool::Memory;
 use crate::roles::export::{Export, Item, Phase};
 use crate::runtime::Now;
 use crate::wire::Refusal;
@@ -45,9 +45,9 @@ impl Read {
     }
 }
 
-impl<C: Coherence> Export<C> {
+impl<M: Memory, N: Network> Export<M, N> {
     /// One pass.
-    pub(super) fn serve_all(&mut self, io: &mut Ring, commit: &Commit, now: Now) -> usize {
+    pub(super) fn serve_all(&mut self, io: &mut N, commit: &Commit, now: Now) -> usize {
         let mut moved = self.follow_tail(commit);
         if self.awake.is_empty() {
             return moved;
@@ -157,7 +157,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Goes on with one, by what was read for it.
-    fn serve(&mut self, io: &mut Ring, place: u32, read: Read, commit: &Commit, now: Now) -> usize {
+    fn serve(&mut self, io: &mut N, place: u32, read: Read, commit: &Commit, now: Now) -> usize {
         match (read, self.subscriber(place).phase) {
             (Read::Sought(sought, passed), _) => self.found(io, place, sought, passed, now),
             (Read::Fetched(fetched), _) => self.stream(io, place, fetched, now),
@@ -166,14 +166,7 @@ impl<C: Coherence> Export<C> {
         }
     }
 
-    fn found(
-        &mut self,
-        io: &mut Ring,
-        place: u32,
-        sought: Result<Sought, ReadFault>,
-        passed: usize,
-        now: Now,
-    ) -> usize {
+    fn found(&mut self, io: &mut N, place: u32, sought: Result<Sought, ReadFault>, passed: usize, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         if sought.is_ok() {
             subscriber.faults = None;
@@ -203,11 +196,11 @@ impl<C: Coherence> Export<C> {
         }
     }
 
-    fn refuse_deleted(&mut self, io: &mut Ring, place: u32, topic: usize) {
+    fn refuse_deleted(&mut self, io: &mut N, place: u32, topic: usize) {
         self.refuse(io, place, Refusal::TopicDeleted, (topic, 0), "the topic was deleted; this is the end of it");
     }
 
-    fn welcome(&mut self, io: &mut Ring, place: u32) {
+    fn welcome(&mut self, io: &mut N, place: u32) {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let mut words = Vec::new();
         for (index, topic) in subscriber.topics.iter().enumerate() {
@@ -229,7 +222,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Collects the next batches into one send.
-    fn stream(&mut self, io: &mut Ring, place: u32, fetched: Result<usize, IndexFault>, now: Now) -> usize {
+    fn stream(&mut self, io: &mut N, place: u32, fetched: Result<usize, IndexFault>, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let before = subscriber.reader.position();
         if fetched.is_ok() {
@@ -240,7 +233,7 @@ impl<C: Coherence> Export<C> {
             Ok(_) => {}
             Err(fault) => return self.fault(io, place, ReadFault::Index(fault), now),
         }
-        let (list, pool) = io.list_and_pool(subscriber.list);
+        let list = io.list(subscriber.list);
         let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX - 1);
         while list.len() < most && list.bytes() < SEND_BYTES {
             let delivery = match subscriber.reader.next_delivery() {
@@ -256,12 +249,12 @@ impl<C: Coherence> Export<C> {
             let (index, position, first) = (delivery.place, delivery.position, delivery.first_order);
             let topic = &mut subscriber.topics[index];
             if let Some(from) = delivery.skipped_from {
-                list.push(&skipped(subscriber.version, topic.id, from, first), pool, 0, 0);
+                list.push(&skipped(subscriber.version, topic.id, from, first), 0, 0);
                 subscriber.items.push(Item { place: index, position, before: from });
                 self.counters.skipped_messages += first - from;
             }
             let deliver = Deliver { version: subscriber.version, ..delivery.header };
-            list.push(&frame::seal(&deliver), pool, delivery.at, delivery.bytes);
+            list.push(&frame::seal(&deliver), delivery.at, delivery.bytes);
             subscriber.items.push(Item { place: index, position: position + 1, before: first });
             (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
             self.counters.delivered_batches += 1;
@@ -282,7 +275,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// It has everything: it is told so, once, and then it rests.
-    fn caught_up(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+    fn caught_up(&mut self, io: &mut N, place: u32, now: Now) -> usize {
         let moved = self.tell_caught_up(io, place, now);
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         let is_told = subscriber.topics.iter().all(|topic| topic.told_caught_up);
@@ -296,13 +289,13 @@ impl<C: Coherence> Export<C> {
     }
 
     /// Tells of every topic, once, that all of it was sent.
-    fn tell_caught_up(&mut self, io: &mut Ring, place: u32, now: Now) -> usize {
+    fn tell_caught_up(&mut self, io: &mut N, place: u32, now: Now) -> usize {
         let subscriber = self.subscribers[place as usize].as_mut().expect("served");
         if subscriber.topics.iter().all(|topic| topic.told_caught_up) {
             return 0;
         }
         let position = subscriber.reader.position();
-        let (list, pool) = io.list_and_pool(subscriber.list);
+        let list = io.list(subscriber.list);
         for (index, topic) in subscriber.topics.iter_mut().enumerate() {
             if topic.told_caught_up || list.len() + 2 > SEND_LIST_MAX {
                 continue;
@@ -312,7 +305,7 @@ impl<C: Coherence> Export<C> {
                 TailSkip::NotKnownYet => continue,
                 TailSkip::Nothing => {}
                 TailSkip::Skipped { from, next } => {
-                    list.push(&skipped(subscriber.version, topic.id, from, next), pool, 0, 0);
+                    list.push(&skipped(subscriber.version, topic.id, from, next), 0, 0);
                     subscriber.items.push(Item { place: index, position, before: from });
                     self.counters.skipped_messages += next - from;
                     topic.next_order = next;
@@ -321,7 +314,7 @@ impl<C: Coherence> Export<C> {
             let next_order = topic.next_order;
             let version = subscriber.version;
             let caught_up = CaughtUp { version, topic: topic.id, next_order, ..CaughtUp::default() };
-            list.push(&frame::seal(&caught_up), pool, 0, 0);
+            list.push(&frame::seal(&caught_up), 0, 0);
             subscriber.items.push(Item { place: index, position, before: next_order });
             topic.told_caught_up = true;
         }
@@ -334,7 +327,7 @@ impl<C: Coherence> Export<C> {
     }
 
     /// It cannot be read on for one. What may be so for a moment only is met again; what lasts is damage.
-    fn fault(&mut self, io: &mut Ring, place: u32, fault: ReadFault, now: Now) -> usize {
+    fn fault(&mut self, io: &mut N, place: u32, fault: ReadFault, now: Now) -> usize {
         let subscriber = self.subscriber(place);
         subscriber.reader.unfetch();
         let (since_ns, passes) = subscriber.faults.unwrap_or((now.monotonic_ns, 0));

@@ -24,7 +24,7 @@ use crate::wire::{OrderLevel, SlowReader, StartAt};
 struct Bench {
     view: View<Mapped<Hardware>>,
     ring: Ring,
-    export: Export<Hardware>,
+    export: Export<Mapped<Hardware>, Ring>,
     zombie: CommitWriter<Mapped<Hardware>>,
     index: IndexWriter<Mapped<Hardware>>,
     peer: TcpStream,
@@ -49,7 +49,7 @@ impl Bench {
         let topic = SubscribedTopic { topic: 0, created_position: 0, order, start };
         let slow_reader = SlowReader::AsConfigured;
         let subscription = Subscription {
-            stream,
+            socket: stream,
             topics: [topic].into(),
             slow_reader,
             lag_bytes: 0,

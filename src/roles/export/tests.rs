@@ -31,10 +31,10 @@ pub(super) const BATCHES: u64 = 600;
 pub(super) struct Bench {
     pub(super) view: View<Mapped<Hardware>>,
     ring: Ring,
-    pub(super) export: Export<Hardware>,
+    pub(super) export: Export<Mapped<Hardware>, Ring>,
     pub(super) commits: CommitWriter<Mapped<Hardware>>,
     pub(super) index: IndexWriter<Mapped<Hardware>>,
-    subscriptions: Arc<Subscriptions>,
+    subscriptions: Arc<Subscriptions<TcpStream>>,
     listener: TcpListener,
     begun: Instant,
     /// The clock stands still.
@@ -134,7 +134,7 @@ impl Bench {
         assert!(
             self.subscriptions
                 .push(Subscription {
-                    stream,
+                    socket: stream,
                     topics,
                     slow_reader,
                     lag_bytes: 0,

@@ -1,13 +1,13 @@
 //! One connection of a receive core: what it is doing, and what it holds.
 
-use std::net::TcpStream;
-use std::os::fd::{AsRawFd, RawFd};
-
 use crate::net::Operation;
 use crate::roles::addresses::{Address, Seat};
 use crate::roles::handoff::ConnectionId;
 use crate::roles::receive::desk::Asked;
+use crate::roles::receive::ending::DROPPED_MAX;
 use crate::roles::receive::stream::Stream;
+use crate::runtime::Now;
+use crate::wire::frame::VERSION_LOWEST;
 
 /// What a connection is doing.
 pub enum Phase {
@@ -20,11 +20,11 @@ pub enum Phase {
     },
     /// Its request waits for the sequencer. Nothing is there only while it is looked at.
     Asking(Option<Box<Asked>>),
-    /// The ack core sends the reply to its request.
+    /// The reply to its request is being sent.
     Replying,
     /// Sending batches.
     Streaming(Box<Stream>),
-    /// The ack core has the last word, or is letting go; nothing more is read.
+    /// The last word is being said, or the ack core is letting go; nothing more is read.
     Ending {
         /// Whether the peer may still be reading what was said last.
         linger: bool,
@@ -34,9 +34,9 @@ pub enum Phase {
 }
 
 /// One connection.
-pub struct Connection {
+pub struct Connection<S> {
     /// Its socket.
-    pub stream: TcpStream,
+    pub socket: S,
     /// Its place among the connections of its address; nothing once it was handed on.
     pub seat: Option<Seat>,
     /// The address that its session counts for, if it opened one.
@@ -59,8 +59,10 @@ pub struct Connection {
     pub cancelling: bool,
     /// Its stream after it ended, while a receive is still armed in its run.
     pub leaving: Option<Box<Stream>>,
-    /// Whether the ack core knows it.
+    /// Whether the ack core knows it, and writes to it.
     pub with_ack: bool,
+    /// Whether words of ours are on their way to it.
+    pub is_writing: bool,
     /// Whether it was shut down because its peer did not take what was said last.
     pub is_cut: bool,
     /// Bytes that are still read and dropped after it was told the last word.
@@ -73,10 +75,35 @@ pub struct Connection {
     pub is_blocked: bool,
 }
 
-impl Connection {
-    /// Its descriptor.
-    pub fn socket(&self) -> RawFd {
-        self.stream.as_raw_fd()
+impl<S> Connection<S> {
+    /// One that was just accepted.
+    pub fn new(id: ConnectionId, socket: S, seat: Option<Seat>, now: Now) -> Connection<S> {
+        Connection {
+            socket,
+            seat,
+            opened_for: None,
+            turn_ns: 0,
+            id,
+            phase: Phase::Hello { header: None, is_control: false },
+            version: VERSION_LOWEST,
+            heartbeat_ms: 0,
+            heard_ns: now.monotonic_ns,
+            reading: None,
+            cancelling: false,
+            leaving: None,
+            with_ack: false,
+            is_writing: false,
+            is_cut: false,
+            drops_left: DROPPED_MAX,
+            active_ns: now.monotonic_ns,
+            said_ns: now.monotonic_ns,
+            is_blocked: false,
+        }
+    }
+
+    /// Whether neither the kernel nor the ack core uses its socket.
+    pub fn is_unused(&self) -> bool {
+        self.reading.is_none() && !self.is_writing && !self.with_ack
     }
 
     /// The address that things of it are counted for.

@@ -1,10 +1,9 @@
 //! Control connections: requests, one at a time, each answered before the next is read.
 
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::net::Ring;
-use crate::pool::coherence::Coherence;
+use crate::net::Network;
+use crate::pool::Memory;
 use crate::roles::addresses::{Address, Cost, HELD_BACK_MAX_NS, Turn};
-use crate::roles::handoff::ToAck;
 use crate::roles::receive::Receive;
 use crate::roles::receive::connection::Phase;
 use crate::roles::receive::desk::{self, Asked, Desk, Maker};
@@ -16,11 +15,11 @@ use crate::wire::{Operation, frame};
 /// How often requests that wait for the sequencer are looked at, ns.
 const LOOK_NS: u64 = 1_000_000;
 
-impl<C: Coherence> Receive<C> {
+impl<M: Memory, N: Network> Receive<M, N> {
     /// A whole request has landed.
     pub(super) fn ask(
         &mut self,
-        io: &mut Ring,
+        io: &mut N,
         slot: u32,
         header: &[u8; FRAME_HEADER_BYTES],
         padded_body: &[u8],
@@ -33,14 +32,12 @@ impl<C: Coherence> Receive<C> {
         self.ingest.counters.requests += 1;
         match Asked::read(header, body) {
             Ok(asked) => self.look_in_turn(io, slot, Box::new(asked), now),
-            Err(refuse) => {
-                self.refuse_request(slot, &frame::read(header), &refuse, now);
-            }
-        };
+            Err(refuse) => self.refuse_request(io, slot, &frame::read(header), &refuse, now),
+        }
     }
 
     /// Looks at a new request when it is its address's turn.
-    fn look_in_turn(&mut self, io: &mut Ring, slot: u32, asked: Box<Asked>, now: Now) {
+    fn look_in_turn(&mut self, io: &mut N, slot: u32, asked: Box<Asked>, now: Now) {
         let cost = match asked.operation {
             Operation::TopicCreate => Cost::Making,
             _ => Cost::Request,
@@ -59,7 +56,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Looks at every request that waits. Gives how many were answered.
-    pub(super) fn look_at_requests(&mut self, io: &mut Ring, now: Now) -> usize {
+    pub(super) fn look_at_requests(&mut self, io: &mut N, now: Now) -> usize {
         if self.asking.is_empty() || now.monotonic_ns - self.asked_ns < LOOK_NS {
             return 0;
         }
@@ -82,7 +79,7 @@ impl<C: Coherence> Receive<C> {
         answered
     }
 
-    fn look_at(&mut self, _io: &mut Ring, slot: u32, mut asked: Box<Asked>, is_late: bool, now: Now) {
+    fn look_at(&mut self, io: &mut N, slot: u32, mut asked: Box<Asked>, is_late: bool, now: Now) {
         let address =
             self.connections[slot as usize].as_ref().map_or(Address::OTHERS, |connection| connection.address());
         let (topics, cursors) = (&mut self.topics, &self.cursors);
@@ -93,34 +90,32 @@ impl<C: Coherence> Receive<C> {
             looked => looked,
         };
         match looked {
-            Ok(Some(answer)) => self.reply(slot, asked.reply(&answer)),
+            Ok(Some(answer)) => self.reply(io, slot, asked.reply(&answer)),
             Ok(None) => {
                 self.connection(slot).phase = Phase::Asking(Some(asked));
                 self.asking.push(slot);
             }
-            Err(refuse) => self.refuse_request(slot, &asked.request, &refuse, now),
+            Err(refuse) => self.refuse_request(io, slot, &asked.request, &refuse, now),
         }
     }
 
-    fn refuse_request(&mut self, slot: u32, request: &frame::Request, refuse: &Refuse, now: Now) {
+    fn refuse_request(&mut self, io: &mut N, slot: u32, request: &frame::Request, refuse: &Refuse, now: Now) {
         self.say_refused(slot, "a request of ", refuse, now);
         self.ingest.counters.refused += 1;
-        self.reply(slot, desk::refused(request, refuse));
+        self.reply(io, slot, desk::refused(request, refuse));
     }
 
-    /// The ack core writes it, and gives the socket back.
-    fn reply(&mut self, slot: u32, words: Box<[u8]>) {
-        let connection = self.connection(slot);
-        connection.phase = Phase::Replying;
-        connection.with_ack = true;
-        let (id, socket) = (connection.id, connection.socket());
-        self.link.tell_ack(ToAck::Say(id, socket, words));
+    fn reply(&mut self, io: &mut N, slot: u32, words: Box<[u8]>) {
+        self.connection(slot).phase = Phase::Replying;
+        if !self.write(io, slot, words) {
+            self.close_now(slot);
+        }
     }
 
     /// The reply was sent.
-    pub(super) fn next_request(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    pub(super) fn next_request(&mut self, io: &mut N, slot: u32, now: Now) {
         let connection = self.connection(slot);
-        (connection.with_ack, connection.active_ns) = (false, now.monotonic_ns);
+        connection.active_ns = now.monotonic_ns;
         connection.phase = Phase::Hello { header: None, is_control: true };
         if self.is_draining {
             return self.refuse(io, slot, Refuse::draining(), now);

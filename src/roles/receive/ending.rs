@@ -1,15 +1,17 @@
 //! Ending a connection: the last word, the run, the session, the descriptor, each when nobody uses it any more.
 
+use std::net::Shutdown;
+
 use crate::limits::UNUSED_SESSION_NS;
-use crate::net::Ring;
-use crate::pool::coherence::Coherence;
+use crate::net::{Asker, Network, Socket};
+use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::addresses::Cost;
 use crate::roles::handoff::{FromAck, ToAck};
 use crate::roles::receive::connection::Phase;
 use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::stream::Stream;
-use crate::roles::receive::{LINGER_NS, Receive};
+use crate::roles::receive::{LINGER_NS, Receive, WRITE};
 use crate::runtime::Now;
 use crate::wire::Refusal;
 
@@ -20,9 +22,9 @@ pub(super) const DROPPED_MAX: u64 = 64 << 10;
 /// Of a publisher that kept to the protocol, whatever it may have under way when it is told.
 pub(super) const DROPPED_OF_STREAM_MAX: u64 = 64 << 20;
 
-impl<C: Coherence> Receive<C> {
+impl<M: Memory, N: Network> Receive<M, N> {
     /// The peer closed or broke the connection.
-    pub(super) fn peer_gone(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    pub(super) fn peer_gone(&mut self, io: &mut N, slot: u32, now: Now) {
         if let Some(stream) = self.connection(slot).streaming()
             && stream.is_in_mid_frame()
         {
@@ -32,19 +34,19 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Lets go of everything a connection holds, except what the kernel and the ack core still have.
-    pub(super) fn end(&mut self, io: &mut Ring, slot: u32, said_goodbye: bool, now: Now) {
+    pub(super) fn end(&mut self, io: &mut N, slot: u32, said_goodbye: bool, now: Now) {
         self.leave_stream(io, slot, Phase::Ending { linger: false }, said_goodbye, now);
         let connection = self.connection(slot);
         if connection.with_ack {
             let id = connection.id;
             self.link.tell_ack(ToAck::Close(id));
-        } else if connection.reading.is_none() {
+        } else if connection.is_unused() {
             self.forget(slot);
         }
     }
 
     /// Says why, and ends the conversation.
-    pub(super) fn refuse(&mut self, io: &mut Ring, slot: u32, refuse: Refuse, now: Now) {
+    pub(super) fn refuse(&mut self, io: &mut N, slot: u32, refuse: Refuse, now: Now) {
         match refuse.refusal {
             Refusal::Protocol => {
                 self.ingest.counters.protocol_errors += 1;
@@ -63,22 +65,52 @@ impl<C: Coherence> Receive<C> {
     pub(super) fn say_refused(&mut self, slot: u32, what: &str, refuse: &Refuse, now: Now) {
         let connection = self.connections[slot as usize].as_ref().expect("the slot is taken");
         if let Some(more) = self.restraint.may_say(refuse.refusal, connection.address(), now.monotonic_ns) {
-            let peer = connection.stream.peer_addr().map_or("a peer that is gone".into(), |peer| peer.to_string());
+            let peer = connection.socket.peer().map_or("a peer that is gone".into(), |peer| peer.to_string());
             log::info!("{}: refused {what}{peer}: {}{more}", self.name, refuse.text);
         }
     }
 
-    pub(super) fn say_last(&mut self, io: &mut Ring, slot: u32, words: Box<[u8]>, now: Now) {
+    pub(super) fn say_last(&mut self, io: &mut N, slot: u32, words: Box<[u8]>, now: Now) {
         self.leave_stream(io, slot, Phase::Ending { linger: true }, false, now);
         let connection = self.connection(slot);
-        connection.with_ack = true;
-        let (id, socket) = (connection.id, connection.socket());
-        self.link.tell_ack(ToAck::Say(id, socket, words));
+        let id = connection.id;
+        if connection.with_ack {
+            // Whatever it is saying comes first.
+            return self.link.tell_ack(ToAck::Say(id, words));
+        }
+        if !self.write(io, slot, words) && self.connection(slot).is_unused() {
+            self.part(io, slot);
+        }
+    }
+
+    /// Sends words of ours, where the ack core does not. False: there is no room for that.
+    pub(super) fn write(&mut self, io: &mut N, slot: u32, words: Box<[u8]>) -> bool {
+        let Asker { role, tag } = self.asker(slot);
+        let connection = self.connection(slot);
+        assert!(
+            !connection.with_ack && !connection.is_writing,
+            "a socket has one writer, who says one thing at a time"
+        );
+        connection.is_writing =
+            io.send_owned(Asker { role, tag: tag | WRITE }, connection.socket.handle(), words).is_some();
+        connection.is_writing
+    }
+
+    /// Our words were sent, or cannot be.
+    pub(super) fn written(&mut self, io: &mut N, slot: u32, now: Now) {
+        io.take_returned();
+        let connection = self.connection(slot);
+        (connection.is_writing, connection.active_ns) = (false, now.monotonic_ns);
+        match connection.phase {
+            Phase::Replying => self.next_request(io, slot, now),
+            _ if connection.is_unused() => self.part(io, slot),
+            _ => {}
+        }
     }
 
     /// Changes to a phase in which nothing is landed any more. The run goes back now, or when the receive armed in it
     /// has completed.
-    pub(super) fn leave_stream(&mut self, io: &mut Ring, slot: u32, phase: Phase, said_goodbye: bool, now: Now) {
+    pub(super) fn leave_stream(&mut self, io: &mut N, slot: u32, phase: Phase, said_goodbye: bool, now: Now) {
         let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
         connection.active_ns = now.monotonic_ns;
         let before = std::mem::replace(&mut connection.phase, phase);
@@ -123,7 +155,7 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    pub(super) fn hear_ack(&mut self, io: &mut Ring, now: Now) -> usize {
+    pub(super) fn hear_ack(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         while let Some(message) = self.link.from_ack.pop() {
             moved += 1;
@@ -143,17 +175,14 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Its session is open: what comes of it is read from now on.
-    fn opened(&mut self, io: &mut Ring, slot: u32, session: u64) {
+    fn opened(&mut self, io: &mut N, slot: u32, session: u64) {
         if let Some(stream) = self.connection(slot).streaming() {
             stream.session = session;
             self.read_on(io, slot);
         }
     }
 
-    pub(super) fn released(&mut self, io: &mut Ring, slot: u32, is_ending: bool, now: Now) {
-        if matches!(self.connection(slot).phase, Phase::Replying) {
-            return self.next_request(io, slot, now);
-        }
+    pub(super) fn released(&mut self, io: &mut N, slot: u32, is_ending: bool, now: Now) {
         if !is_ending {
             // The ack core itself refused the session, and has said so.
             self.leave_stream(io, slot, Phase::Ending { linger: true }, false, now);
@@ -161,13 +190,13 @@ impl<C: Coherence> Receive<C> {
         let connection = self.connection(slot);
         connection.with_ack = false;
         connection.active_ns = now.monotonic_ns;
-        if connection.reading.is_none() {
+        if connection.is_unused() {
             self.part(io, slot);
         }
     }
 
-    /// Neither the kernel nor the ack core uses the descriptor any more.
-    pub(super) fn part(&mut self, io: &mut Ring, slot: u32) {
+    /// Neither the kernel nor the ack core uses the socket any more.
+    pub(super) fn part(&mut self, io: &mut N, slot: u32) {
         if matches!(self.connection(slot).phase, Phase::Ending { linger: true }) {
             self.linger(io, slot)
         } else {
@@ -176,16 +205,16 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Reads and drops what the peer still sends, so that closing does not reset the word it has not read yet.
-    pub(super) fn linger(&mut self, io: &mut Ring, slot: u32) {
+    pub(super) fn linger(&mut self, io: &mut N, slot: u32) {
         let connection = self.connection(slot);
-        let _ = connection.stream.shutdown(std::net::Shutdown::Write);
+        connection.socket.shut(Shutdown::Write);
         connection.phase = Phase::Lingering;
         self.read_owned(io, slot, vec![0; DROPPED_AT_ONCE].into(), 0);
     }
 
     /// Some of what the peer still sends has come, or its end. Only so much is read: who goes on sending after that does not listen
     /// either, so nothing is read any more until its time is over, and then it is reset.
-    pub(super) fn dropped(&mut self, io: &mut Ring, slot: u32, result: i32, now: Now) {
+    pub(super) fn dropped(&mut self, io: &mut N, slot: u32, result: i32, now: Now) {
         let buffer = io.take_returned();
         let connection = self.connection(slot);
         let is_late = now.monotonic_ns.saturating_sub(connection.active_ns) > LINGER_NS;
@@ -201,11 +230,11 @@ impl<C: Coherence> Receive<C> {
     }
 
     pub(super) fn close_now(&mut self, slot: u32) {
-        let _ = self.connection(slot).stream.shutdown(std::net::Shutdown::Both);
+        self.connection(slot).socket.shut(Shutdown::Both);
         self.forget(slot);
     }
 
-    /// Drops the connection: nobody else uses its descriptor.
+    /// Drops the connection: nobody else uses its socket.
     pub(super) fn forget(&mut self, slot: u32) {
         self.connections[slot as usize] = None;
         self.free.push(slot);

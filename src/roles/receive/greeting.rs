@@ -1,23 +1,21 @@
 //! Accepting connections, reading their hellos and requests, and serving what hellos ask for.
 
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::topics::Topic;
-use crate::net::{Asker, Ring, peer, socket_options};
-use crate::pool::coherence::Coherence;
+use crate::net::{Asker, Network, Socket};
+use crate::pool::Memory;
 use crate::roles::addresses::{Cost, Seat, Seated, Turn};
 use crate::roles::handoff::{Attachment, ConnectionId, Subscription, ToAck, is_loopback};
 use crate::roles::receive::connection::{Connection, Phase};
-use crate::roles::receive::ending::{DROPPED_MAX, DROPPED_OF_STREAM_MAX};
+use crate::roles::receive::ending::DROPPED_OF_STREAM_MAX;
 use crate::roles::receive::hello::{self, Refuse};
 use crate::roles::receive::ingest::NEEDED_AT_LEAST;
 use crate::roles::receive::stream::Stream;
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
-use crate::wire::frame::{self, Hello, NEW_SESSION, VERSION_LOWEST};
+use crate::wire::frame::{self, Hello, NEW_SESSION};
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
 
 /// Pause after an accept that failed, and between two lines about it, ns.
@@ -42,56 +40,37 @@ enum Opening {
     Heartbeat,
 }
 
-impl<C: Coherence> Receive<C> {
+impl<M: Memory, N: Network> Receive<M, N> {
     /// Asks for the next connection: one a pass, so that whoever comes as fast as it goes is no more of a pass than one publisher is.
     /// True if it was not asked for before.
-    pub(super) fn accept(&mut self, io: &mut Ring, now: Now) -> bool {
+    pub(super) fn accept(&mut self, io: &mut N, now: Now) -> bool {
         let may = !self.is_draining && !self.free.is_empty() && now.monotonic_ns >= self.accept_again_ns;
         if may && self.accepting.is_none() {
             let asker = Asker { role: self.role, tag: ACCEPT };
-            self.accepting = io.accept(asker, self.listener.as_raw_fd());
+            self.accepting = io.accept(asker, &self.listener);
             return self.accepting.is_some();
         }
         false
     }
 
-    pub(super) fn accepted(&mut self, io: &mut Ring, result: i32, now: Now) {
+    pub(super) fn accepted(&mut self, io: &mut N, result: i32, now: Now) {
         self.accepting = None;
-        let Some(stream) = io.take_accepted() else {
+        let Some(socket) = io.take_accepted() else {
             if result != -libc::ECANCELED && !self.is_draining {
                 self.accept_failed(-result, now);
             }
             return;
         };
         self.ingest.counters.accepted += 1;
-        let Some((seat, turn)) = self.seated(&stream, now) else {
-            return self.reset_unheard(&stream, now);
+        let Some((seat, turn)) = self.seated(&socket, now) else {
+            return self.reset_unheard(&socket, now);
         };
-        // Best effort: a connection without them is slower, or is found dead later, not wrong.
-        let _ = socket_options::prepare(&stream, Duration::from_nanos(self.settings.client_silence_ns));
+        // A connection that the kernel does not do it for is slower, or is found dead later, not wrong.
+        socket.prepare(Duration::from_nanos(self.settings.client_silence_ns));
         let Some(slot) = self.free.pop() else { return };
         self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1) & 0x00ff_ffff;
         let id = ConnectionId { slot, generation: self.generations[slot as usize] };
-        self.connections[slot as usize] = Some(Box::new(Connection {
-            stream,
-            seat: Some(seat),
-            opened_for: None,
-            turn_ns: 0,
-            id,
-            phase: Phase::Hello { header: None, is_control: false },
-            version: VERSION_LOWEST,
-            heartbeat_ms: 0,
-            heard_ns: now.monotonic_ns,
-            reading: None,
-            cancelling: false,
-            leaving: None,
-            with_ack: false,
-            is_cut: false,
-            drops_left: DROPPED_MAX,
-            active_ns: now.monotonic_ns,
-            said_ns: now.monotonic_ns,
-            is_blocked: false,
-        }));
+        self.connections[slot as usize] = Some(Box::new(Connection::new(id, socket, Some(seat), now)));
         if self.is_draining {
             // The kernel had it before the accept was cancelled.
             self.refuse(io, slot, Refuse::draining(), now);
@@ -109,7 +88,7 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    fn reset_unheard(&mut self, stream: &TcpStream, now: Now) {
+    fn reset_unheard(&mut self, socket: &N::Socket, now: Now) {
         self.ingest.counters.reset_unheard += 1;
         self.ingest.counters.closed += 1;
         let (since_ns, resets) = self.resets;
@@ -120,12 +99,12 @@ impl<C: Coherence> Receive<C> {
         if self.resets.1 >= RESETS_MAX {
             self.accept_again_ns = self.resets.0 + RESETS_NS;
         }
-        peer::abort(stream.as_raw_fd());
+        socket.abort();
     }
 
     /// A new connection's place among those of its address, and when it is heard. Nothing: it is not.
-    fn seated(&self, stream: &TcpStream, now: Now) -> Option<(Seat, Turn)> {
-        let peer = stream.peer_addr().ok().map(|peer| peer.ip());
+    fn seated(&self, socket: &N::Socket, now: Now) -> Option<(Seat, Turn)> {
+        let peer = socket.peer().map(|peer| peer.ip());
         let (seat, earliest_ns) = match self.addresses.sit(peer, now.monotonic_ns) {
             Seated::Yes(seat) => (seat, None),
             Seated::Full(seat) => (seat, Some(now.monotonic_ns + TOO_MANY_WAIT_NS)),
@@ -140,7 +119,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Hears the connections whose turn has come. Gives how many.
-    pub(super) fn hear_those_held_back(&mut self, io: &mut Ring, now: Now) -> usize {
+    pub(super) fn hear_those_held_back(&mut self, io: &mut N, now: Now) -> usize {
         if self.held_back.is_empty() || now.monotonic_ns - self.heard_back_ns < HELD_BACK_LOOK_NS {
             return 0;
         }
@@ -164,7 +143,7 @@ impl<C: Coherence> Receive<C> {
         moved
     }
 
-    fn hear_or_refuse(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    fn hear_or_refuse(&mut self, io: &mut N, slot: u32, now: Now) {
         let connection = self.connection(slot);
         if !connection.seat.as_mut().is_some_and(Seat::is_one_too_many) {
             return self.read_hello(io, slot, FRAME_HEADER_BYTES);
@@ -194,13 +173,13 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    pub(super) fn read_hello(&mut self, io: &mut Ring, slot: u32, bytes: usize) {
+    pub(super) fn read_hello(&mut self, io: &mut N, slot: u32, bytes: usize) {
         self.read_owned(io, slot, vec![0; bytes].into(), 0);
     }
 
-    pub(super) fn read_owned(&mut self, io: &mut Ring, slot: u32, buffer: Box<[u8]>, from: usize) {
+    pub(super) fn read_owned(&mut self, io: &mut N, slot: u32, buffer: Box<[u8]>, from: usize) {
         let asker = self.asker(slot);
-        let socket = self.connection(slot).socket();
+        let socket = self.connection(slot).socket.handle();
         // The tag of a short read says how far it had come, in the bits that slot and generation leave.
         let tag = asker.tag | (from as u64) << 16;
         let operation = io.receive_owned(Asker { tag, ..asker }, socket, buffer, from);
@@ -210,7 +189,7 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    pub(super) fn hello_landed(&mut self, io: &mut Ring, slot: u32, from: usize, result: i32, now: Now) {
+    pub(super) fn hello_landed(&mut self, io: &mut N, slot: u32, from: usize, result: i32, now: Now) {
         let Some(buffer) = io.take_returned().filter(|_| result > 0) else {
             return self.peer_gone(io, slot, now);
         };
@@ -236,14 +215,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// The header of a connection's first frame, or of a control connection's next.
-    fn opening_landed(
-        &mut self,
-        io: &mut Ring,
-        slot: u32,
-        header: [u8; FRAME_HEADER_BYTES],
-        is_control: bool,
-        now: Now,
-    ) {
+    fn opening_landed(&mut self, io: &mut N, slot: u32, header: [u8; FRAME_HEADER_BYTES], is_control: bool, now: Now) {
         match self.check_opening(&header, is_control) {
             Ok(Opening::Goodbye) => self.end(io, slot, true, now),
             Ok(Opening::Heartbeat) => {
@@ -277,7 +249,7 @@ impl<C: Coherence> Receive<C> {
     /// A whole hello has landed.
     fn hello_whole(
         &mut self,
-        io: &mut Ring,
+        io: &mut N,
         slot: u32,
         header: &[u8; FRAME_HEADER_BYTES],
         padded_body: &[u8],
@@ -288,7 +260,7 @@ impl<C: Coherence> Receive<C> {
         self.connection(slot).version = hello.version_in_use()?;
         hello::check_log(&hello, self.settings.log_tag)?;
         if hello.role == frame::Role::Subscriber as u8 {
-            return self.serve_subscriber(slot, &hello, body);
+            return self.serve_subscriber(slot, &hello, body, now);
         }
         let name = frame::check_topic_name(body)?;
         let topic = hello::known_topic(&mut self.topics, name)?;
@@ -349,9 +321,9 @@ impl<C: Coherence> Receive<C> {
         connection.drops_left = DROPPED_OF_STREAM_MAX;
         (connection.active_ns, connection.said_ns) = (now.monotonic_ns, now.monotonic_ns);
         (connection.heartbeat_ms, connection.heard_ns) = (hello.heartbeat_ms, now.monotonic_ns);
-        let is_loopback = connection.stream.peer_addr().is_ok_and(|peer: SocketAddr| is_loopback(peer.ip()));
+        let is_loopback = connection.socket.peer().is_some_and(|peer| is_loopback(peer.ip()));
         let attachment = Attachment {
-            socket: connection.socket(),
+            socket: connection.socket.handle(),
             session,
             asked,
             session_epoch,
@@ -387,34 +359,30 @@ impl<C: Coherence> Receive<C> {
         Ok(())
     }
 
-    /// Hands a subscriber over to the exporter.
-    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, body: &[u8]) -> Result<(), Refuse> {
+    /// Hands a subscriber over to the exporter, socket and all.
+    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, body: &[u8], now: Now) -> Result<(), Refuse> {
         let slow_reader = SlowReader::from_byte(hello.slow_reader)?;
         let topics = hello::subscribed_topics(hello, body, &mut self.topics)?;
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
-        let (version, heartbeat_ms) = (connection.version, hello.heartbeat_ms);
-        let stream = connection.stream.try_clone();
-        let stream = stream
-            .map_err(|error| Refuse::new(Refusal::Busy, 0, format!("the broker is out of descriptors: {error}")))?;
+        let address = self.connection(slot).address();
+        let in_heartbeats = self.addresses.in_heartbeats(address, self.settings.heartbeat_ms);
+        let connection = self.connections[slot as usize].take().expect("the slot is taken");
+        let Connection { socket, seat, id, version, .. } = *connection;
         // One that takes nothing for long may be waited for; the exporter judges that.
-        let _ = socket_options::let_rest(&stream);
-        let lag_bytes = hello.lag_bytes;
-        let in_heartbeats = self.addresses.in_heartbeats(connection.address(), self.settings.heartbeat_ms);
-        let subscription = Subscription {
-            stream,
-            topics,
-            slow_reader,
-            lag_bytes,
-            version,
-            heartbeat_ms,
-            in_heartbeats,
-            seat: connection.seat.take(),
-        };
-        if self.subscriptions.push(subscription).is_err() {
-            return Err(Refuse::new(Refusal::Busy, 0, "this broker serves all the subscribers it can; try another"));
+        socket.let_rest();
+        let (lag_bytes, heartbeat_ms) = (hello.lag_bytes, hello.heartbeat_ms);
+        let subscription =
+            Subscription { socket, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, seat };
+        match self.subscriptions.push(subscription) {
+            Ok(()) => {
+                self.forget(slot);
+                Ok(())
+            }
+            Err(Subscription { socket, seat, .. }) => {
+                let connection = Connection { version, ..Connection::new(id, socket, seat, now) };
+                self.connections[slot as usize] = Some(Box::new(connection));
+                let text = "this broker serves all the subscribers it can; try another";
+                Err(Refuse::new(Refusal::Busy, 0, text))
+            }
         }
-        // The exporter has its own descriptor of the connection: ours closes without ending it.
-        self.forget(slot);
-        Ok(())
     }
 }

@@ -29,7 +29,6 @@ mod streaming;
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::limits::RUN_BYTES_MIN;
@@ -37,12 +36,11 @@ use crate::log::View;
 use crate::log::cursors::CursorReader;
 use crate::log::member::Member;
 use crate::log::topics::{Topic, TopicReader};
-use crate::net::peer::abort;
-use crate::net::{Asker, Completion, Operation, Ring, socket_options};
+use crate::net::network::Handle;
+use crate::net::{Asker, Completion, Network, Operation, Socket};
 use crate::observe::counters::{CounterBlock, ReceiveCounters};
-use crate::pool::coherence::Coherence;
 use crate::pool::record::{BatchSlot, slot_kind};
-use crate::pool::{Keep, Mapped};
+use crate::pool::{Keep, Memory};
 use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::handoff::{AckLink, ConnectionId, Subscriptions};
 use crate::roles::rounds::Rounds;
@@ -94,21 +92,23 @@ const UNUSED_SAID_NS: u64 = 1_000_000_000;
 const LINGER_NS: u64 = 500_000_000;
 /// Tag of the accept; connections have tags below.
 const ACCEPT: u64 = u64::MAX;
+/// Bit in the tag of what is written to a connection.
+const WRITE: u64 = 1 << 56;
 
 /// One receive core.
-pub struct Receive<C: Coherence> {
+pub struct Receive<M: Memory, N: Network> {
     name: String,
     role: u8,
     settings: ReceiveSettings,
-    listener: Arc<TcpListener>,
-    ingest: Ingest<Mapped<C>>,
-    topics: TopicReader<Mapped<C>>,
-    cursors: CursorReader<Mapped<C>>,
+    listener: Arc<N::Listener>,
+    ingest: Ingest<M>,
+    topics: TopicReader<M>,
+    cursors: CursorReader<M>,
     tokens: Tokens,
-    link: Arc<AckLink>,
-    subscriptions: Arc<Subscriptions>,
+    link: Arc<AckLink<Handle<N>>>,
+    subscriptions: Arc<Subscriptions<N::Socket>>,
     /// Apart, for most places are empty and all are looked at often.
-    connections: Vec<Option<Box<Connection>>>,
+    connections: Vec<Option<Box<Connection<N::Socket>>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
     /// Connections that wait for ring slots or extents.
@@ -131,9 +131,9 @@ pub struct Receive<C: Coherence> {
     is_draining: bool,
     /// Whether the next configured topic was asked for.
     topic_asked: bool,
-    block: CounterBlock<Mapped<C>>,
+    block: CounterBlock<M>,
     /// The broker's line, if this core looks after it.
-    member: Option<Member<Mapped<C>>>,
+    member: Option<Member<M>>,
     housekeeping_ns: u64,
     rounds: Rounds,
     report_ns: u64,
@@ -141,16 +141,16 @@ pub struct Receive<C: Coherence> {
     extent_wait_reported: u64,
 }
 
-impl<C: Coherence> Receive<C> {
+impl<M: Memory, N: Network> Receive<M, N> {
     /// A receive core for `lane`. The caller holds the host lock of the lane's broker.
     pub fn new(
-        view: &View<Mapped<C>>,
+        view: &View<M>,
         lane: u32,
         settings: ReceiveSettings,
-        listener: Arc<TcpListener>,
+        listener: Arc<N::Listener>,
         tokens: Tokens,
-        link: Arc<AckLink>,
-        subscriptions: Arc<Subscriptions>,
+        link: Arc<AckLink<Handle<N>>>,
+        subscriptions: Arc<Subscriptions<N::Socket>>,
     ) -> Self {
         let places = settings.connections_max + SPARE_CONNECTIONS;
         Receive {
@@ -192,7 +192,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// The core that shows, in its broker's line, that the broker lives: one of them does.
-    pub fn that_beats(self, member: Member<Mapped<C>>) -> Self {
+    pub fn that_beats(self, member: Member<M>) -> Self {
         Receive { member: Some(member), ..self }
     }
 
@@ -205,7 +205,7 @@ impl<C: Coherence> Receive<C> {
         Asker { role: self.role, tag: u64::from(self.generations[slot as usize]) << 32 | u64::from(slot) }
     }
 
-    fn connection(&mut self, slot: u32) -> &mut Connection {
+    fn connection(&mut self, slot: u32) -> &mut Connection<N::Socket> {
         self.connections[slot as usize].as_mut().expect("the slot is taken")
     }
 
@@ -213,7 +213,7 @@ impl<C: Coherence> Receive<C> {
         (self.connections.len() - self.free.len()) as u32
     }
 
-    fn read_finished(&mut self, io: &mut Ring, slot: u32, from: usize, result: i32, now: Now) {
+    fn read_finished(&mut self, io: &mut N, slot: u32, from: usize, result: i32, now: Now) {
         let connection = self.connection(slot);
         connection.reading = None;
         let cancelled = std::mem::take(&mut connection.cancelling);
@@ -229,7 +229,7 @@ impl<C: Coherence> Receive<C> {
             Phase::Ending { .. } => {
                 io.take_returned();
                 self.left_stream(slot, result);
-                if !self.connection(slot).with_ack {
+                if self.connection(slot).is_unused() {
                     self.part(io, slot);
                 }
             }
@@ -239,7 +239,7 @@ impl<C: Coherence> Receive<C> {
 
     /// An idle connection's receive was cancelled, and is over: it gives its run back and polls, or moves its half batch
     /// out of an extent that waits for it.
-    fn rest(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    fn rest(&mut self, io: &mut N, slot: u32, now: Now) {
         let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
         let Phase::Streaming(stream) = &mut connection.phase else { return };
         if !stream.is_in_mid_frame() {
@@ -252,7 +252,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Looks after every connection, each once in [`HOUSEKEEPING_NS`].
-    fn look_after_all(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn look_after_all(&mut self, io: &mut N, now: Now) -> usize {
         let count = self.connections.len();
         let mut moved = 0;
         for slot in self.rounds.due(count, HOUSEKEEPING_NS, count, now.monotonic_ns) {
@@ -263,7 +263,7 @@ impl<C: Coherence> Receive<C> {
         moved
     }
 
-    fn housekeeping(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn housekeeping(&mut self, io: &mut N, now: Now) -> usize {
         let looked = self.look_after_all(io, now);
         if now.monotonic_ns - self.housekeeping_ns < HOUSEKEEPING_NS {
             return looked;
@@ -298,7 +298,7 @@ impl<C: Coherence> Receive<C> {
         usize::from(self.topic_asked)
     }
 
-    fn look_after(&mut self, io: &mut Ring, slot: u32, now: Now) -> bool {
+    fn look_after(&mut self, io: &mut N, slot: u32, now: Now) -> bool {
         let (hello_timeout, idle_release) = (self.settings.hello_timeout_ns, self.settings.idle_release_ns);
         let short = self.ingest.blog.free_extents() == 0;
         if self.is_silent(slot, now) {
@@ -316,7 +316,7 @@ impl<C: Coherence> Receive<C> {
             Phase::Replying if idle_ns > if self.is_draining { LINGER_NS } else { 2 * hello_timeout } => {
                 // It does not read: the send ends with an error.
                 connection.active_ns = now.monotonic_ns;
-                abort(connection.socket());
+                connection.socket.abort();
                 true
             }
             Phase::Streaming(stream) if connection.is_blocked => {
@@ -340,11 +340,13 @@ impl<C: Coherence> Receive<C> {
                 connection.reading.into_iter().for_each(|operation| io.cancel(operation));
                 true
             }
-            // It takes nothing, not even the last words: what is being sent fails now, and the ack core lets go.
-            Phase::Ending { .. } if idle_ns > LINGER_NS && connection.with_ack && !connection.is_cut => {
+            // It takes nothing, not even the last words: what is being sent fails now, and whoever sends it lets go.
+            Phase::Ending { .. }
+                if idle_ns > LINGER_NS && !connection.is_cut && (connection.with_ack || connection.is_writing) =>
+            {
                 // Not shut down, which would wait for what is queued: a frame lent to the kernel must come back.
                 (connection.is_cut, connection.active_ns) = (true, now.monotonic_ns);
-                abort(connection.socket());
+                connection.socket.abort();
                 true
             }
             Phase::Lingering if idle_ns > LINGER_NS && !connection.cancelling => {
@@ -386,7 +388,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Lets go of a half batch whose memory others need; its publisher sends it again.
-    fn refuse_half_batch(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    fn refuse_half_batch(&mut self, io: &mut N, slot: u32, now: Now) {
         self.ingest.counters.stalled_batches += 1;
         let text = "a batch stood half sent while others waited for its memory; send it again";
         self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
@@ -412,12 +414,12 @@ impl<C: Coherence> Receive<C> {
     }
 }
 
-impl<C: Coherence> Role<Ring> for Receive<C> {
+impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn start(&mut self, io: &mut Ring, index: u8, now: Now) -> Result<(), RoleError> {
+    fn start(&mut self, io: &mut N, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
         self.report_ns = now.monotonic_ns;
         self.accept(io, now);
@@ -427,18 +429,21 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
         Ok(())
     }
 
-    fn complete(&mut self, io: &mut Ring, completion: Completion, now: Now) {
+    fn complete(&mut self, io: &mut N, completion: Completion, now: Now) {
         if completion.tag == ACCEPT {
             return self.accepted(io, completion.result, now);
         }
         let (slot, generation) = (u32::from(completion.tag as u16), (completion.tag >> 32) as u32 & 0x00ff_ffff);
         let from = usize::from((completion.tag >> 16) as u16);
         if self.connections[slot as usize].as_ref().is_some_and(|connection| connection.id.generation == generation) {
-            self.read_finished(io, slot, from, completion.result, now);
+            match completion.tag & WRITE != 0 {
+                true => self.written(io, slot, now),
+                false => self.read_finished(io, slot, from, completion.result, now),
+            }
         }
     }
 
-    fn poll(&mut self, io: &mut Ring, now: Now) -> usize {
+    fn poll(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = self.hear_ack(io, now);
         moved += usize::from(self.accept(io, now));
         if !self.blocked.is_empty() || self.ingest.blog.free_extents() < 2 {
@@ -456,7 +461,7 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
         Some(format!("{} connections to end{accepting}", self.in_use()))
     }
 
-    fn drain(&mut self, io: &mut Ring, now: Now) -> bool {
+    fn drain(&mut self, io: &mut N, now: Now) -> bool {
         if !self.is_draining {
             self.is_draining = true;
             self.accepting.into_iter().for_each(|operation| io.cancel(operation));
@@ -478,15 +483,4 @@ impl<C: Coherence> Role<Ring> for Receive<C> {
         }
         drained
     }
-}
-
-/// Connections that wait to be accepted.
-const QUEUE_MAX: i32 = 4096;
-
-/// A listener on `address`, shared by the receive cores of a broker.
-pub fn listen(address: SocketAddr) -> std::io::Result<Arc<TcpListener>> {
-    let listener = TcpListener::bind(address)?;
-    // Again, with a longer queue than the standard library asks for: whoever fills it keeps others out of it.
-    socket_options::lengthen_queue(&listener, QUEUE_MAX)?;
-    Ok(Arc::new(listener))
 }

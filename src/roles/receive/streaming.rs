@@ -1,11 +1,10 @@
 //! Landing a publisher's stream: arming receives, publishing what has landed, waiting for room.
 
 use std::io::ErrorKind;
-use std::os::fd::RawFd;
 
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, RUN_BYTES_MIN};
-use crate::net::{Ring, peer};
-use crate::pool::coherence::Coherence;
+use crate::net::{Network, Socket};
+use crate::pool::Memory;
 use crate::roles::receive::Receive;
 use crate::roles::receive::connection::Phase;
 use crate::roles::receive::hello::Refuse;
@@ -17,12 +16,12 @@ use crate::wire::frame::{self, FrameKind, NEW_SESSION};
 const HEARTBEATS_PER_WAKE: usize = 16;
 
 /// Takes the heartbeats that lie at the front of what a socket has. False: something else is there, or the end.
-fn takes_heartbeats_only(socket: RawFd) -> bool {
+fn takes_heartbeats_only(socket: &impl Socket) -> bool {
     let mut header = [0; FRAME_HEADER_BYTES];
     for _ in 0..HEARTBEATS_PER_WAKE {
-        match peer::peek_now(socket, &mut header) {
+        match socket.peek_now(&mut header) {
             Ok(FRAME_HEADER_BYTES) if frame::check(&header, BATCH_BYTES_MAX) == Ok(FrameKind::Heartbeat) => {
-                let taken = peer::receive_now(socket, &mut header);
+                let taken = socket.receive_now(&mut header);
                 debug_assert!(taken.is_ok_and(|bytes| bytes == FRAME_HEADER_BYTES), "it was there");
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
@@ -32,10 +31,10 @@ fn takes_heartbeats_only(socket: RawFd) -> bool {
     true
 }
 
-impl<C: Coherence> Receive<C> {
+impl<M: Memory, N: Network> Receive<M, N> {
     /// Begins to read a publisher's stream, once it is known which session its batches must name. An idle connection polls and owns no
     /// run.
-    pub(super) fn read_on(&mut self, io: &mut Ring, slot: u32) {
+    pub(super) fn read_on(&mut self, io: &mut N, slot: u32) {
         let Some(connection) = &mut self.connections[slot as usize] else { return };
         if connection.streaming().is_some_and(|stream| stream.session != NEW_SESSION) {
             self.wait_readable(io, slot);
@@ -44,10 +43,10 @@ impl<C: Coherence> Receive<C> {
 
     /// There is something to read on a connection that has no run. Heartbeats are taken without one, so that publishers that have
     /// nothing to say use up no memory.
-    pub(super) fn wake(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    pub(super) fn wake(&mut self, io: &mut N, slot: u32, now: Now) {
         let connection = self.connection(slot);
         connection.heard_ns = now.monotonic_ns;
-        match takes_heartbeats_only(connection.socket()) {
+        match takes_heartbeats_only(&connection.socket) {
             true => self.wait_readable(io, slot),
             false => self.arm(io, slot, now),
         }
@@ -68,9 +67,9 @@ impl<C: Coherence> Receive<C> {
         is_silent
     }
 
-    pub(super) fn wait_readable(&mut self, io: &mut Ring, slot: u32) {
+    pub(super) fn wait_readable(&mut self, io: &mut N, slot: u32) {
         let asker = self.asker(slot);
-        let socket = self.connection(slot).socket();
+        let socket = self.connection(slot).socket.handle();
         let operation = io.poll_readable(asker, socket);
         self.connection(slot).reading = operation;
         if operation.is_none() {
@@ -79,11 +78,11 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Arms a receive at the tail of the run, with a fresh run where the old one does not do.
-    pub(super) fn arm(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    pub(super) fn arm(&mut self, io: &mut N, slot: u32, now: Now) {
         let run_bytes_max = self.run_bytes_max();
         let (asker, most) = (self.asker(slot), self.settings.receive_bytes_max);
         let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
-        let socket = connection.socket();
+        let socket = connection.socket.handle();
         let Phase::Streaming(stream) = &mut connection.phase else { return };
         if !self.ingest.make_room(stream, run_bytes_max) {
             return self.block(slot);
@@ -110,7 +109,7 @@ impl<C: Coherence> Receive<C> {
         }
     }
 
-    pub(super) fn landed(&mut self, io: &mut Ring, slot: u32, bytes: u64, now: Now) {
+    pub(super) fn landed(&mut self, io: &mut N, slot: u32, bytes: u64, now: Now) {
         self.ingest.counters.received_bytes += bytes;
         self.ingest.counters.receives += 1;
         let connection = self.connection(slot);
@@ -132,7 +131,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Publishes what has landed, then arms the next receive.
-    pub(super) fn publish(&mut self, io: &mut Ring, slot: u32, now: Now) {
+    pub(super) fn publish(&mut self, io: &mut N, slot: u32, now: Now) {
         let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
         let Phase::Streaming(stream) = &mut connection.phase else { return };
         let next = self.ingest.publish_landed(stream, now.utc_ns);
@@ -151,7 +150,7 @@ impl<C: Coherence> Receive<C> {
     }
 
     /// Looks again at everything that waited for room. Gives how many got on.
-    pub(super) fn retry_blocked(&mut self, io: &mut Ring, now: Now) -> usize {
+    pub(super) fn retry_blocked(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         for _ in 0..self.blocked.len() {
             // In turn: who waited longest is first at what room there is.
