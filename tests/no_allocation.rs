@@ -138,7 +138,7 @@ fn drive<C: Coherence>() -> u64 {
     let mut sequencer = start(&view);
     let mut ingest = Ingest::take(&view, 0, Keep::Cached);
     let mut tracker = Tracker::new(&view, 0, 4);
-    assert!(ingest.create_topic(&topic()));
+    assert!(ingest.lane.ask_for_topic(&topic()).is_some());
     sequencer.pass(1);
     let (kind, session_epoch) = (slot_kind::SESSION_OPEN, 1);
     assert!(ingest.control(BatchSlot { kind, session_epoch, ..BatchSlot::default() }));

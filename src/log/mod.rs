@@ -6,6 +6,7 @@
 //!
 //! * [`lane`]: the ring of batch headers a receive core fills and the sequencer drains.
 //! * [`blog`]: the extents of a lane and the runs its connections receive into.
+//! * [`appender`]: both, and what the sequencer says of them: what a receive core and an attached publisher write through.
 //! * [`namesake`]: two machines that take themselves for the same host.
 //! * [`order_index`]: the total order: entries, segments. [`directory`]: which segments can be read under an epoch.
 //! * [`commit`]: epoch lines, the commit watermark, and the one accessor for everything a sequencer wrote.
@@ -23,6 +24,7 @@
 //! * [`start`]: what a broker's subscriptions and attached ones ask alike: where they start, and a batch's header.
 //! * [`retention`]: floors, samples, pins: when memory may be used again.
 
+pub mod appender;
 pub mod blog;
 pub mod checkpoint;
 pub mod commit;

@@ -15,12 +15,11 @@ use crc_fast::{CrcAlgorithm, Digest};
 use crate::client::progress::AckedBatch;
 use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
 use crate::log::View;
-use crate::log::blog::{Blog, Run};
-use crate::log::commit::CommitReader;
-use crate::log::lane::LaneWriter;
+use crate::log::appender::Appender;
+use crate::log::blog::Run;
 use crate::log::recover::RecoverError;
 use crate::log::session::{SessionFollower, Standing};
-use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
+use crate::log::topics::Topic;
 use crate::observe::counters::ReceiveCounters;
 use crate::order::Origin;
 use crate::pool::record::{BatchSlot, slot_kind};
@@ -110,9 +109,7 @@ impl<M: Memory> Session<M> {
 /// See the head of the file.
 pub(crate) struct Writer<M> {
     view: View<M>,
-    commit: CommitReader<M>,
-    lane: LaneWriter<M>,
-    blog: Blog<M>,
+    lane: Appender<M>,
     bounds: Bounds,
     session: Option<Session<M>>,
     /// Whether each message is stamped with the time of receipt.
@@ -137,14 +134,9 @@ pub(crate) struct Writer<M> {
 impl<M: Memory> Writer<M> {
     /// Takes a lane over, whose place the caller holds.
     pub fn take(view: &View<M>, lane: u32, bounds: Bounds) -> Self {
-        let commit = CommitReader::new(view);
-        let mut lane = LaneWriter::take(view, lane);
-        lane.refresh(&commit);
-        let blog = Blog::take(view, lane.lane(), lane.produced(), lane.progress().reusable);
         Writer {
             view: view.clone(),
-            commit,
-            blog,
+            lane: Appender::take(view, lane),
             bounds,
             session: None,
             stamps: false,
@@ -161,26 +153,17 @@ impl<M: Memory> Writer<M> {
             let_go: 0,
             fences: 0,
             counters: ReceiveCounters::default(),
-            lane,
         }
     }
 
     /// Asks the sequencer to create a topic. False: no room now.
     pub fn ask_for_topic(&mut self, topic: &Topic) -> bool {
-        if !self.has_slots(1) {
-            return false;
-        }
-        let Some(run) = self.blog.acquire(SPEC_BYTES, SPEC_BYTES, self.lane.produced()) else { return false };
-        write_spec(&self.view, run.start, topic);
-        let (kind, blog_at) = (slot_kind::TOPIC_CREATE, run.start);
-        self.lane.publish(&BatchSlot { kind, blog_at, batch_bytes: padded(SPEC_BYTES) as u32, ..BatchSlot::default() });
-        self.blog.release(run, SPEC_BYTES, SPEC_BYTES, self.lane.produced());
-        true
+        self.lane.ask_for_topic(topic).is_some()
     }
 
     /// Asks for a session on a topic. False: no room now.
     pub fn ask_for_session(&mut self, topic: &Topic, ack: AckLevel) -> bool {
-        if !self.has_slots(1) {
+        if !self.lane.has_room(1) {
             return false;
         }
         let asked = self.lane.next_origin();
@@ -195,7 +178,7 @@ impl<M: Memory> Writer<M> {
             follower: SessionFollower::new(&self.view, asked),
             is_reopening: false,
         };
-        self.lane.publish(&open_slot(&session));
+        self.lane.ask_to_open(session.id(), session.epoch, session.topic, session.created_position);
         self.stamps = topic.receipts == Receipts::Message;
         self.session = Some(session);
         true
@@ -262,7 +245,7 @@ impl<M: Memory> Writer<M> {
         if self.in_flight.len() >= self.bounds.window_batches {
             return false;
         }
-        if !self.has_slots(1 + CONTROL_SLOTS) {
+        if !self.lane.has_room(1 + CONTROL_SLOTS) {
             self.counters.ring_full += 1;
             return false;
         }
@@ -292,36 +275,30 @@ impl<M: Memory> Writer<M> {
     /// use that up, since a batch once begun is published without another look.
     fn has_slots_beside(&mut self, slots: u64) -> bool {
         let promised = u64::from(self.open.is_some());
-        self.has_slots(slots + promised)
-    }
-
-    /// Whether the ring has this many slots free.
-    fn has_slots(&mut self, slots: u64) -> bool {
-        self.lane.room() >= slots || {
-            self.lane.refresh(&self.commit);
-            self.lane.room() >= slots
-        }
+        self.lane.has_room(slots + promised)
     }
 
     fn fresh_run(&mut self, needed: u64) -> bool {
         if let Some(run) = self.run.take() {
-            self.blog.release(run, self.used, self.used, self.lane.produced());
+            self.lane.release(run, self.used, self.used);
             self.used = 0;
         }
-        if self.blog.free_extents() < 2 {
+        let whole = self.view.layout.geometry.extent_bytes;
+        self.run = self.acquire(needed, whole);
+        self.lane.report(false);
+        self.run.is_some()
+    }
+
+    fn acquire(&mut self, needed: u64, wanted: u64) -> Option<Run> {
+        if self.lane.free_extents() < 2 {
             self.reclaim();
         }
-        let whole = self.view.layout.geometry.extent_bytes;
-        self.run = self.blog.acquire(needed, whole, self.lane.produced());
-        self.lane.report(self.blog.free_extents(), false);
-        self.run.is_some()
+        self.lane.acquire(needed, wanted)
     }
 
     /// Takes extents back that nobody needs any more, ourselves included (invariant 2).
     fn reclaim(&mut self) {
-        self.lane.refresh(&self.commit);
-        let oldest = self.in_flight.iter().map(|batch| batch.slot).min().unwrap_or(u64::MAX);
-        self.blog.reclaim(self.lane.progress().reusable.min(oldest));
+        self.lane.refresh(self.in_flight.iter().map(|batch| batch.slot).min().unwrap_or(u64::MAX));
     }
 
     /// Publishes the open batch, if there is one.
@@ -352,7 +329,7 @@ impl<M: Memory> Writer<M> {
         memory.write_back(open.at, LINE_BYTES, self.bounds.keep);
         memory.write_back(open.at + written, bytes - written, self.bounds.keep);
         memory.store_fence();
-        let slot = self.lane.publish(&batch_slot(&header, open.at));
+        let slot = self.lane.publish_batch(&header, open.at);
         session.next_number += 1;
         self.used += bytes;
         self.counters.published_batches += 1;
@@ -419,7 +396,7 @@ impl<M: Memory> Writer<M> {
                 session.is_reopening = true;
                 self.fences += 1;
                 session.follower.ask_again(self.lane.next_origin());
-                self.lane.publish(&open_slot(session));
+                self.lane.ask_to_open(session.id(), session.epoch, session.topic, session.created_position);
                 moved += 1;
             }
             Standing::Open if session.is_reopening && session.follower.epoch() >= session.epoch => {
@@ -449,16 +426,11 @@ impl<M: Memory> Writer<M> {
             if !self.has_slots_beside(1 + CONTROL_SLOTS) {
                 return moved;
             }
-            if self.blog.free_extents() < 2 {
-                self.reclaim();
-            }
-            let Some(run) = self.blog.acquire(batch.bytes, batch.bytes.max(RUN_BYTES_MIN), self.lane.produced()) else {
-                return moved;
-            };
+            let Some(run) = self.acquire(batch.bytes, batch.bytes.max(RUN_BYTES_MIN)) else { return moved };
             let slot = self.copy_again(&batch, run.start);
             let in_flight = &mut self.in_flight[index];
             (in_flight.slot, in_flight.at) = (slot, run.start);
-            self.blog.release(run, batch.bytes, batch.bytes, self.lane.produced());
+            self.lane.release(run, batch.bytes, batch.bytes);
             self.resend_from = Some(batch.number + 1);
             self.resent_batches += 1;
             moved += 1;
@@ -476,16 +448,16 @@ impl<M: Memory> Writer<M> {
         memory.copy_in(at, &frame::seal(&header));
         memory.write_back(at, batch.bytes, self.bounds.keep);
         memory.store_fence();
-        self.lane.publish(&batch_slot(&header, at))
+        self.lane.publish_batch(&header, at)
     }
 
     /// Tells the sequencer how much room this lane has, and whether a message waits for it.
     pub fn report(&mut self, is_waiting: bool) {
         self.reclaim();
-        self.counters.free_extents = self.blog.free_extents();
+        self.counters.free_extents = self.lane.free_extents();
         // The sequencer gives memory up for a lane that lacks it: what waits for the window alone asks for none.
-        let is_short = self.blog.free_extents() == 0 || self.lane.room() <= CONTROL_SLOTS;
-        self.lane.report(self.blog.free_extents(), is_waiting && is_short);
+        let is_short = self.lane.free_extents() == 0 || self.lane.room() <= CONTROL_SLOTS;
+        self.lane.report(is_waiting && is_short);
     }
 
     /// Shows that somebody waits here.
@@ -510,7 +482,7 @@ impl<M: Memory> Writer<M> {
     pub fn retire(&mut self) {
         if let Some(run) = self.run.take() {
             let open_bytes = self.open.take().map_or(0, |open| LINE_BYTES + open.body_bytes);
-            self.blog.release(run, self.used, self.used + open_bytes, self.lane.produced());
+            self.lane.release(run, self.used, self.used + open_bytes);
         }
         self.report(false);
     }
@@ -540,7 +512,7 @@ impl<M: Memory> Writer<M> {
     pub fn forge_a_gap(&mut self) {
         let at = self.in_flight.front().expect("one is in flight").at;
         let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
-        self.lane.publish(&batch_slot(&BatchHeader { batch_seq: header.batch_seq + 50, ..header }, at));
+        self.lane.publish_batch(&BatchHeader { batch_seq: header.batch_seq + 50, ..header }, at);
     }
     /// The next batch acked since the last call.
     pub fn pop_acked(&mut self) -> Option<AckedBatch> {
@@ -562,31 +534,5 @@ impl Open {
     /// Body bytes written back.
     fn written_back(&self) -> u64 {
         self.done_bytes - self.done_bytes % LINE_BYTES
-    }
-}
-
-fn open_slot<M: Memory>(session: &Session<M>) -> BatchSlot {
-    BatchSlot {
-        kind: slot_kind::SESSION_OPEN,
-        topic: session.topic,
-        session: session.id(),
-        session_epoch: session.epoch,
-        batch_seq: session.created_position,
-        ..BatchSlot::default()
-    }
-}
-
-fn batch_slot(header: &BatchHeader, at: u64) -> BatchSlot {
-    BatchSlot {
-        kind: slot_kind::BATCH,
-        topic: header.topic,
-        session: header.session,
-        session_epoch: header.session_epoch,
-        message_count: header.message_count,
-        batch_seq: header.batch_seq,
-        blog_at: at,
-        batch_bytes: header.frame_bytes() as u32,
-        received_at: header.received_at,
-        ..BatchSlot::default()
     }
 }

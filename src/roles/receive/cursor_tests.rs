@@ -24,7 +24,7 @@ fn two_commits_for_the_last_place_are_not_both_answered_done() {
     let view = plain_view(1);
     let mut sequencer = start(&view, 0);
     let mut ingest = Ingest::take(&view, 0, Keep::Cached);
-    assert!(ingest.create_topic(&Topic::new("t", OrderLevel::Session, AckLevel::Committed)));
+    assert!(ingest.lane.ask_for_topic(&Topic::new("t", OrderLevel::Session, AckLevel::Committed)).is_some());
     sequencer.pass(1);
     let mut topics = TopicReader::new(&view);
     let cursors = CursorReader::new(&view);
@@ -58,7 +58,7 @@ fn a_commit_that_waits_for_room_in_its_lane_is_charged_once() {
     let view = plain_view(1);
     let mut sequencer = start(&view, 0);
     let mut ingest = Ingest::take(&view, 0, Keep::Cached);
-    assert!(ingest.create_topic(&Topic::new("t", OrderLevel::Session, AckLevel::Committed)));
+    assert!(ingest.lane.ask_for_topic(&Topic::new("t", OrderLevel::Session, AckLevel::Committed)).is_some());
     sequencer.pass(1);
     let (mut topics, cursors) = (TopicReader::new(&view), CursorReader::new(&view));
     while ingest.control(BatchSlot { kind: slot_kind::SESSION_ALIVE, ..BatchSlot::default() }) {}

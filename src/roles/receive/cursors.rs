@@ -50,7 +50,7 @@ pub fn commit<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
             None => return Ok(None),
         }
         asked.passed_on =
-            desk.ingest.ask_cursor(slot_kind::CURSOR_SET, topic, &CursorLine::new(topic.id, &name, order));
+            desk.ingest.lane.ask_for_cursor(slot_kind::CURSOR_SET, topic, &CursorLine::new(topic.id, &name, order));
         return Ok(None);
     }
     if !is_consumed(desk, asked) {
@@ -124,7 +124,7 @@ pub fn delete<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked, topic: &Topic) -
     }
     match desk.cursors.find(topic.id, &name).map_err(damaged)? {
         Some((Some(cursor), _)) => {
-            asked.passed_on = desk.ingest.ask_cursor(slot_kind::CURSOR_DELETE, topic, &cursor);
+            asked.passed_on = desk.ingest.lane.ask_for_cursor(slot_kind::CURSOR_DELETE, topic, &cursor);
             Ok(None)
         }
         Some((None, _)) => Err(unknown(asked, &name)),

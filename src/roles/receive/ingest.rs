@@ -5,14 +5,12 @@
 
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::log::View;
-use crate::log::blog::{Blog, Run};
-use crate::log::commit::CommitReader;
-use crate::log::cursors::{CURSOR_SPEC_BYTES, write_request};
-use crate::log::lane::LaneWriter;
-use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
+use crate::log::appender::Appender;
+use crate::log::blog::Run;
+use crate::log::topics::Topic;
 use crate::observe::counters::ReceiveCounters;
 use crate::order::Origin;
-use crate::pool::record::{BatchSlot, CursorLine, slot_kind};
+use crate::pool::record::BatchSlot;
 use crate::pool::{Keep, Memory};
 use crate::roles::receive::stream::Stream;
 use crate::wire::frame::{self, BatchHeader};
@@ -25,11 +23,8 @@ pub const NEEDED_AT_LEAST: u64 = 4096;
 /// A lane with its blog: everything a receive core writes in the pool.
 pub struct Ingest<M> {
     view: View<M>,
-    /// The ring.
-    pub lane: LaneWriter<M>,
-    /// The extents.
-    pub blog: Blog<M>,
-    commit: CommitReader<M>,
+    /// Ring and extents.
+    pub lane: Appender<M>,
     keep: Keep,
     /// What it has counted.
     pub counters: ReceiveCounters,
@@ -58,32 +53,18 @@ pub enum StreamError {
 impl<M: Memory> Ingest<M> {
     /// Takes a lane over. The caller holds the host lock of its broker.
     pub fn take(view: &View<M>, lane: u32, keep: Keep) -> Self {
-        let commit = CommitReader::new(view);
-        let mut writer = LaneWriter::take(view, lane);
-        writer.refresh(&commit);
-        let blog = Blog::take(view, lane, writer.produced(), writer.progress().reusable);
-        let counters = ReceiveCounters::default();
-        Ingest { view: view.clone(), lane: writer, blog, commit, keep, counters }
+        Ingest { view: view.clone(), lane: Appender::take(view, lane), keep, counters: ReceiveCounters::default() }
     }
 
     /// Learns what the sequencer has consumed and given back. True if anything moved.
     pub fn refresh(&mut self) -> bool {
-        let moved = self.lane.refresh(&self.commit);
-        // Also when nothing was heard: an extent may have been closed at a count that was reusable already.
-        let reclaimed = self.blog.reclaim(self.lane.progress().reusable);
-        moved || reclaimed
-    }
-
-    /// Whether the ring takes another slot; asks the sequencer only if it looks full.
-    #[inline]
-    fn has_room(&mut self) -> bool {
-        self.lane.room() > 0 || self.refresh() && self.lane.room() > 0
+        self.lane.refresh(u64::MAX)
     }
 
     /// Reports this lane's room to the sequencer.
     pub fn report(&mut self, paused: bool) {
-        self.counters.free_extents = self.blog.free_extents();
-        self.lane.report(self.blog.free_extents(), paused);
+        self.counters.free_extents = self.lane.free_extents();
+        self.lane.report(paused);
     }
 
     /// Walks what has landed and publishes every complete batch. Bounded by what one receive can land.
@@ -119,7 +100,7 @@ impl<M: Memory> Ingest<M> {
                 }
                 Progress::Complete(header) => {
                     check_identity(stream, &header)?;
-                    if !self.has_room() {
+                    if !self.lane.has_room(1) {
                         self.counters.ring_full += 1;
                         return Ok(Next::RingRoom);
                     }
@@ -143,18 +124,7 @@ impl<M: Memory> Ingest<M> {
         let bytes = header.frame_bytes();
         self.view.memory.write_back(at, bytes, self.keep);
         self.view.memory.store_fence();
-        self.lane.publish(&BatchSlot {
-            kind: slot_kind::BATCH,
-            topic: header.topic,
-            session: header.session,
-            session_epoch: header.session_epoch,
-            message_count: header.message_count,
-            batch_seq: header.batch_seq,
-            blog_at: at,
-            batch_bytes: bytes as u32,
-            received_at: now_utc_ns,
-            ..BatchSlot::default()
-        });
+        self.lane.publish_batch(&BatchHeader { received_at: now_utc_ns, ..*header }, at);
         self.counters.published_batches += 1;
         self.counters.published_messages += u64::from(header.message_count);
         self.counters.published_bytes += bytes;
@@ -209,15 +179,14 @@ impl<M: Memory> Ingest<M> {
     }
 
     fn move_to_fresh_run(&mut self, stream: &mut Stream, wanted: u64) -> bool {
-        let produced = self.lane.produced();
-        let Some(fresh) = self.blog.acquire(stream.needed, wanted.max(stream.needed), produced) else { return false };
+        let Some(fresh) = self.lane.acquire(stream.needed, wanted.max(stream.needed)) else { return false };
         let partial = stream.landed - stream.parsed;
         if let Some(old) = stream.run.take() {
             if partial > 0 {
                 self.view.memory.copy_within(old.start + stream.parsed, fresh.start, partial);
                 self.counters.moved_bytes += partial;
             }
-            self.blog.release(old, stream.parsed, stream.landed, produced);
+            self.lane.release(old, stream.parsed, stream.landed);
         }
         (stream.parsed, stream.landed, stream.end_slot, stream.run) = (0, partial, 0, Some(fresh));
         true
@@ -245,14 +214,14 @@ impl<M: Memory> Ingest<M> {
     /// Whether a stream's half batch cannot get on though nothing but half batches is left in this lane.
     pub fn is_stuck(&self, stream: &Stream) -> bool {
         stream.is_in_mid_frame()
-            && self.blog.free_extents() == 0
+            && self.lane.free_extents() == 0
             && self.lane.progress().reusable == self.lane.produced()
     }
 
     /// Takes a stream's run back. No receive is armed in it.
     pub fn release_run(&mut self, stream: &mut Stream) {
         if let Some(run) = stream.run.take() {
-            self.blog.release(run, stream.parsed, stream.landed, self.lane.produced());
+            self.lane.release(run, stream.parsed, stream.landed);
         }
         (stream.parsed, stream.landed, stream.end_slot) = (0, 0, 0);
     }
@@ -260,12 +229,6 @@ impl<M: Memory> Ingest<M> {
     /// Largest batch taken, bytes.
     pub fn batch_bytes_max(&self) -> u64 {
         self.view.layout.geometry.batch_bytes_max()
-    }
-
-    /// Bytes of this lane's extents.
-    pub fn lane_bytes(&self) -> u64 {
-        let g = &self.view.layout.geometry;
-        g.extent_bytes * u64::from(g.extents_of_lane(self.lane.lane()))
     }
 
     /// Publishes a control slot. False: no room now.
@@ -280,7 +243,7 @@ impl<M: Memory> Ingest<M> {
     /// Where the next slot will be; `None`: no room now. The answer to what is asked there can come as soon as it is asked: whoever is to
     /// hear it is told of the place first.
     pub fn place_to_ask(&mut self) -> Option<Origin> {
-        if !self.has_room() {
+        if !self.lane.has_room(1) {
             self.counters.ring_full += 1;
             return None;
         }
@@ -289,43 +252,11 @@ impl<M: Memory> Ingest<M> {
 
     /// Asks for a new session (0, epoch 1) on a topic, or for the next epoch of one. False: no room now.
     pub fn ask_to_open(&mut self, session: u64, session_epoch: u32, topic: &Topic) -> bool {
-        let kind = slot_kind::SESSION_OPEN;
-        let batch_seq = topic.created_position;
-        let slot = BatchSlot { kind, topic: topic.id, session, session_epoch, batch_seq, ..BatchSlot::default() };
-        self.control(slot)
-    }
-
-    /// Asks the sequencer to create a topic. False: no room now.
-    pub fn create_topic(&mut self, topic: &Topic) -> bool {
-        if !self.has_room() {
-            return false;
+        let has_place = self.place_to_ask().is_some();
+        if has_place {
+            self.lane.ask_to_open(session, session_epoch, topic.id, topic.created_position);
         }
-        let Some(run) = self.blog.acquire(SPEC_BYTES, SPEC_BYTES, self.lane.produced()) else { return false };
-        write_spec(&self.view, run.start, topic);
-        let blog_at = run.start;
-        let slot = BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at, batch_bytes: 192, ..BatchSlot::default() };
-        self.lane.publish(&slot);
-        self.blog.release(run, SPEC_BYTES, SPEC_BYTES, self.lane.produced());
-        true
-    }
-
-    /// Passes a request about a cursor of a topic on to the sequencer. Gives the slot; `None`: no room now.
-    pub fn ask_cursor(&mut self, kind: u8, topic: &Topic, cursor: &CursorLine) -> Option<u64> {
-        if !self.has_room() {
-            return None;
-        }
-        let run = self.blog.acquire(CURSOR_SPEC_BYTES, CURSOR_SPEC_BYTES, self.lane.produced())?;
-        write_request(&self.view, run.start, cursor);
-        let slot = self.lane.publish(&BatchSlot {
-            kind,
-            topic: topic.id,
-            batch_seq: topic.created_position,
-            blog_at: run.start,
-            batch_bytes: CURSOR_SPEC_BYTES as u32,
-            ..BatchSlot::default()
-        });
-        self.blog.release(run, CURSOR_SPEC_BYTES, CURSOR_SPEC_BYTES, self.lane.produced());
-        Some(slot)
+        has_place
     }
 }
 

@@ -294,13 +294,13 @@ impl<M: Memory, N: Network> Receive<M, N> {
         if self.topic_asked {
             return 0;
         }
-        self.topic_asked = self.ingest.create_topic(wanted);
+        self.topic_asked = self.ingest.lane.ask_for_topic(wanted).is_some();
         usize::from(self.topic_asked)
     }
 
     fn look_after(&mut self, io: &mut N, slot: u32, now: Now) -> bool {
         let (hello_timeout, idle_release) = (self.settings.hello_timeout_ns, self.settings.idle_release_ns);
-        let short = self.ingest.blog.free_extents() == 0;
+        let short = self.ingest.lane.free_extents() == 0;
         if self.is_silent(slot, now) {
             self.peer_gone(io, slot, now);
             return true;
@@ -328,7 +328,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             }
             Phase::Streaming(stream) if connection.reading.is_some() && !connection.cancelling => {
                 let Some(run) = &stream.run else { return false };
-                let in_the_way = self.ingest.blog.is_sealed(run);
+                let in_the_way = self.ingest.lane.is_sealed(run);
                 if stream.is_in_mid_frame() && short && idle_ns > hello_timeout {
                     self.refuse_half_batch(io, slot, now);
                     return true;
@@ -446,7 +446,7 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
     fn poll(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = self.hear_ack(io, now);
         moved += usize::from(self.accept(io, now));
-        if !self.blocked.is_empty() || self.ingest.blog.free_extents() < 2 {
+        if !self.blocked.is_empty() || self.ingest.lane.free_extents() < 2 {
             moved += usize::from(self.ingest.refresh());
         }
         moved += self.retry_blocked(io, now);

@@ -100,9 +100,8 @@ fn create_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
         counted.map_err(|found| one_too_many(desk, Made::Topic, found))?;
         asked.is_counted = true;
     }
-    let slot = desk.ingest.lane.produced();
-    if asked.passed_on.is_none() && desk.ingest.create_topic(&wanted) {
-        asked.passed_on = Some(slot);
+    if asked.passed_on.is_none() {
+        asked.passed_on = desk.ingest.lane.ask_for_topic(&wanted);
     }
     Ok(None)
 }

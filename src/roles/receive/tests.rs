@@ -230,10 +230,10 @@ fn extents_that_close_after_the_last_word_come_back() {
         ingest.refresh();
         ingest.report(true);
     }
-    assert_eq!((ingest.lane.progress().reusable, ingest.blog.free_extents()), (32, 0), "every extent has a run in use");
+    assert_eq!((ingest.lane.progress().reusable, ingest.lane.free_extents()), (32, 0), "every extent has a run in use");
     streams.iter_mut().for_each(|stream| ingest.release_run(stream));
     assert!(ingest.refresh());
-    assert!(ingest.blog.free_extents() > 0);
+    assert!(ingest.lane.free_extents() > 0);
 }
 
 /// Found by simulation (seed 5100): streams that had filled their runs each kept an extent, and no extent was left for any.
@@ -251,7 +251,7 @@ fn streams_that_fill_every_extent_go_on_in_their_own_runs() {
     let large: Vec<u8> = (0..40_000).map(|n| n as u8).collect();
     let mut streams = Vec::new();
     // One run to an extent, each full but for half a batch.
-    while ingest.blog.free_extents() > 0 {
+    while ingest.lane.free_extents() > 0 {
         let mut stream = Stream { run_bytes: extent_bytes, ..stream(Receipts::Batch) };
         for batch_seq in 0..6 {
             land(&mut ingest, &view, &mut stream, &batch(batch_seq, std::slice::from_ref(&large)), || 1 << 20).unwrap();

@@ -166,7 +166,7 @@ impl Receive {
             created_at: UTC_NS,
             ..Topic::new(TOPIC, OrderLevel::Session, AckLevel::Committed)
         };
-        if !self.ingest.create_topic(&wanted) {
+        if self.ingest.lane.ask_for_topic(&wanted).is_none() {
             return self.refuse(kernel, place, &Refuse::new(Refusal::Busy, 0, "the lane is full"));
         }
         if let Some(connection) = &mut self.connections[place] {
@@ -242,7 +242,7 @@ impl Receive {
 
     fn stream(&mut self, kernel: &Kernel, place: usize) {
         let in_use = self.connections.iter().flatten().count() as u64;
-        let run_bytes_max = (self.ingest.lane_bytes() / 2 / in_use).max(RUN_BYTES_MIN);
+        let run_bytes_max = (self.ingest.lane.bytes() / 2 / in_use).max(RUN_BYTES_MIN);
         let Some(connection) = &mut self.connections[place] else { return };
         let (link, Phase::Streaming(stream)) = (connection.link, &mut connection.phase) else { return };
         if stream.session == NEW_SESSION {
@@ -287,7 +287,7 @@ impl Receive {
 
     /// An idle connection gives its run back, or gets out of the way of an extent that waits for it.
     fn rest(&mut self, kernel: &Kernel, place: usize) {
-        let is_short = self.ingest.blog.free_extents() == 0;
+        let is_short = self.ingest.lane.free_extents() == 0;
         let Some(connection) = &mut self.connections[place] else { return };
         let Phase::Streaming(stream) = &mut connection.phase else { return };
         let idle_ns = kernel.now_ns() - connection.active_ns;
@@ -301,7 +301,7 @@ impl Receive {
         if !stream.is_in_mid_frame() {
             self.ingest.release_run(stream);
             stream.run_bytes = RUN_BYTES_MIN;
-        } else if self.ingest.blog.is_sealed(run) {
+        } else if self.ingest.lane.is_sealed(run) {
             self.ingest.move_out(stream);
         }
     }
@@ -313,7 +313,7 @@ impl Actor for Receive {
         self.hear_ack(kernel);
         self.accept(kernel);
         let is_blocked = |connection: &Connection| connection.is_blocked;
-        if self.connections.iter().flatten().any(is_blocked) || self.ingest.blog.free_extents() < 2 {
+        if self.connections.iter().flatten().any(is_blocked) || self.ingest.lane.free_extents() < 2 {
             self.ingest.refresh();
         }
         for place in 0..self.connections.len() {
@@ -333,7 +333,7 @@ impl Actor for Receive {
     }
 
     fn tell(&self) -> String {
-        let (lane, blog) = (&self.ingest.lane, &self.ingest.blog);
+        let lane = &self.ingest.lane;
         let streams = self.connections.iter().flatten().filter_map(|connection| match &connection.phase {
             Phase::Streaming(stream) => Some(format!(
                 "connection {} of session {:#x} epoch {}{}, run {:?} landed {} parsed {} needed {}",
@@ -353,7 +353,7 @@ impl Actor for Receive {
             lane.produced(),
             lane.room(),
             lane.progress(),
-            blog.free_extents(),
+            lane.free_extents(),
             streams.collect::<Vec<_>>().join("; ")
         )
     }
