@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
 
+use crate::client::backoff::Backoff;
 use crate::client::deadline;
-use crate::client::dial::{BACKOFF_MAX, BACKOFF_MIN, connect, read_frame, refused, remaining};
+use crate::client::dial::{connect, read_frame, remaining};
 use crate::client::error::{Attempt, Attempts, ClientError};
+use crate::client::handshake::refused;
 use crate::client::options::{TopicProperties, check_brokers, check_cursor, check_topic};
 use crate::net::socket_options::{SILENCE, prepare};
 use crate::wire::frame::{self, CursorRecord, Frame, REPLY_MORE, Refused, Reply, Request, TopicRecord};
@@ -211,7 +213,7 @@ impl Admin {
         let deadline = deadline::within(timeout);
         let body = [topic.as_bytes(), rest].concat();
         let bytes = frame::with_body(&Request { topic_bytes: topic.len() as u16, ..request }.speaking(), &body);
-        let mut pause = BACKOFF_MIN;
+        let mut backoff = Backoff::default();
         let mut tried: Vec<Attempt> = Vec::new();
         let mut refusal = None;
         loop {
@@ -228,13 +230,12 @@ impl Admin {
                     refusal = matches!(error, ClientError::Refused { .. }).then_some(error).or(refusal);
                 }
             }
-            if Instant::now() + pause >= deadline {
+            if Instant::now() + backoff.pause() >= deadline {
                 let unreachable = ClientError::Unreachable { waited: timeout, tried: Attempts(tried) };
                 return Err(refusal.unwrap_or(unreachable));
             }
             if tried.len() == self.brokers.len() {
-                thread::sleep(pause);
-                pause = (pause * 2).min(BACKOFF_MAX);
+                thread::sleep(backoff.fail());
             }
         }
     }

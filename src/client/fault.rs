@@ -1,7 +1,7 @@
 //! What a subscriber finds wrong with what a broker sends.
 
-use crate::client::dial::refused;
 use crate::client::error::ClientError;
+use crate::client::handshake::refused;
 use crate::wire::WireError;
 use crate::wire::frame::{self, BatchHeader, Deliver};
 

@@ -36,11 +36,16 @@
 //! * `batch`: the open batch and the sealed one. Payload bytes are copied here and nowhere else.
 //! * `window`: every batch that is not acked, and which connection has it: numbering, striping, acks, resends, fences. No
 //!   I/O and no clock, so that tests drive it step by step.
-//! * `socket`, `dial`: a live connection of a publisher; opening one.
-//! * `engine`: ports, reconnecting and reopening around the window.
+//! * `handshake`: how a conversation begins, as bytes. `heard`: what a publisher hears after that.
+//! * `ports`, with `session`: a publisher's connections, reconnecting and reopening around the window; no sockets, threads and clocks either.
+//! * `engine`, with `dial` and `socket`: dials, reads, writes and sleeps for the ports.
 //! * [`Publisher`] drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
 //! * [`Admin`] creates, lists, describes and deletes topics; [`Cursor`] keeps where a consumer resumes.
-//! * [`Subscriber`]: one connection for any number of topics, checked, resumed by position. `delivered`: what it hands on.
+//! * `intake`: a subscriber's bytes, checked and made into events. `follower`: its connections around that; no I/O and no clock.
+//!   `delivered`: what it hands on.
+//! * [`Subscriber`]: dials, reads and sleeps for a follower: one connection for any number of topics, resumed by position.
+//!
+//! What has no I/O and no clock is driven by the simulated clients too (`sim/parts`).
 //!
 //! * [`attached`]: the same without the network, for a process that maps the pool.
 //!
@@ -50,6 +55,7 @@
 mod admin;
 pub mod attached;
 mod background;
+pub(crate) mod backoff;
 pub(crate) mod batch;
 mod cursor;
 mod deadline;
@@ -62,13 +68,19 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod fault;
+pub(crate) mod follower;
 #[cfg(test)]
 mod gone_tests;
+pub(crate) mod handshake;
+pub(crate) mod heard;
 mod inbox;
+mod intake;
 mod options;
+pub(crate) mod ports;
 mod progress;
 mod publisher;
 mod pulse;
+pub(crate) mod session;
 #[cfg(test)]
 mod silence_tests;
 mod socket;

@@ -1,10 +1,9 @@
-//! Who is heard on a connection, and who is to hear of us.
+//! Who is heard on a connection, and who is to hear of us. No I/O and no clock.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::wire::frame::{self, Goodbye, Heartbeat};
+use crate::wire::frame::{self, Heartbeat};
 
 /// What a hello promises: while it is driven, a client is heard at least this often.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -54,73 +53,68 @@ impl Pulse {
         self.beat_at = self.beat_at.map(|_| now + BEAT_AFTER);
     }
 
-    /// Says that somebody is here if that is due; to be called between two frames. False: a heartbeat is not wholly written, and
-    /// nothing else may be before a later call has done it.
-    pub fn beat(&mut self, mut stream: impl Write, now: Instant) -> io::Result<bool> {
-        if self.unsaid_bytes == 0 {
-            if self.beat_at.is_none_or(|at| now < at) {
-                return Ok(true);
-            }
-            self.unsaid_bytes = FRAME_HEADER_BYTES;
-        }
-        self.wrote(now);
-        let heartbeat = frame::seal(&Heartbeat::default());
-        match stream.write(&heartbeat[FRAME_HEADER_BYTES - self.unsaid_bytes..]) {
-            Ok(bytes) => self.unsaid_bytes -= bytes,
-            // Where there is no room, the broker has enough to read.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                self.unsaid_bytes %= FRAME_HEADER_BYTES;
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(self.unsaid_bytes == 0)
+    /// How many bytes of a heartbeat are to be written now, before anything else: what is left of one that was begun, or a whole one, if
+    /// it is time for that and the stream is between two frames.
+    pub fn unsaid(&self, is_between_frames: bool, now: Instant) -> usize {
+        let is_due = is_between_frames && self.beat_at.is_some_and(|at| at <= now);
+        if self.unsaid_bytes == 0 && is_due { FRAME_HEADER_BYTES } else { self.unsaid_bytes }
     }
 
-    /// The last word, if it can be said at once: closing says nearly as much.
-    pub fn goodbye(&self, mut stream: impl Write) {
-        if self.unsaid_bytes == 0 {
-            let _ = stream.write(&frame::seal(&Goodbye::default()));
-        }
+    /// The socket took so many of the bytes that were [`unsaid`](Pulse::unsaid). If it took none of a whole heartbeat, none is begun:
+    /// where there is no room, the broker has enough to read.
+    pub fn said(&mut self, unsaid: usize, bytes: usize, now: Instant) {
+        self.wrote(now);
+        self.unsaid_bytes = (unsaid - bytes) % FRAME_HEADER_BYTES;
     }
+
+    /// How many bytes are left of a heartbeat that is on its way by half, so that no other frame may begin.
+    pub fn half_said(&self) -> usize {
+        self.unsaid_bytes
+    }
+}
+
+/// The heartbeat as it is written.
+pub(crate) fn heartbeat() -> [u8; FRAME_HEADER_BYTES] {
+    frame::seal(&Heartbeat::default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Takes so many bytes, then none.
-    struct Narrow(Vec<u8>, usize);
-
-    impl Write for Narrow {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let taken = bytes.len().min(self.1);
-            self.1 -= taken;
-            self.0.extend(&bytes[..taken]);
-            if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn a_heartbeat_is_written_whole_or_not_at_all() {
         let begun = Instant::now();
         let mut pulse = Pulse::of(Duration::ZERO, true, begun);
-        let mut socket = Narrow(Vec::new(), 0);
-        assert!(pulse.beat(&mut socket, begun).unwrap() && socket.0.is_empty(), "not due");
+        assert_eq!(pulse.unsaid(true, begun), 0, "not due");
         let due = pulse.next_look(begun).unwrap();
-        assert!(due - begun <= HEARTBEAT && pulse.beat(&mut socket, due).unwrap(), "no room, nothing begun");
+        assert!(due - begun <= HEARTBEAT);
+        assert_eq!(pulse.unsaid(false, due), 0, "a batch is half written");
+        assert_eq!(pulse.unsaid(true, due), FRAME_HEADER_BYTES);
+        pulse.said(FRAME_HEADER_BYTES, 0, due);
+        assert!(pulse.half_said() == 0 && pulse.unsaid(true, due) == 0, "no room, nothing begun");
         let due = pulse.next_look(due).unwrap();
-        socket.1 = 10;
-        assert!(!pulse.beat(&mut socket, due).unwrap());
-        assert!(!pulse.beat(&mut socket, due).unwrap());
-        socket.1 = 100;
-        assert!(pulse.beat(&mut socket, due).unwrap());
-        assert_eq!(socket.0, frame::seal(&Heartbeat::default()));
-        pulse.wrote(due);
-        assert!(pulse.beat(&mut socket, due).unwrap() && socket.0.len() == FRAME_HEADER_BYTES);
+        pulse.said(pulse.unsaid(true, due), 10, due);
+        assert!(pulse.half_said() > 0 && pulse.unsaid(true, due) == FRAME_HEADER_BYTES - 10);
+        pulse.said(FRAME_HEADER_BYTES - 10, 0, due);
+        assert_eq!(pulse.unsaid(true, due), FRAME_HEADER_BYTES - 10, "the rest of it is due until it is said");
+        pulse.said(FRAME_HEADER_BYTES - 10, FRAME_HEADER_BYTES - 10, due);
+        assert!(pulse.half_said() == 0 && pulse.unsaid(true, due) == 0);
         assert!(Pulse::of(Duration::ZERO, false, begun).next_look(begun).is_none());
+    }
+
+    #[test]
+    fn one_look_adds_at_most_one_heartbeat_of_silence() {
+        let heartbeat = Duration::from_millis(100);
+        let mut pulse = Pulse::of(heartbeat, true, Instant::now());
+        for _ in 1..HEARTBEATS_MISSED_MAX {
+            assert!(!pulse.look(false, Duration::from_secs(60)));
+        }
+        assert!(!pulse.look(true, Duration::from_secs(60)), "it was heard");
+        for _ in 1..HEARTBEATS_MISSED_MAX {
+            assert!(!pulse.look(false, Duration::from_secs(60)));
+        }
+        assert!(pulse.look(false, Duration::from_secs(60)));
+        assert!(!Pulse::of(Duration::ZERO, true, Instant::now()).look(false, Duration::MAX), "it promised nothing");
     }
 }

@@ -1,24 +1,18 @@
-//! The publisher's end of one live connection: acks and refusals out of a byte stream.
+//! The publisher's end of one live connection.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::dial::remaining;
-use crate::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::wire::frame::{self, Ack, Goodbye, Refused};
-use crate::wire::{FrameKind, WireError};
+use crate::client::heard::{Heard, HeardInbox};
+use crate::wire::WireError;
+use crate::wire::frame::{self, Goodbye};
 
-/// Room for a run of acks, and for the longest refusal.
-const INBOX_BYTES: usize = FRAME_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
-
-/// A frame that a broker may send to a publisher.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    Ack(Ack),
-    Heartbeat,
-    Refused(Refused, Vec<u8>),
-}
+/// A socket that took less than it was offered is offered more when it says that it has room, which it does not say before
+/// there is a good deal; or, for callers that never wait, after this time. Else every few bytes that the broker reads
+/// are made good by a write of a few bytes.
+const FULL_PAUSE: Duration = Duration::from_micros(500);
 
 /// What one read gave.
 pub(crate) enum Received {
@@ -29,34 +23,60 @@ pub(crate) enum Received {
     },
 }
 
-/// A nonblocking connection and the bytes of it that are not decoded yet: `inbox[start..end]`.
+/// A nonblocking connection, and what came over it.
 pub(crate) struct Socket {
     stream: TcpStream,
-    inbox: Box<[u8; INBOX_BYTES]>,
-    start: usize,
-    end: usize,
+    inbox: HeardInbox,
+    /// It is full: no write before then.
+    full_until: Option<Instant>,
 }
 
 impl Socket {
     pub fn new(stream: TcpStream) -> Socket {
-        Socket { stream, inbox: Box::new([0; INBOX_BYTES]), start: 0, end: 0 }
+        Socket { stream, inbox: HeardInbox::default(), full_until: None }
     }
 
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
+    /// Until when nothing is to be written; none: something may be.
+    pub fn full_until(&self) -> Option<Instant> {
+        self.full_until
+    }
+
+    /// It says that it has room.
+    pub fn has_room(&mut self) {
+        self.full_until = None;
+    }
+
+    /// Writes once, if it is not full. Gives how many bytes it took; none: it was not asked, or was interrupted.
+    pub fn write(&mut self, slices: &[IoSlice<'_>], now: Instant) -> io::Result<Option<usize>> {
+        if self.full_until.is_some_and(|until| now < until) {
+            return Ok(None);
+        }
+        self.full_until = None;
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let taken = match self.stream.write_vectored(slices) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if taken < offered {
+            self.full_until = Some(now + FULL_PAUSE);
+        }
+        Ok(Some(taken))
+    }
+
     /// Reads once. The frames of the last read must have been taken. A closed connection is an error.
     pub fn receive(&mut self) -> io::Result<Received> {
-        self.inbox.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-        let room = &mut self.inbox[self.end..];
-        assert!(!room.is_empty(), "the longest frame fits, and whole ones were taken");
+        let room = self.inbox.room();
         let room_bytes = room.len();
         match self.stream.read(room) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(bytes) => {
-                self.end += bytes;
+                self.inbox.landed(bytes);
                 Ok(Received::Bytes { more: bytes == room_bytes })
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Received::Nothing),
@@ -67,20 +87,16 @@ impl Socket {
 
     /// The next whole frame.
     pub fn next_frame(&mut self) -> Result<Option<Heard>, WireError> {
-        match parse(&self.inbox[self.start..self.end])? {
-            Some((bytes, heard)) => {
-                self.start += bytes;
-                Ok(Some(heard))
-            }
-            None => Ok(None),
-        }
+        self.inbox.next_frame()
     }
 
-    /// Says goodbye. A failure loses nothing: everything is acked, and the broker sees the connection close.
-    pub fn goodbye(mut self, deadline: Instant) -> Option<Leaving> {
+    /// Writes the rest of a frame that is half written, and says goodbye. A failure loses nothing: everything is acked, and the broker
+    /// sees the connection close.
+    pub fn goodbye(mut self, rest_of_frame: &[u8], deadline: Instant) -> Option<Leaving> {
         self.stream
             .set_nonblocking(false)
             .and_then(|()| self.stream.set_write_timeout(Some(remaining(deadline))))
+            .and_then(|()| self.stream.write_all(rest_of_frame))
             .and_then(|()| self.stream.write_all(&frame::seal(&Goodbye::default())))
             .and_then(|()| self.stream.shutdown(Shutdown::Write))
             .ok()?;
@@ -95,47 +111,11 @@ impl Leaving {
     /// Lets the kernel send what it still has, until the broker closes or `deadline`: closing with acks unread would reset the
     /// connection, and with it what the broker has not read.
     pub fn wait(mut self, deadline: Instant) {
-        let Socket { stream, inbox, .. } = &mut self.0;
+        let (stream, mut unread) = (&mut self.0.stream, [0; 4096]);
         let mut read = || {
             stream.set_read_timeout(Some(remaining(deadline))).is_ok()
-                && stream.read(&mut inbox[..]).is_ok_and(|bytes| bytes > 0)
+                && stream.read(&mut unread).is_ok_and(|bytes| bytes > 0)
         };
         while read() && Instant::now() < deadline {}
-    }
-}
-
-/// The frame at the start of `bytes` and its length, if it is whole.
-fn parse(bytes: &[u8]) -> Result<Option<(usize, Heard)>, WireError> {
-    let Some((header, rest)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
-    match frame::check(header, BATCH_BYTES_MAX)? {
-        FrameKind::Ack => Ok(Some((FRAME_HEADER_BYTES, Heard::Ack(frame::read(header))))),
-        FrameKind::Heartbeat => Ok(Some((FRAME_HEADER_BYTES, Heard::Heartbeat))),
-        FrameKind::Refused => {
-            let whole = frame::frame_bytes(header) as usize;
-            let Some(body) = rest.get(..whole - FRAME_HEADER_BYTES) else { return Ok(None) };
-            let text = frame::check_body(header, body)?.to_vec();
-            Ok(Some((whole, Heard::Refused(frame::read(header), text))))
-        }
-        found => Err(WireError::UnexpectedKind { found, expected: "Ack, Heartbeat or Refused" }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::frame::{Welcome, seal, with_body};
-
-    #[test]
-    fn every_split_of_acks_and_a_refusal() {
-        let ack = seal(&Ack { committed_next: 5, ..Ack::default() });
-        let refused = with_body(&Refused { code: 10, ..Refused::default() }, &[b'x'; CONTROL_BODY_BYTES_MAX]);
-        assert_eq!(refused.len(), INBOX_BYTES);
-        for end in 0..refused.len() {
-            assert_eq!(parse(&refused[..end]), Ok(None));
-        }
-        assert!(matches!(parse(&refused), Ok(Some((INBOX_BYTES, Heard::Refused(header, _)))) if header.code == 10));
-        let two = [ack, ack].concat();
-        assert!(matches!(parse(&two), Ok(Some((64, Heard::Ack(ack)))) if ack.committed_next == 5));
-        assert!(parse(&seal(&Welcome::default())).is_err());
     }
 }

@@ -116,9 +116,9 @@ pub(crate) enum AckEffect {
     Fenced,
 }
 
-/// An ack that cannot be: field, found, expected.
+/// Something that a broker said and that cannot be: field, found, expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AckContradiction {
+pub(crate) struct Contradiction {
     pub field: &'static str,
     pub found: u64,
     pub expected: u64,
@@ -235,13 +235,7 @@ impl Window {
 
     /// A connection is ready. Level 5: it joined the session, whose frontier is `next`. Below: it is a new stream that
     /// begins at `next`.
-    pub fn link_up(
-        &mut self,
-        link: usize,
-        identity: Identity,
-        next: u64,
-        now: Instant,
-    ) -> Result<(), AckContradiction> {
+    pub fn link_up(&mut self, link: usize, identity: Identity, next: u64, now: Instant) -> Result<(), Contradiction> {
         assert!(!self.links[link].live && self.links[link].queue.is_empty());
         match self.config.numbering {
             Numbering::Session => {
@@ -285,12 +279,12 @@ impl Window {
     }
 
     /// The session was fenced and is open again under `epoch`, its committed frontier being `next`. All links are down.
-    pub fn reopen(&mut self, epoch: u32, next: u64, now: Instant) -> Result<(), AckContradiction> {
+    pub fn reopen(&mut self, epoch: u32, next: u64, now: Instant) -> Result<(), Contradiction> {
         assert!(self.config.numbering == Numbering::Session && self.links.iter().all(|link| !link.live));
         let stream = &mut self.streams[0];
         assert!(epoch > stream.identity.epoch, "a session is reopened under a later epoch");
         if next < stream.acked_next {
-            return Err(AckContradiction { field: "frontier", found: next, expected: stream.acked_next });
+            return Err(Contradiction { field: "frontier", found: next, expected: stream.acked_next });
         }
         self.settle(0, next, 0, now)?;
         self.streams[0].identity.epoch = epoch;
@@ -308,11 +302,11 @@ impl Window {
 
     /// The session is gone, and this one was opened in its place: what waits is numbered in it from 0 on. All links are down, and
     /// nothing is doubtful.
-    pub fn replace(&mut self, identity: Identity, next: u64) -> Result<(), AckContradiction> {
+    pub fn replace(&mut self, identity: Identity, next: u64) -> Result<(), Contradiction> {
         assert!(self.config.numbering == Numbering::Session && self.links.iter().all(|link| !link.live));
         assert!(self.doubtful_messages().is_none(), "what may be ordered is not sent in another session");
         if next != 0 {
-            return Err(AckContradiction { field: "next", found: next, expected: 0 });
+            return Err(Contradiction { field: "next", found: next, expected: 0 });
         }
         for link in &mut self.links {
             link.acked_messages_before += std::mem::take(&mut link.acked_messages);
@@ -393,6 +387,15 @@ impl Window {
         self.links[link].written == 0
     }
 
+    /// What the link must still write before another frame can begin: the rest of a batch that is half written, acked or not.
+    pub fn rest_of_frame(&self, link: usize) -> &[u8] {
+        let link = &self.links[link];
+        match link.queue.front().filter(|_| link.written > 0) {
+            Some(queued) => &self.in_flight(queued.id).batch.frame()[link.written..],
+            None => &[],
+        }
+    }
+
     /// The link's socket took this many bytes.
     pub fn wrote(&mut self, link: usize, bytes: usize, now: Instant) {
         self.links[link].written += bytes;
@@ -428,15 +431,15 @@ impl Window {
     }
 
     /// Takes an ack that came in on a link.
-    pub fn on_ack(&mut self, link: usize, ack: &Ack, now: Instant) -> Result<AckEffect, AckContradiction> {
+    pub fn on_ack(&mut self, link: usize, ack: &Ack, now: Instant) -> Result<AckEffect, Contradiction> {
         let index = self.links[link].stream;
         let identity = self.streams[index].identity;
         if ack.session != identity.session {
-            return Err(AckContradiction { field: "session", found: ack.session, expected: identity.session });
+            return Err(Contradiction { field: "session", found: ack.session, expected: identity.session });
         }
         if ack.session_epoch > identity.epoch {
             let (found, expected) = (ack.session_epoch.into(), identity.epoch.into());
-            return Err(AckContradiction { field: "session_epoch", found, expected });
+            return Err(Contradiction { field: "session_epoch", found, expected });
         }
         // An ack of an earlier epoch speaks of a fence that is dealt with; its frontier is committed all the same.
         self.settle(index, ack.committed_next, ack.order_end, now)?;
@@ -545,10 +548,10 @@ impl Window {
         committed_next: u64,
         order_end: u64,
         now: Instant,
-    ) -> Result<(), AckContradiction> {
+    ) -> Result<(), Contradiction> {
         let end = self.streams[stream].next;
         if committed_next > end {
-            return Err(AckContradiction { field: "committed_next", found: committed_next, expected: end });
+            return Err(Contradiction { field: "committed_next", found: committed_next, expected: end });
         }
         if committed_next <= self.streams[stream].acked_next {
             return Ok(());

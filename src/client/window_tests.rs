@@ -74,7 +74,7 @@ impl Bench {
         numbers
     }
 
-    fn ack(&mut self, link: usize, change: impl FnOnce(&mut Ack)) -> Result<AckEffect, AckContradiction> {
+    fn ack(&mut self, link: usize, change: impl FnOnce(&mut Ack)) -> Result<AckEffect, Contradiction> {
         let identity = self.window.identity(link);
         let mut ack = Ack {
             session: identity.session,
@@ -133,7 +133,7 @@ fn acks_that_cannot_be_are_named() {
     let mut bench = Bench::new(Numbering::Session, 1, 4);
     bench.push(1);
     bench.write_all();
-    let field = |result: Result<AckEffect, AckContradiction>| result.unwrap_err().field;
+    let field = |result: Result<AckEffect, Contradiction>| result.unwrap_err().field;
     assert_eq!(field(bench.ack(0, |ack| ack.committed_next = 2)), "committed_next");
     assert_eq!(field(bench.ack(0, |ack| ack.session = 8)), "session");
     assert_eq!(field(bench.ack(0, |ack| ack.session_epoch = 2)), "session_epoch");

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use crate::client::batch::{Filler, Identity, Shape};
-use crate::client::window::{AckContradiction, AckEffect, Numbering, Window, WindowConfig};
+use crate::client::window::{AckEffect, Contradiction, Numbering, Window, WindowConfig};
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
@@ -206,8 +206,8 @@ impl Publisher {
         self.no_contradiction(kernel, outcome);
     }
 
-    fn no_contradiction(&self, kernel: &Kernel, outcome: Result<(), AckContradiction>) {
-        if let Err(AckContradiction { field, found, expected }) = outcome {
+    fn no_contradiction(&self, kernel: &Kernel, outcome: Result<(), Contradiction>) {
+        if let Err(Contradiction { field, found, expected }) = outcome {
             kernel.fail(5, format!("a broker's {field} is {found}, it must be {expected}"));
         }
     }

@@ -1,0 +1,613 @@
+//! A publisher's connections, without sockets, threads and clocks: who is dialed when, what is written where, and what follows from
+//! what brokers say. Around the [window](crate::client::window) and the [session](crate::client::session).
+//!
+//! A **port** is the place of one connection: it is up, being dialed, or down until a moment.
+//!
+//! A failed or broken connection is no error of the publisher: it is logged, remembered for the message of whoever runs
+//! out of time, and tried again. A broker that refuses a live connection for good ends the publisher.
+//!
+//! Invariants:
+//! 1. A port is up if and only if its link of the window is live.
+//! 2. Every attempt and every connection that a port leaves is closed by an order, unless it ended by itself (`on_dialed` gave false).
+//! 3. While the session is being changed at most one port is being dialed.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
+
+use crate::client::backoff::Backoff;
+use crate::client::batch::{Buffer, SealedBatch, Shape};
+use crate::client::error::{Attempt, Attempts, ClientError};
+use crate::client::handshake::{Call, Greeting, refused, same_log};
+use crate::client::heard::Heard;
+use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
+use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats};
+use crate::client::pulse::{Pulse, heartbeat};
+use crate::client::session::{DENIED_MIN, Session, identity};
+use crate::client::window::{AckEffect, Contradiction, Numbering, Window, WindowConfig};
+use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES, WINDOW_BATCHES_MAX};
+use crate::wire::frame::Ack;
+use crate::wire::{AckLevel, OrderLevel, Refusal};
+
+/// Longest attempt to reopen a session at one broker; then another one is asked.
+const REOPEN_MAX: Duration = Duration::from_secs(1);
+
+/// How patient a publisher is with brokers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub backoff: Backoff,
+    pub reopen_max: Duration,
+    pub denied_min: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { backoff: Backoff::default(), reopen_max: REOPEN_MAX, denied_min: DENIED_MIN }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortState {
+    Up,
+    Dialing,
+    Down { retry_at: Instant },
+}
+
+struct Port {
+    /// Index into `Ports::brokers`.
+    broker: usize,
+    state: PortState,
+    /// Attempts of an earlier generation are void.
+    generation: u64,
+    backoff: Backoff,
+    failure: Option<String>,
+    was_up: bool,
+    pulse: Pulse,
+}
+
+/// What whoever has the sockets is to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Open a connection, and tell [`Ports::on_dialed`] what it came to.
+    Dial { port: usize, generation: u64, call: Box<Call> },
+    /// The port's connection is over, or the attempt at one: close it, and tell nothing more of it.
+    Close { port: usize },
+}
+
+/// See the head of the file.
+///
+/// One pass of whoever drives it, in this order:
+/// 1. **Begin**: [`on_dialed`](Ports::on_dialed) for every attempt that ended, then [`begin_pass`](Ports::begin_pass).
+/// 2. **Hear**: for each port that is up [`on_heard`](Ports::on_heard) for every frame or [`on_lost`](Ports::on_lost), and last
+///    [`on_look`](Ports::on_look).
+/// 3. **Assign**: [`assign`](Ports::assign); batches may be [`pushed`](Ports::push) at any time before.
+/// 4. **Write**: for each port that is up [`to_write`](Ports::to_write) and [`wrote`](Ports::wrote), or `on_lost`.
+/// 5. **Report**: [`pop_acked`](Ports::pop_acked), [`pop_buffer`](Ports::pop_buffer), [`count`](Ports::count),
+///    [`failed`](Ports::failed).
+///
+/// After each call of 1 and 2, and after `on_lost`, the orders are taken ([`pop_order`](Ports::pop_order)) before anything else is
+/// called. When nothing moved, [`next_due`](Ports::next_due) says when time alone makes the next pass worth while.
+pub(crate) struct Ports {
+    topic: String,
+    connect_timeout: Duration,
+    reopen_max: Duration,
+    shape: Shape,
+    window_batches: usize,
+    window: Window,
+    session: Session,
+    ports: Vec<Port>,
+    brokers: Vec<BrokerProgress>,
+    orders: VecDeque<Order>,
+    heartbeat: [u8; FRAME_HEADER_BYTES],
+    /// When the connections were last listened to, and how long before that.
+    looked_at: Instant,
+    since_last: Duration,
+    /// Since when no connection is live.
+    cut_off_since: Option<Instant>,
+    failed: Option<ClientError>,
+    fences: u64,
+    reconnects: u64,
+    new_sessions: u64,
+}
+
+/// Begin.
+impl Ports {
+    /// Everything down, with the geometry that the first greeting gives. Its connection is to be put in its
+    /// [`port`](Ports::port_of) by [`on_dialed`](Ports::on_dialed).
+    pub fn new(
+        options: &PublisherOptions,
+        patience: Patience,
+        first: &Greeting,
+        now: Instant,
+    ) -> Result<Ports, ClientError> {
+        let welcome = &first.welcome;
+        let order_level =
+            OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&first.address, error))?;
+        let shape = shape(options, first)?;
+        let window_batches = options.window_batches.min(welcome.window_batches_max).min(WINDOW_BATCHES_MAX) as usize;
+        let config = WindowConfig {
+            numbering: if order_level == OrderLevel::Session { Numbering::Session } else { Numbering::Connection },
+            unacknowledged: options.ack == AckLevel::None,
+            batches_max: window_batches,
+            resend_after: options.resend_after,
+        };
+        let brokers = broker_table(options, first);
+        let per_broker = options.connections_per_broker as usize;
+        let port = |index: usize| Port {
+            broker: index / per_broker,
+            state: PortState::Down { retry_at: now },
+            generation: 0,
+            backoff: patience.backoff,
+            failure: None,
+            was_up: false,
+            pulse: Pulse::default(),
+        };
+        let ports: Vec<Port> = (0..brokers.len() * per_broker).map(port).collect();
+        let skew = |port: &Port| {
+            options.skew.filter(|skew| skew.broker == port.broker).map_or(Duration::ZERO, |skew| skew.delay)
+        };
+        let mut window = Window::new(config, &ports.iter().map(skew).collect::<Vec<_>>());
+        if config.numbering == Numbering::Session {
+            window.open(identity(welcome));
+        }
+        Ok(Ports {
+            topic: options.topic.clone(),
+            connect_timeout: options.connect_timeout,
+            reopen_max: patience.reopen_max,
+            shape,
+            window_batches,
+            window,
+            session: Session::of(welcome, first.log, (order_level, options.ack), patience.denied_min),
+            ports,
+            brokers,
+            orders: VecDeque::new(),
+            heartbeat: heartbeat(),
+            looked_at: now,
+            since_last: Duration::ZERO,
+            cut_off_since: Some(now),
+            failed: None,
+            fences: 0,
+            reconnects: 0,
+            new_sessions: 0,
+        })
+    }
+
+    /// The first port of a broker that was reached at this address.
+    pub fn port_of(&self, address: &str) -> usize {
+        let broker = self.brokers.iter().position(|broker| broker.address == address).unwrap_or(0);
+        self.ports.iter().position(|port| port.broker == broker).expect("every broker has a port")
+    }
+
+    /// Notes the time, and orders an attempt at every port whose time has come; while the session is being changed one at a time, in
+    /// turn.
+    pub fn begin_pass(&mut self, now: Instant) {
+        self.since_last = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
+        let is_changing = self.is_changing();
+        for index in 0..self.ports.len() {
+            if is_changing && self.is_dialing() {
+                return;
+            }
+            if matches!(self.ports[index].state, PortState::Down { retry_at } if retry_at <= now) {
+                self.ports[index].state = PortState::Dialing;
+                let call = Box::new(self.call(index));
+                self.orders.push_back(Order::Dial { port: index, generation: self.ports[index].generation, call });
+            }
+        }
+    }
+
+    fn call(&self, index: usize) -> Call {
+        // All ports wait for the one that reopens: a stopped broker must not keep them for long.
+        let is_waited_for = self.is_changing();
+        let timeout = self.connect_timeout;
+        Call {
+            address: self.address(index).to_owned(),
+            hello: self.session.hello(&self.window.identity(index)),
+            body: self.topic.clone().into_bytes(),
+            welcomes: 1,
+            timeout: if is_waited_for { timeout.min(self.reopen_max) } else { timeout },
+        }
+    }
+
+    /// An attempt has ended, or (generation 0, a port that is down) a connection was opened without one. True: the connection is in use
+    /// from now on. False: it is nobody's, and to be dropped.
+    pub fn on_dialed(
+        &mut self,
+        index: usize,
+        generation: u64,
+        result: &Result<Greeting, ClientError>,
+        now: Instant,
+    ) -> bool {
+        if self.ports[index].generation != generation {
+            return false;
+        }
+        assert!(self.ports[index].state != PortState::Up, "it has a connection");
+        match result {
+            Ok(greeting) => self.port_up(index, greeting, now),
+            Err(error) => {
+                self.dial_failed(index, error, now);
+                false
+            }
+        }
+    }
+
+    /// A connection was welcomed: checks that it is what was asked for, and takes it into use.
+    fn port_up(&mut self, index: usize, greeting: &Greeting, now: Instant) -> bool {
+        if let Err(error) = same_log(&mut self.session.log, greeting) {
+            self.dial_failed(index, &error, now);
+            // A broker of another pool among others is left alone; but where nobody serves our log any more, what was acked is gone.
+            if !self.is_any_up() {
+                self.failed = Some(error);
+            }
+            return false;
+        }
+        match self.adopt(index, greeting, now) {
+            Ok(is_anew) => self.new_sessions += u64::from(is_anew),
+            Err(issue) => {
+                let error = self.contradiction(index, issue);
+                self.dial_failed(index, &error, now);
+                return false;
+            }
+        }
+        let port = &mut self.ports[index];
+        (port.state, port.failure) = (PortState::Up, None);
+        port.backoff.reset();
+        port.pulse = Pulse::of(greeting.heartbeat, greeting.log.is_some(), now);
+        self.reconnects += u64::from(std::mem::replace(&mut port.was_up, true));
+        self.brokers[port.broker].broker = greeting.welcome.broker;
+        self.cut_off_since = None;
+        true
+    }
+
+    fn adopt(&mut self, index: usize, greeting: &Greeting, now: Instant) -> Result<bool, Contradiction> {
+        let (found, expected) = (u64::from(greeting.welcome.batch_bytes_max), self.shape.frame_bytes_max);
+        if found < expected {
+            return Err(Contradiction { field: "batch_bytes_max", found, expected });
+        }
+        self.session.adopt(&mut self.window, index, &greeting.welcome, now)
+    }
+
+    fn dial_failed(&mut self, index: usize, error: &ClientError, now: Instant) {
+        log::info!("topic {}: no connection {index}: {error}", self.topic);
+        let port = &mut self.ports[index];
+        port.state = PortState::Down { retry_at: now + port.backoff.fail() };
+        port.failure = Some(error.to_string());
+        if matches!(error.refusal(), Some(Refusal::UnknownTopic | Refusal::TopicDeleted)) {
+            // It was there when this publisher began.
+            self.failed = Some(error.clone());
+        }
+        self.on_refused(index, error, false, now);
+    }
+}
+
+/// Hear.
+impl Ports {
+    /// A frame came on a live connection.
+    pub fn on_heard(&mut self, index: usize, heard: &Heard, now: Instant) {
+        assert!(self.is_up(index), "nobody listens there");
+        match heard {
+            Heard::Ack(ack) => self.on_ack(index, ack, now),
+            Heard::Heartbeat => {}
+            Heard::Refused(header, text) => {
+                let error = refused(self.address(index), header, text);
+                self.on_lost(index, &error, now);
+                self.on_refused(index, &error, true, now);
+                if !error.is_transient() {
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+
+    fn on_ack(&mut self, index: usize, ack: &Ack, now: Instant) {
+        let issue = match self.window.on_ack(index, ack, now) {
+            Ok(AckEffect::None) => return,
+            Ok(AckEffect::Fenced) if self.session.is_shared() => return self.fence(now),
+            // Below level 5 a session is one connection: a new one begins a new session.
+            Ok(AckEffect::Fenced) => Contradiction { field: "flags", found: 1, expected: 0 },
+            Err(issue) => issue,
+        };
+        let error = self.contradiction(index, issue);
+        self.on_lost(index, &error, now);
+    }
+
+    /// The connection of a port is over, whoever ended it.
+    pub fn on_lost(&mut self, index: usize, error: &ClientError, now: Instant) {
+        log::warn!("topic {}: connection {index} lost: {error}", self.topic);
+        assert!(self.is_up(index), "there is none to lose");
+        let retry_at = now + self.ports[index].backoff.fail();
+        self.leave(index, retry_at);
+        self.ports[index].failure = Some(error.to_string());
+        if !self.is_any_up() {
+            self.cut_off_since = Some(now);
+        }
+    }
+
+    /// The port was listened to. A broker that is silent for longer than it promised is stopped, or its host is gone, and TCP may never
+    /// say so. Its connection counts as broken: whatever it had that is not acked, queued and half written batches included, goes to the
+    /// others, and it gets nothing new before it has welcomed us again. True: that is so.
+    pub fn on_look(&mut self, index: usize, is_heard: bool, now: Instant) -> bool {
+        let since_last = self.since_last;
+        let port = &mut self.ports[index];
+        if port.state != PortState::Up || !port.pulse.look(is_heard, since_last) {
+            return false;
+        }
+        let text = format!("nothing was heard for {:?}", port.pulse.silent);
+        let silence = io::Error::new(io::ErrorKind::TimedOut, text);
+        let error = ClientError::io(self.address(index), "hearing from", &silence);
+        self.on_lost(index, &error, now);
+        true
+    }
+
+    /// A refusal that concerns the session rather than the connection.
+    fn on_refused(&mut self, index: usize, error: &ClientError, is_told: bool, now: Instant) {
+        let ClientError::Refused { detail, .. } = error else { return };
+        let ours = self.window.identity(index);
+        let refusal = error.refusal();
+        if refusal == Some(Refusal::UnknownSession) && self.session.on_denied(is_told, self.is_any_up(), now) {
+            self.replace_session(index, now);
+        }
+        if refusal == Some(Refusal::SessionEpoch) && !is_told && self.session.on_epoch_refused(*detail, &ours) {
+            self.fence(now);
+        }
+    }
+
+    /// The session epoch is over: every connection is left, then one reopens it under the next epoch.
+    fn fence(&mut self, now: Instant) {
+        log::warn!("topic {}: session fenced in epoch {}, reopening", self.topic, self.session.target_epoch());
+        self.fences += 1;
+        self.session.fence(&self.window.identity(0));
+        self.leave_all(now);
+    }
+
+    /// The session is gone: another one is opened, unless that could put something there twice.
+    fn replace_session(&mut self, index: usize, now: Instant) {
+        let session = self.window.identity(0).session;
+        self.leave_all(now);
+        if let Some((first_message, end_message)) = self.window.doubtful_messages() {
+            let broker = self.address(index).to_owned();
+            self.failed = Some(ClientError::SessionGone { broker, session, first_message, end_message });
+            return;
+        }
+        log::warn!("topic {}: session {session:#x} is gone, nothing of it is in doubt: opening another", self.topic);
+        self.session.begin_anew();
+    }
+
+    /// Every connection and every attempt is over; each port may be dialed again at once.
+    fn leave_all(&mut self, now: Instant) {
+        (0..self.ports.len()).for_each(|index| self.leave(index, now));
+        self.cut_off_since = self.cut_off_since.or(Some(now));
+    }
+
+    fn leave(&mut self, index: usize, retry_at: Instant) {
+        let port = &mut self.ports[index];
+        port.generation += 1;
+        match std::mem::replace(&mut port.state, PortState::Down { retry_at }) {
+            PortState::Up => self.window.link_down(index),
+            PortState::Dialing => {}
+            PortState::Down { .. } => return,
+        }
+        self.orders.push_back(Order::Close { port: index });
+    }
+
+    pub fn pop_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+}
+
+/// Assign, write, report.
+impl Ports {
+    /// Takes a sealed batch; the window must not be full.
+    pub fn push(&mut self, batch: SealedBatch) {
+        self.window.push(batch);
+    }
+
+    /// Sends again what is due for that, and gives waiting batches to connections with room. Returns how many batches moved.
+    pub fn assign(&mut self, now: Instant) -> usize {
+        self.window.on_time(now) + self.window.assign(now)
+    }
+
+    /// Fills `slices` with what a port's connection may write now, in order. Returns how many are filled.
+    pub fn to_write<'a>(&'a self, index: usize, now: Instant, slices: &mut [IoSlice<'a>]) -> usize {
+        if !self.is_up(index) {
+            return 0;
+        }
+        match self.unsaid(index, now) {
+            0 => self.window.to_write(index, now, slices),
+            unsaid => {
+                slices[0] = IoSlice::new(&self.heartbeat[FRAME_HEADER_BYTES - unsaid..]);
+                1
+            }
+        }
+    }
+
+    /// Bytes of a heartbeat that go before anything else: we say that we are here where nothing was written for a while.
+    fn unsaid(&self, index: usize, now: Instant) -> usize {
+        self.ports[index].pulse.unsaid(self.window.is_between_frames(index), now)
+    }
+
+    /// The connection took so many bytes of what was [`to_write`](Ports::to_write) at this moment. True: some of them were a batch's.
+    pub fn wrote(&mut self, index: usize, bytes: usize, now: Instant) -> bool {
+        let unsaid = self.unsaid(index, now);
+        if unsaid > 0 {
+            self.ports[index].pulse.said(unsaid, bytes, now);
+            return false;
+        }
+        if bytes > 0 {
+            self.window.wrote(index, bytes, now);
+            self.ports[index].pulse.wrote(now);
+        }
+        bytes > 0
+    }
+
+    /// What a port must still write, if it is up, before another frame can begin: the rest of one that is half written, acked or not.
+    pub fn rest_of_frame(&self, index: usize) -> &[u8] {
+        match self.ports[index].pulse.half_said() {
+            0 => self.window.rest_of_frame(index),
+            unsaid => &self.heartbeat[FRAME_HEADER_BYTES - unsaid..],
+        }
+    }
+
+    /// A batch that was acked since the last call.
+    pub fn pop_acked(&mut self) -> Option<AckedBatch> {
+        self.window.pop_acked()
+    }
+
+    /// A buffer that came free.
+    pub fn pop_buffer(&mut self) -> Option<Buffer> {
+        self.window.pop_buffer()
+    }
+
+    /// Why no call can succeed any more: a refusal that trying again cannot change.
+    pub fn failed(&self) -> Option<&ClientError> {
+        self.failed.as_ref()
+    }
+
+    /// Brings the numbers of every broker up to date.
+    pub fn count(&mut self) {
+        for broker in &mut self.brokers {
+            (broker.sent, broker.acked, broker.connected) = (0, 0, false);
+        }
+        // At level 5 every connection to a broker repeats the broker's one number for the session.
+        let is_shared = self.session.is_shared();
+        for (link, port) in self.ports.iter().enumerate() {
+            let broker = &mut self.brokers[port.broker];
+            let acked = self.window.acked_messages(link);
+            broker.acked = if is_shared { broker.acked.max(acked) } else { broker.acked + acked };
+            broker.sent += self.window.sent_messages(link);
+            broker.connected |= port.state == PortState::Up;
+        }
+    }
+}
+
+/// How it stands.
+impl Ports {
+    /// When time alone makes the next pass worth while; none: not before something is heard, dialed or pushed.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        // While the session is being changed, ports that are due wait for the one attempt in the air.
+        let is_held_back = self.is_changing() && self.is_dialing();
+        let due = |port: &Port| match port.state {
+            PortState::Up => port.pulse.next_look(now),
+            PortState::Down { retry_at } if !is_held_back => Some(retry_at),
+            PortState::Down { .. } | PortState::Dialing => None,
+        };
+        self.ports.iter().filter_map(due).chain(self.window.next_due()).min()
+    }
+
+    /// Whether a port has bytes of batches to write.
+    pub fn has_to_write(&self, index: usize, now: Instant) -> bool {
+        self.window.to_write(index, now, &mut [IoSlice::new(&[])]) > 0
+    }
+
+    pub fn len(&self) -> usize {
+        self.ports.len()
+    }
+
+    pub fn is_up(&self, index: usize) -> bool {
+        self.ports[index].state == PortState::Up
+    }
+
+    fn is_any_up(&self) -> bool {
+        self.ports.iter().any(|port| port.state == PortState::Up)
+    }
+
+    pub fn is_dialing(&self) -> bool {
+        self.ports.iter().any(|port| port.state == PortState::Dialing)
+    }
+
+    /// Whether the session is being reopened, or another one opened.
+    pub fn is_changing(&self) -> bool {
+        self.session.is_changing(&self.window.identity(0))
+    }
+
+    pub fn address(&self, index: usize) -> &str {
+        &self.brokers[self.ports[index].broker].address
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    pub fn window_batches(&self) -> usize {
+        self.window_batches
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub fn order_level(&self) -> OrderLevel {
+        self.session.order_level()
+    }
+
+    pub fn brokers(&self) -> &[BrokerProgress] {
+        &self.brokers
+    }
+
+    /// The error to give up with if no connection has been live for the connect timeout.
+    pub fn cut_off(&self, now: Instant) -> Option<ClientError> {
+        let waited = now.saturating_duration_since(self.cut_off_since?);
+        (waited >= self.connect_timeout).then(|| ClientError::Unreachable { waited, tried: self.unreachable() })
+    }
+
+    /// Every connection that is not up, and why.
+    pub fn unreachable(&self) -> Attempts {
+        let attempt = |index: usize| Attempt {
+            broker: self.address(index).to_owned(),
+            failure: self.ports[index].failure.clone().unwrap_or_else(|| "no answer yet".to_owned()),
+        };
+        Attempts((0..self.ports.len()).filter(|index| !self.is_up(*index)).map(attempt).collect())
+    }
+
+    pub fn stats(&self) -> PublisherStats {
+        let (resent_batches, let_go) = self.window.resend_counts();
+        let Ports { fences, reconnects, new_sessions, .. } = *self;
+        PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions }
+    }
+
+    fn contradiction(&self, index: usize, issue: Contradiction) -> ClientError {
+        contradiction(self.address(index), issue)
+    }
+}
+
+fn contradiction(broker: &str, issue: Contradiction) -> ClientError {
+    let Contradiction { field, found, expected } = issue;
+    ClientError::Contradiction { broker: broker.to_owned(), field, found, expected }
+}
+
+/// What a batch may look like: what was asked for, clipped to what the broker takes.
+fn shape(options: &PublisherOptions, first: &Greeting) -> Result<Shape, ClientError> {
+    let wrong = |field, found, expected| contradiction(&first.address, Contradiction { field, found, expected });
+    let offered = u64::from(first.welcome.batch_bytes_max).min(BATCH_BYTES_MAX);
+    if offered < BATCH_BYTES_MIN {
+        return Err(wrong("batch_bytes_max", offered, BATCH_BYTES_MIN));
+    }
+    if first.welcome.window_batches_max == 0 {
+        return Err(wrong("window_batches_max", 0, 1));
+    }
+    let frame_bytes_max = offered / LINE_BYTES * LINE_BYTES;
+    let target_bytes = options.batch_bytes.min(frame_bytes_max) / LINE_BYTES * LINE_BYTES;
+    Ok(Shape { target_bytes, frame_bytes_max, messages_max: options.batch_messages })
+}
+
+/// The brokers to stripe over. The one that answered keeps the address it was reached at.
+fn broker_table(options: &PublisherOptions, first: &Greeting) -> Vec<BrokerProgress> {
+    let row = |(broker, address)| BrokerProgress { broker, address, sent: 0, acked: 0, connected: false };
+    if options.discover && first.brokers.iter().any(|(id, _)| *id == first.welcome.broker) {
+        let reached = |(id, address): &(u16, String)| {
+            let here = *id == first.welcome.broker;
+            (*id, if here { first.address.clone() } else { address.clone() })
+        };
+        return first.brokers.iter().map(reached).map(row).collect();
+    }
+    let mut seeds: Vec<String> = Vec::new();
+    for seed in &options.brokers {
+        if !seeds.contains(seed) {
+            seeds.push(seed.clone());
+        }
+    }
+    seeds.into_iter().enumerate().map(|(index, address)| row((index as u16, address))).collect()
+}
