@@ -141,7 +141,9 @@ impl Export {
                 (served.next_order, served.is_seeking) = (order, false);
                 self.tail.follow(served.place, [served.topic].into());
                 let order_level = OrderLevel::Session as u8;
-                let welcome = Welcome { next: order, topic: served.topic, order_level, ..Welcome::default() };
+                let batch_bytes_max = self.view.layout.geometry.batch_bytes_max() as u32;
+                let welcome =
+                    Welcome { next: order, topic: served.topic, order_level, batch_bytes_max, ..Welcome::default() };
                 served.sending.push_back(Lent::Words(frame::with_body(&welcome, b"")));
             }
             Ok(Sought::Trimmed { earliest, .. }) => {

@@ -4,9 +4,10 @@
 //! and everything else is the real code.
 //!
 //! * [`receive`], [`ack`], [`export`]: a broker. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
-//! * [`publisher`], [`subscriber`]: clients. `terms`: what all of them take for granted.
+//! * [`publisher`], [`subscriber`]: clients, around the client's own state machines; [`attempt`]: how they dial. `terms`: what all of them take for granted.
 
 mod ack;
+mod attempt;
 mod export;
 mod publisher;
 mod receive;

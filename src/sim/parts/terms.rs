@@ -1,6 +1,4 @@
-//! What all parts take for granted: the topic, the times, and how a hello is said.
-
-use crate::wire::frame::Hello;
+//! What all parts take for granted: the topic and the times.
 
 /// The topic everybody uses.
 pub const TOPIC: &str = "simulated";
@@ -14,8 +12,3 @@ pub const HELLO_TIMEOUT_NS: u64 = 80_000_000;
 pub const REDIAL_NS: u64 = 5_000_000;
 /// Key of the pool's session tokens.
 pub const TOKEN_KEY: [u64; 2] = [3, 4];
-
-/// A hello as the bytes that begin a connection.
-pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
-    crate::wire::frame::with_body(hello, TOPIC.as_bytes())
-}
