@@ -117,6 +117,8 @@ fn act(world: &Shared, depth: u32) {
             state.fail(Violation { promise: 0, text });
         }
     }
+    // A step takes longer than a store waits.
+    state.memory.settle();
     state.look();
 }
 
