@@ -120,7 +120,7 @@ impl Scenario {
             window: 4 + random.below(28) as usize,
             subscribers: 1 + random.below(3) as usize,
             receipts: if random.chance(1, 2) { Receipts::Message } else { Receipts::Batch },
-            whim: if random.chance(1, 4) { Whim::NONE } else { Whim::HARSH },
+            whim: if random.chance(1, 4) { Whim::NONE } else { Whim::STORMY },
             steps: 3000 + random.below(5000),
             faults,
             fault_rate: 5 + random.below(40),

@@ -39,8 +39,10 @@ impl Whim {
     pub const NONE: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 1000, delay: 0 };
     /// Nothing reaches memory, or leaves a cache, before a fence says so.
     pub const LAZY: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 0, delay: 0 };
-    /// Surprises all the time.
-    pub const HARSH: Whim = Whim { evict: 60, prefetch: 60, prompt_flush: 300, delay: 700 };
+    /// Surprises all the time, but for stores that wait: for tests that call one host's code after another's, which is as good as a message.
+    pub const HARSH: Whim = Whim { evict: 60, prefetch: 60, prompt_flush: 300, delay: 0 };
+    /// Surprises all the time: for worlds that say when a thread does something that no store waits through.
+    pub const STORMY: Whim = Whim { delay: 700, ..Whim::HARSH };
     /// Nothing happens by itself in an operation, and everything may: for whoever chooses each act.
     #[cfg(test)]
     pub(super) const LISTED: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 500, delay: 1000 };
