@@ -338,3 +338,7 @@ fn hello(slow_reader: SlowReaderPolicy, log: Option<&LogRecord>) -> Hello {
         ..Hello::default()
     }
 }
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;
