@@ -12,6 +12,7 @@ use crate::log::tail::Tail;
 use crate::log::topics::TopicReader;
 use crate::pool::Memory;
 use crate::pool::Process;
+use crate::roles::export::deliver_frame;
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::mail::Subscription;
 use crate::sim::network::End;
@@ -173,7 +174,7 @@ impl Export {
         while batches < BATCHES_PER_SEND {
             match served.reader.next_delivery() {
                 Ok(Some(delivery)) => {
-                    served.sending.push_back(Lent::Words(frame::seal(&delivery.header).to_vec()));
+                    served.sending.push_back(Lent::Words(frame::seal(&deliver_frame(&delivery)).to_vec()));
                     served.sending.push_back(Lent::Pool(delivery.at, delivery.bytes));
                     served.next_order = delivery.end_order;
                     batches += 1;
