@@ -36,10 +36,11 @@ impl From<WireError> for Fault {
 }
 
 impl Fault {
-    /// Whether bytes of a batch were other ones than its writer's when they came. They were overwritten under the broker's send, or a wire
-    /// or a memory changed them: what lies in the log may be sound, so the batch is asked for again before anybody is told.
+    /// Met in a batch that was announced: whether its bytes may be other ones than its writer's. They were overwritten under the broker's
+    /// send, perhaps by a whole other batch, or a wire or a memory changed them: what lies in the log may be sound, so the batch is asked
+    /// for again before anybody is told.
     pub fn is_spoiled(&self) -> bool {
-        matches!(self, Fault::Wire(WireError::BodyCrc { .. } | WireError::HeaderCrc { .. }))
+        matches!(self, Fault::Wire(_) | Fault::Differs { .. })
     }
 
     pub fn into_error(self, broker: &str) -> ClientError {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use crate::log::{Homes, View};
 use crate::pool::Layout;
 use crate::sim::checker::{Checker, Violation};
-use crate::sim::mail::Mail;
 use crate::sim::network::{End, Heard, Network};
 use crate::sim::part::{LinkId, Part};
 use crate::sim::process::{Interrupts, ProcessMemory};
+use crate::sim::ring::Ring;
 use crate::sim::scenario::{Fault, Scenario};
 use crate::sim::trace::{Event, Trace};
+use crate::sim::wiring::Wiring;
 use crate::testing::memory::SharedMemory;
 use crate::testing::random::Random;
 
@@ -65,11 +66,16 @@ pub(crate) struct State {
     pub(super) places: Vec<Place>,
     pub(super) processes: Vec<Process>,
     pub network: Network,
-    pub mail: Vec<Mail>,
+    /// What the parts of each broker have in common, while its process lives.
+    pub(super) wiring: Vec<Option<Wiring>>,
+    /// What is under way for each part that has a network.
+    pub(super) rings: Vec<Option<Ring>>,
+    /// What is left of those that died, to be dropped while nobody holds the world.
+    pub(super) remains: Vec<Box<dyn std::any::Any + Send>>,
     pub checker: Checker,
     pub(super) trace: Trace,
     pub(super) schedule: Random,
-    chance: Random,
+    pub(super) chance: Random,
     pub(super) luck: Random,
     start: Instant,
     pub(super) now_ns: u64,
@@ -100,7 +106,9 @@ impl State {
             places: Vec::new(),
             processes: Vec::new(),
             network: Network::new(LATENCY_NS),
-            mail: scenario.brokers.iter().map(|_| Mail::default()).collect(),
+            wiring: scenario.brokers.iter().map(|_| None).collect(),
+            rings: Vec::new(),
+            remains: Vec::new(),
             checker: Checker::new(layout, &scenario),
             trace: Trace::default(),
             // Streams of their own, so that switching one kind of fault off leaves the rest as it was for a while.
@@ -242,19 +250,27 @@ impl State {
         // Now and then it stays away for much longer than anybody waits for a silent member.
         let is_long = self.processes[process].host.is_some() && self.luck.chance(1, 6);
         let restart_ns = self.now_ns + self.luck.below(if is_long { 1_000_000_000 } else { 60_000_000 });
-        self.memory.settle();
         let dead = &mut self.processes[process];
         (dead.life, dead.is_alive, dead.until_ns) = (dead.life + 1, false, restart_ns);
         for locked in self.processes.iter_mut().filter(|locked| locked.locked_by == Some(process)) {
             locked.locked_by = None;
         }
         for place in self.places.iter_mut().filter(|place| place.process == process) {
-            (place.actor, place.interrupts, place.is_running) = (None, None, false);
+            if let Some(actor) = place.actor.take() {
+                self.remains.push(Box::new(actor));
+            }
+            (place.interrupts, place.is_running) = (None, false);
         }
-        // The kernel closes what it had open.
+        // The kernel ends what it had under way, and closes what it had open.
+        self.rings
+            .iter_mut()
+            .filter(|ring| ring.as_ref().is_some_and(|ring| ring.process == process))
+            .for_each(|ring| *ring = None);
         let is_its_own: Box<dyn Fn(Part, u32) -> bool> = match self.processes[process].part {
             Part::Receive(broker) => {
-                self.mail[broker as usize] = Mail::default();
+                if let Some(wiring) = self.wiring[broker as usize].take() {
+                    self.remains.push(Box::new(wiring));
+                }
                 Box::new(move |_, to| to == broker)
             }
             part => Box::new(move |from, _| from == part),
@@ -311,9 +327,19 @@ impl State {
         self.processes.iter_mut().filter(|process| process.part == part).for_each(|process| process.locked_by = None);
     }
 
-    /// Whether an end has something to read on a connection.
-    pub fn is_readable(&mut self, link: LinkId, at: End) -> bool {
-        self.network.is_readable(link, at, self.now_ns)
+    /// What is to be under way for a part of a process.
+    pub(super) fn add_ring(&mut self, process: usize, operations_max: u32) -> usize {
+        let host = self.processes[process].host.expect("a process of the pool");
+        self.rings.push(Some(Ring::new(process, host, operations_max)));
+        self.rings.len() - 1
+    }
+
+    /// Pins that are not waited for any more, as far as anybody at all may know by now: what they stood for may be used again while it is
+    /// read, or sent.
+    pub fn dropped_pins(&self) -> u64 {
+        // Word 5 of a candidate's floors.
+        let at = |candidate| self.layout.floor_line(candidate) + 40;
+        (0..self.layout.geometry.candidates).map(|candidate| self.memory.highest_copy(at(candidate))).max().unwrap_or(0)
     }
 
     /// Slots of a lane below this may have lost their batches, as far as anybody at all may know by now.
@@ -336,10 +362,12 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = lock(&self.world);
-        // It is a system call, or a locked instruction, which no store waits through.
-        state.memory.settle();
-        act(&mut state)
+        act(&mut lock(&self.world))
+    }
+
+    /// A moment at which this part may be held up.
+    pub fn may_be_held_up(&self) {
+        self.interrupts.tick();
     }
 
     /// The pool as this part's host sees it.

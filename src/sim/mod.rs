@@ -4,7 +4,8 @@
 //! * [`network`]: ordered byte streams, delayed, cut anywhere, broken.
 //! * [`scenario`]: what a seed chooses. [`trace`]: what happened. [`workload`]: what is sent.
 //! * [`checker`]: the promises, held against the memory and against what clients heard.
-//! * [`part`]: names of who acts. `mail`: what the parts of a broker hand each other. `kernel`: what a part may do, and what befalls it.
+//! * [`part`]: names of who acts. `wiring`: what the roles of a broker hand each other. `kernel`: what a part may do, and what befalls it.
+//! * `socket`: the roles' network. `ring`: what is under way in it, and how it goes on.
 //! * `parts`: brokers, sequencer candidates, publishers and subscribers as steps. [`world`]: runs them.
 //! * [`shrink`]: makes a failing run small.
 //!
@@ -12,13 +13,15 @@
 
 pub mod checker;
 mod kernel;
-mod mail;
 pub mod network;
 pub mod part;
 mod parts;
 pub mod process;
+mod ring;
 pub mod scenario;
 pub mod shrink;
+mod socket;
 pub mod trace;
+mod wiring;
 pub mod workload;
 pub mod world;

@@ -11,6 +11,8 @@ use crate::testing::random::Random;
 
 /// Bytes under way in one direction at most.
 const ROOM_BYTES: usize = 48 << 10;
+/// Bytes of those that an end's kernel takes in before anybody reads them.
+const WINDOW_BYTES: usize = 16 << 10;
 
 /// Which end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +21,13 @@ pub enum End {
     Client,
     /// Who was connected to.
     Broker,
+}
+
+fn other(end: End) -> End {
+    match end {
+        End::Client => End::Broker,
+        End::Broker => End::Client,
+    }
 }
 
 /// What there is to read.
@@ -38,6 +47,8 @@ struct Stream {
     /// (when they arrive, how many), oldest first.
     chunks: VecDeque<(u64, usize)>,
     ended: bool,
+    /// Bytes since the connection began.
+    written: u64,
 }
 
 impl Stream {
@@ -45,6 +56,7 @@ impl Stream {
         let after = self.chunks.back().map_or(0, |(at, _)| *at);
         self.chunks.push_back((arrives_ns.max(after), bytes.len()));
         self.bytes.extend(bytes);
+        self.written += bytes.len() as u64;
     }
 
     fn arrived(&self, now_ns: u64) -> usize {
@@ -132,7 +144,7 @@ impl Network {
     pub fn write(&mut self, link: LinkId, from: End, bytes: &[u8], now_ns: u64, random: &mut Random) -> Option<usize> {
         let late = if random.chance(1, 30) { 10 * self.latency_ns } else { self.latency_ns };
         let arrives_ns = now_ns + random.below(late + 1);
-        let stream = self.links[link].toward(if from == End::Client { End::Broker } else { End::Client });
+        let stream = self.links[link].toward(other(from));
         if stream.ended {
             return None;
         }
@@ -159,12 +171,49 @@ impl Network {
         Heard::Bytes(stream.read(count))
     }
 
+    /// As [`read`](Network::read), and leaves it there.
+    pub fn peek(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Heard {
+        let stalled = self.links[link].stalled_until_ns > now_ns;
+        let stream = self.links[link].toward(at);
+        if stream.ended && stream.bytes.is_empty() {
+            return Heard::End;
+        }
+        match if stalled { 0 } else { stream.arrived(now_ns).min(most) } {
+            0 => Heard::Nothing,
+            there => Heard::Bytes(stream.bytes.iter().take(there).copied().collect()),
+        }
+    }
+
+    /// Bytes that an end has written since the connection began.
+    pub fn written(&mut self, link: LinkId, from: End) -> u64 {
+        self.links[link].toward(other(from)).written
+    }
+
+    /// Bytes of them that the other end's kernel has.
+    pub fn acked(&mut self, link: LinkId, from: End, now_ns: u64) -> u64 {
+        let stalled = self.links[link].stalled_until_ns > now_ns;
+        let stream = self.links[link].toward(other(from));
+        let arrived = if stalled { 0 } else { stream.arrived(now_ns).min(WINDOW_BYTES) };
+        stream.written - (stream.bytes.len() - arrived) as u64
+    }
+
+    /// An end says nothing more; `both`: and hears nothing more.
+    pub fn shut(&mut self, link: LinkId, end: End, both: bool) {
+        self.links[link].toward(other(end)).ended = true;
+        if both {
+            self.links[link].toward(end).cut(0);
+        }
+    }
+
+    /// An end resets a connection: what the other end's kernel does not have is gone.
+    pub fn abort(&mut self, link: LinkId, random: &mut Random) {
+        self.cut(link, random);
+    }
+
     /// An end closes its descriptor: what it wrote still arrives, what is written to it is lost.
     pub fn close(&mut self, link: LinkId, end: End) {
         self.links[link].closed[end as usize] = true;
-        self.links[link].toward(end).cut(0);
-        let other = if end == End::Client { End::Broker } else { End::Client };
-        self.links[link].toward(other).ended = true;
+        self.shut(link, end, true);
         if self.links[link].closed == [true; 2] {
             self.open.retain(|open| *open != link);
         }

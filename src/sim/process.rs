@@ -37,7 +37,8 @@ impl Interrupts {
         self.left.store(operations, Ordering::Relaxed);
     }
 
-    fn tick(&self) {
+    /// A moment at which it may be held up.
+    pub fn tick(&self) {
         let left = self.left.load(Ordering::Relaxed);
         if left == u64::MAX {
             return;

@@ -1,5 +1,6 @@
 //! What a seed chooses: how many of everything, where it lives, how unkind the world is.
 
+use crate::config::SendMode;
 use crate::pool::Geometry;
 use crate::sim::process::Sabotage;
 use crate::testing::memory::Whim;
@@ -74,6 +75,8 @@ pub struct Scenario {
     pub window: usize,
     /// Subscribers.
     pub subscribers: usize,
+    /// How brokers send.
+    pub send: SendMode,
     /// Where receipts are stamped.
     pub receipts: Receipts,
     /// How unkind the caches are.
@@ -119,8 +122,9 @@ impl Scenario {
             connections_per_broker: 1 + random.below(2) as usize,
             window: 4 + random.below(28) as usize,
             subscribers: 1 + random.below(3) as usize,
+            send: [SendMode::Copy, SendMode::ZeroCopy][random.below(2) as usize],
             receipts: if random.chance(1, 2) { Receipts::Message } else { Receipts::Batch },
-            whim: if random.chance(1, 4) { Whim::NONE } else { Whim::STORMY },
+            whim: if random.chance(1, 4) { Whim::NONE } else { Whim::HARSH },
             steps: 3000 + random.below(5000),
             faults,
             fault_rate: 5 + random.below(40),

@@ -85,8 +85,9 @@ pub fn run(scenario: &Scenario, sentences: usize) -> Outcome {
     let outcome = state.outcome(sentences);
     // The parts hold the world: without this it would never end.
     let places = std::mem::take(&mut state.places);
+    let (wiring, remains) = (std::mem::take(&mut state.wiring), std::mem::take(&mut state.remains));
     drop(state);
-    drop(places);
+    drop((places, wiring, remains));
     outcome
 }
 
@@ -96,9 +97,9 @@ fn act(world: &Shared, depth: u32) {
     let (life, process) = (kernel.life, kernel.process);
     kernel.interrupts.arm(hold_up_in, depth);
     let finished = catch_unwind(AssertUnwindSafe(|| {
-        let mut actor = actor.unwrap_or_else(|| boot(kernel.part, &kernel));
+        let mut actor = actor.or_else(|| boot(kernel.part, &kernel))?;
         actor.step(&kernel);
-        actor
+        Some(actor)
     }));
     kernel.interrupts.arm(u64::MAX, depth);
     let mut state = lock(world);
@@ -107,9 +108,9 @@ fn act(world: &Shared, depth: u32) {
         state.places[index].is_running = false;
     }
     match finished {
-        Ok(actor) if lives_on => state.places[index].actor = Some(actor),
+        Ok(actor) if lives_on => state.places[index].actor = actor,
         // It was killed while it was held up, and took no further step.
-        Ok(_) => {}
+        Ok(actor) => state.remains.push(Box::new(actor)),
         Err(payload) if payload.is::<Killed>() => {}
         Err(payload) => {
             let what = panic_text(&*payload);
@@ -117,9 +118,10 @@ fn act(world: &Shared, depth: u32) {
             state.fail(Violation { promise: 0, text });
         }
     }
-    // A step takes longer than a store waits.
-    state.memory.settle();
     state.look();
+    let remains = std::mem::take(&mut state.remains);
+    drop(state);
+    drop(remains);
 }
 
 thread_local! {
@@ -194,6 +196,7 @@ impl State {
         self.now_ns += self.schedule.below(2 * self.scenario.step_ns) + 1;
         self.strike();
         self.restart_due();
+        self.kernels_go_on();
         let may_run = |place: &Place| {
             let process = &self.processes[place.process];
             !place.is_running && process.is_alive && process.until_ns <= self.now_ns
@@ -222,6 +225,14 @@ impl State {
         let actor = place.actor.take();
         let kernel = Kernel { world: world.clone(), part, process, life, interrupts };
         Some((index, kernel, actor, hold_up_in))
+    }
+
+    /// What is under way goes on whoever runs, and also for those that do not.
+    fn kernels_go_on(&mut self) {
+        if !self.rings.is_empty() && self.chance.chance(1, 8) {
+            let ring = self.chance.below(self.rings.len() as u64) as usize;
+            self.go_on(ring);
+        }
     }
 
     fn restless(&self) -> impl Iterator<Item = String> {

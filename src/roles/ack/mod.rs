@@ -63,12 +63,23 @@ pub const MESSAGES_PER_PASS: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
     Nothing,
-    /// The welcome; acks follow.
-    Welcome,
+    /// The welcome, of so many bytes; acks follow.
+    Welcome(usize),
     /// A frame; its slot may still be lent after it was accepted.
     Frame,
     /// The last words.
     Last,
+}
+
+impl Sending {
+    /// Whether a send of it came to all of it: behind a part of a frame nothing can be said.
+    fn is_whole(self, result: i32) -> bool {
+        match self {
+            Sending::Welcome(bytes) => result == bytes as i32,
+            Sending::Frame => result == FRAME_BYTES as i32,
+            Sending::Nothing | Sending::Last => result >= 0,
+        }
+    }
 }
 
 struct Attached<H> {
@@ -313,7 +324,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         let log = connection.quiet.promised(&self.settings.log);
         let body = frame::welcome_body(attachment.version, &log, &self.settings.broker_list);
         let words: Box<[u8]> = frame::with_body(&welcome, &body).into();
-        connection.sending = Sending::Welcome;
+        connection.sending = Sending::Welcome(words.len());
         if attachment.order == OrderLevel::None && attachment.ack != AckLevel::None {
             self.landing.push(place);
         }
@@ -560,7 +571,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         if completion.stage == Stage::Accepted {
             // The slot comes back with the second completion; whether it was sent is said by the first.
             if let Some(connection) = &mut self.connections[place as usize] {
-                connection.is_broken |= completion.result < 0;
+                connection.is_broken |= !connection.sending.is_whole(completion.result);
             }
             return;
         }
@@ -573,10 +584,12 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         if was == Sending::Last || connection.is_closing {
             return self.release(place);
         }
-        if completion.result < 0 || connection.is_broken {
+        // What the stages of a zero-copy send came to was said by the first.
+        let is_whole = completion.stage != Stage::Done || was.is_whole(completion.result);
+        if !is_whole || connection.is_broken {
             return self.failed(place);
         }
-        if was == Sending::Welcome {
+        if let Sending::Welcome(_) = was {
             // Whatever happened while the welcome was under way.
             self.mark(place);
         }

@@ -97,12 +97,14 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     /// Our words were sent, or cannot be.
-    pub(super) fn written(&mut self, io: &mut N, slot: u32, now: Now) {
-        io.take_returned();
+    pub(super) fn written(&mut self, io: &mut N, slot: u32, result: i32, now: Now) {
+        let is_whole = io.take_returned().is_some_and(|words| words.len() as i32 == result);
         let connection = self.connection(slot);
         (connection.is_writing, connection.active_ns) = (false, now.monotonic_ns);
         match connection.phase {
-            Phase::Replying => self.next_request(io, slot, now),
+            Phase::Replying if is_whole => self.next_request(io, slot, now),
+            // Behind a part of a frame nothing can be said.
+            Phase::Replying => self.close_now(slot),
             _ if connection.is_unused() => self.part(io, slot),
             _ => {}
         }

@@ -437,7 +437,7 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
         let from = usize::from((completion.tag >> 16) as u16);
         if self.connections[slot as usize].as_ref().is_some_and(|connection| connection.id.generation == generation) {
             match completion.tag & WRITE != 0 {
-                true => self.written(io, slot, now),
+                true => self.written(io, slot, completion.result, now),
                 false => self.read_finished(io, slot, from, completion.result, now),
             }
         }

@@ -1,4 +1,6 @@
-//! What all parts take for granted: the topic and the times.
+//! What all parts take for granted: the topic, the times, and how a hello is said.
+
+use crate::wire::frame::Hello;
 
 /// The topic everybody uses.
 pub const TOPIC: &str = "simulated";
@@ -12,3 +14,8 @@ pub const HELLO_TIMEOUT_NS: u64 = 80_000_000;
 pub const REDIAL_NS: u64 = 5_000_000;
 /// Key of the pool's session tokens.
 pub const TOKEN_KEY: [u64; 2] = [3, 4];
+
+/// A hello as the bytes that begin a connection.
+pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
+    crate::wire::frame::with_body(hello, TOPIC.as_bytes())
+}

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{
     AckedBatch, AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, BrokerProgress,
-    ClientError, Delivered, Event, Publisher, PublisherOptions, PublisherStats, Subscriber, SubscriberOptions,
+    ClientError, Event, Publisher, PublisherOptions, PublisherStats, Subscriber, SubscriberOptions,
 };
 use embarcadero::config::CoherenceMode;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
-use verification::BatchPlace;
 
 use crate::arguments::HostArgs;
 
@@ -181,16 +180,5 @@ impl AnySubscriber {
             AnySubscriber::Tcp(inner) => inner.trimmed_before_start(place),
             AnySubscriber::Attached(_) => 0,
         }
-    }
-}
-
-/// Where a batch stands, as it was delivered.
-pub fn place(delivered: &Delivered<'_>) -> BatchPlace {
-    BatchPlace {
-        first_order: delivered.first_order,
-        session: delivered.session,
-        session_epoch: delivered.session_epoch,
-        batch_seq: delivered.batch_seq,
-        message_count: delivered.message_count,
     }
 }

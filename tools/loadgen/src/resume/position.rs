@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use embarcadero::client::{ClientError, Cursor};
-use verification::ledger::Ledger;
+
+use super::ledger::Ledger;
 
 /// Name of the cursor. The topic is the run's own, and so is the cursor.
 const CURSOR: &str = "loadgen-resume";
