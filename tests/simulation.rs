@@ -85,7 +85,7 @@ fn seed_1_1_per_client_order() {
             candidates: vec![2],
             publishers: 3,
             connections_per_broker: 2,
-            whim: Whim::HARSH,
+            whim: Whim::STORMY,
             fault_rate: 60,
             faults: [false; Fault::ALL.len()],
             ..Scenario::new(seed)
@@ -103,7 +103,7 @@ fn seed_1_2_a_receipt_is_never_stale() {
         let mut seen = 0;
         for seed in 1..=15 {
             let brokers = vec![0, 1];
-            let whim = Whim::HARSH;
+            let whim = Whim::STORMY;
             seen += clean(&Scenario { hosts: 3, brokers, whim, receipts, ..Scenario::new(seed) }).receipts_seen;
         }
         assert!(seen > 3000, "only {seen} receipts were polled");
@@ -115,7 +115,7 @@ fn sabotaged(seed: u64, sabotage: Sabotage) -> Scenario {
         hosts: 3,
         brokers: vec![0, 1],
         candidates: vec![2, 0],
-        whim: Whim::HARSH,
+        whim: Whim::STORMY,
         sabotage,
         ..Scenario::new(seed)
     }

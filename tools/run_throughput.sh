@@ -17,14 +17,8 @@
 # a batch, died, or had to be killed.
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-readonly ROOT
-readonly BINARIES=${CARGO_TARGET_DIR:-$ROOT/target}/release
-readonly RUN=$ROOT/run
-readonly CONFIG=$RUN/run_throughput.yaml
-readonly POOL=/dev/shm/embarcadero-throughput-$$.pool
-readonly READY_DEADLINE_SEC=30
-readonly STOP_DEADLINE_SEC=20
+# shellcheck source=brokers.sh
+source "$(dirname "${BASH_SOURCE[0]}")/brokers.sh"
 # One message at a time: more than this many only repeat the same figures.
 readonly LATENCY_MESSAGES_MAX=100000
 
@@ -38,15 +32,6 @@ clients=${NUM_CLIENTS:-1}
 ack_timeout=${EMBARCADERO_ACK_TIMEOUT_SEC:-60}
 pool_bytes=${POOL_BYTES:-2GiB}
 first_port=${FIRST_PORT:-7400}
-
-broker_pids=()
-load_pid=
-broker_failed=0
-
-refuse() {
-    echo "run_throughput: $*" >&2
-    exit 2
-}
 
 # whole NAME VALUE MIN MAX: refuses a value that is not a whole number between the bounds.
 whole() {
@@ -74,10 +59,6 @@ build_if_missing() {
     fi
 }
 
-log_of() {
-    echo "$RUN/broker_$1_trial1.log"
-}
-
 write_config() {
     {
         echo "# Written by tools/run_throughput.sh"
@@ -89,42 +70,6 @@ write_config() {
         echo "sequencer: { candidates: [0] }"
         echo "log: info"
     } >"$CONFIG"
-}
-
-# Every process is started in a session of its own: a Ctrl-C reaches this script only, which then ends loadgen
-# and the brokers in this order. (To each of them a second signal means: at once, without a last word.)
-start_brokers() {
-    rm -f -- "$RUN"/broker_*_trial1.log # An old log would look ready at once.
-    for ((i = 0; i < brokers; i++)); do
-        : >"$(log_of "$i")"
-        setsid "$BINARIES/embarlet" --config "$CONFIG" --brokers "$i" >"$(log_of "$i")" 2>&1 &
-        broker_pids[i]=$!
-    done
-    local deadline=$((SECONDS + READY_DEADLINE_SEC))
-    for ((i = 0; i < brokers; i++)); do
-        until grep -qw ready "$(log_of "$i")"; do # As a word: "already in use" is another thing.
-            kill -0 "${broker_pids[i]}" 2>/dev/null || not_ready "$i" "died before it was ready"
-            ((SECONDS < deadline)) || not_ready "$i" "was not ready after $READY_DEADLINE_SEC s"
-            sleep 0.05
-        done
-    done
-}
-
-# not_ready BROKER WHAT: says what the broker said last, and gives up.
-not_ready() {
-    echo "run_throughput: broker $1 $2; the end of $(log_of "$1"):" >&2
-    tail -n 20 "$(log_of "$1")" >&2
-    exit 2
-}
-
-# loadgen ARGUMENTS...: in the background, so that a signal to this script is acted on at once.
-loadgen() {
-    setsid "$BINARIES/loadgen" "$@" &
-    load_pid=$!
-    local status=0
-    wait "$load_pid" || status=$?
-    load_pid=
-    return "$status"
 }
 
 run_test() {
@@ -151,33 +96,6 @@ run_test() {
     esac
 }
 
-# Asks every broker to end, and insists on those that do not.
-stop_brokers() {
-    local deadline=$((SECONDS + STOP_DEADLINE_SEC)) i status
-    for i in "${!broker_pids[@]}"; do
-        if ! kill -TERM "${broker_pids[i]}" 2>/dev/null; then
-            echo "run_throughput: BROKER $i ENDED BEFORE IT WAS ASKED TO; see $(log_of "$i")" >&2
-            broker_failed=1
-        fi
-    done
-    for i in "${!broker_pids[@]}"; do
-        while kill -0 "${broker_pids[i]}" 2>/dev/null && ((SECONDS < deadline)); do
-            sleep 0.05
-        done
-        if kill -KILL "${broker_pids[i]}" 2>/dev/null; then
-            echo "run_throughput: BROKER $i DID NOT STOP WITHIN $STOP_DEADLINE_SEC s AND WAS KILLED; see $(log_of "$i")" >&2
-            broker_failed=1
-        fi
-        status=0
-        wait "${broker_pids[i]}" 2>/dev/null || status=$?
-        if ((status != 0)); then
-            echo "run_throughput: broker $i ended with code $status; see $(log_of "$i")" >&2
-            broker_failed=1
-        fi
-    done
-    broker_pids=()
-}
-
 # count PATTERN FILE...: lines with it, in all files together.
 count() {
     cat "${@:2}" | grep -c "$1" || true
@@ -185,48 +103,27 @@ count() {
 
 # Says where the logs are and what they count. Fails if a broker says that it dropped a batch.
 print_logs() {
-    local logs=() i dropped
-    for ((i = 0; i < brokers; i++)); do
-        logs+=("$(log_of "$i")")
-    done
+    local dropped
     echo "logs:"
-    printf '  %s\n' "${logs[@]}"
-    echo "Ring full: $(count 'Ring full' "${logs[@]}")"
-    dropped=$(count 'Dropping batch' "${logs[@]}")
+    printf '  %s\n' "${broker_logs[@]}"
+    echo "Ring full: $(count 'Ring full' "${broker_logs[@]}")"
+    dropped=$(count 'Dropping batch' "${broker_logs[@]}")
     echo "Dropping batch: $dropped"
-    grep -h total_processed "${logs[@]}" | tail -n 4 || true
+    grep -h total_processed "${broker_logs[@]}" | tail -n 4 || true
     ((dropped == 0))
 }
 
-# Whatever happens: no process and no pool is left behind.
-# shellcheck disable=SC2329 # invoked by the trap
-clean_up() {
-    trap '' INT TERM
-    if [[ -n $load_pid ]]; then
-        kill -TERM "$load_pid" 2>/dev/null || true
-        wait "$load_pid" 2>/dev/null || true
-    fi
-    stop_brokers
-    rm -f -- "$POOL"*
-}
-
-main() {
-    check_settings
-    build_if_missing
-    mkdir -p "$RUN"
-    trap clean_up EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    write_config
-    start_brokers
-    local status=0
-    run_test || status=$?
-    stop_brokers
-    print_logs || broker_failed=1
-    if ((broker_failed && status == 0)); then
-        status=1
-    fi
-    exit "$status"
-}
-
-main "$@"
+check_settings
+build_if_missing
+mkdir -p "$RUN"
+write_config
+rm -f -- "$RUN"/broker_*_trial1.log
+for ((i = 0; i < brokers; i++)); do
+    start_broker "$RUN/broker_${i}_trial1.log" --brokers "$i"
+done
+await_brokers
+status=0
+run_test || status=$?
+stop_brokers
+print_logs || broker_failed=1
+ended "$status"

@@ -8,6 +8,7 @@ use embarcadero::config::CoherenceMode;
 use serde_json::Value;
 use tools_common::arguments::{bytes, coherence, size};
 use tools_common::report::write_json;
+use verification::payload::{Payloads, STAMP_BYTES};
 
 use crate::error::CompareError;
 
@@ -167,6 +168,11 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
+    /// What messages contain.
+    pub fn payloads(&self) -> Payloads {
+        Payloads::new((self.message_bytes as usize).max(STAMP_BYTES))
+    }
+
     /// One session at this rate; everything else as when nothing is said.
     pub fn steady(rate: u64, message_bytes: u64) -> LoadArgs {
         let standard = ["compare", "stop"];

@@ -32,6 +32,7 @@ use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::SequencerSettings;
 use embarcadero::roles::sequence::candidate::Candidate;
+use launch::place::Folder;
 use serde_json::json;
 use tools_common::clock::{monotonic_ns, thread_ns};
 use tools_common::figures::{self, Spread, in_turn};
@@ -39,9 +40,9 @@ use tools_common::report::{cores, machine};
 
 use crate::args::AttachArgs;
 use crate::error::CompareError;
-use crate::subject::Folder;
+use crate::subject;
 
-/// What issue 4 asks for.
+/// What is aimed at.
 const AIM: f64 = 0.7;
 const TOPIC: &str = "attach";
 const EXTENT_BYTES: u64 = 8 << 20;
@@ -326,7 +327,7 @@ struct Appends {
 
 /// Runs it and prints what it found.
 pub fn run(args: &AttachArgs) -> Result<(), CompareError> {
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     let mut sizes = [Appends::default(), Appends::default()];
     for round in 0..=args.runs {
         for (bytes, found) in SIZES.into_iter().zip(&mut sizes) {

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use embarcadero::testing::random::Random;
 use embarcadero::wire::OrderLevel;
+use launch::place::Folder;
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
 use tools_common::report::machine;
 
 use crate::args::ChaosArgs;
-use crate::cluster::{Cluster, Shape, WAIT_MAX};
+use crate::cluster::{Cluster, Shape, wait_until};
 use crate::error::CompareError;
-use crate::machine::LOOK_AGAIN;
-use crate::session::{AFTER, Session};
-use crate::subject::Folder;
+use crate::session::{Session, slowest};
+use crate::subject;
 use crate::verified::{Verdict, under_load};
 
 const TOPIC: &str = "ordered";
@@ -48,7 +48,7 @@ struct Outcome {
 
 /// Runs it and prints what it found.
 pub fn run(args: &ChaosArgs) -> Result<(), CompareError> {
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     let mut outcomes = Vec::new();
     for seed in args.seed..args.seed + args.seeds {
         let outcome = run_seed(args, seed, &folder)?;
@@ -87,12 +87,8 @@ fn faults(
         };
         let broker = random.below(cluster.len() as u64) as usize;
         let at = inflict(cluster, &mut random, fault, broker)?;
-        let standstill = acks_move(sessions, at).map_err(|error| match error {
-            CompareError::Unsound { what, .. } => {
-                CompareError::Unsound { name: format!("seed {seed}, {fault:?} of {broker}"), what }
-            }
-            error => error,
-        })?;
+        let name = format!("seed {seed}, {fault:?} of {broker}");
+        let standstill = wait_until(&name, "acks did not move again", || slowest(sessions, at))?;
         eprintln!("seed {seed}: {fault:?} of broker {broker}: acks move again after {standstill:.1} ms");
         match fault {
             Fault::Kill => outcome.kills.push(standstill),
@@ -135,22 +131,6 @@ fn inflict(
             }
             Ok(at)
         }
-    }
-}
-
-/// Waits until the acks of every session move again; gives the slowest's standstill, ms.
-fn acks_move(sessions: &[Session<'_>], fault: Instant) -> Result<f64, CompareError> {
-    let deadline = Instant::now() + WAIT_MAX;
-    loop {
-        let figures: Option<Vec<f64>> = sessions.iter().map(|session| session.acked.standstill(fault)).collect();
-        if let Some(figures) = figures.filter(|_| fault.elapsed() > AFTER) {
-            return Ok(figures.into_iter().fold(0.0, f64::max));
-        }
-        if Instant::now() > deadline {
-            let what = format!("acks did not move again within {WAIT_MAX:?}");
-            return Err(CompareError::Unsound { name: "chaos".into(), what });
-        }
-        thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use embarcadero::client::{TopicProperties, create_topic};
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
+use launch::configuration::Configuration;
+use launch::place::Folder;
 
 use crate::args::LoadArgs;
 use crate::error::CompareError;
-use crate::subject::{Folder, Subject, free_addresses};
+use crate::subject::{Subject, free_addresses};
 
 /// Longest wait for acks, or for anything else.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -159,6 +161,15 @@ impl<'a> Cluster<'a> {
         self.brokers.iter().flatten().map(|broker| lines(broker.log())).sum()
     }
 
+    /// Which broker is to suffer in this turn, and whether it has the sequencer: in even turns that one, in odd ones another.
+    pub fn victim(&self, turn: u32) -> (usize, bool) {
+        let (sequencer, others) = (self.sequencer(), self.len() - 1);
+        match turn.is_multiple_of(2) {
+            true => (sequencer, true),
+            false => ((sequencer + 1 + turn as usize / 2 % others) % (others + 1), false),
+        }
+    }
+
     /// The broker whose process was the last to become the sequencer.
     pub fn sequencer(&self) -> usize {
         let epoch = |subject: &Option<Subject>| {
@@ -171,6 +182,14 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// Waits until there is what is looked for; `what` says that there is not.
+pub fn wait_until<T>(name: &str, what: &str, look: impl FnMut() -> Option<T>) -> Result<T, CompareError> {
+    launch::wait_for(WAIT_MAX, look).ok_or_else(|| {
+        let what = format!("{what} within {WAIT_MAX:?}");
+        CompareError::Unsound { name: name.to_owned(), what }
+    })
+}
+
 impl Drop for Cluster<'_> {
     fn drop(&mut self) {
         self.brokers.clear();
@@ -181,22 +200,13 @@ impl Drop for Cluster<'_> {
 
 /// Everything on one thread; all that is not written here is the default.
 fn configuration(pool: &Path, addresses: &[SocketAddr], shape: &Shape) -> String {
-    let broker = |(id, address): (u32, &SocketAddr)| {
-        format!("  - {{ id: {id}, host: {}, address: \"{address}\" }}\n", shape.host(id))
-    };
-    let brokers: String = (0..).zip(addresses).map(broker).collect();
     let candidates: Vec<String> = (0..shape.candidates()).map(|id| id.to_string()).collect();
-    format!(
-        "pool: {{ path: {}, bytes: {}, coherence: software }}\ngeometry: {{ hosts: {}{} }}\n\
-         sequencer: {{ candidates: [{}], takeover_settle: {}ms }}\n\
-         threads: {{ mode: shared, idle: park }}\nbrokers:\n{brokers}",
-        pool.display(),
-        format_bytes(shape.pool_bytes),
-        shape.hosts,
-        shape.geometry,
-        candidates.join(", "),
-        shape.settle.as_millis(),
-    )
+    let (candidates, settle_ms) = (candidates.join(", "), shape.settle.as_millis());
+    Configuration::new(pool, &format!("bytes: {}, coherence: software", format_bytes(shape.pool_bytes)))
+        .section("geometry", &format!("hosts: {}{}", shape.hosts, shape.geometry))
+        .section("sequencer", &format!("candidates: [{candidates}], takeover_settle: {settle_ms}ms"))
+        .brokers_on(addresses, |id| shape.host(id))
+        .text()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use embarcadero::wire::frame::{self, Deliver, Hello, Role};
 use embarcadero::wire::message::message_bytes;
 use embarcadero::wire::subscribe::push_start;
 use embarcadero::wire::{FrameKind, OrderLevel, StartAt, crc32c};
+use launch::place::Folder;
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
 use tools_common::report::machine;
@@ -25,7 +26,7 @@ use tools_common::report::machine;
 use crate::args::{DeliverArgs, RunArgs};
 use crate::error::CompareError;
 use crate::source::{RELAY_IN, RELAY_OUT};
-use crate::subject::{Folder, Idle, Subject, topic};
+use crate::subject::{self, Idle, Subject, topic};
 
 /// Longest time a run may take.
 const RUN_MAX: Duration = Duration::from_secs(120);
@@ -288,7 +289,7 @@ fn plan(kind: Kind) -> (&'static [&'static str], &'static [(&'static str, &'stat
 
 /// Runs it and prints what it found.
 pub fn run(kind: Kind, args: &DeliverArgs) -> Result<(), CompareError> {
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     let mut scene = Scene::new(args, &folder)?;
     scene.messages = scene.publish(args)?;
     scene.wire_bytes = scene.only_read()?;

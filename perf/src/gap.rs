@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{Publisher, PublisherOptions, Skew};
 use embarcadero::wire::OrderLevel;
+use launch::place::Folder;
 use serde_json::json;
 use tools_common::figures::{Spread, in_turn};
 use tools_common::report::machine;
@@ -15,9 +16,9 @@ use tools_common::report::machine;
 use crate::args::{GapArgs, RunArgs};
 use crate::error::CompareError;
 use crate::latency::one_at_a_time;
-use crate::subject::{Folder, Idle, Subject, topic};
+use crate::subject::{self, Idle, Subject, topic};
 
-/// What issue 3 asks for.
+/// What is aimed at.
 const AIM: f64 = 1.2;
 const POOL_BYTES: u64 = 256 << 20;
 /// Part of the gap in which is measured; the rest is for the gap to open in.
@@ -92,7 +93,7 @@ impl Scene {
 
 /// Runs it and prints what it found.
 pub fn run(args: &GapArgs) -> Result<(), CompareError> {
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     let mut scene = Scene::new(args, &folder)?;
     let time = Duration::from_millis(args.gap_ms).mul_f64(MEASURED);
     let (mut with, mut without) = (Vec::new(), Vec::new());

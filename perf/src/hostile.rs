@@ -15,9 +15,12 @@ use std::time::{Duration, Instant};
 use embarcadero::client::{Publisher, PublisherOptions, TopicProperties, create_topic};
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
+use launch::configuration::Configuration;
+use launch::place::Folder;
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
 use tools_common::report::machine;
+use verification::ledger::Ledger;
 
 use crate::args::{HostileArgs, LoadArgs, User};
 use crate::cluster::WAIT_MAX;
@@ -26,9 +29,9 @@ use crate::error::CompareError;
 use crate::latency::one_at_a_time;
 use crate::machine::Processors;
 use crate::session::Session;
-use crate::subject::{Folder, Subject, free_addresses};
+use crate::subject::{self, Subject, free_addresses};
 use crate::verified::joined;
-use crate::witness::{Findings, Witness};
+use crate::witness::watch;
 
 const TOPIC: &str = "ordered";
 const OTHER: &str = "other";
@@ -180,16 +183,16 @@ fn left_behind(kind: Kind) -> Duration {
 }
 
 fn one_kind(args: &HostileArgs, kind: (&'static str, Kind), user: User) -> Result<Outcome, CompareError> {
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     let subject = start(args, kind.0, user, &folder)?;
     let stop = AtomicBool::new(false);
     let (watched, due) = (AtomicBool::new(false), AtomicU64::new(u64::MAX));
     let load = LoadArgs::steady(args.rate, MESSAGE_BYTES);
     let session = Session::new(&load, TOPIC, 0, &stop);
-    let seeds = subject.seeds();
+    let (seeds, payloads) = (subject.seeds(), load.payloads());
     let mut outcome = Outcome { kind, user, rounds: Vec::new(), enemy: (0, None), broken: None };
     let (sent, findings) = thread::scope(|scope| {
-        let watcher = scope.spawn(|| Witness::default().watch(seeds.clone(), TOPIC, &watched, &due));
+        let watcher = scope.spawn(|| watch(seeds.clone(), TOPIC, &payloads, &watched, &due));
         let publisher = scope.spawn(|| session.publish(&seeds));
         if let Err(error) = all_rounds(args, &subject, &session, &mut outcome) {
             outcome.broken = Some(error.to_string());
@@ -210,27 +213,29 @@ fn one_kind(args: &HostileArgs, kind: (&'static str, Kind), user: User) -> Resul
 }
 
 /// What was wrong with the deliveries of the steady publisher's messages, if anything was.
-fn verdict(sent: u64, findings: &Findings) -> Option<String> {
-    let lost = sent.saturating_sub(findings.delivered.get(&0).copied().unwrap_or(0));
-    let Findings { duplicates, reorders, .. } = findings;
-    (lost + duplicates + reorders > 0).then(|| format!("lost {lost}, duplicates {duplicates}, reorders {reorders}"))
+fn verdict(sent: u64, read: &Ledger) -> Option<String> {
+    let lost = sent.saturating_sub(read.delivered());
+    let (duplicates, reorders) = (read.repeats, read.gaps + read.wrong);
+    let words = format!("lost {lost}, duplicates {duplicates}, reorders {reorders}");
+    (lost + read.faults() > 0)
+        .then(|| read.examples.first().map_or(words.clone(), |example| format!("{words}; {example}")))
 }
 
 fn start(args: &HostileArgs, name: &str, user: User, folder: &Folder) -> Result<Subject, CompareError> {
     let addresses = free_addresses(2)?;
-    let broker = |(id, address)| format!("  - {{ id: {id}, address: \"{address}\" }}\n");
-    let brokers: String = addresses.iter().enumerate().map(broker).collect();
-    let text = format!(
-        "pool: {{ path: {}, bytes: {} }}\ngeometry: {{ extent_bytes: 2MiB }}\nthreads: {{ mode: shared, idle: park }}\n\
-         receive: {{ hello_timeout: {}s }}\nsequencer: {{ session_lease: {}s }}\n\
-         export: {{ send: zero_copy, reader_stall: {}s, reader_wait_max: {}s }}\nbrokers:\n{brokers}",
-        folder.path().join("hostile.pool").display(),
-        format_bytes(args.pool_bytes),
-        HELLO_TIMEOUT.as_secs(),
-        LEASE.as_secs(),
+    let export = format!(
+        "send: zero_copy, reader_stall: {}s, reader_wait_max: {}s",
         READER_STALL.as_secs(),
-        READER_WAIT.as_secs(),
+        READER_WAIT.as_secs()
     );
+    let pool = folder.path().join("hostile.pool");
+    let text = Configuration::new(&pool, &format!("bytes: {}", format_bytes(args.pool_bytes)))
+        .section("geometry", "extent_bytes: 2MiB")
+        .section("receive", &format!("hello_timeout: {}s", HELLO_TIMEOUT.as_secs()))
+        .section("sequencer", &format!("session_lease: {}s", LEASE.as_secs()))
+        .section("export", &export)
+        .brokers(&addresses)
+        .text();
     let config = folder.path().join("hostile.yaml");
     fs::write(&config, text).map_err(CompareError::io(format!("writing {}", config.display())))?;
     let mut subject = match user {

@@ -2,7 +2,6 @@
 
 use std::fs::read_to_string;
 use std::path::Path;
-use std::time::Duration;
 
 use tools_common::clock::monotonic_ns;
 use tools_common::report::{cores, memory_bytes};
@@ -77,9 +76,6 @@ pub fn automatic_pool_bytes(folder: &Path) -> u64 {
     let least = available.into_iter().chain(free).min().unwrap_or(0);
     (least / 8).clamp(256 << 20, 2 << 30) >> 21 << 21
 }
-
-/// A pause between two looks at something that another process does.
-pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

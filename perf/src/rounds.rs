@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use embarcadero::wire::AckLevel;
+use launch::place::Folder;
 use tools_common::interrupt::{self, Second};
 use tools_common::report::cores;
 
@@ -18,7 +19,7 @@ use crate::machine::automatic_pool_bytes;
 use crate::publish::{self, Load};
 use crate::report::Report;
 use crate::sink::ACK_TOPIC;
-use crate::subject::{Folder, Idle, Subject, topic};
+use crate::subject::{self, Idle, Subject, topic};
 
 /// Runs the comparison and prints what it found.
 pub fn run(args: &RunArgs) -> Result<(), CompareError> {
@@ -30,7 +31,7 @@ pub fn run(args: &RunArgs) -> Result<(), CompareError> {
     let cases = chosen(args)?;
     let mut report = Report::new(args, pool_bytes, &cases);
     report.print_head();
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     let mut subjects = Subjects::start(args, &cases, pool_bytes, &folder)?;
     for round in 0..=args.runs as usize {
         for turn in 0..cases.len() {

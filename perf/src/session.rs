@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{Publisher, PublisherOptions, PublisherStats};
+use verification::payload::PayloadWriter;
 
 use crate::args::LoadArgs;
-use crate::cluster::WAIT_MAX;
+use crate::cluster::{WAIT_MAX, wait_until};
 use crate::error::CompareError;
-use crate::witness::{STAMP_BYTES, stamp};
+use crate::witness::RUN;
 
 /// Time after a fault in which a standstill counts as its own.
 pub const AFTER: Duration = Duration::from_millis(1500);
@@ -99,11 +100,26 @@ impl Movement {
     }
 }
 
+/// Longest standstill of acks of any session since a fault, ms; `None` while one goes on.
+pub fn slowest(sessions: &[Session<'_>], fault: Instant) -> Option<f64> {
+    let each: Option<Vec<f64>> = sessions.iter().map(|session| session.acked.standstill(fault)).collect();
+    each.map(|each| each.into_iter().fold(0.0, f64::max))
+}
+
+/// Waits until acks of every session have moved, and for a while.
+pub fn all_go_on(sessions: &[Session<'_>], name: &str, when: &str, time: Duration) -> Result<(), CompareError> {
+    let (since, before) = (Instant::now(), sessions.iter().map(|one| one.acked.count()).collect::<Vec<_>>());
+    wait_until(name, &format!("acks did not move {when}"), || {
+        let all = sessions.iter().zip(&before).all(|(one, before)| one.acked.count() > *before);
+        (all && since.elapsed() > time).then_some(())
+    })
+}
+
 /// A publisher's thread and what it tells.
 pub struct Session<'a> {
     load: &'a LoadArgs,
     topic: &'a str,
-    number: u64,
+    number: u32,
     stop: &'a AtomicBool,
     /// Messages acked.
     pub acked: Movement,
@@ -112,7 +128,7 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// One that is not connected yet.
-    pub fn new(load: &'a LoadArgs, topic: &'a str, number: u64, stop: &'a AtomicBool) -> Self {
+    pub fn new(load: &'a LoadArgs, topic: &'a str, number: u32, stop: &'a AtomicBool) -> Self {
         Session { load, topic, number, stop, acked: Movement::default(), sent: AtomicU64::new(0) }
     }
 
@@ -131,8 +147,9 @@ impl<'a> Session<'a> {
         };
         let client = || CompareError::client(format!("session {}", self.number));
         let mut publisher = Publisher::connect(options).map_err(client())?;
-        let mut payload = vec![7; (self.load.message_bytes as usize).max(STAMP_BYTES)];
-        let per_second = self.load.rate as f64 / payload.len() as f64;
+        let payloads = self.load.payloads();
+        let per_second = self.load.rate as f64 / payloads.message_bytes() as f64;
+        let mut writer = PayloadWriter::new(payloads, RUN, self.number);
         let arrears_max = (ARREARS_MAX.as_secs_f64() * per_second) as u64 + 1;
         let (begin, mut sent, mut forgone) = (Instant::now(), 0, 0);
         while !self.stop.load(Ordering::Relaxed) {
@@ -146,8 +163,7 @@ impl<'a> Session<'a> {
                 forgone += arrears.saturating_sub(arrears_max);
             }
             for _ in 0..arrears.min(64) {
-                stamp(&mut payload, self.number, sent);
-                if !publisher.try_send(&payload).map_err(client())? {
+                if !writer.with(sent, |payload| publisher.try_send(payload)).map_err(client())? {
                     break;
                 }
                 sent += 1;

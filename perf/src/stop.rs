@@ -17,13 +17,12 @@ use tools_common::figures::Spread;
 use tools_common::report::machine;
 
 use crate::args::StopArgs;
-use crate::cluster::{Cluster, Shape, WAIT_MAX};
+use crate::cluster::{Cluster, Shape, WAIT_MAX, wait_until};
 use crate::error::CompareError;
-use crate::machine::LOOK_AGAIN;
-use crate::session::{Movement, Session};
-use crate::subject::Folder;
+use crate::session::{Movement, Session, all_go_on, slowest};
+use crate::subject;
 use crate::verified::{Verdict, joined, under_load};
-use crate::witness::numbers_seen;
+use crate::witness::different_messages;
 
 const TOPIC: &str = "ordered";
 const LOWER_LEVELS: [OrderLevel; 4] = [OrderLevel::None, OrderLevel::Broker, OrderLevel::Total, OrderLevel::Connection];
@@ -58,7 +57,7 @@ struct Lower {
 
 /// Runs it and prints what it found.
 pub fn run(args: &StopArgs) -> Result<(), CompareError> {
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     let mut cluster = Cluster::start("stop", &Shape::of(&args.load, 1), &folder)?;
     cluster.create_topic(TOPIC, OrderLevel::Session)?;
     println!("{} broker processes, each stopped for {} ms, {}", args.load.brokers, args.stop_ms, machine());
@@ -77,15 +76,6 @@ pub fn run(args: &StopArgs) -> Result<(), CompareError> {
     report(args, &stops, &verdict, &lower)
 }
 
-/// Which broker this turn stops, and whether it has the sequencer.
-fn victim(cluster: &Cluster<'_>, turn: u32) -> (usize, bool) {
-    let (sequencer, others) = (cluster.sequencer(), cluster.len() - 1);
-    match turn.is_multiple_of(2) {
-        true => (sequencer, true),
-        false => ((sequencer + 1 + turn as usize / 2 % others) % (others + 1), false),
-    }
-}
-
 fn one_stop(
     args: &StopArgs,
     cluster: &mut Cluster<'_>,
@@ -93,22 +83,24 @@ fn one_stop(
     turn: u32,
 ) -> Result<Stop, CompareError> {
     let time = Duration::from_millis(args.stop_ms);
-    let (broker, had_sequencer) = victim(cluster, turn);
+    let (broker, had_sequencer) = cluster.victim(turn);
     let (delivered, over) = (Movement::default(), AtomicBool::new(false));
     let seeds = cluster.seeds_from(broker);
     let stopped = thread::scope(|scope| {
         let follower = scope.spawn(|| follow(seeds, &delivered, &over));
         let stopped = (|| {
-            go_on_all(sessions, &format!("before stop {turn}"))?;
-            wait_for(&format!("before stop {turn}: deliveries"), || (delivered.count() > 0).then_some(()))?;
+            all_go_on(sessions, "stop", &format!("before stop {turn}"), BEFORE)?;
+            let nothing = format!("nothing was delivered before stop {turn}");
+            wait_until("stop", &nothing, || (delivered.count() > 0).then_some(()))?;
             let at = cluster.stop(broker)?;
             thread::sleep(time);
             let rate = rate(sessions, at, time);
             cluster.go_on(broker)?;
-            let acks_ms = wait_for(&format!("stop {turn} of broker {broker}: acks move"), || slowest(sessions, at))?;
-            let what = format!("stop {turn} of broker {broker}: deliveries move");
-            let deliveries_ms = wait_for(&what, || delivered.standstill(at))?;
-            go_on_all(sessions, &format!("after stop {turn}"))?;
+            let what = format!("acks did not move after stop {turn} of broker {broker}");
+            let acks_ms = wait_until("stop", &what, || slowest(sessions, at))?;
+            let what = format!("deliveries did not move after stop {turn} of broker {broker}");
+            let deliveries_ms = wait_until("stop", &what, || delivered.standstill(at))?;
+            all_go_on(sessions, "stop", &format!("after stop {turn}"), BEFORE)?;
             tell_why(cluster, sessions, at);
             Ok((rate, acks_ms, deliveries_ms))
         })();
@@ -157,40 +149,11 @@ fn follow(seeds: Vec<String>, delivered: &Movement, over: &AtomicBool) -> Result
     Ok(())
 }
 
-/// Longest standstill of acks of any session, ms; `None` while one goes on.
-fn slowest(sessions: &[Session<'_>], at: Instant) -> Option<f64> {
-    let each: Option<Vec<f64>> = sessions.iter().map(|session| session.acked.standstill(at)).collect();
-    each.map(|each| each.into_iter().fold(0.0, f64::max))
-}
-
 /// Messages acked a second over the end of a time.
 fn rate(sessions: &[Session<'_>], begin: Instant, time: Duration) -> f64 {
     let (from, until) = (begin + time.mul_f64(1.0 - MEASURED), begin + time);
     let acked: u64 = sessions.iter().map(|session| session.acked.between(from, until)).sum();
     acked as f64 / time.mul_f64(MEASURED).as_secs_f64()
-}
-
-/// Waits until acks of every session have moved, and for a while.
-fn go_on_all(sessions: &[Session<'_>], when: &str) -> Result<(), CompareError> {
-    let (since, before) = (Instant::now(), sessions.iter().map(|one| one.acked.count()).collect::<Vec<_>>());
-    wait_for(&format!("{when}: acks move"), || {
-        let all = sessions.iter().zip(&before).all(|(one, before)| one.acked.count() > *before);
-        (all && since.elapsed() > BEFORE).then_some(())
-    })
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, CompareError> {
-    let deadline = Instant::now() + WAIT_MAX;
-    loop {
-        if let Some(found) = look() {
-            return Ok(found);
-        }
-        if Instant::now() > deadline {
-            let what = format!("did not come within {WAIT_MAX:?}: {what}");
-            return Err(CompareError::Unsound { name: "stop".into(), what });
-        }
-        thread::sleep(LOOK_AGAIN);
-    }
 }
 
 fn level_topic(order: OrderLevel) -> String {
@@ -200,22 +163,23 @@ fn level_topic(order: OrderLevel) -> String {
 /// One session at a lower order level: everything is acked, though a broker is stopped for a while, and then delivered.
 fn lower_level(args: &StopArgs, cluster: &Cluster<'_>, order: OrderLevel, turn: u32) -> Result<Lower, CompareError> {
     let (topic, stop) = (level_topic(order), AtomicBool::new(false));
-    let session = Session::new(&args.load, &topic, turn.into(), &stop);
+    let session = Session::new(&args.load, &topic, turn, &stop);
     let time = Duration::from_millis(args.stop_ms);
-    let (broker, had_sequencer) = victim(cluster, turn);
+    let (broker, had_sequencer) = cluster.victim(turn);
     let seeds = cluster.seeds.clone();
     let (reading, published) = (AtomicBool::new(false), AtomicBool::new(false));
     let (acks_ms, sent, seen) = thread::scope(|scope| {
-        let reader = scope.spawn(|| numbers_seen(seeds.clone(), &topic, turn.into(), &reading, &published));
-        let ready = wait_for("a subscriber", || reading.load(Ordering::Acquire).then_some(()));
+        let from = (turn, args.load.payloads());
+        let reader = scope.spawn(|| different_messages(seeds.clone(), (&topic, order), from, &reading, &published));
+        let ready = wait_until("stop", "there was no subscriber", || reading.load(Ordering::Acquire).then_some(()));
         let publisher = scope.spawn(|| session.publish(&seeds));
         let acks_ms = ready.and_then(|()| {
-            go_on_all(std::slice::from_ref(&session), &format!("level {order}"))?;
+            all_go_on(std::slice::from_ref(&session), "stop", &format!("at level {order}"), BEFORE)?;
             let at = cluster.stop(broker)?;
             thread::sleep(time);
             cluster.go_on(broker)?;
-            let what = format!("level {order}, broker {broker}: acks move");
-            wait_for(&what, || slowest(std::slice::from_ref(&session), at))
+            let what = format!("acks did not move at level {order} after a stop of broker {broker}");
+            wait_until("stop", &what, || slowest(std::slice::from_ref(&session), at))
         });
         stop.store(true, Ordering::Relaxed);
         let sent = joined(publisher);

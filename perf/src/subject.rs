@@ -4,24 +4,22 @@
 //! Every subject is a process of its own, so that all pay alike for address spaces and scheduling, and the processor time of
 //! each can be told.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{TopicProperties, create_topic};
 use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::{AckLevel, OrderLevel};
-use rustix::process::{Pid, Signal, kill_process};
+use launch::configuration::Configuration;
+use launch::place::{self, Folder};
+use launch::process::{End, LISTENS, Process, Signal};
 
 use crate::args::{DeliverArgs, RunArgs};
 use crate::error::CompareError;
-use crate::machine::LOOK_AGAIN;
 
 /// Time a subject has to be ready: it touches its whole pool first.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -41,41 +39,19 @@ pub enum Idle {
     Spin,
 }
 
-/// A folder in memory for pools and logs, removed with everything in it.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    /// In /dev/shm, where pools are.
-    pub fn create() -> Result<Folder, CompareError> {
-        let path = PathBuf::from(format!("/dev/shm/embarcadero-compare-{}", std::process::id()));
-        fs::create_dir(&path).map_err(CompareError::io(format!("creating {}", path.display())))?;
-        eprintln!("compare: files in {}", path.display());
-        Ok(Folder(path))
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("compare: {} is left behind: {error}", self.0.display());
-        }
-    }
+/// A folder in memory for pools and logs, where pools are.
+pub fn folder() -> Result<Folder, CompareError> {
+    let path = PathBuf::from(format!("/dev/shm/embarcadero-compare-{}", std::process::id()));
+    let folder = Folder::create(&path).map_err(CompareError::io(format!("creating {}", path.display())))?;
+    eprintln!("compare: files in {}", path.display());
+    Ok(folder)
 }
 
 /// A running subject.
 pub struct Subject {
-    name: String,
-    child: Child,
+    process: Process,
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
-    /// In a mutex so that threads may share what else it knows.
-    lines: Mutex<Receiver<String>>,
-    log: PathBuf,
 }
 
 impl Subject {
@@ -178,53 +154,29 @@ impl Subject {
 
     /// Waits until it says that it listens.
     pub fn wait_until_it_listens(&mut self) -> Result<(), CompareError> {
-        let deadline = Instant::now() + READY_MAX;
-        while !self.log().contains("ready: brokers") {
-            self.check_alive()?;
-            if Instant::now() > deadline {
-                return Err(self.failed(format!("is not ready after {READY_MAX:?}")));
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-        Ok(())
+        let listens = self.process.wait_for_log(LISTENS, READY_MAX);
+        listens.map_err(|silence| self.failed(format!("is not ready: {silence}")))
     }
 
     /// Everything it has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        self.process.log()
     }
 
     /// The end of what it has logged.
     pub fn last_lines(&self, most: usize) -> Vec<String> {
-        let log = self.log();
-        let skipped = log.lines().count().saturating_sub(most);
-        log.lines().skip(skipped).map(str::to_owned).collect()
+        self.process.last_lines(most)
     }
 
     /// SIGKILL. Gives the moment before.
     pub fn kill(&mut self) -> Result<Instant, CompareError> {
-        let before = Instant::now();
-        self.child.kill().map_err(CompareError::io(format!("killing {}", self.name)))?;
-        Ok(before)
+        self.process.kill().map_err(CompareError::io(format!("killing {}", self.name())))
     }
 
-    fn start(
-        name: &str,
-        mut command: Command,
-        addresses: Vec<SocketAddr>,
-        folder: &Folder,
-    ) -> Result<Self, CompareError> {
+    fn start(name: &str, command: Command, addresses: Vec<SocketAddr>, folder: &Folder) -> Result<Self, CompareError> {
         let log = folder.path().join(format!("{name}.log"));
-        let file = File::create(&log).map_err(CompareError::io(format!("creating {}", log.display())))?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
-        let mut child = command.spawn().map_err(CompareError::io(format!("starting {name}")))?;
-        let (sender, lines) = channel();
-        let output = child.stdout.take().expect("it is piped");
-        // Ends with the child's output, or when nobody listens any more.
-        std::thread::spawn(move || {
-            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        Ok(Subject { name: name.to_owned(), child, addresses, lines: Mutex::new(lines), log })
+        let process = Process::start(name, command, &log, End::Asked(END_MAX));
+        Ok(Subject { process: process.map_err(CompareError::io(format!("starting {name}")))?, addresses })
     }
 
     fn ready_by_word(mut self) -> Result<Self, CompareError> {
@@ -245,7 +197,7 @@ impl Subject {
                     Err(error) if Instant::now() > deadline => {
                         return Err(self.failed(format!("is not ready: {error}")));
                     }
-                    Err(_) => self.check_alive()?,
+                    Err(_) => self.process.check_alive().map_err(|silence| self.failed(silence.to_string()))?,
                 }
             }
         }
@@ -254,12 +206,12 @@ impl Subject {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.process.name()
     }
 
     /// Its process.
     pub fn process(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// Its addresses as a client takes them.
@@ -269,13 +221,7 @@ impl Subject {
 
     /// The next line it prints.
     pub fn line(&mut self, timeout: Duration) -> Result<String, CompareError> {
-        match self.lines.get_mut().expect("nobody panics with it").recv_timeout(timeout) {
-            Ok(line) => Ok(line),
-            Err(_) => {
-                self.check_alive()?;
-                Err(self.failed(format!("said nothing for {timeout:?}")))
-            }
-        }
+        self.process.line(timeout).map_err(|silence| self.failed(silence.to_string()))
     }
 
     /// Keeps it from running while another one is measured.
@@ -289,39 +235,14 @@ impl Subject {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), CompareError> {
-        let process = Pid::from_child(&self.child);
-        let doing = || format!("signalling {} (process {})", self.name, self.child.id());
-        kill_process(process, signal).map_err(|errno| CompareError::io(doing())(errno.into()))
-    }
-
-    fn check_alive(&mut self) -> Result<(), CompareError> {
-        match self.child.try_wait() {
-            Ok(Some(status)) => Err(self.failed(format!("ended: {status}"))),
-            _ => Ok(()),
-        }
+        let doing = || format!("signalling {} (process {})", self.name(), self.process());
+        self.process.signal(signal).map_err(|error| CompareError::io(doing())(error))
     }
 
     /// An error that shows the end of its log.
     pub fn failed(&self, what: String) -> CompareError {
         let log = self.last_lines(LOG_LINES).iter().map(|line| format!("\n  | {line}")).collect();
-        CompareError::Subject { name: self.name.clone(), what, log }
-    }
-}
-
-impl Drop for Subject {
-    fn drop(&mut self) {
-        // A stopped process takes note of SIGTERM when it goes on. One that is gone needs neither.
-        let _ = self.signal(Signal::TERM).and_then(|()| self.signal(Signal::CONT));
-        let deadline = Instant::now() + END_MAX;
-        while Instant::now() < deadline {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(LOOK_AGAIN),
-                _ => return,
-            }
-        }
-        eprintln!("compare: {} did not end within {END_MAX:?} of SIGTERM: killed", self.name);
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        CompareError::Subject { name: self.name().to_owned(), what, log }
     }
 }
 
@@ -340,27 +261,20 @@ pub fn broker_program() -> Result<PathBuf, CompareError> {
     if path.exists() { Ok(path) } else { Err(CompareError::NoBroker { path }) }
 }
 
-/// Ports that were free a moment ago. Whoever finds one taken meanwhile says so and ends.
+/// Ports that were free a moment ago.
 pub fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, CompareError> {
-    let listen = |_| TcpListener::bind("127.0.0.1:0");
-    let listeners =
-        (0..count).map(listen).collect::<Result<Vec<_>, _>>().map_err(CompareError::io("finding free ports"))?;
-    listeners.iter().map(|one| one.local_addr().map_err(CompareError::io("finding free ports"))).collect()
+    place::free_addresses(count).map_err(CompareError::io("finding free ports"))
 }
 
 /// Everything on one thread, as on any small machine; all that is not written here is the default.
 fn configuration(pool: &Path, pool_bytes: u64, addresses: &[SocketAddr], idle: Idle, args: &RunArgs) -> String {
     let coherence = if args.coherence == CoherenceMode::Software { "software" } else { "hardware" };
     let idle = if idle == Idle::Spin { "spin" } else { "park" };
-    let broker = |(id, address): (usize, &SocketAddr)| format!("  - {{ id: {id}, address: \"{address}\" }}\n");
-    let brokers: String = addresses.iter().enumerate().map(broker).collect();
-    format!(
-        "pool: {{ path: {}, bytes: {}, coherence: {coherence} }}\nreceive: {{ receive_bytes_max: {} }}\n\
-         threads: {{ mode: shared, idle: {idle} }}\nbrokers:\n{brokers}",
-        pool.display(),
-        format_bytes(pool_bytes),
-        format_bytes(args.receive_bytes),
-    )
+    Configuration::new(pool, &format!("bytes: {}, coherence: {coherence}", format_bytes(pool_bytes)))
+        .section("receive", &format!("receive_bytes_max: {}", format_bytes(args.receive_bytes)))
+        .section("threads", &format!("mode: shared, idle: {idle}"))
+        .brokers(addresses)
+        .text()
 }
 
 #[cfg(test)]

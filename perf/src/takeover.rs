@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use embarcadero::log::View;
 use embarcadero::log::commit::{Commit, CommitReader};
 use embarcadero::pool::{Mapped, Pool, Software};
+use launch::place::Folder;
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
 use tools_common::report::machine;
@@ -20,7 +21,7 @@ use tools_common::report::machine;
 use crate::args::TakeoverArgs;
 use crate::cluster::{Cluster, Shape, WAIT_MAX};
 use crate::error::CompareError;
-use crate::subject::Folder;
+use crate::subject;
 
 /// Between two looks at the epoch lines.
 const LOOK: Duration = Duration::from_micros(500);
@@ -74,7 +75,7 @@ impl Case {
 
 /// Runs it and prints what it found.
 pub fn run(args: &TakeoverArgs) -> Result<(), CompareError> {
-    let folder = Folder::create()?;
+    let folder = subject::folder()?;
     println!(
         "candidates, each a process, started at once; the active one is killed, {} times each; {}",
         args.repeats,

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use embarcadero::client::PublisherStats;
+use verification::ledger::Ledger;
 
 use crate::args::LoadArgs;
 use crate::cluster::Cluster;
 use crate::error::CompareError;
 use crate::session::Session;
-use crate::witness::{Findings, Witness};
+use crate::witness::watch;
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +24,7 @@ pub struct Verdict {
     pub lost: u64,
     /// Of both.
     pub duplicates: u64,
-    /// Of both.
+    /// Of both: what was not the next, or not what was sent.
     pub reorders: u64,
     /// Both were given the same stream.
     pub equal: bool,
@@ -31,20 +32,22 @@ pub struct Verdict {
     pub resent_batches: u64,
     /// How often a session was fenced.
     pub fences: u64,
+    /// The first thing that was wrong in what was delivered.
+    pub example: Option<String>,
 }
 
 impl Verdict {
-    fn of(sent: &[(u64, PublisherStats)], findings: &[Findings]) -> Verdict {
-        let delivered = |one: &Findings| one.delivered.values().sum::<u64>();
+    fn of(sent: &[(u64, PublisherStats)], readers: &[Ledger]) -> Verdict {
         let acked = sent.iter().map(|(sent, _)| sent).sum();
-        let same = |one: &Findings| one.hash == findings[0].hash && delivered(one) == delivered(&findings[0]);
+        let same = |one: &Ledger| (one.hash, one.delivered()) == (readers[0].hash, readers[0].delivered());
         Verdict {
             acked,
-            delivered: findings.iter().map(delivered).min().unwrap_or(0),
-            lost: findings.iter().map(|one| acked - delivered(one).min(acked)).max().unwrap_or(acked),
-            duplicates: findings.iter().map(|one| one.duplicates).sum(),
-            reorders: findings.iter().map(|one| one.reorders).sum(),
-            equal: findings.iter().all(same),
+            delivered: readers.iter().map(Ledger::delivered).min().unwrap_or(0),
+            lost: readers.iter().map(|one| acked - one.delivered().min(acked)).max().unwrap_or(acked),
+            duplicates: readers.iter().map(|one| one.repeats).sum(),
+            reorders: readers.iter().map(|one| one.gaps + one.wrong).sum(),
+            equal: readers.iter().all(same),
+            example: readers.iter().flat_map(|one| one.examples.iter().cloned()).next(),
             resent_batches: sent.iter().map(|(_, stats)| stats.resent_batches).sum(),
             fences: sent.iter().map(|(_, stats)| stats.fences).sum(),
         }
@@ -52,10 +55,11 @@ impl Verdict {
 
     /// In words.
     pub fn words(&self) -> String {
-        let Verdict { acked, delivered, lost, duplicates, reorders, equal, resent_batches, fences } = self;
+        let Verdict { acked, delivered, lost, duplicates, reorders, equal, resent_batches, fences, example } = self;
         format!(
             "acked {acked}, delivered {delivered}: lost {lost}, duplicates {duplicates}, reorders {reorders}, readers \
-             equal: {equal}; {resent_batches} batches sent again, {fences} fences"
+             equal: {equal}; {resent_batches} batches sent again, {fences} fences{}",
+            example.as_ref().map(|example| format!("; {example}")).unwrap_or_default()
         )
     }
 
@@ -78,15 +82,15 @@ pub fn under_load<T>(
 ) -> Result<(T, Verdict), CompareError> {
     let (stop, watched) = (AtomicBool::new(false), AtomicBool::new(false));
     let due = AtomicU64::new(u64::MAX);
-    let numbers = 0..u64::from(load.sessions);
+    let (numbers, payloads) = (0..load.sessions, load.payloads());
     let sessions: Vec<_> = numbers.map(|number| Session::new(load, topic, number, &stop)).collect();
     let seeds = [cluster.seeds.clone(), cluster.seeds_from(cluster.len() / 2)];
     thread::scope(|scope| {
-        let watch = |seeds: &Vec<String>| {
-            let (seeds, watched, due) = (seeds.clone(), &watched, &due);
-            scope.spawn(move || Witness::default().watch(seeds, topic, watched, due))
+        let watcher = |seeds: &Vec<String>| {
+            let (seeds, payloads, watched, due) = (seeds.clone(), &payloads, &watched, &due);
+            scope.spawn(move || watch(seeds, topic, payloads, watched, due))
         };
-        let watchers = [watch(&seeds[0]), watch(&seeds[1])];
+        let watchers = [watcher(&seeds[0]), watcher(&seeds[1])];
         let publishers: Vec<_> = sessions.iter().map(|session| scope.spawn(|| session.publish(&seeds[0]))).collect();
         let done = act(cluster, &sessions);
         stop.store(true, Ordering::Relaxed);
@@ -112,23 +116,23 @@ pub fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
-    fn findings(delivered: u64, hash: u64) -> Findings {
-        Findings { delivered: BTreeMap::from([(0, delivered)]), hash, ..Findings::default() }
+    fn read(messages: u64, hash: u64) -> Ledger {
+        Ledger { messages, hash, ..Ledger::default() }
     }
 
     #[test]
     fn a_broken_promise_is_an_error() {
         let sent = [(10, PublisherStats::default())];
-        let check = |findings: [Findings; 2]| Verdict::of(&sent, &findings).check("test");
-        assert!(check([findings(10, 7), findings(10, 7)]).is_ok());
-        assert!(check([findings(10, 7), findings(9, 7)]).is_err(), "one is lost");
-        assert!(check([findings(10, 7), findings(10, 8)]).is_err(), "not the same");
-        assert!(check([findings(11, 7), findings(11, 7)]).is_err(), "what nobody sent");
-        let twice = Findings { duplicates: 1, ..findings(10, 7) };
-        assert!(check([findings(10, 7), twice]).is_err());
-        let out_of_order = Findings { reorders: 1, ..findings(10, 7) };
-        assert!(check([out_of_order, findings(10, 7)]).is_err());
+        let check = |readers: [Ledger; 2]| Verdict::of(&sent, &readers).check("test");
+        assert!(check([read(10, 7), read(10, 7)]).is_ok());
+        assert!(check([read(10, 7), read(9, 7)]).is_err(), "one is lost");
+        assert!(check([read(10, 7), read(10, 8)]).is_err(), "not the same");
+        assert!(check([read(11, 7), read(11, 7)]).is_err(), "what nobody sent");
+        let twice = Ledger { repeats: 1, ..read(11, 7) };
+        assert!(check([read(10, 7), twice]).is_err());
+        let out_of_order = Ledger { gaps: 1, ..read(10, 7) };
+        assert!(check([out_of_order, read(10, 7)]).is_err());
+        assert!(check([Ledger { wrong: 1, ..read(10, 7) }, read(10, 7)]).is_err(), "not what was sent");
     }
 }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use launch::place::build_broker;
 use serde_json::Value;
 
 const RATIOS: [&str; 14] = [
@@ -23,18 +24,10 @@ const RATIOS: [&str; 14] = [
     "ack_spin / pingpong_spin p99",
 ];
 
-/// The comparison, with the broker beside it: cargo builds a package's own binaries for its tests, not another's.
+/// The comparison, with the broker beside it.
 fn compare() -> Command {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_compare"));
-    let profile_folder = program.parent().expect("a binary is in a folder");
-    let mut build = Command::new(env!("CARGO"));
-    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace"));
-    build.args(["build", "--quiet", "--package", "embarcadero", "--bin", "embarlet", "--target-dir"]);
-    build.arg(profile_folder.parent().expect("the target folder"));
-    if profile_folder.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().expect("cargo runs").success(), "the broker builds");
+    build_broker(&program, Path::new(env!("CARGO_MANIFEST_DIR")));
     Command::new(program)
 }
 

@@ -21,8 +21,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    pub fn within(min: Duration, max: Duration) -> Backoff {
-        assert!(!min.is_zero() && min <= max, "pauses of {min:?}..={max:?}");
+    pub const fn within(min: Duration, max: Duration) -> Backoff {
+        assert!(!min.is_zero() && min.as_nanos() <= max.as_nanos());
         Backoff { min, max, pause: min }
     }
 

@@ -178,7 +178,7 @@ impl Filler {
 }
 
 /// UTC nanoseconds; 0 for a clock set before 1970, since the field is only informative.
-fn utc_ns() -> u64 {
+pub(crate) fn utc_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 

@@ -57,6 +57,7 @@ pub(crate) struct Follower {
     /// When the connection was last listened to.
     looked_at: Instant,
     failures: Vec<Attempt>,
+    spoiled_batches: u64,
 }
 
 /// The first call of a subscriber, to each of its brokers in turn; [`Follower::new`] takes what one of them answered.
@@ -95,6 +96,7 @@ impl Follower {
             log: None,
             looked_at: now,
             failures: Vec::new(),
+            spoiled_batches: 0,
         };
         follower.line_up(first, now)?;
         Ok(follower)
@@ -254,6 +256,7 @@ impl Follower {
             }
             Err(fault) => {
                 let is_spoiled = self.intake.is_in_batch() && fault.is_spoiled();
+                self.spoiled_batches += u64::from(is_spoiled);
                 let error = fault.into_error(address);
                 self.on_lost(&error, now);
                 // A broker that is draining or too busy is left for another one, without a word to the caller.
@@ -315,6 +318,11 @@ impl Follower {
     pub fn topics(&self) -> &[Topic] {
         self.intake.topics()
     }
+
+    /// Batches whose bytes were other ones than their writer's when they came, and that were asked for again.
+    pub fn spoiled_batches(&self) -> u64 {
+        self.spoiled_batches
+    }
 }
 
 /// Of one that goes on: in which log.
@@ -330,3 +338,7 @@ fn hello(slow_reader: SlowReaderPolicy, log: Option<&LogRecord>) -> Hello {
         ..Hello::default()
     }
 }
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

@@ -308,3 +308,7 @@ pub(crate) fn starts<'a>(topics: impl Iterator<Item = (&'a str, Start, u64)>) ->
     topics.for_each(|(name, start, generation)| push_start(&mut body, name, start, generation));
     body
 }
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

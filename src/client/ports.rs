@@ -611,3 +611,7 @@ fn broker_table(options: &PublisherOptions, first: &Greeting) -> Vec<BrokerProgr
     }
     seeds.into_iter().enumerate().map(|(index, address)| row((index as u16, address))).collect()
 }
+
+#[cfg(test)]
+#[path = "ports_tests.rs"]
+mod tests;

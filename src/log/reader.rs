@@ -15,7 +15,7 @@ use crate::order::{Arrival, Event};
 use crate::pool::Memory;
 use crate::pool::record::{IndexEntry, TopicProgress, entry_kind};
 use crate::wire::StartAt;
-use crate::wire::frame::{BatchHeader, Deliver};
+use crate::wire::frame::BatchHeader;
 
 /// Entries looked at for one reader in one pass at most.
 pub const ENTRIES_PER_PASS: usize = 256;
@@ -67,14 +67,12 @@ enum Seen {
 pub struct Delivery {
     /// Place of its topic in the subscription.
     pub place: usize,
-    /// The frame in front of it, but for the version that its reader speaks, which whoever sends it sets before sealing.
-    pub header: Deliver,
+    /// Its header, as it lies there.
+    pub header: BatchHeader,
     /// Where it lies.
     pub at: u64,
     /// Its length, bytes.
     pub bytes: u64,
-    /// Its messages.
-    pub messages: u32,
     /// Its index position.
     pub position: u64,
     /// Order of its first message.
@@ -515,6 +513,16 @@ impl<M: Memory> Reader<M> {
         Ok(None)
     }
 
+    /// Goes back to the batch that was handed out last: what was read of it may have been other bytes.
+    pub fn take_back(&mut self, delivery: &Delivery) {
+        self.unfetch();
+        self.index.seek(delivery.position);
+        self.passed_bytes -= delivery.bytes;
+        self.meter = None;
+        let follow = &mut self.follows[delivery.place];
+        (follow.known_next, follow.skipped_from) = (Some(delivery.first_order), delivery.skipped_from);
+    }
+
     /// A batch of a topic it follows, unless it ends before the start.
     fn deliver(
         &mut self,
@@ -547,23 +555,11 @@ impl<M: Memory> Reader<M> {
     fn delivery(&self, place: usize, position: u64, batch: &Arrival, first_order: u64) -> Result<Delivery, ReadFault> {
         let bytes = u64::from(batch.batch_bytes);
         let header = self.header(position, batch, bytes)?;
-        let deliver = Deliver {
-            body_bytes: batch.batch_bytes,
-            message_count: batch.message_count,
-            first_order,
-            position,
-            session: header.session,
-            batch_seq: batch.batch_seq,
-            session_epoch: batch.session_epoch,
-            topic: batch.topic,
-            ..Deliver::default()
-        };
         Ok(Delivery {
             place,
-            header: deliver,
+            header,
             at: batch.blog_at,
             bytes,
-            messages: batch.message_count,
             position,
             first_order,
             end_order: first_order + u64::from(batch.message_count),

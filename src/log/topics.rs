@@ -413,7 +413,7 @@ pub(crate) mod tests {
     #[test]
     fn a_specification_is_visible_once_written() {
         for seed in 0..40 {
-            let [here, there] = two_hosts(Whim { evict: 0, prefetch: 0, prompt_flush: 300 }, seed);
+            let [here, there] = two_hosts(Whim { prompt_flush: 300, ..Whim::LAZY }, seed);
             let at = here.layout.extent(0, 0);
             assert!(read_spec(&there, Access::Remote, at).is_err(), "and now it is in this host's cache");
             write_spec(&here, at, &topic(0, "t"));

@@ -27,7 +27,7 @@ use crate::config::CoherenceMode;
 use crate::limits::LINE_BYTES;
 
 /// Whether written-back lines are worth keeping in this host's cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Keep {
     /// A reader or replica of this host will want them: write back, keep (`clwb`).
     Cached,

@@ -250,6 +250,7 @@ impl State {
         // Now and then it stays away for much longer than anybody waits for a silent member.
         let is_long = self.processes[process].host.is_some() && self.luck.chance(1, 6);
         let restart_ns = self.now_ns + self.luck.below(if is_long { 1_000_000_000 } else { 60_000_000 });
+        self.memory.settle();
         let dead = &mut self.processes[process];
         (dead.life, dead.is_alive, dead.until_ns) = (dead.life + 1, false, restart_ns);
         for locked in self.processes.iter_mut().filter(|locked| locked.locked_by == Some(process)) {
@@ -362,7 +363,10 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
-        act(&mut lock(&self.world))
+        let mut state = lock(&self.world);
+        // It is a system call, or a locked instruction, which no store waits through.
+        state.memory.settle();
+        act(&mut state)
     }
 
     /// A moment at which this part may be held up.

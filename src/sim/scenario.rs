@@ -124,7 +124,7 @@ impl Scenario {
             subscribers: 1 + random.below(3) as usize,
             send: [SendMode::Copy, SendMode::ZeroCopy][random.below(2) as usize],
             receipts: if random.chance(1, 2) { Receipts::Message } else { Receipts::Batch },
-            whim: if random.chance(1, 4) { Whim::NONE } else { Whim::HARSH },
+            whim: if random.chance(1, 4) { Whim::NONE } else { Whim::STORMY },
             steps: 3000 + random.below(5000),
             faults,
             fault_rate: 5 + random.below(40),

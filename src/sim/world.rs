@@ -118,6 +118,8 @@ fn act(world: &Shared, depth: u32) {
             state.fail(Violation { promise: 0, text });
         }
     }
+    // A step takes longer than a store waits.
+    state.memory.settle();
     state.look();
     let remains = std::mem::take(&mut state.remains);
     drop(state);

@@ -1,116 +1,52 @@
-//! Simulated pool memory: each host has a private write-back cache that evicts and refills at the whim of a seed.
+//! Simulated pool memory: hosts whose caches nothing keeps coherent, as the seed wills.
 //!
-//! What it models, and nothing kinder:
-//! * a line may be written back after any prefix of its stores: eviction strikes between any two operations;
-//! * a stale line may be refilled at any moment (prefetch), and a load that hits it sees the old bytes;
-//! * `clflushopt` takes effect late: a dirty line's write-back by the next fence, the drop that a later *load* relies on
-//!   only by the next `mfence`;
-//! * hosts see each other's stores only through the memory behind their caches.
+//! What lies between a host's instructions and the pool, and what it may do, is in `caches.rs`; here it gets an interface.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::limits::LINE_BYTES;
 use crate::pool::{Geometry, Keep, Memory};
-use crate::testing::random::Random;
-
-type Line = [u8; LINE_BYTES as usize];
-
-struct Cached {
-    /// Which line of the pool, by its number.
-    number: u32,
-    bytes: Line,
-    dirty: bool,
-    /// A `clflushopt` or `clwb` of it has not taken effect.
-    flushing: bool,
-}
-
-/// Not cached.
-const ABSENT: u32 = u32::MAX;
-
-struct Cache {
-    /// Where each line of the pool lies in `lines`.
-    place: Vec<u32>,
-    /// In no order, so that a victim is found and removed at once.
-    lines: Vec<Cached>,
-    /// Lines flagged `flushing`, oldest first; some of them are gone or flushed already.
-    flushing: Vec<u32>,
-}
-
-impl Cache {
-    fn new(lines: usize) -> Cache {
-        Cache { place: vec![ABSENT; lines], lines: Vec::new(), flushing: Vec::new() }
-    }
-
-    fn get(&mut self, number: u32) -> Option<&mut Cached> {
-        let place = self.place[number as usize];
-        (place != ABSENT).then(|| &mut self.lines[place as usize])
-    }
-
-    fn remove(&mut self, number: u32) {
-        let place = std::mem::replace(&mut self.place[number as usize], ABSENT);
-        if place != ABSENT {
-            self.lines.swap_remove(place as usize);
-            if let Some(moved) = self.lines.get(place as usize) {
-                self.place[moved.number as usize] = place;
-            }
-        }
-    }
-}
-
-/// How unkind the memory is: events in a thousand operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Whim {
-    /// A random cached line is evicted.
-    pub evict: u64,
-    /// A random line is prefetched.
-    pub prefetch: u64,
-    /// A `clflushopt` takes effect at once.
-    pub prompt_flush: u64,
-}
-
-impl Whim {
-    /// No surprises: for tests of logic on one host.
-    pub const NONE: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 1000 };
-    /// Nothing reaches memory, or leaves a cache, before a fence says so.
-    pub const LAZY: Whim = Whim { evict: 0, prefetch: 0, prompt_flush: 0 };
-    /// Surprises all the time.
-    pub const HARSH: Whim = Whim { evict: 60, prefetch: 60, prompt_flush: 300 };
-}
-
-struct Shared {
-    memory: Vec<u8>,
-    hosts: Vec<Cache>,
-    random: Random,
-    whim: Whim,
-}
+use crate::testing::caches::Caches;
+pub use crate::testing::caches::Whim;
+use crate::testing::random::{Chance, Random};
 
 /// The pool, shared by all simulated hosts.
 #[derive(Clone)]
 pub struct SharedMemory {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<Caches>>,
 }
 
-/// One host's view of it.
+/// The pool as a thread of one host sees it. Clones are the same thread's.
 #[derive(Clone)]
 pub struct HostMemory {
-    shared: Arc<Mutex<Shared>>,
-    host: usize,
+    core: Arc<Core>,
     bytes: u64,
+}
+
+/// A thread's core, until its last handle is dropped.
+struct Core {
+    shared: Arc<Mutex<Caches>>,
+    number: usize,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        lock(&self.shared).free(self.number);
+    }
 }
 
 impl SharedMemory {
     /// `bytes` of zeros seen by `hosts` hosts.
     pub fn new(bytes: u64, hosts: usize, whim: Whim, seed: u64) -> SharedMemory {
-        assert!(bytes.is_multiple_of(LINE_BYTES) && bytes / LINE_BYTES < u64::from(ABSENT));
-        let hosts = (0..hosts).map(|_| Cache::new((bytes / LINE_BYTES) as usize)).collect();
-        let shared = Shared { memory: vec![0; bytes as usize], hosts, random: Random::new(seed), whim };
-        SharedMemory { shared: Arc::new(Mutex::new(shared)) }
+        let caches = Caches::new(bytes, hosts, whim, Chance::Seeded(Random::new(seed)));
+        SharedMemory { shared: Arc::new(Mutex::new(caches)) }
     }
 
-    /// The view of one host.
+    /// The view of another thread of a host.
     pub fn host(&self, host: usize) -> HostMemory {
-        let bytes = lock(&self.shared).memory.len() as u64;
-        HostMemory { shared: self.shared.clone(), host, bytes }
+        let mut shared = lock(&self.shared);
+        let (number, bytes) = (shared.core(host), shared.memory.len() as u64);
+        HostMemory { core: Arc::new(Core { shared: self.shared.clone(), number }), bytes }
     }
 
     /// What lies in the pool itself, behind all caches: for checkers, which are no host.
@@ -118,124 +54,32 @@ impl SharedMemory {
         read(&lock(&self.shared).memory[at as usize..(at + bytes) as usize])
     }
 
-    /// The highest value of a word in any cache and behind them: for checkers.
+    /// The highest value of a word in any buffer or cache and behind them: for checkers.
     pub fn highest_copy(&self, at: u64) -> u64 {
-        let mut shared = lock(&self.shared);
-        let shared = &mut *shared;
-        let (number, start) = ((at / LINE_BYTES) as u32, (at % LINE_BYTES) as usize);
-        let word = |line: &Line| u64::from_le_bytes(line[start..start + 8].try_into().expect("a word"));
-        let behind = word(shared.behind(number));
-        let cached = shared.hosts.iter_mut().filter_map(|host| host.get(number).map(|cached| word(&cached.bytes)));
-        cached.fold(behind, u64::max)
+        lock(&self.shared).copies(at).into_iter().max().expect("what lies in memory at least")
     }
 
-    /// A host loses power: what its cache had not written back is gone. The pool is powered apart from it.
+    /// Every thread did something that its core's buffer does not outlast: a system call, a locked instruction.
+    pub fn settle(&self) {
+        lock(&self.shared).settle_all();
+    }
+
+    /// A host loses power: what its cores and its cache had not written back is gone. The pool is powered apart from it.
     pub fn lose_power(&self, host: usize) {
-        let mut shared = lock(&self.shared);
-        let lines = shared.memory.len() / LINE_BYTES as usize;
-        shared.hosts[host] = Cache::new(lines);
+        lock(&self.shared).lose_power(host);
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<Caches>) -> MutexGuard<'_, Caches> {
     // A panicking test poisons the lock; its memory is still memory.
     shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-impl Shared {
-    fn behind(&mut self, number: u32) -> &mut Line {
-        let at = number as usize * LINE_BYTES as usize;
-        (&mut self.memory[at..at + LINE_BYTES as usize]).try_into().expect("one line")
-    }
-
-    fn cached(&mut self, host: usize, number: u32) -> &mut Cached {
-        if self.hosts[host].place[number as usize] == ABSENT {
-            let bytes = *self.behind(number);
-            let cache = &mut self.hosts[host];
-            cache.place[number as usize] = cache.lines.len() as u32;
-            cache.lines.push(Cached { number, bytes, dirty: false, flushing: false });
-        }
-        let cache = &mut self.hosts[host];
-        &mut cache.lines[cache.place[number as usize] as usize]
-    }
-
-    fn write_back(&mut self, host: usize, number: u32) {
-        if let Some(cached) = self.hosts[host].get(number)
-            && std::mem::take(&mut cached.dirty)
-        {
-            let bytes = cached.bytes;
-            *self.behind(number) = bytes;
-        }
-    }
-
-    fn drop_line(&mut self, host: usize, number: u32) {
-        self.write_back(host, number);
-        self.hosts[host].remove(number);
-    }
-
-    /// Something the hardware does on its own between two operations of a host.
-    fn whim(&mut self, host: usize, near: u32) {
-        let (evict, prefetch) = (self.whim.evict, self.whim.prefetch);
-        if evict > 0 && self.random.chance(evict, 1000) {
-            let count = self.hosts[host].lines.len() as u64;
-            if count > 0 {
-                let victim = self.random.below(count) as usize;
-                let number = self.hosts[host].lines[victim].number;
-                self.drop_line(host, number);
-            }
-        }
-        if prefetch > 0 && self.random.chance(prefetch, 1000) {
-            // Hardware prefetches what lies ahead of recent accesses, on any host that looked there.
-            let victim = self.random.below(self.hosts.len() as u64) as usize;
-            let ahead = near + self.random.below(4) as u32;
-            if (ahead as usize) < self.hosts[victim].place.len() {
-                self.cached(victim, ahead);
-            }
-        }
-    }
-
-    fn access<R>(&mut self, host: usize, at: u64, use_line: impl FnOnce(&mut Cached) -> R) -> R {
-        let number = (at / LINE_BYTES) as u32;
-        self.whim(host, number);
-        let result = use_line(self.cached(host, number));
-        self.whim(host, number);
-        result
-    }
-
-    fn flush(&mut self, host: usize, at: u64, keep: Keep) {
-        let number = (at / LINE_BYTES) as u32;
-        if self.random.chance(self.whim.prompt_flush, 1000) {
-            match keep {
-                // clwb: modelled at its weakest promise: written back by the next fence at the latest.
-                Keep::Cached => self.write_back(host, number),
-                Keep::Dropped => self.drop_line(host, number),
-            }
-        } else if let Some(cached) = self.hosts[host].get(number)
-            && !std::mem::replace(&mut cached.flushing, true)
-        {
-            self.hosts[host].flushing.push(number);
-        }
-    }
-
-    fn fence(&mut self, host: usize, drops: bool) {
-        let mut flushing = std::mem::take(&mut self.hosts[host].flushing);
-        flushing.retain(|&number| {
-            let is_flushing = self.hosts[host].get(number).is_some_and(|cached| cached.flushing);
-            if is_flushing && !drops && !self.random.chance(1, 2) {
-                // Written back, but a load may still hit the old copy until an mfence.
-                self.write_back(host, number);
-                return true;
-            }
-            if is_flushing {
-                self.drop_line(host, number);
-            }
-            false
-        });
-        self.hosts[host].flushing = flushing;
-    }
-}
-
 impl HostMemory {
+    fn with<R>(&self, act: impl FnOnce(&mut Caches, usize) -> R) -> R {
+        act(&mut lock(&self.core.shared), self.core.number)
+    }
+
     fn chunks(at: u64, bytes: u64) -> impl Iterator<Item = (u64, u64)> {
         let mut next = at;
         std::iter::from_fn(move || {
@@ -257,55 +101,44 @@ impl Memory for HostMemory {
 
     fn store(&self, at: u64, word: u64) {
         assert!(at.is_multiple_of(8));
-        let start = (at % LINE_BYTES) as usize;
-        lock(&self.shared).access(self.host, at, |cached| {
-            cached.bytes[start..start + 8].copy_from_slice(&word.to_le_bytes());
-            cached.dirty = true;
-        });
+        self.with(|caches, core| caches.store(core, at, word));
     }
 
     fn load(&self, at: u64) -> u64 {
         assert!(at.is_multiple_of(8));
-        let start = (at % LINE_BYTES) as usize;
-        let mut word = [0; 8];
-        lock(&self.shared).access(self.host, at, |cached| word.copy_from_slice(&cached.bytes[start..start + 8]));
-        u64::from_le_bytes(word)
+        self.with(|caches, core| caches.load(core, at))
     }
 
     fn flush_line(&self, at: u64, keep: Keep) {
-        lock(&self.shared).flush(self.host, at, keep);
+        self.with(|caches, core| caches.flush(core, at, keep));
     }
 
     fn store_fence(&self) {
-        lock(&self.shared).fence(self.host, false);
+        self.with(Caches::store_fence);
     }
 
     fn full_fence(&self) {
-        lock(&self.shared).fence(self.host, true);
+        self.with(Caches::full_fence);
     }
 
     fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R {
-        let mut copy = Vec::with_capacity(bytes as usize);
-        let mut shared = lock(&self.shared);
-        for (start, length) in Self::chunks(at, bytes) {
-            let offset = (start % LINE_BYTES) as usize;
-            shared.access(self.host, start, |cached| {
-                copy.extend_from_slice(&cached.bytes[offset..offset + length as usize])
-            });
-        }
-        drop(shared);
+        let mut copy = vec![0; bytes as usize];
+        self.with(|caches, core| {
+            for (start, length) in Self::chunks(at, bytes) {
+                let from = (start - at) as usize;
+                caches.read(core, start, &mut copy[from..from + length as usize]);
+            }
+        });
         read(&copy)
     }
 
     fn copy_in(&self, at: u64, bytes: &[u8]) {
-        let mut shared = lock(&self.shared);
-        for (start, length) in Self::chunks(at, bytes.len() as u64) {
-            let (offset, from) = ((start % LINE_BYTES) as usize, (start - at) as usize);
-            shared.access(self.host, start, |cached| {
-                cached.bytes[offset..offset + length as usize].copy_from_slice(&bytes[from..from + length as usize]);
-                cached.dirty = true;
-            });
-        }
+        self.with(|caches, core| {
+            for (start, length) in Self::chunks(at, bytes.len() as u64) {
+                let from = (start - at) as usize;
+                caches.write(core, start, &bytes[from..from + length as usize]);
+            }
+        });
     }
 
     fn copy_within(&self, from: u64, to: u64, bytes: u64) {
@@ -385,7 +218,7 @@ mod tests {
     #[test]
     fn a_reader_without_mfence_is_caught() {
         let stale = (0..200).any(|seed| {
-            let pool = SharedMemory::new(4096, 2, Whim { evict: 0, prefetch: 0, prompt_flush: 300 }, seed);
+            let pool = SharedMemory::new(4096, 2, Whim { prompt_flush: 300, ..Whim::LAZY }, seed);
             let (writer, reader) = (pool.host(0), pool.host(1));
             assert_eq!(reader.load(64), 0);
             writer.store(64, 5);

@@ -6,7 +6,7 @@
 command -v python3 >/dev/null || skip "no python3"
 root=$T/root
 mkdir -p "$root/tools" "$root/config" "$root/target" "$root/run"
-cp "$(dirname "$0")/../../tools/run_main_job.sh" "$root/tools/"
+cp "$(dirname "$0")"/../../tools/{run_main_job,brokers}.sh "$root/tools/"
 ln -s "$(realpath "$BIN")" "$root/target/release"
 cat >"$root/config/two-core.yaml" <<Y
 pool:

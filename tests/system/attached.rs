@@ -18,7 +18,7 @@ use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
 
 use crate::harness::{ANY, LIMIT, Setup, Site, Task, wait_for};
 use crate::load::{Load, TOPIC};
-use crate::traffic::{self, Fifo, STAMP_BYTES, Seen, Watcher, deadline, message, publish, varied_bytes};
+use crate::traffic::{self, Fifo, STAMP_BYTES, Seen, Watcher, deadline, message, publish, read_message, varied_bytes};
 
 /// One place for an attached publisher at each of four brokers.
 const PLACES: Setup = Setup {
@@ -276,7 +276,7 @@ impl AttachedReaderOf {
         while self.next < goal {
             let next = &mut self.next;
             let polled = self.subscriber.poll(Duration::from_millis(20), &mut |batch| {
-                for (_, found) in batch.messages().filter(|(_, found)| found.payload[..4] == id.to_le_bytes()) {
+                for (_, found) in batch.messages().filter(|(_, found)| read_message(found.payload).0 == id) {
                     assert_eq!(found.payload, message(id, *next, varied_bytes(*next)));
                     *next += 1;
                 }

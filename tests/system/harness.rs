@@ -3,14 +3,13 @@
 //! Whatever a site made is gone when it is dropped, also when its test fails.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use embarcadero::client::{ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic};
 use embarcadero::config::Config;
@@ -19,22 +18,18 @@ use embarcadero::observe::counters::{AckCounters, Counters, ExportCounters, Rece
 use embarcadero::pool::region::Create;
 use embarcadero::pool::{Hardware, Mapped, Memory, Pool};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use launch::configuration::Configuration;
+use launch::place::own_address;
+use launch::process::End;
+
+pub use launch::process::Signal;
 
 /// How long a test waits for anything before it fails: far above what it takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
-/// How often a condition without an event of its own is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Waits until `look` gives something.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited {LIMIT:?} for {what}");
-        thread::sleep(LOOK_EVERY);
-    }
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    launch::wait_for(LIMIT, look).unwrap_or_else(|| panic!("waited {LIMIT:?} for {what}"))
 }
 
 /// Work on a thread of its own, waited for with a deadline.
@@ -103,15 +98,6 @@ pub struct Site {
     pub config: Config,
 }
 
-/// 127.0.0.0/8 is this host's: an address of its own for every site, so that ports never collide.
-fn own_address() -> String {
-    static SITES: AtomicU8 = AtomicU8::new(0);
-    let process = std::process::id();
-    let site = SITES.fetch_add(1, Ordering::Relaxed);
-    assert!(site < 254, "more sites than addresses");
-    format!("127.{}.{}.{}", 1 + (process >> 8) % 254, process & 0xff, 1 + site)
-}
-
 impl Site {
     /// `name` is for people who look into a folder while a test runs.
     pub fn new(name: &str, setup: &Setup) -> Site {
@@ -121,24 +107,15 @@ impl Site {
         let folder = std::env::temp_dir().join(&unique);
         std::fs::create_dir_all(&folder).unwrap();
         let pool = Path::new("/dev/shm").join(&unique);
-        let broker = |id: u32| {
-            let host = id * setup.hosts / setup.brokers;
-            format!("  - {{ id: {id}, host: {host}, address: \"{address}:{}\" }}", 7300 + id)
-        };
-        let brokers: Vec<String> = (0..setup.brokers).map(broker).collect();
-        let text = format!(
-            "pool: {{ path: {}, populate: false, {} }}\ngeometry: {{ hosts: {}, {} }}\nbrokers:\n{}\nsequencer: {{ {} }}\n\
-             receive: {{ {} }}\nper_address: {{ {} }}\nexport: {{ {} }}\nthreads: {{ mode: shared, idle: park }}\n",
-            pool.display(),
-            setup.pool,
-            setup.hosts,
-            setup.geometry,
-            brokers.join("\n"),
-            setup.sequencer,
-            setup.receive,
-            setup.per_address,
-            setup.export
-        );
+        let addresses: Vec<String> = (0..setup.brokers).map(|id| format!("{address}:{}", 7300 + id)).collect();
+        let text = Configuration::new(&pool, &format!("populate: false, {}", setup.pool))
+            .section("geometry", &format!("hosts: {}, {}", setup.hosts, setup.geometry))
+            .brokers_on(&addresses, |id| id * setup.hosts / setup.brokers)
+            .section("sequencer", setup.sequencer)
+            .section("receive", setup.receive)
+            .section("per_address", setup.per_address)
+            .section("export", setup.export)
+            .text();
         let config_file = folder.join("embarlet.yaml");
         std::fs::write(&config_file, &text).unwrap();
         let config = Config::parse(&text, "embarlet.yaml").unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -304,77 +281,53 @@ impl Drop for Cluster {
 }
 
 /// A broker process. Its log is shown if the test fails.
-pub struct Process {
-    child: Child,
-    log: PathBuf,
-}
+pub struct Process(launch::process::Process);
 
 impl Process {
     /// Starts it without waiting for anything.
     pub fn spawn(site: &Site, arguments: &[&str]) -> Process {
         static STARTED: AtomicU8 = AtomicU8::new(0);
-        let log = site.file(&format!("embarlet-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
-        let child = Command::new(env!("CARGO_BIN_EXE_embarlet"))
-            .arg("--config")
-            .arg(&site.config_file)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .expect("the broker was built with the tests");
-        Process { child, log }
+        let name = format!("embarlet-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_embarlet"));
+        command.arg("--config").arg(&site.config_file).args(arguments);
+        let log = site.file(&format!("{name}.log"));
+        let process = launch::process::Process::start(&name, command, &log, End::Killed);
+        Process(process.expect("the broker was built with the tests"))
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        self.0.log()
     }
 
     /// Waits for a line of its log.
     pub fn wait_for_line(&self, part: &str) {
-        wait_for(&format!("{part:?} in the log of process {}", self.child.id()), || {
-            self.log().contains(part).then_some(())
-        });
+        wait_for(&format!("{part:?} in the log of {}", self.0.name()), || self.log().contains(part).then_some(()));
     }
 
-    /// Sends a signal by name. By the shell's own `kill`: no unsafe code, and every system has it.
-    pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
-        assert!(status.success(), "{kill}");
-        if name == "STOP" {
-            wait_for("a broker process to stand still", || self.is_stopped().then_some(()));
+    /// Sends a signal; returns once a process that is to stand still does.
+    pub fn signal(&self, signal: Signal) {
+        self.0.signal(signal).expect("our own child");
+        if signal == Signal::STOP {
+            wait_for("a broker process to stand still", || self.0.is_stopped().then_some(()));
         }
-    }
-
-    /// Whether all of its threads stand still: until then it may do anything.
-    fn is_stopped(&self) -> bool {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("our own child");
-        tasks.flatten().all(|task| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            // The state follows the name, which is in parentheses and may hold any character.
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
-        })
     }
 
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        wait_for("a broker process to end", || self.child.try_wait().expect("our own child"))
+        self.0.ended(LIMIT).unwrap_or_else(|| panic!("waited {LIMIT:?} for a broker process to end"))
     }
 
     /// SIGKILL, and waits until the kernel has taken everything back.
     pub fn kill(mut self) {
-        self.child.kill().expect("our own child");
-        self.child.wait().expect("our own child");
+        self.0.kill().expect("our own child");
+        self.0.wait();
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("---- log of process {}\n{}", self.child.id(), self.log());
+            eprintln!("---- log of {}\n{}", self.0.name(), self.log());
         }
     }
 }
@@ -411,17 +364,10 @@ pub fn finish_with(mut program: Command, name: &str, stdin: Stdio) -> Ended {
         })
     };
     let (stdout, stderr) = (read(Box::new(stdout)), read(Box::new(stderr)));
-    let deadline = Instant::now() + LIMIT;
-    let status = loop {
-        match child.try_wait().expect("our own child") {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                let _ = child.kill();
-                panic!("waited {LIMIT:?} for {name} to end");
-            }
-            None => thread::sleep(LOOK_EVERY),
-        }
-    };
+    let status = launch::wait_for(LIMIT, || child.try_wait().expect("our own child")).unwrap_or_else(|| {
+        let _ = child.kill();
+        panic!("waited {LIMIT:?} for {name} to end")
+    });
     let text = |task: Task<std::io::Result<String>>| task.join().expect("UTF-8");
     Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }

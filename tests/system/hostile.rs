@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use embarcadero::limits::{BATCH_MESSAGES_MAX, TOPIC_NAME_BYTES_MAX};
+use embarcadero::testing::random::Random;
 use embarcadero::wire::frame::{
     self, Ack, BatchHeader, CaughtUp, Deliver, Frame, Goodbye, Hello, Refused, Reply, Request, Role, Welcome, seal,
     with_body,
@@ -17,7 +18,7 @@ use embarcadero::client::Start;
 
 use crate::harness::{Cluster, LIMIT, PoolCounters, Setup, Site, Task};
 use crate::raw::{Raw, batch, frame_of, join_hello, publisher_hello};
-use crate::traffic::{Fifo, Random, Watcher, connect, deadline, flush, message, send};
+use crate::traffic::{Fifo, Watcher, connect, deadline, flush, message, send};
 
 const TOPIC: &str = "t";
 /// Where the bad input goes; those who behave use this broker too, and another.
@@ -365,11 +366,11 @@ fn sessions_are_joined_with_their_token_while_they_are_open() {
 #[test]
 fn random_bytes_hurt_nobody() {
     let scene = Scene::new("noise", "connections_max: 16");
-    let mut random = Random(11);
+    let mut random = Random::new(11);
     for round in 0..500 {
         let mut noise = |most: u64| {
             let bytes = 1 + random.below(most) as usize;
-            random.bytes(bytes)
+            (0..bytes).map(|_| random.word() as u8).collect::<Vec<u8>>()
         };
         let (mut raw, bytes) = match round % 4 {
             0 => (Raw::connect(&scene.victim()), noise(63)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use embarcadero::client::{ClientError, Start};
 use embarcadero::wire::{OrderLevel, Receipts};
 
-use crate::harness::{Setup, Site};
+use crate::harness::{Setup, Signal, Site};
 use crate::load::{Load, ROOMY, TOPIC, read_all};
 use crate::traffic::{Fifo, Watcher, connect, deadline, flush, message, publish, send, send_sized, varied_bytes};
 
@@ -59,7 +59,7 @@ fn interrupted_under_load() {
     let mut watcher = Watcher::connect(site.subscriber(TOPIC, 2, Start::Earliest), Fifo::Publisher);
     send(&mut publisher, 0, 0..2000);
     let mut number = 2000;
-    process.signal("INT");
+    process.signal(Signal::INT);
     let error = loop {
         match publisher.send(&message(0, number, varied_bytes(number))) {
             Ok(()) => number += 1,
@@ -98,7 +98,7 @@ fn interrupted_with_a_reader_that_takes_nothing() {
     send_sized(&mut publisher, 0, 0..1600, |_| 16 << 10);
     flush(&mut publisher, 0);
     drop(publisher);
-    process.signal("INT");
+    process.signal(Signal::INT);
     let status = process.wait();
     assert_eq!(status.code(), Some(0), "a clean end: {status}");
 }

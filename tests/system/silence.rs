@@ -7,7 +7,7 @@ use embarcadero::client::{ClientError, PublisherOptions, Start, Subscriber};
 use embarcadero::wire::frame::{self, Heartbeat, Hello, Reply, Request};
 use embarcadero::wire::{Operation, OrderLevel, Receipts, Refusal};
 
-use crate::harness::{LIMIT, Process, Setup, Site};
+use crate::harness::{LIMIT, Process, Setup, Signal, Site};
 use crate::raw::{Raw, publisher_hello};
 use crate::traffic::{Fifo, Seen, Watcher, connect, deadline, flush, send_sized};
 
@@ -85,9 +85,9 @@ fn a_broker_of_the_same_host_is_stopped_for_long() {
     while !subscriber.caught_up() {
         poll(&mut subscriber).unwrap();
     }
-    second.signal("STOP");
+    second.signal(Signal::STOP);
     publish_laps(&site, 10);
-    second.signal("CONT");
+    second.signal(Signal::CONT);
     let since = Instant::now();
     let error = loop {
         match poll(&mut subscriber) {

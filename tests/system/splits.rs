@@ -1,12 +1,13 @@
 //! The stream as the network may cut it: at every byte, byte by byte, many batches at once, across runs and extents.
 
 use embarcadero::client::Start;
+use embarcadero::testing::random::Random;
 use embarcadero::wire::frame::{self, Goodbye};
 use embarcadero::wire::{OrderLevel, Receipts};
 
 use crate::harness::{Cluster, Setup, Site, Task};
 use crate::raw::{Raw, batch};
-use crate::traffic::{Fifo, Random, Watcher, message, varied_bytes};
+use crate::traffic::{Fifo, Watcher, message, varied_bytes};
 
 /// One broker with the smallest extents; `idle_release` decides how soon a connection gives its run back.
 fn site(name: &str, receive: &'static str) -> (Site, Cluster) {
@@ -107,7 +108,7 @@ fn batches_across_the_ends_of_runs_and_extents() {
     let largest = welcome.batch_bytes_max as usize;
     assert_eq!(largest, 64 << 10);
     let sender = Task::spawn("the sender", move || {
-        let (mut random, mut sent, mut number, mut batch_seq) = (Random(5), 0, 0, 0);
+        let (mut random, mut sent, mut number, mut batch_seq) = (Random::new(5), 0, 0, 0);
         let mut pending = Vec::new();
         while sent < BYTES {
             // Every tenth batch is as large as it may be: 64 of batch header, 16 of message header.

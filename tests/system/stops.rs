@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use embarcadero::client::{PublisherOptions, Start};
 use embarcadero::wire::{OrderLevel, Receipts};
 
-use crate::harness::{Process, Setup, Site};
+use crate::harness::{Process, Setup, Signal, Site};
 use crate::load::{Load, ROOMY, TOPIC, read_all};
 use crate::traffic::{Fifo, Watcher, deadline, publish};
 
@@ -114,9 +114,9 @@ fn the_sequencers_process_is_killed_again_and_again() {
 #[test]
 fn a_stopped_broker_process_stops_nobody_else() {
     let scene = Scene::new("stop-broker", &Setup { sequencer: "candidates: [2], session_lease: 20s", ..ROOMY });
-    scene.half(0).signal("STOP");
+    scene.half(0).signal(Signal::STOP);
     goes_on_meanwhile(&scene.loads[0], "while brokers that it does not use are stopped");
-    scene.half(0).signal("CONT");
+    scene.half(0).signal(Signal::CONT);
     scene.all_go_on("after the stopped brokers went on");
     scene.end();
 }
@@ -127,16 +127,16 @@ fn a_stopped_broker_process_stops_nobody_else() {
 fn a_stopped_sequencer_is_succeeded_and_does_no_harm_later() {
     let sequencer = "candidates: [0, 2], takeover_after: 300ms, session_lease: 20s";
     let scene = Scene::new("stop-sequencer", &Setup { sequencer, hosts: 2, ..ROOMY });
-    scene.half(0).signal("STOP");
+    scene.half(0).signal(Signal::STOP);
     goes_on_meanwhile(&scene.loads[0], "with the other host's candidate as the sequencer");
     scene.half(1).wait_for_line("sequence 1: active, epoch");
-    scene.half(0).signal("CONT");
+    scene.half(0).signal(Signal::CONT);
     scene.half(0).wait_for_line("was taken over; standing by");
     scene.all_go_on("after the predecessor went on");
-    scene.half(1).signal("STOP");
+    scene.half(1).signal(Signal::STOP);
     // It takes over once more; no session is over its brokers alone.
     scene.half(0).wait_for_line("sequence 0: active, epoch 3");
-    scene.half(1).signal("CONT");
+    scene.half(1).signal(Signal::CONT);
     scene.half(1).wait_for_line("was taken over; standing by");
     scene.all_go_on("after each was stopped once");
     scene.end();

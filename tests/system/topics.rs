@@ -9,7 +9,7 @@ use embarcadero::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal};
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
 use crate::raw::{Came, Raw, publisher_hello};
-use crate::traffic::{connect, deadline, message};
+use crate::traffic::{connect, deadline, message, read_message};
 
 fn admin(site: &Site, broker: u32) -> Admin {
     Admin::new(&[site.address(broker)]).unwrap()
@@ -212,7 +212,7 @@ fn a_topic_deleted_under_load_ends_for_all_and_its_name_is_free() {
             fresh
                 .poll(LIMIT, &mut |batch| {
                     batch.messages().for_each(|(order, found)| {
-                        assert_eq!((order, &found.payload[..4]), (got, &1u32.to_le_bytes()[..]), "the new topic's");
+                        assert_eq!((order, read_message(found.payload).0), (got, 1), "the new topic's");
                         got += 1;
                     })
                 })

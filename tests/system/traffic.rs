@@ -9,62 +9,33 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{ClientError, Delivered, Publisher, PublisherOptions, Subscriber, SubscriberOptions};
 use embarcadero::wire::{OrderLevel, crc32c};
+use verification::payload::{Payloads, Stamp, mix};
+
+pub use verification::payload::STAMP_BYTES;
 
 use crate::harness::LIMIT;
 
-/// Bytes that say whose message it is.
-pub const STAMP_BYTES: usize = 16;
-const BLOCK_BYTES: usize = 1 << 16;
+/// No message of these tests is longer.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// SplitMix64 (Steele, Lea, Flood, 2014).
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// Below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next() as u8).collect()
-    }
-}
-
-static BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| Random(7).bytes(BLOCK_BYTES));
+static PAYLOADS: LazyLock<Payloads> = LazyLock::new(|| Payloads::up_to(MESSAGE_BYTES_MAX));
 
 /// `bytes` bytes that follow from `seed`.
 pub fn filler(seed: u64, bytes: usize) -> Vec<u8> {
-    let from = (Random(seed).next() % BLOCK_BYTES as u64) as usize;
-    BLOCK.iter().cycle().skip(from).take(bytes).copied().collect()
+    let words = (0..bytes.div_ceil(8) as u64).flat_map(|word| mix(seed ^ word << 48).to_le_bytes());
+    words.take(bytes).collect()
 }
 
-/// Message `number` of `publisher`, at least a stamp long.
+/// Message `number` of `publisher`, at least a stamp long. Its stamp says its length too.
 pub fn message(publisher: u32, number: u64, bytes: usize) -> Vec<u8> {
-    assert!(bytes >= STAMP_BYTES);
-    let mut message = Vec::with_capacity(bytes);
-    message.extend(publisher.to_le_bytes());
-    message.extend((bytes as u32).to_le_bytes());
-    message.extend(number.to_le_bytes());
-    message.extend(filler(u64::from(publisher) << 40 ^ number, bytes - STAMP_BYTES));
-    message
+    PAYLOADS.message(Stamp { run: bytes as u32, publisher, number }, bytes)
 }
 
 /// Publisher and number of a message, all of whose bytes are right.
-fn read_message(payload: &[u8]) -> (u32, u64) {
-    assert!(payload.len() >= STAMP_BYTES, "a message of {} bytes, nobody published one", payload.len());
-    let publisher = u32::from_le_bytes(payload[..4].try_into().unwrap());
-    let number = u64::from_le_bytes(payload[8..16].try_into().unwrap());
-    assert!(
-        payload == message(publisher, number, payload.len()),
-        "message {number} of publisher {publisher} is corrupt"
-    );
+pub fn read_message(payload: &[u8]) -> (u32, u64) {
+    let stamp = PAYLOADS.check(payload).unwrap_or_else(|fault| panic!("a message is corrupt: {fault}"));
+    let Stamp { run, publisher, number } = stamp.expect("each has a stamp");
+    assert_eq!(payload.len(), run as usize, "message {number} of publisher {publisher} has another length");
     (publisher, number)
 }
 
@@ -73,7 +44,7 @@ pub fn varied_bytes(number: u64) -> usize {
     STAMP_BYTES + (number * 37 % 211) as usize
 }
 
-/// Which promises of an order level a reader can check (DESIGN section 4).
+/// Which promises of an order level a reader can check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fifo {
     /// Nothing but each message once.
@@ -153,7 +124,7 @@ impl Seen {
     }
 
     fn mix(&mut self, value: u64) {
-        self.hash = Random(self.hash ^ value).next();
+        self.hash = mix(self.hash ^ value);
     }
 
     fn note(&mut self, session: u64, publisher: u32, number: u64, order: u64) {

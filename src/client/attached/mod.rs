@@ -7,28 +7,35 @@
 //! [`Publish`] and [`Subscribe`].
 //!
 //! * `place`: opening a pool of any geometry, taking a place.
-//! * `writer`: the publisher's lane; no I/O and no clock.
-//! * `reader`: the subscriber's cursor and pin; no I/O and no clock.
-//! * `publisher`, `subscriber`: clocks, waits and errors around them.
+//! * `writer`: the publisher's lane. `reader`: the subscriber's cursor and pin. No I/O and no clock of their own.
+//! * `publishing`, `subscribing`: what drives them, a step at a time: it never waits, and asks a [`Clock`] for the time. The simulator
+//!   runs these over its own memory and clock.
+//! * `publisher`, `subscriber`: the pool mapped, its places locked, and waits.
 
 mod options;
 mod place;
 mod publisher;
+pub(crate) mod publishing;
 mod reader;
 mod subscriber;
+pub(crate) mod subscribing;
 #[cfg(test)]
 mod tests;
 mod traits;
-mod writer;
+pub(crate) mod writer;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::client::attached::writer::Times;
 use crate::client::error::ClientError;
 use crate::log::View;
 use crate::log::commit::CommitReader;
+use crate::log::inherit::check_attached;
+use crate::log::member::{BEAT_NS, Member};
+use crate::log::recover::RecoverError;
 use crate::log::topics::{Topic, TopicReader};
-use crate::pool::Memory;
+use crate::pool::{Memory, Process};
 use crate::wire::Refusal;
 
 pub use options::{AttachOptions, AttachedSubscriberOptions};
@@ -96,26 +103,100 @@ impl Patience {
     }
 }
 
-/// Finds a topic by name; with `may_come` waits for it, calling `ask` until then.
-fn find_topic<M: Memory>(
-    view: &View<M>,
-    name: &str,
-    may_come: bool,
-    mut patience: Patience,
-    ask: &mut dyn FnMut(),
-) -> Result<Topic, ClientError> {
-    let (mut topics, commit) = (TopicReader::new(view), CommitReader::new(view));
-    loop {
-        let before = commit.current();
-        if let Some(topic) = topics.find(name) {
-            return Ok(topic.clone());
+/// Both clocks, as an attached client goes by them.
+pub(crate) trait Clock {
+    /// What they show now.
+    fn times(&self) -> Times;
+
+    /// What the steady one shows.
+    fn now(&self) -> Instant {
+        self.times().now
+    }
+}
+
+/// This machine's clocks.
+struct MachineClock;
+
+impl Clock for MachineClock {
+    fn times(&self) -> Times {
+        Times { now: Instant::now(), utc_ns: crate::client::batch::utc_ns() }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// Shows that the process in a place lives, as often as it is asked to.
+pub(crate) struct Life<M> {
+    begun: Instant,
+    member: Member<M>,
+}
+
+impl<M: Memory> Life<M> {
+    /// Announces this process in the place of `member`, whose lock the caller holds.
+    ///
+    /// # Errors
+    /// What is damaged of what the last process left there.
+    pub fn begin(
+        view: &View<M>,
+        member: u32,
+        lane: Option<u32>,
+        process: Process,
+        now: Instant,
+    ) -> Result<Life<M>, RecoverError> {
+        check_attached(view, member, lane)?;
+        Ok(Life { begun: now, member: Member::announce(view, member, process) })
+    }
+
+    /// Which process of the place this is.
+    pub fn incarnation(&self) -> u64 {
+        self.member.incarnation()
+    }
+
+    /// Shows it, if that was not shown just now.
+    pub fn show(&mut self, now: Instant) {
+        self.member.beat(BEAT_NS + now.saturating_duration_since(self.begun).as_nanos() as u64);
+    }
+
+    /// Says that it stopped in good order.
+    pub fn stop(&mut self) {
+        self.member.stop();
+    }
+}
+
+/// Looks for a topic by its name.
+struct TopicSearch<M> {
+    topics: TopicReader<M>,
+    commit: CommitReader<M>,
+}
+
+impl<M: Memory> TopicSearch<M> {
+    fn new(view: &View<M>) -> Self {
+        TopicSearch { topics: TopicReader::new(view), commit: CommitReader::new(view) }
+    }
+
+    /// The topic of this name; `None`: it may come. With `may_come` it may at any time; else that is said only as long as nobody can
+    /// say that there is none.
+    ///
+    /// # Errors
+    /// [`ClientError::PoolRefused`]: there is none.
+    fn find(&mut self, pool: &Path, name: &str, may_come: bool) -> Result<Option<Topic>, ClientError> {
+        let before = self.commit.current();
+        if let Some(topic) = self.topics.find(name) {
+            return Ok(Some(topic.clone()));
         }
         // Before any sequencer was heard, or while one takes over, the table says nothing.
-        if !may_come && before.is_some_and(|before| commit.confirm(before.epoch)) {
-            let (pool, text) = (patience.pool.clone(), format!("there is no topic {name:?}; create it first"));
+        if !may_come && before.is_some_and(|before| self.commit.confirm(before.epoch)) {
+            let (pool, text) = (pool.into(), format!("there is no topic {name:?}; create it first"));
             return Err(ClientError::PoolRefused { pool, refusal: Refusal::UnknownTopic, detail: 0, text });
         }
-        ask();
-        patience.wait(&format!("topic {name:?}"))?;
+        Ok(None)
     }
+}
+
+/// What is damaged in a pool, as a client's error.
+fn damaged(pool: &Path) -> impl Fn(RecoverError) -> ClientError {
+    let pool: PathBuf = pool.into();
+    move |error| ClientError::Damaged { pool: pool.clone(), error: Box::new(error) }
 }

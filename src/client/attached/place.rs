@@ -1,15 +1,13 @@
 //! Attaching to a pool: opening it, and taking one of its places for attached clients.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::client::attached::{Life, damaged};
 use crate::client::error::ClientError;
 use crate::config::CoherenceMode;
-use crate::log::inherit::check_attached;
-use crate::log::member::{BEAT_NS, Member};
 use crate::log::namesake::look_for_namesake;
-use crate::log::recover::RecoverError;
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
 use crate::pool::region::{HostLock, LockName};
@@ -40,37 +38,7 @@ pub(super) struct Place {
 pub(super) struct Taken<C: Coherence> {
     pub place: Place,
     pub view: View<Mapped<C>>,
-    pub life: Life<C>,
-}
-
-/// Shows that the process in a place lives.
-pub(super) struct Life<C: Coherence> {
-    begun: Instant,
-    member: Member<Mapped<C>>,
-}
-
-impl<C: Coherence> Life<C> {
-    /// Which process of the place this is.
-    pub fn incarnation(&self) -> u64 {
-        self.member.incarnation()
-    }
-
-    /// Shows it, if that was not shown just now.
-    pub fn show(&mut self) {
-        self.member.beat(BEAT_NS + self.begun.elapsed().as_nanos() as u64);
-    }
-}
-
-impl<C: Coherence> Drop for Life<C> {
-    fn drop(&mut self) {
-        self.member.stop();
-    }
-}
-
-/// What is damaged in a pool, as a client's error.
-pub(super) fn damaged(pool: &Path) -> impl Fn(RecoverError) -> ClientError {
-    let pool: PathBuf = pool.into();
-    move |error| ClientError::Damaged { pool: pool.clone(), error: Box::new(error) }
+    pub life: Life<Mapped<C>>,
 }
 
 impl Place {
@@ -96,8 +64,8 @@ impl Place {
             let lock = pool.try_to_lock(LockName::Attached(member));
             let Some(lock) = lock.map_err(|error| ClientError::Pool(Arc::new(error)))? else { continue };
             let lane = (kind == PlaceKind::Publisher).then(|| g.attached_lane(member - members.start));
-            check_attached(&view, member, lane).map_err(damaged(pool.path()))?;
-            let life = Life { begun: Instant::now(), member: Member::announce(&view, member, Process::this()) };
+            let life = Life::begin(&view, member, lane, Process::this(), Instant::now());
+            let life = life.map_err(damaged(pool.path()))?;
             let place = Place { _pool: pool.clone(), member, lane, _lock: lock };
             return Ok(Taken { place, view, life });
         }
@@ -109,6 +77,7 @@ impl Place {
 mod tests {
     use super::*;
     use crate::client::attached::tests::of_two_hosts;
+    use crate::log::member::{BEAT_NS, Member};
     use crate::pool::coherence::Software;
     use crate::pool::region::Create;
     use crate::pool::superblock::HomeHosts;

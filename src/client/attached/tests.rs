@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::client::attached::reader::{Phase, ReadFault, Reader};
+use crate::client::attached::reader::{Phase, ReadError, Reader};
 use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::log::lane::LaneReader;
 use crate::log::member::Member;
@@ -133,7 +133,7 @@ impl Scene {
 }
 
 /// Reads what there is; gives how many messages.
-fn read(reader: &mut Reader<HostMemory>, next: &mut u64) -> Result<u64, ReadFault> {
+fn read(reader: &mut Reader<HostMemory>, next: &mut u64) -> Result<u64, ReadError> {
     let before = *next;
     reader.renew()?;
     while reader.take()? {
@@ -238,11 +238,11 @@ fn a_reader_that_was_not_waited_for_is_told_first() {
         assert!(idle < 200, "the publisher is held back for ever, at {sent}");
     }
     assert_eq!(scene.sequencer.active().unwrap().counters().dropped_pins, 1);
-    assert_eq!(read(&mut reader, &mut next), Err(ReadFault::Dropped));
+    assert_eq!(read(&mut reader, &mut next), Err(ReadError::Dropped));
     assert_eq!((reader.phase(), next), (Phase::Unpinned, 1));
     assert_eq!(reader.pin(), Ok(true));
     let sought = (0..400).find_map(|_| reader.seek().err());
-    assert!(matches!(sought, Some(ReadFault::Trimmed(earliest)) if earliest > 1), "{sought:?}");
+    assert!(matches!(sought, Some(ReadError::Trimmed(earliest)) if earliest > 1), "{sought:?}");
 }
 
 /// As long as it shows itself it is waited for, however slow it is.

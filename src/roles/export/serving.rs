@@ -6,7 +6,7 @@
 
 use crate::log::commit::Commit;
 use crate::log::order_index::IndexFault;
-use crate::log::reader::{ENTRIES_PER_PASS, ReadFault, Sought, TailSkip};
+use crate::log::reader::{Delivery, ENTRIES_PER_PASS, ReadFault, Sought, TailSkip};
 use crate::net::Network;
 use crate::net::network::SEND_LIST_MAX;
 use crate::pool::Memory;
@@ -253,12 +253,12 @@ impl<M: Memory, N: Network> Export<M, N> {
                 subscriber.items.push(Item { place: index, position, before: from });
                 self.counters.skipped_messages += first - from;
             }
-            let deliver = Deliver { version: subscriber.version, ..delivery.header };
+            let deliver = Deliver { version: subscriber.version, ..deliver_frame(&delivery) };
             list.push(&frame::seal(&deliver), delivery.at, delivery.bytes);
             subscriber.items.push(Item { place: index, position: position + 1, before: first });
             (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
             self.counters.delivered_batches += 1;
-            self.counters.delivered_messages += u64::from(delivery.messages);
+            self.counters.delivered_messages += u64::from(delivery.header.message_count);
         }
         if list.is_empty()
             && let Some(topic) = subscriber.reader.deleted()
@@ -359,4 +359,20 @@ impl<M: Memory, N: Network> Export<M, N> {
 
 fn skipped(version: u8, topic: u32, from: u64, next_order: u64) -> [u8; 64] {
     frame::seal(&Skipped { version, topic, from, next_order, ..Skipped::default() })
+}
+
+/// The frame in front of a batch, but for the version that its reader speaks.
+pub(crate) fn deliver_frame(delivery: &Delivery) -> Deliver {
+    let batch = &delivery.header;
+    Deliver {
+        body_bytes: delivery.bytes as u32,
+        message_count: batch.message_count,
+        first_order: delivery.first_order,
+        position: delivery.position,
+        session: batch.session,
+        batch_seq: batch.batch_seq,
+        session_epoch: batch.session_epoch,
+        topic: batch.topic,
+        ..Deliver::default()
+    }
 }

@@ -185,7 +185,7 @@ fn with_predecessor(
 #[test]
 fn a_power_loss_at_the_end_of_a_takeover_loses_nothing() {
     let run = |seed, operation| {
-        let (pool, watched, here, there) = powered_pool(Whim { evict: 0, prefetch: 0, prompt_flush: 300 }, seed);
+        let (pool, watched, here, there) = powered_pool(Whim { prompt_flush: 300, ..Whim::LAZY }, seed);
         let mut feeder = Feeder::new(&here, 0);
         let mut sequencer = with_history(&watched, 0, &mut feeder);
         (70..73).for_each(|seq| assert!(feeder.put(batch(FIRST, seq), 64)));
@@ -280,7 +280,7 @@ fn checkpoints_and_replay_are_the_fold_at_any_moment() {
 #[test]
 fn a_published_slot_is_taken_by_the_next_pass() {
     for seed in 0..20 {
-        let (_, here, there) = pool(Whim { evict: 0, prefetch: 0, prompt_flush: 300 }, seed);
+        let (_, here, there) = pool(Whim { prompt_flush: 300, ..Whim::LAZY }, seed);
         let mut feeder = Feeder::new(&here, 0);
         let mut sequencer = start(&there, 1);
         for now in 1..100 {

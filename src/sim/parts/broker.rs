@@ -13,7 +13,7 @@ use crate::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS};
 use crate::roles::tokens::Tokens;
 use crate::runtime::{Io, Now, Role};
 use crate::sim::kernel::{Actor, Kernel};
-use crate::sim::parts::terms::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY, TOPIC, UTC_NS};
+use crate::sim::parts::terms::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY, TOPIC, UTC_NS, log_record};
 use crate::sim::process::ProcessMemory;
 use crate::sim::socket::{Listener, Sockets};
 use crate::sim::wiring::Wiring;
@@ -77,7 +77,7 @@ pub(super) fn receive(kernel: &Kernel, broker: u32) -> Option<Box<dyn Actor>> {
         session_expiry_ns: 5_000_000_000,
         broker: broker as u16,
         heartbeat_ms: 0,
-        log_tag: 0,
+        log_tag: log_record().tag(),
         keep: Keep::Cached,
         topics: vec![topic],
     };
@@ -106,7 +106,7 @@ pub(super) fn ack(kernel: &Kernel, broker: u32) -> Option<Box<dyn Actor>> {
         open_timeout_ns: HELLO_TIMEOUT_NS,
         broker: broker as u16,
         broker_list: String::new(),
-        log: bytemuck::Zeroable::zeroed(),
+        log: log_record(),
     };
     let role =
         AckRole::<ProcessMemory, Sockets>::new(&kernel.view(), broker, settings, Tokens::new(TOKEN_KEY), links, PLACES);
@@ -129,7 +129,7 @@ pub(super) fn export(kernel: &Kernel, broker: u32) -> Option<Box<dyn Actor>> {
         return_grace_ns: 10_000_000,
         broker: broker as u16,
         broker_list: String::new(),
-        log: bytemuck::Zeroable::zeroed(),
+        log: log_record(),
         client_silence_ns: 0,
     };
     let role = Export::<ProcessMemory, Sockets>::new(&kernel.view(), broker, incarnation, settings, subscriptions);

@@ -2,8 +2,10 @@
 //! their state machines, with what dials, reads and waits for them told anew.
 //!
 //! * [`broker`]: the roles of a broker. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
-//! * [`publisher`], [`subscriber`]: clients. `terms`: what all of them take for granted.
+//! * [`publisher`], [`subscriber`]: clients, around the client's own state machines; [`attempt`]: how they dial. `terms`: what all of them
+//!   take for granted.
 
+mod attempt;
 mod broker;
 mod publisher;
 mod sequencer;

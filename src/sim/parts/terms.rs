@@ -1,6 +1,6 @@
-//! What all parts take for granted: the topic, the times, and how a hello is said.
+//! What all parts take for granted: the topic, the log and the times.
 
-use crate::wire::frame::Hello;
+use crate::wire::frame::LogRecord;
 
 /// The topic everybody uses.
 pub const TOPIC: &str = "simulated";
@@ -15,7 +15,7 @@ pub const REDIAL_NS: u64 = 5_000_000;
 /// Key of the pool's session tokens.
 pub const TOKEN_KEY: [u64; 2] = [3, 4];
 
-/// A hello as the bytes that begin a connection.
-pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
-    crate::wire::frame::with_body(hello, TOPIC.as_bytes())
+/// How a broker says which log it serves.
+pub fn log_record() -> LogRecord {
+    LogRecord { uuid: [5, 6], ..bytemuck::Zeroable::zeroed() }
 }

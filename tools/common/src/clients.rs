@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{
     AckedBatch, AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, BrokerProgress,
-    ClientError, Event, Publisher, PublisherOptions, PublisherStats, Subscriber, SubscriberOptions,
+    ClientError, Delivered, Event, Publisher, PublisherOptions, PublisherStats, Subscriber, SubscriberOptions,
 };
 use embarcadero::config::CoherenceMode;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
+use verification::BatchPlace;
 
 use crate::arguments::HostArgs;
 
@@ -180,5 +181,16 @@ impl AnySubscriber {
             AnySubscriber::Tcp(inner) => inner.trimmed_before_start(place),
             AnySubscriber::Attached(_) => 0,
         }
+    }
+}
+
+/// Where a batch stands, as it was delivered.
+pub fn place(delivered: &Delivered<'_>) -> BatchPlace {
+    BatchPlace {
+        first_order: delivered.first_order,
+        session: delivered.session,
+        session_epoch: delivered.session_epoch,
+        batch_seq: delivered.batch_seq,
+        message_count: delivered.message_count,
     }
 }

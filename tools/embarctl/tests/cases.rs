@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use launch::place::build_broker;
+
 /// Longest time for one case.
 const CASE_MAX: Duration = Duration::from_secs(90);
 /// What a case exits with that cannot be tried on this machine.
@@ -15,19 +17,6 @@ const NOT_YET: [&str; 0] = [];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// The folder of the binaries; the broker's is another package's, which cargo does not build for this test by itself.
-fn binaries() -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_embarctl")).parent().expect("a binary is in a folder").to_path_buf();
-    let mut build = Command::new(env!("CARGO"));
-    build.current_dir(workspace()).args(["build", "--quiet", "--package", "embarcadero", "--bin", "embarlet"]);
-    build.arg("--target-dir").arg(folder.parent().expect("the target folder"));
-    if folder.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().expect("cargo runs").success(), "the broker builds");
-    folder
 }
 
 /// Runs a case; its exit code (none: killed at its deadline) and what it said.
@@ -59,7 +48,7 @@ fn run(script: &Path, binaries: &Path) -> (Option<i32>, String) {
 
 #[test]
 fn what_users_did_and_expected() {
-    let binaries = binaries();
+    let binaries = build_broker(Path::new(env!("CARGO_BIN_EXE_embarctl")), &workspace());
     let mut scripts: Vec<PathBuf> = std::fs::read_dir(workspace().join("tests/cases"))
         .expect("the cases are there")
         .map(|entry| entry.expect("readable").path())

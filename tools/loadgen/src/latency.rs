@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
 use tools_common::figures::Latencies;
+use verification::payload::PayloadWriter;
 
 use crate::board::Board;
-use crate::payload::PayloadWriter;
 use crate::publish::{Ended, SessionPlan, SessionResult, connect, no_ack};
 
 /// Longest time in the client before looking at the clock and the flags.
@@ -97,22 +97,22 @@ pub fn publish(
     let mut latencies = Latencies::default();
     let mut writer = PayloadWriter::new(plan.payloads.clone(), plan.run, plan.index);
     result.first_send = Some(Instant::now());
-    while result.sent < messages && !board.interrupted() {
+    while result.account.sent < messages && !board.interrupted() {
         let before = Instant::now();
-        times.note(result.sent, before);
+        times.note(result.account.sent, before);
         if let Err(reason) = one(&mut publisher, &mut writer, &mut result, plan.ack_timeout, board) {
-            result.error = Some(reason);
+            result.account.error = Some(reason);
             break;
         }
-        if result.acked > warm_up {
+        if result.account.acked > warm_up {
             latencies.record(before.elapsed().as_nanos() as u64);
         }
-        board.sessions[0].sent.store(result.sent, Ordering::Relaxed);
-        board.sessions[0].acked.store(result.acked, Ordering::Relaxed);
+        board.sessions[0].sent.store(result.account.sent, Ordering::Relaxed);
+        board.sessions[0].acked.store(result.account.acked, Ordering::Relaxed);
     }
     result.last_ack = Some(Instant::now());
     result.end(publisher, board);
-    ended.failed = result.error.is_some();
+    ended.failed = result.account.error.is_some();
     Some((result, latencies))
 }
 
@@ -126,16 +126,16 @@ fn one(
 ) -> Result<(), String> {
     let describe = |error: embarcadero::client::ClientError| error.to_string();
     let begin = Instant::now();
-    writer.with(result.sent, |payload| publisher.send(payload)).map_err(describe)?;
+    writer.with(result.account.sent, |payload| publisher.send(payload)).map_err(describe)?;
     publisher.seal();
-    result.sent += 1;
-    while publisher.messages_acked() < result.sent && !board.interrupted() {
+    result.account.sent += 1;
+    while publisher.messages_acked() < result.account.sent && !board.interrupted() {
         publisher.poll(POLL).map_err(describe)?;
         if begin.elapsed() > ack_timeout {
             return Err(no_ack(publisher, ack_timeout));
         }
     }
-    result.acked = publisher.messages_acked();
+    result.account.acked = publisher.messages_acked();
     Ok(())
 }
 

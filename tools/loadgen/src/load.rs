@@ -6,17 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use embarcadero::client::{PublisherOptions, SlowReaderPolicy, Start};
 use serde_json::{Value, json};
 use tools_common::clients::AttachedPool;
+use verification::payload::{Payloads, mix};
+use verification::promise::{Level, TooSlow};
+use verification::verifier::{NUMBERS_MAX, SESSIONS_MAX, Source, Verifier};
 
 use crate::args::{AttachArgs, LoadArgs, RateArgs, TopicArgs};
 use crate::error::LoadError;
 use crate::fleet::Fleet;
 use crate::open_loop::OpenPlan;
 use crate::pause::PausePlan;
-use crate::payload::{Payloads, mix};
 use crate::publish::{Goal, SessionPlan};
 use crate::schedule::Rate;
 use crate::subscribe::{ReaderPlan, Until};
-use crate::verify::{NUMBERS_MAX, Source, Verifier};
+
+// What the verifier takes for the most sessions is what a pool has.
+const _: () = assert!(SESSIONS_MAX == embarcadero::limits::SESSIONS_MAX as usize);
 
 /// What is wanted beside publishing.
 #[derive(Clone, Copy, Default)]
@@ -171,7 +175,7 @@ impl<'a> Load<'a> {
             topic,
             options,
             pool: self.pool.clone(),
-            verifier: Verifier::new(self.topic.order, Arc::clone(payloads), source, self.checking),
+            verifier: Verifier::new(Level::of(self.topic.order as u8), Arc::clone(payloads), source, self.checking),
             until: Until::Published,
             idle_timeout: self.ack_timeout,
             open: self.open,
@@ -217,6 +221,15 @@ fn bounds(fleet: &Fleet, topic: usize, goals: &[Goal]) -> Arc<[u64]> {
         Goal::For(_) | Goal::Planned(_) => NUMBERS_MAX,
     };
     goals.iter().enumerate().map(bound).collect()
+}
+
+/// What may become of subscribers, for the verdict.
+pub fn too_slow(policy: SlowReaderPolicy) -> TooSlow {
+    match policy {
+        SlowReaderPolicy::Skip => TooSlow::Skips,
+        SlowReaderPolicy::Wait { .. } => TooSlow::IsWaitedFor,
+        SlowReaderPolicy::AsConfigured | SlowReaderPolicy::Disconnect => TooSlow::IsLetGo,
+    }
 }
 
 /// As the command line says it.

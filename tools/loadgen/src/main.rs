@@ -3,25 +3,22 @@
 //! A few threads drive all publisher sessions, and a few all subscribers; the main thread shows progress and judges.
 //!
 //! * `args`: the command line. `load`, `fleet`: every client's plan made from it.
-//! * `payload`: what messages contain. `verify`, `faults`: what a subscriber must see.
 //! * `schedule`, `pace`: open loop, pure: when messages are planned, and which is due.
 //! * `publish`, `open_loop`, `subscribe`, `latency`: the threads' work. `board`, `pause`: what they share.
 //! * `recorder`: latencies.
 //! * `run`: sets up, starts, watches, joins. `progress`: what is shown meanwhile.
 //! * `sweep`, `versus`: several runs: rates, and many topics against one. `resume`: long topics.
-//! * `verdict`, `report`: whether it was right, in words and as JSON.
+//! * `report`: whether it was right, in words and as JSON. What messages contain, and what subscribers must see, is in `verification`.
 
 mod args;
 mod board;
 mod error;
-mod faults;
 mod fleet;
 mod latency;
 mod load;
 mod open_loop;
 mod pace;
 mod pause;
-mod payload;
 mod progress;
 mod publish;
 mod recorder;
@@ -31,8 +28,6 @@ mod run;
 mod schedule;
 mod subscribe;
 mod sweep;
-mod verdict;
-mod verify;
 mod versus;
 
 use std::process::ExitCode;
@@ -43,11 +38,11 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tools_common::interrupt::{self, EXIT_INTERRUPTED, Second};
 use tools_common::report::write_json;
+use verification::verdict::Outcome;
 
 use crate::args::{Cli, Command, E2eArgs, OutputArgs};
 use crate::error::LoadError;
 use crate::report::Ended;
-use crate::verdict::Outcome;
 
 const EXIT_FAIL: u8 = 1;
 const EXIT_USAGE: u8 = 2;

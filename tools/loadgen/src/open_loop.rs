@@ -11,9 +11,9 @@ use embarcadero::client::AckedBatch;
 use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
 use tools_common::clock::monotonic_ns;
+use verification::payload::Times;
 
 use crate::pace::{Counts, Due, Pacer, Span};
-use crate::payload::Times;
 use crate::recorder::Recorder;
 use crate::schedule::{Arrival, Schedule};
 

@@ -1,6 +1,7 @@
 //! Publisher sessions: a thread drives one or many, each sending as fast as its window allows or at its planned times, and
 //! waiting for the acks.
 
+use std::borrow::Borrow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,12 @@ use embarcadero::limits::MESSAGE_HEADER_BYTES;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
 use tools_common::clients::{AnyPublisher, AttachedPool};
+use verification::payload::{PayloadWriter, Payloads};
+use verification::verdict::Sent;
 
 use crate::board::{Board, SessionBoard};
 use crate::open_loop::{OpenLoop, OpenPlan, OpenResult};
 use crate::pause::AckGaps;
-use crate::payload::{PayloadWriter, Payloads};
 use crate::recorder::Recorder;
 
 /// Longest time in the client before looking at the flags again.
@@ -63,18 +65,8 @@ pub struct SessionPlan {
 /// What one session reached.
 #[derive(Clone, Debug)]
 pub struct SessionResult {
-    /// Index of the session in the run.
-    pub index: u32,
-    /// Index of its topic in the run.
-    pub topic: usize,
-    /// Its session id.
-    pub session: u64,
-    /// Messages it was to send.
-    pub planned: u64,
-    /// Messages handed to the client.
-    pub sent: u64,
-    /// Messages acked; at ack level 0, messages written to sockets.
-    pub acked: u64,
+    /// What is judged.
+    pub account: Sent,
     /// Before the first message was handed to the client.
     pub first_send: Option<Instant>,
     /// After the last progress of the acks.
@@ -87,43 +79,44 @@ pub struct SessionResult {
     pub stats: PublisherStats,
     /// Where the messages went.
     pub brokers: Vec<BrokerProgress>,
-    /// Why the session ended early, unless interrupted.
-    pub error: Option<String>,
+}
+
+impl Borrow<Sent> for SessionResult {
+    fn borrow(&self) -> &Sent {
+        &self.account
+    }
 }
 
 impl SessionResult {
     /// Of a session that has not sent anything.
     pub fn begin(plan: &SessionPlan, publisher: &AnyPublisher) -> SessionResult {
         let planned = if let Goal::Messages(messages) = plan.goal { messages } else { 0 };
+        let (index, topic, session) = (plan.index, plan.topic, publisher.session());
         SessionResult {
-            index: plan.index,
-            topic: plan.topic,
-            session: publisher.session(),
-            planned,
-            sent: 0,
-            acked: 0,
+            account: Sent { index, topic, session, planned, ..Sent::default() },
             first_send: None,
             last_ack: None,
             gaps: AckGaps::default(),
             open: None,
             stats: publisher.stats(),
             brokers: Vec::new(),
-            error: None,
         }
     }
 
     /// Takes what the client knows at the end; closes the session if it came to its end.
     pub fn end(&mut self, mut publisher: AnyPublisher, board: &Board) {
-        if self.error.is_none() && !board.interrupted() {
-            settle_counts(&mut publisher, self.acked);
+        let complete = self.account.error.is_none() && !board.interrupted();
+        if complete {
+            settle_counts(&mut publisher, self.account.acked);
         }
-        self.session = publisher.session();
         self.stats = publisher.stats();
         self.brokers = publisher.broker_progress().to_vec();
-        board.sessions[self.index as usize].set_brokers(&self.brokers);
-        let complete = self.error.is_none() && !board.interrupted();
+        let (resent_batches, fences) = (self.stats.resent_batches, self.stats.fences);
+        self.account = Sent { session: publisher.session(), resent_batches, fences, ..self.account.clone() };
+        board.sessions[self.account.index as usize].set_brokers(&self.brokers);
+        let complete = complete && !board.interrupted();
         if complete && let Err(error) = publisher.close(Instant::now() + CLOSE) {
-            self.error = Some(format!("closing the session: {error}"));
+            self.account.error = Some(format!("closing the session: {error}"));
         }
     }
 }
@@ -342,7 +335,7 @@ impl<'a> Session<'a> {
         if self.board.interrupted() {
             return Ok(Step::Ended);
         }
-        let sent_before = self.result.sent;
+        let sent_before = self.result.account.sent;
         let mut wake = None;
         if !self.all_sent && self.board.reader_failed() {
             self.sent_all(); // Nobody reads what else it would send; what is sent is still acked.
@@ -355,32 +348,32 @@ impl<'a> Session<'a> {
         let moved = self.publisher.poll(Duration::ZERO).map_err(|error| describe(&error))?;
         self.note_progress();
         if let Some(open) = &mut self.open {
-            open.look(self.result.sent, self.result.acked);
+            open.look(self.result.account.sent, self.result.account.acked);
         }
-        if self.all_sent && self.result.acked >= self.result.sent {
+        if self.all_sent && self.result.account.acked >= self.result.account.sent {
             return Ok(Step::Ended);
         }
         if self.moved.elapsed() > self.ack_timeout {
             return Err(no_ack(&mut self.publisher, self.ack_timeout));
         }
-        let idle = moved == 0 && self.result.sent == sent_before;
+        let idle = moved == 0 && self.result.account.sent == sent_before;
         Ok(if idle { Step::Idle(wake) } else { Step::Moved })
     }
 
     /// Hands messages to the client until the window is full, all are sent, or it is others' turn.
     fn send_all(&mut self, writer: &mut PayloadWriter) -> Result<Option<Instant>, String> {
         let left = match self.goal {
-            Goal::Messages(planned) => planned - self.result.sent,
+            Goal::Messages(planned) => planned - self.result.account.sent,
             _ if self.until.is_some_and(|until| Instant::now() >= until) => 0,
             _ => u64::MAX,
         };
-        let (publisher, writer) = (&mut self.publisher, writer.of(self.result.index));
+        let (publisher, writer) = (&mut self.publisher, writer.of(self.result.account.index));
         for _ in 0..left.min(self.step_messages) {
-            let taken = writer.with(self.result.sent, |payload| publisher.try_send(payload));
+            let taken = writer.with(self.result.account.sent, |payload| publisher.try_send(payload));
             if !taken.map_err(|error| describe(&error))? {
                 return Ok(None);
             }
-            self.result.sent += 1;
+            self.result.account.sent += 1;
         }
         if left <= self.step_messages {
             self.sent_all();
@@ -392,11 +385,11 @@ impl<'a> Session<'a> {
     fn send_planned(&mut self, writer: &mut PayloadWriter) -> Result<Option<Instant>, String> {
         let open = self.open.as_mut().expect("called for an open loop only");
         let (publisher, result) = (&mut self.publisher, &mut self.result);
-        let writer = writer.of(result.index);
+        let writer = writer.of(result.account.index);
         let send = |number, times| {
             writer.timed(number, times, |payload| publisher.try_send(payload)).map_err(|error| describe(&error))
         };
-        let next = open.send(&mut result.sent, self.step_messages, send)?;
+        let next = open.send(&mut result.account.sent, self.step_messages, send)?;
         if open.done() {
             self.sent_all();
         }
@@ -416,18 +409,18 @@ impl<'a> Session<'a> {
     }
 
     fn note_progress(&mut self) {
-        let sent = self.result.sent;
+        let sent = self.result.account.sent;
         let acked = self.publisher.messages_acked();
         let now = Instant::now();
-        if acked > self.result.acked {
+        if acked > self.result.account.acked {
             self.result.last_ack = Some(now);
             self.result.gaps.note(self.moved, now, &self.board.pause);
         }
         // With an empty window there is no ack to wait for, so no time counts against the deadline.
-        if acked > self.result.acked || self.publisher.in_flight() == 0 {
+        if acked > self.result.account.acked || self.publisher.in_flight() == 0 {
             self.moved = now;
         }
-        self.result.acked = acked;
+        self.result.account.acked = acked;
         self.own.sent.store(sent, Ordering::Relaxed);
         self.own.acked.store(acked, Ordering::Relaxed);
         if now.duration_since(self.brokers_shown) >= BROKERS_EVERY {
@@ -440,11 +433,11 @@ impl<'a> Session<'a> {
         self.note_progress();
         self.result.gaps.note(self.moved, Instant::now(), &self.board.pause);
         if !matches!(self.goal, Goal::Messages(_)) {
-            self.result.planned = self.result.sent;
+            self.result.account.planned = self.result.account.sent;
         }
         self.result.open = self.open.map(|open| open.result());
         self.ended.failed = error.is_some();
-        self.result.error = error;
+        self.result.account.error = error;
         (self.result, self.publisher)
     }
 }
@@ -464,11 +457,14 @@ fn describe(error: &ClientError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::process::Command;
     use std::sync::Arc;
 
     use embarcadero::client::{TopicProperties, create_topic};
-    use embarcadero::config::Config;
-    use embarcadero::embarlet::{Embarlet, StartOptions};
+    use launch::configuration::Configuration;
+    use launch::place::{Folder, build_broker, own_address};
+    use launch::process::{End, LISTENS, Process};
 
     use super::*;
     use crate::fleet::Fleet;
@@ -476,16 +472,20 @@ mod tests {
     /// It would go on for much longer than anybody waits.
     #[test]
     fn a_run_whose_reader_failed_ends_soon_with_all_acked() {
-        let pool = format!("/dev/shm/loadgen-publish-{}", std::process::id());
-        let address = format!("127.{}.{}.250:7300", 1 + (std::process::id() >> 8) % 254, std::process::id() & 0xff);
-        let text = format!(
-            "pool: {{ path: {pool}, populate: false, bytes: 64MiB }}\ngeometry: {{ extent_bytes: 1MiB }}\n\
-             brokers:\n  - {{ id: 0, address: \"{address}\" }}\nthreads: {{ mode: shared, idle: park }}\n"
-        );
-        let config = Config::parse(&text, "embarlet.yaml").unwrap();
-        let embarlet = Embarlet::start(&config, &StartOptions { brokers: vec![0], ..StartOptions::default() }).unwrap();
-        let brokers = vec![address];
-        create_topic(&brokers, "t", &TopicProperties::default(), Duration::from_secs(10)).unwrap();
+        let (patience, program) = (Duration::from_secs(30), std::env::current_exe().unwrap());
+        // Tests of a program lie one folder below it.
+        let program = build_broker(program.parent().unwrap(), Path::new(env!("CARGO_MANIFEST_DIR"))).join("embarlet");
+        let folder = Folder::create(format!("/dev/shm/loadgen-publish-{}", std::process::id())).unwrap();
+        let (config, brokers) = (folder.path().join("embarlet.yaml"), vec![format!("{}:7300", own_address())]);
+        let configuration = Configuration::new(&folder.path().join("pool"), "populate: false, bytes: 64MiB")
+            .section("geometry", "extent_bytes: 1MiB")
+            .brokers(&brokers);
+        std::fs::write(&config, configuration.text()).unwrap();
+        let mut command = Command::new(program);
+        command.arg("--config").arg(config);
+        let mut broker = Process::start("embarlet", command, &folder.path().join("log"), End::Asked(patience)).unwrap();
+        broker.wait_for_log(LISTENS, patience).unwrap();
+        create_topic(&brokers, "t", &TopicProperties::default(), patience).unwrap();
         let board = Board::new(Fleet::new(1, 1, 1), Arc::default());
         let plan = SessionPlan {
             index: 0,
@@ -496,11 +496,11 @@ mod tests {
             order: TopicProperties::default().order,
             goal: Goal::For(Duration::from_secs(3600)),
             payloads: Payloads::new(64),
-            ack_timeout: Duration::from_secs(30),
+            ack_timeout: patience,
         };
         let published = std::thread::scope(|scope| {
             let running = scope.spawn(|| run(vec![plan], &board).unwrap());
-            board.gate.start(1, Duration::from_secs(10), &board).unwrap();
+            board.gate.start(1, patience, &board).unwrap();
             while board.acked() == 0 {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -508,10 +508,8 @@ mod tests {
             running.join().unwrap()
         });
         let [result] = &published.sessions[..] else { panic!("one session") };
-        assert_eq!((result.error.as_deref(), result.acked), (None, result.sent));
-        assert_eq!(result.brokers[0].acked, result.acked, "the final numbers");
-        embarlet.stop();
-        let _ = embarlet.join();
-        let _ = std::fs::remove_file(pool);
+        assert_eq!((result.account.error.as_deref(), result.account.acked), (None, result.account.sent));
+        assert_eq!(result.brokers[0].acked, result.account.acked, "the final numbers");
+        drop(broker);
     }
 }

@@ -5,9 +5,9 @@
 
 use serde_json::{Value, json};
 use tools_common::figures::Latencies;
+use verification::payload::Times;
 
 use crate::pace::Span;
-use crate::payload::Times;
 
 /// Latencies of one path.
 #[derive(Clone, Debug, Default)]

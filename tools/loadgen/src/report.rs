@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use embarcadero::client::PublisherStats;
-use embarcadero::wire::AckLevel;
 use serde_json::{Value, json};
 use tools_common::report;
+use verification::promise::Promise;
+use verification::verdict::{Outcome, Verdict};
+use verification::verifier::SessionSeen;
 
 use crate::latency::LatencyReport;
 use crate::open_loop::OpenReport;
@@ -13,7 +15,6 @@ use crate::pause::PauseReport;
 use crate::progress::sum_brokers;
 use crate::publish::SessionResult;
 use crate::subscribe::ReaderResult;
-use crate::verdict::{Outcome, Promise, Verdict};
 
 /// More subscribers than this are shown as one.
 const READERS_SHOWN: usize = 8;
@@ -97,21 +98,21 @@ impl Report {
     }
 
     fn publish_rate(&self) -> Option<Rate> {
-        let acked = self.sessions.iter().map(|session| session.acked).sum();
+        let acked = self.sessions.iter().map(|session| session.account.acked).sum();
         let last = self.sessions.iter().filter_map(|session| session.last_ack).max()?;
         Some(Rate::new(acked, self.message_bytes, self.first_send()?, last))
     }
 
     fn deliver_rate(&self, reader: &ReaderResult) -> Option<Rate> {
         let from = self.first_send().unwrap_or(reader.started);
-        Some(Rate::new(reader.summary.messages, self.message_bytes, from, reader.last_delivery?))
+        Some(Rate::new(reader.seen.summary.messages, self.message_bytes, from, reader.last_delivery?))
     }
 
     /// Everything delivered to all subscribers, from the first message sent to the last delivery of all.
     fn all_delivered(&self) -> Option<Rate> {
         let from = self.first_send().or_else(|| self.readers.iter().map(|reader| reader.started).min())?;
         let last = self.readers.iter().filter_map(|reader| reader.last_delivery).max()?;
-        let messages = self.readers.iter().map(|reader| reader.summary.messages).sum();
+        let messages = self.readers.iter().map(|reader| reader.seen.summary.messages).sum();
         Some(Rate::new(messages, self.message_bytes, from, last))
     }
 
@@ -165,26 +166,27 @@ impl Report {
         let word = self.verdict.outcome.word();
         let mut did = Vec::new();
         if !self.sessions.is_empty() {
-            let planned: u64 = self.sessions.iter().map(|session| session.planned).sum();
+            let planned: u64 = self.sessions.iter().map(|session| session.account.planned).sum();
             let (sessions, size) = (count(self.sessions.len(), "session"), self.message_bytes);
             let topics = self.configuration["topics"].as_u64().filter(|topics| *topics > 1);
             let topics = topics.map_or(String::new(), |topics| format!(" to {topics} topics"));
             did.push(format!("publish {planned} messages of {size} bytes in {sessions}{topics}"));
         }
         if !self.readers.is_empty() {
-            let checked = self.readers.iter().all(|reader| reader.summary.checked);
+            let checked = self.readers.iter().all(|reader| reader.seen.summary.checked);
             let verb = if checked { "verify" } else { "count" };
             let what = if self.sessions.is_empty() { "messages" } else { "them" };
             did.push(format!("{verb} {what} at {}", count(self.readers.len(), "subscriber")));
         }
-        format!("{word}: {} at order {}, ack {}", did.join(", "), self.promise.order, self.promise.ack)
+        let (order, ack) = (self.promise.order, &self.configuration["ack"]);
+        format!("{word}: {} at order {order}, ack {ack}", did.join(", "))
     }
 
     fn publish_words(&self, lines: &mut Vec<String>) {
         if self.sessions.is_empty() {
             return;
         }
-        let until = if self.promise.ack == AckLevel::None { "last write; nothing is acked" } else { "last ack" };
+        let until = if self.promise.is_acked { "last ack" } else { "last write; nothing is acked" };
         if let Some(rate) = self.publish_rate() {
             lines.push(format!("  published {} (first send to {until}; payload, 1 MB = 10^6 bytes)", rate.words()));
         }
@@ -216,11 +218,11 @@ impl Report {
         }
         for reader in &self.readers {
             let Some(rate) = self.deliver_rate(reader) else {
-                lines.push(format!("  subscriber {} received nothing", reader.index));
+                lines.push(format!("  subscriber {} received nothing", reader.seen.index));
                 continue;
             };
             let from = if self.sessions.is_empty() { "start" } else { "first send" };
-            let (index, hash) = (reader.index, reader.summary.hash);
+            let (index, hash) = (reader.seen.index, reader.seen.summary.hash);
             lines.push(format!(
                 "  subscriber {index} received {} ({from} to last delivery); hash {hash:016x}",
                 rate.words()
@@ -246,15 +248,15 @@ impl Report {
             "open_loop": self.open.as_ref().map(OpenReport::json),
             "stopped_reader": self.pause.as_ref().map(PauseReport::json),
         });
-        json["verdict"] = self.verdict.outcome.json();
+        json["verdict"] = outcome_json(self.verdict.outcome);
         json["verdict"]["reasons"] = json!(self.verdict.reasons);
         json["verdict"]["notes"] = json!(self.verdict.notes);
         json
     }
 
     fn reader_json(&self, reader: &ReaderResult) -> Value {
-        let summary = &reader.summary;
-        let seen = |session: &crate::verify::SessionSeen| {
+        let summary = &reader.seen.summary;
+        let seen = |session: &SessionSeen| {
             json!({
                 "session": format!("{:#x}", session.session),
                 "publisher": session.publisher,
@@ -263,7 +265,7 @@ impl Report {
             })
         };
         json!({
-            "topic": reader.topic,
+            "topic": reader.seen.topic,
             "deliver": self.deliver_rate(reader).map(|rate| rate.json()),
             "verified": summary.checked,
             "messages": summary.messages,
@@ -278,6 +280,11 @@ impl Report {
             "sessions": summary.sessions.iter().map(seen).collect::<Vec<_>>(),
         })
     }
+}
+
+/// How it ended.
+pub fn outcome_json(outcome: Outcome) -> Value {
+    json!({ "outcome": outcome.word().to_lowercase(), "pass": outcome == Outcome::Pass })
 }
 
 /// What every report begins with.
@@ -299,12 +306,12 @@ fn session_json(session: &SessionResult) -> Value {
         json!({ "broker": one.broker, "address": address, "sent": one.sent, "acked": one.acked, "connected": one.connected })
     };
     json!({
-        "publisher": session.index,
-        "topic": session.topic,
-        "session": format!("{:#x}", session.session),
-        "planned": session.planned,
-        "sent": session.sent,
-        "acked": session.acked,
+        "publisher": session.account.index,
+        "topic": session.account.topic,
+        "session": format!("{:#x}", session.account.session),
+        "planned": session.account.planned,
+        "sent": session.account.sent,
+        "acked": session.account.acked,
         "brokers": session.brokers.iter().map(broker).collect::<Vec<_>>(),
     })
 }

@@ -5,28 +5,29 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{PublisherOptions, SlowReaderPolicy, SubscriberOptions, create_topic};
+use embarcadero::client::{PublisherOptions, SubscriberOptions, create_topic};
 use embarcadero::wire::AckLevel;
 use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
 use tools_common::figures::Latencies;
+use verification::payload::Payloads;
+use verification::promise::{Level, Promise, TooSlow};
+use verification::verdict::{Outcome, judge};
+use verification::verifier::{Source, Verifier};
 
 use crate::args::{E2eArgs, LatencyArgs, OutputArgs, PublishArgs, SubscribeArgs, TopicArgs};
 use crate::board::Board;
 use crate::error::LoadError;
 use crate::fleet::{Fleet, deal};
 use crate::latency::{self, LatencyReport, SendTimes};
-use crate::load::{Load, Wishes, slow_reader_words, topic_configuration, unique_suffix};
+use crate::load::{Load, Wishes, slow_reader_words, too_slow, topic_configuration, unique_suffix};
 use crate::open_loop::OpenReport;
 use crate::pause::{Fate, PausePlan, PauseReport};
-use crate::payload::Payloads;
 use crate::progress::{Progress, Show, TICK};
 use crate::publish::{self, Goal, Published, SessionResult};
 use crate::recorder::Recorder;
 use crate::report::Report;
 use crate::subscribe::{self, Delivery, ReaderPlan, ReaderResult, Until};
-use crate::verdict::{Outcome, Promise, judge};
-use crate::verify::{Source, Verifier};
 
 /// Added to the connect timeout for the threads' own start.
 const START_SLACK: Duration = Duration::from_secs(5);
@@ -86,15 +87,8 @@ pub fn run_load(
     })?;
     let open = open_report(load, &published, &delivered);
     let (sessions, readers) = in_order(published, delivered);
-    let promise = Promise {
-        wanted: None,
-        own_topic: true,
-        stopped: load.pause.map(|_| 0),
-        slow_reader: load.slow_reader,
-        order: load.topic.order,
-        ack: load.topic.ack,
-        interrupted: board.interrupted(),
-    };
+    let (stopped, too_slow) = (load.pause.map(|_| 0), too_slow(load.slow_reader));
+    let promise = Promise { stopped, too_slow, ..promise(load.topic, true, None, &board) };
     let mut report = report(command, load.configuration(), promise, load.topic, sessions, readers, None);
     report.pause = load.pause.map(|plan| pause_report(plan, &report, &board));
     report.open = open;
@@ -115,12 +109,13 @@ fn open_report(load: &Load<'_>, published: &[Published], delivered: &[Delivery])
 fn in_order(published: Vec<Published>, delivered: Vec<Delivery>) -> (Vec<SessionResult>, Vec<ReaderResult>) {
     let mut sessions: Vec<_> = published.into_iter().flat_map(|thread| thread.sessions).collect();
     let mut readers: Vec<_> = delivered.into_iter().flat_map(|thread| thread.readers).collect();
-    sessions.sort_by_key(|session| session.index);
-    readers.sort_by_key(|reader| reader.index);
+    sessions.sort_by_key(|session| session.account.index);
+    readers.sort_by_key(|reader| reader.seen.index);
     // How much there was to read is known only now, where sessions published for a time.
     for reader in &mut readers {
-        let own = sessions.iter().filter(|session| session.topic == reader.topic);
-        reader.summary.missing = own.map(|session| session.planned).sum::<u64>().saturating_sub(reader.summary.unique);
+        let own = sessions.iter().filter(|session| session.account.topic == reader.seen.topic);
+        reader.seen.summary.missing =
+            own.map(|session| session.account.planned).sum::<u64>().saturating_sub(reader.seen.summary.unique);
     }
     (sessions, readers)
 }
@@ -128,16 +123,16 @@ fn in_order(published: Vec<Published>, delivered: Vec<Delivery>) -> (Vec<Session
 fn pause_report(plan: PausePlan, report: &Report, board: &Board) -> PauseReport {
     let reader = &report.readers[0];
     let gaps = report.sessions.iter().map(|session| session.gaps).reduce(|sum, one| sum.merge(one));
-    let acked = report.sessions.iter().map(|session| session.acked).sum();
+    let acked = report.sessions.iter().map(|session| session.account.acked).sum();
     let last_ack = report.sessions.iter().filter_map(|session| session.last_ack).max();
     let mark = board.pause.mark();
     let rates = match (mark, report.first_send(), last_ack) {
         (Some(mark), Some(first), Some(last)) => PauseReport::rates(&mark, first, last, acked),
         _ => [0.0; 3],
     };
-    let fate = match (&reader.refused, reader.summary.missing) {
+    let fate = match (&reader.seen.refused, reader.seen.summary.missing) {
         (Some(text), _) => Fate::Told(text.clone()),
-        _ if reader.summary.skipped > 0 => Fate::Skipped { messages: reader.summary.skipped },
+        _ if reader.seen.summary.skipped > 0 => Fate::Skipped { messages: reader.seen.summary.skipped },
         _ if mark.is_none() || !reader.paused => Fate::NotStopped,
         (None, messages @ 1..) => Fate::Skipped { messages },
         (None, 0) => Fate::WentOn,
@@ -181,7 +176,12 @@ pub fn subscribe(args: &SubscribeArgs, interrupted: &Arc<AtomicBool>) -> Result<
             ..args.topic.subscriber_options(&name, index, fleet.readers)
         },
         pool: args.attach.pool(),
-        verifier: Verifier::new(args.topic.order, Arc::clone(&payloads), Source::Any, args.verify.on()),
+        verifier: Verifier::new(
+            Level::of(args.topic.order as u8),
+            Arc::clone(&payloads),
+            Source::Any,
+            args.verify.on(),
+        ),
         until: args.count.map_or(Until::CaughtUp, Until::Count),
         idle_timeout: args.idle_timeout,
         open: None,
@@ -199,7 +199,8 @@ pub fn subscribe(args: &SubscribeArgs, interrupted: &Arc<AtomicBool>) -> Result<
         join(readers)
     })?;
     let slow_reader = args.slow.policy();
-    let promise = Promise { slow_reader, ..promise(&args.topic, false, args.count, &board) };
+    let too_slow = too_slow(slow_reader);
+    let promise = Promise { too_slow, ..promise(&args.topic, false, args.count, &board) };
     let mut configuration = topic_configuration(&args.topic, &name);
     configuration["subscribers"] = json!(args.subscribers);
     configuration["verify"] = json!(args.verify.on());
@@ -313,15 +314,8 @@ fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> Result<Vec<T>, Load
 
 fn promise(topic: &TopicArgs, own_topic: bool, wanted: Option<u64>, board: &Board) -> Promise {
     let interrupted = board.interrupted();
-    Promise {
-        order: topic.order,
-        ack: topic.ack,
-        own_topic,
-        wanted,
-        stopped: None,
-        slow_reader: SlowReaderPolicy::AsConfigured,
-        interrupted,
-    }
+    let (order, is_acked) = (Level::of(topic.order as u8), topic.ack != AckLevel::None);
+    Promise { order, is_acked, own_topic, wanted, stopped: None, too_slow: TooSlow::IsLetGo, interrupted }
 }
 
 fn report(

@@ -5,7 +5,7 @@
 //! are shifted against each other by a part of the interval, Poisson ones have seeds of their own (a sum of Poisson processes
 //! is one again).
 
-use crate::payload::mix;
+use verification::payload::mix;
 
 /// How many messages are asked for, or how many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,22 +1,25 @@
 //! Subscribers: a thread drives one or many, each reading and verifying until it has everything, or until nothing more can
 //! come.
 
+use std::borrow::Borrow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
+use embarcadero::client::{ClientError, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::Refusal;
-use tools_common::clients::{AnySubscriber, AttachedPool};
+use tools_common::clients::{AnySubscriber, AttachedPool, place};
 use tools_common::clock::monotonic_ns;
+use verification::payload::Times;
+use verification::promise::Level;
+use verification::verdict::Seen;
+use verification::verifier::Verifier;
 
 use crate::board::Board;
 use crate::open_loop::OpenPlan;
 use crate::pace::Span;
 use crate::pause::PausePlan;
-use crate::payload::Times;
 use crate::recorder::Recorder;
-use crate::verify::{BatchPlace, Summary, Verifier};
 
 /// Longest time in the client before looking at the flags again.
 const POLL: Duration = Duration::from_millis(50);
@@ -68,22 +71,20 @@ pub struct ReaderPlan<'a> {
 /// What one subscriber saw.
 #[derive(Clone, Debug)]
 pub struct ReaderResult {
-    /// Index of the subscriber in the run.
-    pub index: usize,
-    /// Index of its topic in the run.
-    pub topic: usize,
-    /// What it saw.
-    pub summary: Summary,
+    /// What is judged.
+    pub seen: Seen,
     /// When the gate opened.
     pub started: Instant,
     /// When the last batch was handed over.
     pub last_delivery: Option<Instant>,
     /// Whether it was stopped for a while, and went on.
     pub paused: bool,
-    /// The brokers' own words, if they refused to go on.
-    pub refused: Option<String>,
-    /// Why it ended early, unless interrupted.
-    pub error: Option<String>,
+}
+
+impl Borrow<Seen> for ReaderResult {
+    fn borrow(&self) -> &Seen {
+        &self.seen
+    }
 }
 
 /// What one thread's subscribers saw.
@@ -118,7 +119,7 @@ fn connect(plan: &ReaderPlan<'_>) -> Result<AnySubscriber, String> {
     let index = plan.index;
     let subscriber = AnySubscriber::open(plan.options.clone(), plan.pool.as_ref())
         .map_err(|error| format!("subscriber {index}: {error}"))?;
-    let (topic, found, asked) = (subscriber.topic(), subscriber.order_level(), plan.verifier.order());
+    let (topic, found, asked) = (subscriber.topic(), Level::of(subscriber.order_level() as u8), plan.verifier.order());
     if found != asked {
         return Err(format!(
             "topic {topic:?} has order level {found}, not {asked}: use --order {found} or another --topic"
@@ -256,16 +257,9 @@ impl<'a> Reader<'a> {
             Some(Failure::Refused(text)) => (Some(text.clone()), Some(text)),
             Some(Failure::Other(text)) => (None, Some(text)),
         };
-        ReaderResult {
-            index: self.index,
-            topic: self.topic,
-            summary: self.verifier.summary(),
-            started: self.started,
-            last_delivery: self.last_delivery,
-            paused: self.stop == Stop::Over,
-            refused,
-            error,
-        }
+        let (started, last_delivery, paused) = (self.started, self.last_delivery, self.stop == Stop::Over);
+        let seen = Seen { index: self.index, topic: self.topic, summary: self.verifier.summary(), refused, error };
+        ReaderResult { seen, started, last_delivery, paused }
     }
 
     /// Reads what is there, waiting up to `time` for it.
@@ -396,15 +390,5 @@ impl<'a> Reader<'a> {
         }
         self.let_go = Some(error.to_string());
         true
-    }
-}
-
-fn place(delivered: &Delivered<'_>) -> BatchPlace {
-    BatchPlace {
-        first_order: delivered.first_order,
-        session: delivered.session,
-        session_epoch: delivered.session_epoch,
-        batch_seq: delivered.batch_seq,
-        message_count: delivered.message_count,
     }
 }

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tools_common::figures::Latencies;
+use verification::verdict::Outcome;
 
 use crate::args::{E2eArgs, LoadArgs};
 use crate::error::LoadError;
 use crate::load::{Load, Wishes, unique_suffix};
-use crate::report::{Ended, Report, envelope};
+use crate::report::{Ended, Report, envelope, outcome_json};
 use crate::run::{make_topics, run_load};
 use crate::schedule::Rate;
-use crate::verdict::Outcome;
 
 /// Longest run for the maximum, and the one if no duration was said.
 const MAXIMUM_FOR: Duration = Duration::from_secs(10);
@@ -99,6 +99,6 @@ fn whole(maximum: &Report, steps: &[Step], outcome: Outcome) -> Value {
     json["maximum_messages_per_s"] = json!(maximum.messages_per_s());
     json["maximum"] = maximum.json();
     json["steps"] = steps.iter().map(step).collect();
-    json["verdict"] = outcome.json();
+    json["verdict"] = outcome_json(outcome);
     json
 }

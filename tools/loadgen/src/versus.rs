@@ -9,13 +9,13 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 use tools_common::figures::{Spread, in_turn};
+use verification::verdict::Outcome;
 
 use crate::args::{E2eArgs, LoadArgs};
 use crate::error::LoadError;
 use crate::load::{Load, Wishes, unique_suffix};
-use crate::report::{Ended, Report, envelope};
+use crate::report::{Ended, Report, envelope, outcome_json};
 use crate::run::{make_topics, run_load};
-use crate::verdict::Outcome;
 
 /// Both sides of one round.
 struct Round {
@@ -114,7 +114,7 @@ fn ended(args: &E2eArgs, rounds: &[Round]) -> Ended {
     json["rounds"] =
         rounds.iter().map(|round| json!({ "many": short(&round.many), "one": short(&round.one) })).collect();
     json["last_round"] = json!({ "many": last.many.json(), "one": last.one.json() });
-    json["verdict"] = outcome.json();
+    json["verdict"] = outcome_json(outcome);
     Ended { words: lines.join("\n"), json, outcome }
 }
 

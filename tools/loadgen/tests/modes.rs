@@ -1,27 +1,28 @@
-//! Each mode of the load generator, tiny, from end to end: brokers in this process, the program as a user starts it.
+//! Each mode of the load generator, tiny, from end to end: a broker process, the program as a user starts it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::LazyLock;
+use std::time::Duration;
 
-use embarcadero::config::Config;
-use embarcadero::embarlet::{Embarlet, StartOptions};
+use launch::configuration::Configuration;
+use launch::place::{Folder, build_broker, own_address};
+use launch::process::{End, LISTENS, Process};
 use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loadgen");
+/// Longest wait for a broker to start, and to end.
+const BROKER_MAX: Duration = Duration::from_secs(30);
+
+static BROKER: LazyLock<PathBuf> =
+    LazyLock::new(|| build_broker(Path::new(PROGRAM), Path::new(env!("CARGO_MANIFEST_DIR"))).join("embarlet"));
 
 /// Two brokers on a pool of their own, gone when dropped.
 struct Site {
-    embarlet: Option<Embarlet>,
-    pool: PathBuf,
+    _brokers: Process,
+    folder: Folder,
     json: PathBuf,
     address: String,
-}
-
-/// 127.0.0.0/8 is this host's: an address of its own for every site, so that ports never collide.
-fn own_address() -> String {
-    static SITES: AtomicU8 = AtomicU8::new(0);
-    let (process, site) = (std::process::id(), SITES.fetch_add(1, Ordering::Relaxed));
-    assert!(site < 254, "more sites than addresses");
-    format!("127.{}.{}.{}", 1 + (process >> 8) % 254, process & 0xff, 1 + site)
 }
 
 impl Site {
@@ -31,28 +32,32 @@ impl Site {
 
     /// With places for so many attached publishers for each broker.
     fn with_places(name: &str, places: u32) -> Site {
-        let address = own_address();
-        let unique = format!("loadgen-modes-{name}-{}", std::process::id());
-        let pool = PathBuf::from("/dev/shm").join(&unique);
+        let folder = Folder::create(format!("/dev/shm/loadgen-modes-{name}-{}", std::process::id())).expect("a folder");
+        let (file, address) = (|name: &str| folder.path().join(name), own_address());
         let megabytes = 96 + 64 * places; // Attached publishers hold extents, and nothing of a run is to be trimmed for them.
-        let text = format!(
-            "pool: {{ path: {}, populate: false, bytes: {megabytes}MiB }}\n\
-             geometry: {{ extent_bytes: 1MiB, ring_slots: 256, segment_entries: 1024, segments: 8, topics_max: 64, attached_per_broker: {places} }}\n\
-             brokers:\n  - {{ id: 0, address: \"{address}:7300\" }}\n  - {{ id: 1, address: \"{address}:7301\" }}\n\
-             threads: {{ mode: shared, idle: park }}\n",
-            pool.display()
-        );
-        let config = Config::parse(&text, "embarlet.yaml").unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let options = StartOptions { brokers: vec![0, 1], ..StartOptions::default() };
-        let embarlet = Embarlet::start(&config, &options).unwrap_or_else(|error| panic!("cannot start: {error}"));
-        let json = std::env::temp_dir().join(format!("{unique}.json"));
-        Site { embarlet: Some(embarlet), pool, json, address: format!("{address}:7300") }
+        let geometry = "extent_bytes: 1MiB, ring_slots: 256, segment_entries: 1024, segments: 8, topics_max: 64";
+        let configuration = Configuration::new(&file("pool"), &format!("populate: false, bytes: {megabytes}MiB"))
+            .section("geometry", &format!("{geometry}, attached_per_broker: {places}"))
+            .brokers(&[format!("{address}:7300"), format!("{address}:7301")]);
+        std::fs::write(file("embarlet.yaml"), configuration.text()).expect("a file");
+        let mut command = Command::new(&*BROKER);
+        command.arg("--config").arg(file("embarlet.yaml"));
+        let log = file("embarlet.log");
+        let mut brokers = Process::start("embarlet", command, &log, End::Asked(BROKER_MAX)).expect("it was built");
+        let listens = brokers.wait_for_log(LISTENS, BROKER_MAX);
+        listens.unwrap_or_else(|silence| panic!("embarlet {silence}\n{}", brokers.log()));
+        Site { _brokers: brokers, json: file("report.json"), folder, address: format!("{address}:7300") }
+    }
+
+    /// The pool, for those who attach to it.
+    fn pool(&self) -> String {
+        self.folder.path().join("pool").display().to_string()
     }
 
     /// Runs the program; its exit code, what it printed, and its JSON if it wrote one.
     fn run(&self, line: &str) -> (Option<i32>, String, Value) {
         let _ = std::fs::remove_file(&self.json);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+        let mut command = Command::new(PROGRAM);
         command.args(line.split(' ')).args(["--no-progress", "--json"]).arg(&self.json);
         if !line.contains("--attach") {
             command.args(["--brokers", &self.address]);
@@ -69,18 +74,6 @@ impl Site {
         assert_eq!(code, Some(0), "{line}\n{words}");
         assert_eq!(json["verdict"]["pass"], true, "{line}\n{json:#}");
         (words, json)
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Some(embarlet) = self.embarlet.take() {
-            embarlet.stop();
-            // A test that fails already has said why.
-            let _ = embarlet.join();
-        }
-        let _ = std::fs::remove_file(&self.pool);
-        let _ = std::fs::remove_file(&self.json);
     }
 }
 
@@ -229,7 +222,7 @@ fn a_reader_that_stops_is_dealt_with_as_it_asked() {
 #[test]
 fn attached_clients_publish_and_verify_without_brokers_addresses() {
     let site = Site::with_places("attached", 2);
-    let pool = site.pool.display();
+    let pool = site.pool();
     let (words, json) = site.pass(&format!(
         "e2e --attach {pool} --messages 20000 --message-size 100 --sessions 2 --subscribers 2 --threads 1"
     ));

@@ -16,12 +16,11 @@ use clap::{Args, Parser, Subcommand};
 use embarcadero::client::{PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
 use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
-
 use tools_common::arguments;
+use verification::verifier::NUMBERS_MAX;
 
 use crate::error::LoadError;
 use crate::publish::Goal;
-use crate::verify::NUMBERS_MAX;
 
 pub use open::{CompareArgs, RateArgs, StopArgs};
 pub use reach::{AttachArgs, SlowArgs};

@@ -5,12 +5,12 @@ use std::time::Duration;
 use clap::Args;
 use embarcadero::wire::AckLevel;
 use tools_common::arguments;
+use verification::payload::TIMED_BYTES_MIN;
 
 use super::{LoadArgs, TopicArgs, quantities};
 use crate::error::LoadError;
 use crate::open_loop::OpenPlan;
 use crate::pause::PausePlan;
-use crate::payload::TIMED_BYTES_MIN;
 use crate::schedule::{Arrival, Rate};
 
 /// Measured time of an open loop, if nothing else is said.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use embarcadero::wire::{AckLevel, OrderLevel};
 use tools_common::arguments;
+use verification::payload::STAMP_BYTES;
 
 use super::{LoadArgs, OutputArgs, TopicArgs};
 use crate::error::LoadError;
-use crate::payload::STAMP_BYTES;
 
 /// `loadgen resume`.
 #[derive(Clone, Debug, Args)]

@@ -5,10 +5,8 @@
 //! (SIGKILL) and started again several times: it must read every message once. It goes on from a durable named cursor. What it has in common with the one from the middle
 //! must be the same.
 //!
-//! * [`ledger`]: what a reader has read. [`position`]: how it is kept. [`reader`]: reading. [`judge`]: whether it was right.
+//! * [`position`]: how what a reader has read is kept. [`reader`]: reading.
 
-mod judge;
-mod ledger;
 mod position;
 mod reader;
 
@@ -23,16 +21,16 @@ use std::time::{Duration, Instant};
 
 use embarcadero::client::{Start, Subscriber, SubscriberOptions};
 use serde_json::{Value, json};
+use verification::ledger::Ledger;
+use verification::payload::Payloads;
+use verification::stretch::{Expected, judge, judge_sessions};
+use verification::verdict::Outcome;
 
 use crate::args::{LoadArgs, ResumeArgs};
 use crate::error::LoadError;
 use crate::load::{Load, Wishes, unique_suffix};
-use crate::payload::Payloads;
-use crate::report::{Ended, Report, envelope};
+use crate::report::{Ended, Report, envelope, outcome_json};
 use crate::run::{make_topics, run_load};
-use crate::verdict::Outcome;
-use judge::{Expected, judge, judge_sessions};
-use ledger::Ledger;
 use position::{load_ledger, open_cursor};
 use reader::{HOLDING, Reading};
 
@@ -184,7 +182,7 @@ impl Plan<'_> {
             reasons.extend(reader.error.iter().map(|error| format!("{}: {error}", reader.name)));
             reasons.extend(judge(&Expected { name: reader.name, first: reader.first, end: self.end }, &reader.ledger));
         }
-        let sessions: Vec<_> = fill.sessions.iter().chain(&tail.sessions).collect();
+        let sessions: Vec<_> = fill.sessions.iter().chain(&tail.sessions).map(|session| &session.account).collect();
         reasons.extend(judge_sessions(readers.killed.name, &sessions, &readers.killed.ledger));
         let (killed, middle) = (readers.killed.ledger.hash, readers.middle.ledger.hash);
         if killed != middle {
@@ -231,7 +229,7 @@ impl Plan<'_> {
         json["tail"] = tail.json();
         json["readers"] = json!(all);
         json["kills"] = readers.kills.iter().map(kill).collect();
-        json["verdict"] = outcome.json();
+        json["verdict"] = outcome_json(outcome);
         json["verdict"]["reasons"] = json!(reasons);
         json
     }

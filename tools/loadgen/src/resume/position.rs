@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use embarcadero::client::{ClientError, Cursor};
-
-use super::ledger::Ledger;
+use verification::ledger::Ledger;
 
 /// Name of the cursor. The topic is the run's own, and so is the cursor.
 const CURSOR: &str = "loadgen-resume";

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{ClientError, Start, Subscriber, SubscriberOptions};
+use tools_common::clients::place;
+use verification::ledger::Ledger;
+use verification::payload::Payloads;
+use verification::verdict::Outcome;
 
-use super::ledger::Ledger;
 use super::position::{CURSOR_TIMEOUT, load_ledger, open_cursor, store_ledger};
 use crate::args::ResumeReaderArgs;
 use crate::error::LoadError;
-use crate::payload::Payloads;
-use crate::verdict::Outcome;
 
 /// Longest time in the client before looking at the flags again.
 const POLL: Duration = Duration::from_millis(50);
@@ -42,7 +43,7 @@ impl Reading<'_> {
         while ledger.next < self.end && !self.interrupted.load(Ordering::Relaxed) {
             let batches = subscriber.poll(POLL, &mut |delivered| {
                 let messages = delivered.messages().map(|(order, message)| (order, message.payload));
-                ledger.batch(delivered.session, resumed, self.payloads, messages);
+                ledger.batch(&place(delivered), resumed, self.payloads, messages);
                 handed(ledger);
             });
             if batches.map_err(|error| error.to_string())? > 0 {

@@ -1,7 +1,7 @@
-//! Whether the readers of a long topic read what they should have. Pure.
+//! Whether a reader read a stretch of a topic at order level 5: all of it, once, and nothing else.
 
-use super::ledger::Ledger;
-use crate::publish::SessionResult;
+use crate::ledger::Ledger;
+use crate::verdict::Sent;
 
 /// What a reader should have read.
 pub struct Expected<'a> {
@@ -39,7 +39,7 @@ pub fn judge(expected: &Expected<'_>, ledger: &Ledger) -> Vec<String> {
 }
 
 /// Everything wrong with the sessions of a reader that read all of the topic.
-pub fn judge_sessions(name: &str, sessions: &[&SessionResult], ledger: &Ledger) -> Vec<String> {
+pub fn judge_sessions(name: &str, sessions: &[&Sent], ledger: &Ledger) -> Vec<String> {
     let mut reasons = Vec::new();
     for session in sessions {
         let read = ledger.sessions.iter().find(|read| read.session == session.session);

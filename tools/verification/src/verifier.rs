@@ -14,14 +14,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use embarcadero::limits::SESSIONS_MAX;
-use embarcadero::wire::OrderLevel;
-
+use crate::BatchPlace;
 use crate::faults::{Fault, FaultLog};
 use crate::payload::{Payloads, Stamp, mix};
+use crate::promise::Level;
 
 /// Most messages of one publisher that are told apart (one bit each: 512 MiB for this many).
 pub const NUMBERS_MAX: u64 = 1 << 32;
+
+/// Most sessions a topic may have: what a broker's pool has places for.
+pub const SESSIONS_MAX: usize = 1 << 16;
 
 /// Whose messages the topic may contain.
 #[derive(Clone, Debug)]
@@ -35,21 +37,6 @@ pub enum Source {
     },
     /// A topic others filled, possibly trimmed: sequences begin where they are first seen.
     Any,
-}
-
-/// A batch's place, as it was delivered.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchPlace {
-    /// Total order of the first message.
-    pub first_order: u64,
-    /// Session id.
-    pub session: u64,
-    /// Session epoch.
-    pub session_epoch: u32,
-    /// Number of the batch in its session.
-    pub batch_seq: u64,
-    /// Messages the header announces.
-    pub message_count: u32,
 }
 
 /// One session as a subscriber saw it.
@@ -85,7 +72,7 @@ struct PublisherSeen {
 
 /// Checks one subscriber's stream.
 pub struct Verifier {
-    order: OrderLevel,
+    order: Level,
     payloads: Arc<Payloads>,
     source: Source,
     checking: bool,
@@ -107,7 +94,7 @@ pub struct Verifier {
 
 impl Verifier {
     /// A verifier that has seen nothing. With `checking` off it only counts.
-    pub fn new(order: OrderLevel, payloads: Arc<Payloads>, source: Source, checking: bool) -> Verifier {
+    pub fn new(order: Level, payloads: Arc<Payloads>, source: Source, checking: bool) -> Verifier {
         Verifier {
             order,
             payloads,
@@ -142,7 +129,7 @@ impl Verifier {
             None if fresh => self.begin_order,
             None => from,
         };
-        if self.checking && self.order != OrderLevel::None && (from != expected || next_order < from) {
+        if self.checking && self.order != Level::None && (from != expected || next_order < from) {
             self.faults.add(Fault::Order { expected, found: from });
         }
         self.skipped += next_order.saturating_sub(from);
@@ -169,7 +156,7 @@ impl Verifier {
         let mut count = 0;
         for (order, payload) in messages {
             let expected = place.first_order.wrapping_add(count);
-            if order != expected && self.order != OrderLevel::None {
+            if order != expected && self.order != Level::None {
                 self.faults.add(Fault::Order { expected, found: order });
             }
             count += 1;
@@ -192,7 +179,7 @@ impl Verifier {
             let fresh = matches!(self.source, Source::Run { .. });
             self.next_order = if fresh { self.begin_order } else { place.first_order };
         }
-        if self.order != OrderLevel::None && place.first_order != self.next_order {
+        if self.order != Level::None && place.first_order != self.next_order {
             self.faults.add(Fault::Order { expected: self.next_order, found: place.first_order });
         }
         self.next_order = place.first_order.wrapping_add(place.message_count.into());
@@ -202,11 +189,11 @@ impl Verifier {
         if let Some(stream) = self.streams.remove(&place.session) {
             return Some(stream);
         }
-        if self.streams.len() >= SESSIONS_MAX as usize {
+        if self.streams.len() >= SESSIONS_MAX {
             self.faults.add(Fault::TooManySessions { session: place.session });
             return None;
         }
-        let fresh = matches!(self.source, Source::Run { .. }) && self.order == OrderLevel::Session;
+        let fresh = matches!(self.source, Source::Run { .. }) && self.order == Level::Session;
         let begin = fresh.then_some(0);
         let epoch = place.session_epoch;
         let (next_batch, next_number, may_jump) = (begin, begin, self.skipped > 0);
@@ -214,7 +201,7 @@ impl Verifier {
     }
 
     fn check_batch_seq(&mut self, stream: &mut Stream, place: &BatchPlace) {
-        if self.order == OrderLevel::Session {
+        if self.order == Level::Session {
             let (session, found) = (place.session, place.batch_seq);
             let expected = stream.next_batch.unwrap_or(found);
             if found > expected && !stream.may_jump {
@@ -236,7 +223,7 @@ impl Verifier {
             Ok(None) => self.unique += 1,
             Ok(Some(stamp)) => {
                 let Some(publisher) = self.check_origin(stream, session, order, stamp) else { return };
-                if self.order == OrderLevel::Session {
+                if self.order == Level::Session {
                     self.check_session_number(stream, session, stamp.number);
                 } else {
                     self.check_number(stream, publisher, stamp.number);
@@ -251,7 +238,7 @@ impl Verifier {
             Source::Run { run, messages } => {
                 stamp.run == *run && messages.get(stamp.publisher as usize).is_some_and(|sent| stamp.number < *sent)
             }
-            Source::Any => self.order == OrderLevel::Session || stamp.number < NUMBERS_MAX,
+            Source::Any => self.order == Level::Session || stamp.number < NUMBERS_MAX,
         };
         if !known {
             self.faults.add(Fault::Foreign { order, stamp });
@@ -299,7 +286,7 @@ impl Verifier {
             self.duplicates += 1;
         } else {
             self.unique += 1;
-            if self.order == OrderLevel::Connection && number < expected {
+            if self.order == Level::Connection && number < expected {
                 self.reordered += 1;
             }
         }
@@ -307,7 +294,7 @@ impl Verifier {
     }
 
     /// Order level that is checked.
-    pub fn order(&self) -> OrderLevel {
+    pub fn order(&self) -> Level {
         self.order
     }
 
@@ -410,5 +397,5 @@ impl Bitmap {
 }
 
 #[cfg(test)]
-#[path = "verify_tests.rs"]
+#[path = "verifier_tests.rs"]
 mod tests;

@@ -1,40 +1,25 @@
 //! Each way to fail is a failure, and what a level allows is not.
 
 use std::sync::Arc;
-use std::time::Instant;
-
-use embarcadero::client::PublisherStats;
 
 use super::*;
-use crate::pause::AckGaps;
+use crate::BatchPlace;
 use crate::payload::{PayloadWriter, Payloads};
-use crate::verify::{BatchPlace, Source, Verifier};
+use crate::verifier::{Source, Verifier};
 
-fn promise(order: OrderLevel) -> Promise {
-    let (ack, slow_reader) = (AckLevel::Committed, SlowReaderPolicy::AsConfigured);
-    Promise { order, ack, own_topic: true, wanted: Some(4), stopped: None, slow_reader, interrupted: false }
+const NOBODY: [Seen; 0] = [];
+
+fn promise(order: Level) -> Promise {
+    let too_slow = TooSlow::IsLetGo;
+    Promise { order, is_acked: true, own_topic: true, wanted: Some(4), stopped: None, too_slow, interrupted: false }
 }
 
-fn session() -> SessionResult {
-    SessionResult {
-        index: 0,
-        topic: 0,
-        session: 7,
-        planned: 4,
-        sent: 4,
-        acked: 4,
-        first_send: None,
-        last_ack: None,
-        gaps: AckGaps::default(),
-        open: None,
-        stats: PublisherStats::default(),
-        brokers: Vec::new(),
-        error: None,
-    }
+fn session() -> Sent {
+    Sent { session: 7, planned: 4, sent: 4, acked: 4, ..Sent::default() }
 }
 
 /// A subscriber that was handed these messages of publisher 0, one a batch.
-fn reader(order: OrderLevel, numbers: &[u64]) -> ReaderResult {
+fn reader(order: Level, numbers: &[u64]) -> Seen {
     let source = Source::Run { run: 1, messages: [4].into() };
     let payloads = Payloads::new(32);
     let mut verifier = Verifier::new(order, Arc::new(payloads.clone()), source, true);
@@ -43,62 +28,52 @@ fn reader(order: OrderLevel, numbers: &[u64]) -> ReaderResult {
         let place = BatchPlace { first_order, session: 7, session_epoch: 1, batch_seq: *number, message_count: 1 };
         writer.with(*number, |payload| verifier.batch(&place, std::iter::once((first_order, payload))));
     }
-    ReaderResult {
-        index: 0,
-        topic: 0,
-        summary: verifier.summary(),
-        started: Instant::now(),
-        last_delivery: None,
-        paused: false,
-        refused: None,
-        error: None,
-    }
+    Seen { index: 0, topic: 0, summary: verifier.summary(), refused: None, error: None }
 }
 
-fn outcome(promise: &Promise, session: SessionResult, readers: &[ReaderResult]) -> Outcome {
+fn outcome(promise: &Promise, session: Sent, readers: &[Seen]) -> Outcome {
     judge(promise, &[session], readers).outcome
 }
 
 #[test]
 fn all_of_it_is_a_pass() {
-    let order = OrderLevel::Session;
+    let order = Level::Session;
     let readers = [reader(order, &[0, 1, 2, 3]), reader(order, &[0, 1, 2, 3])];
     assert_eq!(outcome(&promise(order), session(), &readers), Outcome::Pass);
 }
 
 #[test]
 fn short_acks_fail() {
-    let verdict = judge(&promise(OrderLevel::Session), &[SessionResult { acked: 3, ..session() }], &[]);
+    let verdict = judge(&promise(Level::Session), &[Sent { acked: 3, ..session() }], &NOBODY);
     assert_eq!(verdict.outcome, Outcome::Fail);
     assert_eq!(verdict.reasons, ["publisher 0: 3 of 4 messages acked (4 sent)"]);
 }
 
 #[test]
 fn too_many_acks_fail() {
-    assert_eq!(outcome(&promise(OrderLevel::Total), SessionResult { acked: 5, ..session() }, &[]), Outcome::Fail);
+    assert_eq!(outcome(&promise(Level::Total), Sent { acked: 5, ..session() }, &NOBODY), Outcome::Fail);
 }
 
 #[test]
 fn errors_fail() {
-    let failed = SessionResult { error: Some("refused".to_owned()), ..session() };
-    assert_eq!(outcome(&promise(OrderLevel::Total), failed, &[]), Outcome::Fail);
+    let failed = Sent { error: Some("refused".to_owned()), ..session() };
+    assert_eq!(outcome(&promise(Level::Total), failed, &NOBODY), Outcome::Fail);
 }
 
 #[test]
 fn missing_messages_fail_at_every_level() {
-    for order in OrderLevel::ALL {
+    for order in &Level::ALL {
         assert_eq!(outcome(&promise(*order), session(), &[reader(*order, &[0, 1, 2])]), Outcome::Fail, "order {order}");
     }
 }
 
 #[test]
 fn repeats_need_a_resend_and_a_level_that_allows_them() {
-    let resent =
-        SessionResult { stats: PublisherStats { resent_batches: 1, ..PublisherStats::default() }, ..session() };
-    for order in OrderLevel::ALL {
+    let resent = Sent { resent_batches: 1, ..session() };
+    for order in &Level::ALL {
         let readers = [reader(*order, &[0, 1, 1, 2, 3])];
         assert_eq!(outcome(&promise(*order), session(), &readers), Outcome::Fail, "order {order}");
-        let allowed = if *order == OrderLevel::Session { Outcome::Fail } else { Outcome::Pass };
+        let allowed = if *order == Level::Session { Outcome::Fail } else { Outcome::Pass };
         let verdict = judge(&promise(*order), std::slice::from_ref(&resent), &readers);
         assert_eq!(verdict.outcome, allowed, "order {order}");
         assert_eq!(verdict.notes.is_empty(), allowed == Outcome::Fail, "a tolerated repeat is reported");
@@ -107,21 +82,21 @@ fn repeats_need_a_resend_and_a_level_that_allows_them() {
 
 #[test]
 fn a_connections_order_matters_at_level_4_only() {
-    for (order, expected) in [(OrderLevel::Connection, Outcome::Fail), (OrderLevel::Total, Outcome::Pass)] {
+    for (order, expected) in [(Level::Connection, Outcome::Fail), (Level::Total, Outcome::Pass)] {
         assert_eq!(outcome(&promise(order), session(), &[reader(order, &[0, 2, 1, 3])]), expected);
     }
 }
 
 #[test]
 fn a_session_nobody_owns_fails_at_level_5() {
-    let order = OrderLevel::Session;
-    let stranger = SessionResult { session: 8, ..session() };
+    let order = Level::Session;
+    let stranger = Sent { session: 8, ..session() };
     assert_eq!(outcome(&promise(order), stranger, &[reader(order, &[0, 1, 2, 3])]), Outcome::Fail);
 }
 
 #[test]
 fn subscribers_that_disagree_fail() {
-    let order = OrderLevel::Total;
+    let order = Level::Total;
     let readers = [reader(order, &[0, 1, 2, 3]), reader(order, &[1, 0, 2, 3])];
     let verdict = judge(&promise(order), &[session()], &readers);
     assert_eq!(verdict.outcome, Outcome::Fail, "{:?}", verdict.reasons);
@@ -129,46 +104,43 @@ fn subscribers_that_disagree_fail() {
 
 #[test]
 fn an_interrupted_run_is_not_short() {
-    let promise = Promise { interrupted: true, ..promise(OrderLevel::Session) };
-    let verdict = judge(&promise, &[SessionResult { acked: 2, sent: 3, ..session() }], &[reader(promise.order, &[0])]);
+    let promise = Promise { interrupted: true, ..promise(Level::Session) };
+    let verdict = judge(&promise, &[Sent { acked: 2, sent: 3, ..session() }], &[reader(promise.order, &[0])]);
     assert_eq!((verdict.outcome, verdict.reasons.len()), (Outcome::Interrupted, 0));
 }
 
 #[test]
 fn a_count_that_is_not_reached_fails() {
-    let promise = Promise { own_topic: false, ..promise(OrderLevel::Session) };
-    let verdict = judge(&promise, &[], &[reader(promise.order, &[0, 1, 2])]);
+    let promise = Promise { own_topic: false, ..promise(Level::Session) };
+    let verdict = judge(&promise, &[] as &[Sent], &[reader(promise.order, &[0, 1, 2])]);
     assert_eq!(verdict.outcome, Outcome::Fail);
 }
 
 #[test]
 fn each_topic_is_judged_by_its_own_sessions() {
-    let order = OrderLevel::Session;
+    let order = Level::Session;
     // Topic 1 has a session of its own, of which its reader saw nothing.
-    let sessions = [session(), SessionResult { index: 1, topic: 1, session: 8, ..session() }];
-    let other = ReaderResult { index: 1, topic: 1, ..reader(order, &[]) };
+    let sessions = [session(), Sent { index: 1, topic: 1, session: 8, ..session() }];
+    let other = Seen { index: 1, topic: 1, ..reader(order, &[]) };
     let verdict = judge(&promise(order), &sessions, &[reader(order, &[0, 1, 2, 3]), other]);
     assert_eq!(verdict.outcome, Outcome::Fail);
     assert!(verdict.reasons.iter().all(|reason| reason.starts_with("subscriber 1")), "{:?}", verdict.reasons);
     // A reader of topic 1 that saw topic 0's session.
-    let stray = ReaderResult { index: 1, topic: 1, ..reader(order, &[0, 1, 2, 3]) };
+    let stray = Seen { index: 1, topic: 1, ..reader(order, &[0, 1, 2, 3]) };
     let verdict = judge(&promise(order), &sessions, &[stray]);
     assert!(verdict.reasons.iter().any(|reason| reason.contains("no publisher's")), "{:?}", verdict.reasons);
 }
 
 #[test]
 fn only_the_reader_that_was_stopped_may_be_refused() {
-    let order = OrderLevel::Session;
-    let refused = || ReaderResult {
-        refused: Some("trimmed".to_owned()),
-        error: Some("trimmed".to_owned()),
-        ..reader(order, &[0, 1])
-    };
+    let order = Level::Session;
+    let refused =
+        || Seen { refused: Some("trimmed".to_owned()), error: Some("trimmed".to_owned()), ..reader(order, &[0, 1]) };
     let stopped = Promise { stopped: Some(0), ..promise(order) };
     let verdict = judge(&stopped, &[session()], &[refused()]);
     assert_eq!((verdict.outcome, verdict.notes.len()), (Outcome::Pass, 1), "{:?}", verdict.reasons);
     assert_eq!(outcome(&promise(order), session(), &[refused()]), Outcome::Fail);
-    let other = ReaderResult { index: 1, ..refused() };
+    let other = Seen { index: 1, ..refused() };
     assert_eq!(outcome(&stopped, session(), &[other]), Outcome::Fail);
     let silent = reader(order, &[0, 1]);
     assert_eq!(outcome(&stopped, session(), &[silent]), Outcome::Fail, "messages missing without a word");
@@ -176,15 +148,15 @@ fn only_the_reader_that_was_stopped_may_be_refused() {
 
 #[test]
 fn more_messages_than_were_sent_fail() {
-    let few = SessionResult { planned: 3, sent: 3, acked: 3, ..session() };
-    assert_eq!(outcome(&promise(OrderLevel::Total), few, &[reader(OrderLevel::Total, &[0, 1, 2, 3])]), Outcome::Fail);
+    let few = Sent { planned: 3, sent: 3, acked: 3, ..session() };
+    assert_eq!(outcome(&promise(Level::Total), few, &[reader(Level::Total, &[0, 1, 2, 3])]), Outcome::Fail);
 }
 
 /// A subscriber that got message 0, was told that 1 and 2 were skipped, and went on with these.
-fn skipping(from: u64, next_order: u64, then: &[u64]) -> ReaderResult {
+fn skipping(from: u64, next_order: u64, then: &[u64]) -> Seen {
     let source = Source::Run { run: 1, messages: [4].into() };
     let payloads = Payloads::new(32);
-    let mut verifier = Verifier::new(OrderLevel::Session, Arc::new(payloads.clone()), source, true);
+    let mut verifier = Verifier::new(Level::Session, Arc::new(payloads.clone()), source, true);
     let mut writer = PayloadWriter::new(payloads, 1, 0);
     let mut deliver = |verifier: &mut Verifier, number| {
         let place =
@@ -194,26 +166,25 @@ fn skipping(from: u64, next_order: u64, then: &[u64]) -> ReaderResult {
     deliver(&mut verifier, 0);
     verifier.skip(from, next_order);
     then.iter().for_each(|number| deliver(&mut verifier, *number));
-    ReaderResult { summary: verifier.summary(), ..reader(OrderLevel::Session, &[]) }
+    Seen { summary: verifier.summary(), ..reader(Level::Session, &[]) }
 }
 
 #[test]
 fn skips_that_were_told_and_asked_for_pass_and_nothing_else_may_miss() {
-    let asked = Promise { slow_reader: SlowReaderPolicy::Skip, ..promise(OrderLevel::Session) };
-    let complete = |result: ReaderResult| {
+    let asked = Promise { too_slow: TooSlow::Skips, ..promise(Level::Session) };
+    let complete = |result: Seen| {
         let missing = 4 - result.summary.unique;
         let summary = Summary { missing, ..result.summary };
-        ReaderResult { summary, ..result }
+        Seen { summary, ..result }
     };
     let good = || complete(skipping(1, 3, &[3]));
-    let verdict =
-        judge(&asked, &[session()], &[good(), ReaderResult { index: 1, ..reader(asked.order, &[0, 1, 2, 3]) }]);
+    let verdict = judge(&asked, &[session()], &[good(), Seen { index: 1, ..reader(asked.order, &[0, 1, 2, 3]) }]);
     assert_eq!((verdict.outcome, verdict.notes.len()), (Outcome::Pass, 1), "{:?}", verdict.reasons);
-    let waits = Promise { slow_reader: SlowReaderPolicy::Wait { lag_bytes: 0 }, stopped: Some(0), ..asked };
-    let let_go = Promise { slow_reader: SlowReaderPolicy::Disconnect, stopped: Some(0), ..asked };
+    let waits = Promise { too_slow: TooSlow::IsWaitedFor, stopped: Some(0), ..asked };
+    let let_go = Promise { too_slow: TooSlow::IsLetGo, stopped: Some(0), ..asked };
     assert_eq!(outcome(&waits, session(), &[good()]), Outcome::Fail, "a reader that is waited for skips nothing");
     assert_eq!(outcome(&let_go, session(), &[good()]), Outcome::Pass);
-    let other = ReaderResult { index: 1, ..good() };
+    let other = Seen { index: 1, ..good() };
     assert_eq!(outcome(&let_go, session(), &[other]), Outcome::Fail, "it was not the one that was stopped");
     for (bad, why) in [
         (skipping(1, 2, &[3]), "a message missing beyond what was told"),
@@ -223,6 +194,6 @@ fn skips_that_were_told_and_asked_for_pass_and_nothing_else_may_miss() {
     ] {
         assert_eq!(outcome(&asked, session(), &[complete(bad)]), Outcome::Fail, "{why}");
     }
-    let refused = ReaderResult { refused: Some("too slow".into()), error: Some("too slow".into()), ..good() };
+    let refused = Seen { refused: Some("too slow".into()), error: Some("too slow".into()), ..good() };
     assert_eq!(outcome(&Promise { stopped: Some(0), ..asked }, session(), &[refused]), Outcome::Fail);
 }

@@ -1,4 +1,4 @@
-//! What a message of the load generator contains, so that a subscriber can tell every byte of it.
+//! What a message contains, so that a reader can tell every byte of it.
 //!
 //! A message of 16 bytes or more begins with a [`Stamp`] (run, publisher, number). The rest is a slice of
 //! one fixed pseudo-random block, at an offset derived from the stamp: writing a message costs 16 bytes on
@@ -24,7 +24,7 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Which message this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    /// One run of the load generator; drawn at its start.
+    /// One run of whoever publishes; drawn at its start.
     pub run: u32,
     /// Index of the publisher session in its run.
     pub publisher: u32,
@@ -116,11 +116,13 @@ pub enum PayloadFault {
     },
 }
 
-/// Messages of one size: their content, and the check of it.
+/// Messages of one size, or of any up to one: their content, and the check of it.
 #[derive(Clone)]
 pub struct Payloads {
     block: Vec<u8>,
     message_bytes: usize,
+    /// No message is shorter.
+    shortest_bytes: usize,
     /// Bytes in front of the slice of the block: the stamp, and times where there are some.
     head_bytes: usize,
 }
@@ -140,10 +142,19 @@ impl Payloads {
         Payloads::with_head(message_bytes, TIMED_BYTES_MIN)
     }
 
+    /// Messages of any length up to `bytes_max`, each with a stamp. A message that was cut must be known by its stamp.
+    ///
+    /// # Panics
+    /// If there is no room for a stamp.
+    pub fn up_to(bytes_max: usize) -> Payloads {
+        assert!(bytes_max >= STAMP_BYTES, "{bytes_max} bytes have no room for a stamp");
+        Payloads { shortest_bytes: STAMP_BYTES, ..Payloads::new(bytes_max) }
+    }
+
     fn with_head(message_bytes: usize, head_bytes: usize) -> Payloads {
         let words = (OFFSETS + message_bytes).div_ceil(8) as u64;
         let block = (0..words).flat_map(|word| mix(word.wrapping_mul(SEED)).to_le_bytes()).collect();
-        Payloads { block, message_bytes, head_bytes }
+        Payloads { block, message_bytes, shortest_bytes: message_bytes, head_bytes }
     }
 
     /// Bytes of each message.
@@ -156,9 +167,21 @@ impl Payloads {
         self.message_bytes >= STAMP_BYTES
     }
 
+    /// The message with this stamp, of so many bytes.
+    ///
+    /// # Panics
+    /// If messages of this length have no stamp, or are longer than all of these.
+    pub fn message(&self, stamp: Stamp, bytes: usize) -> Vec<u8> {
+        assert!((STAMP_BYTES..=self.message_bytes).contains(&bytes), "a stamp and {bytes} bytes");
+        let begin = stamp.offset();
+        let mut message = self.block[begin..begin + bytes].to_vec();
+        message[..STAMP_BYTES].copy_from_slice(&stamp.to_bytes());
+        message
+    }
+
     /// Checks every byte of a delivered message. Its stamp, if messages of this size have one.
     pub fn check(&self, payload: &[u8]) -> Result<Option<Stamp>, PayloadFault> {
-        if payload.len() != self.message_bytes {
+        if !(self.shortest_bytes..=self.message_bytes).contains(&payload.len()) {
             return Err(PayloadFault::Length { found: payload.len(), expected: self.message_bytes });
         }
         let Some(stamp) = payload.first_chunk::<STAMP_BYTES>() else {
@@ -246,6 +269,19 @@ mod tests {
                 assert_eq!(stamp, Ok(Some(Stamp { run: 7, publisher: 3, number })), "{bytes} bytes");
             }
         }
+    }
+
+    #[test]
+    fn messages_of_any_length_come_back() {
+        let payloads = Payloads::up_to(1 << 16);
+        for bytes in [16, 17, 1000, 1 << 16] {
+            let stamp = Stamp { run: bytes as u32, publisher: 3, number: 9 };
+            let mut message = payloads.message(stamp, bytes);
+            assert_eq!(payloads.check(&message), Ok(Some(stamp)));
+            message[bytes - 1] ^= 1;
+            assert_ne!(payloads.check(&message), Ok(Some(stamp)), "{bytes} bytes");
+        }
+        assert!(payloads.check(&[0; 15]).is_err() && payloads.check(&vec![0; (1 << 16) + 1]).is_err());
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn renumber(batches: &mut [Batch]) {
     }
 }
 
-fn see(order: OrderLevel, source: Source, batches: &[Batch]) -> Summary {
+fn see(order: Level, source: Source, batches: &[Batch]) -> Summary {
     let mut verifier = Verifier::new(order, Arc::new(Payloads::new(BYTES)), source, true);
     for batch in batches {
         verifier.batch(&batch.place, batch.messages.iter().map(|(order, payload)| (*order, &payload[..])));
@@ -54,13 +54,13 @@ fn run() -> Source {
 }
 
 fn faults(batches: &[Batch]) -> Vec<Fault> {
-    see(OrderLevel::Session, run(), batches).faults.examples().to_vec()
+    see(Level::Session, run(), batches).faults.examples().to_vec()
 }
 
 #[test]
 fn a_good_stream_passes_at_every_level() {
-    for order in OrderLevel::ALL {
-        let summary = see(*order, run(), &good());
+    for order in Level::ALL {
+        let summary = see(order, run(), &good());
         assert_eq!(summary.faults.examples(), [], "order level {order}");
         assert_eq!((summary.messages, summary.missing, summary.duplicates, summary.reordered), (24, 0, 0, 0));
         let seen: Vec<_> = summary.sessions.iter().map(|seen| (seen.session, seen.publisher, seen.messages)).collect();
@@ -70,10 +70,10 @@ fn a_good_stream_passes_at_every_level() {
 
 #[test]
 fn a_stranger_may_begin_anywhere_but_not_skip() {
-    assert_eq!(see(OrderLevel::Session, Source::Any, &good()[3..]).faults.count(), 0);
+    assert_eq!(see(Level::Session, Source::Any, &good()[3..]).faults.count(), 0);
     let mut batches = good();
     batches.remove(4);
-    assert!(see(OrderLevel::Session, Source::Any, &batches).faults.count() > 0);
+    assert!(see(Level::Session, Source::Any, &batches).faults.count() > 0);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_topic_that_others_filled_goes_on_where_it_was() {
             batch.place.first_order += by;
             batch.messages.iter_mut().for_each(|message| message.0 += by);
         }
-        let mut verifier = Verifier::new(OrderLevel::Session, Arc::new(Payloads::new(BYTES)), run(), true);
+        let mut verifier = Verifier::new(Level::Session, Arc::new(Payloads::new(BYTES)), run(), true);
         verifier.begin_at(1000);
         for batch in &batches {
             verifier.batch(&batch.place, batch.messages.iter().map(|(order, payload)| (*order, &payload[..])));
@@ -104,7 +104,7 @@ fn a_missing_batch_is_found() {
     let expected =
         [Fault::BatchGap { session, expected: 1, found: 2 }, Fault::MessageGap { session, expected: 3, found: 6 }];
     assert_eq!(faults(&batches), expected);
-    assert_eq!(see(OrderLevel::Total, run(), &batches).missing, 3);
+    assert_eq!(see(Level::Total, run(), &batches).missing, 3);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_repeated_batch_is_found() {
     batches.insert(3, copy);
     renumber(&mut batches);
     assert!(faults(&batches).contains(&Fault::BatchRepeat { session: SESSIONS[0], expected: 2, found: 1 }));
-    for order in [OrderLevel::None, OrderLevel::Broker, OrderLevel::Total, OrderLevel::Connection] {
+    for order in [Level::None, Level::Broker, Level::Total, Level::Connection] {
         let summary = see(order, run(), &batches);
         assert_eq!((summary.faults.count(), summary.duplicates, summary.missing), (0, 3, 0), "order level {order}");
     }
@@ -134,8 +134,8 @@ fn batches_in_another_order_are_found() {
     batches.swap(2, 4);
     renumber(&mut batches);
     assert!(faults(&batches).contains(&Fault::BatchGap { session: SESSIONS[0], expected: 1, found: 2 }));
-    assert_eq!(see(OrderLevel::Connection, run(), &batches).reordered, 3);
-    assert_eq!(see(OrderLevel::Total, run(), &batches).reordered, 0);
+    assert_eq!(see(Level::Connection, run(), &batches).reordered, 3);
+    assert_eq!(see(Level::Total, run(), &batches).reordered, 0);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_flipped_byte_is_found() {
     batches[5].messages[1].1[40] ^= 4;
     let found = faults(&batches);
     assert!(matches!(found[0], Fault::Payload { order: 16, fault: PayloadFault::Byte { at: 40, .. } }), "{found:?}");
-    assert_eq!(see(OrderLevel::None, run(), &batches).missing, 1);
+    assert_eq!(see(Level::None, run(), &batches).missing, 1);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn an_order_that_is_not_dense_is_found() {
         let found = place.first_order;
         batches[3].messages.iter_mut().for_each(|message| message.0 = message.0.wrapping_add(shift));
         assert_eq!(faults(&batches)[0], Fault::Order { expected: 9, found });
-        assert_eq!(see(OrderLevel::None, run(), &batches).faults.count(), 0, "level 0 promises no order");
+        assert_eq!(see(Level::None, run(), &batches).faults.count(), 0, "level 0 promises no order");
     }
     let mut inside = good();
     inside[3].messages[1].0 += 1;
@@ -213,7 +213,7 @@ fn an_epoch_that_goes_back_is_found() {
 
 #[test]
 fn the_hash_tells_other_orders_and_sessions_apart() {
-    let hash = |batches: &[Batch]| see(OrderLevel::Session, run(), batches).hash;
+    let hash = |batches: &[Batch]| see(Level::Session, run(), batches).hash;
     let mut swapped = good();
     swapped.swap(0, 1);
     renumber(&mut swapped);
@@ -223,7 +223,7 @@ fn the_hash_tells_other_orders_and_sessions_apart() {
 
 #[test]
 fn counting_only_counts() {
-    let mut verifier = Verifier::new(OrderLevel::Session, Arc::new(Payloads::new(1)), run(), false);
+    let mut verifier = Verifier::new(Level::Session, Arc::new(Payloads::new(1)), run(), false);
     for batch in good() {
         verifier.batch(&batch.place, std::iter::empty());
     }

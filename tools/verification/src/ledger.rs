@@ -1,4 +1,5 @@
-//! What a reader of a long topic has read: checked message by message, and small enough to be written down after every poll.
+//! What a reader of a topic at order level 5 has read: checked message by message, and small enough to be written down after every
+//! poll.
 //!
 //! Messages carry their session's run, publisher and number, so that each is checked for its place in the topic (order), for its
 //! place in its session (number), and byte by byte (payload). The hash is a sum over messages, so that readers who began at
@@ -6,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::BatchPlace;
 use crate::payload::{Payloads, mix};
 
 /// Faults kept as examples.
@@ -23,6 +25,7 @@ pub struct SessionRead {
     run: u32,
     publisher: u32,
     next: u64,
+    next_batch: u64,
 }
 
 /// Everything a reader has read.
@@ -63,6 +66,11 @@ impl Ledger {
         self.gaps + self.repeats + self.wrong
     }
 
+    /// Messages read that did not come again.
+    pub fn delivered(&self) -> u64 {
+        self.messages.saturating_sub(self.repeats)
+    }
+
     fn note(&mut self, text: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(text());
@@ -72,11 +80,12 @@ impl Ledger {
     /// Reads a batch. After a resumption, messages below `resumed` may come again: they are left out.
     pub fn batch<'a>(
         &mut self,
-        session: u64,
+        place: &BatchPlace,
         resumed: u64,
         payloads: &Payloads,
         messages: impl Iterator<Item = (u64, &'a [u8])>,
     ) {
+        let session = place.session;
         let known = self.sessions.iter().position(|read| read.session == session);
         let mut read = known.map(|index| self.sessions[index].clone());
         for (order, payload) in messages {
@@ -86,10 +95,17 @@ impl Ledger {
             }
             self.message(session, &mut read, payloads, order, payload);
         }
-        match (known, read) {
-            (Some(index), Some(read)) => self.sessions[index] = read,
-            (None, Some(read)) => self.sessions.push(read),
-            (_, None) => {}
+        let Some(mut read) = read else { return };
+        // A batch that comes again after a resumption was counted before.
+        let (expected, found) = (read.next_batch, place.batch_seq);
+        if known.is_some() && found != expected && place.first_order >= resumed {
+            self.wrong += 1;
+            self.note(|| format!("session {session:#x}: batch {found} came where {expected} was expected"));
+        }
+        read.next_batch = found.wrapping_add(1);
+        match known {
+            Some(index) => self.sessions[index] = read,
+            None => self.sessions.push(read),
         }
     }
 
@@ -123,8 +139,8 @@ impl Ledger {
             }
         };
         let (run, publisher, number) = (stamp.run, stamp.publisher, stamp.number);
-        let read =
-            read.get_or_insert(SessionRead { session, messages: 0, first: number, run, publisher, next: number });
+        let begin = || SessionRead { session, messages: 0, first: number, run, publisher, next: number, next_batch: 0 };
+        let read = read.get_or_insert_with(begin);
         if (read.run, read.publisher) != (run, publisher) {
             self.wrong += 1;
             self.note(|| format!("order {order}: session {session:#x} carries {stamp}"));
@@ -158,25 +174,28 @@ mod tests {
         PayloadWriter::new(Payloads::new(BYTES), 9, publisher).with(number, <[u8]>::to_vec)
     }
 
-    /// Batches of two messages of two sessions in turn, from order 0: `(session, first order, payloads)`.
-    fn batches() -> Vec<(u64, u64, Vec<Vec<u8>>)> {
+    type Batch = (BatchPlace, Vec<Vec<u8>>);
+
+    /// Batches of two messages of two sessions in turn, from order 0.
+    fn batches() -> Vec<Batch> {
         let batch = |index: u64| {
-            let (publisher, number) = (index % 2, index / 2 * 2);
-            let payloads = (number..number + 2).map(|number| message(publisher as u32, number)).collect();
-            (100 + publisher, index * 2, payloads)
+            let (publisher, batch_seq) = (index % 2, index / 2);
+            let payloads = (0..2).map(|number| message(publisher as u32, batch_seq * 2 + number)).collect();
+            let (first_order, session) = (index * 2, 100 + publisher);
+            (BatchPlace { first_order, session, session_epoch: 1, batch_seq, message_count: 2 }, payloads)
         };
         (0..8).map(batch).collect()
     }
 
-    fn read(ledger: &mut Ledger, resumed: u64, batches: &[(u64, u64, Vec<Vec<u8>>)]) {
+    fn read(ledger: &mut Ledger, resumed: u64, batches: &[Batch]) {
         let payloads = Payloads::new(BYTES);
-        for (session, first, messages) in batches {
-            let messages = (*first..).zip(messages.iter().map(|payload| &payload[..]));
-            ledger.batch(*session, resumed, &payloads, messages);
+        for (place, messages) in batches {
+            let messages = (place.first_order..).zip(messages.iter().map(|payload| &payload[..]));
+            ledger.batch(place, resumed, &payloads, messages);
         }
     }
 
-    fn whole(batches: &[(u64, u64, Vec<Vec<u8>>)]) -> Ledger {
+    fn whole(batches: &[Batch]) -> Ledger {
         let mut ledger = Ledger::new(0, 6);
         read(&mut ledger, 0, batches);
         ledger
@@ -200,9 +219,8 @@ mod tests {
         assert_ne!(later.hash, 0);
         let mut swapped = batches();
         // Two sessions' batches in another order: dense and gapless for each, but not the same topic.
-        let (one, other) = (swapped[4].clone(), swapped[5].clone());
-        swapped[4] = (other.0, one.1, other.2);
-        swapped[5] = (one.0, other.1, one.2);
+        swapped.swap(4, 5);
+        (swapped[4].0.first_order, swapped[5].0.first_order) = (8, 10);
         assert_eq!(whole(&swapped).faults(), 0);
         assert_ne!(whole(&swapped).hash, later.hash);
     }
@@ -246,19 +264,22 @@ mod tests {
         assert_eq!(whole(&missing).gaps, 2 + 2, "in the order and in the session");
         let mut renumbered = batches();
         renumbered.remove(3);
-        renumbered.iter_mut().zip(0..).for_each(|(batch, index)| batch.1 = 2 * index);
+        renumbered.iter_mut().zip(0..).for_each(|(batch, index)| batch.0.first_order = 2 * index);
         assert_eq!(whole(&renumbered).gaps, 2, "in the session alone");
         let mut twice = batches();
         twice.insert(3, twice[2].clone());
         assert!(whole(&twice).repeats > 0);
         let mut within = batches();
-        within[2].2.swap(0, 1);
+        within[2].1.swap(0, 1);
         assert!(whole(&within).faults() > 0);
         let mut stranger = batches();
-        stranger[4].2[1] = message(1, 5);
+        stranger[4].1[1] = message(1, 5);
         assert_eq!(whole(&stranger).wrong, 1);
+        let mut out_of_place = batches();
+        out_of_place[4].0.batch_seq += 1;
+        assert_eq!(whole(&out_of_place).wrong, 2, "that batch, and the next of its session");
         let mut short = batches();
-        short[4].2[1].pop();
+        short[4].1[1].pop();
         assert_eq!(whole(&short).wrong, 1);
         assert!(!whole(&short).examples.is_empty());
     }

@@ -1,14 +1,10 @@
 //! Whether a run was right, and why not. Pure: results in, words out.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 
-use embarcadero::client::SlowReaderPolicy;
-use embarcadero::wire::{AckLevel, OrderLevel};
-use serde_json::{Value, json};
-
-use crate::publish::SessionResult;
-use crate::subscribe::ReaderResult;
-use crate::verify::Summary;
+use crate::promise::{Level, Promise, TooSlow};
+use crate::verifier::Summary;
 
 /// How a run ended; the greatest counts of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,11 +40,6 @@ impl Outcome {
             Outcome::Interrupted => "INTERRUPTED",
         }
     }
-
-    /// As JSON.
-    pub fn json(self) -> Value {
-        json!({ "outcome": self.word().to_lowercase(), "pass": self == Outcome::Pass })
-    }
 }
 
 /// The judgement.
@@ -62,77 +53,98 @@ pub struct Verdict {
     pub notes: Vec<String>,
 }
 
-/// What the run promised.
-#[derive(Clone, Copy, Debug)]
-pub struct Promise {
-    /// Order level of the topic.
-    pub order: OrderLevel,
-    /// Ack level of the sessions.
-    pub ack: AckLevel,
-    /// Whether the run's own publishers filled the topic, and only they.
-    pub own_topic: bool,
-    /// Messages each subscriber was to read, where that was said; of its own topic it is what was published.
-    pub wanted: Option<u64>,
-    /// The subscriber that was stopped on purpose: brokers may refuse to go on with it.
-    pub stopped: Option<usize>,
-    /// What was to become of subscribers that are too slow.
-    pub slow_reader: SlowReaderPolicy,
-    /// Whether the user ended the run.
-    pub interrupted: bool,
+/// What one session of a publisher reached.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// Index of the publisher in the run.
+    pub index: u32,
+    /// Index of its topic in the run.
+    pub topic: usize,
+    /// Its session id.
+    pub session: u64,
+    /// Messages it was to send.
+    pub planned: u64,
+    /// Messages handed to the client.
+    pub sent: u64,
+    /// Messages acked; where nothing is acked, messages written to sockets.
+    pub acked: u64,
+    /// Batches that were sent again.
+    pub resent_batches: u64,
+    /// How often it was fenced.
+    pub fences: u64,
+    /// Why it ended early, unless interrupted.
+    pub error: Option<String>,
+}
+
+/// What one subscriber was given.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Index of the subscriber in the run.
+    pub index: usize,
+    /// Index of its topic in the run.
+    pub topic: usize,
+    /// What it saw.
+    pub summary: Summary,
+    /// The brokers' own words, if they refused to go on.
+    pub refused: Option<String>,
+    /// Why it ended early, unless interrupted.
+    pub error: Option<String>,
 }
 
 impl Promise {
     /// Whether brokers told this reader that it was too slow, and were right, and it ended there.
-    fn was_told(&self, reader: &ReaderResult) -> bool {
-        let may_be = self.stopped == Some(reader.index) && self.slow_reader != SlowReaderPolicy::Skip;
+    fn was_told(&self, reader: &Seen) -> bool {
+        let may_be = self.stopped == Some(reader.index) && self.too_slow != TooSlow::Skips;
         may_be && reader.refused.is_some() && reader.error.is_some()
     }
 
     /// Whether this reader may have been told of messages that it missed.
-    fn may_skip(&self, reader: &ReaderResult) -> bool {
-        match self.slow_reader {
-            SlowReaderPolicy::Skip => true,
-            SlowReaderPolicy::Wait { .. } => false,
-            SlowReaderPolicy::AsConfigured | SlowReaderPolicy::Disconnect => self.stopped == Some(reader.index),
+    fn may_skip(&self, reader: &Seen) -> bool {
+        match self.too_slow {
+            TooSlow::Skips => true,
+            TooSlow::IsWaitedFor => false,
+            TooSlow::IsLetGo => self.stopped == Some(reader.index),
         }
     }
 }
 
 /// Judges a run.
-pub fn judge(promise: &Promise, sessions: &[SessionResult], readers: &[ReaderResult]) -> Verdict {
+pub fn judge(promise: &Promise, sessions: &[impl Borrow<Sent>], readers: &[impl Borrow<Seen>]) -> Verdict {
+    let sessions: Vec<&Sent> = sessions.iter().map(Borrow::borrow).collect();
+    let readers: Vec<&Seen> = readers.iter().map(Borrow::borrow).collect();
     let mut verdict = Verdict { outcome: Outcome::Pass, reasons: Vec::new(), notes: Vec::new() };
-    for session in sessions {
+    for session in &sessions {
         judge_session(promise, session, &mut verdict);
     }
-    for reader in readers {
-        let sessions: Vec<&SessionResult> = sessions.iter().filter(|session| session.topic == reader.topic).collect();
+    for reader in &readers {
+        let sessions: Vec<&Sent> = sessions.iter().filter(|session| session.topic == reader.topic).copied().collect();
         judge_reader(promise, &sessions, reader, &mut verdict);
-        if promise.order == OrderLevel::Session && promise.own_topic && !promise.was_told(reader) {
+        if promise.order == Level::Session && promise.own_topic && !promise.was_told(reader) {
             judge_identities(promise, &sessions, reader, &mut verdict);
         }
     }
-    judge_agreement(promise, readers, &mut verdict);
+    judge_agreement(promise, &readers, &mut verdict);
     verdict.outcome = Outcome::of(promise.interrupted, &verdict.reasons);
     verdict
 }
 
-fn judge_session(promise: &Promise, session: &SessionResult, verdict: &mut Verdict) {
-    let SessionResult { index, planned, sent, acked, .. } = session;
+fn judge_session(promise: &Promise, session: &Sent, verdict: &mut Verdict) {
+    let Sent { index, planned, sent, acked, .. } = session;
     if let Some(error) = &session.error {
         verdict.reasons.push(format!("publisher {index}: {error}"));
     } else if !promise.interrupted && acked < planned {
-        let what = if promise.ack == AckLevel::None { "written" } else { "acked" };
+        let what = if promise.is_acked { "acked" } else { "written" };
         verdict.reasons.push(format!("publisher {index}: {acked} of {planned} messages {what} ({sent} sent)"));
     }
     if acked > sent {
         verdict.reasons.push(format!("publisher {index}: {acked} messages acked, but only {sent} sent"));
     }
-    if session.stats.fences > 0 {
-        verdict.notes.push(format!("publisher {index} was fenced {} times and went on", session.stats.fences));
+    if session.fences > 0 {
+        verdict.notes.push(format!("publisher {index} was fenced {} times and went on", session.fences));
     }
 }
 
-fn judge_reader(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
+fn judge_reader(promise: &Promise, sessions: &[&Sent], reader: &Seen, verdict: &mut Verdict) {
     let (index, summary) = (reader.index, &reader.summary);
     let told = promise.was_told(reader);
     if let Some(text) = reader.refused.iter().find(|_| told || reader.error.is_none()) {
@@ -157,7 +169,7 @@ fn judge_reader(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderR
     if untold > 0 && summary.checked && complete {
         fail(format!("{untold} messages missing"));
     }
-    if promise.own_topic && promise.order == OrderLevel::Session && summary.skipped > summary.missing && complete {
+    if promise.own_topic && promise.order == Level::Session && summary.skipped > summary.missing && complete {
         fail(format!("told of {} messages skipped, but {} did not come", summary.skipped, summary.missing));
     }
     let published = sessions.iter().map(|session| session.planned).sum();
@@ -173,22 +185,16 @@ fn judge_reader(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderR
 }
 
 /// Below order level 5 a batch that was resent may be delivered twice, or late. Only its publisher knows.
-fn judge_repeats(
-    promise: &Promise,
-    sessions: &[&SessionResult],
-    index: usize,
-    summary: &Summary,
-    verdict: &mut Verdict,
-) {
+fn judge_repeats(promise: &Promise, sessions: &[&Sent], index: usize, summary: &Summary, verdict: &mut Verdict) {
     let repeats = repeats(promise, sessions, summary);
-    if promise.order == OrderLevel::Session && summary.stamped || repeats + summary.reordered == 0 {
+    if promise.order == Level::Session && summary.stamped || repeats + summary.reordered == 0 {
         return; // At level 5 each repeat of a numbered message is a fault already.
     }
-    let resent: u64 = sessions.iter().map(|session| session.stats.resent_batches).sum();
+    let resent: u64 = sessions.iter().map(|session| session.resent_batches).sum();
     let late = summary.reordered;
     let text =
         format!("subscriber {index}: {repeats} messages delivered again and {late} out of their connection's order");
-    if promise.order != OrderLevel::Session && resent > 0 {
+    if promise.order != Level::Session && resent > 0 {
         verdict.notes.push(format!("{text}; {resent} batches were resent, which order level {} allows", promise.order));
     } else if sessions.is_empty() && late == 0 {
         verdict.notes.push(format!("{text}; only their publishers know whether batches were resent"));
@@ -198,7 +204,7 @@ fn judge_repeats(
 }
 
 /// Messages delivered again: known one by one where messages are numbered, else from the sum.
-fn repeats(promise: &Promise, sessions: &[&SessionResult], summary: &Summary) -> u64 {
+fn repeats(promise: &Promise, sessions: &[&Sent], summary: &Summary) -> u64 {
     if summary.stamped && summary.checked || !promise.own_topic {
         return summary.duplicates;
     }
@@ -207,7 +213,7 @@ fn repeats(promise: &Promise, sessions: &[&SessionResult], summary: &Summary) ->
 }
 
 /// At level 5 the sessions delivered are the publishers' own, each with all its messages.
-fn judge_identities(promise: &Promise, sessions: &[&SessionResult], reader: &ReaderResult, verdict: &mut Verdict) {
+fn judge_identities(promise: &Promise, sessions: &[&Sent], reader: &Seen, verdict: &mut Verdict) {
     if !reader.summary.checked {
         return;
     }
@@ -234,9 +240,9 @@ fn judge_identities(promise: &Promise, sessions: &[&SessionResult], reader: &Rea
 }
 
 /// Subscribers that read the same stretch of one topic read the same thing.
-fn judge_agreement(promise: &Promise, readers: &[ReaderResult], verdict: &mut Verdict) {
-    let mut firsts: HashMap<usize, &ReaderResult> = HashMap::new();
-    for reader in readers.iter().filter(|reader| !promise.was_told(reader) && reader.summary.skipped == 0) {
+fn judge_agreement(promise: &Promise, readers: &[&Seen], verdict: &mut Verdict) {
+    let mut firsts: HashMap<usize, &Seen> = HashMap::new();
+    for &reader in readers.iter().filter(|reader| !promise.was_told(reader) && reader.summary.skipped == 0) {
         match firsts.get(&reader.topic) {
             Some(first) => judge_pair(promise, first, reader, verdict),
             None => drop(firsts.insert(reader.topic, reader)),
@@ -244,8 +250,8 @@ fn judge_agreement(promise: &Promise, readers: &[ReaderResult], verdict: &mut Ve
     }
 }
 
-fn judge_pair(promise: &Promise, first: &ReaderResult, other: &ReaderResult, verdict: &mut Verdict) {
-    let stretch = |reader: &ReaderResult| (reader.summary.first_order, reader.summary.batches);
+fn judge_pair(promise: &Promise, first: &Seen, other: &Seen, verdict: &mut Verdict) {
+    let stretch = |reader: &Seen| (reader.summary.first_order, reader.summary.batches);
     if stretch(other) != stretch(first) {
         if promise.own_topic && !promise.interrupted {
             let text =
