@@ -26,7 +26,6 @@ mod superseded_tests;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use serving::deliver_frame;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
