@@ -26,7 +26,6 @@ mod superseded_tests;
 #[cfg(test)]
 mod tests;
 
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -75,7 +75,8 @@ impl Subscriber {
             told(kernel, &error);
         }
         // If its broker stood still and was not waited for, a batch's bytes were used again under its send; it is asked for again elsewhere.
-        let is_spoiled = std::mem::replace(&mut self.spoiled_batches, follower.spoiled_batches()) < self.spoiled_batches;
+        let is_spoiled =
+            std::mem::replace(&mut self.spoiled_batches, follower.spoiled_batches()) < self.spoiled_batches;
         if is_spoiled && kernel.with(|state| state.dropped_pins()) == self.dropped_pins {
             kernel.fail(8, "a batch came spoiled".into());
         }
