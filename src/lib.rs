@@ -1,22 +1,20 @@
 //! Embarcadero: a totally ordered publish/subscribe log over CXL memory.
 //!
-//! `ARCHITECTURE.md` tells the life of a batch; this is the map. Arrows point down only:
+//! `ARCHITECTURE.md` tells the life of a batch; this is the map. A room imports only rooms of lower floors (`tests/tidy.rs` holds that):
 //!
 //! ```text
-//! embarlet            assembles a broker process           client   publishers and subscribers, over TCP
-//!    │                                                        │      or attached: these reach down to log
-//!  roles              duty cycles: receive sequence ack export│
-//!    │       ╲                                                │
-//!   log       net     pool structures │ io_uring, readiness ──┘
-//!    │  ╲      │  ╲
-//!  order  pool ┘   runtime      decisions │ shared memory │ the one loop
-//!    ╲     │
-//!     wire │  config            frames on the wire │ the configuration file
-//!       limits, fields, crc     bounds, byte layouts, checksum
+//! 8 │ sim                         │ the whole cluster from one seed
+//! 7 │ testing                     │ simulated memory and chance
+//! 6 │ embarlet                    │ assembles a broker process
+//! 5 │ roles · client              │ duty cycles: receive, sequence, ack, export │ publishers and subscribers, over TCP or attached
+//! 4 │ log · net · observe         │ structures of the pool │ io_uring, readiness │ the catalogue of counters
+//! 3 │ pool · runtime              │ shared memory │ the one loop
+//! 2 │ order · config              │ decisions │ the configuration file
+//! 1 │ wire                        │ frames
+//! 0 │ limits · fields · crc · utc │ bounds, byte layouts, checksum, the time of day
 //! ```
 //!
-//! `observe` is the catalogue of counters; `testing` is simulated incoherent memory, for the tests of every room; `sim` runs the whole
-//! cluster on it from one seed. Only tests and tools import these two.
+//! Only tests and tools import the two at the top.
 //!
 //! # Glossary
 //!
@@ -38,7 +36,8 @@
 //! # Unsafe code
 //!
 //! Denied here, allowed by name in `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
-//! `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
+//! `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection),
+//! `net/socket_options.rs` (what a socket is told) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
 #![deny(unsafe_code)]
 
 pub mod client;
@@ -56,4 +55,5 @@ pub mod roles;
 pub mod runtime;
 pub mod sim;
 pub mod testing;
+pub mod utc;
 pub mod wire;

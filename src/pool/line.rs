@@ -2,7 +2,7 @@
 //!
 //! A line is a guard word and seven body words. The guard says which record it is: `absolute index + 1` for a slot of
 //! a ring, a version for a record rewritten in place; 0 is invalid. Every write passes through invalid, because
-//! a line may be evicted, or read, after any prefix of its stores (DESIGN section 2).
+//! a line may be evicted, or read, after any prefix of its stores.
 
 use std::marker::PhantomData;
 

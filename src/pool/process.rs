@@ -1,6 +1,6 @@
 //! Which process this is, and which run of which machine it is on: what a member of the pool says of itself.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::utc::utc_ns;
 
 /// What a process says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Process {
 impl Process {
     /// This one, which begins to serve now.
     pub fn this() -> Process {
-        let started_at_utc_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let started_at_utc_ns = utc_ns();
         Process { id: std::process::id(), started_at_utc_ns, boot_id: boot_id() }
     }
 }

@@ -23,6 +23,7 @@ use crate::pool::locks::{Opened, os_error};
 use crate::pool::os::LockMode;
 pub use crate::pool::os::free_bytes;
 use crate::pool::superblock::{HomeHosts, Superblock, SuperblockError};
+use crate::utc::utc_ns;
 
 /// Whether a pool may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,7 +253,7 @@ impl Pool {
             format::begin_device(&view, layout.fixed_bytes());
         }
         let [uuid @ .., key_0, key_1] = format::random(path)?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        let now = utc_ns();
         let coherence = wanted.coherence.unwrap_or(CoherenceMode::Software);
         let superblock = Superblock::new(layout.geometry, &wanted.homes, coherence, uuid, [key_0, key_1], now);
         format::finish(&view, &superblock);

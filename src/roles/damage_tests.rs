@@ -375,7 +375,7 @@ fn a_topic_that_is_gone_is_missed() {
     assert!(sound.recovered().is_ok());
 }
 
-/// DESIGN 10: what an attached publisher names is checked against its lane's extents by the sequencer, which appends nothing
+/// What an attached publisher names is checked against its lane's extents by the sequencer, which appends nothing
 /// that a follower would refuse.
 #[test]
 fn the_sequencer_appends_nothing_a_lane_may_not_name() {

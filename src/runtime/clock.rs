@@ -1,7 +1,9 @@
 //! The time, read once per pass of a runner and handed to everything that runs in it.
 
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
+
+use crate::utc::utc_ns;
 
 /// The time of one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +36,7 @@ impl Clock for SystemClock {
     fn now(&mut self) -> Now {
         let monotonic_ns = monotonic_ns();
         if self.offset_read_at_ns.is_none_or(|read_at| monotonic_ns - read_at >= OFFSET_VALID_NS) {
-            // A clock before 1970 is not set: records then count from 1970, and nothing else depends on it.
-            let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.offset_ns = (utc.as_nanos() as u64).saturating_sub(monotonic_ns);
+            self.offset_ns = utc_ns().saturating_sub(monotonic_ns);
             self.offset_read_at_ns = Some(monotonic_ns);
         }
         Now { monotonic_ns, utc_ns: self.offset_ns + monotonic_ns }

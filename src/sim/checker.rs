@@ -1,4 +1,4 @@
-//! The promises of DESIGN section 11, held against the memory behind all caches and against what clients heard.
+//! The promises, held against the memory behind all caches and against what clients heard.
 //!
 //! The checker is no host: it reads the pool behind the caches, after every step and whenever a part is held up, and keeps
 //! the committed log as it grew. Promises, by number:
@@ -34,7 +34,7 @@ use crate::wire::{BatchDecoder, Progress, Receipts};
 /// A promise that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Its number in DESIGN section 11; 0: the run did not come to rest, or protocol code stopped itself.
+    /// Its number at the head of this file; 0: the run did not come to rest, or protocol code stopped itself.
     pub promise: u8,
     /// What was found.
     pub text: String,

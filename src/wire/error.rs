@@ -1,6 +1,6 @@
 //! What can be wrong with bytes from a peer, and the typed reasons a broker refuses with.
 
-use crate::wire::frame::FrameKind;
+use crate::wire::kind::FrameKind;
 
 /// A frame or batch that breaks the protocol. Each says what was found and what was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -8,7 +8,7 @@ pub enum WireError {
     /// The first four bytes are not a frame's.
     #[error(
         "found magic {found:#010x}, expected {:#010x} (is this an Embarcadero port and client?)",
-        crate::wire::frame::MAGIC
+        crate::wire::kind::MAGIC
     )]
     Magic {
         /// The four bytes as a little-endian number.
@@ -17,8 +17,8 @@ pub enum WireError {
     /// Another protocol version.
     #[error(
         "found protocol version {found}, expected {} to {}: use a client and a broker that have one in common",
-        crate::wire::frame::VERSION_LOWEST,
-        crate::wire::frame::VERSION
+        crate::wire::kind::VERSION_LOWEST,
+        crate::wire::kind::VERSION
     )]
     Version {
         /// The version byte.

@@ -7,6 +7,7 @@
 //! conversation of each role: a client in another language can be written from it alone, and a test
 //! compares its tables with the code.
 //!
+//! * [`kind`]: kinds of frames, versions.
 //! * [`frame`]: the layouts, their encoding and validation.
 //! * [`message`]: the framing of messages inside a batch.
 //! * [`decoder`]: the incremental decoder of a batch; total on hostile bytes.
@@ -19,6 +20,7 @@ pub use crate::crc::crc32c;
 pub mod decoder;
 pub mod error;
 pub mod frame;
+pub mod kind;
 pub mod message;
 pub mod subscribe;
 #[cfg(test)]

@@ -1,78 +1,6 @@
-//! Kinds of frames, and the numbers with a name in their fields: levels, roles, operations.
+//! The numbers with a name in fields of frames: levels, roles, operations.
 
 use crate::wire::error::WireError;
-
-/// Kinds of frames. Numbers are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum FrameKind {
-    /// Client to broker, first frame of every connection.
-    Hello = 1,
-    /// Broker to client: the hello was accepted.
-    Welcome = 2,
-    /// Broker to client: the conversation is over, with a reason.
-    Refused = 3,
-    /// Publisher to broker, and inside a Deliver frame broker to subscriber: a batch of messages.
-    Batch = 4,
-    /// Broker to publisher: cumulative acknowledgement.
-    Ack = 5,
-    /// Broker to subscriber: position of the batch that follows.
-    Deliver = 6,
-    /// Broker to subscriber: everything committed so far has been sent.
-    CaughtUp = 7,
-    /// Client to broker: no more will be sent; publisher sessions with no other connection close.
-    Goodbye = 8,
-    /// Client to broker, in place of a Hello: do something, or tell something.
-    Request = 9,
-    /// Broker to client: what became of a request.
-    Reply = 10,
-    /// Broker to subscriber: messages were given up, for it took too long.
-    Skipped = 11,
-    /// Both ways: the sender is there, and had nothing else to say. From version 3 on.
-    Heartbeat = 12,
-}
-
-impl FrameKind {
-    /// All kinds, for documentation and tests.
-    pub const ALL: [FrameKind; 12] = [
-        FrameKind::Hello,
-        FrameKind::Welcome,
-        FrameKind::Refused,
-        FrameKind::Batch,
-        FrameKind::Ack,
-        FrameKind::Deliver,
-        FrameKind::CaughtUp,
-        FrameKind::Goodbye,
-        FrameKind::Request,
-        FrameKind::Reply,
-        FrameKind::Skipped,
-        FrameKind::Heartbeat,
-    ];
-
-    /// Lowest protocol version that has the kind.
-    pub const fn version_lowest(self) -> u8 {
-        if matches!(self, FrameKind::Heartbeat) { super::VERSION_3 } else { super::VERSION_LOWEST }
-    }
-
-    /// Highest version in the header of a frame of this kind.
-    pub const fn version_highest(self) -> u8 {
-        if matches!(self, FrameKind::Batch) { super::BATCH_VERSION } else { super::VERSION }
-    }
-
-    /// Flag bits that are defined.
-    pub const fn flags(self) -> u16 {
-        match self {
-            FrameKind::Ack => super::ACK_FENCED,
-            FrameKind::Reply => super::REPLY_MORE,
-            _ => 0,
-        }
-    }
-
-    /// The kind of this number.
-    pub(super) fn from_byte(byte: u8) -> Option<FrameKind> {
-        FrameKind::ALL.into_iter().find(|kind| *kind as u8 == byte)
-    }
-}
 
 macro_rules! level {
     ($(#[$meta:meta])* $name:ident, $field:literal, $expected:literal { $( $(#[$vmeta:meta])* $variant:ident = $value:literal ),* $(,)? }) => {
@@ -100,7 +28,7 @@ macro_rules! level {
 }
 
 level! {
-    /// What a topic promises about order (DESIGN section 4).
+    /// What a topic promises about order.
     OrderLevel, "order_level", "0, 1, 2, 4 or 5" {
         /// No order; acked when the batch is in the blog.
         None = 0,

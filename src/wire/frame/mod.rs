@@ -1,6 +1,6 @@
 //! Frame headers: layouts, encoding, validation. The prose and the tables are in `PROTOCOL.md`.
 //!
-//! * `kinds`: kinds of frames, levels, roles, operations.
+//! * `kinds`: levels, roles, operations. Kinds of frames and versions are in [`kind`](crate::wire::kind), below what can be wrong.
 //! * `conversation`: how a conversation begins and ends.
 //! * `publishing`, `subscribing`: batches, and what is said of them.
 //! * `control`: requests, replies and their records.
@@ -22,33 +22,18 @@ mod subscribing;
 #[cfg(test)]
 mod tests;
 
+pub use crate::wire::kind::{
+    ACK_FENCED, BATCH_VERSION, FrameKind, MAGIC, NEW_SESSION, NOTHING_LET_GO, REPLY_MORE, VERSION, VERSION_3,
+    VERSION_LOWEST,
+};
 pub use check::{
     RECEIVED_AT, check, check_body, check_cursor_name, check_topic_name, frame_bytes, header_crc, read, seal, with_body,
 };
 pub use control::{CursorRecord, Reply, Request, TopicRecord};
 pub use conversation::{Goodbye, Heartbeat, Hello, LogRecord, Refused, Welcome, split_welcome_body, welcome_body};
-pub use kinds::{AckLevel, FrameKind, Operation, OrderLevel, Receipts, Role, SlowReader};
+pub use kinds::{AckLevel, Operation, OrderLevel, Receipts, Role, SlowReader};
 pub use publishing::{Ack, BatchHeader};
 pub use subscribing::{CaughtUp, Deliver, Skipped};
-
-/// First four bytes of every frame: "EMBR".
-pub const MAGIC: u32 = u32::from_le_bytes(*b"EMBR");
-/// Highest protocol version of this room.
-pub const VERSION: u8 = VERSION_3;
-/// Lowest protocol version of this room.
-pub const VERSION_LOWEST: u8 = 2;
-/// The version that brought heartbeats and the record of the log.
-pub const VERSION_3: u8 = 3;
-/// Version of the batch format, under every protocol version: stored batches serve every reader.
-pub const BATCH_VERSION: u8 = 2;
-/// `session` of a publisher hello that opens a new session.
-pub const NEW_SESSION: u64 = 0;
-/// `let_go_from` of an ack that lets nothing go.
-pub const NOTHING_LET_GO: u64 = u64::MAX;
-/// Ack flag: the session was fenced; `committed_next` is final for this session epoch.
-pub const ACK_FENCED: u16 = 1;
-/// Reply flag: there is more; ask again from `next`.
-pub const REPLY_MORE: u16 = 1;
 
 described! {
     /// What every frame header has in common; `kind` says how bytes 12 to 56 are laid out.
