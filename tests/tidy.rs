@@ -72,8 +72,16 @@ const TEST_HELPERS: [&str; 6] = [
 ];
 
 /// Files that are still in circles.
-const CIRCLES: [&str; 4] =
-    ["src/roles/receive/connection.rs", "src/roles/receive/ending.rs", "src/runtime/fault.rs", "src/runtime/os.rs"];
+const CIRCLES: [&str; 8] = [
+    "src/roles/receive/connection.rs",
+    "src/roles/receive/ending.rs",
+    "src/runtime/fault.rs",
+    "src/runtime/os.rs",
+    "src/sim/kernel.rs",
+    "src/sim/ring.rs",
+    "src/sim/socket.rs",
+    "src/sim/wiring.rs",
+];
 
 struct Source {
     /// From the root of the repository.
