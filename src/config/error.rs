@@ -4,6 +4,7 @@ use std::fmt;
 
 /// A configuration that cannot be used. Each says where, what was found, what is expected and what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("{file}: cannot be read: {source}; check the path and its permissions")]

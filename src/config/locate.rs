@@ -174,6 +174,7 @@ pub fn unknown_key(found: &Value, schema: &Value) -> Option<Unknown> {
 }
 
 /// A key that is not in the schema.
+#[derive(Debug)]
 pub struct Unknown {
     /// Where it is.
     pub steps: Vec<Step>,

@@ -11,6 +11,7 @@ use serde::ser::Serializer;
 
 /// A size or duration that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum UnitError {
     /// Not a size.
     #[error(

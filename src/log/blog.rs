@@ -35,6 +35,7 @@ fn closed_at(end_slot: u64) -> ExtentLine {
     ExtentLine { state: CLOSED, end_slot, ..ExtentLine::default() }
 }
 
+#[derive(Debug)]
 struct Extent {
     /// Runs not given back.
     runs: u32,
@@ -42,6 +43,7 @@ struct Extent {
 }
 
 /// Extents and runs of one lane. Owned by its receive core.
+#[derive(Debug)]
 pub struct Blog<M> {
     view: View<M>,
     lane: u32,

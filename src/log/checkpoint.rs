@@ -17,6 +17,7 @@ use crate::pool::line::Owned;
 use crate::pool::record::{CursorLine, FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
 
 /// Writes one candidate's session checkpoints and lane progress.
+#[derive(Debug)]
 pub struct CheckpointWriter<M> {
     view: View<M>,
     candidate: u32,
@@ -67,6 +68,7 @@ impl<M: Memory> CheckpointWriter<M> {
 }
 
 /// What a sequencer left behind, replayed up to its watermark.
+#[derive(Debug)]
 pub struct Recovered {
     /// Its commit point: sealed if the caller has claimed a higher epoch.
     pub commit: Commit,

@@ -27,7 +27,7 @@ pub struct Commit {
 }
 
 /// Reads the epoch lines of all candidates.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CommitReader<M> {
     memory: M,
     lines: Vec<Peer<EpochLine, M>>,
@@ -180,6 +180,7 @@ impl<M: Memory> CommitReader<M> {
 }
 
 /// The one writer of a candidate's epoch line.
+#[derive(Debug)]
 pub struct CommitWriter<M> {
     line: Owned<EpochLine, M>,
     record: EpochLine,

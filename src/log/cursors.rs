@@ -58,7 +58,7 @@ impl CursorLine {
 }
 
 /// The cursors as a fold of the index.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CursorTable {
     places: Vec<CursorLine>,
 }
@@ -96,6 +96,7 @@ impl CursorTable {
 }
 
 /// The sequencer's side: the table, and a candidate's copy of it.
+#[derive(Debug)]
 pub struct CursorWriter<M> {
     view: View<M>,
     candidate: u32,
@@ -219,6 +220,7 @@ fn is_never_written<M: Memory>(memory: &M, at: u64) -> bool {
 }
 
 /// Everybody else's side.
+#[derive(Debug)]
 pub struct CursorReader<M> {
     view: View<M>,
     commit: CommitReader<M>,

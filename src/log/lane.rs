@@ -11,6 +11,7 @@ use crate::pool::record::{BatchSlot, LaneProgress, LaneStatus};
 use crate::pool::{Access, Keep, Memory};
 
 /// The producing side, owned by one receive core or attached publisher.
+#[derive(Debug)]
 pub struct LaneWriter<M> {
     view: View<M>,
     lane: u32,
@@ -123,6 +124,7 @@ impl<M: Memory> LaneWriter<M> {
 }
 
 /// The consuming side, owned by the sequencer.
+#[derive(Debug)]
 pub struct LaneReader<M> {
     view: View<M>,
     lane: u32,

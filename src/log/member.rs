@@ -14,6 +14,7 @@ use crate::pool::{Memory, Process};
 pub const BEAT_NS: u64 = 20_000_000;
 
 /// A member's own side: the line it alone writes. The caller holds the member's host lock.
+#[derive(Debug)]
 pub struct Member<M> {
     line: Owned<BrokerLine, M>,
     record: BrokerLine,

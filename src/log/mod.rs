@@ -55,7 +55,7 @@ use crate::pool::superblock::HomeHosts;
 use crate::pool::{Access, Layout, Memory};
 
 /// The pool as one host sees it: memory, layout, and which lines are written on other hosts.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct View<M> {
     /// Memory of the pool.
     pub memory: M,

@@ -15,6 +15,7 @@ use crate::pool::record::IndexEntry;
 use crate::pool::{Access, Memory};
 
 /// The appending side: one epoch of one candidate.
+#[derive(Debug)]
 pub struct IndexWriter<M> {
     view: View<M>,
     candidate: u32,
@@ -192,6 +193,7 @@ pub enum IndexFault {
 }
 
 /// A following side: reads committed entries in order. Any number of them, each with its own cursor.
+#[derive(Debug)]
 pub struct IndexReader<M> {
     view: View<M>,
     next: u64,
@@ -280,6 +282,7 @@ impl<M: Memory> IndexReader<M> {
 }
 
 /// What a takeover inherits of the index.
+#[derive(Debug)]
 pub struct Inherited {
     /// Segments that its predecessor listed and that begin below its watermark, by position; the last ends at the watermark.
     pub segments: Vec<Segment>,

@@ -29,6 +29,7 @@ pub const NO_PIN: u64 = u64::MAX;
 /// Where payload that was taken over is counted from: more of it may lie in the index than the topics that are left keep.
 const TAKEN_OVER_FROM: u64 = 1 << 62;
 
+#[derive(Debug)]
 struct Sample {
     position: u64,
     /// Payload bytes appended before it, ever.
@@ -38,6 +39,7 @@ struct Sample {
 }
 
 /// The sequencer's side: decides what is given up.
+#[derive(Debug)]
 pub struct Trimmer<M> {
     memory: M,
     floors: Owned<FloorLine, M>,
@@ -67,7 +69,7 @@ pub struct Trimmer<M> {
 }
 
 /// A pin as its holder last showed itself.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Watched {
     /// Of incarnation and beat; `None`: the line was being rewritten.
     silence: Silence<Option<(u64, u64)>>,
@@ -345,6 +347,7 @@ pub struct Dropped {
 }
 
 /// A reader's side: the pin of one exporter or attached subscriber.
+#[derive(Debug)]
 pub struct Pin<M> {
     memory: M,
     line: Owned<PinLine, M>,
@@ -439,6 +442,7 @@ impl<M: Memory> Pin<M> {
 }
 
 /// What the readers of one member hold together by one pin, and whether it was waited for all the time: an exporter's side.
+#[derive(Debug)]
 pub struct Hold<M> {
     pin: Pin<M>,
     floors: FloorReader<M>,
@@ -514,6 +518,7 @@ impl<M: Memory> Hold<M> {
 }
 
 /// Reads the floors through the one accessor.
+#[derive(Debug)]
 pub struct FloorReader<M> {
     commit: CommitReader<M>,
     view: View<M>,

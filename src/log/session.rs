@@ -34,7 +34,12 @@ pub enum Standing {
     Closed,
 }
 
-/// See the head of the file.
+/// Follows one session through the index, from before it was asked for.
+///
+/// Call order: [`Self::new`] **before** the request's slot is published, else its opening may pass by unseen; then [`Self::follow`] in every pass, until it gives 0; after that
+/// everything else tells what was found. A fenced session is asked for again by [`Self::ask_again`], with the new request's slot, before that is published.
+/// [`Self::take_let_go`] gives each answer once.
+#[derive(Debug)]
 pub struct SessionFollower<M> {
     view: View<M>,
     commit: CommitReader<M>,

@@ -18,7 +18,7 @@ use crate::pool::Memory;
 use crate::pool::record::IndexEntry;
 
 /// A subscription's place, as its owner numbers them.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Place {
     /// Its topics, once it follows them.
     topics: Box<[u32]>,
@@ -26,14 +26,19 @@ struct Place {
 }
 
 /// Those who follow a topic.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Followers {
     places: Vec<u32>,
     /// How many of them rest.
     resting: usize,
 }
 
-/// See the head of the file.
+/// The shared cursor, and who rests behind it.
+///
+/// Call order, of a place: [`Self::follow`] its topics, [`Self::rest`] when its own cursor has everything, [`Self::wake`] when its owner wants it back, [`Self::forget`] when it
+/// ends. Of a pass: [`Self::read`], then the commit is confirmed, then [`Self::pass`] what was read, or [`Self::wake_all`] if it read a fault. Between `read` and `pass` nothing may be
+/// called that moves the cursor. Those who are woken are told where their own cursor goes on; [`Self::needs`] is what has to stay pinned meanwhile.
+#[derive(Debug)]
 pub struct Tail<M> {
     view: View<M>,
     index: IndexReader<M>,

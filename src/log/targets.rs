@@ -29,7 +29,7 @@ pub struct Target {
 }
 
 /// How far a topic had come when the index stood at a position.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Mark {
     position: u64,
     ns: u64,
@@ -37,6 +37,7 @@ struct Mark {
     next_order: u64,
 }
 
+#[derive(Debug)]
 struct Course {
     target: Target,
     bytes: u64,
@@ -52,7 +53,12 @@ struct Course {
     is_active: bool,
 }
 
-/// See the head of the file.
+/// The sequencer's account of what each topic wants to be kept.
+///
+/// Call order: [`Self::begin`] for each topic before anything is counted of it, [`Self::count`] for each batch in the order of the index, [`Self::look`] after each
+/// commit; then [`Self::allowed`] is as far as everything may go, and [`Self::give_up`] is told how far it went. [`Self::forget`] ends a topic; its number may
+/// begin again. [`Self::kept_bytes`] and [`Self::progress`] only tell. Nothing here fails, and nothing touches the pool.
+#[derive(Debug)]
 pub struct Targets {
     /// By id.
     topics: Vec<Option<Box<Course>>>,

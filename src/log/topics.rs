@@ -123,6 +123,7 @@ impl Topic {
 }
 
 /// The writing side: a candidate's copy of the table.
+#[derive(Debug)]
 pub struct TopicWriter<M> {
     view: View<M>,
     candidate: u32,
@@ -232,6 +233,7 @@ pub fn read_topic_words<M: Memory>(
 }
 
 /// The reading side: looks topics up by name, and remembers what it found.
+#[derive(Debug)]
 pub struct TopicReader<M> {
     view: View<M>,
     commit: CommitReader<M>,

@@ -215,6 +215,7 @@ counters! {
 }
 
 /// A role's block in the pool.
+#[derive(Debug)]
 pub struct CounterBlock<M> {
     memory: M,
     at: u64,

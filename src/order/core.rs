@@ -42,7 +42,7 @@ pub struct OrderLimits {
 }
 
 /// Local state of a session besides the fold.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Tracking {
     /// When the gap it waits for was first seen; meaningful while something is parked.
     gap_since_ns: u64,
@@ -54,7 +54,7 @@ struct Tracking {
 }
 
 /// Orders arrivals. Storage is allocated once.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct OrderCore {
     table: SessionTable,
     hold: HoldBuffer,

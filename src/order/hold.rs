@@ -9,7 +9,7 @@ use crate::order::event::Arrival;
 
 const NONE: u32 = u32::MAX;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Node {
     arrival: Arrival,
     slot: u32,
@@ -18,7 +18,7 @@ struct Node {
     next: u32,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct List {
     head: u32,
     tail: u32,
@@ -34,7 +34,7 @@ pub enum NoRoom {
 }
 
 /// Parked batches of all sessions and lanes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct HoldBuffer {
     nodes: Vec<Node>,
     free: u32,

@@ -61,7 +61,7 @@ pub struct TopicOrder {
 }
 
 /// All sessions and topics.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SessionTable {
     sessions: Vec<Session>,
     topics: Vec<TopicOrder>,
@@ -73,7 +73,7 @@ pub struct SessionTable {
 
 /// Places that are free. Each knows where it stands in the list, so that taking a certain one is one step, however many there are:
 /// a replay takes those that its events name.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Free {
     places: Vec<u32>,
     /// By place: where it stands in `places`.

@@ -9,6 +9,7 @@ use crate::pool::superblock::SuperblockError;
 
 /// What cannot be done with a pool, and what to do about it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PoolError {
     /// There is none.
     #[error(

@@ -62,6 +62,7 @@ impl fmt::Display for PlaceKind {
 
 /// A geometry that cannot be laid out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LayoutError {
     /// A number lies outside its limits.
     #[error("{name} is {found}, it must be {expected}")]

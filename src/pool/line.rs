@@ -94,6 +94,7 @@ fn words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
 }
 
 /// The one writer of a record that is rewritten in place. Its guard is a version.
+#[derive(Debug)]
 pub struct Owned<R, M> {
     memory: M,
     at: u64,
@@ -135,7 +136,7 @@ impl<R: Record, M: Memory> Owned<R, M> {
 }
 
 /// A reader of a record that another rewrites in place.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Peer<R, M> {
     memory: M,
     at: u64,

@@ -73,6 +73,7 @@ const _: () = assert!(crate::limits::HOSTS_MAX <= 256);
 
 /// Why bytes are not a pool this program can use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SuperblockError {
     /// Shorter than a superblock.
     #[error(

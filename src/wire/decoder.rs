@@ -25,6 +25,7 @@ pub enum Progress {
 }
 
 /// Decodes one frame of a publisher's stream, then is reset for the next.
+#[derive(Debug)]
 pub struct BatchDecoder {
     batch_bytes_max: u64,
     checks_body: bool,

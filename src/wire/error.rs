@@ -4,6 +4,7 @@ use crate::wire::kind::FrameKind;
 
 /// A frame or batch that breaks the protocol. Each says what was found and what was expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WireError {
     /// The first four bytes are not a frame's.
     #[error(

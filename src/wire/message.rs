@@ -64,6 +64,7 @@ pub fn is_framed(body: &[u8], messages: u32) -> bool {
 }
 
 /// The messages of a body whose framing has been checked by the batch decoder.
+#[derive(Debug)]
 pub struct Messages<'a> {
     rest: &'a [u8],
 }

@@ -22,7 +22,11 @@ pub const ENTRIES_IN_HASTE: u64 = 4096;
 const ENTRIES_MAX: u64 = 1 << 20;
 const ENTRIES_PER_READ: usize = 64;
 
-/// See the head of the file.
+/// The history that one takeover found, looked through from its end to its beginning.
+///
+/// Call order: [`Self::new`] once, when the takeover has replayed up to the commit and the trimmer has taken it over; [`Self::step`] in each pass until it says that that was
+/// all, then it is dropped. Damage it meets ends it early: what is older goes as one piece, as if nobody had looked.
+#[derive(Debug)]
 pub struct Survey<M> {
     view: View<M>,
     index: IndexReader<M>,
