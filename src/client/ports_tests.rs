@@ -167,9 +167,13 @@ fn an_attempt_that_was_left_is_void_whatever_it_came_to() {
     let (generation, _) = bench.dials[&1];
     bench.acked(0, |ack| ack.flags = ACK_FENCED);
     assert_eq!(bench.closed, [0, 1], "a connection and an attempt");
-    let late = Ok(greeting(1, OrderLevel::Session, 1, 0));
-    assert!(!bench.ports.on_dialed(1, generation, &late, bench.now));
-    assert!(!bench.ports.is_up(1) && bench.ports.stats().fences == 1);
+    bench.pass();
+    assert!(bench.dialed(0, Ok(greeting(0, OrderLevel::Session, 2, 0))));
+    bench.pass();
+    // Even one that would do: another one is in the air in its place.
+    let late = Ok(greeting(1, OrderLevel::Session, 2, 0));
+    assert!(!bench.ports.on_dialed(1, generation, &late, bench.now) && !bench.ports.is_up(1));
+    assert!(bench.dialed(1, Ok(greeting(1, OrderLevel::Session, 2, 0))) && bench.ports.stats().fences == 1);
 }
 
 #[test]

@@ -68,8 +68,14 @@ impl Socket for SimSocket {
         self.kernel.with(|state| state.network.abort(self.link, &mut state.chance));
     }
 
+    /// What a peek has seen is given whole, as kernels give it.
     fn receive_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        heard(self.kernel.read(self.link, End::Broker, into.len()), into)
+        let there = self.peek_now(into)?;
+        let mut taken = 0;
+        while taken < there {
+            taken += heard(self.kernel.read(self.link, End::Broker, there - taken), &mut into[taken..])?;
+        }
+        Ok(taken)
     }
 
     fn peek_now(&self, into: &mut [u8]) -> io::Result<usize> {

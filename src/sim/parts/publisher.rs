@@ -270,7 +270,7 @@ fn told(kernel: &Kernel, error: &ClientError) {
     kernel.note(Event::Refused(kernel.part, *code, *detail));
     match error.refusal() {
         Some(Refusal::UnknownSession) => kernel.fail(3, "an open session is not known".into()),
-        Some(Refusal::Protocol) => kernel.fail(7, "a stream came damaged".into()),
+        Some(Refusal::Protocol) => kernel.fail(7, format!("a stream came damaged: {error}")),
         _ => {}
     }
 }
