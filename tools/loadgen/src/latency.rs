@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
+use tools_common::clock::monotonic_ns;
 use tools_common::figures::Latencies;
-use verification::payload::PayloadWriter;
+use verification::payload::{PayloadWriter, Times};
 
 use crate::board::Board;
-use crate::publish::{Ended, SessionPlan, SessionResult, connect, no_ack};
+use crate::drive::enter;
+use crate::pace::Span;
+use crate::publish::{Ended, Published, SessionPlan, SessionResult, connect, no_ack};
+use crate::recorder::Recorder;
 
 /// Longest time in the client before looking at the clock and the flags.
 const POLL: Duration = Duration::from_millis(20);
@@ -51,61 +55,46 @@ impl LatencyReport {
 /// When each message was handed to the client, for the subscriber's thread. One session with one message in
 /// flight: the n-th message delivered is the n-th sent, which the verifier checks.
 pub struct SendTimes {
-    begin: Instant,
-    /// Nanoseconds after `begin`, plus one; 0: not sent.
+    /// On the monotonic clock, ns; 0: not sent.
     sent: Vec<AtomicU64>,
+    warm_up: u64,
 }
 
 impl SendTimes {
-    /// Room for so many messages.
-    pub fn new(messages: u64) -> SendTimes {
-        SendTimes { begin: Instant::now(), sent: (0..messages).map(|_| AtomicU64::new(0)).collect() }
+    /// Room for so many messages, of which so many at the start do not count.
+    pub fn new(messages: u64, warm_up: u64) -> SendTimes {
+        SendTimes { sent: (0..messages).map(|_| AtomicU64::new(0)).collect(), warm_up }
     }
 
-    fn note(&self, number: u64, at: Instant) {
+    fn note(&self, number: u64, at: u64) {
         // Release: a subscriber that saw the message sees when it was sent.
-        self.sent[number as usize].store(at.duration_since(self.begin).as_nanos() as u64 + 1, Ordering::Release);
+        self.sent[number as usize].store(at, Ordering::Release);
     }
 
-    /// Time since message `number` was sent; none if it was not.
-    pub fn since(&self, number: u64) -> Option<u64> {
+    /// When message `number` was sent; none if it was not, or does not count.
+    pub fn of(&self, number: u64) -> Option<Times> {
         let sent = self.sent.get(number as usize)?.load(Ordering::Acquire);
-        (sent > 0).then(|| (self.begin.elapsed().as_nanos() as u64 + 1).saturating_sub(sent))
+        (sent > 0 && number >= self.warm_up).then_some(Times { planned: sent, sent })
     }
 }
 
 /// Connects, waits for the gate, and sends one message after the other. None if the run did not start.
-pub fn publish(
-    plan: SessionPlan,
-    board: &Board,
-    times: &SendTimes,
-    messages: u64,
-    warm_up: u64,
-) -> Option<(SessionResult, Latencies)> {
-    let mut publisher = match connect(&plan) {
-        Ok(publisher) => publisher,
-        Err(reason) => {
-            board.gate.arrive(Err(reason));
-            return None;
-        }
-    };
-    if !board.gate.arrive(Ok(())) {
-        return None;
-    }
+pub fn publish(plans: Vec<SessionPlan>, board: &Board, times: &SendTimes) -> Option<Published> {
+    let (plan, mut publisher) = enter(plans, board, connect)?.pop().expect("there is one session");
     let mut ended = Ended::new(board);
     let mut result = SessionResult::begin(&plan, &publisher);
-    let mut latencies = Latencies::default();
+    let mut recorder = Recorder::default();
     let mut writer = PayloadWriter::new(plan.payloads.clone(), plan.run, plan.index);
     result.first_send = Some(Instant::now());
-    while result.account.sent < messages && !board.interrupted() {
-        let before = Instant::now();
-        times.note(result.account.sent, before);
+    while result.account.sent < result.account.planned && !board.interrupted() {
+        let number = result.account.sent;
+        times.note(number, monotonic_ns());
         if let Err(reason) = one(&mut publisher, &mut writer, &mut result, plan.ack_timeout, board) {
             result.account.error = Some(reason);
             break;
         }
-        if result.account.acked > warm_up {
-            latencies.record(before.elapsed().as_nanos() as u64);
+        if let Some(times) = times.of(number).filter(|_| result.account.acked > number) {
+            recorder.arrived(&times, monotonic_ns(), &Span::ALL);
         }
         board.sessions[0].sent.store(result.account.sent, Ordering::Relaxed);
         board.sessions[0].acked.store(result.account.acked, Ordering::Relaxed);
@@ -113,7 +102,7 @@ pub fn publish(
     result.last_ack = Some(Instant::now());
     result.end(publisher, board);
     ended.failed = result.account.error.is_some();
-    Some((result, latencies))
+    Some(Published { sessions: vec![result], latencies: Some(recorder) })
 }
 
 /// Sends one message and waits for its ack.
@@ -145,9 +134,8 @@ mod tests {
 
     #[test]
     fn times_of_what_was_not_sent_are_unknown() {
-        let times = SendTimes::new(2);
-        times.note(0, Instant::now());
-        assert!(times.since(0).is_some());
-        assert_eq!((times.since(1), times.since(2)), (None, None));
+        let times = SendTimes::new(3, 1);
+        (0..2).for_each(|number| times.note(number, 7));
+        assert_eq!([0, 1, 2, 3].map(|number| times.of(number).map(|times| times.sent)), [None, Some(7), None, None]);
     }
 }

@@ -13,6 +13,7 @@ use verification::verifier::{NUMBERS_MAX, SESSIONS_MAX, Source, Verifier};
 use crate::args::{AttachArgs, LoadArgs, RateArgs, TopicArgs};
 use crate::error::LoadError;
 use crate::fleet::Fleet;
+use crate::latency::SendTimes;
 use crate::open_loop::OpenPlan;
 use crate::pause::PausePlan;
 use crate::publish::{Goal, SessionPlan};
@@ -39,6 +40,20 @@ pub struct Wishes<'a> {
     pub slow_reader: SlowReaderPolicy,
 }
 
+/// Nothing is published: what others published is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reads {
+    /// So many messages; none: all that is committed.
+    pub count: Option<u64>,
+}
+
+/// One message in flight, each timed.
+#[derive(Clone, Copy, Debug)]
+pub struct LatencyPlan {
+    /// Messages at the start that do not count.
+    pub warm_up: u64,
+}
+
 /// A load.
 pub struct Load<'a> {
     /// Where to.
@@ -49,6 +64,10 @@ pub struct Load<'a> {
     pub fleet: Fleet,
     /// Earlier runs have filled the topics: this one begins behind them.
     pub reused: bool,
+    /// Nothing is published.
+    pub reads: Option<Reads>,
+    /// One message in flight.
+    pub latency: Option<LatencyPlan>,
     /// Open loop.
     pub open: Option<OpenPlan>,
     /// Subscriber 0 is stopped.
@@ -66,7 +85,9 @@ pub struct Load<'a> {
     goals: Vec<Goal>,
     /// Most messages of each session, for each topic.
     bounds: Vec<Arc<[u64]>>,
-    checking: bool,
+    /// Subscribers verify.
+    pub checking: bool,
+    /// Longest time without an ack; of a load that only reads, without a message.
     ack_timeout: Duration,
 }
 
@@ -115,14 +136,15 @@ impl<'a> Load<'a> {
         let payloads = Payloads::new(topic.message_size as usize);
         let bounds = (0..fleet.topics).map(|topic| bounds(&fleet, topic, &goals)).collect();
         let (run, threads) = (run_number(), fleet.sessions.max(fleet.readers).max(1));
-        let (reused, checking, open, pause) = (false, true, None, None);
         Load {
             topic,
             name,
             fleet,
-            reused,
-            open,
-            pause,
+            reused: false,
+            reads: None,
+            latency: None,
+            open: None,
+            pause: None,
             payloads,
             pool: None,
             slow_reader: SlowReaderPolicy::AsConfigured,
@@ -131,13 +153,16 @@ impl<'a> Load<'a> {
             options,
             goals,
             bounds,
-            checking,
+            checking: true,
             ack_timeout,
         }
     }
 
     /// Messages in all; 0 if that is not known.
     pub fn total(&self) -> u64 {
+        if let Some(reads) = self.reads {
+            return reads.count.unwrap_or(0);
+        }
         let one = |goal: &Goal| if let Goal::Messages(messages) = goal { *messages } else { 0 };
         self.goals.iter().map(one).sum()
     }
@@ -161,9 +186,12 @@ impl<'a> Load<'a> {
     }
 
     /// What subscriber `index` is to do.
-    pub fn reader(&self, index: usize, payloads: &Arc<Payloads>) -> ReaderPlan<'static> {
+    pub fn reader(&self, index: usize, payloads: &Arc<Payloads>, times: &Option<Arc<SendTimes>>) -> ReaderPlan {
         let topic = self.fleet.topic_of(index);
-        let source = Source::Run { run: self.run, messages: Arc::clone(&self.bounds[topic]) };
+        let (source, until) = match self.reads {
+            Some(Reads { count }) => (Source::Any, count.map_or(Until::CaughtUp, Until::Count)),
+            None => (Source::Run { run: self.run, messages: Arc::clone(&self.bounds[topic]) }, Until::Published),
+        };
         let name = self.fleet.topic_name(&self.name, topic);
         let mut options = self.topic.subscriber_options(&name, index, self.fleet.readers);
         options.slow_reader = self.slow_reader;
@@ -176,11 +204,11 @@ impl<'a> Load<'a> {
             options,
             pool: self.pool.clone(),
             verifier: Verifier::new(Level::of(self.topic.order as u8), Arc::clone(payloads), source, self.checking),
-            until: Until::Published,
+            until,
             idle_timeout: self.ack_timeout,
             open: self.open,
             pause: self.pause.filter(|_| index == 0),
-            hook: None,
+            times: times.clone(),
         }
     }
 
@@ -188,15 +216,22 @@ impl<'a> Load<'a> {
     pub fn configuration(&self) -> Value {
         let options = &self.options;
         let mut all = topic_configuration(self.topic, &self.name);
+        all["subscribers"] = json!(self.fleet.readers);
+        all["verify"] = json!(self.checking && self.fleet.readers > 0);
+        all["attach"] = json!(self.pool.as_ref().map(|pool| pool.path.display().to_string()));
+        all["slow_reader"] = json!(slow_reader_words(self.slow_reader));
+        if let Some(Reads { count }) = self.reads {
+            all["count"] = json!(count);
+            all["idle_timeout_s"] = json!(self.ack_timeout.as_secs());
+            return all;
+        }
         let times = self.goals.iter().filter_map(|goal| if let Goal::For(time) = goal { Some(*time) } else { None });
         all["messages"] = json!(Some(self.total()).filter(|total| *total > 0));
         all["duration_ms"] = json!(times.max().map(|time| time.as_millis() as u64));
         all["open_loop"] = json!(self.open.map(|plan| plan.json()));
         all["topics"] = json!(self.fleet.topics);
         all["sessions"] = json!(self.fleet.sessions);
-        all["subscribers"] = json!(self.fleet.readers);
         all["threads"] = json!(self.threads);
-        all["verify"] = json!(self.checking && self.fleet.readers > 0);
         all["batch_bytes"] = json!(options.batch_bytes);
         all["batch_messages"] = json!(options.batch_messages);
         all["linger_us"] = json!(options.linger.as_micros() as u64);
@@ -206,8 +241,6 @@ impl<'a> Load<'a> {
         all["ack_timeout_s"] = json!(self.ack_timeout.as_secs());
         let skew = options.skew.as_ref();
         all["skew"] = json!(skew.map(|skew| json!({ "broker": skew.broker, "ms": skew.delay.as_millis() as u64 })));
-        all["attach"] = json!(self.pool.as_ref().map(|pool| pool.path.display().to_string()));
-        all["slow_reader"] = json!(slow_reader_words(self.slow_reader));
         all["run"] = json!(format!("{:08x}", self.run));
         all
     }
@@ -233,7 +266,7 @@ pub fn too_slow(policy: SlowReaderPolicy) -> TooSlow {
 }
 
 /// As the command line says it.
-pub fn slow_reader_words(policy: SlowReaderPolicy) -> String {
+fn slow_reader_words(policy: SlowReaderPolicy) -> String {
     match policy {
         SlowReaderPolicy::AsConfigured => "as configured".to_owned(),
         SlowReaderPolicy::Wait { lag_bytes: 0 } => "wait".to_owned(),
@@ -244,7 +277,7 @@ pub fn slow_reader_words(policy: SlowReaderPolicy) -> String {
 }
 
 /// Every setting about the topic.
-pub fn topic_configuration(topic: &TopicArgs, name: &str) -> Value {
+fn topic_configuration(topic: &TopicArgs, name: &str) -> Value {
     json!({
         "brokers": topic.brokers,
         "discover": !topic.no_discover,
@@ -258,7 +291,7 @@ pub fn topic_configuration(topic: &TopicArgs, name: &str) -> Value {
 }
 
 /// Differs from run to run on one machine: time and process.
-pub fn run_number() -> u32 {
+fn run_number() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     mix(now ^ u64::from(std::process::id()) << 32) as u32
 }

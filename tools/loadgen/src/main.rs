@@ -4,7 +4,7 @@
 //!
 //! * `args`: the command line. `load`, `fleet`: every client's plan made from it.
 //! * `schedule`, `pace`: open loop, pure: when messages are planned, and which is due.
-//! * `publish`, `open_loop`, `subscribe`, `latency`: the threads' work. `board`, `pause`: what they share.
+//! * `drive`, `publish`, `open_loop`, `subscribe`, `latency`: the threads' work. `board`, `pause`: what they share.
 //! * `recorder`: latencies.
 //! * `run`: sets up, starts, watches, joins. `progress`: what is shown meanwhile.
 //! * `sweep`, `versus`: several runs: rates, and many topics against one. `resume`: long topics.
@@ -12,6 +12,7 @@
 
 mod args;
 mod board;
+mod drive;
 mod error;
 mod fleet;
 mod latency;

@@ -23,6 +23,9 @@ pub struct Span {
 }
 
 impl Span {
+    /// Everything is measured.
+    pub const ALL: Span = Span { start: 0, warm_up: 0, end: u64::MAX, lag_max: u64::MAX };
+
     /// Whether a message planned at this time of the monotonic clock is measured.
     pub fn measures(&self, planned: u64) -> bool {
         (self.start + self.warm_up..self.start + self.end).contains(&planned)

@@ -14,6 +14,7 @@ use verification::payload::{PayloadWriter, Payloads};
 use verification::verdict::Sent;
 
 use crate::board::{Board, SessionBoard};
+use crate::drive::{Driven, Step, drive, enter};
 use crate::open_loop::{OpenLoop, OpenPlan, OpenResult};
 use crate::pause::AckGaps;
 use crate::recorder::Recorder;
@@ -143,19 +144,18 @@ pub struct Published {
 
 /// Connects all of them, waits for the gate, and publishes. None if the run did not start.
 pub fn run(plans: Vec<SessionPlan>, board: &Board) -> Option<Published> {
-    let connected: Result<Vec<_>, String> =
-        plans.into_iter().map(|plan| connect(&plan).map(|publisher| (plan, publisher))).collect();
-    let clients = match connected {
-        Ok(clients) => clients,
-        Err(reason) => {
-            board.gate.arrive(Err(reason));
-            return None;
-        }
-    };
-    if !board.gate.arrive(Ok(())) {
-        return None;
-    }
-    Some(Worker::new(clients, board).run())
+    let clients = enter(plans, board, connect)?;
+    let (first, _) = clients.first().expect("a thread has a session");
+    let mut writer = PayloadWriter::new(first.payloads.clone(), first.run, first.index);
+    let open = if let Goal::Planned(plan) = &first.goal { Some(OpenLoop::new(plan, board.begin_ns())) } else { None };
+    let sessions = clients.into_iter().map(|(plan, publisher)| Session::new(plan, publisher, board, open.as_ref()));
+    let ended = drive(sessions.collect(), &mut writer).into_iter();
+    // A goodbye may take a while: others' acks are not to wait for it.
+    let closed = ended.map(|(mut result, publisher)| {
+        result.end(publisher, board);
+        result
+    });
+    Some(Published { sessions: closed.collect(), latencies: open.map(|open| open.latencies()) })
 }
 
 /// Tells the subscribers that no more will come of a session, even if its thread panics.
@@ -196,88 +196,6 @@ pub fn connect(plan: &SessionPlan) -> Result<AnyPublisher, String> {
     Ok(publisher)
 }
 
-/// One thread, and the sessions it drives.
-struct Worker<'a> {
-    board: &'a Board,
-    /// Sessions that have not ended, each with its client; their results are in `results` when they have.
-    live: Vec<Session<'a>>,
-    ended: Vec<(SessionResult, AnyPublisher)>,
-    writer: PayloadWriter,
-    open: Option<OpenLoop>,
-    readiness: Readiness,
-}
-
-impl<'a> Worker<'a> {
-    fn new(clients: Vec<(SessionPlan, AnyPublisher)>, board: &'a Board) -> Worker<'a> {
-        let (first, _) = clients.first().expect("a thread has a session");
-        let writer = PayloadWriter::new(first.payloads.clone(), first.run, first.index);
-        let open =
-            if let Goal::Planned(plan) = &first.goal { Some(OpenLoop::new(plan, board.begin_ns())) } else { None };
-        let sessions = clients.into_iter().map(|(plan, publisher)| Session::new(plan, publisher, board, open.as_ref()));
-        let live = sessions.collect();
-        Worker { board, live, ended: Vec::new(), writer, open, readiness: Readiness::default() }
-    }
-
-    fn run(mut self) -> Published {
-        while !self.live.is_empty() {
-            let (mut moved, mut wake, mut index) = (false, Instant::now() + POLL, 0);
-            while index < self.live.len() {
-                match self.live[index].step(&mut self.writer) {
-                    Ok(Step::Moved) => moved = true,
-                    Ok(Step::Idle(until)) => wake = until.map_or(wake, |until| wake.min(until)),
-                    Ok(Step::Ended) => {
-                        self.end(index, None);
-                        continue;
-                    }
-                    Err(reason) => {
-                        self.end(index, Some(reason));
-                        continue;
-                    }
-                }
-                index += 1;
-            }
-            if !moved {
-                self.wait(wake);
-            }
-        }
-        let closed = self.ended.into_iter().map(|(mut result, publisher)| {
-            result.end(publisher, self.board);
-            result
-        });
-        Published { sessions: closed.collect(), latencies: self.open.map(|open| open.latencies()) }
-    }
-
-    fn end(&mut self, index: usize, error: Option<String>) {
-        let (result, publisher) = self.live.swap_remove(index).end(error);
-        self.ended.push((result, publisher));
-    }
-
-    /// Sleeps until a session may have something to do.
-    fn wait(&mut self, wake: Instant) {
-        let time = wake.saturating_duration_since(Instant::now());
-        if let [session] = &mut self.live[..] {
-            session.wait(time);
-            return;
-        }
-        self.readiness.clear();
-        let watched = self.live.iter().filter_map(|session| session.publisher.watch(&mut self.readiness)).min();
-        let time = watched.map_or(time, |at| time.min(at.saturating_duration_since(Instant::now())));
-        if self.readiness.wait(time).is_err() {
-            std::thread::sleep(Duration::from_millis(1)); // Without readiness: looking, slowly.
-        }
-    }
-}
-
-/// What a session did.
-enum Step {
-    /// Something.
-    Moved,
-    /// Nothing, and it has nothing to do before this time unless a socket becomes ready.
-    Idle(Option<Instant>),
-    /// All is sent and acked, or the user interrupts.
-    Ended,
-}
-
 struct Session<'a> {
     board: &'a Board,
     own: &'a SessionBoard,
@@ -293,8 +211,6 @@ struct Session<'a> {
     moved: Instant,
     all_sent: bool,
     open: Option<crate::open_loop::OpenSession>,
-    /// Of the last wait, until the next step says it.
-    failed: Option<String>,
     result: SessionResult,
 }
 
@@ -322,42 +238,8 @@ impl<'a> Session<'a> {
             moved: now,
             all_sent: false,
             open,
-            failed: None,
             result,
         }
-    }
-
-    /// Sends what can be sent now and takes what has come back.
-    fn step(&mut self, writer: &mut PayloadWriter) -> Result<Step, String> {
-        if let Some(reason) = self.failed.take() {
-            return Err(reason);
-        }
-        if self.board.interrupted() {
-            return Ok(Step::Ended);
-        }
-        let sent_before = self.result.account.sent;
-        let mut wake = None;
-        if !self.all_sent && self.board.reader_failed() {
-            self.sent_all(); // Nobody reads what else it would send; what is sent is still acked.
-        }
-        if !self.all_sent {
-            wake = if self.open.is_some() { self.send_planned(writer)? } else { self.send_all(writer)? };
-        } else {
-            self.publisher.seal(); // It has no effect while the window is full.
-        }
-        let moved = self.publisher.poll(Duration::ZERO).map_err(|error| describe(&error))?;
-        self.note_progress();
-        if let Some(open) = &mut self.open {
-            open.look(self.result.account.sent, self.result.account.acked);
-        }
-        if self.all_sent && self.result.account.acked >= self.result.account.sent {
-            return Ok(Step::Ended);
-        }
-        if self.moved.elapsed() > self.ack_timeout {
-            return Err(no_ack(&mut self.publisher, self.ack_timeout));
-        }
-        let idle = moved == 0 && self.result.account.sent == sent_before;
-        Ok(if idle { Step::Idle(wake) } else { Step::Moved })
     }
 
     /// Hands messages to the client until the window is full, all are sent, or it is others' turn.
@@ -402,12 +284,6 @@ impl<'a> Session<'a> {
         self.moved = Instant::now();
     }
 
-    /// Waits in the client. What goes wrong there is said by the next step.
-    fn wait(&mut self, time: Duration) {
-        self.failed = self.publisher.poll(time).err().map(|error| describe(&error));
-        self.note_progress();
-    }
-
     fn note_progress(&mut self) {
         let sent = self.result.account.sent;
         let acked = self.publisher.messages_acked();
@@ -427,6 +303,54 @@ impl<'a> Session<'a> {
             self.brokers_shown = now;
             self.own.set_brokers(self.publisher.broker_progress());
         }
+    }
+}
+
+impl Driven for Session<'_> {
+    type Shared = PayloadWriter;
+    type Failure = String;
+    type Ended = (SessionResult, AnyPublisher);
+    const POLL: Duration = POLL;
+
+    /// Sends what can be sent now and takes what has come back.
+    fn step(&mut self, writer: &mut PayloadWriter, time: Duration) -> Result<Step, String> {
+        if self.board.interrupted() {
+            return Ok(Step::Ended);
+        }
+        let sent_before = self.result.account.sent;
+        let mut wake = None;
+        if !self.all_sent && self.board.reader_failed() {
+            self.sent_all(); // Nobody reads what else it would send; what is sent is still acked.
+        }
+        if !self.all_sent {
+            wake = if self.open.is_some() { self.send_planned(writer)? } else { self.send_all(writer)? };
+        } else {
+            self.publisher.seal(); // It has no effect while the window is full.
+        }
+        let moved = self.publisher.poll(Duration::ZERO).map_err(|error| describe(&error))?;
+        self.note_progress();
+        if let Some(open) = &mut self.open {
+            open.look(self.result.account.sent, self.result.account.acked);
+        }
+        if self.all_sent && self.result.account.acked >= self.result.account.sent {
+            return Ok(Step::Ended);
+        }
+        if self.moved.elapsed() > self.ack_timeout {
+            return Err(no_ack(&mut self.publisher, self.ack_timeout));
+        }
+        if moved > 0 || self.result.account.sent > sent_before {
+            return Ok(Step::Moved);
+        }
+        if !time.is_zero() {
+            let left = wake.map_or(time, |wake| time.min(wake.saturating_duration_since(Instant::now())));
+            self.publisher.poll(left).map_err(|error| describe(&error))?;
+            self.note_progress();
+        }
+        Ok(Step::Idle(wake))
+    }
+
+    fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        self.publisher.watch(readiness)
     }
 
     fn end(mut self, error: Option<String>) -> (SessionResult, AnyPublisher) {

@@ -5,29 +5,25 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{PublisherOptions, SubscriberOptions, create_topic};
+use embarcadero::client::{PublisherOptions, create_topic};
 use embarcadero::wire::AckLevel;
-use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
-use tools_common::figures::Latencies;
-use verification::payload::Payloads;
-use verification::promise::{Level, Promise, TooSlow};
+use verification::promise::{Level, Promise};
 use verification::verdict::{Outcome, judge};
-use verification::verifier::{Source, Verifier};
 
-use crate::args::{E2eArgs, LatencyArgs, OutputArgs, PublishArgs, SubscribeArgs, TopicArgs};
+use crate::args::{E2eArgs, LatencyArgs, OutputArgs, PublishArgs, SubscribeArgs};
 use crate::board::Board;
 use crate::error::LoadError;
 use crate::fleet::{Fleet, deal};
 use crate::latency::{self, LatencyReport, SendTimes};
-use crate::load::{Load, Wishes, slow_reader_words, too_slow, topic_configuration, unique_suffix};
+use crate::load::{LatencyPlan, Load, Reads, Wishes, too_slow, unique_suffix};
 use crate::open_loop::OpenReport;
 use crate::pause::{Fate, PausePlan, PauseReport};
 use crate::progress::{Progress, Show, TICK};
 use crate::publish::{self, Goal, Published, SessionResult};
 use crate::recorder::Recorder;
 use crate::report::Report;
-use crate::subscribe::{self, Delivery, ReaderPlan, ReaderResult, Until};
+use crate::subscribe::{self, Delivery, ReaderResult};
 
 /// Added to the connect timeout for the threads' own start.
 const START_SLACK: Duration = Duration::from_secs(5);
@@ -68,32 +64,66 @@ pub fn run_load(
     let board = Board::new(load.fleet, Arc::clone(interrupted));
     let shared = Arc::new(load.payloads.clone());
     let progress = Progress::new(show(output), load.total(), load.topic.message_size);
+    let times = load.latency.map(|latency| Arc::new(SendTimes::new(load.total(), latency.warm_up)));
     let clients = load.fleet.sessions.max(load.fleet.readers).div_ceil(load.threads);
     let patience = load.topic.connect_timeout + CONNECT_SLACK * clients as u32;
     let (published, delivered): (Vec<Published>, Vec<Delivery>) = thread::scope(|scope| {
-        let (board, shared) = (&board, &shared);
+        let (board, shared, times) = (&board, &shared, &times);
         let readers = deal(load.fleet.readers, load.threads).map(|indices| {
-            let plans: Vec<_> = indices.into_iter().map(|index| load.reader(index, shared)).collect();
+            let plans: Vec<_> = indices.into_iter().map(|index| load.reader(index, shared, times)).collect();
             scope.spawn(move || subscribe::run(plans, board))
         });
         let readers: Vec<_> = readers.collect();
         let sessions = deal(load.fleet.sessions, load.threads).map(|indices| {
             let plans: Vec<_> = indices.into_iter().map(|index| load.session(index)).collect();
-            scope.spawn(move || publish::run(plans, board))
+            scope.spawn(move || match times {
+                None => publish::run(plans, board),
+                Some(times) => latency::publish(plans, board, times),
+            })
         });
         let sessions: Vec<_> = sessions.collect();
         watch(board, progress, patience, &sessions, &readers)?;
         Ok((join(sessions)?, join(readers)?))
     })?;
     let open = open_report(load, &published, &delivered);
+    let latencies = load.latency.map(|latency| LatencyReport::new(latency, load, &published, &delivered));
     let (sessions, readers) = in_order(published, delivered);
     let (stopped, too_slow) = (load.pause.map(|_| 0), too_slow(load.slow_reader));
-    let promise = Promise { stopped, too_slow, ..promise(load.topic, true, None, &board) };
-    let mut report = report(command, load.configuration(), promise, load.topic, sessions, readers, None);
+    let promise = Promise {
+        order: Level::of(load.topic.order as u8),
+        is_acked: load.topic.ack != AckLevel::None,
+        own_topic: load.reads.is_none(),
+        wanted: load.reads.and_then(|reads| reads.count),
+        stopped,
+        too_slow,
+        interrupted: board.interrupted(),
+    };
+    let verdict = judge(&promise, &sessions, &readers);
+    let (configuration, message_bytes) = (load.configuration(), load.topic.message_size);
+    let mut report = Report {
+        command,
+        configuration,
+        promise,
+        message_bytes,
+        sessions,
+        readers,
+        latencies,
+        open,
+        pause: None,
+        verdict,
+    };
     report.pause = load.pause.map(|plan| pause_report(plan, &report, &board));
-    report.open = open;
     finish(&mut report);
     Ok(report)
+}
+
+impl LatencyReport {
+    fn new(plan: LatencyPlan, load: &Load<'_>, published: &[Published], delivered: &[Delivery]) -> LatencyReport {
+        let publish_to_ack = Recorder::sum(published.iter().filter_map(|thread| thread.latencies.as_ref())).raw;
+        let deliver = Recorder::sum(delivered.iter().filter_map(|thread| thread.latencies.as_ref())).raw;
+        let publish_to_deliver = (load.fleet.readers > 0).then_some(deliver);
+        LatencyReport { publish_to_ack, publish_to_deliver, warm_up: plan.warm_up }
+    }
 }
 
 fn open_report(load: &Load<'_>, published: &[Published], delivered: &[Delivery]) -> Option<OpenReport> {
@@ -111,8 +141,8 @@ fn in_order(published: Vec<Published>, delivered: Vec<Delivery>) -> (Vec<Session
     let mut readers: Vec<_> = delivered.into_iter().flat_map(|thread| thread.readers).collect();
     sessions.sort_by_key(|session| session.account.index);
     readers.sort_by_key(|reader| reader.seen.index);
-    // How much there was to read is known only now, where sessions published for a time.
-    for reader in &mut readers {
+    // How much there was to read is known only now, where sessions published for a time. Of others' it is never known.
+    for reader in readers.iter_mut().filter(|_| !sessions.is_empty()) {
         let own = sessions.iter().filter(|session| session.account.topic == reader.seen.topic);
         reader.seen.summary.missing =
             own.map(|session| session.account.planned).sum::<u64>().saturating_sub(reader.seen.summary.unique);
@@ -163,87 +193,19 @@ fn finish(report: &mut Report) {
 /// `loadgen subscribe`.
 pub fn subscribe(args: &SubscribeArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, LoadError> {
     args.topic.check()?;
-    let name = args.topic.name("");
-    let fleet = Fleet::new(1, 0, args.subscribers);
-    let board = Board::new(fleet, Arc::clone(interrupted));
-    let payloads = Arc::new(Payloads::new(args.topic.message_size as usize));
-    let progress = Progress::new(show(&args.output), args.count.unwrap_or(0), args.topic.message_size);
-    let plan = |index| ReaderPlan {
-        index,
-        topic: 0,
-        options: SubscriberOptions {
-            slow_reader: args.slow.policy(),
-            ..args.topic.subscriber_options(&name, index, fleet.readers)
-        },
-        pool: args.attach.pool(),
-        verifier: Verifier::new(
-            Level::of(args.topic.order as u8),
-            Arc::clone(&payloads),
-            Source::Any,
-            args.verify.on(),
-        ),
-        until: args.count.map_or(Until::CaughtUp, Until::Count),
-        idle_timeout: args.idle_timeout,
-        open: None,
-        pause: None,
-        hook: None,
-    };
-    let readers = thread::scope(|scope| {
-        let board = &board;
-        let readers = (0..args.subscribers as usize).map(|index| {
-            let plan = plan(index);
-            scope.spawn(move || subscribe::run(vec![plan], board))
-        });
-        let readers: Vec<_> = readers.collect();
-        watch::<(), _>(board, progress, args.topic.connect_timeout, &[], &readers)?;
-        join(readers)
-    })?;
-    let slow_reader = args.slow.policy();
-    let too_slow = too_slow(slow_reader);
-    let promise = Promise { too_slow, ..promise(&args.topic, false, args.count, &board) };
-    let mut configuration = topic_configuration(&args.topic, &name);
-    configuration["subscribers"] = json!(args.subscribers);
-    configuration["verify"] = json!(args.verify.on());
-    configuration["attach"] = json!(args.attach.attach.as_ref().map(|path| path.display().to_string()));
-    configuration["slow_reader"] = json!(slow_reader_words(slow_reader));
-    configuration["count"] = json!(args.count);
-    configuration["idle_timeout_s"] = json!(args.idle_timeout.as_secs());
-    let (_, readers) = in_order(Vec::new(), readers);
-    Ok(report("subscribe", configuration, promise, &args.topic, Vec::new(), readers, None))
+    let (name, fleet) = (args.topic.name(""), Fleet::new(1, 0, args.subscribers));
+    let options = args.topic.publisher_options(&name);
+    let mut load = Load::closed(&args.topic, name, fleet, options, Vec::new(), args.idle_timeout);
+    load.reads = Some(Reads { count: args.count });
+    (load.pool, load.slow_reader, load.checking) = (args.attach.pool(), args.slow.policy(), args.verify.on());
+    run_load("subscribe", &load, &args.output, interrupted)
 }
 
 /// `loadgen latency`.
 pub fn latency(args: &LatencyArgs, interrupted: &Arc<AtomicBool>) -> Result<Report, LoadError> {
     let load = prepare_latency(args)?;
     make_topics(&load)?;
-    let board = Board::new(load.fleet, Arc::clone(interrupted));
-    let progress = Progress::new(show(&args.output), args.messages, load.topic.message_size);
-    let (warm_up, times) = (args.warm_up(), SendTimes::new(args.messages));
-    let mut deliveries = (args.subscribers > 0).then(Latencies::default);
-    let mut note = |before: u64, messages: u32| {
-        for number in before..before + u64::from(messages) {
-            if let (true, Some(into), Some(time)) = (number >= warm_up, deliveries.as_mut(), times.since(number)) {
-                into.record(time);
-            }
-        }
-    };
-    let shared = Arc::new(load.payloads.clone());
-    let (mut sessions, readers) = thread::scope(|scope| {
-        let (board, times) = (&board, &times);
-        let plan = (args.subscribers > 0).then(|| load.reader(0, &shared));
-        let plan = plan.map(|plan| ReaderPlan { hook: Some(Box::new(&mut note)), ..plan });
-        let readers: Vec<_> =
-            plan.map(|plan| scope.spawn(move || subscribe::run(vec![plan], board))).into_iter().collect();
-        let plan = load.session(0);
-        let sessions = vec![scope.spawn(move || latency::publish(plan, board, times, args.messages, warm_up))];
-        watch(board, progress, load.topic.connect_timeout, &sessions, &readers)?;
-        Ok((join(sessions)?, join(readers)?))
-    })?;
-    let (session, publish_to_ack) = sessions.pop().ok_or(LoadError::Panicked)?;
-    let latencies = LatencyReport { publish_to_ack, publish_to_deliver: deliveries, warm_up };
-    let promise = promise(load.topic, true, Some(args.messages), &board);
-    let readers = readers.into_iter().flat_map(|thread| thread.readers).collect();
-    Ok(report("latency", load.configuration(), promise, load.topic, vec![session], readers, Some(latencies)))
+    run_load("latency", &load, &args.output, interrupted)
 }
 
 fn prepare_latency(args: &LatencyArgs) -> Result<Load<'_>, LoadError> {
@@ -261,7 +223,10 @@ fn prepare_latency(args: &LatencyArgs) -> Result<Load<'_>, LoadError> {
     options.batch_messages = 1;
     options.linger = Duration::ZERO;
     let fleet = Fleet::new(1, 1, args.subscribers);
-    Ok(Load::closed(&args.topic, name, fleet, options, vec![Goal::Messages(args.messages)], args.ack_timeout))
+    let goals = vec![Goal::Messages(args.messages)];
+    let mut load = Load::closed(&args.topic, name, fleet, options, goals, args.ack_timeout);
+    load.latency = Some(LatencyPlan { warm_up: args.warm_up() });
+    Ok(load)
 }
 
 /// Creates every topic of a run that is not there.
@@ -310,27 +275,6 @@ fn watch<S, R>(
 fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> Result<Vec<T>, LoadError> {
     // A worker brings nothing only if the gate did not open, and then nobody joins.
     threads.into_iter().map(|thread| thread.join().ok().flatten().ok_or(LoadError::Panicked)).collect()
-}
-
-fn promise(topic: &TopicArgs, own_topic: bool, wanted: Option<u64>, board: &Board) -> Promise {
-    let interrupted = board.interrupted();
-    let (order, is_acked) = (Level::of(topic.order as u8), topic.ack != AckLevel::None);
-    Promise { order, is_acked, own_topic, wanted, stopped: None, too_slow: TooSlow::IsLetGo, interrupted }
-}
-
-fn report(
-    command: &'static str,
-    configuration: Value,
-    promise: Promise,
-    topic: &TopicArgs,
-    sessions: Vec<SessionResult>,
-    readers: Vec<ReaderResult>,
-    latencies: Option<LatencyReport>,
-) -> Report {
-    let verdict = judge(&promise, &sessions, &readers);
-    let message_bytes = topic.message_size;
-    let (open, pause) = (None, None);
-    Report { command, configuration, promise, message_bytes, sessions, readers, latencies, open, pause, verdict }
 }
 
 fn show(output: &OutputArgs) -> Show {

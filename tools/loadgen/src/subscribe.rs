@@ -2,10 +2,11 @@
 //! come.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Event, SlowReaderPolicy, Start, SubscriberOptions};
+use embarcadero::client::{ClientError, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::Refusal;
 use tools_common::clients::{AnySubscriber, AttachedPool, place};
@@ -16,6 +17,8 @@ use verification::verdict::Seen;
 use verification::verifier::Verifier;
 
 use crate::board::Board;
+use crate::drive::{Driven, Step, drive, enter};
+use crate::latency::SendTimes;
 use crate::open_loop::OpenPlan;
 use crate::pace::Span;
 use crate::pause::PausePlan;
@@ -41,11 +44,8 @@ pub enum Until {
     Published,
 }
 
-/// Told of each batch after it was verified: messages delivered before it, and in it.
-pub type Hook<'a> = Box<dyn FnMut(u64, u32) + Send + 'a>;
-
 /// What one subscriber is to do.
-pub struct ReaderPlan<'a> {
+pub struct ReaderPlan {
     /// Index of the subscriber in the run.
     pub index: usize,
     /// Index of its topic in the run.
@@ -64,8 +64,8 @@ pub struct ReaderPlan<'a> {
     pub open: Option<OpenPlan>,
     /// It is to be stopped.
     pub pause: Option<PausePlan>,
-    /// Who wants to be told of batches.
-    pub hook: Option<Hook<'a>>,
+    /// When messages were sent, where they carry no times, and latencies are made of that.
+    pub times: Option<Arc<SendTimes>>,
 }
 
 /// What one subscriber saw.
@@ -96,26 +96,24 @@ pub struct Delivery {
 }
 
 /// Connects all of them, waits for the gate, and reads. None if the run did not start.
-pub fn run(plans: Vec<ReaderPlan<'_>>, board: &Board) -> Option<Delivery> {
-    let connected: Result<Vec<_>, String> =
-        plans.into_iter().map(|plan| connect(&plan).map(|subscriber| (plan, subscriber))).collect();
-    let clients = match connected {
-        Ok(clients) => clients,
-        Err(reason) => {
-            board.gate.arrive(Err(reason));
-            return None;
-        }
-    };
-    if !board.gate.arrive(Ok(())) {
-        return None;
-    }
+pub fn run(plans: Vec<ReaderPlan>, board: &Board) -> Option<Delivery> {
+    let clients = enter(plans, board, connect)?;
     let (first, _) = clients.first().expect("a thread has a subscriber");
-    let open = first.open.map(|plan| (plan.span(board.begin_ns()), Recorder::default()));
-    let live = clients.into_iter().map(|(plan, subscriber)| Reader::new(plan, subscriber, board)).collect();
-    Some(Worker { live, open, readiness: Readiness::default() }.run())
+    let mut clocked = match (first.open, &first.times) {
+        (Some(plan), _) => {
+            Some(Clocked { span: plan.span(board.begin_ns()), times: None, recorder: Recorder::default() })
+        }
+        (None, Some(times)) => {
+            Some(Clocked { span: Span::ALL, times: Some(times.clone()), recorder: Recorder::default() })
+        }
+        (None, None) => None,
+    };
+    let live = clients.into_iter().map(|(plan, subscriber)| Reader::new(plan, subscriber, board));
+    let readers = drive(live.collect(), &mut clocked);
+    Some(Delivery { readers, latencies: clocked.map(|clocked| clocked.recorder) })
 }
 
-fn connect(plan: &ReaderPlan<'_>) -> Result<AnySubscriber, String> {
+fn connect(plan: &ReaderPlan) -> Result<AnySubscriber, String> {
     let index = plan.index;
     let subscriber = AnySubscriber::open(plan.options.clone(), plan.pool.as_ref())
         .map_err(|error| format!("subscriber {index}: {error}"))?;
@@ -128,60 +126,28 @@ fn connect(plan: &ReaderPlan<'_>) -> Result<AnySubscriber, String> {
     Ok(subscriber)
 }
 
-type Latencies = Option<(Span, Recorder)>;
-
-/// One thread, and the subscribers it drives.
-struct Worker<'a> {
-    live: Vec<Reader<'a>>,
-    open: Latencies,
-    readiness: Readiness,
+/// Latencies of deliveries.
+struct Clocked {
+    span: Span,
+    /// When messages were sent, where they do not say so themselves.
+    times: Option<Arc<SendTimes>>,
+    recorder: Recorder,
 }
 
-impl Worker<'_> {
-    fn run(mut self) -> Delivery {
-        let mut readers = Vec::with_capacity(self.live.len());
-        while !self.live.is_empty() {
-            let (alone, mut moved, mut index) = (self.live.len() == 1, false, 0);
-            while index < self.live.len() {
-                let time = if alone { POLL } else { Duration::ZERO };
-                match self.live[index].step(time, &mut self.open) {
-                    Ok(Step::Batches(batches)) => moved |= batches > 0,
-                    Ok(Step::Ended) => {
-                        readers.push(self.live.swap_remove(index).result(None));
-                        continue;
-                    }
-                    Err(error) => {
-                        readers.push(self.live.swap_remove(index).result(Some(error)));
-                        continue;
-                    }
-                }
-                index += 1;
-            }
-            if !moved && !alone {
-                self.wait();
+impl Clocked {
+    /// Takes a batch; so many messages came before it.
+    fn batch(&mut self, delivered: &Delivered<'_>, before: u64) {
+        let now = monotonic_ns();
+        for (number, (_, message)) in (before..).zip(delivered.messages()) {
+            let times = match &self.times {
+                Some(table) => table.of(number),
+                None => Times::of(message.payload),
+            };
+            if let Some(times) = times {
+                self.recorder.arrived(&times, now, &self.span);
             }
         }
-        Delivery { readers, latencies: self.open.map(|(_, recorder)| recorder) }
     }
-
-    /// Sleeps until a subscriber may have something.
-    fn wait(&mut self) {
-        self.readiness.clear();
-        let awake = self.live.iter().filter(|reader| !reader.stopped());
-        let watched = awake.filter_map(|reader| reader.subscriber.watch(&mut self.readiness)).min();
-        let time = watched.map_or(QUIET, |at| at.saturating_duration_since(Instant::now()).min(QUIET));
-        if self.readiness.wait(time).is_err() {
-            std::thread::sleep(Duration::from_millis(1)); // Without readiness: looking, slowly.
-        }
-    }
-}
-
-/// What a subscriber did.
-enum Step {
-    /// It took so many batches.
-    Batches(usize),
-    /// It is done, or the user interrupts.
-    Ended,
 }
 
 /// Why a subscriber ended early.
@@ -205,7 +171,6 @@ struct Reader<'a> {
     board: &'a Board,
     subscriber: AnySubscriber,
     verifier: Verifier,
-    hook: Option<Hook<'a>>,
     until: Until,
     idle_timeout: Duration,
     started: Instant,
@@ -222,7 +187,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(mut plan: ReaderPlan<'a>, subscriber: AnySubscriber, board: &'a Board) -> Reader<'a> {
+    fn new(mut plan: ReaderPlan, subscriber: AnySubscriber, board: &'a Board) -> Reader<'a> {
         let started = Instant::now();
         let policy = plan.options.slow_reader;
         if plan.options.start == Start::Latest {
@@ -234,7 +199,6 @@ impl<'a> Reader<'a> {
             board,
             subscriber,
             verifier: plan.verifier,
-            hook: plan.hook,
             until: plan.until,
             idle_timeout: plan.idle_timeout,
             started,
@@ -247,51 +211,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn result(self, ended: Option<Failure>) -> ReaderResult {
-        // One that was stopped may be let go: that is what such a run is about.
-        if ended.is_some() && self.stop == Stop::Never {
-            self.board.fail_reader();
-        }
-        let (refused, error) = match ended {
-            None => (self.let_go, None),
-            Some(Failure::Refused(text)) => (Some(text.clone()), Some(text)),
-            Some(Failure::Other(text)) => (None, Some(text)),
-        };
-        let (started, last_delivery, paused) = (self.started, self.last_delivery, self.stop == Stop::Over);
-        let seen = Seen { index: self.index, topic: self.topic, summary: self.verifier.summary(), refused, error };
-        ReaderResult { seen, started, last_delivery, paused }
-    }
-
-    /// Reads what is there, waiting up to `time` for it.
-    fn step(&mut self, time: Duration, open: &mut Latencies) -> Result<Step, Failure> {
-        if self.board.interrupted() {
-            return Ok(Step::Ended);
-        }
-        if self.is_stopped(time) {
-            return Ok(Step::Batches(0));
-        }
-        if self.done() {
-            return self.look_for_repeats(time, open);
-        }
-        self.aftermath = None;
-        let batches = self.poll(time, open)?;
-        if batches > 0 || !self.board.sessions_ended() {
-            self.moved = Instant::now();
-            return Ok(Step::Batches(batches));
-        }
-        let quiet = self.moved.elapsed();
-        if self.board.session_failed() && quiet > ABANDONED && !self.done() {
-            return Ok(Step::Ended); // What is missing is the publisher's failure; the verdict says both.
-        }
-        if quiet > self.idle_timeout {
-            let (seconds, next) = (quiet.as_secs_f64(), self.subscriber.next_order());
-            return Err(Failure::Other(format!("nothing delivered for {seconds:.0} s; waiting for order {next}")));
-        }
-        Ok(Step::Batches(0))
-    }
-
     /// A repeat of the last batches would come after the last message.
-    fn look_for_repeats(&mut self, time: Duration, open: &mut Latencies) -> Result<Step, Failure> {
+    fn look_for_repeats(&mut self, time: Duration, clocked: &mut Option<Clocked>) -> Result<Step, Failure> {
         let own_topic = !matches!(self.until, Until::CaughtUp) && !self.board.sessions.is_empty();
         if !own_topic {
             return Ok(Step::Ended); // Without publishers of its own, more than asked for is not a fault.
@@ -301,16 +222,16 @@ impl<'a> Reader<'a> {
             self.moved = now;
             now + AFTERMATH
         });
-        let batches = self.poll(time, open)?;
+        let batches = self.poll(time, clocked)?;
         if batches > 0 || !self.board.sessions_ended() {
             self.moved = Instant::now();
         }
         let over = self.moved.elapsed() >= QUIET || Instant::now() >= deadline;
-        Ok(if over { Step::Ended } else { Step::Batches(batches) })
-    }
-
-    fn stopped(&self) -> bool {
-        matches!(self.stop, Stop::Until(_))
+        Ok(match batches {
+            _ if over => Step::Ended,
+            0 => Step::Idle(None),
+            _ => Step::Moved,
+        })
     }
 
     /// Whether it is stopped now; sleeps a part of that time, up to `time`.
@@ -343,25 +264,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn poll(&mut self, time: Duration, open: &mut Latencies) -> Result<usize, Failure> {
-        let (verifier, hook) = (&mut self.verifier, &mut self.hook);
-        let last = &mut self.last_delivery;
+    fn poll(&mut self, time: Duration, clocked: &mut Option<Clocked>) -> Result<usize, Failure> {
+        let (verifier, last) = (&mut self.verifier, &mut self.last_delivery);
         let mut take = |event: Event<'_>| {
             let delivered = match &event {
                 Event::Batch(delivered) => delivered,
                 Event::Skipped { from, next_order, .. } => return verifier.skip(*from, *next_order),
             };
-            let before = verifier.messages();
-            if let Some((span, recorder)) = open {
-                let now = monotonic_ns();
-                for times in delivered.messages().filter_map(|(_, message)| Times::of(message.payload)) {
-                    recorder.arrived(&times, now, span);
-                }
+            if let Some(clocked) = clocked {
+                clocked.batch(delivered, verifier.messages());
             }
             verifier.batch(&place(delivered), delivered.messages().map(|(order, message)| (order, message.payload)));
-            if let Some(hook) = hook {
-                hook(before, delivered.message_count);
-            }
             *last = Some(Instant::now());
         };
         let polled = self.subscriber.poll(time, &mut take);
@@ -390,5 +303,60 @@ impl<'a> Reader<'a> {
         }
         self.let_go = Some(error.to_string());
         true
+    }
+}
+
+impl Driven for Reader<'_> {
+    type Shared = Option<Clocked>;
+    type Failure = Failure;
+    type Ended = ReaderResult;
+    const POLL: Duration = POLL;
+
+    /// Reads what is there, waiting up to `time` for it.
+    fn step(&mut self, clocked: &mut Option<Clocked>, time: Duration) -> Result<Step, Failure> {
+        if self.board.interrupted() {
+            return Ok(Step::Ended);
+        }
+        if self.is_stopped(time) {
+            return Ok(Step::Idle(None));
+        }
+        if self.done() {
+            return self.look_for_repeats(time, clocked);
+        }
+        self.aftermath = None;
+        let batches = self.poll(time, clocked)?;
+        if batches > 0 || !self.board.sessions_ended() {
+            self.moved = Instant::now();
+            return Ok(if batches > 0 { Step::Moved } else { Step::Idle(None) });
+        }
+        let quiet = self.moved.elapsed();
+        if self.board.session_failed() && quiet > ABANDONED && !self.done() {
+            return Ok(Step::Ended); // What is missing is the publisher's failure; the verdict says both.
+        }
+        if quiet > self.idle_timeout {
+            let (seconds, next) = (quiet.as_secs_f64(), self.subscriber.next_order());
+            return Err(Failure::Other(format!("nothing delivered for {seconds:.0} s; waiting for order {next}")));
+        }
+        Ok(Step::Idle(None))
+    }
+
+    fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        // One that is stopped does not look, whatever comes.
+        if matches!(self.stop, Stop::Until(_)) { None } else { self.subscriber.watch(readiness) }
+    }
+
+    fn end(self, ended: Option<Failure>) -> ReaderResult {
+        // One that was stopped may be let go: that is what such a run is about.
+        if ended.is_some() && self.stop == Stop::Never {
+            self.board.fail_reader();
+        }
+        let (refused, error) = match ended {
+            None => (self.let_go, None),
+            Some(Failure::Refused(text)) => (Some(text.clone()), Some(text)),
+            Some(Failure::Other(text)) => (None, Some(text)),
+        };
+        let (started, last_delivery, paused) = (self.started, self.last_delivery, self.stop == Stop::Over);
+        let seen = Seen { index: self.index, topic: self.topic, summary: self.verifier.summary(), refused, error };
+        ReaderResult { seen, started, last_delivery, paused }
     }
 }

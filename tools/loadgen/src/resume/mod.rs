@@ -10,16 +10,16 @@
 mod position;
 mod reader;
 
-use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{Start, Subscriber, SubscriberOptions};
+use launch::place::Folder;
+use launch::process::{End, Process, Silence};
 use serde_json::{Value, json};
 use verification::ledger::Ledger;
 use verification::payload::Payloads;
@@ -37,7 +37,7 @@ use reader::{HOLDING, Reading};
 pub use reader::read;
 
 /// Time between looks at the process that reads.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What one reader did.
 struct Reader {
@@ -112,7 +112,7 @@ impl Plan<'_> {
 
     /// Three readers, and the tail once those in this process are connected.
     fn read(&self, publish_tail: impl FnOnce() -> Result<Report, LoadError>) -> Result<(Readers, Report), LoadError> {
-        let folder = Folder::create()?;
+        let folder = folder()?;
         let mut at_end = self.connect(Start::Latest)?;
         let mut in_middle = self.connect(Start::Order(self.middle()))?;
         thread::scope(|scope| {
@@ -150,29 +150,46 @@ impl Plan<'_> {
     fn kill_and_resume(&self, folder: &Folder) -> Result<(Reader, Vec<Kill>), LoadError> {
         let (begin, lives) = (Instant::now(), u64::from(self.args.kills) + 1);
         let (mut kills, mut error) = (Vec::new(), None);
+        let failed = |source| LoadError::Output { path: folder.path().to_owned(), source };
         for life in 1..=lives {
             let hold_at = (life < lives).then(|| self.filled / lives * life);
             // In turn: before anything of a poll is written down, and between that and the cursor's commit.
-            let mut child = Life::start(self, hold_at, life % 2 == 0, &folder.0)?;
-            match (hold_at, child.wait(self.interrupted)?) {
+            let mut process = self.start_life(hold_at, life % 2 == 0, folder.path())?;
+            match (hold_at, wait(&mut process, self.interrupted)) {
                 (Some(held_at), LifeEnd::Holding) => {
-                    child.kill()?;
-                    let written = load_ledger(&folder.0).map_err(folder.failed())?.map_or(0, |ledger| ledger.next);
+                    process.kill().map_err(failed)?;
+                    process.wait();
+                    let written = load_ledger(folder.path()).map_err(failed)?.map_or(0, |ledger| ledger.next);
                     kills.push(Kill { held_at, written, cursor: self.cursor()? });
                 }
-                (None, LifeEnd::Exited(0)) => {}
+                (None, LifeEnd::Exited(status)) if status.success() => {}
                 (_, LifeEnd::Interrupted) => break,
-                (_, LifeEnd::Exited(code)) => {
-                    error = Some(format!("life {life} of the reader's process ended with code {code}; see above"));
+                (_, LifeEnd::Exited(status)) => {
+                    let said = process.log();
+                    error = Some(format!("life {life} of the reader's process ended ({status}): {}", said.trim()));
                     break;
                 }
                 (None, LifeEnd::Holding) => unreachable!("it was not told to hold"),
             }
         }
-        let ledger = load_ledger(&folder.0).map_err(folder.failed())?.unwrap_or_default();
+        let ledger = load_ledger(folder.path()).map_err(failed)?.unwrap_or_default();
         let reader =
             Reader { name: "killed and resumed", first: 0, ledger, seconds: begin.elapsed().as_secs_f64(), error };
         Ok((reader, kills))
+    }
+
+    fn start_life(&self, hold_at: Option<u64>, before_commit: bool, folder: &Path) -> Result<Process, LoadError> {
+        let failed = |source| LoadError::Output { path: folder.to_owned(), source };
+        let topic = &self.args.topic;
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        command.arg("resume-reader").args(["--brokers", &topic.brokers.join(",")]).args(["--topic", &self.topic]);
+        command.args(["--message-size", &topic.message_size.to_string(), "--end", &self.end.to_string()]);
+        command.args(["--hash-from", &self.middle().to_string()]);
+        command.args(["--idle-timeout", &self.args.idle_timeout.as_secs().to_string()]);
+        command.arg("--folder").arg(folder);
+        command.args(hold_at.iter().flat_map(|order| ["--hold-at".to_owned(), order.to_string()]));
+        command.args(before_commit.then_some("--hold-before-commit"));
+        Process::start("the reader's process", command, &folder.join("log"), End::Killed).map_err(failed)
     }
 
     fn judge(&self, readers: &Readers, fill: &Report, tail: &Report) -> Vec<String> {
@@ -265,95 +282,30 @@ impl Reader {
     }
 }
 
-/// The folder of the reader that is killed, removed with everything in it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> Result<Folder, LoadError> {
-        // In memory, where pools are: replacing a file on a disk's file system may wait for the disk, after every poll.
-        let memory = PathBuf::from("/dev/shm");
-        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let path = parent.join(format!("loadgen-resume-{}", std::process::id()));
-        fs::create_dir(&path).map_err(|source| LoadError::Output { path: path.clone(), source })?;
-        Ok(Folder(path))
-    }
-
-    fn failed(&self) -> impl Fn(std::io::Error) -> LoadError + use<> {
-        let path = self.0.clone();
-        move |source| LoadError::Output { path: path.clone(), source }
-    }
+/// The folder of the reader that is killed.
+fn folder() -> Result<Folder, LoadError> {
+    // In memory, where pools are: replacing a file on a disk's file system may wait for the disk, after every poll.
+    let memory = PathBuf::from("/dev/shm");
+    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let path = parent.join(format!("loadgen-resume-{}", std::process::id()));
+    Folder::create(&path).map_err(|source| LoadError::Output { path, source })
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("loadgen: {} is left behind: {error}", self.0.display());
-        }
-    }
-}
-
-/// One life of the reader that is killed.
-struct Life {
-    child: Child,
-}
-
-/// How a life ends, or comes to where it is to be ended.
+/// How a life of the reader that is killed ends, or comes to where it is to be ended.
 enum LifeEnd {
     Holding,
-    Exited(i32),
+    Exited(ExitStatus),
     Interrupted,
 }
 
-impl Life {
-    fn start(plan: &Plan<'_>, hold_at: Option<u64>, before_commit: bool, folder: &Path) -> Result<Life, LoadError> {
-        let failed = |source| LoadError::Output { path: folder.to_owned(), source };
-        let program = std::env::current_exe().map_err(failed)?;
-        let topic = &plan.args.topic;
-        let mut command = Command::new(program);
-        command.arg("resume-reader").args(["--brokers", &topic.brokers.join(",")]).args(["--topic", &plan.topic]);
-        command.args(["--message-size", &topic.message_size.to_string(), "--end", &plan.end.to_string()]);
-        command.args(["--hash-from", &plan.middle().to_string()]);
-        command.args(["--idle-timeout", &plan.args.idle_timeout.as_secs().to_string()]);
-        command.arg("--folder").arg(folder);
-        command.args(hold_at.iter().flat_map(|order| ["--hold-at".to_owned(), order.to_string()]));
-        command.args(before_commit.then_some("--hold-before-commit"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.spawn().map(|child| Life { child }).map_err(failed)
-    }
-
-    /// Until it holds or ends. It has deadlines of its own.
-    fn wait(&mut self, interrupted: &AtomicBool) -> Result<LifeEnd, LoadError> {
-        let output = self.child.stdout.take().expect("it is piped");
-        let (sender, lines) = std::sync::mpsc::channel();
-        // Ends with the child's output.
-        thread::spawn(move || {
-            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        loop {
-            if lines.try_recv().is_ok_and(|line| line == HOLDING) {
-                return Ok(LifeEnd::Holding);
-            }
-            if interrupted.load(Ordering::Relaxed) {
-                return Ok(LifeEnd::Interrupted);
-            }
-            let failed = |source| LoadError::Output { path: "the reader's process".into(), source };
-            if let Some(status) = self.child.try_wait().map_err(failed)? {
-                return Ok(LifeEnd::Exited(status.code().unwrap_or(-1)));
-            }
-            thread::sleep(LOOK_EVERY);
+/// Until it holds or ends. It has deadlines of its own.
+fn wait(life: &mut Process, interrupted: &AtomicBool) -> LifeEnd {
+    loop {
+        match life.line(LOOK_EVERY) {
+            Ok(line) if line == HOLDING => return LifeEnd::Holding,
+            Err(Silence::Ended(status)) => return LifeEnd::Exited(status),
+            _ if interrupted.load(Ordering::Relaxed) => return LifeEnd::Interrupted,
+            _ => {}
         }
-    }
-
-    fn kill(&mut self) -> Result<(), LoadError> {
-        let failed = |source| LoadError::Output { path: "the reader's process".into(), source };
-        self.child.kill().and_then(|()| self.child.wait()).map(drop).map_err(failed)
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        // One that has ended is neither killed nor left as a zombie.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
