@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use embarcadero::client::{Publisher, PublisherOptions, PublisherStats};
+use tools_common::schedule::{Arrival, Schedule};
 use verification::payload::PayloadWriter;
 
 use crate::args::LoadArgs;
@@ -14,6 +15,10 @@ use crate::witness::RUN;
 
 /// Time after a fault in which a standstill counts as its own.
 pub const AFTER: Duration = Duration::from_millis(1500);
+/// Bytes a second that nothing reaches: as fast as it goes.
+const UNLIMITED: f64 = 1e15;
+/// Most messages between looks at acks.
+const MESSAGES_PER_STEP: u32 = 64;
 /// What could not be sent in a standstill longer than this is never sent.
 const ARREARS_MAX: Duration = Duration::from_millis(50);
 /// Any busy machine pauses for less.
@@ -148,25 +153,23 @@ impl<'a> Session<'a> {
         let client = || CompareError::client(format!("session {}", self.number));
         let mut publisher = Publisher::connect(options).map_err(client())?;
         let payloads = self.load.payloads();
-        let per_second = self.load.rate as f64 / payloads.message_bytes() as f64;
+        let rate = if self.load.rate == 0 { UNLIMITED } else { self.load.rate as f64 };
+        let mut plan = Schedule::new(Arrival::Constant, rate / payloads.message_bytes() as f64, 0, 0, 1);
         let mut writer = PayloadWriter::new(payloads, RUN, self.number);
-        let arrears_max = (ARREARS_MAX.as_secs_f64() * per_second) as u64 + 1;
-        let (begin, mut sent, mut forgone) = (Instant::now(), 0, 0);
+        let (begin, mut sent, mut next) = (Instant::now(), 0, 0);
         while !self.stop.load(Ordering::Relaxed) {
-            let due = match self.load.rate {
-                0 => u64::MAX,
-                _ => (begin.elapsed().as_secs_f64() * per_second) as u64 - forgone,
-            };
-            // A standstill is not made good: the rate after it is the same as before. A few at a time, then acks are looked at.
-            let arrears = due.saturating_sub(sent);
-            if self.load.rate > 0 {
-                forgone += arrears.saturating_sub(arrears_max);
-            }
-            for _ in 0..arrears.min(64) {
-                if !writer.with(sent, |payload| publisher.try_send(payload)).map_err(client())? {
+            let now = begin.elapsed();
+            // A few at a time, then acks are looked at.
+            for _ in 0..MESSAGES_PER_STEP {
+                if next > now.as_nanos() as u64
+                    || !writer.with(sent, |payload| publisher.try_send(payload)).map_err(client())?
+                {
                     break;
                 }
                 sent += 1;
+                // A standstill is not made good: the rate after it is the same as before.
+                plan.forgo_before(now.saturating_sub(ARREARS_MAX).as_nanos() as u64);
+                next = plan.next().expect("a schedule has no end");
             }
             self.sent.store(sent, Ordering::Relaxed);
             publisher.poll(Duration::from_micros(500)).map_err(client())?;

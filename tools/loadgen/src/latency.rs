@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
 use tools_common::clock::monotonic_ns;
 use tools_common::figures::Latencies;
+use tools_common::pace::Span;
 use verification::payload::{PayloadWriter, Times};
 
 use crate::board::Board;
 use crate::drive::enter;
-use crate::pace::Span;
 use crate::publish::{Ended, Published, SessionPlan, SessionResult, connect, no_ack};
 use crate::recorder::Recorder;
 

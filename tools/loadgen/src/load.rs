@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use embarcadero::client::{PublisherOptions, SlowReaderPolicy, Start};
 use serde_json::{Value, json};
 use tools_common::clients::AttachedPool;
+use tools_common::schedule::Rate;
 use verification::payload::{Payloads, mix};
 use verification::promise::{Level, TooSlow};
 use verification::verifier::{NUMBERS_MAX, SESSIONS_MAX, Source, Verifier};
@@ -17,7 +18,6 @@ use crate::latency::SendTimes;
 use crate::open_loop::OpenPlan;
 use crate::pause::PausePlan;
 use crate::publish::{Goal, SessionPlan};
-use crate::schedule::Rate;
 use crate::subscribe::{ReaderPlan, Until};
 
 // What the verifier takes for the most sessions is what a pool has.

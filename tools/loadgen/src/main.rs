@@ -3,33 +3,28 @@
 //! A few threads drive all publisher sessions, and a few all subscribers; the main thread shows progress and judges.
 //!
 //! * `args`: the command line. `load`, `fleet`: every client's plan made from it.
-//! * `schedule`, `pace`: open loop, pure: when messages are planned, and which is due.
 //! * `drive`, `publish`, `open_loop`, `subscribe`, `latency`: the threads' work. `board`, `pause`: what they share.
 //! * `recorder`: latencies.
 //! * `run`: sets up, starts, watches, joins. `progress`: what is shown meanwhile.
-//! * `sweep`, `versus`: several runs: rates, and many topics against one. `resume`: long topics.
+//! * `experiment`: several runs: rates, many topics against one, a long topic.
 //! * `report`: whether it was right, in words and as JSON. What messages contain, and what subscribers must see, is in `verification`.
 
 mod args;
 mod board;
 mod drive;
 mod error;
+mod experiment;
 mod fleet;
 mod latency;
 mod load;
 mod open_loop;
-mod pace;
 mod pause;
 mod progress;
 mod publish;
 mod recorder;
 mod report;
-mod resume;
 mod run;
-mod schedule;
 mod subscribe;
-mod sweep;
-mod versus;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +38,7 @@ use verification::verdict::Outcome;
 
 use crate::args::{Cli, Command, E2eArgs, OutputArgs};
 use crate::error::LoadError;
+use crate::experiment::{resume, sweep, versus};
 use crate::report::Ended;
 
 const EXIT_FAIL: u8 = 1;

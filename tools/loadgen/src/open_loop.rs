@@ -11,11 +11,11 @@ use embarcadero::client::AckedBatch;
 use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
 use tools_common::clock::monotonic_ns;
+use tools_common::pace::{Counts, Due, Pacer, Span};
+use tools_common::schedule::{Arrival, Schedule};
 use verification::payload::Times;
 
-use crate::pace::{Counts, Due, Pacer, Span};
 use crate::recorder::Recorder;
-use crate::schedule::{Arrival, Schedule};
 
 /// Below this part of what was asked for, a run says that it did not keep up.
 const KEPT_UP: f64 = 0.99;

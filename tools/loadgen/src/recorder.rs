@@ -5,9 +5,8 @@
 
 use serde_json::{Value, json};
 use tools_common::figures::Latencies;
+use tools_common::pace::Span;
 use verification::payload::Times;
-
-use crate::pace::Span;
 
 /// Latencies of one path.
 #[derive(Clone, Debug, Default)]

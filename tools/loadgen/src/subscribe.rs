@@ -11,6 +11,7 @@ use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::Refusal;
 use tools_common::clients::{AnySubscriber, AttachedPool, place};
 use tools_common::clock::monotonic_ns;
+use tools_common::pace::Span;
 use verification::payload::Times;
 use verification::promise::Level;
 use verification::verdict::Seen;
@@ -20,7 +21,6 @@ use crate::board::Board;
 use crate::drive::{Driven, Step, drive, enter};
 use crate::latency::SendTimes;
 use crate::open_loop::OpenPlan;
-use crate::pace::Span;
 use crate::pause::PausePlan;
 use crate::recorder::Recorder;
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use clap::Args;
 use embarcadero::wire::AckLevel;
 use tools_common::arguments;
+use tools_common::schedule::{Arrival, Rate};
 use verification::payload::TIMED_BYTES_MIN;
 
 use super::{LoadArgs, TopicArgs, quantities};
 use crate::error::LoadError;
 use crate::open_loop::OpenPlan;
 use crate::pause::PausePlan;
-use crate::schedule::{Arrival, Rate};
 
 /// Measured time of an open loop, if nothing else is said.
 const MEASURED_DEFAULT: Duration = Duration::from_secs(10);

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use tools_common::arguments::bytes;
-
-use crate::schedule::Rate;
+use tools_common::schedule::Rate;
 
 /// A number of messages a second, or a size a second: `200000`, `50MB`, `1MiB/s`.
 pub fn rate(text: &str) -> Result<Rate, String> {

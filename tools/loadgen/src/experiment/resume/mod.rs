@@ -26,11 +26,12 @@ use verification::payload::Payloads;
 use verification::stretch::{Expected, judge, judge_sessions};
 use verification::verdict::Outcome;
 
+use super::{Experiment, ended};
 use crate::args::{LoadArgs, ResumeArgs};
 use crate::error::LoadError;
-use crate::load::{Load, Wishes, unique_suffix};
-use crate::report::{Ended, Report, envelope, outcome_json};
-use crate::run::{make_topics, run_load};
+use crate::load::Wishes;
+use crate::report::{Ended, Report};
+use crate::run::make_topics;
 use position::{load_ledger, open_cursor};
 use reader::{HOLDING, Reading};
 
@@ -81,23 +82,23 @@ struct Plan<'a> {
 /// Runs it.
 pub fn run(args: &ResumeArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadError> {
     args.check()?;
-    let name = args.topic.name(&unique_suffix());
-    let fill = Load::prepare(&args.topic, &args.load, name.clone(), &Wishes::default())?;
+    let experiment = Experiment::new("resume", &args.topic, &args.output, interrupted);
+    let fill = experiment.load("", &args.load, &Wishes::default())?;
     let filled = fill.total();
     if filled < 2 * (u64::from(args.kills) + 1) {
         return Err(LoadError::Usage(format!("{filled} messages are too few to be killed {} times in", args.kills)));
     }
     let tail_args = LoadArgs { messages: Some(args.tail(filled)), ..args.load.clone() };
-    let tail = Load::prepare(&args.topic, &tail_args, name.clone(), &Wishes::default())?;
+    let tail = experiment.load("", &tail_args, &Wishes::default())?;
     make_topics(&fill)?;
-    let fill_report = run_load("resume", &fill, &args.output, interrupted)?;
+    let fill_report = experiment.run(&fill)?;
     if fill_report.verdict.outcome != Outcome::Pass {
         return Ok(fill_report.into());
     }
     let payloads = Payloads::new(args.topic.message_size as usize);
-    let plan = Plan { args, topic: name, payloads, filled, end: filled + tail.total(), interrupted };
-    let (readers, tail_report) = plan.read(|| run_load("resume", &tail, &args.output, interrupted))?;
-    Ok(plan.ended(&readers, &fill_report, &tail_report))
+    let plan = Plan { args, topic: experiment.name.clone(), payloads, filled, end: filled + tail.total(), interrupted };
+    let (readers, tail_report) = plan.read(|| experiment.run(&tail))?;
+    Ok(plan.judged(&readers, &fill_report, &tail_report))
 }
 
 impl Plan<'_> {
@@ -214,7 +215,7 @@ impl Plan<'_> {
         reasons
     }
 
-    fn ended(&self, readers: &Readers, fill: &Report, tail: &Report) -> Ended {
+    fn judged(&self, readers: &Readers, fill: &Report, tail: &Report) -> Ended {
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let reasons = if interrupted { Vec::new() } else { self.judge(readers, fill, tail) };
         let outcome = Outcome::of(interrupted, &reasons);
@@ -233,22 +234,17 @@ impl Plan<'_> {
                 "  killed having read order {read}, written down to {written}, resumed from its cursor at {cursor}"
             ));
         }
-        Ended { words: lines.join("\n"), json: self.json(readers, fill, tail, &reasons, outcome), outcome }
-    }
-
-    fn json(&self, readers: &Readers, fill: &Report, tail: &Report, reasons: &[String], outcome: Outcome) -> Value {
         let all = [&readers.end, &readers.middle, &readers.killed].map(Reader::json);
         let kill = |kill: &Kill| json!({ "held_at": kill.held_at, "written": kill.written, "cursor": kill.cursor });
-        let mut json = envelope("resume");
-        json["messages"] = json!(self.filled);
-        json["tail_messages"] = json!(self.end - self.filled);
-        json["fill"] = fill.json();
-        json["tail"] = tail.json();
-        json["readers"] = json!(all);
-        json["kills"] = readers.kills.iter().map(kill).collect();
-        json["verdict"] = outcome_json(outcome);
-        json["verdict"]["reasons"] = json!(reasons);
-        json
+        let own = [
+            ("messages", json!(messages)),
+            ("tail_messages", json!(tail_messages)),
+            ("fill", fill.json()),
+            ("tail", tail.json()),
+            ("readers", json!(all)),
+            ("kills", readers.kills.iter().map(kill).collect()),
+        ];
+        ended("resume", &lines, (outcome, Some(&reasons)), own)
     }
 }
 

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use tools_common::figures::{Spread, in_turn};
 use verification::verdict::Outcome;
 
+use super::{Experiment, ended, outcome};
 use crate::args::{E2eArgs, LoadArgs};
 use crate::error::LoadError;
-use crate::load::{Load, Wishes, unique_suffix};
-use crate::report::{Ended, Report, envelope, outcome_json};
-use crate::run::{make_topics, run_load};
+use crate::load::Wishes;
+use crate::report::{Ended, Report};
+use crate::run::make_topics;
 
 /// Both sides of one round.
 struct Round {
@@ -28,22 +29,22 @@ pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadE
     if args.load.topics < 2 {
         return Err(LoadError::Usage("--compare-one-topic: say how many topics with --topics".to_owned()));
     }
-    let name = args.topic.name(&unique_suffix());
+    let experiment = Experiment::new("e2e", &args.topic, &args.output, interrupted);
     let many = Wishes { subscribers: args.subscribers, verify: args.verify.on(), ..Wishes::default() };
     let prepare = |side: &str, load: &LoadArgs, wishes: &Wishes<'_>| {
-        let mut load = Load::prepare(&args.topic, load, format!("{name}-{side}"), wishes)?;
+        let mut load = experiment.load(side, load, wishes)?;
         load.reused = true;
         Ok::<_, LoadError>(load)
     };
-    let copies = prepare("many", &args.load, &many)?.fleet.copies() as u32;
+    let copies = prepare("-many", &args.load, &many)?.fleet.copies() as u32;
     let (single, one) = (LoadArgs { topics: 1, ..args.load.clone() }, Wishes { subscribers: copies, ..many });
-    make_topics(&prepare("many", &args.load, &many)?)?;
-    make_topics(&prepare("one", &single, &one)?)?;
+    make_topics(&prepare("-many", &args.load, &many)?)?;
+    make_topics(&prepare("-one", &single, &one)?)?;
     let mut rounds = Vec::new();
     for round in 0..=args.compare.rounds {
         let (many, one) = in_turn(round, |is_many| {
-            let load = if is_many { prepare("many", &args.load, &many)? } else { prepare("one", &single, &one)? };
-            run_load("e2e", &load, &args.output, interrupted)
+            let load = if is_many { prepare("-many", &args.load, &many)? } else { prepare("-one", &single, &one)? };
+            experiment.run(&load)
         })?;
         eprintln!(
             "round {round}{}: {:.1} MB/s with many topics, {:.1} with one",
@@ -51,13 +52,13 @@ pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadE
             many.published_mb_per_s(),
             one.published_mb_per_s()
         );
-        let outcome = Outcome::of_all([&many, &one].map(|report| report.verdict.outcome));
+        let outcome = outcome([&many, &one]);
         rounds.push(Round { many, one });
         if outcome != Outcome::Pass {
             break;
         }
     }
-    Ok(ended(args, &rounds))
+    Ok(judged(args, &rounds))
 }
 
 /// A figure of both sides, and its ratio.
@@ -80,9 +81,8 @@ impl Figure {
     }
 }
 
-fn ended(args: &E2eArgs, rounds: &[Round]) -> Ended {
-    let both = rounds.iter().flat_map(|round| [&round.many, &round.one]);
-    let outcome = Outcome::of_all(both.map(|report| report.verdict.outcome));
+fn judged(args: &E2eArgs, rounds: &[Round]) -> Ended {
+    let outcome = outcome(rounds.iter().flat_map(|round| [&round.many, &round.one]));
     let last = rounds.last().expect("there is the cold round");
     let mut lines = vec![format!("many topics, the last round:\n{}", last.many.words())];
     lines.push(format!("one topic, the last round:\n{}", last.one.words()));
@@ -108,14 +108,14 @@ fn ended(args: &E2eArgs, rounds: &[Round]) -> Ended {
         let Figure { name, many, one, ratio } = figure;
         json!({ "figure": name, "many_mb_per_s": many.json(), "one_mb_per_s": one.json(), "ratio": ratio.json() })
     };
-    let mut json = envelope("e2e --compare-one-topic");
-    json["topics"] = json!(topics);
-    json["figures"] = figures.iter().map(figure).collect();
-    json["rounds"] =
-        rounds.iter().map(|round| json!({ "many": short(&round.many), "one": short(&round.one) })).collect();
-    json["last_round"] = json!({ "many": last.many.json(), "one": last.one.json() });
-    json["verdict"] = outcome_json(outcome);
-    Ended { words: lines.join("\n"), json, outcome }
+    let round = |round: &Round| json!({ "many": short(&round.many), "one": short(&round.one) });
+    let own = [
+        ("topics", json!(topics)),
+        ("figures", figures.iter().map(figure).collect()),
+        ("rounds", rounds.iter().map(round).collect()),
+        ("last_round", json!({ "many": last.many.json(), "one": last.one.json() })),
+    ];
+    ended("e2e --compare-one-topic", &lines, (outcome, None), own)
 }
 
 fn short(report: &Report) -> Value {

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tools_common::figures::Latencies;
+use tools_common::schedule::Rate;
 use verification::verdict::Outcome;
 
+use super::{Experiment, ended, outcome};
 use crate::args::{E2eArgs, LoadArgs};
 use crate::error::LoadError;
-use crate::load::{Load, Wishes, unique_suffix};
-use crate::report::{Ended, Report, envelope, outcome_json};
-use crate::run::{make_topics, run_load};
-use crate::schedule::Rate;
+use crate::load::{Load, Wishes};
+use crate::report::{Ended, Report};
+use crate::run::make_topics;
 
 /// Longest run for the maximum, and the one if no duration was said.
 const MAXIMUM_FOR: Duration = Duration::from_secs(10);
@@ -30,7 +31,7 @@ struct Step {
 
 /// Runs it.
 pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadError> {
-    let name = args.topic.name(&unique_suffix());
+    let experiment = Experiment::new("e2e", &args.topic, &args.output, interrupted);
     let wishes = Wishes { subscribers: args.subscribers, verify: args.verify.on(), ..Wishes::default() };
     // What cannot be done at a rate is refused before anything is measured.
     args.rate.plan(Rate::Messages(u64::MAX), &args.topic, &args.load, 1)?;
@@ -38,17 +39,16 @@ pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadE
     let closed = LoadArgs { duration: Some(time), ..args.load.clone() };
     let one = |load: Load<'_>| {
         make_topics(&load)?;
-        run_load("e2e", &load, &args.output, interrupted)
+        experiment.run(&load)
     };
-    let maximum = one(Load::prepare(&args.topic, &closed, format!("{name}-max"), &wishes)?)?;
+    let maximum = one(experiment.load("-max", &closed, &wishes)?)?;
     let most = maximum.messages_per_s();
     let mut steps = Vec::new();
     if maximum.verdict.outcome == Outcome::Pass {
         for percent in &args.rate_percent {
             let rate = Rate::Messages((most * f64::from(*percent) / 100.0).max(1.0) as u64);
             let wishes = Wishes { rate: Some((&args.rate, rate)), ..wishes };
-            let load = Load::prepare(&args.topic, &args.load, format!("{name}-p{percent}"), &wishes)?;
-            let report = one(load)?;
+            let report = one(experiment.load(&format!("-p{percent}"), &args.load, &wishes)?)?;
             let outcome = report.verdict.outcome;
             steps.push(Step { percent: *percent, report });
             if outcome == Outcome::Interrupted {
@@ -56,16 +56,25 @@ pub fn run(args: &E2eArgs, interrupted: &Arc<AtomicBool>) -> Result<Ended, LoadE
             }
         }
     }
-    Ok(ended(&maximum, &steps))
+    Ok(judged(&maximum, &steps))
 }
 
-fn ended(maximum: &Report, steps: &[Step]) -> Ended {
-    let outcome =
-        Outcome::of_all(steps.iter().map(|step| &step.report).chain([maximum]).map(|report| report.verdict.outcome));
+fn judged(maximum: &Report, steps: &[Step]) -> Ended {
     let mut lines = vec![format!("maximum, closed loop:\n{}", maximum.words())];
     lines.extend(steps.iter().map(|step| format!("{} % of it, open loop:\n{}", step.percent, step.report.words())));
     lines.push(table(maximum, steps));
-    Ended { words: lines.join("\n"), json: whole(maximum, steps, outcome), outcome }
+    let step = |step: &Step| {
+        let mut json = step.report.json();
+        json["percent"] = json!(step.percent);
+        json
+    };
+    let own = [
+        ("maximum_messages_per_s", json!(maximum.messages_per_s())),
+        ("maximum", maximum.json()),
+        ("steps", steps.iter().map(step).collect()),
+    ];
+    let outcome = outcome(steps.iter().map(|step| &step.report).chain([maximum]));
+    ended("e2e --rate-percent", &lines, (outcome, None), own)
 }
 
 /// A line for each rate; latencies in µs from the planned time.
@@ -87,18 +96,4 @@ fn table(maximum: &Report, steps: &[Step]) -> String {
         lines.push(format!("{percent:>4} % {asked:>12.0} {acked:>12.0} |{ack} |{deliver}{late}"));
     }
     lines.join("\n")
-}
-
-fn whole(maximum: &Report, steps: &[Step], outcome: Outcome) -> Value {
-    let step = |step: &Step| {
-        let mut json = step.report.json();
-        json["percent"] = json!(step.percent);
-        json
-    };
-    let mut json = envelope("e2e --rate-percent");
-    json["maximum_messages_per_s"] = json!(maximum.messages_per_s());
-    json["maximum"] = maximum.json();
-    json["steps"] = steps.iter().map(step).collect();
-    json["verdict"] = outcome_json(outcome);
-    json
 }

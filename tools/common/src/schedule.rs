@@ -1,4 +1,4 @@
-//! Open loop: when each message is planned, whatever became of those before it.
+//! When each message is planned, whatever became of those before it.
 //!
 //! Pure: a seed and a rate in, times out. Constant arrivals lie a fixed interval apart; Poisson arrivals are independent of
 //! each other, so their intervals are exponential. Several sessions share a rate: each has an equal part of it; constant ones
@@ -77,6 +77,17 @@ impl Schedule {
         self.interval_ns
     }
 
+    /// Gives up what was planned before this time and not given out.
+    pub fn forgo_before(&mut self, at_ns: u64) {
+        match self.arrival {
+            Arrival::Constant => {
+                let number = ((at_ns as f64 - self.shift_ns) / self.interval_ns).ceil();
+                self.number = self.number.max(number.max(0.0) as u64);
+            }
+            Arrival::Poisson => self.at_ns = self.at_ns.max(at_ns as f64),
+        }
+    }
+
     /// A number from (0, 1], the next of the seed's sequence (SplitMix64).
     fn uniform(&mut self) -> f64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -111,6 +122,18 @@ mod tests {
         assert_eq!(times, [0, 1_000_000, 2_000_000, 3_000_000]);
         let late = Schedule::new(Arrival::Constant, 3.0, 1, 0, 1).nth(3_000_000).unwrap();
         assert!(late.abs_diff(1_000_000 * 1_000_000_000) <= 1000, "no drift: {late}");
+    }
+
+    #[test]
+    fn what_is_given_up_is_not_made_good() {
+        let mut plan = Schedule::new(Arrival::Constant, 1000.0, 1, 0, 1);
+        plan.forgo_before(2_500_000);
+        assert_eq!(plan.next(), Some(3_000_000));
+        plan.forgo_before(2_500_000);
+        assert_eq!(plan.next(), Some(4_000_000), "what was given out stays so");
+        let mut plan = Schedule::new(Arrival::Poisson, 1000.0, 1, 0, 1);
+        plan.forgo_before(5_000_000);
+        assert!(plan.next() > Some(5_000_000));
     }
 
     #[test]
