@@ -79,7 +79,7 @@ mod options;
 pub(crate) mod ports;
 mod progress;
 mod publisher;
-mod pulse;
+pub(crate) mod pulse;
 pub(crate) mod session;
 #[cfg(test)]
 mod silence_tests;

@@ -69,8 +69,8 @@ impl Opening {
         Opening { call, attempt: None, retry_ns: 0 }
     }
 
-    /// Goes on with it; `told` hears of every failure. Gives the connection, and what it was welcomed with.
-    pub fn step(&mut self, kernel: &Kernel, told: fn(&Kernel, &ClientError)) -> Option<(LinkId, Greeting)> {
+    /// Goes on with it. Gives the connection, and what it was welcomed with, or why it was not: then it is tried again.
+    pub fn step(&mut self, kernel: &Kernel) -> Option<Result<(LinkId, Greeting), ClientError>> {
         let Some(attempt) = &mut self.attempt else {
             if kernel.now_ns() >= self.retry_ns {
                 self.retry_ns = kernel.now_ns() + REDIAL_NS;
@@ -82,13 +82,9 @@ impl Opening {
         };
         let (result, link) = (attempt.listen(kernel)?, attempt.link);
         self.attempt = None;
-        match result {
-            Ok(greeting) => Some((link, greeting)),
-            Err(error) => {
-                told(kernel, &error);
-                kernel.close(link, End::Client);
-                None
-            }
+        if result.is_err() {
+            kernel.close(link, End::Client);
         }
+        Some(result.map(|greeting| (link, greeting)))
     }
 }

@@ -18,10 +18,12 @@ use crate::sim::parts::terms::TOPIC;
 use crate::sim::trace::Event;
 use crate::sim::workload;
 use crate::wire::Refusal;
-use crate::wire::frame::ACK_FENCED;
+use crate::wire::frame::{self, ACK_FENCED, Goodbye};
 
 const RESEND_AFTER: Duration = Duration::from_millis(150);
 const REOPEN_MAX: Duration = Duration::from_millis(150);
+/// One in so many steps in which everything is acked, the publisher says goodbye, and another one begins.
+const GOODBYE_ONE_IN: u64 = 30;
 
 /// What a port has.
 enum Line {
@@ -41,8 +43,9 @@ struct Session {
 
 /// See the head of the file.
 pub(super) struct Publisher {
-    /// Which client this is: no two of a run are the same.
-    client: u64,
+    /// Its place, and how many it has been: no two clients of a run are the same.
+    number: u32,
+    goodbyes: u64,
     options: PublisherOptions,
     opening: Opening,
     session: Option<(Session, Filler)>,
@@ -68,7 +71,8 @@ impl Publisher {
         let (address, body, welcomes) = (String::new(), TOPIC.into(), 1);
         let call = Call { address, hello: first_hello(&options), body, welcomes, timeout: CONNECT_TIMEOUT };
         Publisher {
-            client: u64::from(number) << 32 | kernel.life(),
+            number,
+            goodbyes: 0,
             options,
             opening: Opening::new(call),
             session: None,
@@ -79,13 +83,18 @@ impl Publisher {
 
     /// Opens a session at the first broker that answers.
     fn open(&mut self, kernel: &Kernel) {
-        let Some((link, greeting)) = self.opening.step(kernel, told) else { return };
+        let (link, greeting) = match self.opening.step(kernel) {
+            Some(Ok(welcomed)) => welcomed,
+            Some(Err(error)) => return told(kernel, &error),
+            None => return,
+        };
         let patience = Patience { backoff: BACKOFF, reopen_max: REOPEN_MAX, ..Patience::default() };
         let ports = match Ports::new(&self.options, patience, &greeting, kernel.instant()) {
             Ok(ports) => ports,
             Err(error) => return kernel.fail(5, error.to_string()),
         };
-        let (client, port, session) = (self.client, ports.port_of(&greeting.address), greeting.welcome.session);
+        let client = u64::from(self.number) << 32 | self.goodbyes << 16 | kernel.life();
+        let (port, session) = (ports.port_of(&greeting.address), greeting.welcome.session);
         kernel.check(|checker| checker.opened(session, client));
         let filler = Filler::new(ports.shape(), Vec::new());
         let lines = (0..ports.len()).map(|_| Line::Nothing).collect();
@@ -96,9 +105,9 @@ impl Publisher {
 
     /// Seals a batch of a few messages.
     fn produce(&mut self, kernel: &Kernel) {
-        let Some((Session { ports, .. }, filler)) = &mut self.session else { return };
+        let Some((Session { ports, client, .. }, filler)) = &mut self.session else { return };
         for _ in 0..1 + kernel.below(6) {
-            let payload = workload::payload(self.client, self.next_message, self.payload_bytes_max);
+            let payload = workload::payload(*client, self.next_message, self.payload_bytes_max);
             if !filler.fits(payload.len()) {
                 break;
             }
@@ -257,6 +266,23 @@ impl Session {
         }
     }
 
+    /// Says goodbye where nothing is half written that a socket has no room for, and closes everything.
+    fn part(self, kernel: &Kernel) {
+        for (port, line) in self.lines.iter().enumerate() {
+            match line {
+                Line::Nothing => continue,
+                Line::Attempt(_, attempt) => kernel.close(attempt.link, End::Client),
+                Line::Up(link, _) => {
+                    let rest = self.ports.rest_of_frame(port);
+                    if kernel.write(*link, End::Client, rest) == Some(rest.len()) {
+                        kernel.write(*link, End::Client, &frame::seal(&Goodbye::default()));
+                    }
+                    kernel.close(*link, End::Client);
+                }
+            }
+        }
+    }
+
     fn lost(&mut self, kernel: &Kernel, port: usize) {
         let error = ClientError::io(self.ports.address(port), "talking to", &ErrorKind::UnexpectedEof.into());
         self.ports.on_lost(port, &error, kernel.instant());
@@ -287,6 +313,16 @@ impl Actor for Publisher {
         match &mut self.session {
             Some((session, _)) => session.pass(kernel),
             None => self.open(kernel),
+        }
+        let is_done = self.session.as_ref().is_some_and(|(session, _)| session.ports.window().unacked() == 0);
+        if is_done
+            && self.next_message > 0
+            && !calm
+            && kernel.chance(1, GOODBYE_ONE_IN)
+            && let Some((session, _)) = self.session.take()
+        {
+            session.part(kernel);
+            (self.goodbyes, self.next_message) = (self.goodbyes + 1, 0);
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use crate::client::follower::{Follower, first_call};
 use crate::client::handshake::Greeting;
+use crate::client::pulse::heartbeat;
 use crate::client::{ClientError, Delivered, Event as Handed, Start, SubscriberOptions};
 use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
@@ -14,9 +15,11 @@ use crate::sim::parts::terms::TOPIC;
 use crate::sim::trace::Event;
 use crate::sim::workload;
 use crate::wire::Refusal;
-use crate::wire::frame::Deliver;
+use crate::wire::frame::{self, Deliver, Goodbye};
 
 const READ_BYTES: usize = 16 << 10;
+/// One in so many steps with a connection, the subscriber says goodbye, and another one goes on where it stood.
+const GOODBYE_ONE_IN: u64 = 2000;
 
 /// What the follower has.
 enum Line {
@@ -53,10 +56,26 @@ impl Subscriber {
     }
 
     fn open(&mut self, kernel: &Kernel) {
-        let Some((link, greeting)) = self.opening.step(kernel, told) else { return };
+        let welcomed = match self.opening.step(kernel) {
+            Some(Err(error)) => return self.refused_at_first(kernel, &error),
+            Some(Ok(welcomed)) => welcomed,
+            None => return,
+        };
+        let (link, greeting) = welcomed;
         match Follower::new(&self.options, BACKOFF, &greeting, kernel.instant()) {
             Ok(follower) => (self.follower, self.line) = (Some(follower), Line::Up(link)),
             Err(error) => kernel.fail(10, error.to_string()),
+        }
+    }
+
+    fn refused_at_first(&mut self, kernel: &Kernel, error: &ClientError) {
+        told(kernel, error);
+        if error.refusal() == Some(Refusal::Trimmed)
+            && let (Start::Order(order), ClientError::Refused { detail: earliest, .. }) = (self.options.start, error)
+        {
+            kernel.check(|checker| checker.gone(order));
+            self.options.start = Start::Order(*earliest);
+            self.opening = Opening::new(first_call(&self.options));
         }
     }
 
@@ -88,6 +107,19 @@ impl Subscriber {
         }
     }
 
+    /// Says goodbye if that can be said, and closes. Whoever comes next begins where it stood.
+    fn part(&mut self, kernel: &Kernel, link: LinkId) {
+        let Some(follower) = self.follower.take() else { return };
+        if follower.may_part() {
+            kernel.write(link, End::Client, &frame::seal(&Goodbye::default()));
+        }
+        kernel.close(link, End::Client);
+        self.line = Line::Nothing;
+        self.spoiled_batches = 0;
+        self.options.start = Start::Order(follower.topics()[0].next_order);
+        self.opening = Opening::new(first_call(&self.options));
+    }
+
     fn reconnect(&mut self, kernel: &Kernel) -> Result<(), ClientError> {
         let (Some(follower), now) = (&mut self.follower, kernel.instant()) else { return Ok(()) };
         if let Line::Attempt(generation, attempt) = &mut self.line {
@@ -114,6 +146,12 @@ impl Subscriber {
     /// Listens once, and takes what has come whole.
     fn listen(&mut self, kernel: &Kernel, link: LinkId) -> Result<(), ClientError> {
         let (Some(follower), now) = (&mut self.follower, kernel.instant()) else { return Ok(()) };
+        let unsaid = follower.unsaid(now);
+        if unsaid > 0 {
+            let beat = heartbeat();
+            let taken = kernel.write(link, End::Client, &beat[beat.len() - unsaid..]);
+            taken.into_iter().for_each(|bytes| follower.said(unsaid, bytes, now));
+        }
         let room = follower.room();
         match kernel.read(link, End::Client, room.len().min(READ_BYTES)) {
             Heard::Bytes(bytes) => {
@@ -169,6 +207,9 @@ impl Actor for Subscriber {
     fn step(&mut self, kernel: &Kernel) {
         let result = match (&self.follower, &self.line) {
             (None, _) => return self.open(kernel),
+            (Some(_), Line::Up(link)) if !kernel.is_calm() && kernel.chance(1, GOODBYE_ONE_IN) => {
+                return self.part(kernel, *link);
+            }
             (Some(_), Line::Up(link)) => self.listen(kernel, *link),
             (Some(_), _) => self.reconnect(kernel),
         };
