@@ -380,7 +380,7 @@ impl Kernel {
             let host = state.processes[self.process].host.expect("a process of the pool");
             let (scenario, layout) = (&state.scenario, state.layout.clone());
             let blog = layout.fixed_bytes();
-            let memory = state.memory.host(host);
+            let memory = self.interrupts.memory(|| state.memory.host(host));
             let memory = ProcessMemory::new(memory, self.interrupts.clone(), scenario.sabotage, blog);
             let (brokers, candidates) = (scenario.brokers.clone(), scenario.candidates.clone());
             View::new(memory, layout, Homes { here: host as u32, brokers, candidates })

@@ -6,8 +6,8 @@
 //!
 //! [`Sabotage`] leaves instructions out, to show that the simulation notices.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::pool::{Keep, Memory};
 use crate::testing::memory::HostMemory;
@@ -23,12 +23,24 @@ pub struct Interrupts {
     left: AtomicU64,
     depth: AtomicU32,
     hold_up: Box<HoldUp>,
+    /// The core that the actor's thread runs on: whatever view of the pool it has, its stores wait in one buffer.
+    core: OnceLock<HostMemory>,
 }
 
 impl Interrupts {
     /// Never, until armed.
     pub fn new(hold_up: Box<HoldUp>) -> Arc<Interrupts> {
-        Arc::new(Interrupts { left: AtomicU64::new(u64::MAX), depth: AtomicU32::new(0), hold_up })
+        Arc::new(Interrupts {
+            left: AtomicU64::new(u64::MAX),
+            depth: AtomicU32::new(0),
+            hold_up,
+            core: OnceLock::new(),
+        })
+    }
+
+    /// The pool as the actor's thread sees it; `begin` gives it a core.
+    pub fn memory(&self, begin: impl FnOnce() -> HostMemory) -> HostMemory {
+        self.core.get_or_init(begin).clone()
     }
 
     /// Holds up before the `operations`-th operation from now on; `u64::MAX`: never.
