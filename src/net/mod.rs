@@ -6,6 +6,8 @@
 //! * [`socket_options`]: what both ends ask of the kernel for every connection.
 //! * [`readiness`]: waiting for sockets of a thread that has no ring of its own (the client library).
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod network;
 pub mod peer;
 pub mod readiness;

@@ -73,6 +73,8 @@ enum Claim {
     Delivered(Deliver),
     /// The message of this order was told to be gone.
     Gone(u64),
+    /// The message of this order was skipped by one that was too slow.
+    Skipped(u64),
 }
 
 /// See the head of the file.
@@ -86,6 +88,8 @@ pub struct Checker {
     floor: u64,
     /// The highest position up to which anybody ever said that it might give up.
     closing: u64,
+    /// The highest position up to which memory was ever wanted.
+    wanted: u64,
     told_gone: usize,
     log: Vec<IndexEntry>,
     next_order: u64,
@@ -120,6 +124,7 @@ impl Checker {
             fences: 0,
             floor: 0,
             closing: 0,
+            wanted: 0,
             told_gone: 0,
             log: Vec::new(),
             next_order: 0,
@@ -162,6 +167,7 @@ impl Checker {
             let words = |bytes: &[u8]| FloorLine::from_words(bytemuck::pod_read_unaligned(bytes));
             let line = memory.behind_caches(self.layout.floor_line(candidate) + 8, 56, words);
             self.closing = self.closing.max(line.closing);
+            self.wanted = self.wanted.max(line.wanted).max(line.closing);
         }
         let Some((candidate, line)) = self.current(memory) else { return Ok(()) };
         if line.active < self.epoch {
@@ -362,6 +368,12 @@ impl Checker {
         Ok(())
     }
 
+    /// A subscriber that skips when it is too slow was told that the message of this order was given up.
+    pub fn skipped(&mut self, order: u64) -> Result<(), Violation> {
+        self.claims.push(Claim::Skipped(order));
+        Ok(())
+    }
+
     /// Holds what somebody was told against the log, now that the log is known.
     fn settle_claims(&mut self) -> Result<(), Violation> {
         for claim in std::mem::take(&mut self.claims) {
@@ -377,7 +389,8 @@ impl Checker {
                 }
                 Claim::Opened { session, client } => self.check_opened(session, client)?,
                 Claim::Delivered(deliver) => self.check_delivered(&deliver)?,
-                Claim::Gone(order) => self.check_gone(order)?,
+                Claim::Gone(order) => self.check_gone(order, self.closing)?,
+                Claim::Skipped(order) => self.check_gone(order, self.wanted)?,
             }
         }
         Ok(())
@@ -408,12 +421,11 @@ impl Checker {
         if same { Ok(()) } else { broken(10, format!("{deliver:?} was delivered, the log holds {entry:?}")) }
     }
 
-    fn check_gone(&self, order: u64) -> Result<(), Violation> {
+    fn check_gone(&self, order: u64, closing: u64) -> Result<(), Violation> {
         let holds = |entry: &IndexEntry| {
             let end = entry.first_order + u64::from(entry.message_count);
             entry.kind == entry_kind::BATCH && (entry.first_order..end).contains(&order)
         };
-        let closing = self.closing;
         match self.log.iter().position(holds) {
             Some(position) if (position as u64) < closing => Ok(()),
             found => {

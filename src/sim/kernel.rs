@@ -2,6 +2,7 @@
 //!
 //! Who steps when, and where a step is held up, is chosen one floor above, in [`world`](crate::sim::world).
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,6 @@ use crate::sim::process::{Interrupts, ProcessMemory};
 use crate::sim::ring::Ring;
 use crate::sim::scenario::{Fault, Scenario};
 use crate::sim::trace::{Event, Trace};
-use crate::sim::wiring::Wiring;
 use crate::testing::memory::SharedMemory;
 use crate::testing::random::Random;
 
@@ -43,6 +43,8 @@ pub(crate) struct Place {
     /// Of this life of its process.
     pub(super) interrupts: Option<Arc<Interrupts>>,
     pub(super) is_running: bool,
+    /// It has ended what it had, as its process was asked to.
+    is_drained: bool,
 }
 
 /// Parts that live and die together.
@@ -56,6 +58,8 @@ pub(crate) struct Process {
     locked_by: Option<usize>,
     /// It does nothing, or is not started again, before then.
     pub(super) until_ns: u64,
+    /// It was asked to end, and drains.
+    is_stopping: bool,
 }
 
 /// The world. What [`Kernel`] does not show of it is for the scheduler only.
@@ -67,11 +71,11 @@ pub(crate) struct State {
     pub(super) processes: Vec<Process>,
     pub network: Network,
     /// What the parts of each broker have in common, while its process lives.
-    pub(super) wiring: Vec<Option<Wiring>>,
+    pub(super) common: Vec<Option<Arc<dyn Any + Send + Sync>>>,
     /// What is under way for each part that has a network.
     pub(super) rings: Vec<Option<Ring>>,
     /// What is left of those that died, to be dropped while nobody holds the world.
-    pub(super) remains: Vec<Box<dyn std::any::Any + Send>>,
+    pub(super) remains: Vec<Box<dyn Any + Send>>,
     pub checker: Checker,
     pub(super) trace: Trace,
     pub(super) schedule: Random,
@@ -106,7 +110,7 @@ impl State {
             places: Vec::new(),
             processes: Vec::new(),
             network: Network::new(LATENCY_NS),
-            wiring: scenario.brokers.iter().map(|_| None).collect(),
+            common: scenario.brokers.iter().map(|_| None).collect(),
             rings: Vec::new(),
             remains: Vec::new(),
             checker: Checker::new(layout, &scenario),
@@ -141,12 +145,28 @@ impl State {
         (0..scenario.hosts).for_each(|host| self.settle(Some(host), &[Part::Watcher(host as u32)]));
         (0..scenario.publishers).for_each(|number| self.settle(None, &[Part::Publisher(number as u32)]));
         (0..scenario.subscribers).for_each(|number| self.settle(None, &[Part::Subscriber(number as u32)]));
+        (0..scenario.admins).for_each(|number| self.settle(None, &[Part::Admin(number as u32)]));
     }
 
     fn settle(&mut self, host: Option<usize>, parts: &[Part]) {
         let process = self.processes.len();
-        self.processes.push(Process { host, part: parts[0], life: 1, is_alive: true, locked_by: None, until_ns: 0 });
-        let place = |part: &Part| Place { part: *part, process, actor: None, interrupts: None, is_running: false };
+        self.processes.push(Process {
+            host,
+            part: parts[0],
+            life: 1,
+            is_alive: true,
+            locked_by: None,
+            until_ns: 0,
+            is_stopping: false,
+        });
+        let place = |part: &Part| Place {
+            part: *part,
+            process,
+            actor: None,
+            interrupts: None,
+            is_running: false,
+            is_drained: false,
+        };
         self.places.extend(parts.iter().map(place));
     }
 
@@ -191,6 +211,7 @@ impl State {
             // These strike in the middle of steps.
             Fault::HoldUp | Fault::KillInStep => {}
             Fault::KillBroker => self.kill_one(fault, |part| matches!(part, Part::Receive(_))),
+            Fault::StopBroker => self.stop_one(),
             Fault::KillSequencer => self.kill_one(fault, |part| matches!(part, Part::Sequencer(_))),
             Fault::KillPublisher => self.kill_one(fault, |part| matches!(part, Part::Publisher(_))),
             Fault::PowerLoss => {
@@ -229,6 +250,24 @@ impl State {
         }
     }
 
+    /// A broker is asked to end.
+    fn stop_one(&mut self) {
+        if let Some(process) = self.one_of(|part| matches!(part, Part::Receive(_))) {
+            self.note(Event::Stopped(self.processes[process].part));
+            self.processes[process].is_stopping = true;
+        }
+    }
+
+    /// A part of a process that was asked to end says whether nothing is left. When all of them say so, the process ends.
+    pub fn drained(&mut self, part: Part, is_drained: bool) {
+        let Some(place) = self.places.iter_mut().find(|place| place.part == part) else { return };
+        place.is_drained = is_drained;
+        let process = place.process;
+        if self.places.iter().all(|place| place.process != process || place.is_drained) {
+            self.kill(process);
+        }
+    }
+
     fn harm_link(&mut self, fault: Fault) {
         let open = self.network.open();
         if open.is_empty() {
@@ -253,6 +292,7 @@ impl State {
         self.memory.settle();
         let dead = &mut self.processes[process];
         (dead.life, dead.is_alive, dead.until_ns) = (dead.life + 1, false, restart_ns);
+        dead.is_stopping = false;
         for locked in self.processes.iter_mut().filter(|locked| locked.locked_by == Some(process)) {
             locked.locked_by = None;
         }
@@ -260,7 +300,7 @@ impl State {
             if let Some(actor) = place.actor.take() {
                 self.remains.push(Box::new(actor));
             }
-            (place.interrupts, place.is_running) = (None, false);
+            (place.interrupts, place.is_running, place.is_drained) = (None, false, false);
         }
         // The kernel ends what it had under way, and closes what it had open.
         self.rings
@@ -269,8 +309,8 @@ impl State {
             .for_each(|ring| *ring = None);
         let is_its_own: Box<dyn Fn(Part, u32) -> bool> = match self.processes[process].part {
             Part::Receive(broker) => {
-                if let Some(wiring) = self.wiring[broker as usize].take() {
-                    self.remains.push(Box::new(wiring));
+                if let Some(common) = self.common[broker as usize].take() {
+                    self.remains.push(Box::new(common));
                 }
                 Box::new(move |_, to| to == broker)
             }
@@ -410,6 +450,11 @@ impl Kernel {
 
     pub fn note(&self, event: Event) {
         self.with(|state| state.note(event));
+    }
+
+    /// Whether this part's process was asked to end.
+    pub fn is_stopping(&self) -> bool {
+        self.with(|state| state.processes[self.process].is_stopping)
     }
 
     /// Whether load has ended.

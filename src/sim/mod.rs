@@ -4,8 +4,8 @@
 //! * [`network`]: ordered byte streams, delayed, cut anywhere, broken.
 //! * [`scenario`]: what a seed chooses. [`trace`]: what happened. [`workload`]: what is sent.
 //! * [`checker`]: the promises, held against the memory and against what clients heard.
-//! * [`part`]: names of who acts. `wiring`: what the roles of a broker hand each other. `kernel`: what a part may do, and what befalls it.
-//! * `socket`: the roles' network. `ring`: what is under way in it, and how it goes on.
+//! * [`part`]: names of who acts. `kernel`: what a part may do, and what befalls it.
+//! * `socket`: the roles' network. `ring`: what is under way in it; `progress`: how it goes on.
 //! * `parts`: brokers, sequencer candidates, publishers and subscribers as steps. [`world`]: runs them.
 //! * [`shrink`]: makes a failing run small.
 //!
@@ -17,11 +17,13 @@ pub mod network;
 pub mod part;
 mod parts;
 pub mod process;
+mod progress;
 mod ring;
 pub mod scenario;
 pub mod shrink;
 mod socket;
+#[cfg(test)]
+mod socket_tests;
 pub mod trace;
-mod wiring;
 pub mod workload;
 pub mod world;

@@ -157,18 +157,22 @@ impl Network {
 
     /// Reads some of what has arrived.
     pub fn read(&mut self, link: LinkId, at: End, most: usize, now_ns: u64, random: &mut Random) -> Heard {
-        let stalled = self.links[link].stalled_until_ns > now_ns;
-        let stream = self.links[link].toward(at);
-        if stream.ended && stream.bytes.is_empty() {
-            return Heard::End;
-        }
-        let there = if stalled { 0 } else { stream.arrived(now_ns).min(most) };
-        if there == 0 {
-            return Heard::Nothing;
-        }
+        let there = match self.peek(link, at, most, now_ns) {
+            Heard::Bytes(bytes) => bytes.len(),
+            other => return other,
+        };
         // Whole chunks mostly: cuts anywhere, but not so many that nothing else happens.
         let count = if random.chance(1, 4) { 1 + random.below(there as u64) as usize } else { there };
-        Heard::Bytes(stream.read(count))
+        self.take(link, at, count, now_ns)
+    }
+
+    /// Reads all that has arrived, as far as there is room for it.
+    pub fn take(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Heard {
+        let heard = self.peek(link, at, most, now_ns);
+        if let Heard::Bytes(bytes) = &heard {
+            self.links[link].toward(at).read(bytes.len());
+        }
+        heard
     }
 
     /// As [`read`](Network::read), and leaves it there.

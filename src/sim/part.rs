@@ -20,6 +20,8 @@ pub enum Part {
     Publisher(u32),
     /// A subscriber.
     Subscriber(u32),
+    /// Somebody who administers topics and cursors.
+    Admin(u32),
     /// A reader of all lanes' rings on a host.
     Watcher(u32),
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Part {
             Part::Sequencer(candidate) => write!(out, "sequencer candidate {candidate}"),
             Part::Publisher(number) => write!(out, "publisher {number}"),
             Part::Subscriber(number) => write!(out, "subscriber {number}"),
+            Part::Admin(number) => write!(out, "administrator {number}"),
             Part::Watcher(host) => write!(out, "the watcher on host {host}"),
         }
     }

@@ -5,7 +5,7 @@ use crate::pool::Geometry;
 use crate::sim::process::Sabotage;
 use crate::testing::memory::Whim;
 use crate::testing::random::Random;
-use crate::wire::Receipts;
+use crate::wire::{Receipts, SlowReader};
 
 /// Kinds of misfortune. Each can be switched off, which is how a failing run is made small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +16,8 @@ pub enum Fault {
     KillInStep,
     /// A broker process is killed between two duty cycles.
     KillBroker,
+    /// A broker is asked to end: it drains, and comes back.
+    StopBroker,
     /// A sequencer candidate is killed between two duty cycles.
     KillSequencer,
     /// A host loses power: its processes die, and its cache is lost.
@@ -36,10 +38,11 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 12] = [
         Fault::HoldUp,
         Fault::KillInStep,
         Fault::KillBroker,
+        Fault::StopBroker,
         Fault::KillSequencer,
         Fault::PowerLoss,
         Fault::Pause,
@@ -75,8 +78,26 @@ pub struct Scenario {
     pub window: usize,
     /// Subscribers.
     pub subscribers: usize,
+    /// Administrators.
+    pub admins: usize,
     /// How brokers send.
     pub send: SendMode,
+    /// What becomes of subscribers that are too slow.
+    pub slow_reader: SlowReader,
+    /// Subscribers are waited for up to this lag, bytes; 0: as much as fits.
+    pub reader_lag_max: u64,
+    /// Time in which one that others wait for has to get to where the log's end was, ns; 0: any.
+    pub reader_wait_max_ns: u64,
+    /// Time for which the place of a reader whose connection broke is kept, ns.
+    pub return_grace_ns: u64,
+    /// Brokers and clients promise to be heard this often, ms; 0: they do not.
+    pub heartbeat_ms: u32,
+    /// Connections of one address at one broker.
+    pub connections_per_address: u32,
+    /// Retention of the topic, bytes; 0: as much as fits.
+    pub retention_bytes: u64,
+    /// Retention of the topic, ns; 0: as long as it fits.
+    pub retention_ns: u64,
     /// Where receipts are stamped.
     pub receipts: Receipts,
     /// How unkind the caches are.
@@ -122,7 +143,16 @@ impl Scenario {
             connections_per_broker: 1 + random.below(2) as usize,
             window: 4 + random.below(28) as usize,
             subscribers: 1 + random.below(3) as usize,
+            admins: random.below(3) as usize,
             send: [SendMode::Copy, SendMode::ZeroCopy][random.below(2) as usize],
+            slow_reader: [SlowReader::Wait, SlowReader::Skip, SlowReader::Disconnect][random.below(3) as usize],
+            reader_lag_max: [0, 0, 40_000][random.below(3) as usize],
+            reader_wait_max_ns: [0, 100_000_000][random.below(2) as usize],
+            return_grace_ns: [0, 10_000_000, 60_000_000][random.below(3) as usize],
+            heartbeat_ms: [0, 20][random.below(2) as usize],
+            connections_per_address: [8, u32::MAX >> 1][random.below(2) as usize],
+            retention_bytes: [0, 0, 100_000][random.below(3) as usize],
+            retention_ns: [0, 0, 50_000_000][random.below(3) as usize],
             receipts: if random.chance(1, 2) { Receipts::Message } else { Receipts::Batch },
             whim: if random.chance(1, 4) { Whim::NONE } else { Whim::STORMY },
             steps: 3000 + random.below(5000),
@@ -155,8 +185,8 @@ impl Scenario {
             segment_entries: 128,
             segments: 4,
             sessions_max: 48,
-            topics_max: 2,
-            cursors_max: 1,
+            topics_max: 4,
+            cursors_max: 4,
             extents_per_lane: 0,
             attached_per_broker: 0,
             attached_extents: 0,

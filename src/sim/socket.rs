@@ -21,6 +21,13 @@ pub(crate) struct SimSocket {
     link: LinkId,
 }
 
+impl SimSocket {
+    /// Of a connection that was accepted.
+    pub fn new(kernel: &Kernel, link: LinkId) -> SimSocket {
+        SimSocket { kernel: kernel.clone(), link }
+    }
+}
+
 impl Drop for SimSocket {
     fn drop(&mut self) {
         self.kernel.close(self.link, End::Broker);
@@ -51,6 +58,7 @@ impl Socket for SimSocket {
         let last = match client {
             Part::Publisher(number) => number,
             Part::Subscriber(number) => 100 + number,
+            Part::Admin(number) => 200 + number,
             _ => 255,
         };
         Some((IpAddr::from(Ipv4Addr::new(10, 0, 0, last as u8)), self.link as u16).into())
@@ -70,12 +78,8 @@ impl Socket for SimSocket {
 
     /// What a peek has seen is given whole, as kernels give it.
     fn receive_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        let there = self.peek_now(into)?;
-        let mut taken = 0;
-        while taken < there {
-            taken += heard(self.kernel.read(self.link, End::Broker, there - taken), &mut into[taken..])?;
-        }
-        Ok(taken)
+        let taken = self.kernel.with(|state| state.network.take(self.link, End::Broker, into.len(), state.now_ns));
+        heard(taken, into)
     }
 
     fn peek_now(&self, into: &mut [u8]) -> io::Result<usize> {
@@ -160,7 +164,7 @@ impl Io for Sockets {
         match back {
             Back::Nothing => {}
             // A connection that nobody takes is closed when the next one comes.
-            Back::Connection(link) => self.accepted = Some(SimSocket { kernel: self.kernel.clone(), link }),
+            Back::Connection(link) => self.accepted = Some(SimSocket::new(&self.kernel, link)),
             Back::Buffer(buffer) => self.returned = Some(buffer),
             Back::Frame(slot) => self.frames[slot as usize].1 = false,
             Back::List(list) => self.lists.get(ListId(list)).take_back(),

@@ -23,6 +23,8 @@ pub enum Event {
     GoesOn(Part),
     /// A process was killed.
     Killed(Part, Fault),
+    /// A process was asked to end.
+    Stopped(Part),
     /// A process came back.
     Restarted(Part),
     /// A host lost power.
@@ -53,6 +55,8 @@ pub enum Event {
     Epoch(u64, u64),
     /// A subscriber was handed a batch: position, first order, messages.
     Delivered(Part, u64, u64, u32),
+    /// A request was answered: operation, code, number.
+    Answered(Part, u8, u16, u64),
     /// Memory below this position was given up.
     Floor(u64),
     /// Faults and load stop here.
@@ -67,6 +71,7 @@ impl fmt::Display for Event {
             Event::GoesOn(part) => write!(out, "{part} goes on where it was held up"),
             Event::Killed(part, Fault::KillInStep) => write!(out, "{part} is killed in mid-step, with its process"),
             Event::Killed(part, _) => write!(out, "{part} is killed"),
+            Event::Stopped(part) => write!(out, "{part} is asked to end, with its process"),
             Event::Restarted(part) => write!(out, "{part} starts again"),
             Event::PowerLost(host) => write!(out, "host {host} loses power, and its cache"),
             Event::Paused(part, until) => write!(out, "{part} is stopped until {} us", until / 1000),
@@ -101,6 +106,9 @@ impl fmt::Display for Event {
             Event::Epoch(epoch, position) => write!(out, "sequencer epoch {epoch} is current from position {position}"),
             Event::Delivered(part, position, order, messages) => {
                 write!(out, "{part} gets position {position}: {messages} messages from order {order}")
+            }
+            Event::Answered(part, operation, code, number) => {
+                write!(out, "{part} is answered: operation {operation}, code {code}, number {number}")
             }
             Event::Floor(floor) => write!(out, "positions below {floor} are given up"),
             Event::Calm => write!(out, "faults and load end; everything must come to rest"),

@@ -85,9 +85,9 @@ pub fn run(scenario: &Scenario, sentences: usize) -> Outcome {
     let outcome = state.outcome(sentences);
     // The parts hold the world: without this it would never end.
     let places = std::mem::take(&mut state.places);
-    let (wiring, remains) = (std::mem::take(&mut state.wiring), std::mem::take(&mut state.remains));
+    let (common, remains) = (std::mem::take(&mut state.common), std::mem::take(&mut state.remains));
     drop(state);
-    drop((places, wiring, remains));
+    drop((places, common, remains));
     outcome
 }
 

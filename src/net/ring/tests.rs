@@ -1,6 +1,8 @@
 //! Receives, lists, frames and cancels over real sockets, and what may not be touched meanwhile.
 
 use super::*;
+use crate::net::conformance::{Bed, conformance};
+use crate::pool::{Hardware, Mapped, Memory};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -119,3 +121,79 @@ fn a_cancel_that_met_its_operation_at_work_is_asked_for_again() {
     ring.cancel(next);
     assert_eq!(wait(&mut ring).tag, 1);
 }
+
+/// A ring, and the other ends as sockets.
+struct Sockets {
+    ring: Ring,
+    listener: TcpListener,
+    peers: Vec<Option<TcpStream>>,
+}
+
+impl Bed for Sockets {
+    type N = Ring;
+
+    fn new(operations_max: u32) -> Sockets {
+        let map = memmap2::MmapOptions::new().len(1 << 20).map_anon().unwrap();
+        let ring = Ring::new(operations_max, 2, Mapping::new(map.into())).unwrap();
+        Sockets { ring, listener: TcpListener::bind("127.0.0.1:0").unwrap(), peers: Vec::new() }
+    }
+
+    fn net(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn accept(&mut self, asker: Asker) -> Operation {
+        self.ring.accept(asker, &self.listener).unwrap()
+    }
+
+    fn pass(&mut self) {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+
+    fn next(&mut self) -> Option<Completion> {
+        self.ring.next_completion().or_else(|| {
+            self.ring.submit(Some(Duration::from_millis(2))).unwrap();
+            self.ring.next_completion()
+        })
+    }
+
+    fn connect(&mut self) -> (TcpStream, usize) {
+        let peer = self.dial();
+        (self.listener.accept().unwrap().0, peer)
+    }
+
+    fn dial(&mut self) -> usize {
+        let peer = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        self.peers.push(Some(peer));
+        self.peers.len() - 1
+    }
+
+    fn write(&mut self, peer: usize, bytes: &[u8]) {
+        self.peers[peer].as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    fn read(&mut self, peer: usize) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 1 << 16];
+        match self.peers[peer].as_mut()?.read(&mut buffer) {
+            Ok(0) => None,
+            Ok(bytes) => Some(buffer[..bytes].to_vec()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Some(Vec::new()),
+            Err(_) => None,
+        }
+    }
+
+    fn close(&mut self, peer: usize) {
+        self.peers[peer] = None;
+    }
+
+    fn fill_pool(&mut self, at: u64, bytes: &[u8]) {
+        Mapped::<Hardware>::new(self.ring.pool().clone()).copy_in(at, bytes);
+    }
+
+    fn pool(&mut self, at: u64, bytes: u64) -> Vec<u8> {
+        Mapped::<Hardware>::new(self.ring.pool().clone()).with_bytes(at, bytes, <[u8]>::to_vec)
+    }
+}
+
+conformance!(Sockets);

@@ -4,10 +4,14 @@ use crate::net::Operation;
 use crate::roles::addresses::{Address, Seat};
 use crate::roles::handoff::ConnectionId;
 use crate::roles::receive::desk::Asked;
-use crate::roles::receive::ending::DROPPED_MAX;
 use crate::roles::receive::stream::Stream;
 use crate::runtime::Now;
 use crate::wire::frame::VERSION_LOWEST;
+
+/// Bytes that are read and dropped of a refused connection in all: of one that was never served or broke the protocol, some of the largest first frames.
+pub const DROPPED_MAX: u64 = 64 << 10;
+/// Of a publisher that kept to the protocol, whatever it may have under way when it is told.
+pub const DROPPED_OF_STREAM_MAX: u64 = 64 << 20;
 
 /// What a connection is doing.
 pub enum Phase {

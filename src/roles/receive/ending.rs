@@ -8,7 +8,7 @@ use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::addresses::Cost;
 use crate::roles::handoff::{FromAck, ToAck};
-use crate::roles::receive::connection::Phase;
+use crate::roles::receive::connection::{DROPPED_MAX, Phase};
 use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::stream::Stream;
 use crate::roles::receive::{LINGER_NS, Receive, WRITE};
@@ -17,11 +17,6 @@ use crate::wire::Refusal;
 
 /// Bytes of a refused connection that are read and dropped at one time.
 const DROPPED_AT_ONCE: usize = 16 << 10;
-/// And in all: of one that was never served or broke the protocol, some of the largest first frames.
-pub(super) const DROPPED_MAX: u64 = 64 << 10;
-/// Of a publisher that kept to the protocol, whatever it may have under way when it is told.
-pub(super) const DROPPED_OF_STREAM_MAX: u64 = 64 << 20;
-
 impl<M: Memory, N: Network> Receive<M, N> {
     /// The peer closed or broke the connection.
     pub(super) fn peer_gone(&mut self, io: &mut N, slot: u32, now: Now) {

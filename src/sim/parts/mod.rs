@@ -2,9 +2,10 @@
 //! their state machines, with what dials, reads and waits for them told anew.
 //!
 //! * [`broker`]: the roles of a broker. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
-//! * [`publisher`], [`subscriber`]: clients, around the client's own state machines; [`attempt`]: how they dial. `terms`: what all of them
+//! * [`publisher`], [`subscriber`], [`admin`]: clients, around the client's own state machines; [`attempt`]: how they dial. `terms`: what all of them
 //!   take for granted.
 
+mod admin;
 mod attempt;
 mod broker;
 mod publisher;
@@ -23,6 +24,7 @@ pub(crate) fn boot(part: Part, kernel: &Kernel) -> Option<Box<dyn Actor>> {
         Part::Ack(broker) => return broker::ack(kernel, broker),
         Part::Export(broker) => return broker::export(kernel, broker),
         Part::Sequencer(candidate) => Box::new(sequencer::Sequencer::new(kernel, candidate)),
+        Part::Admin(number) => Box::new(admin::Admin::new(number)),
         Part::Watcher(_) => Box::new(watcher::Watcher::new(kernel)),
         Part::Publisher(number) => Box::new(publisher::Publisher::new(kernel, number)),
         Part::Subscriber(_) => Box::new(subscriber::Subscriber::new(kernel)),

@@ -6,15 +6,19 @@ use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::part::Part;
 use crate::sim::process::ProcessMemory;
+use crate::sim::scenario::Scenario;
 
-const SETTINGS: SequencerSettings = SequencerSettings {
-    session_lease_ns: 120_000_000,
-    session_expiry_ns: 5_000_000_000,
-    retention_bytes: 0,
-    retention_ns: 0,
-    reader_stall_ns: 1 << 40,
-    member_silence_ns: 30_000_000,
-};
+fn settings(scenario: &Scenario) -> SequencerSettings {
+    SequencerSettings {
+        session_lease_ns: 120_000_000,
+        session_expiry_ns: 5_000_000_000,
+        retention_bytes: scenario.retention_bytes,
+        retention_ns: scenario.retention_ns,
+        reader_stall_ns: 1 << 40,
+        member_silence_ns: 30_000_000,
+    }
+}
+
 const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 60_000_000, settle_ns: 3_000_000 };
 
 /// See the head of the file.
@@ -24,7 +28,8 @@ pub(super) struct Sequencer {
 
 impl Sequencer {
     pub fn new(kernel: &Kernel, candidate: u32) -> Sequencer {
-        Sequencer { candidate: Candidate::new(&kernel.view(), candidate, SETTINGS, TAKEOVER) }
+        let settings = kernel.with(|state| settings(&state.scenario));
+        Sequencer { candidate: Candidate::new(&kernel.view(), candidate, settings, TAKEOVER) }
     }
 }
 

@@ -167,8 +167,10 @@ impl Subscriber {
         let (bytes_max, mut handed) = (self.payload_bytes_max, 0);
         let handler = &mut |event: Handed<'_>| match event {
             Handed::Batch(batch) => self::handed(kernel, &batch, bytes_max),
-            Handed::Skipped { from, .. } => {
-                kernel.fail(10, format!("order {from} was skipped, which nobody asked for"))
+            // It is told, and what was given up is gone, from the first message to the last.
+            Handed::Skipped { from, next_order, .. } => {
+                kernel.check(|checker| checker.skipped(from));
+                kernel.check(|checker| checker.skipped(next_order - 1));
             }
         };
         while follower.step(handler, &mut handed, now)? {}

@@ -1,5 +1,6 @@
 //! What all parts take for granted: the topic, the log and the times.
 
+use crate::sim::scenario::Scenario;
 use crate::wire::frame::LogRecord;
 
 /// The topic everybody uses.
@@ -16,6 +17,6 @@ pub const REDIAL_NS: u64 = 5_000_000;
 pub const TOKEN_KEY: [u64; 2] = [3, 4];
 
 /// How a broker says which log it serves.
-pub fn log_record() -> LogRecord {
-    LogRecord { uuid: [5, 6], ..bytemuck::Zeroable::zeroed() }
+pub fn log_record(scenario: &Scenario) -> LogRecord {
+    LogRecord { uuid: [5, 6], heartbeat_ms: scenario.heartbeat_ms, ..bytemuck::Zeroable::zeroed() }
 }
