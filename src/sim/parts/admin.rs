@@ -178,7 +178,7 @@ impl Admin {
 
     fn answered(&mut self, kernel: &Kernel, request: &Request, cursor: usize, reply: &Reply, body: &[u8]) {
         kernel.note(Event::Answered(kernel.part, request.operation, reply.code, reply.number));
-        let refusal = (reply.code != 0).then(|| Refusal::from_code(reply.code.into()));
+        let refusal = (reply.code != 0).then(|| Refusal::from_code(reply.code));
         let operation = Operation::from_byte(request.operation).expect("it was asked for");
         let wrong = match (operation, refusal) {
             (_, Some(Some(Refusal::Protocol | Refusal::Damaged) | None)) => Some("that was no fault of it".to_owned()),
