@@ -19,10 +19,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::log::damage::sound;
-use crate::pool::Layout;
 use crate::pool::record::{
     BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind,
 };
+use crate::pool::{Geometry, Layout};
 use crate::sim::scenario::Scenario;
 use crate::sim::trace::Event;
 use crate::sim::workload;
@@ -336,9 +336,10 @@ impl Checker {
         }
         session.next_batch += 1;
         self.frontiers.insert(id, session.next_batch);
-        let (receipts, payload_bytes_max) = (self.receipts, self.payload_bytes_max);
+        let stamps = Stamps::of(&self.layout.geometry, entry.lane.into(), self.receipts);
+        let payload_bytes_max = self.payload_bytes_max;
         let checked = memory.behind_caches(entry.blog_at(), entry.batch_bytes.into(), |bytes| {
-            check_bytes(bytes, id, entry, receipts, payload_bytes_max, session)
+            check_bytes(bytes, id, entry, stamps, payload_bytes_max, session)
         });
         checked.or_else(|(promise, text)| broken(promise, format!("position {position}, batch {seq}: {text}")))
     }
@@ -456,12 +457,43 @@ impl Checker {
     }
 }
 
+/// What the messages of a batch say of when they were received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamps {
+    /// Nothing.
+    None,
+    /// When the batch was: a receive core stamps all at once.
+    All,
+    /// When each was taken: an attached publisher stamps them as they come, before the batch is sealed.
+    Each,
+}
+
+impl Stamps {
+    /// Those of a lane's batches.
+    pub fn of(g: &Geometry, lane: u32, receipts: Receipts) -> Stamps {
+        match receipts {
+            Receipts::Batch => Stamps::None,
+            Receipts::Message if g.is_attached_lane(lane) => Stamps::Each,
+            Receipts::Message => Stamps::All,
+        }
+    }
+
+    /// Whether a message may say so in a batch received at that time.
+    pub fn are_sound(self, message_ts: u64, received_at: u64) -> bool {
+        match self {
+            Stamps::None => true,
+            Stamps::All => message_ts == received_at,
+            Stamps::Each => (1..=received_at).contains(&message_ts),
+        }
+    }
+}
+
 /// A committed batch's bytes: whole, the session's next, stamped.
 fn check_bytes(
     bytes: &[u8],
     id: u64,
     entry: &IndexEntry,
-    receipts: Receipts,
+    stamps: Stamps,
     payload_bytes_max: u64,
     session: &mut Session,
 ) -> Result<(), (u8, String)> {
@@ -472,7 +504,7 @@ fn check_bytes(
     if (header.session, header.batch_seq, header.session_epoch) != (id, entry.batch_seq, entry.session_epoch) {
         return Err((7, format!("its header is another batch's: {header:?}")));
     }
-    let (count, problem) = check_messages(&header, bytes, receipts, payload_bytes_max, session);
+    let (count, problem) = check_messages(&header, bytes, stamps, payload_bytes_max, session);
     match problem {
         Some(problem) => Err(problem),
         None if count != entry.message_count => Err((7, format!("it holds {count} messages"))),
@@ -483,7 +515,7 @@ fn check_bytes(
 fn check_messages(
     header: &BatchHeader,
     bytes: &[u8],
-    receipts: Receipts,
+    stamps: Stamps,
     payload_bytes_max: u64,
     session: &mut Session,
 ) -> (u32, Option<(u8, String)>) {
@@ -498,8 +530,7 @@ fn check_messages(
             return (count, Some((3, format!("message {number} of client {client}, expected {expected:?}"))));
         }
         session.next_message += 1;
-        let stamped = receipts == Receipts::Batch || message.header.ts == header.received_at;
-        if header.received_at == 0 || !stamped {
+        if header.received_at == 0 || !stamps.are_sound(message.header.ts, header.received_at) {
             return (count, Some((7, format!("a stale receipt: {:?} under {header:?}", message.header))));
         }
     }

@@ -6,6 +6,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::limits::ATTACHED_READERS_PER_BROKER;
 use crate::log::{Homes, View};
 use crate::pool::Layout;
 use crate::sim::checker::{Checker, Violation};
@@ -142,6 +143,14 @@ impl State {
         for (candidate, host) in scenario.candidates.iter().enumerate() {
             self.settle(Some(*host as usize), &[Part::Sequencer(candidate as u32)]);
         }
+        (0..scenario.attached_publishers).for_each(|number| {
+            let host = scenario.host_of_broker(scenario.writer_place(number));
+            self.settle(Some(host), &[Part::AttachedPublisher(number)]);
+        });
+        (0..scenario.attached_subscribers).for_each(|number| {
+            let host = scenario.host_of_broker(scenario.reader_place(number) / ATTACHED_READERS_PER_BROKER);
+            self.settle(Some(host), &[Part::AttachedSubscriber(number)]);
+        });
         (0..scenario.hosts).for_each(|host| self.settle(Some(host), &[Part::Watcher(host as u32)]));
         (0..scenario.publishers).for_each(|number| self.settle(None, &[Part::Publisher(number as u32)]));
         (0..scenario.subscribers).for_each(|number| self.settle(None, &[Part::Subscriber(number as u32)]));
@@ -213,12 +222,16 @@ impl State {
             Fault::KillBroker => self.kill_one(fault, |part| matches!(part, Part::Receive(_))),
             Fault::StopBroker => self.stop_one(),
             Fault::KillSequencer => self.kill_one(fault, |part| matches!(part, Part::Sequencer(_))),
-            Fault::KillPublisher => self.kill_one(fault, |part| matches!(part, Part::Publisher(_))),
+            Fault::KillPublisher => {
+                self.kill_one(fault, |part| matches!(part, Part::Publisher(_)) || part.is_attached())
+            }
             Fault::PowerLoss => {
                 let host = self.luck.below(self.scenario.hosts as u64) as usize;
                 self.lose_power(host);
             }
-            Fault::Pause => self.pause_one(200_000_000, |part| matches!(part, Part::Receive(_) | Part::Sequencer(_))),
+            Fault::Pause => self.pause_one(200_000_000, |part| {
+                matches!(part, Part::Receive(_) | Part::Sequencer(_)) || part.is_attached()
+            }),
             Fault::SilentPublisher => self.pause_one(400_000_000, |part| matches!(part, Part::Publisher(_))),
             Fault::SlowSubscriber => self.pause_one(300_000_000, |part| matches!(part, Part::Subscriber(_))),
             Fault::Cut | Fault::Stall => self.harm_link(fault),

@@ -22,8 +22,19 @@ pub enum Part {
     Subscriber(u32),
     /// Somebody who administers topics and cursors.
     Admin(u32),
+    /// A process that publishes without a broker, by its number.
+    AttachedPublisher(u32),
+    /// A process that subscribes without a broker, by its number.
+    AttachedSubscriber(u32),
     /// A reader of all lanes' rings on a host.
     Watcher(u32),
+}
+
+impl Part {
+    /// Whether it is a client that maps the pool.
+    pub fn is_attached(&self) -> bool {
+        matches!(self, Part::AttachedPublisher(_) | Part::AttachedSubscriber(_))
+    }
 }
 
 impl fmt::Display for Part {
@@ -36,6 +47,8 @@ impl fmt::Display for Part {
             Part::Publisher(number) => write!(out, "publisher {number}"),
             Part::Subscriber(number) => write!(out, "subscriber {number}"),
             Part::Admin(number) => write!(out, "administrator {number}"),
+            Part::AttachedPublisher(number) => write!(out, "attached publisher {number}"),
+            Part::AttachedSubscriber(number) => write!(out, "attached subscriber {number}"),
             Part::Watcher(host) => write!(out, "the watcher on host {host}"),
         }
     }

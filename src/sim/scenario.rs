@@ -1,11 +1,16 @@
 //! What a seed chooses: how many of everything, where it lives, how unkind the world is.
 
 use crate::config::SendMode;
+use crate::limits::ATTACHED_READERS_PER_BROKER;
 use crate::pool::Geometry;
+use crate::sim::part::Part;
 use crate::sim::process::Sabotage;
 use crate::testing::memory::Whim;
 use crate::testing::random::Random;
 use crate::wire::{Receipts, SlowReader};
+
+/// Extents of an attached lane.
+const ATTACHED_EXTENTS: u16 = 4;
 
 /// Kinds of misfortune. Each can be switched off, which is how a failing run is made small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +29,7 @@ pub enum Fault {
     PowerLoss,
     /// A process of the pool is stopped, and later goes on.
     Pause,
-    /// A publisher dies; another takes its place with a session of its own.
+    /// A publisher dies, and another takes its place with a session of its own; or an attached client does.
     KillPublisher,
     /// A publisher says nothing for a while.
     SilentPublisher,
@@ -98,6 +103,10 @@ pub struct Scenario {
     pub retention_bytes: u64,
     /// Retention of the topic, ns; 0: as long as it fits.
     pub retention_ns: u64,
+    /// Processes that publish without a broker; at most as many as there are brokers.
+    pub attached_publishers: u32,
+    /// Processes that subscribe without a broker; at most as many as there are brokers.
+    pub attached_subscribers: u32,
     /// Where receipts are stamped.
     pub receipts: Receipts,
     /// How unkind the caches are.
@@ -124,6 +133,8 @@ impl Scenario {
     /// What this seed stands for.
     pub fn new(seed: u64) -> Scenario {
         let mut random = Random::new(seed ^ 0x5eed);
+        // A stream of its own: the rest of a world is as it would be without them.
+        let mut attached = Random::new(seed ^ 0xa77a_c4ed);
         let hosts = 1 + random.below(3) as usize;
         let mut homes = |count: u64| (0..count).map(|_| random.below(hosts as u64) as u32).collect::<Vec<_>>();
         let (two, three) = (homes(2), homes(3));
@@ -153,6 +164,8 @@ impl Scenario {
             connections_per_address: [8, u32::MAX >> 1][random.below(2) as usize],
             retention_bytes: [0, 0, 100_000][random.below(3) as usize],
             retention_ns: [0, 0, 50_000_000][random.below(3) as usize],
+            attached_publishers: attached.below(3) as u32,
+            attached_subscribers: attached.below(3) as u32,
             receipts: if random.chance(1, 2) { Receipts::Message } else { Receipts::Batch },
             whim: if random.chance(1, 4) { Whim::NONE } else { Whim::STORMY },
             steps: 3000 + random.below(5000),
@@ -174,8 +187,10 @@ impl Scenario {
     /// Tiny rings, index and blog, so that laps and trims come all the time.
     pub fn geometry(&self) -> Geometry {
         let lanes = self.brokers.len() as u64;
+        let has_places = self.attached_publishers + self.attached_subscribers > 0;
+        let extents = lanes * (5 + if has_places { u64::from(ATTACHED_EXTENTS) } else { 0 });
         Geometry {
-            pool_bytes: (2 << 20) + lanes * 5 * (256 << 10),
+            pool_bytes: (2 << 20) + extents * (256 << 10),
             extent_bytes: 256 << 10,
             hosts: self.hosts as u32,
             brokers: self.brokers.len() as u32,
@@ -188,8 +203,34 @@ impl Scenario {
             topics_max: 4,
             cursors_max: 4,
             extents_per_lane: 0,
-            attached_per_broker: 0,
-            attached_extents: 0,
+            attached_per_broker: has_places.into(),
+            attached_extents: if has_places { ATTACHED_EXTENTS } else { 0 },
         }
+    }
+
+    /// Home host of a broker.
+    pub fn host_of_broker(&self, broker: u32) -> usize {
+        self.brokers[broker as usize] as usize
+    }
+
+    /// The place of an attached publisher: each goes with a broker of its own.
+    pub fn writer_place(&self, number: u32) -> u32 {
+        number
+    }
+
+    /// The place of an attached subscriber: each goes with a broker of its own, publishers' last.
+    pub fn reader_place(&self, number: u32) -> u32 {
+        (self.brokers.len() as u32 - 1 - number) * ATTACHED_READERS_PER_BROKER
+    }
+
+    /// Who has the place of a member, if anybody ever does.
+    pub fn part_of_member(&self, g: &Geometry, member: u32) -> Option<Part> {
+        if member < g.brokers {
+            return Some(Part::Receive(member));
+        }
+        let writer = (0..self.attached_publishers).find(|number| g.writer_member(self.writer_place(*number)) == member);
+        let reader =
+            (0..self.attached_subscribers).find(|number| g.reader_member(self.reader_place(*number)) == member);
+        writer.map(Part::AttachedPublisher).or(reader.map(Part::AttachedSubscriber))
     }
 }

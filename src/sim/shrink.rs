@@ -50,6 +50,8 @@ fn candidates(scenario: &Scenario, outcome: &Outcome) -> Vec<Scenario> {
     add(&|scenario| scenario.steps = outcome.steps.min(scenario.steps) * 9 / 10);
     add(&|scenario| scenario.publishers = 1);
     add(&|scenario| scenario.subscribers = 0);
+    add(&|scenario| scenario.attached_publishers = scenario.attached_publishers.saturating_sub(1));
+    add(&|scenario| scenario.attached_subscribers = scenario.attached_subscribers.saturating_sub(1));
     add(&|scenario| scenario.connections_per_broker = 1);
     add(&|scenario| scenario.hold_up_rate /= 2);
     all

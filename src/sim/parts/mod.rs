@@ -2,10 +2,12 @@
 //! their state machines, with what dials, reads and waits for them told anew.
 //!
 //! * [`broker`]: the roles of a broker. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
+//! * [`attached`]: clients that map the pool: the production cores, in places of their own.
 //! * [`publisher`], [`subscriber`], [`admin`]: clients, around the client's own state machines; [`attempt`]: how they dial. `terms`: what all of them
 //!   take for granted.
 
 mod admin;
+mod attached;
 mod attempt;
 mod broker;
 mod publisher;
@@ -27,6 +29,8 @@ pub(crate) fn boot(part: Part, kernel: &Kernel) -> Option<Box<dyn Actor>> {
         Part::Admin(number) => Box::new(admin::Admin::new(number)),
         Part::Watcher(_) => Box::new(watcher::Watcher::new(kernel)),
         Part::Publisher(number) => Box::new(publisher::Publisher::new(kernel, number)),
+        Part::AttachedPublisher(number) => Box::new(attached::AttachedPublisher::new(kernel, number)),
+        Part::AttachedSubscriber(number) => Box::new(attached::AttachedSubscriber::new(kernel, number)),
         Part::Subscriber(_) => Box::new(subscriber::Subscriber::new(kernel)),
     };
     Some(actor)

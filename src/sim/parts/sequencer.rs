@@ -14,7 +14,7 @@ fn settings(scenario: &Scenario) -> SequencerSettings {
         session_expiry_ns: 5_000_000_000,
         retention_bytes: scenario.retention_bytes,
         retention_ns: scenario.retention_ns,
-        reader_stall_ns: 1 << 40,
+        reader_stall_ns: 40_000_000,
         member_silence_ns: 30_000_000,
     }
 }
@@ -46,8 +46,11 @@ impl Locks for Kernel {
         }
     }
 
-    fn is_member_gone(&self, broker: u32) -> bool {
-        self.with(|state| !state.is_held(Part::Receive(broker)))
+    fn is_member_gone(&self, member: u32) -> bool {
+        self.with(|state| {
+            let part = state.scenario.part_of_member(&state.layout.geometry, member);
+            part.is_none_or(|part| !state.is_held(part))
+        })
     }
 }
 
