@@ -110,6 +110,32 @@ fn seed_1_2_a_receipt_is_never_stale() {
     }
 }
 
+/// Clients that map the pool, on hosts of which one has a sequencer: they are stopped and killed in any step, one process follows
+/// another in their places, and what their pins hold is wanted.
+#[test]
+fn attached_clients_keep_every_promise() {
+    let (mut committed, mut trims, mut dropped) = (0, 0, 0);
+    for seed in 1..=100 {
+        let mut scenario = Scenario {
+            hosts: 2,
+            brokers: vec![0, 1],
+            candidates: vec![0],
+            publishers: 1,
+            subscribers: 1,
+            attached_publishers: 2,
+            attached_subscribers: 2,
+            fault_rate: 40,
+            ..Scenario::new(seed)
+        };
+        [Fault::HoldUp, Fault::KillInStep, Fault::Pause].iter().for_each(|fault| scenario.faults[fault.index()] = true);
+        let outcome = clean(&scenario);
+        committed += outcome.committed;
+        trims += u64::from(outcome.floor > 0);
+        dropped += outcome.told_slow;
+    }
+    assert!(committed > 20_000 && trims > 60 && dropped > 10, "{committed} {trims} {dropped}");
+}
+
 fn sabotaged(seed: u64, sabotage: Sabotage) -> Scenario {
     Scenario {
         hosts: 3,

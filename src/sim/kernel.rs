@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub(super) step: u64,
     pub(super) faults: u64,
     pub(super) is_calm: bool,
+    /// Times that an attached reader was told that it was not waited for.
+    pub told_slow: u64,
     /// Batches whose receipts watchers have checked.
     pub receipts_seen: u64,
     pub(super) failure: Option<Violation>,
@@ -125,6 +127,7 @@ impl State {
             step: 0,
             faults: 0,
             is_calm: false,
+            told_slow: 0,
             receipts_seen: 0,
             failure: None,
             scenario,

@@ -44,6 +44,8 @@ pub struct Outcome {
     pub floor: u64,
     /// Times that a reader was told that what it asked for is gone.
     pub told_gone: usize,
+    /// Times that an attached reader was told that it was not waited for.
+    pub told_slow: u64,
     /// Batches whose receipts watchers have checked.
     pub receipts_seen: u64,
     /// What went wrong, if anything.
@@ -257,6 +259,7 @@ impl State {
             fences: self.checker.fences(),
             floor: self.checker.floor(),
             told_gone: self.checker.told_gone(),
+            told_slow: self.told_slow,
             receipts_seen: self.receipts_seen,
             failure: self.failure.clone(),
             tail: self.trace.sentences(sentences),

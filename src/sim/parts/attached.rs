@@ -258,6 +258,7 @@ impl AttachedSubscriber {
         match error {
             ClientError::TooSlow { next_order, .. } => {
                 kernel.note(Event::Refused(kernel.part, Refusal::TooSlow as u16, *next_order));
+                kernel.with(|state| state.told_slow += 1);
                 return;
             }
             ClientError::PoolRefused { refusal: Refusal::Trimmed, detail, .. } => {
