@@ -133,7 +133,7 @@ fn attached_clients_keep_every_promise() {
         trims += u64::from(outcome.floor > 0);
         dropped += outcome.told_slow;
     }
-    assert!(committed > 20_000 && trims > 60 && dropped > 10, "{committed} {trims} {dropped}");
+    assert!(committed > 20_000 && trims > 60 && dropped > 3, "{committed} {trims} {dropped}");
 }
 
 fn sabotaged(seed: u64, sabotage: Sabotage) -> Scenario {
