@@ -1,5 +1,7 @@
 //! What a subscriber hands on: batches as they lie in the receive buffer, and copies of them for iterators.
 
+use crate::limits::FRAME_HEADER_BYTES;
+use crate::wire::frame::BatchHeader;
 use crate::wire::message::{Message, Messages};
 
 /// One batch, in order, as handed to the handler of [`Subscriber::poll`](crate::client::Subscriber::poll).
@@ -30,7 +32,38 @@ pub struct Delivered<'a> {
     pub(super) body: &'a [u8],
 }
 
+/// Where a batch was found.
+pub(super) struct Found {
+    /// Place of its topic in the subscription.
+    pub place: usize,
+    /// Position in the order index.
+    pub position: u64,
+    /// Order of its first message.
+    pub first_order: u64,
+    /// Messages of a lower order were not asked for.
+    pub start_order: u64,
+}
+
 impl<'a> Delivered<'a> {
+    /// A whole batch, header and all, as it is handed on.
+    pub(super) fn new(topic: &'a str, found: Found, header: &BatchHeader, frame: &'a [u8]) -> Delivered<'a> {
+        let Found { place, position, first_order, start_order } = found;
+        Delivered {
+            topic,
+            place,
+            first_order,
+            position,
+            session: header.session,
+            session_epoch: header.session_epoch,
+            batch_seq: header.batch_seq,
+            message_count: header.message_count,
+            received_at: header.received_at,
+            created_at: header.created_at,
+            start_order,
+            body: &frame[FRAME_HEADER_BYTES..][..header.body_bytes as usize],
+        }
+    }
+
     /// Its messages with their total order, those below the subscriber's start left out.
     pub fn messages(&self) -> impl Iterator<Item = (u64, Message<'a>)> + use<'a> {
         messages(self.body, self.first_order, self.start_order)

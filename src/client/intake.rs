@@ -8,7 +8,7 @@
 //!    that was not skipped.
 //! 2. Within one connection every batch, skip and word of having caught up stands exactly at `expected`, once that is known.
 
-use crate::client::delivered::{Delivered, Event};
+use crate::client::delivered::{Delivered, Event, Found};
 use crate::client::error::ClientError;
 use crate::client::fault::{Fault, check_identity};
 use crate::client::handshake::Greeting;
@@ -239,20 +239,13 @@ impl Intake {
         let topic = &mut self.topics[place];
         let is_new = end > topic.next_order;
         if is_new {
-            let delivered = Delivered {
-                topic: &topic.name,
+            let found = Found {
                 place,
-                first_order: deliver.first_order,
                 position: deliver.position,
-                session: header.session,
-                session_epoch: header.session_epoch,
-                batch_seq: header.batch_seq,
-                message_count: header.message_count,
-                received_at: header.received_at,
-                created_at: header.created_at,
+                first_order: deliver.first_order,
                 start_order: topic.next_order,
-                body: &landed[FRAME_HEADER_BYTES..][..header.body_bytes as usize],
             };
+            let delivered = Delivered::new(&topic.name, found, &header, landed);
             handler(Event::Batch(delivered));
             topic.next_order = end;
         }

@@ -19,55 +19,8 @@ use crate::net::socket_options;
 /// Where `tcpi_bytes_acked` lies in `struct tcp_info` (linux/tcp.h: 8 bytes, 24 words, two rates of 64 bits).
 const BYTES_ACKED_AT: usize = 8 + 24 * 4 + 2 * 8;
 
-/// Resets a connection: what it has not sent yet is dropped, pages lent to it come back. The descriptor stays open. A failure means
-/// that there is no connection any more, or that the kernel is busy with it: see whether the pages came back, and ask again.
-pub fn abort(socket: RawFd) {
-    // SAFETY: a sockaddr is a plain C struct for which all zero is valid.
-    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
-    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
-    // SAFETY: invariants 1 and 2.
-    unsafe { libc::connect(socket, &nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
-}
-
-/// Bytes that the other end has acknowledged since the connection began. `None`: the kernel does not say.
-pub fn acked_bytes(socket: RawFd) -> Option<u64> {
-    let mut info = [0; BYTES_ACKED_AT + 8];
-    let mut length = info.len() as libc::socklen_t;
-    // SAFETY: invariants 1 and 2.
-    let result =
-        unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut length) };
-    let is_whole = result == 0 && length as usize == info.len();
-    is_whole.then(|| u64::from_ne_bytes(info[BYTES_ACKED_AT..].try_into().expect("8 bytes")))
-}
-
-/// Bytes given to the socket that the other end has not acknowledged. `None`: the kernel does not say.
-pub fn unacked_bytes(socket: RawFd) -> Option<u64> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: invariants 1 and 2.
-    let result = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &mut bytes) };
-    (result == 0).then_some(bytes.max(0) as u64)
-}
-
-/// Takes what was received already. 0: the other end will say nothing more. `WouldBlock`: nothing now.
-pub fn receive_now(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: invariants 1 and 2.
-    let result = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
-/// As [`receive_now`], and leaves it there.
-pub fn peek_now(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
-    // SAFETY: invariants 1 and 2.
-    let result = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
-/// Gives the socket what it takes at once; gives how much that was.
-pub fn send_now(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: invariants 1 and 2.
-    let result = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), flags) };
+/// What a call that gives a number of bytes came to.
+fn bytes_of(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
@@ -95,28 +48,49 @@ impl Socket for TcpStream {
         let _ = self.shutdown(how);
     }
 
+    /// The descriptor stays open. A failure means that there is no connection any more, or that the kernel is busy with it: see whether the
+    /// pages came back, and ask again.
     fn abort(&self) {
-        abort(self.as_raw_fd());
+        // SAFETY: a sockaddr is a plain C struct for which all zero is valid.
+        let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+        nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+        // SAFETY: invariants 1 and 2.
+        unsafe { libc::connect(self.as_raw_fd(), &nowhere, size_of::<libc::sockaddr>() as libc::socklen_t) };
     }
 
     fn receive_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        receive_now(self.as_raw_fd(), into)
+        // SAFETY: invariants 1 and 2.
+        bytes_of(unsafe { libc::recv(self.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) })
     }
 
     fn peek_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        peek_now(self.as_raw_fd(), into)
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        // SAFETY: invariants 1 and 2.
+        bytes_of(unsafe { libc::recv(self.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), flags) })
     }
 
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        send_now(self.as_raw_fd(), bytes)
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: invariants 1 and 2.
+        bytes_of(unsafe { libc::send(self.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
     }
 
     fn acked_bytes(&self) -> Option<u64> {
-        acked_bytes(self.as_raw_fd())
+        let mut info = [0; BYTES_ACKED_AT + 8];
+        let mut length = info.len() as libc::socklen_t;
+        let into = info.as_mut_ptr().cast();
+        // SAFETY: invariants 1 and 2.
+        let result =
+            unsafe { libc::getsockopt(self.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &mut length) };
+        let is_whole = result == 0 && length as usize == info.len();
+        is_whole.then(|| u64::from_ne_bytes(info[BYTES_ACKED_AT..].try_into().expect("8 bytes")))
     }
 
     fn unacked_bytes(&self) -> Option<u64> {
-        unacked_bytes(self.as_raw_fd())
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: invariants 1 and 2.
+        let result = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+        (result == 0).then_some(bytes.max(0) as u64)
     }
 }
 
@@ -131,28 +105,27 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let ours = listener.accept().unwrap().0;
-        let socket = ours.as_raw_fd();
-        assert_eq!(receive_now(socket, &mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let before = acked_bytes(socket).unwrap();
-        assert_eq!(send_now(socket, &[1; 1000]).unwrap(), 1000);
+        assert_eq!(ours.receive_now(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let before = ours.acked_bytes().unwrap();
+        assert_eq!(ours.send_now(&[1; 1000]).unwrap(), 1000);
         peer.read_exact(&mut [0; 1000]).unwrap();
-        while unacked_bytes(socket).unwrap() > 0 {
+        while ours.unacked_bytes().unwrap() > 0 {
             std::thread::yield_now();
         }
-        assert_eq!(acked_bytes(socket).unwrap() - before, 1000);
+        assert_eq!(ours.acked_bytes().unwrap() - before, 1000);
         // What nobody reads is acknowledged up to the peer's window, and no further.
         let mut given = 0;
-        while let Ok(bytes) = send_now(socket, &[1; 64 << 10]) {
+        while let Ok(bytes) = ours.send_now(&[1; 64 << 10]) {
             given += bytes as u64;
         }
-        let unacked = unacked_bytes(socket).unwrap();
+        let unacked = ours.unacked_bytes().unwrap();
         assert!(unacked > 0 && unacked < given, "{unacked} of {given}");
         peer.write_all(b"word").unwrap();
         let mut word = [0; 8];
-        while peek_now(socket, &mut word).is_err() {
+        while ours.peek_now(&mut word).is_err() {
             std::thread::yield_now();
         }
-        while receive_now(socket, &mut word).is_err() {
+        while ours.receive_now(&mut word).is_err() {
             std::thread::yield_now();
         }
         assert_eq!(&word[..4], b"word");

@@ -209,11 +209,6 @@ impl Network {
         }
     }
 
-    /// An end resets a connection: what the other end's kernel does not have is gone.
-    pub fn abort(&mut self, link: LinkId, random: &mut Random) {
-        self.cut(link, random);
-    }
-
     /// An end closes its descriptor: what it wrote still arrives, what is written to it is lost.
     pub fn close(&mut self, link: LinkId, end: End) {
         self.links[link].closed[end as usize] = true;

@@ -73,7 +73,7 @@ impl Socket for SimSocket {
     }
 
     fn abort(&self) {
-        self.kernel.with(|state| state.network.abort(self.link, &mut state.chance));
+        self.kernel.with(|state| state.network.cut(self.link, &mut state.chance));
     }
 
     /// What a peek has seen is given whole, as kernels give it.

@@ -4,7 +4,7 @@
 //! What lies in the pool may change at any moment: others write there, and a pin that is not waited for protects nothing. So what is
 //! handed on is a copy, checked after it was made, and the caller makes sure that the pin was still waited for then ([`Reader::take`]).
 
-use crate::client::delivered::Delivered;
+use crate::client::delivered::{Delivered, Found};
 use crate::limits::LINE_BYTES;
 use crate::log::View;
 use crate::log::commit::CommitReader;
@@ -278,20 +278,13 @@ impl<M: Memory> Reader<M> {
         if passed.saturating_sub(self.hold.position()) >= PIN_EVERY {
             self.hold.raise(passed);
         }
-        handler(&Delivered {
-            topic: &self.name,
+        let found = Found {
             place: 0,
-            first_order: delivery.first_order,
             position: delivery.position,
-            session: header.session,
-            session_epoch: header.session_epoch,
-            batch_seq: header.batch_seq,
-            message_count: header.message_count,
-            received_at: header.received_at,
-            created_at: header.created_at,
+            first_order: delivery.first_order,
             start_order: self.start_order,
-            body: &self.frame[LINE_BYTES as usize..][..header.body_bytes as usize],
-        });
+        };
+        handler(&Delivered::new(&self.name, found, &header, &self.frame));
     }
 
     /// Copies a batch, then checks the copy: what is checked is what is handed on.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::conformance::{Bed, conformance};
+use crate::net::network::Socket;
 use crate::pool::{Hardware, Mapped, Memory};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -86,7 +87,7 @@ fn an_aborted_connection_gives_lent_pages_back() {
         ring.submit(Some(Duration::from_millis(5))).unwrap();
         assert_eq!(ring.next_completion(), None, "pages in the socket are still lent");
     }
-    crate::net::peer::abort(ours.as_raw_fd());
+    ours.abort();
     assert!(matches!(wait(&mut ring).stage, Stage::Released { .. }));
     ring.give_back_list(id);
 }

@@ -1,7 +1,7 @@
 //! The ack core: tells publishers what is committed, in one cumulative frame per connection and pass.
 //!
-//! It is the one writer of the sockets of publishers that were attached: welcome, acks, refusals. Frames are built in registered slots and submitted
-//! together; while a connection's last frame is on its way, news for it is merged into the next.
+//! It is the one writer of the sockets of publishers that were attached: welcome, acks, refusals. Frames are built in registered slots
+//! and submitted together; while a connection's last frame is on its way, news for it is merged into the next.
 //!
 //! A session is acked at once by the broker its batches came in through, and by the others a little later, if there was nothing
 //! of their own to say by then: one frame a batch instead of one from each broker, and still news for a publisher that has lost

@@ -13,12 +13,12 @@ use crate::client::{AttachOptions, AttachedSubscriberOptions, ClientError, Deliv
 use crate::pool::Process;
 use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
+use crate::sim::parts::subscriber;
 use crate::sim::parts::terms::{TOPIC, UTC_NS};
 use crate::sim::process::ProcessMemory;
 use crate::sim::trace::Event;
 use crate::sim::workload;
 use crate::wire::Refusal;
-use crate::wire::frame::Deliver;
 
 /// Numbers of clients, so that none is taken for one that connects.
 const CLIENTS: u64 = 1 << 16;
@@ -279,17 +279,11 @@ impl AttachedSubscriber {
 }
 
 fn handed(kernel: &Kernel, batch: &Delivered<'_>, expected: &mut Option<u64>, payload_bytes_max: u64) {
-    let Delivered { position, first_order, message_count, batch_seq, session, session_epoch, .. } = *batch;
+    let Delivered { first_order, message_count, .. } = *batch;
     if let Some(due) = expected.replace(first_order + u64::from(message_count)).filter(|due| *due != first_order) {
         return kernel.fail(2, format!("a batch at order {first_order} where {due} comes next"));
     }
-    if batch.messages().any(|(_, message)| workload::read(message.payload, payload_bytes_max).is_none()) {
-        return kernel.fail(8, format!("position {position} holds a message nobody sent"));
-    }
-    kernel.note(Event::Delivered(kernel.part, position, first_order, message_count));
-    let deliver =
-        Deliver { position, first_order, message_count, batch_seq, session, session_epoch, ..Deliver::default() };
-    kernel.check(|checker| checker.delivered(deliver));
+    subscriber::handed(kernel, batch, payload_bytes_max);
 }
 
 impl Actor for AttachedSubscriber {

@@ -178,7 +178,8 @@ impl Subscriber {
     }
 }
 
-fn handed(kernel: &Kernel, batch: &Delivered<'_>, payload_bytes_max: u64) {
+/// Looks at a batch that a subscriber was handed, and tells the checker.
+pub(super) fn handed(kernel: &Kernel, batch: &Delivered<'_>, payload_bytes_max: u64) {
     let Delivered { position, first_order, message_count, batch_seq, session, session_epoch, .. } = *batch;
     if batch.messages().any(|(_, message)| workload::read(message.payload, payload_bytes_max).is_none()) {
         return kernel.fail(8, format!("position {position} holds a message nobody sent"));
