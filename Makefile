@@ -16,6 +16,7 @@ test: lint ## everything in the suite
 lint: ## formatting and warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --lib --no-deps --quiet
 
 mutants: ## deliberate faults in the protocol code: each must make a named test fail
 	$(CARGO) run --quiet --package mutants

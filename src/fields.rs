@@ -36,6 +36,7 @@ pub fn table<T: Described>(base: usize) -> String {
 }
 
 /// Defines a `repr(C)` plain-old-data struct of an exact size together with its table of fields.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! described {
     ($(#[$meta:meta])* pub struct $name:ident : $bytes:literal { $( $(#[doc = $doc:literal])+ $field:ident : $type:ty ),* $(,)? }) => {

@@ -1,59 +1,124 @@
-//! Embarcadero: a totally ordered publish/subscribe log over CXL memory.
+//! Embarcadero: a totally ordered publish/subscribe log over CXL memory. This is its client library.
 //!
-//! `ARCHITECTURE.md` tells the life of a batch; this is the map. A room imports only rooms of lower floors (`tests/tidy.rs` holds that):
+//! ```no_run
+//! use embarcadero::{ClientError, Publisher, PublisherOptions, Subscriber, SubscriberOptions, TopicProperties};
+//! use std::time::{Duration, Instant};
 //!
-//! ```text
-//! 8 │ sim                         │ the whole cluster from one seed
-//! 7 │ testing                     │ simulated memory and chance
-//! 6 │ embarlet                    │ assembles a broker process
-//! 5 │ roles · client              │ duty cycles: receive, sequence, ack, export │ publishers and subscribers, over TCP or attached
-//! 4 │ log · net · observe         │ structures of the pool │ io_uring, readiness │ the catalogue of counters
-//! 3 │ pool · runtime              │ shared memory │ the one loop
-//! 2 │ order · config              │ decisions │ the configuration file
-//! 1 │ wire                        │ frames
-//! 0 │ limits · fields · crc · utc │ bounds, byte layouts, checksum, the time of day
+//! # fn main() -> Result<(), ClientError> {
+//! let (brokers, topic, create) = (vec!["127.0.0.1:7300".to_owned()], "orders".to_owned(), Some(TopicProperties::default()));
+//! let options = PublisherOptions { brokers: brokers.clone(), topic: topic.clone(), create, ..Default::default() };
+//! let mut publisher = Publisher::connect(options)?;
+//! publisher.send(b"a message")?;
+//! publisher.close(Instant::now() + Duration::from_secs(10))?;
+//!
+//! let mut subscriber = Subscriber::connect(SubscriberOptions { brokers, topic, ..Default::default() })?;
+//! while !subscriber.caught_up() {
+//!     subscriber.poll(Duration::from_secs(1), |batch| {
+//!         batch.messages().for_each(|(order, message)| println!("{order}: {} bytes", message.payload.len()));
+//!     })?;
+//! }
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! Only tests and tools import the two at the top.
+//! # Order of calls
 //!
-//! # Glossary
+//! * [`Publisher`]: `connect` or `attach`; then `send` (or `try_send`), with `poll` while there is nothing to send; `flush` to wait for
+//!   acks; `close` at the end. [`BackgroundPublisher`] is one with a thread of its own, which needs no `poll`.
+//! * [`Subscriber`]: `connect` or `attach`; then `poll` again and again. [`Cursor`] keeps where it was: `open` it first, subscribe from
+//!   its `start`, `commit` what is done.
+//! * [`Admin`]: `new`; then topics and cursors in any order.
 //!
-//! * **pool**: the shared memory, a devdax device or a file in `/dev/shm`. **line**: 64 bytes of it, with one writer.
-//! * **broker**, **embarlet**: a member of the pool that clients connect to; the process that runs one or several.
-//! * **blog**: the payload area. **extent**: a piece of it that one lane owns. **run**: a piece of an extent that one
-//!   connection receives into.
-//! * **lane**: one receive core's ring of batch headers and its extents. **slot**: one place of the ring.
-//! * **attached**: of a client that maps the pool instead of connecting. **place**: what it takes there: a lane, or a pin.
-//!   **member**: whoever may own lines besides the sequencer: a broker, or the process in a place.
-//! * **batch**: a 64-byte header and messages, on the wire and in the blog alike.
-//! * **order index**: the total order, one 64-byte entry for each batch or control event. **position**: a place in it.
-//! * **total order**: the number of a message in its topic. **watermark**: positions below it are committed.
-//! * **session**: a publisher's exactly-once stream over any number of connections. **session epoch**: grows when a
-//!   session is fenced and reopened. **sequencer epoch**: grows with every takeover.
-//! * **fence**: the end of a session epoch. **let go**: parked batches given up, to be sent again.
-//! * **floor**, **closing**: positions below are given up, or may be at any moment. **pin**: a reader's claim.
+//! Nothing happens between two calls but in a [`BackgroundPublisher`]. Every error is a [`ClientError`]; what a broker refuses has a
+//! [`Refusal`], and [`is_transient`](ClientError::is_transient) says whether it may go better the next time.
 //!
-//! # Unsafe code
-//!
-//! Denied here, allowed by name in `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
-//! `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection),
-//! `net/socket_options.rs` (what a socket is told) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
+//! A topic's [`TopicProperties`] say what it promises: by default every message is in the order exactly once, and those of one publisher
+//! as it sent them. `README.md` has more of what the log is and is not, `tests/examples` a program for each of these types.
+
+// The map, for contributors; `ARCHITECTURE.md` tells the life of a batch. A room imports only rooms of lower floors (`tests/tidy.rs` holds that):
+//
+// ```text
+// 8 │ sim                         │ the whole cluster from one seed
+// 7 │ testing                     │ simulated memory and chance
+// 6 │ embarlet                    │ assembles a broker process
+// 5 │ roles · client              │ duty cycles: receive, sequence, ack, export │ publishers and subscribers, over TCP or attached
+// 4 │ log · net · observe         │ structures of the pool │ io_uring, readiness │ the catalogue of counters
+// 3 │ pool · runtime              │ shared memory │ the one loop
+// 2 │ order · config              │ decisions │ the configuration file
+// 1 │ wire                        │ frames
+// 0 │ limits · fields · crc · utc │ bounds, byte layouts, checksum, the time of day
+// ```
+//
+// Only tests and tools import the two at the top.
+//
+// # Glossary
+//
+// * **pool**: the shared memory, a devdax device or a file in `/dev/shm`. **line**: 64 bytes of it, with one writer.
+// * **broker**, **embarlet**: a member of the pool that clients connect to; the process that runs one or several.
+// * **blog**: the payload area. **extent**: a piece of it that one lane owns. **run**: a piece of an extent that one
+//   connection receives into.
+// * **lane**: one receive core's ring of batch headers and its extents. **slot**: one place of the ring.
+// * **attached**: of a client that maps the pool instead of connecting. **place**: what it takes there: a lane, or a pin.
+//   **member**: whoever may own lines besides the sequencer: a broker, or the process in a place.
+// * **batch**: a 64-byte header and messages, on the wire and in the blog alike.
+// * **order index**: the total order, one 64-byte entry for each batch or control event. **position**: a place in it.
+// * **total order**: the number of a message in its topic. **watermark**: positions below it are committed.
+// * **session**: a publisher's exactly-once stream over any number of connections. **session epoch**: grows when a
+//   session is fenced and reopened. **sequencer epoch**: grows with every takeover.
+// * **fence**: the end of a session epoch. **let go**: parked batches given up, to be sent again.
+// * **floor**, **closing**: positions below are given up, or may be at any moment. **pin**: a reader's claim.
+//
+// # Unsafe code
+//
+// Denied here, allowed by name in `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
+// `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection),
+// `net/socket_options.rs` (what a socket is told) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
+
 #![deny(unsafe_code)]
 
-pub mod client;
+mod client;
+
+pub use client::{
+    AckedBatch, Admin, AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Attempt,
+    Attempts, BackgroundPublisher, Batches, BrokerProgress, CONNECTIONS_PER_BROKER_MAX, ClientError, Cursor, Delivered,
+    Event, OwnedBatch, OwnedEvent, Publish, Publisher, PublisherOptions, PublisherStats, Skew, SlowReaderPolicy, Start,
+    Subscribe, Subscriber, SubscriberOptions, TopicInfo, TopicProperties, create_topic,
+};
+pub use config::CoherenceMode;
+pub use net::readiness::Readiness;
+pub use pool::PoolError;
+pub use wire::message::Message;
+pub use wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
+
+// What follows is there for the binaries, tools, benches and tests of this repository. It is not part of the interface: nothing is
+// promised of it, from one commit to the next.
+#[doc(hidden)]
 pub mod config;
-pub mod crc;
+mod crc;
+#[doc(hidden)]
 pub mod embarlet;
+#[doc(hidden)]
 pub mod fields;
+#[doc(hidden)]
 pub mod limits;
+#[doc(hidden)]
 pub mod log;
+#[doc(hidden)]
 pub mod net;
+#[doc(hidden)]
 pub mod observe;
+#[doc(hidden)]
 pub mod order;
+#[doc(hidden)]
 pub mod pool;
+#[doc(hidden)]
 pub mod roles;
+#[doc(hidden)]
 pub mod runtime;
+#[doc(hidden)]
 pub mod sim;
+#[doc(hidden)]
 pub mod testing;
-pub mod utc;
+mod utc;
+#[doc(hidden)]
 pub mod wire;

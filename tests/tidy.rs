@@ -206,7 +206,7 @@ fn room(name: &str) -> &str {
 fn floors(sources: &[Source]) -> BTreeMap<String, usize> {
     let map = &sources.iter().find(|source| source.name == "src/lib.rs").expect("the library").text;
     let mut floors = BTreeMap::new();
-    for line in map.lines().filter_map(|line| line.strip_prefix("//! ")) {
+    for line in map.lines().filter_map(|line| line.strip_prefix("// ")) {
         let Some((number, rooms)) = line.split_once(" │ ") else { continue };
         let Ok(number) = number.trim().parse::<usize>() else { continue };
         let rooms = rooms.split(" │ ").next().unwrap_or_default();

@@ -18,10 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{
-    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Publisher, Start, Subscriber,
-    TopicProperties,
-};
 use embarcadero::config::CoherenceMode;
 use embarcadero::limits::LINE_BYTES;
 use embarcadero::log::{Homes, View};
@@ -32,6 +28,10 @@ use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::SequencerSettings;
 use embarcadero::roles::sequence::candidate::Candidate;
+use embarcadero::{
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Publisher, Start, Subscriber,
+    TopicProperties,
+};
 use launch::place::Folder;
 use serde_json::json;
 use tools_common::clock::{monotonic_ns, thread_ns};
@@ -52,7 +52,7 @@ const SIZES: [u64; 2] = [1024, 64];
 /// Message of the latency measurement, bytes.
 const PING_BYTES: usize = 64;
 
-fn client() -> impl FnOnce(embarcadero::client::ClientError) -> CompareError {
+fn client() -> impl FnOnce(embarcadero::ClientError) -> CompareError {
     CompareError::client("attach")
 }
 
@@ -264,7 +264,7 @@ fn publish_to_deliver(
         publisher.seal();
         let mut got = None;
         while got.is_none() {
-            let mut take = |batch: &embarcadero::client::Delivered<'_>| {
+            let mut take = |batch: &embarcadero::Delivered<'_>| {
                 got = batch.messages().next().map(|(_, found)| found.payload == message);
             };
             subscriber.poll(Duration::ZERO, &mut take).map_err(client())?;

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{TopicProperties, create_topic};
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
+use embarcadero::{TopicProperties, create_topic};
 use launch::configuration::Configuration;
 use launch::place::Folder;
 

@@ -12,12 +12,12 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
 use embarcadero::limits::FRAME_HEADER_BYTES;
 use embarcadero::wire::frame::{self, Deliver, Hello, Role};
 use embarcadero::wire::message::message_bytes;
 use embarcadero::wire::subscribe::push_start;
 use embarcadero::wire::{FrameKind, OrderLevel, StartAt, crc32c};
+use embarcadero::{Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
 use launch::place::Folder;
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
@@ -55,7 +55,7 @@ struct Scene {
     messages: u64,
 }
 
-fn client_error() -> impl FnOnce(embarcadero::client::ClientError) -> CompareError {
+fn client_error() -> impl FnOnce(embarcadero::ClientError) -> CompareError {
     CompareError::client("deliver")
 }
 
@@ -104,7 +104,7 @@ impl Scene {
         let (mut subscriber, begin) = (self.subscriber(start)?, Instant::now());
         let mut seen = 0;
         while seen < messages {
-            let each = &mut |batch: &embarcadero::client::Delivered<'_>| seen += u64::from(batch.message_count);
+            let each = &mut |batch: &embarcadero::Delivered<'_>| seen += u64::from(batch.message_count);
             subscriber.poll(Duration::from_millis(20), each).map_err(client_error())?;
             if begin.elapsed() > RUN_MAX {
                 return Err(self.broker.failed(format!("delivered {seen} of {messages} messages in {RUN_MAX:?}")));

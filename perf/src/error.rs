@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use embarcadero::client::ClientError;
+use embarcadero::ClientError;
 
 /// Why a comparison ends without figures.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Publisher, PublisherOptions, Skew};
 use embarcadero::wire::OrderLevel;
+use embarcadero::{Publisher, PublisherOptions, Skew};
 use launch::place::Folder;
 use serde_json::json;
 use tools_common::figures::{Spread, in_turn};
@@ -40,7 +40,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn client() -> impl FnOnce(embarcadero::client::ClientError) -> CompareError {
+    fn client() -> impl FnOnce(embarcadero::ClientError) -> CompareError {
         CompareError::client("gap")
     }
 

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Publisher, PublisherOptions, TopicProperties, create_topic};
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
+use embarcadero::{Publisher, PublisherOptions, TopicProperties, create_topic};
 use launch::configuration::Configuration;
 use launch::place::Folder;
 use serde_json::{Value, json};

@@ -4,10 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Publisher, PublisherOptions};
 use embarcadero::limits::FRAME_HEADER_BYTES;
 use embarcadero::wire::message::message_bytes;
 use embarcadero::wire::{OrderLevel, padded};
+use embarcadero::{Publisher, PublisherOptions};
 use serde_json::{Value, json};
 use tools_common::figures::Latencies;
 

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Publisher, PublisherOptions, PublisherStats};
 use embarcadero::limits::FRAME_HEADER_BYTES;
 use embarcadero::wire::AckLevel;
 use embarcadero::wire::message::message_bytes;
+use embarcadero::{Publisher, PublisherOptions, PublisherStats};
 use serde_json::{Value, json};
 use tools_common::clock::monotonic_ns;
 

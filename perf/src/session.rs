@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Publisher, PublisherOptions, PublisherStats};
+use embarcadero::{Publisher, PublisherOptions, PublisherStats};
 use tools_common::schedule::{Arrival, Schedule};
 use verification::payload::PayloadWriter;
 

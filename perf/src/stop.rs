@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Start, Subscriber, SubscriberOptions};
 use embarcadero::wire::OrderLevel;
+use embarcadero::{ClientError, Start, Subscriber, SubscriberOptions};
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
 use tools_common::report::machine;
@@ -143,7 +143,7 @@ fn follow(seeds: Vec<String>, delivered: &Movement, over: &AtomicBool) -> Result
     let options = SubscriberOptions { brokers: seeds, topic, start, connect_timeout, ..SubscriberOptions::default() };
     let mut subscriber = Subscriber::connect(options)?;
     while !over.load(Ordering::Relaxed) {
-        subscriber.poll(Duration::from_millis(20), &mut |_| ())?;
+        subscriber.poll(Duration::from_millis(20), |_| ())?;
         delivered.note(subscriber.next_order());
     }
     Ok(())

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{TopicProperties, create_topic};
 use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::{AckLevel, OrderLevel};
+use embarcadero::{TopicProperties, create_topic};
 use launch::configuration::Configuration;
 use launch::place::{self, Folder};
 use launch::process::{End, LISTENS, Process, Signal};

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
-use embarcadero::client::PublisherStats;
+use embarcadero::PublisherStats;
 use verification::ledger::Ledger;
 
 use crate::args::LoadArgs;

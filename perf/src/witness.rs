@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Start, Subscriber, SubscriberOptions};
 use embarcadero::wire::OrderLevel;
+use embarcadero::{ClientError, Start, Subscriber, SubscriberOptions};
 use tools_common::clients::place;
 use verification::ledger::Ledger;
 use verification::payload::Payloads;
@@ -36,7 +36,7 @@ pub fn watch(
     let mut subscriber = subscribe(brokers, topic, Start::Earliest)?;
     let (mut ledger, mut quiet) = (Ledger::new(0, 0), 0);
     loop {
-        let count = subscriber.poll(Duration::from_millis(20), &mut |batch| {
+        let count = subscriber.poll(Duration::from_millis(20), |batch| {
             let messages = batch.messages().map(|(order, message)| (order, message.payload));
             ledger.batch(&place(batch), 0, payloads, messages);
         })?;
@@ -71,7 +71,7 @@ pub fn different_messages(
         if published.load(Ordering::Acquire) {
             since.get_or_insert_with(Instant::now);
         }
-        let count = subscriber.poll(Duration::from_millis(500), &mut |batch| {
+        let count = subscriber.poll(Duration::from_millis(500), |batch| {
             verifier.batch(&place(batch), batch.messages().map(|(order, message)| (order, message.payload)));
         })?;
         let is_late = since.is_some_and(|since| since.elapsed() > WAIT_MAX);

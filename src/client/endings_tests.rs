@@ -82,7 +82,7 @@ fn the_longest_timeouts_are_timeouts() {
         ..SubscriberOptions::default()
     };
     let mut subscriber = Subscriber::connect(options).unwrap();
-    assert_eq!(subscriber.poll(Duration::MAX, &mut |_| ()).unwrap(), 1);
+    assert_eq!(subscriber.poll(Duration::MAX, |_| ()).unwrap(), 1);
 }
 
 fn subscriber(brokers: &[&Fake]) -> SubscriberOptions {
@@ -108,7 +108,7 @@ fn connections_that_bring_nothing_end_with_what_was_seen() {
     let begun = Instant::now();
     let mut subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
     let error = loop {
-        if let Err(error) = subscriber.poll(SECOND / 20, &mut |_| ()) {
+        if let Err(error) = subscriber.poll(SECOND / 20, |_| ()) {
             break error;
         }
         assert!(begun.elapsed() < 5 * SECOND, "it goes round for ever");
@@ -133,7 +133,7 @@ fn one_that_is_told_of_damage_ends_and_does_not_ask_again() {
     let begun = Instant::now();
     let mut subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
     let error = loop {
-        if let Err(error) = subscriber.poll(SECOND / 20, &mut |_| ()) {
+        if let Err(error) = subscriber.poll(SECOND / 20, |_| ()) {
             break error;
         }
         assert!(begun.elapsed() < 20 * SECOND, "it goes on");
@@ -165,7 +165,7 @@ fn another_broker_is_asked_first() {
     let mut subscriber = Subscriber::connect(options).unwrap();
     let begun = Instant::now();
     while subscriber.next_order() < 2 {
-        subscriber.poll(SECOND / 20, &mut |_| ()).unwrap();
+        subscriber.poll(SECOND / 20, |_| ()).unwrap();
         assert!(begun.elapsed() < 5 * SECOND, "it stays with what it lost");
     }
     assert_eq!(asked_again.load(Ordering::SeqCst), 1);
@@ -207,7 +207,7 @@ fn a_silent_broker_is_left_within_two_seconds() {
     let mut subscriber = Subscriber::connect(subscriber(&[&silent, &other])).unwrap();
     let begun = Instant::now();
     while subscriber.next_order() < 2 {
-        subscriber.poll(SECOND / 20, &mut |_| ()).unwrap();
+        subscriber.poll(SECOND / 20, |_| ()).unwrap();
         assert!(begun.elapsed() < 2 * SECOND, "it waits on for the silent one");
     }
 }
@@ -226,7 +226,7 @@ fn a_follower_never_goes_on_in_another_log() {
     let (mut seen, mut ended, begun) = (0, 0, Instant::now());
     while ended < 2 {
         assert!(begun.elapsed() < 5 * SECOND);
-        match subscriber.poll(SECOND / 20, &mut |_| seen += 1) {
+        match subscriber.poll(SECOND / 20, |_| seen += 1) {
             Ok(_) => assert!(seen <= 1, "it goes on in the other log"),
             Err(error) => {
                 assert!(matches!(error, ClientError::OtherLog { .. }) && !error.is_transient(), "{error}");
@@ -254,7 +254,7 @@ fn a_polled_subscriber_is_heard() {
     let mut subscriber = Subscriber::connect(subscriber(&[&fake])).unwrap();
     let begun = Instant::now();
     let heard = loop {
-        subscriber.poll(SECOND / 20, &mut |_| ()).unwrap();
+        subscriber.poll(SECOND / 20, |_| ()).unwrap();
         if let Ok(kind) = told.try_recv() {
             break kind;
         }

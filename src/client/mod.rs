@@ -1,36 +1,4 @@
-//! The client library: publishing to a topic and subscribing to one.
-//!
-//! ```no_run
-//! use std::time::{Duration, Instant};
-//! use embarcadero::client::{Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions, TopicProperties};
-//!
-//! # fn main() -> Result<(), embarcadero::client::ClientError> {
-//! let brokers = vec!["127.0.0.1:7300".to_owned()];
-//! let mut publisher = Publisher::connect(PublisherOptions {
-//!     brokers: brokers.clone(),
-//!     topic: "orders".to_owned(),
-//!     create: Some(TopicProperties::default()),
-//!     ..PublisherOptions::default()
-//! })?;
-//! publisher.send(b"a message")?;
-//! publisher.close(Instant::now() + Duration::from_secs(10))?;
-//!
-//! let mut subscriber = Subscriber::connect(SubscriberOptions {
-//!     brokers,
-//!     topic: "orders".to_owned(),
-//!     start: Start::Earliest,
-//!     ..SubscriberOptions::default()
-//! })?;
-//! subscriber.poll(Duration::from_secs(1), &mut |batch| {
-//!     for (order, message) in batch.messages() {
-//!         println!("{order}: {} bytes", message.payload.len());
-//!     }
-//! })?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! `tests/examples` has more of this, each on one screen: publishing, subscribing, resuming by a cursor, attaching.
+//! The client library: publishing to a topic and subscribing to one. The root of the crate names what users see of it.
 //!
 //! How it is built, from the inside out:
 //! * `batch`: the open batch and the sealed one. Payload bytes are copied here and nowhere else.

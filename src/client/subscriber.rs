@@ -57,9 +57,9 @@ impl Subscriber {
     /// were handed on in the same call. After any of them polling again tries again at [`next_order`](Subscriber::next_order);
     /// after `Trimmed`, [`go_on_at`](Subscriber::go_on_at) says where to.
     ///
-    /// A subscriber that asked for [`SlowReaderPolicy::Skip`] learns here of what was skipped only by
+    /// A subscriber that asked for [`SlowReaderPolicy::Skip`](crate::SlowReaderPolicy::Skip) learns here of what was skipped only by
     /// [`skipped_messages`](Subscriber::skipped_messages): use [`poll_events`](Subscriber::poll_events).
-    pub fn poll(&mut self, timeout: Duration, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
+    pub fn poll(&mut self, timeout: Duration, mut handler: impl FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
         let mut batches = 0;
         let each = &mut |event: Event<'_>| {
             if let Event::Batch(batch) = event {
@@ -72,8 +72,8 @@ impl Subscriber {
     }
 
     /// As [`poll`](Subscriber::poll), with everything that comes: batches, and what was skipped. Returns how many events.
-    pub fn poll_events(&mut self, timeout: Duration, handler: &mut dyn FnMut(Event<'_>)) -> Result<usize, ClientError> {
-        self.poll_at_most(POLL_EVENTS_MAX, timeout, handler)
+    pub fn poll_events(&mut self, timeout: Duration, mut handler: impl FnMut(Event<'_>)) -> Result<usize, ClientError> {
+        self.poll_at_most(POLL_EVENTS_MAX, timeout, &mut handler)
     }
 
     /// Everything that comes, one copied batch at a time; ends when nothing came for `idle`, and can be begun again.

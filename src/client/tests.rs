@@ -478,7 +478,7 @@ fn a_batch_larger_than_the_buffer_and_the_tail() {
     let mut subscriber = Subscriber::connect(options).unwrap();
     assert_eq!(collect(&mut subscriber, 102).unwrap().len(), 102);
     while !subscriber.caught_up() {
-        assert_eq!(subscriber.poll(Duration::from_millis(200), &mut |_| panic!("nothing is left")).unwrap(), 0);
+        assert_eq!(subscriber.poll(Duration::from_millis(200), |_| panic!("nothing is left")).unwrap(), 0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values that are well formed and cannot work together. Bounds come from [`crate::limits`].
 //!
 //! What needs the pool's layout (does all of this fit into `pool.bytes`?) is checked where the layout is known, with
-//! the [`GeometryRequest`](crate::config::GeometryRequest).
+//! the `GeometryRequest`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

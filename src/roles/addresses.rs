@@ -42,7 +42,7 @@ pub struct AddressBounds {
     pub openings: u32,
     /// So many come at once before anybody is held back, if none came for long.
     pub openings_at_once: u32,
-    /// Heartbeats a second that its connections share, see [`heartbeats::in_heartbeats`]; 0: any.
+    /// Heartbeats a second that its connections share, see `heartbeats::in_heartbeats`; 0: any.
     pub heartbeats: u32,
 }
 

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{
+use embarcadero::{
     AttachOptions, AttachedSubscriberOptions, ClientError, Publisher, Start, Subscriber, TopicProperties,
 };
 
@@ -32,7 +32,7 @@ fn main() -> Result<(), ClientError> {
     let first = subscriber.next_order();
     while subscriber.next_order() < first + 3 {
         // Copied out of the pool once, checked, and good inside this closure.
-        subscriber.poll(Duration::from_secs(1), &mut |batch| {
+        subscriber.poll(Duration::from_secs(1), |batch| {
             for (order, message) in batch.messages() {
                 println!("{order} {}", String::from_utf8_lossy(message.payload));
             }

@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example hello -- [HOST:PORT]
 
-use embarcadero::client::{ClientError, Publisher, PublisherOptions, Subscriber, SubscriberOptions, TopicProperties};
+use embarcadero::{ClientError, Publisher, PublisherOptions, Subscriber, SubscriberOptions, TopicProperties};
 use std::time::{Duration, Instant};
 
 fn main() -> Result<(), ClientError> {
@@ -16,7 +16,7 @@ fn main() -> Result<(), ClientError> {
 
     let mut subscriber = Subscriber::connect(SubscriberOptions { brokers, topic, ..Default::default() })?;
     while !subscriber.caught_up() {
-        subscriber.poll(Duration::from_secs(1), &mut |batch| {
+        subscriber.poll(Duration::from_secs(1), |batch| {
             for (order, message) in batch.messages() {
                 println!("{order} {}", String::from_utf8_lossy(message.payload));
             }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Publisher, PublisherOptions, TopicProperties};
+use embarcadero::{ClientError, Publisher, PublisherOptions, TopicProperties};
 
 fn main() -> Result<(), ClientError> {
     let mut arguments = std::env::args().skip(1);

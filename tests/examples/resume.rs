@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use embarcadero::client::{ClientError, Cursor, OwnedEvent, Start, Subscriber, SubscriberOptions};
+use embarcadero::{ClientError, Cursor, OwnedEvent, Start, Subscriber, SubscriberOptions};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MESSAGES_MAX: usize = 4;

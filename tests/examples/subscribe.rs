@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use embarcadero::client::{ClientError, Event, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
+use embarcadero::{ClientError, Event, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
 
 fn main() -> Result<(), ClientError> {
     let mut arguments = std::env::args().skip(1);
@@ -22,7 +22,7 @@ fn main() -> Result<(), ClientError> {
     })?;
     // A consumer that follows the topics goes on polling; a broken connection is made good inside, without a gap.
     while !subscriber.caught_up() {
-        subscriber.poll_events(Duration::from_secs(1), &mut |event| match event {
+        subscriber.poll_events(Duration::from_secs(1), |event| match event {
             Event::Batch(batch) => {
                 for (order, message) in batch.messages() {
                     println!("{} {order} {}", batch.topic, String::from_utf8_lossy(message.payload));

@@ -7,10 +7,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use embarcadero::client::{Event, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
 use embarcadero::wire::frame::{self, Ack, BatchHeader, CaughtUp, Deliver, Refused, Skipped, Welcome};
 use embarcadero::wire::message::push;
 use embarcadero::wire::{OrderLevel, crc32c};
+use embarcadero::{Event, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
 
 use crate::Cursor;
 
@@ -169,7 +169,7 @@ fn a_subscriber_is_sent_anything() {
         let mut next = 0;
         // More polls than an input has frames; the first error ends the connection.
         for _ in 0..100 {
-            let polled = subscriber.poll_events(Duration::ZERO, &mut |event| match event {
+            let polled = subscriber.poll_events(Duration::ZERO, |event| match event {
                 Event::Batch(batch) => {
                     assert_eq!(batch.first_order, next, "order is dense");
                     assert_eq!(batch.messages().count() as u32, batch.message_count);

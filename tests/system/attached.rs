@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{
-    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, Publish, Publisher,
-    Start, Subscriber, TopicProperties,
-};
 use embarcadero::config::CoherenceMode;
 use embarcadero::log::retention::NO_PIN;
 use embarcadero::pool::record::PinLine;
 use embarcadero::pool::superblock::SuperblockError;
 use embarcadero::pool::{Access, Hardware, Mapped, Peer, PlaceKind, PoolError};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
+use embarcadero::{
+    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, Publish, Publisher,
+    Start, Subscriber, TopicProperties,
+};
 
 use crate::harness::{ANY, LIMIT, Setup, Site, Task, wait_for};
 use crate::load::{Load, TOPIC};
@@ -93,7 +93,7 @@ impl Reader {
         let mut until = deadline();
         while !enough(&self.seen) {
             let seen = &mut self.seen;
-            let polled = self.subscriber.poll(Duration::from_millis(20), &mut |batch| seen.take(batch));
+            let polled = self.subscriber.poll(Duration::from_millis(20), |batch| seen.take(batch));
             if polled.unwrap_or_else(|error| panic!("{error}; seen: {:?}", self.seen)) > 0 {
                 until = deadline();
             }
@@ -105,7 +105,7 @@ impl Reader {
         self.read_until(&format!("{messages} messages"), |seen| seen.messages >= messages);
         wait_for("the tail", || {
             let seen = &mut self.seen;
-            self.subscriber.poll(Duration::ZERO, &mut |batch| seen.take(batch)).unwrap();
+            self.subscriber.poll(Duration::ZERO, |batch| seen.take(batch)).unwrap();
             self.subscriber.caught_up().then_some(())
         });
         assert_eq!(self.seen.messages, messages, "more messages than were published");
@@ -125,7 +125,7 @@ fn attached_and_connected_clients_see_the_same() {
         let mut attached = attach(AttachOptions { create, ack, ..to_publish(&site, topic) });
         assert_eq!(attached.order_level(), order);
         let connected = site.publisher(topic);
-        let connected = embarcadero::client::PublisherOptions { ack, ..connected };
+        let connected = embarcadero::PublisherOptions { ack, ..connected };
         let other = Task::spawn("the publisher over TCP", move || publish(connected, 1, 2000));
         let mut reader = Reader::attach(to_subscribe(&site, topic, Start::Earliest), order.into());
         let mut watcher = Watcher::connect(site.subscriber(topic, 1, Start::Earliest), order.into());
@@ -217,7 +217,7 @@ fn an_attached_process() {
             let mut subscriber = Subscriber::attach(options).unwrap();
             let mut seen = 0;
             while seen == 0 {
-                seen = subscriber.poll(Duration::from_secs(1), &mut |_| ()).unwrap();
+                seen = subscriber.poll(Duration::from_secs(1), |_| ()).unwrap();
             }
             std::thread::sleep(20 * LIMIT);
         }
@@ -275,7 +275,7 @@ impl AttachedReaderOf {
         let until = deadline();
         while self.next < goal {
             let next = &mut self.next;
-            let polled = self.subscriber.poll(Duration::from_millis(20), &mut |batch| {
+            let polled = self.subscriber.poll(Duration::from_millis(20), |batch| {
                 for (_, found) in batch.messages().filter(|(_, found)| read_message(found.payload).0 == id) {
                     assert_eq!(found.payload, message(id, *next, varied_bytes(*next)));
                     *next += 1;
@@ -356,11 +356,10 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     });
     busy.read_exactly(MESSAGES);
     load.join();
-    let told =
-        silent.subscriber.poll(Duration::ZERO, &mut |_| panic!("it may be overwritten")).expect_err("not waited for");
+    let told = silent.subscriber.poll(Duration::ZERO, |_| panic!("it may be overwritten")).expect_err("not waited for");
     assert!(matches!(told, ClientError::TooSlow { next_order: 0, .. }), "{told}");
     // What it wants next is gone.
-    let gone = wait_for("the earliest order", || silent.subscriber.poll(Duration::ZERO, &mut |_| ()).err());
+    let gone = wait_for("the earliest order", || silent.subscriber.poll(Duration::ZERO, |_| ()).err());
     assert_eq!(gone.refusal(), Some(Refusal::Trimmed), "{gone}");
     let ClientError::PoolRefused { detail: mut earliest, .. } = gone else { panic!("{gone}") };
     assert!(earliest > 0 && earliest < MESSAGES);
@@ -402,7 +401,7 @@ fn a_handler_that_takes_too_long_keeps_its_bytes() {
     });
     let mut calls = 0;
     let mut next = 0;
-    let told = stuck.poll(LIMIT, &mut |batch| {
+    let told = stuck.poll(LIMIT, |batch| {
         calls += 1;
         wait_for("the publisher", || done.load(std::sync::atomic::Ordering::Relaxed).then_some(()));
         for (order, found) in batch.messages() {

@@ -1,6 +1,6 @@
 //! Named cursors over control connections: set, read, listed, deleted, at any broker, over the death of every process.
 
-use embarcadero::client::Admin;
+use embarcadero::Admin;
 use embarcadero::wire::{OrderLevel, Receipts, Refusal};
 
 use crate::harness::{LIMIT, Setup, Site};

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use embarcadero::client::{
-    ClientError, Delivered, Event, OwnedEvent, SlowReaderPolicy, Start, Subscriber, SubscriberOptions,
-};
 use embarcadero::wire::{OrderLevel, Receipts, Refusal};
+use embarcadero::{ClientError, Delivered, Event, OwnedEvent, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
 use crate::traffic::{Fifo, Seen, Watcher, connect, deadline, flush, message, publish, send_sized};

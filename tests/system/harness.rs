@@ -11,13 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use embarcadero::client::{ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic};
 use embarcadero::config::Config;
 use embarcadero::embarlet::{Embarlet, StartOptions, geometry, home_hosts};
 use embarcadero::observe::counters::{AckCounters, Counters, ExportCounters, ReceiveCounters, SequencerCounters};
 use embarcadero::pool::region::Create;
 use embarcadero::pool::{Hardware, Mapped, Memory, Pool};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use embarcadero::{ClientError, PublisherOptions, Start, SubscriberOptions, TopicProperties, create_topic};
 use launch::configuration::Configuration;
 use launch::place::own_address;
 use launch::process::End;

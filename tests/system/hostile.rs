@@ -14,7 +14,7 @@ use embarcadero::wire::frame::{
 use embarcadero::wire::subscribe::push_start;
 use embarcadero::wire::{FrameKind, OrderLevel, Receipts, Refusal, StartAt};
 
-use embarcadero::client::Start;
+use embarcadero::Start;
 
 use crate::harness::{Cluster, LIMIT, PoolCounters, Setup, Site, Task};
 use crate::raw::{Raw, batch, frame_of, join_hello, publisher_hello};

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use embarcadero::client::{ClientError, Start};
 use embarcadero::wire::{OrderLevel, Receipts};
+use embarcadero::{ClientError, Start};
 
 use crate::harness::{Setup, Signal, Site};
 use crate::load::{Load, ROOMY, TOPIC, read_all};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use embarcadero::client::{Publisher, Skew, Start, Subscriber, TopicProperties};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
+use embarcadero::{Publisher, Skew, Start, Subscriber, TopicProperties};
 
 use crate::harness::{Setup, Site, Task};
 use crate::traffic::{Fifo, Watcher, connect, flush, publish, send};

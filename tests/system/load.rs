@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use embarcadero::client::{Publisher, PublisherOptions, Start};
+use embarcadero::{Publisher, PublisherOptions, Start};
 
 use crate::harness::{ANY, Setup, Site, Task, wait_for};
 use crate::traffic::{Fifo, Watcher, connect, flush, send};

@@ -1,6 +1,6 @@
 //! Memory runs out: publishers wait for readers and for the sequencer, nothing is lost, and it goes on.
 
-use embarcadero::client::Start;
+use embarcadero::Start;
 use embarcadero::wire::{OrderLevel, Receipts};
 
 use crate::harness::{Setup, Site, Task, wait_for};

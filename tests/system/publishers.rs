@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use embarcadero::client::Start;
+use embarcadero::Start;
 use embarcadero::wire::frame::{ACK_FENCED, Ack, Goodbye, Hello, Welcome, seal, with_body};
 use embarcadero::wire::{OrderLevel, Receipts, Refusal};
 
@@ -127,7 +127,7 @@ fn publish_half_a_batch(brokers: &[String]) {
 
 /// As fast as it can, over all brokers, saying how much is acked.
 fn publish_for_ever(brokers: &[String]) {
-    let options = embarcadero::client::PublisherOptions {
+    let options = embarcadero::PublisherOptions {
         brokers: brokers.to_vec(),
         topic: TOPIC.to_owned(),
         batch_bytes: 4096,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use embarcadero::client::Publisher;
+use embarcadero::Publisher;
 use embarcadero::wire::{OrderLevel, Receipts};
 
 use crate::harness::{LIMIT, Setup, Site};
@@ -63,7 +63,7 @@ fn a_quiet_publisher_that_is_connected_keeps_its_session() {
             // Without a goodbye.
             others.clear();
         }
-        if let Ok(other) = Publisher::connect(embarcadero::client::PublisherOptions {
+        if let Ok(other) = Publisher::connect(embarcadero::PublisherOptions {
             connect_timeout: Duration::from_millis(200),
             ..site.publisher(TOPIC)
         }) {

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, PublisherOptions, Start, Subscriber};
 use embarcadero::wire::frame::{self, Heartbeat, Hello, Reply, Request};
 use embarcadero::wire::{Operation, OrderLevel, Receipts, Refusal};
+use embarcadero::{ClientError, PublisherOptions, Start, Subscriber};
 
 use crate::harness::{LIMIT, Process, Setup, Signal, Site};
 use crate::raw::{Raw, publisher_hello};
@@ -80,8 +80,7 @@ fn a_broker_of_the_same_host_is_stopped_for_long() {
     begin(&site);
     let mut subscriber = Subscriber::connect(site.subscriber(TOPIC, 1, Start::Earliest)).unwrap();
     let mut seen = Seen::new(Fifo::Publisher, 0);
-    let mut poll =
-        |subscriber: &mut Subscriber| subscriber.poll(Duration::from_millis(20), &mut |batch| seen.take(batch));
+    let mut poll = |subscriber: &mut Subscriber| subscriber.poll(Duration::from_millis(20), |batch| seen.take(batch));
     while !subscriber.caught_up() {
         poll(&mut subscriber).unwrap();
     }
@@ -101,7 +100,7 @@ fn a_broker_of_the_same_host_is_stopped_for_long() {
     assert!(detail > 10);
     subscriber.go_on_at(0, detail);
     while !subscriber.caught_up() {
-        assert!(subscriber.poll(Duration::from_millis(20), &mut |_| {}).is_ok() && since.elapsed() < 2 * LIMIT);
+        assert!(subscriber.poll(Duration::from_millis(20), |_| {}).is_ok() && since.elapsed() < 2 * LIMIT);
     }
     drop(first);
 }

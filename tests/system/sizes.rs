@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use embarcadero::client::{ClientError, Publisher, Start, Subscriber};
 use embarcadero::wire::{OrderLevel, Receipts};
+use embarcadero::{ClientError, Publisher, Start, Subscriber};
 
 use crate::harness::{Cluster, LIMIT, Setup, Site};
 use crate::traffic::{connect, deadline, filler, try_send};
@@ -30,7 +30,7 @@ fn read(site: &Site, topic: &str, messages: u64, expected: impl Fn(u64) -> Vec<u
     let mut batches = Vec::new();
     let deadline = deadline();
     while subscriber.next_order() < messages {
-        let polled = subscriber.poll(Duration::from_millis(20), &mut |batch| {
+        let polled = subscriber.poll(Duration::from_millis(20), |batch| {
             let mut receipts = Vec::new();
             for (order, message) in batch.messages() {
                 let wanted = expected(order);

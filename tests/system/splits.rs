@@ -1,6 +1,6 @@
 //! The stream as the network may cut it: at every byte, byte by byte, many batches at once, across runs and extents.
 
-use embarcadero::client::Start;
+use embarcadero::Start;
 use embarcadero::testing::random::Random;
 use embarcadero::wire::frame::{self, Goodbye};
 use embarcadero::wire::{OrderLevel, Receipts};

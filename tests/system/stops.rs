@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{PublisherOptions, Start};
 use embarcadero::wire::{OrderLevel, Receipts};
+use embarcadero::{PublisherOptions, Start};
 
 use crate::harness::{Process, Setup, Signal, Site};
 use crate::load::{Load, ROOMY, TOPIC, read_all};

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bytemuck::{Zeroable, bytes_of};
-use embarcadero::client::{Admin, ClientError, PublisherOptions, Start, Subscriber, TopicProperties};
 use embarcadero::wire::frame::{self, Goodbye, Reply, Request, TopicRecord, seal, with_body};
 use embarcadero::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal};
+use embarcadero::{Admin, ClientError, PublisherOptions, Start, Subscriber, TopicProperties};
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
 use crate::raw::{Came, Raw, publisher_hello};
@@ -176,7 +176,7 @@ fn a_topic_deleted_under_load_ends_for_all_and_its_name_is_free() {
         let subscriber = Task::spawn("the subscriber", move || {
             let (mut next, deadline) = (0, Instant::now() + LIMIT);
             loop {
-                let polled = subscriber.poll(LIMIT, &mut |batch| {
+                let polled = subscriber.poll(LIMIT, |batch| {
                     assert_eq!(batch.first_order, next, "dense to the end");
                     next += batch.messages().count() as u64;
                 });
@@ -204,13 +204,13 @@ fn a_topic_deleted_under_load_ends_for_all_and_its_name_is_free() {
         let mut publisher = connect(site.publisher("t"));
         (0..next + 100).for_each(|number| publisher.send(&message(1, number, 40)).unwrap());
         publisher.close(deadline()).unwrap();
-        let error = subscriber.poll(LIMIT, &mut |_| panic!("another topic's")).unwrap_err();
+        let error = subscriber.poll(LIMIT, |_| panic!("another topic's")).unwrap_err();
         assert_eq!(error.refusal(), Some(Refusal::TopicDeleted), "{error}");
         let mut fresh = Subscriber::connect(site.subscriber("t", 0, Start::Earliest)).unwrap();
         let mut got = 0;
         while got < next + 100 {
             fresh
-                .poll(LIMIT, &mut |batch| {
+                .poll(LIMIT, |batch| {
                     batch.messages().for_each(|(order, found)| {
                         assert_eq!((order, read_message(found.payload).0), (got, 1), "the new topic's");
                         got += 1;
@@ -258,7 +258,7 @@ fn hundreds_of_topics_are_made_listed_used_and_deleted() {
         let mut got = 0;
         while got < 10 {
             subscriber
-                .poll(LIMIT, &mut |batch| {
+                .poll(LIMIT, |batch| {
                     batch.messages().for_each(|(order, found)| {
                         assert_eq!((order, found.payload), (got, &message(topic as u32, got, 40)[..]));
                         got += 1;
@@ -308,7 +308,7 @@ fn a_topic_is_kept_to_its_target_and_age_and_readers_are_told_what_is_gone() {
     let mut first = None;
     let mut subscriber = Subscriber::connect(site.subscriber("some", 0, Start::Earliest)).unwrap();
     while first.is_none() {
-        subscriber.poll(LIMIT, &mut |batch| first = first.or(Some(batch.first_order))).unwrap();
+        subscriber.poll(LIMIT, |batch| first = first.or(Some(batch.first_order))).unwrap();
     }
     assert!(first.unwrap() >= some.earliest_order && first.unwrap() < count, "{first:?}");
     drop(subscriber);

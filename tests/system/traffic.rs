@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Delivered, Publisher, PublisherOptions, Subscriber, SubscriberOptions};
 use embarcadero::wire::{OrderLevel, crc32c};
+use embarcadero::{ClientError, Delivered, Publisher, PublisherOptions, Subscriber, SubscriberOptions};
 use verification::payload::{Payloads, Stamp, mix};
 
 pub use verification::payload::STAMP_BYTES;
@@ -178,7 +178,7 @@ impl Watcher {
     /// Reads once, for a little while at most.
     pub fn poll(&mut self) -> usize {
         let seen = &mut self.seen;
-        let polled = self.subscriber.poll(Duration::from_millis(20), &mut |batch| seen.take(batch));
+        let polled = self.subscriber.poll(Duration::from_millis(20), |batch| seen.take(batch));
         polled.unwrap_or_else(|error| panic!("topic {}, after {seen:?}: {error}", self.subscriber.topic()))
     }
 

@@ -64,8 +64,8 @@ impl AttachedSubscriber {
     /// # Errors
     /// [`ClientError::TooSlow`]; after it the next call goes on at [`next_order`](Self::next_order) if that is still there, and
     /// is [`ClientError::PoolRefused`] with `Trimmed` if not. [`ClientError::Damaged`].
-    pub fn poll(&mut self, timeout: Duration, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
-        on_core!(&mut self.core, driven => driven.poll(timeout, handler))
+    pub fn poll(&mut self, timeout: Duration, mut handler: impl FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
+        on_core!(&mut self.core, driven => driven.poll(timeout, &mut handler))
     }
 
     /// Total order of the next message to be handed on.

@@ -4,11 +4,11 @@
 //! Deliver header from the list's memory, the batch from the pool, again. What the kernel still has is pinned until it completes.
 //! Those that have everything rest, and one cursor stands for all of them ([`crate::log::tail`]).
 //!
-//! * [`serving`]: one pass over those that are served: what is read for them, and what they are sent.
-//! * [`sending`]: sends, and what the kernel says of them.
-//! * [`ending`]: what a subscriber says, how it ends, and places kept for those whose connection broke.
-//! * [`slow`]: readers that were waited for and went.
-//! * [`pace`]: subscriptions that keep memory from being used again: waited for, made to skip, or let go.
+//! * `serving`: one pass over those that are served: what is read for them, and what they are sent.
+//! * `sending`: sends, and what the kernel says of them.
+//! * `ending`: what a subscriber says, how it ends, and places kept for those whose connection broke.
+//! * `slow`: readers that were waited for and went.
+//! * `pace`: subscriptions that keep memory from being used again: waited for, made to skip, or let go.
 
 #[cfg(test)]
 mod damage_tests;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use embarcadero::client::SlowReaderPolicy;
+use embarcadero::SlowReaderPolicy;
 use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::{parse_bytes, parse_duration};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{
-    AckedBatch, AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, BrokerProgress,
-    ClientError, Delivered, Event, Publisher, PublisherOptions, PublisherStats, Subscriber, SubscriberOptions,
-};
 use embarcadero::config::CoherenceMode;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
+use embarcadero::{
+    AckedBatch, AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, BrokerProgress,
+    ClientError, Delivered, Event, Publisher, PublisherOptions, PublisherStats, Subscriber, SubscriberOptions,
+};
 use verification::BatchPlace;
 
 use crate::arguments::HostArgs;
@@ -156,7 +156,7 @@ impl AnySubscriber {
     pub fn poll(&mut self, time: Duration, handler: &mut dyn FnMut(Event<'_>)) -> Result<usize, ClientError> {
         match self {
             AnySubscriber::Tcp(inner) => inner.poll_events(time, handler),
-            AnySubscriber::Attached(inner) => inner.poll(time, &mut |delivered| handler(Event::Batch(*delivered))),
+            AnySubscriber::Attached(inner) => inner.poll(time, |delivered| handler(Event::Batch(*delivered))),
         }
     }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use embarcadero::client::{Admin, ClientError, TopicProperties};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use embarcadero::{Admin, ClientError, TopicProperties};
 use tools_common::arguments::{HostArgs, ack, bytes, duration, order, receipts};
 use tools_common::clients::AttachedPool;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use embarcadero::client::{ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use embarcadero::config::units::parse_duration;
 use embarcadero::log::View;
 use embarcadero::log::topics::TopicReader;
 use embarcadero::pool::{Mapped, Pool, Software};
 use embarcadero::wire::Refusal;
+use embarcadero::{ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use tools_common::arguments::slow_reader;
 use tools_common::clients::AnySubscriber;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use embarcadero::client::ClientError;
+use embarcadero::ClientError;
 use embarcadero::wire::OrderLevel;
 
 /// Why a command could not do what it was asked.

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use embarcadero::client::{ClientError, PublisherOptions};
 use embarcadero::wire::AckLevel;
+use embarcadero::{ClientError, PublisherOptions};
 use tools_common::clients::AnyPublisher;
 
 use crate::common::{AttachArgs, ConnectArgs, PropertyArgs};
@@ -146,7 +146,7 @@ impl Producer<'_> {
         self.publisher.poll(time).map_err(self.failed()).map(|_| ())
     }
 
-    fn failed(&self) -> impl FnOnce(embarcadero::client::ClientError) -> CommandError + use<> {
+    fn failed(&self) -> impl FnOnce(embarcadero::ClientError) -> CommandError + use<> {
         CommandError::client(format!("publish to {:?}", self.args.topic))
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use embarcadero::client::TopicInfo;
+use embarcadero::TopicInfo;
 use embarcadero::config::units::{format_bytes, format_duration};
 use embarcadero::wire::Receipts;
 
@@ -123,7 +123,7 @@ fn description(topic: &TopicInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use embarcadero::client::TopicProperties;
+    use embarcadero::TopicProperties;
 
     #[test]
     fn what_is_known_is_printed() {

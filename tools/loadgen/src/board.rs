@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::BrokerProgress;
+use embarcadero::BrokerProgress;
 use tools_common::clock::monotonic_ns;
 
 use crate::fleet::Fleet;

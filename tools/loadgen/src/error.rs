@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use embarcadero::client::ClientError;
+use embarcadero::ClientError;
 
 /// Why a run could not be made. Exit code 2.
 #[derive(Debug, thiserror::Error)]

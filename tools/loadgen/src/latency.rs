@@ -113,7 +113,7 @@ fn one(
     ack_timeout: Duration,
     board: &Board,
 ) -> Result<(), String> {
-    let describe = |error: embarcadero::client::ClientError| error.to_string();
+    let describe = |error: embarcadero::ClientError| error.to_string();
     let begin = Instant::now();
     writer.with(result.account.sent, |payload| publisher.send(payload)).map_err(describe)?;
     publisher.seal();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use embarcadero::client::{PublisherOptions, SlowReaderPolicy, Start};
+use embarcadero::{PublisherOptions, SlowReaderPolicy, Start};
 use serde_json::{Value, json};
 use tools_common::clients::AttachedPool;
 use tools_common::schedule::Rate;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::AckedBatch;
+use embarcadero::AckedBatch;
 use serde_json::{Value, json};
 use tools_common::clients::AnyPublisher;
 use tools_common::clock::monotonic_ns;

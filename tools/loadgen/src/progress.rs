@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use embarcadero::client::BrokerProgress;
+use embarcadero::BrokerProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::board::Board;

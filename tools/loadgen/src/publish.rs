@@ -5,10 +5,10 @@ use std::borrow::Borrow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{BrokerProgress, ClientError, PublisherOptions, PublisherStats};
 use embarcadero::limits::MESSAGE_HEADER_BYTES;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
+use embarcadero::{BrokerProgress, ClientError, PublisherOptions, PublisherStats};
 use tools_common::clients::{AnyPublisher, AttachedPool};
 use verification::payload::{PayloadWriter, Payloads};
 use verification::verdict::Sent;
@@ -385,7 +385,7 @@ mod tests {
     use std::process::Command;
     use std::sync::Arc;
 
-    use embarcadero::client::{TopicProperties, create_topic};
+    use embarcadero::{TopicProperties, create_topic};
     use launch::configuration::Configuration;
     use launch::place::{Folder, build_broker, own_address};
     use launch::process::{End, LISTENS, Process};

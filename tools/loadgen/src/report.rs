@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use embarcadero::client::PublisherStats;
+use embarcadero::PublisherStats;
 use serde_json::{Value, json};
 use tools_common::report;
 use verification::promise::Promise;
@@ -191,7 +191,7 @@ impl Report {
             lines.push(format!("  published {} (first send to {until}; payload, 1 MB = 10^6 bytes)", rate.words()));
         }
         let brokers = sum_brokers(self.sessions.iter().flat_map(|session| session.brokers.iter().cloned()));
-        let broker = |one: &embarcadero::client::BrokerProgress| {
+        let broker = |one: &embarcadero::BrokerProgress| {
             let lost = if one.connected { "" } else { " (not connected)" };
             format!("B{} {}/{}{lost}", one.broker, one.acked, one.sent)
         };
@@ -301,7 +301,7 @@ pub fn envelope(command: &str) -> Value {
 }
 
 fn session_json(session: &SessionResult) -> Value {
-    let broker = |one: &embarcadero::client::BrokerProgress| {
+    let broker = |one: &embarcadero::BrokerProgress| {
         let address = &one.address;
         json!({ "broker": one.broker, "address": address, "sent": one.sent, "acked": one.acked, "connected": one.connected })
     };

@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{PublisherOptions, create_topic};
 use embarcadero::wire::AckLevel;
+use embarcadero::{PublisherOptions, create_topic};
 use tools_common::clients::AnyPublisher;
 use verification::promise::{Level, Promise};
 use verification::verdict::{Outcome, judge};

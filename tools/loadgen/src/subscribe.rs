@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::Refusal;
+use embarcadero::{ClientError, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
 use tools_common::clients::{AnySubscriber, AttachedPool, place};
 use tools_common::clock::monotonic_ns;
 use tools_common::pace::Span;

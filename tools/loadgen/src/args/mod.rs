@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use embarcadero::client::{PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
 use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
+use embarcadero::{PublisherOptions, Skew, Start, SubscriberOptions, TopicProperties};
 use tools_common::arguments;
 use verification::verifier::NUMBERS_MAX;
 

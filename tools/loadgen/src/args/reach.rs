@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use embarcadero::client::SlowReaderPolicy;
+use embarcadero::SlowReaderPolicy;
 use tools_common::arguments::{self, HostArgs};
 use tools_common::clients::AttachedPool;
 

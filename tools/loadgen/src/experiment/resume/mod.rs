@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{Start, Subscriber, SubscriberOptions};
+use embarcadero::{Start, Subscriber, SubscriberOptions};
 use launch::place::Folder;
 use launch::process::{End, Process, Silence};
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use embarcadero::client::{ClientError, Cursor};
+use embarcadero::{ClientError, Cursor};
 use verification::ledger::Ledger;
 
 /// Name of the cursor. The topic is the run's own, and so is the cursor.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use embarcadero::client::{ClientError, Start, Subscriber, SubscriberOptions};
+use embarcadero::{ClientError, Start, Subscriber, SubscriberOptions};
 use tools_common::clients::place;
 use verification::ledger::Ledger;
 use verification::payload::Payloads;
@@ -41,7 +41,7 @@ impl Reading<'_> {
     ) -> Result<(), String> {
         let (resumed, mut moved) = (ledger.next, Instant::now());
         while ledger.next < self.end && !self.interrupted.load(Ordering::Relaxed) {
-            let batches = subscriber.poll(POLL, &mut |delivered| {
+            let batches = subscriber.poll(POLL, |delivered| {
                 let messages = delivered.messages().map(|(order, message)| (order, message.payload));
                 ledger.batch(&place(delivered), resumed, self.payloads, messages);
                 handed(ledger);
