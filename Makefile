@@ -13,9 +13,10 @@ run: build ## the main job, end to end, with its verdict: publish, order, ack, d
 test: lint ## everything in the suite
 	$(CARGO) test --workspace --no-fail-fast
 
-lint: ## formatting and warnings
+lint: ## formatting and warnings, of the client library alone as well
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- --deny warnings
+	$(CARGO) clippy --lib --no-default-features --quiet -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --lib --no-deps --quiet
 
 mutants: ## deliberate faults in the protocol code: each must make a named test fail

@@ -95,6 +95,7 @@ pub use wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
 #[doc(hidden)]
 pub mod config;
 mod crc;
+#[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod embarlet;
 #[doc(hidden)]
@@ -111,12 +112,16 @@ pub mod observe;
 pub mod order;
 #[doc(hidden)]
 pub mod pool;
+#[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod roles;
+#[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod runtime;
+#[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod sim;
+#[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod testing;
 mod utc;

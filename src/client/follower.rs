@@ -319,7 +319,8 @@ impl Follower {
         self.intake.topics()
     }
 
-    /// Batches whose bytes were other ones than their writer's when they came, and that were asked for again.
+    /// Batches whose bytes were other ones than their writer's when they came, and that were asked for again. The simulator counts them.
+    #[cfg(feature = "broker")]
     pub fn spoiled_batches(&self) -> u64 {
         self.spoiled_batches
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 
+use crate::config::coherence::CoherenceMode;
 use crate::config::{number, units};
 use crate::wire::{AckLevel, OrderLevel, Receipts};
 
@@ -74,16 +75,6 @@ pub enum Create {
     IfMissing,
     /// Attach only.
     Never,
-}
-
-/// What keeps two readers of one line in agreement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CoherenceMode {
-    /// Explicit write-back and discard of lines: right on every pool.
-    Software,
-    /// The hardware does: one host, or a pool with back-invalidation (CXL 3).
-    Hardware,
 }
 
 /// The shared memory.

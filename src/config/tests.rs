@@ -1,6 +1,9 @@
 //! Whole configurations: good ones read back, bad ones are refused with file, line and remedy.
 
+use std::path::Path;
+
 use super::*;
+use crate::config::file::every_key;
 use crate::wire::{AckLevel, OrderLevel, Receipts};
 use locate::{collect_paths, line_of, path, steps};
 

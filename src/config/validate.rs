@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::config::schema::{BrokerConfig, CoherenceMode, Config, TopicConfig};
+use crate::config::coherence::CoherenceMode;
+use crate::config::schema::{BrokerConfig, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
     BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CONTROL_BODY_BYTES_MAX, CURSORS_MAX, EXTENT_BYTES_MAX,
