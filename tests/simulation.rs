@@ -128,6 +128,9 @@ fn attached_clients_keep_every_promise() {
             ..Scenario::new(seed)
         };
         [Fault::HoldUp, Fault::KillInStep, Fault::Pause].iter().for_each(|fault| scenario.faults[fault.index()] = true);
+        if seed % 2 == 0 {
+            scenario.overtakes_readers();
+        }
         let outcome = clean(&scenario);
         committed += outcome.committed;
         trims += u64::from(outcome.floor > 0);

@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::limits::LINE_BYTES;
 use crate::pool::{Keep, Memory};
 use crate::testing::memory::HostMemory;
 
@@ -61,6 +62,20 @@ impl Interrupts {
         self.left.store(u64::MAX, Ordering::Relaxed);
         (self.hold_up)(self.depth.load(Ordering::Relaxed));
     }
+
+    /// Operations until it is held up, the one before which it is included.
+    fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// So many operations, in none of which it is held up.
+    fn pass(&self, operations: u64) {
+        let left = self.left();
+        debug_assert!(operations < left);
+        if left != u64::MAX {
+            self.left.store(left - operations, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A part of the line protocol left out, for canaries.
@@ -93,6 +108,24 @@ impl ProcessMemory {
     /// A process on a host.
     pub fn new(host: HostMemory, interrupts: Arc<Interrupts>, sabotage: Sabotage, blog: u64) -> ProcessMemory {
         ProcessMemory { host, interrupts, sabotage, blog }
+    }
+
+    /// A copy of so many bytes, a line an operation: `part` copies a range of them, and between two ranges it is held up. So others
+    /// see half of it, or it sees half of theirs.
+    fn torn(&self, bytes: usize, mut part: impl FnMut(std::ops::Range<usize>)) {
+        let mut done = 0;
+        while done < bytes {
+            let lines = ((bytes - done) as u64).div_ceil(LINE_BYTES);
+            let uninterrupted = lines.min(self.interrupts.left() - 1);
+            let end = bytes.min(done + (uninterrupted * LINE_BYTES) as usize);
+            part(done..end);
+            self.interrupts.pass(uninterrupted);
+            if end < bytes {
+                self.interrupts.tick();
+                part(end..bytes.min(end + LINE_BYTES as usize));
+            }
+            done = bytes.min(end + LINE_BYTES as usize);
+        }
     }
 }
 
@@ -144,9 +177,12 @@ impl Memory for ProcessMemory {
         self.host.with_bytes(at, bytes, read)
     }
 
+    fn copy_out(&self, at: u64, into: &mut [u8]) {
+        self.torn(into.len(), |part| self.host.copy_out(at + part.start as u64, &mut into[part]));
+    }
+
     fn copy_in(&self, at: u64, bytes: &[u8]) {
-        self.interrupts.tick();
-        self.host.copy_in(at, bytes);
+        self.torn(bytes.len(), |part| self.host.copy_in(at + part.start as u64, &bytes[part]));
     }
 
     fn copy_within(&self, from: u64, to: u64, bytes: u64) {

@@ -107,6 +107,8 @@ pub struct Scenario {
     pub attached_publishers: u32,
     /// Processes that subscribe without a broker; at most as many as there are brokers.
     pub attached_subscribers: u32,
+    /// A pin that is in the way and is not renewed for so long is not waited for, ns.
+    pub reader_stall_ns: u64,
     /// Where receipts are stamped.
     pub receipts: Receipts,
     /// How unkind the caches are.
@@ -125,6 +127,8 @@ pub struct Scenario {
     pub step_ns: u64,
     /// Largest payload, bytes.
     pub payload_bytes_max: u64,
+    /// Steps in a hundred in which an attached subscriber stands still, for long; 0: as everybody.
+    pub readers_stand_still: u64,
     /// Part of the line protocol left out: for canaries only.
     pub sabotage: Sabotage,
 }
@@ -145,7 +149,7 @@ impl Scenario {
         // Most runs have most kinds; some have few, so that one kind is seen alone.
         let rare = random.below(4);
         faults.iter_mut().for_each(|fault| *fault = random.chance(4 - rare, 4));
-        Scenario {
+        let mut scenario = Scenario {
             seed,
             hosts,
             brokers,
@@ -166,6 +170,7 @@ impl Scenario {
             retention_ns: [0, 0, 50_000_000][random.below(3) as usize],
             attached_publishers: attached.below(3) as u32,
             attached_subscribers: attached.below(3) as u32,
+            reader_stall_ns: [10_000_000, 40_000_000][attached.below(2) as usize],
             receipts: if random.chance(1, 2) { Receipts::Message } else { Receipts::Batch },
             whim: if random.chance(1, 4) { Whim::NONE } else { Whim::STORMY },
             steps: 3000 + random.below(5000),
@@ -175,8 +180,22 @@ impl Scenario {
             hold_up_rate: 1 + random.below(15),
             step_ns: 20_000 + random.below(100_000),
             payload_bytes_max: [200, 3000, 12_000][random.below(3) as usize],
+            readers_stand_still: 0,
             sabotage: Sabotage::None,
+        };
+        if scenario.attached_subscribers > 0 && attached.chance(1, 3) {
+            scenario.overtakes_readers();
         }
+        scenario
+    }
+
+    /// Attached subscribers stand still in the midst of a copy, and what they copy is soon written over.
+    pub fn overtakes_readers(&mut self) {
+        self.faults[Fault::HoldUp.index()] = true;
+        self.readers_stand_still = 30;
+        self.payload_bytes_max = 40_000;
+        self.reader_stall_ns = 10_000_000;
+        self.attached_publishers = self.attached_publishers.max(1);
     }
 
     /// Whether a kind of fault happens.
@@ -188,7 +207,8 @@ impl Scenario {
     pub fn geometry(&self) -> Geometry {
         let lanes = self.brokers.len() as u64;
         let has_places = self.attached_publishers + self.attached_subscribers > 0;
-        let extents = lanes * (5 + if has_places { u64::from(ATTACHED_EXTENTS) } else { 0 });
+        let own = if self.readers_stand_still > 0 { 4 } else { 5 };
+        let extents = lanes * (own + if has_places { u64::from(ATTACHED_EXTENTS) } else { 0 });
         Geometry {
             pool_bytes: (2 << 20) + extents * (256 << 10),
             extent_bytes: 256 << 10,

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::sim::checker::Violation;
 use crate::sim::kernel::{Actor, Kernel, Place, Shared, State, lock};
+use crate::sim::part::Part;
 use crate::sim::parts::boot;
 use crate::sim::process::{Interrupts, Killed};
 use crate::sim::scenario::{Fault, Scenario};
@@ -163,7 +164,9 @@ fn hold_up(world: &Weak<Mutex<State>>, index: usize, process: usize, life: u64, 
             }
             0
         } else if state.scenario.has(Fault::HoldUp) {
+            let stands_still = state.scenario.readers_stand_still > 0 && matches!(part, Part::AttachedSubscriber(_));
             let others = match state.luck.below(100) {
+                _ if stands_still => 100 + state.luck.below(700),
                 0..80 => 1 + state.luck.below(8),
                 80..97 => 10 + state.luck.below(100),
                 _ => 300 + state.luck.below(1500),
@@ -215,8 +218,10 @@ impl State {
         let is_held_up = depth < DEPTH_MAX
             && !self.is_calm
             && self.processes[process].host.is_some()
-            && self.schedule.chance(self.scenario.hold_up_rate, 100);
-        let scale = self.schedule.below(13);
+            && self.schedule.chance(self.hold_up_rate(part), 100);
+        // In the midst of the first batch that it copies, as a rule.
+        let stands_still = self.scenario.readers_stand_still > 0 && matches!(part, Part::AttachedSubscriber(_));
+        let scale = if stands_still { 10 } else { self.schedule.below(13) };
         let hold_up_in = if is_held_up { 1 + self.schedule.below(1 << scale) } else { u64::MAX };
         let life = self.processes[process].life;
         let weak = Arc::downgrade(world);
@@ -229,6 +234,14 @@ impl State {
         let actor = place.actor.take();
         let kernel = Kernel { world: world.clone(), part, process, life, interrupts };
         Some((index, kernel, actor, hold_up_in))
+    }
+
+    /// Steps of a part in a hundred that are held up.
+    fn hold_up_rate(&self, part: Part) -> u64 {
+        match part {
+            Part::AttachedSubscriber(_) => self.scenario.hold_up_rate.max(self.scenario.readers_stand_still),
+            _ => self.scenario.hold_up_rate,
+        }
     }
 
     /// What is under way goes on whoever runs, and also for those that do not.

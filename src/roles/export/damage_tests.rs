@@ -19,6 +19,32 @@ fn a_batch_that_is_not_where_the_index_says_is_told_as_damage() {
     assert_eq!(last_words(&mut peer), Some(Refusal::Damaged));
 }
 
+/// This process stood still after it had looked at its pin, which was dropped: what it reads then is not what it was to read.
+#[test]
+fn a_batch_that_was_written_over_since_the_last_look_is_no_damage() {
+    for (slow_reader, told) in [(SlowReader::Wait, Some(Refusal::TooSlow)), (SlowReader::Skip, None)] {
+        let mut bench = Bench::new(settings(SendMode::Copy, slow_reader));
+        bench.stands_at = Some(bench.now());
+        let mut peer = bench.subscribe_to(&[(1, StartAt::Latest)]);
+        bench.run_until("it rests", |bench| bench.subscribers() == 1 && bench.export.awake.is_empty());
+        bench.append(1, 0);
+        bench.view.memory.copy_in(batch_at(&bench.view, 1), &[0; 64]);
+        bench.drop_pin(BATCHES + 1);
+        (0..3).for_each(|_| {
+            bench.pass(false);
+        });
+        bench.append(1, 1);
+        bench.stands_at = None;
+        if told.is_some() {
+            bench.run_until("it ends", |bench| bench.subscribers() == 0);
+            assert_eq!(last_words(&mut peer), told);
+        } else {
+            bench.run_until("it skips", |bench| bench.export.counters.skips == 1);
+        }
+        assert_eq!(bench.export.counters.inconsistent, 0, "{slow_reader:?}");
+    }
+}
+
 /// Passes that take this long together by the clock of the bench.
 fn run_for(bench: &mut Bench, time_ns: u64) {
     for _ in 0..100 {

@@ -58,7 +58,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         let stands = |read: &Read| matches!(read, Read::Nothing | Read::Fetched(Ok(0)));
         let is_confirmed = reads.iter().all(|(_, read)| stands(read)) || self.confirm(commit);
         for (place, read) in reads.drain(..) {
-            if is_confirmed || stands(&read) {
+            if is_confirmed && self.is_waited_for || stands(&read) {
                 moved += self.serve(io, place, read, commit, now);
                 continue;
             }
@@ -344,6 +344,12 @@ impl<M: Memory, N: Network> Export<M, N> {
                 return self.left_behind(io, place, now);
             }
             _ => {}
+        }
+        // What is found wrong is the pool's fault only if it was still there: this process may have stood still in the midst of this
+        // very pass. Nobody is handed anything any more in it, and the next look says who lost what.
+        self.is_waited_for = self.hold.look(self.lowest_needed()) == Ok(true);
+        if !self.is_waited_for {
+            return 1;
         }
         self.counters.inconsistent += 1;
         log::error!(

@@ -217,6 +217,7 @@ pub(super) struct AttachedSubscriber {
     number: u32,
     core: Option<Subscribing<ProcessMemory, Kernel>>,
     start: Start,
+    verify: bool,
     /// Order the next batch must begin at, once the first has come.
     expected: Option<u64>,
     payload_bytes_max: u64,
@@ -230,7 +231,8 @@ impl AttachedSubscriber {
             _ => Start::Earliest,
         };
         let payload_bytes_max = kernel.with(|state| state.scenario.payload_bytes_max);
-        AttachedSubscriber { number, core: None, start, expected: None, payload_bytes_max }
+        let verify = kernel.chance(1, 2);
+        AttachedSubscriber { number, core: None, start, verify, expected: None, payload_bytes_max }
     }
 
     fn begin(&mut self, kernel: &Kernel) {
@@ -241,6 +243,7 @@ impl AttachedSubscriber {
             pool: "simulated".into(),
             topic: TOPIC.into(),
             start: self.start,
+            verify: self.verify,
             ..AttachedSubscriberOptions::default()
         };
         self.core = Some(Subscribing::begin(&kernel.view(), member, life, options, kernel.clone()));

@@ -14,7 +14,7 @@ fn settings(scenario: &Scenario) -> SequencerSettings {
         session_expiry_ns: 5_000_000_000,
         retention_bytes: scenario.retention_bytes,
         retention_ns: scenario.retention_ns,
-        reader_stall_ns: 40_000_000,
+        reader_stall_ns: scenario.reader_stall_ns,
         member_silence_ns: 30_000_000,
     }
 }

@@ -181,8 +181,13 @@ impl Subscriber {
 /// Looks at a batch that a subscriber was handed, and tells the checker.
 pub(super) fn handed(kernel: &Kernel, batch: &Delivered<'_>, payload_bytes_max: u64) {
     let Delivered { position, first_order, message_count, batch_seq, session, session_epoch, .. } = *batch;
-    if batch.messages().any(|(_, message)| workload::read(message.payload, payload_bytes_max).is_none()) {
-        return kernel.fail(8, format!("position {position} holds a message nobody sent"));
+    let mut next = None;
+    for (_, message) in batch.messages() {
+        let read = workload::read(message.payload, payload_bytes_max);
+        let Some((client, number)) = read.filter(|read| next.is_none_or(|next| next == *read)) else {
+            return kernel.fail(8, format!("position {position} holds a message nobody sent there: {read:?}"));
+        };
+        next = Some((client, number + 1));
     }
     kernel.note(Event::Delivered(kernel.part, position, first_order, message_count));
     let deliver =
