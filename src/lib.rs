@@ -2,14 +2,14 @@
 //!
 //! ```no_run
 //! use embarcadero::{ClientError, Publisher, PublisherOptions, Subscriber, SubscriberOptions, TopicProperties};
-//! use std::time::{Duration, Instant};
+//! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), ClientError> {
 //! let (brokers, topic, create) = (vec!["127.0.0.1:7300".to_owned()], "orders".to_owned(), Some(TopicProperties::default()));
 //! let options = PublisherOptions { brokers: brokers.clone(), topic: topic.clone(), create, ..Default::default() };
 //! let mut publisher = Publisher::connect(options)?;
 //! publisher.send(b"a message")?;
-//! publisher.close(Instant::now() + Duration::from_secs(10))?;
+//! publisher.close(Duration::from_secs(10))?;
 //!
 //! let mut subscriber = Subscriber::connect(SubscriberOptions { brokers, topic, ..Default::default() })?;
 //! while !subscriber.caught_up() {
@@ -79,10 +79,10 @@
 mod client;
 
 pub use client::{
-    AckedBatch, Admin, AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Attempt,
-    Attempts, BackgroundPublisher, Batches, BrokerProgress, CONNECTIONS_PER_BROKER_MAX, ClientError, Cursor, Delivered,
-    Event, OwnedBatch, OwnedEvent, Publish, Publisher, PublisherOptions, PublisherStats, Skew, SlowReaderPolicy, Start,
-    Subscribe, Subscriber, SubscriberOptions, TopicInfo, TopicProperties, create_topic,
+    AckedBatch, Admin, Attempt, Attempts, BackgroundPublisher, Batches, BrokerProgress, CONNECTIONS_PER_BROKER_MAX,
+    ClientError, Cursor, Delivered, Event, OwnedBatch, OwnedEvent, PoolOptions, Publisher, PublisherOptions,
+    PublisherStats, Skew, SlowReaderPolicy, Start, Subscriber, SubscriberOptions, TopicInfo, TopicProperties,
+    create_topic,
 };
 pub use config::CoherenceMode;
 pub use net::readiness::Readiness;

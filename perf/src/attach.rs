@@ -28,10 +28,7 @@ use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::SequencerSettings;
 use embarcadero::roles::sequence::candidate::Candidate;
-use embarcadero::{
-    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Publisher, Start, Subscriber,
-    TopicProperties,
-};
+use embarcadero::{PoolOptions, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions, TopicProperties};
 use launch::place::Folder;
 use serde_json::json;
 use tools_common::clock::{monotonic_ns, thread_ns};
@@ -102,27 +99,27 @@ impl Scene {
         Ok(Scene { path, pool, stop, sequencer: Some(sequencer) })
     }
 
-    fn publisher(&self, args: &AttachArgs, batch_bytes: u64) -> Result<AttachedPublisher, CompareError> {
-        Publisher::attach(AttachOptions {
-            pool: self.path.clone(),
-            coherence: args.coherence,
+    fn place(&self, args: &AttachArgs) -> PoolOptions {
+        PoolOptions { path: self.path.clone(), coherence: args.coherence, wait: WAIT, ..PoolOptions::default() }
+    }
+
+    fn publisher(&self, args: &AttachArgs, batch_bytes: u64) -> Result<Publisher, CompareError> {
+        Publisher::attach(PublisherOptions {
+            pool: self.place(args),
             topic: TOPIC.to_owned(),
             create: Some(TopicProperties::default()),
             batch_bytes,
-            wait: WAIT,
-            ..AttachOptions::default()
+            ..PublisherOptions::default()
         })
         .map_err(client())
     }
 
-    fn subscriber(&self, args: &AttachArgs) -> Result<AttachedSubscriber, CompareError> {
-        Subscriber::attach(AttachedSubscriberOptions {
-            pool: self.path.clone(),
-            coherence: args.coherence,
+    fn subscriber(&self, args: &AttachArgs) -> Result<Subscriber, CompareError> {
+        Subscriber::attach(SubscriberOptions {
+            pool: self.place(args),
             topic: TOPIC.to_owned(),
             start: Start::Latest,
-            wait: WAIT,
-            ..AttachedSubscriberOptions::default()
+            ..SubscriberOptions::default()
         })
         .map_err(client())
     }
@@ -193,9 +190,9 @@ fn append(scene: &Scene, args: &AttachArgs, message_bytes: u64) -> Result<Rate, 
     for _ in 0..count {
         publisher.send(&message).map_err(client())?;
     }
-    publisher.flush(Instant::now() + WAIT).map_err(client())?;
+    publisher.flush(WAIT).map_err(client())?;
     let rate = begin.rate(count * message_bytes);
-    publisher.close(Instant::now() + WAIT).map_err(client())?;
+    publisher.close(WAIT).map_err(client())?;
     Ok(rate)
 }
 
@@ -252,8 +249,8 @@ impl Latency {
 /// From before `send` until the handler has the message, one at a time.
 fn publish_to_deliver(
     args: &AttachArgs,
-    publisher: &mut AttachedPublisher,
-    subscriber: &mut AttachedSubscriber,
+    publisher: &mut Publisher,
+    subscriber: &mut Subscriber,
 ) -> Result<Latency, CompareError> {
     let mut found = figures::Latencies::default();
     let mut message = [0; PING_BYTES];

@@ -89,7 +89,7 @@ impl Scene {
         for _ in 0..messages {
             publisher.send(&payload).map_err(client_error())?;
         }
-        publisher.close(Instant::now() + RUN_MAX).map_err(client_error())?;
+        publisher.close(RUN_MAX).map_err(client_error())?;
         Ok(messages)
     }
 

@@ -315,7 +315,7 @@ fn measure(args: &HostileArgs, subject: &Subject, session: &Session<'_>) -> Resu
     let (begin, used) = (Instant::now(), Processors::now(subject.process()));
     let latencies = one_at_a_time(&mut publisher, MESSAGE_BYTES, Duration::from_millis(args.measure_ms))?;
     let (end, used) = (Instant::now(), Processors::now(subject.process()).since(&used));
-    publisher.close(Instant::now() + WAIT_MAX).map_err(client())?;
+    publisher.close(WAIT_MAX).map_err(client())?;
     let bytes = session.acked.between(begin, end) * MESSAGE_BYTES;
     Ok(Sample {
         p99_us: latencies.percentile_us(99.0),
@@ -334,7 +334,7 @@ fn fill_other(subject: &Subject) -> Result<(), CompareError> {
     for _ in 0..BACKLOG_BYTES / MESSAGE_BYTES {
         publisher.send(&payload).map_err(client())?;
     }
-    publisher.close(Instant::now() + WAIT_MAX).map_err(client())
+    publisher.close(WAIT_MAX).map_err(client())
 }
 
 fn words(outcome: &Outcome) -> String {

@@ -95,7 +95,7 @@ pub fn publish_to_ack(
         }
         Ok(())
     })?;
-    publisher.close(Instant::now() + ACK_MAX).map_err(CompareError::client(subject.name()))?;
+    publisher.close(ACK_MAX).map_err(CompareError::client(subject.name()))?;
     Ok(run)
 }
 

@@ -143,7 +143,7 @@ fn publish(load: &Load<'_>, mut publisher: Publisher, start: &Barrier) -> Result
     }
     let end_ns = monotonic_ns();
     let stats = publisher.stats();
-    publisher.close(Instant::now() + CLOSE_MAX).map_err(CompareError::client(load.name))?;
+    publisher.close(CLOSE_MAX).map_err(CompareError::client(load.name))?;
     Ok(Session { begin_ns, end_ns, stats })
 }
 
@@ -166,7 +166,7 @@ impl Patience<'_> {
         } else if now - self.since > STALL_MAX {
             // The client's own account of which broker owes what.
             publisher
-                .flush(now)
+                .flush(Duration::ZERO)
                 .map_err(CompareError::client(format!("{}: no ack for {STALL_MAX:?}", self.load.name)))?;
         }
         Ok(())

@@ -175,10 +175,10 @@ impl<'a> Session<'a> {
             publisher.poll(Duration::from_micros(500)).map_err(client())?;
             self.acked.note(publisher.messages_acked());
         }
-        publisher.flush(Instant::now() + WAIT_MAX).map_err(client())?;
+        publisher.flush(WAIT_MAX).map_err(client())?;
         self.acked.note(publisher.messages_acked());
         let stats = publisher.stats();
-        publisher.close(Instant::now() + WAIT_MAX).map_err(client())?;
+        publisher.close(WAIT_MAX).map_err(client())?;
         Ok((sent, stats))
     }
 }

@@ -10,6 +10,7 @@
 //! 2. The I/O thread announces sleep (`asleep`), looks at the queue and the open batch once more, and only then sleeps; who
 //!    seals or opens a batch looks at `asleep` afterwards. Both are sequentially consistent, so one of the two sees the other.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 
 use crate::client::batch::{Buffer, Filler, SealedBatch};
+use crate::client::deadline;
 use crate::client::engine::Engine;
 use crate::client::error::{Attempts, ClientError};
 use crate::client::options::PublisherOptions;
@@ -91,9 +93,13 @@ impl Shared {
 
 /// Publishes messages to one topic over its own I/O thread. Use it from one thread, or share it by reference.
 ///
-/// As [`Publisher`], but [`send`](BackgroundPublisher::send) only copies, and acks, resends, linger and reconnects go
+/// As [`Publisher`] over TCP, but [`send`](BackgroundPublisher::send) only copies, and acks, resends, linger and reconnects go
 /// on while the application does other things. Dropping it without [`close`](BackgroundPublisher::close) stops the
 /// thread and abandons what is not acked.
+///
+/// Order of calls: [`connect`](Self::connect), or [`start`](Self::start) with a publisher; then [`send`](Self::send); `flush` as often as
+/// everything is to be acked; `close`. `send` waits while every buffer is in flight, `flush` and `close` up to their timeout, nothing else
+/// waits.
 pub struct BackgroundPublisher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Engine>>,
@@ -103,15 +109,21 @@ pub struct BackgroundPublisher {
 
 impl BackgroundPublisher {
     /// Connects as [`Publisher::connect`] and starts the thread.
+    ///
+    /// # Errors
+    /// As there; [`ClientError::Stopped`] if there can be no thread.
     pub fn connect(options: PublisherOptions) -> Result<BackgroundPublisher, ClientError> {
         BackgroundPublisher::start(Publisher::connect(options)?)
     }
 
-    /// Gives a publisher (with its callback, if one was set: it is called on the I/O thread) a thread.
+    /// Gives a publisher over TCP (with its callback, if one was set: it is called on the I/O thread) a thread.
+    ///
+    /// # Errors
+    /// [`ClientError::Option`] if the publisher is attached; [`ClientError::Stopped`] if there can be no thread.
     pub fn start(publisher: Publisher) -> Result<BackgroundPublisher, ClientError> {
         let order_level = publisher.order_level();
         let payload_bytes_max = publisher.batch_message_bytes_max();
-        let (engine, filler, buffers, linger) = publisher.into_parts();
+        let (engine, filler, buffers, linger) = publisher.into_tcp()?.into_parts();
         let stopped = |error: std::io::Error| ClientError::Stopped { text: error.to_string() };
         let (doorbell, bell) = UnixStream::pair().map_err(stopped)?;
         doorbell.set_nonblocking(true).map_err(stopped)?;
@@ -139,7 +151,8 @@ impl BackgroundPublisher {
 
     /// Copies a message into the open batch, waiting for a buffer while all are in flight.
     ///
-    /// Errors: [`ClientError::PayloadTooLarge`]; [`ClientError::Unreachable`] if it would have to wait and no broker
+    /// # Errors
+    /// [`ClientError::PayloadTooLarge`]; [`ClientError::Unreachable`] if it would have to wait and no broker
     /// was reached for the connect timeout; what ended the I/O thread. After an error the message was not taken.
     pub fn send(&self, payload: &[u8]) -> Result<(), ClientError> {
         while !self.try_send(payload)? {
@@ -155,6 +168,9 @@ impl BackgroundPublisher {
     }
 
     /// Copies a message if there is room now; false if every buffer is in flight, with no effect.
+    ///
+    /// # Errors
+    /// [`ClientError::PayloadTooLarge`].
     pub fn try_send(&self, payload: &[u8]) -> Result<bool, ClientError> {
         let (payload_bytes, max) = (payload.len() as u64, self.payload_bytes_max);
         if payload_bytes > max {
@@ -183,8 +199,13 @@ impl BackgroundPublisher {
 
     /// Waits until every message sent before the call is acked.
     ///
-    /// Errors: [`ClientError::AckTimeout`] at `deadline`, or what ended the I/O thread.
-    pub fn flush(&self, deadline: Instant) -> Result<(), ClientError> {
+    /// # Errors
+    /// [`ClientError::AckTimeout`] after `timeout`, or what ended the I/O thread.
+    pub fn flush(&self, timeout: Duration) -> Result<(), ClientError> {
+        self.flush_until(deadline::within(timeout))
+    }
+
+    fn flush_until(&self, deadline: Instant) -> Result<(), ClientError> {
         let sent = self.messages_sent();
         loop {
             self.seal();
@@ -207,9 +228,13 @@ impl BackgroundPublisher {
         }
     }
 
-    /// Flushes, says goodbye and ends the thread, all before `deadline`.
-    pub fn close(mut self, deadline: Instant) -> Result<(), ClientError> {
-        self.flush(deadline)?;
+    /// Flushes, says goodbye and ends the thread, all within `timeout`.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn close(mut self, timeout: Duration) -> Result<(), ClientError> {
+        let deadline = deadline::within(timeout);
+        self.flush_until(deadline)?;
         match self.stop() {
             Some(mut engine) => {
                 engine.goodbye(deadline);
@@ -274,6 +299,16 @@ impl BackgroundPublisher {
     /// Rare events since the publisher was opened.
     pub fn stats(&self) -> PublisherStats {
         lock(&self.shared.report).stats
+    }
+}
+
+impl fmt::Debug for BackgroundPublisher {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("BackgroundPublisher")
+            .field("session", &self.session())
+            .field("messages_acked", &self.messages_acked())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
     }
 }
 

@@ -46,12 +46,12 @@ fn publisher(fake: &Fake) -> PublisherOptions {
 fn a_panic_in_the_callback_ends_every_call() {
     let fake = acking();
     let mut publisher = Publisher::connect(publisher(&fake)).unwrap();
-    publisher.on_acked(Box::new(|_| panic!("a defect of the caller's, as this test wants it")));
+    publisher.on_acked(|_| panic!("a defect of the caller's, as this test wants it"));
     let publisher = BackgroundPublisher::start(publisher).unwrap();
     let (tell, told) = channel();
     thread::spawn(move || {
         let sent = (0..1000u32).find_map(|number| publisher.send(&number.to_le_bytes()).err());
-        let flushed = publisher.flush(Instant::now() + 5 * SECOND).err();
+        let flushed = publisher.flush(5 * SECOND).err();
         let _ = tell.send((sent, flushed));
     });
     let (sent, flushed) = told.recv_timeout(10 * SECOND).expect("send ends");

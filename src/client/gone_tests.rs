@@ -22,9 +22,7 @@ fn publisher(fake: &Fake) -> Publisher {
     Publisher::connect(options).unwrap()
 }
 
-fn soon() -> Instant {
-    Instant::now() + 5 * SECOND
-}
+const SOON: Duration = Duration::from_secs(5);
 
 type Log = Arc<Mutex<Vec<Vec<u8>>>>;
 
@@ -60,7 +58,7 @@ fn goes_on(is_told: bool) {
     });
     let mut publisher = publisher(&fake);
     send(&mut publisher, 0..4);
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_eq!((publisher.session(), publisher.stats().new_sessions), (7, 0));
     // These wait for a connection, or find the old one ended: nothing of them is in doubt.
     let since = Instant::now();
@@ -69,11 +67,11 @@ fn goes_on(is_told: bool) {
         assert!(since.elapsed() < 5 * SECOND);
     }
     send(&mut publisher, 4..20);
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_eq!((publisher.session(), publisher.stats().new_sessions), (8, 1));
     assert_eq!((publisher.messages_acked(), publisher.in_flight()), (20, 0));
     assert_eq!(*log.lock().unwrap(), (0..20u32).map(|number| number.to_le_bytes().to_vec()).collect::<Vec<_>>());
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
 }
 
 #[test]
@@ -104,7 +102,7 @@ fn with_something_unacked_it_ends_and_names_it() {
         });
         let mut publisher = publisher(&fake);
         let sent = (0..6u32).try_for_each(|number| publisher.send(&number.to_le_bytes()));
-        let error = sent.and_then(|()| publisher.flush(soon())).unwrap_err();
+        let error = sent.and_then(|()| publisher.flush(SOON)).unwrap_err();
         let ClientError::SessionGone { session: 7, first_message: 4, end_message: 6, .. } = error else {
             panic!("{error}")
         };
@@ -138,7 +136,7 @@ fn a_session_that_is_denied_for_a_moment_is_kept() {
     });
     let mut publisher = publisher(&fake);
     send(&mut publisher, 0..4);
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_eq!((publisher.session(), publisher.stats().new_sessions), (7, 0));
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
 }

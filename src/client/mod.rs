@@ -7,21 +7,22 @@
 //! * `handshake`: how a conversation begins, as bytes. `heard`: what a publisher hears after that.
 //! * `ports`, with `session`: a publisher's connections, reconnecting and reopening around the window; no sockets, threads and clocks either.
 //! * `engine`, with `dial` and `socket`: dials, reads, writes and sleeps for the ports.
-//! * [`Publisher`] drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
+//! * `tcp_publisher` drives an engine on its caller's thread, [`BackgroundPublisher`] on one of its own.
 //! * [`Admin`] creates, lists, describes and deletes topics; [`Cursor`] keeps where a consumer resumes.
 //! * `intake`: a subscriber's bytes, checked and made into events. `follower`: its connections around that; no I/O and no clock.
 //!   `delivered`: what it hands on.
-//! * [`Subscriber`]: dials, reads and sleeps for a follower: one connection for any number of topics, resumed by position.
+//! * `tcp_subscriber`: dials, reads and sleeps for a follower: one connection for any number of topics, resumed by position.
 //!
 //! What has no I/O and no clock is driven by the simulated clients too (`sim/parts`).
 //!
-//! * [`attached`]: the same without the network, for a process that maps the pool.
+//! * `attached`: the same without the network, for a process that maps the pool.
+//! * [`Publisher`] and [`Subscriber`] are one of either kind each.
 //!
 //! This room imports `wire`, `limits` and `net::readiness`, `attached` and `error` also `log` and `pool`; and nothing of the
 //! broker.
 
 mod admin;
-pub mod attached;
+pub(crate) mod attached;
 mod background;
 pub(crate) mod backoff;
 pub(crate) mod batch;
@@ -53,20 +54,20 @@ pub(crate) mod session;
 mod silence_tests;
 mod socket;
 mod subscriber;
+mod tcp_publisher;
+mod tcp_subscriber;
 #[cfg(test)]
 mod tests;
 pub(crate) mod window;
 
 pub use admin::{Admin, TopicInfo, create_topic};
-pub use attached::{
-    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, Publish, Subscribe,
-};
 pub use background::BackgroundPublisher;
 pub use cursor::Cursor;
 pub use delivered::{Delivered, Event, OwnedBatch, OwnedEvent};
 pub use error::{Attempt, Attempts, ClientError};
 pub use options::{
-    CONNECTIONS_PER_BROKER_MAX, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions, TopicProperties,
+    CONNECTIONS_PER_BROKER_MAX, PoolOptions, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions,
+    TopicProperties,
 };
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
 pub use publisher::Publisher;

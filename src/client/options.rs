@@ -1,8 +1,10 @@
 //! What a client is asked to do, checked before anything is tried.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client::error::ClientError;
+use crate::config::CoherenceMode;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES,
     MESSAGE_HEADER_BYTES, SUBSCRIPTION_TOPICS_MAX, WINDOW_BATCHES_MAX,
@@ -60,12 +62,55 @@ pub struct Skew {
     pub delay: Duration,
 }
 
-/// What a publisher is asked to do.
+/// The pool that an attached client maps, and how it waits there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// A file or device of this host.
+    pub path: PathBuf,
+    /// This host's number in the pool.
+    pub host: u32,
+    /// As the brokers' `pool.coherence`; software is right on every pool.
+    pub coherence: CoherenceMode,
+    /// How long a call waits for the topic, for room, or for the sequencer's answer, while nothing moves.
+    pub wait: Duration,
+    /// How long a waiting call looks again at once before it sleeps between looks.
+    pub spin: Duration,
+    /// Publishers: touch the memory of the place when it is taken, so that no message waits for a page.
+    pub populate: bool,
+}
+
+impl Default for PoolOptions {
+    /// Host 0, software coherence, waits of 10 s, 50 µs of them awake, memory touched in advance. The path must be set.
+    fn default() -> Self {
+        PoolOptions {
+            path: PathBuf::new(),
+            host: 0,
+            coherence: CoherenceMode::Software,
+            wait: Duration::from_secs(10),
+            spin: Duration::from_micros(50),
+            populate: true,
+        }
+    }
+}
+
+impl PoolOptions {
+    fn check(&self) -> Result<(), ClientError> {
+        if !self.path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let (found, expected) = ("empty".to_owned(), "the pool's file or device".to_owned());
+        Err(ClientError::Option { option: "pool.path", found, expected })
+    }
+}
+
+/// What a publisher is asked to do: the same over TCP and attached, but where it says for which of the two a field is.
 #[derive(Clone, Debug)]
 pub struct PublisherOptions {
-    /// Seeds, `host:port`; tried in turn until one answers.
+    /// Over TCP: seeds, `host:port`; tried in turn until one answers.
     pub brokers: Vec<String>,
-    /// Stripe over every broker of the pool, as the first one's Welcome lists them; else over the seeds only.
+    /// Attached: the pool.
+    pub pool: PoolOptions,
+    /// Over TCP: stripe over every broker of the pool, as the first one's Welcome lists them; else over the seeds only.
     pub discover: bool,
     /// Topic name.
     pub topic: String,
@@ -73,29 +118,31 @@ pub struct PublisherOptions {
     pub create: Option<TopicProperties>,
     /// Ack level wanted.
     pub ack: AckLevel,
-    /// Size at which a batch is sealed, header and padding included, bytes. The broker's limit clips it.
+    /// Size at which a batch is sealed, header and padding included, bytes. The pool's limit clips it.
     pub batch_bytes: u64,
     /// Most messages in a batch.
     pub batch_messages: u32,
     /// Longest time a message waits in the open batch, looked at by `poll`, never per message.
     pub linger: Duration,
-    /// Most batches sealed and not acked. The broker's limit clips it.
+    /// Most batches sealed and not acked. A broker's limit clips it.
     pub window_batches: u32,
-    /// Connections to each broker.
+    /// Over TCP: connections to each broker.
     pub connections_per_broker: u32,
-    /// How long to try while no broker answers.
+    /// Over TCP: how long to try while no broker answers.
     pub connect_timeout: Duration,
-    /// Level 5: resend everything unacked when no ack has come for this long. The last resort, see PROTOCOL.md.
+    /// Over TCP, level 5: resend everything unacked when no ack has come for this long. The last resort, see PROTOCOL.md.
     pub resend_after: Duration,
     /// Test hook.
+    #[doc(hidden)]
     pub skew: Option<Skew>,
 }
 
 impl Default for PublisherOptions {
-    /// 256 KiB batches, a window of 64, 1 ms linger, one connection to each broker. Brokers and topic must be set.
+    /// 256 KiB batches, a window of 64, 1 ms linger, one connection to each broker. Brokers (or the pool's path) and topic must be set.
     fn default() -> Self {
         PublisherOptions {
             brokers: Vec::new(),
+            pool: PoolOptions::default(),
             discover: true,
             topic: String::new(),
             create: None,
@@ -115,11 +162,21 @@ impl Default for PublisherOptions {
 impl PublisherOptions {
     pub(crate) fn check(&self) -> Result<(), ClientError> {
         check_brokers(&self.brokers)?;
+        self.check_batches()?;
+        within("connections_per_broker", self.connections_per_broker.into(), 1, CONNECTIONS_PER_BROKER_MAX.into())
+    }
+
+    /// Whether it can be attached with.
+    pub(crate) fn check_attached(&self) -> Result<(), ClientError> {
+        self.pool.check()?;
+        self.check_batches()
+    }
+
+    fn check_batches(&self) -> Result<(), ClientError> {
         check_topic(&self.topic)?;
         within("batch_bytes", self.batch_bytes, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
         within("batch_messages", self.batch_messages.into(), 1, BATCH_MESSAGES_MAX.into())?;
-        within("window_batches", self.window_batches.into(), 1, WINDOW_BATCHES_MAX.into())?;
-        within("connections_per_broker", self.connections_per_broker.into(), 1, CONNECTIONS_PER_BROKER_MAX.into())
+        within("window_batches", self.window_batches.into(), 1, WINDOW_BATCHES_MAX.into())
     }
 }
 
@@ -154,32 +211,35 @@ impl SlowReaderPolicy {
     }
 }
 
-/// What a subscriber is asked to do.
+/// What a subscriber is asked to do: the same over TCP and attached, but where it says for which of the two a field is.
 #[derive(Clone, Debug)]
 pub struct SubscriberOptions {
-    /// Seeds, `host:port`. Every broker serves the whole topic; the first that answers is used.
+    /// Over TCP: seeds, `host:port`. Every broker serves the whole topic; the first that answers is used.
     pub brokers: Vec<String>,
+    /// Attached: the pool.
+    pub pool: PoolOptions,
     /// Topic name.
     pub topic: String,
     /// Where to start.
     pub start: Start,
-    /// Further topics, and where each starts. All come over one connection, in the pool's one total order.
+    /// Over TCP: further topics, and where each starts. All come over one connection, in the pool's one total order.
     pub more_topics: Vec<(String, Start)>,
-    /// What becomes of it if it is too slow.
+    /// Over TCP: what becomes of it if it is too slow.
     pub slow_reader: SlowReaderPolicy,
     /// Check the CRC of every batch's body. Off, only headers and the message framing are checked.
     pub check_crc: bool,
-    /// How long to try while no broker answers.
+    /// Over TCP: how long to try while no broker answers.
     pub connect_timeout: Duration,
-    /// Receive buffer, bytes. It grows once, to the largest batch the broker names, if a batch needs it.
+    /// Over TCP: receive buffer, bytes. It grows once, to the largest batch the broker names, if a batch needs it.
     pub buffer_bytes: u64,
 }
 
 impl Default for SubscriberOptions {
-    /// One topic from the earliest message, every CRC checked, with a buffer of 1 MiB. Brokers and topic must be set.
+    /// One topic from the earliest message, every CRC checked, with a buffer of 1 MiB. Brokers (or the pool's path) and topic must be set.
     fn default() -> Self {
         SubscriberOptions {
             brokers: Vec::new(),
+            pool: PoolOptions::default(),
             topic: String::new(),
             start: Start::Earliest,
             more_topics: Vec::new(),
@@ -210,6 +270,23 @@ impl SubscriberOptions {
             return Err(ClientError::Option { option: "more_topics", found, expected });
         }
         within("buffer_bytes", self.buffer_bytes, BUFFER_BYTES_MIN, 2 * BATCH_BYTES_MAX)
+    }
+
+    /// Whether it can be attached with.
+    pub(crate) fn check_attached(&self) -> Result<(), ClientError> {
+        self.pool.check()?;
+        check_topic(&self.topic)?;
+        let other = |option, found| {
+            let expected = "what it is by default: an attached subscriber does not have it".to_owned();
+            Err(ClientError::Option { option, found, expected })
+        };
+        if !self.more_topics.is_empty() {
+            return other("more_topics", format!("{} topics", self.more_topics.len()));
+        }
+        if self.slow_reader != SlowReaderPolicy::AsConfigured {
+            return other("slow_reader", format!("{:?}", self.slow_reader));
+        }
+        Ok(())
     }
 
     /// All topics: the first, then the others.

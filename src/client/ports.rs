@@ -565,7 +565,7 @@ impl Ports {
     pub fn stats(&self) -> PublisherStats {
         let (resent_batches, let_go) = self.window.resend_counts();
         let Ports { fences, reconnects, new_sessions, .. } = *self;
-        PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions }
+        PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions, ..PublisherStats::default() }
     }
 
     fn contradiction(&self, index: usize, issue: Contradiction) -> ClientError {

@@ -1,6 +1,7 @@
 //! What a publisher tells about itself.
 
 use std::fmt::Write as _;
+use std::ops::AddAssign;
 use std::time::Instant;
 
 /// A batch that is done: acked, or at ack level 0 wholly written to a socket.
@@ -52,6 +53,23 @@ pub struct PublisherStats {
     pub reconnects: u64,
     /// Times the session was gone, with nothing in doubt, and another one was opened.
     pub new_sessions: u64,
+    /// Attached: times a batch found the ring of its lane full.
+    pub ring_full: u64,
+    /// Attached: times a batch found no memory free.
+    pub memory_full: u64,
+}
+
+impl AddAssign for PublisherStats {
+    fn add_assign(&mut self, other: PublisherStats) {
+        let PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions, ring_full, memory_full } = other;
+        self.resent_batches += resent_batches;
+        self.let_go += let_go;
+        self.fences += fences;
+        self.reconnects += reconnects;
+        self.new_sessions += new_sessions;
+        self.ring_full += ring_full;
+        self.memory_full += memory_full;
+    }
 }
 
 /// `Waiting for ACKs: [B0=986828, B1=986828] total=1973656/10485760`

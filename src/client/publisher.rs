@@ -1,245 +1,232 @@
-//! A publisher driven by its caller: no thread of its own does its I/O.
+//! The publisher that users see: one type, whichever way it reaches the log. The way is chosen where it is made, and costs a branch a call.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::client::batch::{Buffer, Filler};
-use crate::client::engine::Engine;
+use crate::client::attached::AttachedPublisher;
+use crate::client::deadline;
 use crate::client::error::ClientError;
 use crate::client::options::PublisherOptions;
-use crate::client::progress::{BrokerProgress, OnAcked, PublisherStats};
+use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats};
+use crate::client::tcp_publisher::TcpPublisher;
 use crate::net::readiness::Readiness;
 use crate::wire::OrderLevel;
 
-/// Longest single wait inside a call that waits; between two of them the exit conditions are looked at.
-const WAIT_STEP: Duration = Duration::from_millis(50);
-
-/// Publishes messages to one topic.
+/// Publishes messages to one topic: over TCP if [`connect`](Self::connect) made it, in the pool's memory if [`attach`](Self::attach) did.
 ///
-/// Messages are copied once, into the open batch. A batch is sealed when it is full, when [`poll`](Publisher::poll)
-/// finds that its oldest message has lingered, or by [`seal`](Publisher::seal) and [`flush`](Publisher::flush); sealed
-/// batches are striped over the brokers, at most a window of them unacked. Nothing happens between two calls: a caller
-/// with nothing to send calls `poll`. (Only reconnecting to a lost broker uses a short-lived thread, so that a silent
-/// host stalls nobody.)
+/// Messages are copied once, into the open batch. A batch is sealed when it is full, when [`poll`](Self::poll) finds that its oldest
+/// message has lingered, or by [`seal`](Self::seal) and [`flush`](Self::flush); at most a window of sealed batches is unacked.
+/// **Nothing happens between two calls**: a caller with nothing to send calls `poll`. (Only reconnecting to a lost broker uses a
+/// short-lived thread, so that a silent host stalls nobody.) [`BackgroundPublisher`](crate::BackgroundPublisher) has a thread for that.
 ///
-/// At order level 5 everything is committed exactly once and in order, whatever connections break. Below, what was
-/// unacked on a broken connection is sent again on another and may be there twice.
+/// * Over TCP batches are striped over the brokers. At order level 5 everything is committed exactly once and in order, whatever
+///   connections break. Below, what was unacked on a broken connection is sent again on another and may be there twice.
+///   Memory: a window of batches and one.
+/// * Attached, the publisher has a lane of the pool: messages are copied into the payload area and ordered from there, without a socket or a
+///   broker process in between. If its process dies, what was sealed is ordered, what was not never existed, and its place is free.
+///   Memory: none but the pool's.
 ///
-/// Memory: a window of batches and one.
+/// # Order of calls
+///
+/// `connect` or `attach`; [`on_acked`](Self::on_acked) if every ack matters; then [`send`](Self::send) or [`try_send`](Self::try_send),
+/// and `poll`; `flush` as often as everything is to be acked; [`close`](Self::close) at the end. A publisher that is dropped without
+/// it abandons what is not acked.
+///
+/// # What waits
+///
+/// | methods | |
+/// |---|---|
+/// | `try_send`, `seal`, `watch`, and all that only tell | never |
+/// | `poll`, `flush`, `close` | up to their timeout |
+/// | `send` | while the window is full; not for ever, see there |
+/// | `connect` | up to `connect_timeout` |
+/// | `attach` | as long as nothing moves, up to `pool.wait` |
 pub struct Publisher {
-    engine: Engine,
-    filler: Filler,
-    /// Buffers of no batch; those not used yet have no memory.
-    spare: Vec<Buffer>,
-    linger: Duration,
+    path: Path,
+}
+
+enum Path {
+    Tcp(Box<TcpPublisher>),
+    Attached(AttachedPublisher),
+}
+
+macro_rules! on_path {
+    ($path:expr, $inner:ident => $what:expr) => {
+        match $path {
+            Path::Tcp($inner) => $what,
+            Path::Attached($inner) => $what,
+        }
+    };
 }
 
 impl Publisher {
-    /// Opens a session with the first broker that answers, and connects to the others.
+    /// Opens a session over TCP with the first broker that answers, and connects to the others.
     ///
-    /// Brokers that do not answer at once join later. Errors: [`ClientError::Option`], [`ClientError::Unreachable`]
-    /// after `connect_timeout`, or what the broker refused with.
+    /// Brokers that do not answer at once join later.
+    ///
+    /// # Errors
+    /// [`ClientError::Option`], [`ClientError::Unreachable`] after `connect_timeout`, or what the broker refused with.
     pub fn connect(options: PublisherOptions) -> Result<Publisher, ClientError> {
-        let engine = Engine::connect(&options)?;
-        let filler = Filler::new(engine.shape(), Buffer::new());
-        let spare = (0..engine.window_batches()).map(|_| Buffer::new()).collect();
-        Ok(Publisher { engine, filler, spare, linger: options.linger })
+        Ok(Publisher { path: Path::Tcp(Box::new(TcpPublisher::connect(options)?)) })
     }
 
-    /// Takes a message, waiting for acks while the window is full.
+    /// Maps the pool that `options.pool` names, takes a place of it and opens a session on the topic.
     ///
-    /// The wait ends with [`ClientError::Unreachable`] when no broker can be reached for `connect_timeout`; while one
-    /// is connected but takes nothing, it goes on (use [`try_send`](Publisher::try_send) to choose otherwise). After an
-    /// error the message was not taken.
+    /// # Errors
+    /// [`ClientError::Option`]; [`ClientError::Pool`] if there is no pool of this version; [`ClientError::NoPlace`];
+    /// [`ClientError::PoolRefused`] for what a broker would refuse; [`ClientError::PoolTimeout`] if no sequencer answers.
+    pub fn attach(options: PublisherOptions) -> Result<Publisher, ClientError> {
+        Ok(Publisher { path: Path::Attached(AttachedPublisher::attach(options)?) })
+    }
+
+    /// Takes a message, waiting for acks, and for memory of the pool, while there is no room.
+    ///
+    /// # Errors
+    /// After any of them the message was not taken, and the call may be repeated.
+    ///
+    /// * Over TCP: [`ClientError::Unreachable`] when no broker could be reached for `connect_timeout`; while one is connected but takes
+    ///   nothing it goes on waiting (use [`try_send`](Self::try_send) to choose otherwise).
+    /// * Attached: [`ClientError::PoolTimeout`] when nothing moved for `pool.wait`.
+    /// * [`ClientError::PayloadTooLarge`]; what ended the session.
+    #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), ClientError> {
-        while !self.try_send(payload)? {
-            if let Some(error) = self.engine.cut_off() {
-                return Err(error);
-            }
-            self.poll(WAIT_STEP)?;
-        }
-        Ok(())
+        on_path!(&mut self.path, inner => inner.send(payload))
     }
 
-    /// Takes a message if there is room now; false if the window is full, with no effect.
-    pub fn try_send(&mut self, payload: &[u8]) -> Result<bool, ClientError> {
-        if !self.filler.fits(payload.len()) && !self.make_room(payload.len())? {
-            return Ok(false);
-        }
-        self.filler.push(payload);
-        // Batches of equal messages go out when they are full, not when the next message finds no room.
-        if !self.filler.fits(payload.len()) && self.seal_open() {
-            self.drive()?;
-        }
-        Ok(true)
-    }
-
-    /// Seals the open batch to make room. False if the window is full.
-    fn make_room(&mut self, payload_bytes: usize) -> Result<bool, ClientError> {
-        let max = self.batch_message_bytes_max();
-        if payload_bytes as u64 > max {
-            return Err(ClientError::PayloadTooLarge { payload_bytes: payload_bytes as u64, max });
-        }
-        if !self.seal_open() {
-            self.drive()?;
-            if !self.seal_open() {
-                return Ok(false);
-            }
-        }
-        self.drive()?;
-        assert!(self.filler.fits(payload_bytes), "an empty batch takes every payload up to the limit");
-        Ok(true)
-    }
-
-    /// Seals the open batch if it has a message and the window has room. Returns whether it is empty now.
-    fn seal_open(&mut self) -> bool {
-        if self.filler.is_empty() {
-            return true;
-        }
-        if self.engine.window().is_full() {
-            return false;
-        }
-        // The window holds less than its maximum, so of its maximum and one buffers one is here.
-        let fresh = self.spare.pop().expect("a buffer for every place of the window and the open batch");
-        match self.filler.seal(fresh) {
-            Ok(batch) => self.engine.push(batch),
-            Err(_) => unreachable!("not empty"),
-        }
-        true
-    }
-
-    fn drive(&mut self) -> Result<usize, ClientError> {
-        let moved = self.engine.drive();
-        while let Some(buffer) = self.engine.pop_buffer() {
-            self.spare.push(buffer);
-        }
-        moved
-    }
-
-    /// Seals the open batch now, so that the next call sends it; if the window is full, as soon as it is not.
-    pub fn seal(&mut self) {
-        self.seal_open();
-    }
-
-    /// Progress: writes, reads acks, seals a batch that has lingered, resends, reconnects. Waits up to `timeout` if
-    /// there is nothing to do. Returns how many things moved, 0 if none.
+    /// Takes a message if there is room now; false if there is none, with no effect.
     ///
-    /// A lost connection is not an error here: it is made good, or shows in [`broker_progress`](Self::broker_progress).
+    /// # Errors
+    /// [`ClientError::PayloadTooLarge`]; what ended the session.
+    #[inline]
+    pub fn try_send(&mut self, payload: &[u8]) -> Result<bool, ClientError> {
+        on_path!(&mut self.path, inner => inner.try_send(payload))
+    }
+
+    /// Seals the open batch now; if the window is full, as soon as it is not.
+    pub fn seal(&mut self) {
+        on_path!(&mut self.path, inner => inner.seal());
+    }
+
+    /// Progress: hears acks, seals a batch that has lingered, sends, sends again, reconnects. Waits up to `timeout` if there is nothing
+    /// to do. Returns how many things moved, 0 if none.
+    ///
+    /// A lost connection is no error here: it is made good, or shows in [`broker_progress`](Self::broker_progress).
+    ///
+    /// # Errors
+    /// What ended the session.
     pub fn poll(&mut self, timeout: Duration) -> Result<usize, ClientError> {
-        let lingered = self.seal_lingered();
-        let moved = self.drive()? + usize::from(lingered);
-        if moved > 0 || timeout.is_zero() {
-            return Ok(moved);
-        }
-        let now = Instant::now();
-        let due = self.filler.due(self.linger).filter(|_| !self.engine.window().is_full());
-        let wait = due.map_or(timeout, |due| timeout.min(due.saturating_duration_since(now)));
-        self.engine.wait(wait, None)?;
-        let lingered = self.seal_lingered();
-        Ok(self.drive()? + usize::from(lingered))
+        on_path!(&mut self.path, inner => inner.poll(timeout))
     }
 
     /// For a caller that drives many publishers on one thread: adds the sockets to `readiness`, and gives when to call
-    /// [`poll`](Self::poll) even if none of them becomes ready; none: not before that.
+    /// [`poll`](Self::poll) even if none of them becomes ready; none: not before that. An attached one has no sockets, and a time soon.
     pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
-        let lingers = self.filler.due(self.linger).filter(|_| !self.engine.window().is_full());
-        self.engine.watch(readiness).into_iter().chain(lingers).min()
+        on_path!(&self.path, inner => inner.watch(readiness))
     }
 
-    fn seal_lingered(&mut self) -> bool {
-        let due = self.filler.due(self.linger).is_some_and(|due| due <= Instant::now());
-        due && self.seal_open()
-    }
-
-    /// Seals the open batch and waits until everything is acked (at ack level 0: written to the sockets).
+    /// Seals the open batch and waits until everything is acked (over TCP at ack level 0: written to the sockets).
     ///
-    /// Errors: [`ClientError::AckTimeout`] at `deadline`, with the numbers of every broker; nothing is lost, and the
-    /// call may be repeated.
-    pub fn flush(&mut self, deadline: Instant) -> Result<(), ClientError> {
-        loop {
-            let sealed = self.seal_open();
-            self.drive()?;
-            if sealed && self.engine.window().unacked() == 0 {
-                return Ok(());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(self.ack_timeout());
-            }
-            self.engine.wait(left.min(WAIT_STEP), None)?;
-        }
+    /// # Errors
+    /// [`ClientError::AckTimeout`] after `timeout`, with the numbers of every broker; nothing is lost, and the call may be repeated. What
+    /// ended the session.
+    pub fn flush(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        on_path!(&mut self.path, inner => inner.flush(deadline::within(timeout)))
     }
 
-    fn ack_timeout(&self) -> ClientError {
-        ClientError::AckTimeout {
-            in_flight: self.in_flight(),
-            progress: self.engine.progress_line(self.messages_sent()),
-            unreachable: self.engine.unreachable(),
-        }
-    }
-
-    /// Flushes, says goodbye and closes, all before `deadline`. After an error some messages may not be acked.
-    pub fn close(mut self, deadline: Instant) -> Result<(), ClientError> {
-        self.flush(deadline)?;
-        self.engine.goodbye(deadline);
-        Ok(())
+    /// Flushes, closes the session and gives back what it had, all within `timeout`. After an error some messages may not be acked.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn close(mut self, timeout: Duration) -> Result<(), ClientError> {
+        on_path!(&mut self.path, inner => inner.close(deadline::within(timeout)))
     }
 
     /// Has `callback` called, from inside other calls, for every batch that is done, in the order of acking.
-    pub fn on_acked(&mut self, callback: OnAcked) {
-        self.engine.on_acked(callback);
+    pub fn on_acked(&mut self, callback: impl FnMut(AckedBatch) + Send + 'static) {
+        on_path!(&mut self.path, inner => inner.on_acked(Box::new(callback)));
     }
 
-    /// Session id; below level 5 that of the first connection's own.
+    /// Session id; over TCP below level 5 that of the first connection's own.
     pub fn session(&self) -> u64 {
-        self.engine.window().identity(0).session
+        on_path!(&self.path, inner => inner.session())
+    }
+
+    /// Its lane in the pool, if it is attached.
+    pub fn lane(&self) -> Option<u32> {
+        match &self.path {
+            Path::Tcp(_) => None,
+            Path::Attached(inner) => Some(inner.lane()),
+        }
     }
 
     /// Order level of the topic.
     pub fn order_level(&self) -> OrderLevel {
-        self.engine.order_level()
+        on_path!(&self.path, inner => inner.order_level())
     }
 
     /// Messages taken.
     pub fn messages_sent(&self) -> u64 {
-        self.filler.messages_sent()
+        on_path!(&self.path, inner => inner.messages_sent())
     }
 
-    /// Messages acked (at ack level 0: written).
+    /// Messages acked (over TCP at ack level 0: written).
     pub fn messages_acked(&self) -> u64 {
-        self.engine.acked().0
+        on_path!(&self.path, inner => inner.messages_acked())
     }
 
     /// Payload bytes acked, without headers and padding.
     pub fn bytes_acked(&self) -> u64 {
-        self.engine.acked().1
+        on_path!(&self.path, inner => inner.bytes_acked())
     }
 
     /// Batches sealed and not acked.
     pub fn in_flight(&self) -> usize {
-        self.engine.window().unacked()
+        on_path!(&self.path, inner => inner.in_flight())
     }
 
     /// Largest payload that a batch of this topic can hold, bytes.
     pub fn batch_message_bytes_max(&self) -> u64 {
-        self.filler.shape().payload_bytes_max()
+        on_path!(&self.path, inner => inner.batch_message_bytes_max())
     }
 
-    /// What went to each broker and came back, ordered by broker id.
+    /// What went to each broker and came back, ordered by broker id. Nothing if attached: its messages pass no broker.
     pub fn broker_progress(&self) -> &[BrokerProgress] {
-        self.engine.brokers()
+        match &self.path {
+            Path::Tcp(inner) => inner.broker_progress(),
+            Path::Attached(_) => &[],
+        }
     }
 
-    /// `Waiting for ACKs: [B0=986828, B1=986828, B2=986828, B3=0] total=2960484/10485760`
+    /// `Waiting for ACKs: [B0=986828, B1=986828, B2=986828, B3=0] total=2960484/10485760`; if attached, with its lane: `[L4=986828]`.
     pub fn progress_line(&self, total: u64) -> String {
-        self.engine.progress_line(total)
+        on_path!(&self.path, inner => inner.progress_line(total))
     }
 
     /// Rare events since the publisher was opened.
     pub fn stats(&self) -> PublisherStats {
-        self.engine.stats()
+        on_path!(&self.path, inner => inner.stats())
     }
 
-    pub(crate) fn into_parts(self) -> (Engine, Filler, Vec<Buffer>, Duration) {
-        (self.engine, self.filler, self.spare, self.linger)
+    /// What runs it over TCP.
+    pub(super) fn into_tcp(self) -> Result<TcpPublisher, ClientError> {
+        match self.path {
+            Path::Tcp(inner) => Ok(*inner),
+            Path::Attached(_) => {
+                let (found, expected) = ("attached".to_owned(), "one that was made by Publisher::connect".to_owned());
+                Err(ClientError::Option { option: "publisher", found, expected })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Publisher")
+            .field("session", &self.session())
+            .field("lane", &self.lane())
+            .field("messages_sent", &self.messages_sent())
+            .field("messages_acked", &self.messages_acked())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
     }
 }

@@ -1,85 +1,123 @@
-//! A subscriber: the ordered stream of its topics over one connection, resumed by position when it breaks. This is what dials, reads and
-//! sleeps for the [follower](crate::client::follower), which decides.
+//! The subscriber that users see: one type, whichever way it reaches the log. The way is chosen where it is made, and costs a branch a call.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::client::backoff::Backoff;
-use crate::client::deadline;
+use crate::client::attached::AttachedSubscriber;
 use crate::client::delivered::{Delivered, Event, OwnedEvent};
-use crate::client::dial::{Dialer, dial_any};
 use crate::client::error::ClientError;
-use crate::client::follower::{Follower, first_call};
 use crate::client::options::SubscriberOptions;
-use crate::client::pulse::heartbeat;
-use crate::limits::FRAME_HEADER_BYTES;
+use crate::client::tcp_subscriber::TcpSubscriber;
 use crate::net::readiness::Readiness;
 use crate::wire::OrderLevel;
-use crate::wire::frame::{self, Goodbye};
 
 /// Most events handed on in one poll.
 const POLL_EVENTS_MAX: usize = 64;
-/// While an attempt is in the air, look for its result this often: nothing else announces it.
-const DIAL_CHECK: Duration = Duration::from_millis(2);
 
-/// Receives the messages of its topics in total order.
+/// Receives the messages of its topics in total order: over TCP if [`connect`](Self::connect) made it, out of the pool's memory if
+/// [`attach`](Self::attach) did.
 ///
-/// Nothing happens between two calls of [`poll`](Subscriber::poll). Memory: one receive buffer.
+/// **Nothing happens between two calls** of [`poll`](Self::poll) and its kin.
+///
+/// * Over TCP one connection carries any number of topics; when it breaks it is made good inside, and resumed without a gap. The bytes of a
+///   batch are borrowed from the receive buffer. Memory: that buffer.
+/// * Attached, it reads one topic. What it may still read is pinned, so publishers wait for it as for any reader; but one that is not
+///   polled for `export.reader_stall` while they wait for memory is not waited for any longer, and is told so by
+///   [`ClientError::TooSlow`]. A batch is a copy that was checked after it was made: however long a handler runs, nobody else writes
+///   there. Memory: entries read ahead, and one batch.
+///
+/// # Order of calls
+///
+/// `connect` or `attach`; then `poll`, [`poll_events`](Self::poll_events) or [`batches`](Self::batches), again and again, in any mixture.
+/// After an error: the same, which tries again; after `Trimmed`, [`go_on_at`](Self::go_on_at) first. Dropping it tells the broker, or
+/// frees the place.
+///
+/// # What waits
+///
+/// | methods | |
+/// |---|---|
+/// | `watch`, `go_on_at`, and all that only tell | never |
+/// | `poll`, `poll_events`, `next` of `batches` | up to their timeout, if nothing is there |
+/// | `connect` | up to `connect_timeout` |
+/// | `attach` | up to `pool.wait` |
 pub struct Subscriber {
-    follower: Follower,
-    /// The connection, if the follower is up.
-    stream: Option<TcpStream>,
-    dialer: Dialer,
-    readiness: Readiness,
+    path: Path,
+}
+
+enum Path {
+    Tcp(Box<TcpSubscriber>),
+    Attached(AttachedSubscriber),
+}
+
+macro_rules! on_path {
+    ($path:expr, $inner:ident => $what:expr) => {
+        match $path {
+            Path::Tcp($inner) => $what,
+            Path::Attached($inner) => $what,
+        }
+    };
 }
 
 impl Subscriber {
     /// Connects to the first broker that answers and asks for the topics from their starts on.
     ///
-    /// Errors: [`ClientError::Option`], [`ClientError::Unreachable`] after `connect_timeout`, or what the broker
-    /// refused with (`UnknownTopic`; `Trimmed`, whose detail is the earliest order).
+    /// # Errors
+    /// [`ClientError::Option`], [`ClientError::Unreachable`] after `connect_timeout`, or what the broker refused with
+    /// (`UnknownTopic`; `Trimmed`, whose detail is the earliest order).
     pub fn connect(options: SubscriberOptions) -> Result<Subscriber, ClientError> {
-        options.check()?;
-        let call = first_call(&options);
-        let (stream, greeting) = dial_any(&options.brokers, &call.hello, &call.body, call.welcomes, call.timeout)?;
-        let follower = Follower::new(&options, Backoff::default(), &greeting, Instant::now())?;
-        Ok(Subscriber { follower, stream: Some(stream), dialer: Dialer::new(), readiness: Readiness::default() })
+        Ok(Subscriber { path: Path::Tcp(Box::new(TcpSubscriber::connect(options)?)) })
     }
 
-    /// Hands every batch that has come, in order, to `handler`; waits up to `timeout` for the first. Returns how many
-    /// batches were handed on: at most 64, 0 if none came. The bytes are borrowed from the receive buffer: nothing is copied.
+    /// Maps the pool that `options.pool` names, takes a place of it and finds the start.
     ///
-    /// A broken connection is made good inside, and so is one to a broker that falls silent, or that brought spoiled bytes. Errors:
-    /// [`ClientError::Wire`], [`ClientError::Gap`] and [`ClientError::Contradiction`] for what a broker sent wrongly;
-    /// [`ClientError::Refused`], for example `Trimmed`; [`ClientError::Unreachable`] when for `connect_timeout` no broker was reached,
-    /// or none that brought anything. An error may follow batches that
-    /// were handed on in the same call. After any of them polling again tries again at [`next_order`](Subscriber::next_order);
-    /// after `Trimmed`, [`go_on_at`](Subscriber::go_on_at) says where to.
+    /// # Errors
+    /// [`ClientError::Option`]; [`ClientError::Pool`] if there is no pool of this version; [`ClientError::NoPlace`];
+    /// [`ClientError::PoolRefused`] (`UnknownTopic`; `Trimmed`, whose detail is the earliest order);
+    /// [`ClientError::PoolTimeout`] if no sequencer was ever there.
+    pub fn attach(options: SubscriberOptions) -> Result<Subscriber, ClientError> {
+        Ok(Subscriber { path: Path::Attached(AttachedSubscriber::attach(options)?) })
+    }
+
+    /// Hands every batch that is there, in order, to `handler`; waits up to `timeout` for the first. Returns how many batches were
+    /// handed on: at most 64, 0 if none came.
+    ///
+    /// # Errors
+    /// An error may follow batches that were handed on in the same call. After any of them polling again tries again at
+    /// [`next_order`](Self::next_order); after `Trimmed`, [`go_on_at`](Self::go_on_at) says where to.
+    ///
+    /// * Over TCP a broken connection is no error, and none is one to a broker that falls silent or that brought spoiled bytes: another is
+    ///   made. [`ClientError::Wire`], [`ClientError::Gap`] and [`ClientError::Contradiction`] for what a broker sent wrongly;
+    ///   [`ClientError::Refused`], for example `Trimmed`; [`ClientError::Unreachable`] when for `connect_timeout` no broker was reached,
+    ///   or none that brought anything.
+    /// * Attached: [`ClientError::TooSlow`], after which what comes next may be gone; then it is [`ClientError::PoolRefused`] with
+    ///   `Trimmed`. [`ClientError::Damaged`].
     ///
     /// A subscriber that asked for [`SlowReaderPolicy::Skip`](crate::SlowReaderPolicy::Skip) learns here of what was skipped only by
-    /// [`skipped_messages`](Subscriber::skipped_messages): use [`poll_events`](Subscriber::poll_events).
+    /// [`skipped_messages`](Self::skipped_messages): use [`poll_events`](Self::poll_events).
     pub fn poll(&mut self, timeout: Duration, mut handler: impl FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
         let mut batches = 0;
-        let each = &mut |event: Event<'_>| {
+        let mut each = |event: Event<'_>| {
             if let Event::Batch(batch) = event {
                 handler(&batch);
                 batches += 1;
             }
         };
-        self.poll_at_most(POLL_EVENTS_MAX, timeout, each)?;
+        self.poll_at_most(POLL_EVENTS_MAX, timeout, &mut each)?;
         Ok(batches)
     }
 
-    /// As [`poll`](Subscriber::poll), with everything that comes: batches, and what was skipped. Returns how many events.
+    /// As [`poll`](Self::poll), with everything that comes: batches, and what was skipped. Returns how many events.
+    ///
+    /// # Errors
+    /// As there.
     pub fn poll_events(&mut self, timeout: Duration, mut handler: impl FnMut(Event<'_>)) -> Result<usize, ClientError> {
         self.poll_at_most(POLL_EVENTS_MAX, timeout, &mut handler)
     }
 
     /// Everything that comes, one copied batch at a time; ends when nothing came for `idle`, and can be begun again.
     ///
-    /// Memory: the receive buffer and what the caller keeps. What was not asked of the iterator has not been handed on:
-    /// nothing is lost when it is dropped. After an error the iterator goes on as [`poll`](Subscriber::poll) does.
+    /// What was not asked of the iterator has not been handed on: nothing is lost when it is dropped. After an error the iterator
+    /// goes on as [`poll`](Self::poll) does.
     pub fn batches(&mut self, idle: Duration) -> Batches<'_> {
         Batches { subscriber: self, idle }
     }
@@ -90,189 +128,102 @@ impl Subscriber {
         timeout: Duration,
         handler: &mut dyn FnMut(Event<'_>),
     ) -> Result<usize, ClientError> {
-        let deadline = deadline::within(timeout);
-        let mut handed = 0;
-        loop {
-            let now = Instant::now();
-            let stepped = self.step(most, handler, &mut handed, now);
-            self.close_if_over();
-            stepped?;
-            if handed > 0 {
-                return Ok(handed);
-            }
-            let moved = if self.follower.is_up() { self.receive() } else { self.reconnect()? };
-            self.close_if_over();
-            if moved {
-                continue;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(0);
-            }
-            self.wait(left)?;
-        }
+        on_path!(&mut self.path, inner => inner.poll(most, timeout, handler))
+    }
+
+    /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
+    /// [`poll`](Self::poll) even if it does not become ready; none: not before that. An attached one has no socket, and a time soon.
+    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
+        on_path!(&self.path, inner => inner.watch(readiness))
     }
 
     /// Total order of the next message of the first topic to be handed on.
     pub fn next_order(&self) -> u64 {
-        self.follower.topics()[0].next_order
+        self.next_order_of(0)
     }
 
-    /// As [`next_order`](Subscriber::next_order), of the topic at this place.
+    /// As [`next_order`](Self::next_order), of the topic at this place.
+    ///
+    /// # Panics
+    /// If there is no such place.
     pub fn next_order_of(&self, place: usize) -> u64 {
-        self.follower.topics()[place].next_order
+        on_path!(&self.path, inner => inner.next_order_of(place))
     }
 
-    /// Whether the broker has said of every topic that everything committed was sent, and nothing of it came since.
+    /// Whether everything committed was handed on, of every topic: over TCP when the broker said so last and nothing came since, attached
+    /// when the last call ended.
     pub fn caught_up(&self) -> bool {
-        self.follower.topics().iter().all(|topic| topic.caught_up)
+        on_path!(&self.path, inner => inner.caught_up())
     }
 
-    /// As [`caught_up`](Subscriber::caught_up), of the topic at this place.
+    /// As [`caught_up`](Self::caught_up), of the topic at this place.
+    ///
+    /// # Panics
+    /// If there is no such place.
     pub fn caught_up_with(&self, place: usize) -> bool {
-        self.follower.topics()[place].caught_up
+        on_path!(&self.path, inner => inner.caught_up_with(place))
     }
 
     /// Messages that were skipped, over all topics, because this subscriber was too slow.
     pub fn skipped_messages(&self) -> u64 {
-        self.follower.topics().iter().map(|topic| topic.skipped).sum()
+        match &self.path {
+            Path::Tcp(inner) => inner.skipped_messages(),
+            Path::Attached(_) => 0,
+        }
     }
 
     /// Messages of the topic at this place that were gone already when this subscriber began at the earliest.
+    ///
+    /// # Panics
+    /// If there is no such place.
     pub fn trimmed_before_start(&self, place: usize) -> u64 {
-        self.follower.topics()[place].trimmed
+        on_path!(&self.path, inner => inner.trimmed_before_start(place))
     }
 
     /// Name of the first topic.
     pub fn topic(&self) -> &str {
-        &self.follower.topics()[0].name
+        on_path!(&self.path, inner => inner.topic())
     }
 
     /// Names of all topics, by place.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
-        self.follower.topics().iter().map(|topic| topic.name.as_str())
+        let others = match &self.path {
+            Path::Tcp(inner) => inner.topics(),
+            Path::Attached(_) => &[],
+        };
+        std::iter::once(self.topic()).chain(others.iter().skip(1).map(|topic| topic.name.as_str()))
     }
 
     /// Order level of the first topic.
     pub fn order_level(&self) -> OrderLevel {
-        self.follower.topics()[0].order_level
+        on_path!(&self.path, inner => inner.order_level())
     }
 
-    /// Gives up what lies between the next message of a topic and `order`, and goes on there, over a new connection: the answer
-    /// to `Trimmed`, whose detail is the earliest order.
+    /// Gives up what lies between the next message of a topic and `order`, and goes on there: the answer to `Trimmed`, whose detail is
+    /// the earliest order. Over TCP that is over a new connection.
+    ///
+    /// # Panics
+    /// If there is no such place.
     pub fn go_on_at(&mut self, place: usize, order: u64) {
-        self.follower.go_on_at(place, order, Instant::now());
-        self.close_if_over();
-    }
-
-    /// Takes what has come whole, up to so many events.
-    fn step(
-        &mut self,
-        most: usize,
-        handler: &mut dyn FnMut(Event<'_>),
-        handed: &mut usize,
-        now: Instant,
-    ) -> Result<(), ClientError> {
-        while *handed < most && self.follower.step(handler, handed, now)? {}
-        Ok(())
-    }
-
-    fn close_if_over(&mut self) {
-        if !self.follower.is_up() {
-            self.stream = None;
-        }
-    }
-
-    /// Reads once. False: nothing was there, or the connection is over.
-    fn receive(&mut self) -> bool {
-        let now = Instant::now();
-        let Some(stream) = &mut self.stream else { return false };
-        beat(&mut self.follower, stream, now);
-        let error = match stream.read(self.follower.room()) {
-            Ok(0) => io::ErrorKind::UnexpectedEof.into(),
-            Ok(bytes) => {
-                self.follower.landed(bytes, now);
-                return true;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.follower.on_silence(now);
-                return false;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
-            Err(error) => error,
-        };
-        let error = ClientError::io(self.follower.address(), "reading from", &error);
-        self.follower.on_lost(&error, now);
-        false
-    }
-
-    /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
-    /// [`poll`](Self::poll) even if it does not become ready; none: not before that.
-    pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
-        self.stream.iter().for_each(|stream| readiness.watch(stream, false));
-        self.next_due(Instant::now())
-    }
-
-    fn next_due(&self, now: Instant) -> Option<Instant> {
-        let check = self.follower.is_dialing().then(|| now + DIAL_CHECK);
-        self.follower.next_due(now).into_iter().chain(check).min()
-    }
-
-    fn wait(&mut self, timeout: Duration) -> Result<(), ClientError> {
-        let now = Instant::now();
-        self.readiness.clear();
-        self.stream.iter().for_each(|stream| self.readiness.watch(stream, false));
-        let until = self.next_due(now).map_or(timeout, |due| timeout.min(due.saturating_duration_since(now)));
-        match self.readiness.wait(until) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(ClientError::io(self.topic(), "waiting for the socket of topic", &error)),
-        }
-    }
-
-    /// Begins an attempt when its time has come, or takes the result of the one in the air. True: it is connected.
-    fn reconnect(&mut self) -> Result<bool, ClientError> {
-        let now = Instant::now();
-        if let Some(call) = self.follower.redial(now)? {
-            self.dialer.begin(0, self.follower.generation(), call);
-        }
-        let Some(dialed) = self.dialer.next() else { return Ok(false) };
-        let (stream, result) = match dialed.result {
-            Ok((stream, greeting)) => (Some(stream), Ok(greeting)),
-            Err(error) => (None, Err(error)),
-        };
-        let is_up = self.follower.on_dialed(dialed.generation, &result, now)?;
-        self.stream = stream.filter(|_| is_up);
-        Ok(is_up)
+        on_path!(&mut self.path, inner => inner.go_on_at(place, order));
     }
 }
 
-/// Says that somebody is here, if that is due.
-fn beat(follower: &mut Follower, stream: &mut TcpStream, now: Instant) {
-    let unsaid = follower.unsaid(now);
-    if unsaid == 0 {
-        return;
-    }
-    match stream.write(&heartbeat()[FRAME_HEADER_BYTES - unsaid..]) {
-        Ok(bytes) => follower.said(unsaid, bytes, now),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-            follower.said(unsaid, 0, now);
-        }
-        // Nothing else is written here, and reading tells of a broken connection.
-        Err(_) => {}
-    }
-}
-
-/// A place is kept for a while for a reader whose connection broke, and publishers wait for it. Whoever is done says so.
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        if let Some(stream) = self.stream.as_mut().filter(|_| self.follower.may_part()) {
-            // If it can be said at once: closing says nearly as much.
-            let _ = stream.write(&frame::seal(&Goodbye::default()));
-        }
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_attached = matches!(self.path, Path::Attached(_));
+        let next: Vec<_> = self.topics().enumerate().map(|(place, name)| (name, self.next_order_of(place))).collect();
+        out.debug_struct("Subscriber")
+            .field("next", &next)
+            .field("caught_up", &self.caught_up())
+            .field("is_attached", &is_attached)
+            .finish_non_exhaustive()
     }
 }
 
 /// Iterator over what comes to a subscriber; see [`Subscriber::batches`].
+#[derive(Debug)]
+#[must_use = "nothing is asked of the subscriber before the iterator is"]
 pub struct Batches<'a> {
     subscriber: &'a mut Subscriber,
     idle: Duration,

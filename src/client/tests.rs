@@ -15,9 +15,7 @@ use crate::wire::{AckLevel, Operation, OrderLevel, Refusal, StartAt, WireError};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn soon() -> Instant {
-    Instant::now() + 2 * SECOND
-}
+const SOON: Duration = Duration::from_secs(2);
 
 fn publisher(brokers: &[&Fake]) -> PublisherOptions {
     PublisherOptions {
@@ -128,15 +126,15 @@ fn two_brokers_one_session_in_order() {
     let mut publisher = Publisher::connect(options).unwrap();
     let acked = Arc::new(Mutex::new(Vec::new()));
     let sink = acked.clone();
-    publisher.on_acked(Box::new(move |batch| sink.lock().unwrap().push((batch.batch_seq, batch.first_message))));
+    publisher.on_acked(move |batch| sink.lock().unwrap().push((batch.batch_seq, batch.first_message)));
     (0..101).for_each(|number| publisher.send(&message(number)).unwrap());
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_eq!((publisher.messages_acked(), publisher.in_flight()), (101, 0));
     assert!(publisher.broker_progress().iter().all(|broker| broker.connected && broker.sent > 0));
     assert_eq!(publisher.session(), 7);
     // Reusable after a flush.
     publisher.send(&message(101)).unwrap();
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
     assert_log(&shared, 102);
     let expected: Vec<_> = (0..52).map(|batch| (batch, if batch < 51 { batch * 2 } else { 101 })).collect();
     assert_eq!(*acked.lock().unwrap(), expected);
@@ -159,7 +157,7 @@ fn brokers_are_discovered_from_the_first() {
     let addresses: Vec<_> = publisher.broker_progress().iter().map(|broker| broker.address.clone()).collect();
     assert_eq!(addresses, [first.address.clone(), second.address.clone()]);
     (0..20).for_each(|number| publisher.send(&message(number)).unwrap());
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
     assert_log(&shared, 20);
 }
 
@@ -177,11 +175,11 @@ fn connections_broken_in_mid_batch_lose_and_repeat_nothing() {
     });
     let mut publisher = Publisher::connect(publisher(&[&fake])).unwrap();
     (0..200).for_each(|number| publisher.send(&message(number)).unwrap());
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_log(&shared, 200);
     let stats = publisher.stats();
     assert!(stats.reconnects >= 5 && stats.resent_batches > 0, "{stats:?}");
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
 }
 
 #[test]
@@ -212,10 +210,10 @@ fn a_fence_reopens_the_session_at_the_frontier() {
     });
     let mut publisher = Publisher::connect(publisher(&[&fake])).unwrap();
     (0..40).for_each(|number| publisher.send(&message(number)).unwrap());
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_log(&shared, 40);
     assert_eq!(publisher.stats().fences, 1);
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
 }
 
 #[test]
@@ -238,9 +236,9 @@ fn below_level_5_and_without_acks() {
     let options = PublisherOptions { ack: AckLevel::None, connections_per_broker: 3, ..publisher(&[&fake]) };
     let mut publisher = Publisher::connect(options).unwrap();
     (0..90).for_each(|number| publisher.send(&message(number)).unwrap());
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_eq!(publisher.broker_progress()[0].acked, 90);
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
     drop(fake);
     let mut got = std::mem::take(&mut *got.lock().unwrap());
     let mut sent: Vec<_> = (0..90).map(message).collect();
@@ -278,7 +276,7 @@ fn a_silent_broker_gives_a_timeout_with_numbers() {
     (0..6).for_each(|number| assert!(publisher.try_send(&message(number)).unwrap()));
     assert!(!publisher.try_send(b"one too many").unwrap());
     assert_eq!((publisher.in_flight(), publisher.messages_sent()), (2, 6));
-    let error = publisher.flush(Instant::now() + Duration::from_millis(30)).unwrap_err();
+    let error = publisher.flush(Duration::from_millis(30)).unwrap_err();
     assert!(error.to_string().contains("2 batches unacked. Waiting for ACKs: [B0=0] total=0/6"), "{error}");
     let max = publisher.batch_message_bytes_max();
     assert!(matches!(publisher.try_send(&vec![0; max as usize + 1]), Err(ClientError::PayloadTooLarge { .. })));
@@ -307,7 +305,7 @@ fn seed_2_1_the_waiting_line_names_the_broker_that_lags() {
     let (lively, stuck) = (broker(0, false), broker(1, true));
     let mut publisher = Publisher::connect(publisher(&[&lively, &stuck])).unwrap();
     (0..40).for_each(|number| assert!(publisher.try_send(&message(number)).unwrap()));
-    let error = publisher.flush(Instant::now() + Duration::from_millis(200)).unwrap_err();
+    let error = publisher.flush(Duration::from_millis(200)).unwrap_err();
     let acked = publisher.messages_acked();
     assert!(0 < acked && acked < 40, "{acked}");
     assert!(error.to_string().contains(&format!("Waiting for ACKs: [B0={acked}, B1=0] total={acked}/40")), "{error}");
@@ -355,7 +353,7 @@ fn a_spoiled_ack_costs_the_connection_only() {
     });
     let mut publisher = Publisher::connect(publisher(&[&fake])).unwrap();
     (0..10).for_each(|number| publisher.send(&message(number)).unwrap());
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
     assert_log(&shared, 10);
 }
 
@@ -367,22 +365,22 @@ fn a_background_publisher_lingers_flushes_and_closes() {
     let publisher =
         BackgroundPublisher::connect(PublisherOptions { window_batches: 4, ..publisher(&[&fake]) }).unwrap();
     publisher.send(&message(0)).unwrap();
-    let deadline = soon();
+    let deadline = Instant::now() + SOON;
     while publisher.messages_acked() == 0 {
         assert!(Instant::now() < deadline, "nobody sealed the batch that lingered");
         std::thread::sleep(Duration::from_millis(1));
     }
     (1..300).for_each(|number| publisher.send(&message(number)).unwrap());
-    publisher.flush(soon()).unwrap();
+    publisher.flush(SOON).unwrap();
     assert_eq!((publisher.messages_acked(), publisher.in_flight()), (300, 0));
     assert!(publisher.broker_progress()[0].connected);
-    publisher.close(soon()).unwrap();
+    publisher.close(SOON).unwrap();
     assert_log(&shared, 300);
 }
 
 /// Polls until `wanted` messages came or an error did.
 fn collect(subscriber: &mut Subscriber, wanted: usize) -> Result<Vec<(u64, Vec<u8>)>, ClientError> {
-    let deadline = soon();
+    let deadline = Instant::now() + SOON;
     let mut got = Vec::new();
     while got.len() < wanted {
         assert!(Instant::now() < deadline, "{} of {wanted} messages", got.len());
@@ -552,7 +550,7 @@ fn several_topics_are_checked_each_and_resumed_each() {
         ..subscriber(&fake, Start::Earliest)
     };
     let mut subscriber = Subscriber::connect(options).unwrap();
-    let (mut got, mut error, deadline) = (Vec::new(), None, soon());
+    let (mut got, mut error, deadline) = (Vec::new(), None, Instant::now() + SOON);
     while error.is_none() {
         assert!(Instant::now() < deadline, "only {got:?}");
         let each = &mut |event: Event<'_>| {
@@ -580,7 +578,7 @@ fn without_crc_checks_only_the_body_goes_unchecked() {
     });
     let options = SubscriberOptions { check_crc: false, ..subscriber(&fake, Start::Earliest) };
     let mut subscriber = Subscriber::connect(options).unwrap();
-    let (mut got, deadline) = (Vec::new(), soon());
+    let (mut got, deadline) = (Vec::new(), Instant::now() + SOON);
     let error = loop {
         assert!(Instant::now() < deadline, "only {got:?}");
         let each = &mut |batch: &Delivered<'_>| got.extend(batch.messages().map(|(_, found)| found.payload.to_vec()));

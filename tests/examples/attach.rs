@@ -4,30 +4,31 @@
 //!
 //! The pool needs a place for each: `geometry.attached_per_broker` in the brokers' configuration, as `config/two-core.yaml` has it.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use embarcadero::{
-    AttachOptions, AttachedSubscriberOptions, ClientError, Publisher, Start, Subscriber, TopicProperties,
+    ClientError, PoolOptions, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions, TopicProperties,
 };
 
 fn main() -> Result<(), ClientError> {
     let mut arguments = std::env::args().skip(1);
-    let pool = PathBuf::from(arguments.next().unwrap_or_else(|| "/dev/shm/embarcadero".to_owned()));
+    let path = arguments.next().unwrap_or_else(|| "/dev/shm/embarcadero".to_owned()).into();
     let topic = arguments.next().unwrap_or_else(|| "orders".to_owned());
 
-    let mut publisher = Publisher::attach(AttachOptions {
+    // All that differs from clients over TCP: where the log is, and `attach` for `connect`.
+    let pool = PoolOptions { path, ..Default::default() };
+    let mut publisher = Publisher::attach(PublisherOptions {
         pool: pool.clone(),
         topic: topic.clone(),
         create: Some(TopicProperties::default()),
-        ..AttachOptions::default()
+        ..Default::default()
     })?;
     let start = Start::Latest;
-    let mut subscriber = Subscriber::attach(AttachedSubscriberOptions { pool, topic, start, ..Default::default() })?;
+    let mut subscriber = Subscriber::attach(SubscriberOptions { pool, topic, start, ..Default::default() })?;
     for number in 0..3 {
         publisher.send(format!("attached message {number}").as_bytes())?;
     }
-    publisher.flush(Instant::now() + Duration::from_secs(10))?;
+    publisher.flush(Duration::from_secs(10))?;
 
     let first = subscriber.next_order();
     while subscriber.next_order() < first + 3 {
@@ -38,5 +39,5 @@ fn main() -> Result<(), ClientError> {
             }
         })?;
     }
-    publisher.close(Instant::now() + Duration::from_secs(10))
+    publisher.close(Duration::from_secs(10))
 }

@@ -3,7 +3,7 @@
 //!     cargo run --example hello -- [HOST:PORT]
 
 use embarcadero::{ClientError, Publisher, PublisherOptions, Subscriber, SubscriberOptions, TopicProperties};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn main() -> Result<(), ClientError> {
     let broker = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7300".to_owned());
@@ -12,7 +12,7 @@ fn main() -> Result<(), ClientError> {
     let mut publisher = Publisher::connect(options)?;
     publisher.send(b"a first message")?;
     publisher.send(b"and a second")?;
-    publisher.close(Instant::now() + Duration::from_secs(10))?;
+    publisher.close(Duration::from_secs(10))?;
 
     let mut subscriber = Subscriber::connect(SubscriberOptions { brokers, topic, ..Default::default() })?;
     while !subscriber.caught_up() {

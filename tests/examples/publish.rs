@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example publish -- [HOST:PORT [TOPIC]]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use embarcadero::{ClientError, Publisher, PublisherOptions, TopicProperties};
 
@@ -19,13 +19,13 @@ fn main() -> Result<(), ClientError> {
         create: Some(TopicProperties::default()),
         ..PublisherOptions::default()
     })?;
-    publisher.on_acked(Box::new(|batch| println!("batch {}: {} messages", batch.batch_seq, batch.messages)));
+    publisher.on_acked(|batch| println!("batch {}: {} messages", batch.batch_seq, batch.messages));
     for number in 0..10 {
         // Copied into the open batch. Waits only while a whole window of batches is unacked.
         publisher.send(format!("message {number}").as_bytes())?;
     }
     // What is acked stands at its place in the order, for every reader and for as long as the pool keeps it.
-    publisher.flush(Instant::now() + Duration::from_secs(10))?;
+    publisher.flush(Duration::from_secs(10))?;
     println!("{} of {} messages acked", publisher.messages_acked(), publisher.messages_sent());
-    publisher.close(Instant::now() + Duration::from_secs(10))
+    publisher.close(Duration::from_secs(10))
 }

@@ -12,8 +12,8 @@ use embarcadero::pool::superblock::SuperblockError;
 use embarcadero::pool::{Access, Hardware, Mapped, Peer, PlaceKind, PoolError};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
 use embarcadero::{
-    AttachOptions, AttachedPublisher, AttachedSubscriber, AttachedSubscriberOptions, ClientError, Publish, Publisher,
-    Start, Subscriber, TopicProperties,
+    ClientError, OwnedEvent, PoolOptions, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions,
+    TopicProperties,
 };
 
 use crate::harness::{ANY, LIMIT, Setup, Site, Task, wait_for};
@@ -40,50 +40,47 @@ const TIGHT: &str = "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 256,
 /// Receives that fit the small extents.
 const RECEIVE: &str = "connections_max: 64, receive_bytes_max: 64KiB";
 
-fn to_publish(site: &Site, topic: &str) -> AttachOptions {
-    AttachOptions {
-        pool: site.pool.clone(),
+fn pool(path: PathBuf) -> PoolOptions {
+    PoolOptions { path, wait: LIMIT, ..PoolOptions::default() }
+}
+
+fn to_publish(site: &Site, topic: &str) -> PublisherOptions {
+    PublisherOptions {
+        pool: pool(site.pool.clone()),
         topic: topic.to_owned(),
         batch_bytes: 4096,
-        wait: LIMIT,
-        ..AttachOptions::default()
+        ..PublisherOptions::default()
     }
 }
 
-fn to_subscribe(site: &Site, topic: &str, start: Start) -> AttachedSubscriberOptions {
-    AttachedSubscriberOptions {
-        pool: site.pool.clone(),
-        topic: topic.to_owned(),
-        start,
-        wait: LIMIT,
-        ..AttachedSubscriberOptions::default()
-    }
+fn to_subscribe(site: &Site, topic: &str, start: Start) -> SubscriberOptions {
+    SubscriberOptions { pool: pool(site.pool.clone()), topic: topic.to_owned(), start, ..SubscriberOptions::default() }
 }
 
-fn attach(options: AttachOptions) -> AttachedPublisher {
+fn attach(options: PublisherOptions) -> Publisher {
     Publisher::attach(options).unwrap_or_else(|error| panic!("attaching a publisher: {error}"))
 }
 
-fn send(publisher: &mut dyn Publish, id: u32, numbers: std::ops::Range<u64>) {
+fn send(publisher: &mut Publisher, id: u32, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let sent = publisher.send(&message(id, number, varied_bytes(number)));
         sent.unwrap_or_else(|error| panic!("publisher {id}, message {number}: {error}"));
     }
 }
 
-fn flush(publisher: &mut dyn Publish) {
-    publisher.flush(deadline()).unwrap_or_else(|error| panic!("flushing: {error}"));
+fn flush(publisher: &mut Publisher) {
+    publisher.flush(LIMIT).unwrap_or_else(|error| panic!("flushing: {error}"));
     assert_eq!(publisher.messages_acked(), publisher.messages_sent());
 }
 
 /// An attached subscriber that checks what it gets.
 struct Reader {
-    subscriber: AttachedSubscriber,
+    subscriber: Subscriber,
     seen: Seen,
 }
 
 impl Reader {
-    fn attach(options: AttachedSubscriberOptions, fifo: Fifo) -> Reader {
+    fn attach(options: SubscriberOptions, fifo: Fifo) -> Reader {
         let subscriber = Subscriber::attach(options).unwrap_or_else(|error| panic!("attaching a subscriber: {error}"));
         let seen = Seen::new(fifo, subscriber.next_order());
         Reader { subscriber, seen }
@@ -122,7 +119,7 @@ fn attached_and_connected_clients_see_the_same() {
         let receipts = if order == OrderLevel::Total { Receipts::Message } else { Receipts::Batch };
         let ack = if order == OrderLevel::None { AckLevel::None } else { AckLevel::Committed };
         let create = Some(TopicProperties { order, ack, receipts, ..TopicProperties::default() });
-        let mut attached = attach(AttachOptions { create, ack, ..to_publish(&site, topic) });
+        let mut attached = attach(PublisherOptions { create, ack, ..to_publish(&site, topic) });
         assert_eq!(attached.order_level(), order);
         let connected = site.publisher(topic);
         let connected = embarcadero::PublisherOptions { ack, ..connected };
@@ -136,7 +133,7 @@ fn attached_and_connected_clients_see_the_same() {
         watcher.read_exactly(4000);
         assert_eq!(reader.seen.hash, watcher.seen.hash, "order level {order}");
         assert_eq!((reader.seen.complete(0), reader.seen.complete(1)), (2000, 2000));
-        attached.close(deadline()).unwrap();
+        attached.close(LIMIT).unwrap();
         // From the middle, and from an order that is not the first of a batch.
         let middle = Reader::attach(to_subscribe(&site, topic, Start::Order(2001)), order.into());
         assert_eq!(middle.subscriber.next_order(), 2001);
@@ -158,14 +155,14 @@ fn an_attached_publisher_waits_for_memory_and_drops_nothing() {
     let mut reader = Reader::attach(to_subscribe(&site, TOPIC, Start::Earliest), Fifo::Publisher);
     let mut watcher = Watcher::connect(site.subscriber(TOPIC, 0, Start::Earliest), Fifo::Publisher);
     const MESSAGES: u64 = 20_000;
-    let options = AttachOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
+    let options = PublisherOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
     let load = Task::spawn("the attached publisher", move || {
         let mut publisher = attach(options);
         for number in 0..MESSAGES {
             publisher.send(&message(0, number, STAMP_BYTES + (number * 7919 % 3000) as usize)).unwrap();
         }
         flush(&mut publisher);
-        (publisher.waits(), publisher.stats())
+        publisher.stats()
     });
     let follower = Task::spawn("the attached subscriber", move || {
         reader.read_exactly(MESSAGES);
@@ -173,8 +170,8 @@ fn an_attached_publisher_waits_for_memory_and_drops_nothing() {
     });
     watcher.read_exactly(MESSAGES);
     assert_eq!(follower.join(), watcher.seen.hash);
-    let ((_, extent_wait), stats) = load.join();
-    assert!(extent_wait > 0, "it never waited for memory");
+    let stats = load.join();
+    assert!(stats.memory_full > 0, "it never waited for memory");
     assert_eq!((stats.fences, stats.let_go), (0, 0));
 }
 
@@ -200,20 +197,19 @@ fn an_attached_process() {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("a line");
     let Some((role, pool)) = line.trim_end().split_once(' ') else { return eprintln!("nobody said what to do") };
-    let pool = PathBuf::from(pool);
+    let pool = self::pool(PathBuf::from(pool));
     match role {
         "publish" => {
-            let mut publisher = attach(AttachOptions {
+            let mut publisher = attach(PublisherOptions {
                 pool,
                 topic: TOPIC.to_owned(),
                 batch_bytes: 64 << 10,
-                wait: LIMIT,
-                ..AttachOptions::default()
+                ..PublisherOptions::default()
             });
             send(&mut publisher, 7, 0..u64::MAX);
         }
         "subscribe" => {
-            let options = AttachedSubscriberOptions { pool, topic: TOPIC.to_owned(), ..Default::default() };
+            let options = SubscriberOptions { pool, topic: TOPIC.to_owned(), ..Default::default() };
             let mut subscriber = Subscriber::attach(options).unwrap();
             let mut seen = 0;
             while seen == 0 {
@@ -250,7 +246,7 @@ fn a_killed_attached_publisher_frees_its_place_and_stops_nobody() {
         let mut next = attach(to_publish(&site, TOPIC));
         send(&mut next, 100 + round, 0..500);
         flush(&mut next);
-        next.close(deadline()).unwrap();
+        next.close(LIMIT).unwrap();
         load.wait_for_more(200, "after the next publisher");
     }
     let (_, publisher) = load.finish();
@@ -259,7 +255,7 @@ fn a_killed_attached_publisher_frees_its_place_and_stops_nobody() {
 
 /// Counts a publisher's messages, whole and in order, from whatever comes next.
 struct AttachedReaderOf {
-    subscriber: AttachedSubscriber,
+    subscriber: Subscriber,
     id: u32,
     next: u64,
 }
@@ -313,7 +309,7 @@ fn the_pin_of_a_killed_attached_subscriber_goes() {
     };
     let process = child(&site, "subscribe");
     wait_for("its pin", || pins().then_some(()));
-    let mut publisher = attach(AttachOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) });
+    let mut publisher = attach(PublisherOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) });
     // Until its pin stops the publisher.
     let mut sent = 0;
     let mut moved = Instant::now();
@@ -348,7 +344,7 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     let mut silent = Reader::attach(to_subscribe(&site, TOPIC, Start::Earliest), Fifo::Publisher);
     let mut busy = Reader::attach(to_subscribe(&site, TOPIC, Start::Earliest), Fifo::Publisher);
     const MESSAGES: u64 = 30_000;
-    let options = AttachOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
+    let options = PublisherOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
     let load = Task::spawn("the attached publisher", move || {
         let mut publisher = attach(options);
         (0..MESSAGES).for_each(|number| publisher.send(&message(0, number, 1000)).unwrap());
@@ -363,6 +359,23 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     assert_eq!(gone.refusal(), Some(Refusal::Trimmed), "{gone}");
     let ClientError::PoolRefused { detail: mut earliest, .. } = gone else { panic!("{gone}") };
     assert!(earliest > 0 && earliest < MESSAGES);
+    // It goes on there itself. A lane that is still short gives up more meanwhile.
+    wait_for("the subscriber to go on", || {
+        silent.subscriber.go_on_at(0, earliest);
+        match silent.subscriber.batches(LIMIT).next() {
+            Some(Ok(OwnedEvent::Batch(batch))) => {
+                let (order, message) = batch.messages().next().expect("a batch has a message");
+                assert_eq!((order, silent.subscriber.next_order()), (earliest, batch.messages().last().unwrap().0 + 1));
+                assert_eq!(read_message(message.payload), (0, earliest));
+                Some(())
+            }
+            Some(Err(ClientError::PoolRefused { detail, .. })) if detail > earliest => {
+                earliest = detail;
+                None
+            }
+            other => panic!("{other:?}"),
+        }
+    });
     // The slots of its place are good for another start. A lane that is still short gives up more meanwhile.
     let again = wait_for("a start that is kept", || {
         match Subscriber::attach(to_subscribe(&site, TOPIC, Start::Order(earliest))) {
@@ -390,7 +403,7 @@ fn a_handler_that_takes_too_long_keeps_its_bytes() {
     let _cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
     let mut stuck = Subscriber::attach(to_subscribe(&site, TOPIC, Start::Earliest)).unwrap();
-    let options = AttachOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
+    let options = PublisherOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) };
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let finished = done.clone();
     let load = Task::spawn("the attached publisher", move || {
@@ -419,45 +432,49 @@ fn a_handler_that_takes_too_long_keeps_its_bytes() {
 #[test]
 fn what_cannot_be_attached_to_is_told() {
     let site = Site::new("attached-errors", &PLACES);
-    let refused = |options| Publisher::attach(options).err().expect("it cannot attach");
+    let refused = |options| Publisher::attach(options).expect_err("it cannot attach");
     let missing = refused(to_publish(&site, TOPIC));
     assert!(matches!(&missing, ClientError::Pool(error) if matches!(**error, PoolError::Missing { .. })), "{missing}");
     let cluster = site.start();
     let unknown = refused(to_publish(&site, "nobody"));
     assert_eq!(unknown.refusal(), Some(Refusal::UnknownTopic), "{unknown}");
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
-    let no_host = refused(AttachOptions { host: 1, ..to_publish(&site, TOPIC) });
+    let here = || pool(site.pool.clone());
+    let no_host = refused(PublisherOptions { pool: PoolOptions { host: 1, ..here() }, ..to_publish(&site, TOPIC) });
     assert!(matches!(no_host, ClientError::Option { option: "host", .. }), "{no_host}");
-    let hardware = refused(AttachOptions { coherence: CoherenceMode::Hardware, ..to_publish(&site, TOPIC) });
+    let hardware = refused(PublisherOptions {
+        pool: PoolOptions { coherence: CoherenceMode::Hardware, ..here() },
+        ..to_publish(&site, TOPIC)
+    });
     let differs = |error: &PoolError| matches!(error, PoolError::Coherence { .. });
     assert!(matches!(&hardware, ClientError::Pool(error) if differs(error)), "{hardware}");
-    let no_acks = refused(AttachOptions { ack: AckLevel::None, ..to_publish(&site, TOPIC) });
+    let no_acks = refused(PublisherOptions { ack: AckLevel::None, ..to_publish(&site, TOPIC) });
     assert_eq!(no_acks.refusal(), Some(Refusal::AckLevel), "{no_acks}");
     let durable = TopicProperties { replicas: 3, ..TopicProperties::default() };
-    let no_replicas = refused(AttachOptions { create: Some(durable), ..to_publish(&site, "r") });
+    let no_replicas = refused(PublisherOptions { create: Some(durable), ..to_publish(&site, "r") });
     assert_eq!(no_replicas.refusal(), Some(Refusal::AckLevel), "{no_replicas}");
     // Every place is taken, and each is free again.
     let all: Vec<_> = (0..4).map(|_| attach(to_publish(&site, TOPIC))).collect();
     let full = refused(to_publish(&site, TOPIC));
     assert!(matches!(full, ClientError::NoPlace { places: 4, kind: PlaceKind::Publisher, .. }), "{full}");
-    let lanes: std::collections::BTreeSet<_> = all.iter().map(AttachedPublisher::lane).collect();
+    let lanes: std::collections::BTreeSet<_> = all.iter().filter_map(Publisher::lane).collect();
     assert_eq!(lanes.len(), 4, "a lane of its own for each");
     drop(all);
-    attach(to_publish(&site, TOPIC)).close(deadline()).unwrap();
+    attach(to_publish(&site, TOPIC)).close(LIMIT).unwrap();
     let too_large = attach(to_publish(&site, TOPIC)).try_send(&vec![0; 1 << 20]).expect_err("no batch holds it");
     assert!(matches!(too_large, ClientError::PayloadTooLarge { .. }), "{too_large}");
     cluster.stop();
     // Other files.
     let file = site.file("not-a-pool");
     std::fs::write(&file, vec![7; 8192]).unwrap();
-    let foreign = refused(AttachOptions { pool: file.clone(), ..to_publish(&site, TOPIC) });
+    let foreign = refused(PublisherOptions { pool: pool(file.clone()), ..to_publish(&site, TOPIC) });
     let is_foreign =
         |error: &PoolError| matches!(error, PoolError::Superblock { source: SuperblockError::Foreign { .. }, .. });
     assert!(matches!(&foreign, ClientError::Pool(error) if is_foreign(error)), "{foreign}");
     let mut head = std::fs::read(&site.pool).unwrap()[..8192].to_vec();
     head[8] = 77;
     std::fs::write(&file, head).unwrap();
-    let version = refused(AttachOptions { pool: file, ..to_publish(&site, TOPIC) });
+    let version = refused(PublisherOptions { pool: pool(file), ..to_publish(&site, TOPIC) });
     assert!(version.to_string().contains("layout version is 77"), "{version}");
 }
 
@@ -467,9 +484,9 @@ fn a_pool_without_places_says_so() {
     let site = Site::new("attached-none", &Setup { brokers: 1, ..Setup::default() });
     let _cluster = site.start();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
-    let none = Publisher::attach(to_publish(&site, TOPIC)).err().expect("there is none");
+    let none = Publisher::attach(to_publish(&site, TOPIC)).expect_err("there is none");
     assert!(none.to_string().contains("has 0 places") && none.to_string().contains("attached_per_broker"), "{none}");
-    let none = Subscriber::attach(to_subscribe(&site, TOPIC, Start::Earliest)).err().expect("there is none");
+    let none = Subscriber::attach(to_subscribe(&site, TOPIC, Start::Earliest)).expect_err("there is none");
     assert!(matches!(none, ClientError::NoPlace { kind: PlaceKind::Subscriber, .. }), "{none}");
 }
 
@@ -496,7 +513,7 @@ fn brokers_are_killed_and_started_again_under_attached_clients() {
     }
     assert_eq!(reader.seen.sessions(), 1, "one session all the time");
     assert_eq!(publisher.stats().fences, 0);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     let mut watcher = Watcher::connect(site.subscriber(TOPIC, 2, Start::Earliest), Fifo::Publisher);
     watcher.read_exactly(sent);
     assert_eq!(watcher.seen.hash, reader.seen.hash);

@@ -7,7 +7,7 @@ use embarcadero::wire::{OrderLevel, Receipts, Refusal};
 use embarcadero::{ClientError, Delivered, Event, OwnedEvent, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
-use crate::traffic::{Fifo, Seen, Watcher, connect, deadline, flush, message, publish, send_sized};
+use crate::traffic::{Fifo, Seen, Watcher, connect, flush, message, publish, send_sized};
 
 const MESSAGE_BYTES: usize = 16 << 10;
 const TOPICS: [&str; 3] = ["a", "b", "c"];
@@ -160,7 +160,7 @@ fn fill(site: &Site, messages: u64) {
     send_sized(&mut publisher, 0, 0..messages, |_| MESSAGE_BYTES);
     flush(&mut publisher, 0);
     assert_eq!(publisher.stats().fences, 0);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
 }
 
 /// What a subscriber was given, told it missed, and the error that ended it.
@@ -275,7 +275,7 @@ fn a_stopped_reader_is_waited_for_up_to_its_lag() {
         let mut publisher = connect(options);
         send_sized(&mut publisher, 0, 0..MESSAGES, |_| MESSAGE_BYTES);
         flush(&mut publisher, 0);
-        publisher.close(deadline()).unwrap();
+        publisher.close(LIMIT).unwrap();
     });
     wait_for("publishers to wait for it", || (site.counters().received("extent_wait") > 0).then_some(()));
     let mut told = Told::default();
@@ -333,7 +333,7 @@ fn zero_copy_sends_deliver_the_same() {
         let mut publisher = connect(options);
         send_sized(&mut publisher, 0, 0..MESSAGES, |_| MESSAGE_BYTES);
         flush(&mut publisher, 0);
-        publisher.close(deadline()).unwrap();
+        publisher.close(LIMIT).unwrap();
     });
     let mut ends = BTreeMap::new();
     let stop = Instant::now() + LIMIT;

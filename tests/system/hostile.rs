@@ -18,7 +18,7 @@ use embarcadero::Start;
 
 use crate::harness::{Cluster, LIMIT, PoolCounters, Setup, Site, Task};
 use crate::raw::{Raw, batch, frame_of, join_hello, publisher_hello};
-use crate::traffic::{Fifo, Watcher, connect, deadline, flush, message, send};
+use crate::traffic::{Fifo, Watcher, connect, flush, message, send};
 
 const TOPIC: &str = "t";
 /// Where the bad input goes; those who behave use this broker too, and another.
@@ -54,7 +54,7 @@ impl Scene {
             }
             let stats = publisher.stats();
             assert_eq!((stats.reconnects, stats.fences), (0, 0), "the good publisher was disturbed");
-            publisher.close(deadline()).unwrap();
+            publisher.close(LIMIT).unwrap();
             sent
         });
         let until = stop.clone();

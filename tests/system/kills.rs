@@ -6,9 +6,9 @@ use std::time::Duration;
 use embarcadero::wire::{OrderLevel, Receipts};
 use embarcadero::{ClientError, Start};
 
-use crate::harness::{Setup, Signal, Site};
+use crate::harness::{LIMIT, Setup, Signal, Site};
 use crate::load::{Load, ROOMY, TOPIC, read_all};
-use crate::traffic::{Fifo, Watcher, connect, deadline, flush, message, publish, send, send_sized, varied_bytes};
+use crate::traffic::{Fifo, Watcher, connect, flush, message, publish, send, send_sized, varied_bytes};
 
 fn site(name: &str) -> Site {
     Site::new(name, &ROOMY)
@@ -39,7 +39,7 @@ fn killed_and_started_again_on_the_same_pool() {
     assert_eq!(publisher.stats().fences, 0, "nobody was fenced: {:?}", publisher.stats());
     let again = read_all(&site, 3, sent);
     assert_eq!(again.seen.hash, watcher.seen.hash, "who reads later reads the same");
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     // Sessions opened after all this have identities of their own.
     publish(site.publisher(TOPIC), 1, 100);
     watcher.read_exactly(sent + 100);
@@ -69,8 +69,7 @@ fn interrupted_under_load() {
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     let status = process.wait();
     assert_eq!(status.code(), Some(0), "a clean end: {status}");
-    let timed_out =
-        publisher.flush(std::time::Instant::now() + Duration::from_millis(200)).expect_err("nobody is there");
+    let timed_out = publisher.flush(Duration::from_millis(200)).expect_err("nobody is there");
     assert!(matches!(timed_out, ClientError::AckTimeout { .. }), "{timed_out}");
     let acked = publisher.messages_acked();
     assert!(acked > 0);
@@ -81,7 +80,7 @@ fn interrupted_under_load() {
     watcher.read_exactly(number + 1000);
     assert_eq!(watcher.seen.sessions(), 1);
     assert_eq!(read_all(&site, 0, number + 1000).seen.hash, watcher.seen.hash);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
 }
 
 /// A reader that takes nothing does not keep a broker from ending.
@@ -123,7 +122,7 @@ fn one_of_two_processes_is_killed_under_load() {
         (sent[id], total) = (messages, total + messages);
         assert_eq!(publisher.stats().fences, 0, "{:?}", publisher.stats());
         assert!(publisher.broker_progress().iter().all(|broker| broker.acked > 0), "{:?}", publisher.broker_progress());
-        publisher.close(deadline()).unwrap();
+        publisher.close(LIMIT).unwrap();
     }
     for watcher in [&mut near, &mut far] {
         watcher.read_exactly(total);

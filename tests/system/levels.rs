@@ -67,7 +67,7 @@ fn ack_levels_that_cannot_be_had_are_refused_by_name() {
         site.try_create_topic(&topic, TopicProperties { order, ..TopicProperties::default() }).unwrap();
         let mut options = site.publisher(&topic);
         options.ack = ack;
-        let error = Publisher::connect(options).err().expect("an ack level that cannot be had");
+        let error = Publisher::connect(options).expect_err("an ack level that cannot be had");
         assert_eq!(error.refusal(), Some(Refusal::AckLevel), "order {order}, ack {ack}: {error}");
     }
     cluster.stop();

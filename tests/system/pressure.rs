@@ -3,8 +3,8 @@
 use embarcadero::Start;
 use embarcadero::wire::{OrderLevel, Receipts};
 
-use crate::harness::{Setup, Site, Task, wait_for};
-use crate::traffic::{Fifo, Watcher, connect, deadline, flush, message, send_sized};
+use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
+use crate::traffic::{Fifo, Watcher, connect, flush, message, send_sized};
 
 const TOPIC: &str = "t";
 const MESSAGE_BYTES: usize = 16 << 10;
@@ -67,7 +67,7 @@ fn a_paused_subscriber_makes_publishers_wait_and_loses_nothing() {
     assert_eq!(paused.seen.complete(0), MESSAGES);
     assert_eq!(publisher.stats().fences, 0, "waiting for room fences nobody");
     assert_eq!(publisher.messages_acked(), MESSAGES);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     drop(paused);
     cluster.stop();
     let counters = site.counters();
@@ -94,7 +94,7 @@ fn many_publishers_share_little_room() {
                 send_sized(&mut publisher, id, 0..MESSAGES, |_| MESSAGE_BYTES);
                 flush(&mut publisher, id);
                 assert_eq!(publisher.stats().fences, 0, "load fences nobody");
-                publisher.close(deadline()).unwrap();
+                publisher.close(LIMIT).unwrap();
             })
         })
         .collect();
@@ -122,7 +122,7 @@ fn a_reader_that_takes_nothing_is_let_go() {
     // Several times what the pool and the kernel's buffers hold.
     send_sized(&mut publisher, 0, 0..4000, |_| MESSAGE_BYTES);
     flush(&mut publisher, 0);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     wait_for("the stalled reader to be counted", || (site.counters().export[0]["too_slow"] == 1).then_some(()));
     drop(stalled);
     cluster.stop();

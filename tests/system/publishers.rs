@@ -13,7 +13,7 @@ use embarcadero::wire::{OrderLevel, Receipts, Refusal};
 use crate::harness::{LIMIT, Setup, Site, wait_for};
 use crate::load::{Load, ROOMY, TOPIC};
 use crate::raw::{Raw, batch, join_hello};
-use crate::traffic::{Fifo, Watcher, connect, deadline, message, publish, send};
+use crate::traffic::{Fifo, Watcher, connect, message, publish, send};
 
 /// The publisher that is killed, as its messages name it.
 const VICTIM: u32 = 7;
@@ -172,7 +172,7 @@ fn killed_in_mid_batch_and_resumed_by_another_process() {
     assert_eq!(watcher.seen.complete(VICTIM), (WHOLE + 2) * MESSAGES);
     assert_eq!(watcher.seen.sessions(), 2);
     assert_eq!((publisher.stats().fences, publisher.stats().reconnects), (0, 0), "the other noticed");
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     cluster.stop();
     let counters = site.counters();
     counters.check_conserved();
@@ -226,7 +226,7 @@ fn the_place_of_a_killed_publisher_is_given_to_another() {
     let mut watcher = Watcher::connect(site.subscriber(TOPIC, 1, Start::Earliest), Fifo::Publisher);
     watcher.read_exactly(sent + WHOLE * MESSAGES + 100);
     assert_eq!(watcher.seen.sessions(), 3);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     cluster.stop();
 }
 
@@ -261,7 +261,7 @@ fn silent_behind_a_gap() {
     assert_eq!((publisher.stats().fences, publisher.stats().resent_batches), (0, 0), "the other noticed");
     watcher.read_exactly(sent + 4 * MESSAGES);
     assert_eq!(watcher.seen.sessions(), 2);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     cluster.stop();
     let counters = site.counters();
     counters.check_conserved();

@@ -6,7 +6,7 @@ use embarcadero::Publisher;
 use embarcadero::wire::{OrderLevel, Receipts};
 
 use crate::harness::{LIMIT, Setup, Site};
-use crate::traffic::{connect, deadline, flush, send};
+use crate::traffic::{connect, flush, send};
 
 const TOPIC: &str = "t";
 const GEOMETRY: &str =
@@ -73,7 +73,7 @@ fn a_quiet_publisher_that_is_connected_keeps_its_session() {
     send(&mut quiet, 0, 10..20);
     flush(&mut quiet, 0);
     assert_eq!((quiet.session(), quiet.stats().reconnects), (session, 0));
-    quiet.close(deadline()).unwrap();
+    quiet.close(LIMIT).unwrap();
     drop(others);
     cluster.stop();
 }
@@ -88,7 +88,7 @@ fn sessions_opened_and_abandoned_shut_nobody_out_for_long() {
     let mut publisher = connect_in_time(&site, LIMIT);
     send(&mut publisher, 0, 0..10);
     flush(&mut publisher, 0);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     cluster.stop();
 }
 
@@ -110,7 +110,7 @@ fn a_publisher_whose_session_is_gone_goes_on_in_another() {
     flush(&mut quiet, 0);
     assert_ne!(quiet.session(), session);
     assert_eq!((quiet.stats().new_sessions, quiet.messages_acked()), (1, 20));
-    quiet.close(deadline()).unwrap();
+    quiet.close(LIMIT).unwrap();
 }
 
 /// Both have nothing to say. The one that is driven is heard; the one that is not is taken for gone, and comes back when it is.

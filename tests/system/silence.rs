@@ -9,7 +9,7 @@ use embarcadero::{ClientError, PublisherOptions, Start, Subscriber};
 
 use crate::harness::{LIMIT, Process, Setup, Signal, Site};
 use crate::raw::{Raw, publisher_hello};
-use crate::traffic::{Fifo, Seen, Watcher, connect, deadline, flush, send_sized};
+use crate::traffic::{Fifo, Seen, Watcher, connect, flush, send_sized};
 
 const TOPIC: &str = "t";
 const POOL_BYTES: u64 = 16 << 20;
@@ -39,7 +39,7 @@ fn publish_laps(site: &Site, seen: u64) {
     send_sized(&mut publisher, 1, 0..LAPS * POOL_BYTES / MESSAGE_BYTES as u64 - seen, |_| MESSAGE_BYTES);
     flush(&mut publisher, 1);
     assert_eq!(publisher.stats().fences, 0);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
 }
 
 /// Messages that everybody has.
@@ -50,7 +50,7 @@ fn begin(site: &Site) -> Watcher {
     let mut publisher = connect(PublisherOptions { brokers, discover: false, ..all });
     send_sized(&mut publisher, 0, 0..10, |_| MESSAGE_BYTES);
     flush(&mut publisher, 0);
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     watcher.read_exactly(10);
     watcher
 }

@@ -52,7 +52,7 @@ fn publish(publisher: &mut Publisher, payloads: impl Iterator<Item = Vec<u8>>) {
     payloads.for_each(|payload| {
         try_send(publisher, &payload).unwrap_or_else(|error| panic!("{} bytes: {error}", payload.len()))
     });
-    publisher.flush(deadline()).unwrap_or_else(|error| panic!("{error}"));
+    publisher.flush(LIMIT).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn every_size_up_to_the_largest_comes_out_as_it_went_in() {
             other => panic!("one byte more than the largest: {other:?}"),
         }
         assert_eq!(publisher.messages_sent(), sizes.len() as u64);
-        publisher.close(deadline()).unwrap();
+        publisher.close(LIMIT).unwrap();
         let batches = read(&site, &topic, sizes.len() as u64, payload);
         for batch in &batches {
             assert!(batch.received_at > 0);
@@ -107,7 +107,7 @@ fn batches_of_one_message_and_of_a_hundred_thousand() {
         let mut publisher = connect(options);
         let messages = u64::from(batch_messages) * batches;
         publish(&mut publisher, (0..messages).map(|number| filler(round << 32 | number, (number % 17) as usize)));
-        publisher.close(deadline()).unwrap();
+        publisher.close(LIMIT).unwrap();
     }
     let single = 300;
     let payload = |order: u64| match order.checked_sub(single) {

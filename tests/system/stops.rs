@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use embarcadero::wire::{OrderLevel, Receipts};
 use embarcadero::{PublisherOptions, Start};
 
-use crate::harness::{Process, Setup, Signal, Site};
+use crate::harness::{LIMIT, Process, Setup, Signal, Site};
 use crate::load::{Load, ROOMY, TOPIC, read_all};
-use crate::traffic::{Fifo, Watcher, deadline, publish};
+use crate::traffic::{Fifo, Watcher, publish};
 
 /// How long a process is stopped.
 const STOPPED: Duration = Duration::from_secs(3);
@@ -58,7 +58,7 @@ impl Scene {
             resent += publisher.stats().resent_batches;
             total += messages;
             sent.push(messages);
-            publisher.close(deadline()).unwrap();
+            publisher.close(LIMIT).unwrap();
         }
         for watcher in &mut watchers {
             watcher.read_exactly(total);

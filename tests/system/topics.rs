@@ -9,7 +9,7 @@ use embarcadero::{Admin, ClientError, PublisherOptions, Start, Subscriber, Topic
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
 use crate::raw::{Came, Raw, publisher_hello};
-use crate::traffic::{connect, deadline, message, read_message};
+use crate::traffic::{connect, message, read_message};
 
 fn admin(site: &Site, broker: u32) -> Admin {
     Admin::new(&[site.address(broker)]).unwrap()
@@ -203,7 +203,7 @@ fn a_topic_deleted_under_load_ends_for_all_and_its_name_is_free() {
         // The old subscriber asks again and is given nothing of the new topic.
         let mut publisher = connect(site.publisher("t"));
         (0..next + 100).for_each(|number| publisher.send(&message(1, number, 40)).unwrap());
-        publisher.close(deadline()).unwrap();
+        publisher.close(LIMIT).unwrap();
         let error = subscriber.poll(LIMIT, |_| panic!("another topic's")).unwrap_err();
         assert_eq!(error.refusal(), Some(Refusal::TopicDeleted), "{error}");
         let mut fresh = Subscriber::connect(site.subscriber("t", 0, Start::Earliest)).unwrap();
@@ -247,7 +247,7 @@ fn hundreds_of_topics_are_made_listed_used_and_deleted() {
     for topic in (0..TOPICS).step_by(25) {
         let mut publisher = connect(site.publisher(&name(topic)));
         (0..10).for_each(|number| publisher.send(&message(topic as u32, number, 40)).unwrap());
-        publisher.close(deadline()).unwrap();
+        publisher.close(LIMIT).unwrap();
     }
     for topic in (0..TOPICS).filter(|topic| topic % 5 != 0) {
         second.delete_topic(&name(topic), LIMIT).unwrap();
@@ -286,7 +286,7 @@ fn publish(site: &Site, topic: &str, bytes: u64) -> u64 {
     let mut publisher = connect(PublisherOptions { batch_bytes: 128 << 10, linger, ..site.publisher(topic) });
     let count = bytes / 1040;
     (0..count).for_each(|number| publisher.send(&message(1, number, 1000)).unwrap());
-    publisher.close(deadline()).unwrap();
+    publisher.close(LIMIT).unwrap();
     count
 }
 
@@ -303,7 +303,7 @@ fn a_topic_is_kept_to_its_target_and_age_and_readers_are_told_what_is_gone() {
         (topic.next_order == count && topic.kept_bytes < lane_bytes / 4 / 8 * 9 + (2 << 20)).then_some(topic)
     });
     assert!(some.kept_bytes >= lane_bytes / 4 && some.earliest_order > 0, "{some:?}");
-    let error = Subscriber::connect(site.subscriber("some", 0, Start::Order(0))).err().expect("it is gone");
+    let error = Subscriber::connect(site.subscriber("some", 0, Start::Order(0))).expect_err("it is gone");
     assert_eq!(error.refusal(), Some(Refusal::Trimmed), "{error}");
     let mut first = None;
     let mut subscriber = Subscriber::connect(site.subscriber("some", 0, Start::Earliest)).unwrap();

@@ -246,7 +246,7 @@ pub fn send(publisher: &mut Publisher, id: u32, numbers: std::ops::Range<u64>) {
 
 /// Waits until everything is acked.
 pub fn flush(publisher: &mut Publisher, id: u32) {
-    publisher.flush(deadline()).unwrap_or_else(|error| panic!("publisher {id}: {error}"));
+    publisher.flush(LIMIT).unwrap_or_else(|error| panic!("publisher {id}: {error}"));
 }
 
 /// Publishes `count` messages and closes; what was not acked by then fails the test.
@@ -255,5 +255,5 @@ pub fn publish(options: PublisherOptions, id: u32, count: u64) {
     send(&mut publisher, id, 0..count);
     flush(&mut publisher, id);
     assert_eq!(publisher.messages_acked(), count, "publisher {id}: messages acked");
-    publisher.close(deadline()).unwrap_or_else(|error| panic!("publisher {id}: {error}"));
+    publisher.close(LIMIT).unwrap_or_else(|error| panic!("publisher {id}: {error}"));
 }

@@ -3,8 +3,7 @@
 //! An attached publisher has a lane of its own: it copies messages into the payload area once and publishes batch headers in its
 //! ring, as a receive core does; the sequencer orders them like any other. An attached subscriber follows the order index and
 //! hands on bytes where they lie, under a pin of its own. Both take a **place** of the pool, which is held by a lock of this
-//! host and free again however the process ends. What they have in common with the clients that connect over TCP is in
-//! [`Publish`] and [`Subscribe`].
+//! host and free again however the process ends.
 //!
 //! * `place`: opening a pool of any geometry, taking a place.
 //! * `writer`: the publisher's lane. `reader`: the subscriber's cursor and pin. No I/O and no clock of their own.
@@ -12,7 +11,6 @@
 //!   runs these over its own memory and clock.
 //! * `publisher`, `subscriber`: the pool mapped, its places locked, and waits.
 
-mod options;
 mod place;
 mod publisher;
 pub(crate) mod publishing;
@@ -21,7 +19,6 @@ mod subscriber;
 pub(crate) mod subscribing;
 #[cfg(test)]
 mod tests;
-mod traits;
 pub(crate) mod writer;
 
 use std::path::{Path, PathBuf};
@@ -38,31 +35,11 @@ use crate::log::topics::{Topic, TopicReader};
 use crate::pool::{Memory, Process};
 use crate::wire::Refusal;
 
-pub use options::{AttachOptions, AttachedSubscriberOptions};
-pub use publisher::AttachedPublisher;
-pub use subscriber::AttachedSubscriber;
-pub use traits::{Publish, Subscribe};
+pub(super) use publisher::AttachedPublisher;
+pub(super) use subscriber::AttachedSubscriber;
 
-impl crate::client::Publisher {
-    /// A publisher that maps the pool instead of connecting to brokers; see [`AttachedPublisher::attach`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn attach(options: AttachOptions) -> Result<AttachedPublisher, ClientError> {
-        AttachedPublisher::attach(options)
-    }
-}
-
-impl crate::client::Subscriber {
-    /// A subscriber that maps the pool instead of connecting to a broker; see [`AttachedSubscriber::attach`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn attach(options: AttachedSubscriberOptions) -> Result<AttachedSubscriber, ClientError> {
-        AttachedSubscriber::attach(options)
-    }
-}
-
+/// A caller that waits for sockets of others too, of which an attached client has none, looks again after this time.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
 /// Longest sleep between two looks.
 const REST: Duration = Duration::from_micros(50);
 

@@ -3,11 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::attached::options::AttachOptions;
 use crate::client::attached::writer::{Bounds, Writer};
 use crate::client::attached::{Clock, Life, TopicSearch, damaged};
 use crate::client::error::ClientError;
-use crate::client::options::TopicProperties;
+use crate::client::options::{PublisherOptions, TopicProperties};
 use crate::client::progress::OnAcked;
 use crate::limits::LINE_BYTES;
 use crate::log::View;
@@ -46,7 +45,7 @@ pub(crate) struct Publishing<M: Memory, K> {
     /// The topic was asked for.
     is_asked: bool,
     topic: Option<Topic>,
-    options: AttachOptions,
+    options: PublisherOptions,
     on_acked: Option<OnAcked>,
     beat: Instant,
     reported: Instant,
@@ -54,7 +53,7 @@ pub(crate) struct Publishing<M: Memory, K> {
 
 impl<M: Memory, K: Clock> Publishing<M, K> {
     /// Takes over the lane of a place whose lock the caller holds.
-    pub fn begin(view: &View<M>, lane: u32, life: Life<M>, options: AttachOptions, clock: K) -> Self {
+    pub fn begin(view: &View<M>, lane: u32, life: Life<M>, options: PublisherOptions, clock: K) -> Self {
         let batch_bytes_max = view.layout.geometry.batch_bytes_max();
         let bounds = Bounds {
             batch_bytes: options.batch_bytes.next_multiple_of(LINE_BYTES).min(batch_bytes_max),
@@ -106,8 +105,8 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
     }
 
     fn look_for_topic(&mut self) -> Result<Option<Topic>, ClientError> {
-        let AttachOptions { pool, topic: name, create, .. } = &self.options;
-        let found = self.search.find(pool, name, create.is_some())?;
+        let PublisherOptions { pool, topic: name, create, .. } = &self.options;
+        let found = self.search.find(&pool.path, name, create.is_some())?;
         if let (None, Some(wanted), false) = (&found, create, self.is_asked) {
             let topic = Topic {
                 receipts: wanted.receipts,
@@ -193,7 +192,7 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
     #[inline(never)]
     pub fn drive(&mut self) -> Result<usize, ClientError> {
         self.life.show(self.clock.now());
-        let moved = self.writer.follow().map_err(damaged(&self.options.pool))?;
+        let moved = self.writer.follow().map_err(damaged(&self.options.pool.path))?;
         while let Some(batch) = self.writer.pop_acked() {
             if let Some(callback) = &mut self.on_acked {
                 callback(batch);
@@ -214,7 +213,7 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
     }
 
     fn refused(&self, refusal: Refusal, text: &str) -> ClientError {
-        ClientError::PoolRefused { pool: self.options.pool.clone(), refusal, detail: 0, text: text.into() }
+        ClientError::PoolRefused { pool: self.options.pool.path.clone(), refusal, detail: 0, text: text.into() }
     }
 
     /// Copies the counters out.
@@ -234,7 +233,7 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
     }
 
     /// What it was asked to do.
-    pub fn options(&self) -> &AttachOptions {
+    pub fn options(&self) -> &PublisherOptions {
         &self.options
     }
 
@@ -245,9 +244,9 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
 }
 
 /// What is promised of a topic to create can be had.
-pub(crate) fn check_properties(options: &AttachOptions, wanted: &TopicProperties) -> Result<(), ClientError> {
+pub(crate) fn check_properties(options: &PublisherOptions, wanted: &TopicProperties) -> Result<(), ClientError> {
     let refused = |text: &str| {
-        let (pool, text) = (options.pool.clone(), text.to_owned());
+        let (pool, text) = (options.pool.path.clone(), text.to_owned());
         Err(ClientError::PoolRefused { pool, refusal: Refusal::AckLevel, detail: 1, text })
     };
     if wanted.ack == AckLevel::Durable || wanted.replicas > 1 {
@@ -260,9 +259,10 @@ pub(crate) fn check_properties(options: &AttachOptions, wanted: &TopicProperties
 }
 
 /// The topic is what the publisher relies on.
-fn check_levels(options: &AttachOptions, topic: &Topic) -> Result<(), ClientError> {
-    let refused =
-        |refusal, detail, text| Err(ClientError::PoolRefused { pool: options.pool.clone(), refusal, detail, text });
+fn check_levels(options: &PublisherOptions, topic: &Topic) -> Result<(), ClientError> {
+    let refused = |refusal, detail, text| {
+        Err(ClientError::PoolRefused { pool: options.pool.path.clone(), refusal, detail, text })
+    };
     if let Some(wanted) = options.create.filter(|wanted| wanted.order != topic.order) {
         let text = format!("topic {:?} has order level {}, not {}", topic.name, topic.order, wanted.order);
         return refused(Refusal::TopicExists, topic.order as u64, text);

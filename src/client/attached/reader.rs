@@ -147,6 +147,12 @@ impl<M: Memory> Reader<M> {
         self.hold.raise(NO_PIN);
     }
 
+    /// Gives up what lies before `order`, and begins anew there.
+    pub fn go_on_at(&mut self, order: u64) {
+        self.unpin();
+        (self.start.start, self.next_order, self.has_all) = (StartAt::Order(order), order, false);
+    }
+
     /// The lowest position that must not be given up: of a batch that was copied and not handed on its own, since nobody has made
     /// sure yet that it lay there until it was copied.
     fn needs(&self) -> u64 {

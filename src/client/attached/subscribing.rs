@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::attached::options::AttachedSubscriberOptions;
 use crate::client::attached::reader::{Phase, ReadError, Reader};
 use crate::client::attached::{Clock, Life, TopicSearch, damaged};
 use crate::client::delivered::Delivered;
 use crate::client::error::ClientError;
+use crate::client::options::SubscriberOptions;
 use crate::log::View;
 use crate::log::damage::{Expected, FieldFault};
 use crate::log::order_index::IndexFault;
@@ -17,8 +17,6 @@ use crate::log::topics::Topic;
 use crate::pool::Memory;
 use crate::wire::Refusal;
 
-/// Most batches handed on in one poll.
-const POLL_BATCHES_MAX: usize = 64;
 /// How long a pin that was renewed is waited for without a second thought. Far below the shortest `export.reader_stall`, 10 ms.
 const TRUST: Duration = Duration::from_millis(1);
 
@@ -42,14 +40,14 @@ pub(crate) struct Subscribing<M: Memory, K> {
     search: TopicSearch<M>,
     topic: Option<Topic>,
     reader: Option<Reader<M>>,
-    options: AttachedSubscriberOptions,
+    options: SubscriberOptions,
     /// When the pin was last known to be waited for.
     renewed: Instant,
 }
 
 impl<M: Memory, K: Clock> Subscribing<M, K> {
     /// Takes over the pin of a place whose lock the caller holds.
-    pub fn begin(view: &View<M>, member: u32, life: Life<M>, options: AttachedSubscriberOptions, clock: K) -> Self {
+    pub fn begin(view: &View<M>, member: u32, life: Life<M>, options: SubscriberOptions, clock: K) -> Self {
         Subscribing {
             view: view.clone(),
             member,
@@ -63,35 +61,35 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
         }
     }
 
-    /// Hands on what is committed, in order; before that it looks for its topic and its start. A bounded step.
+    /// Hands on what is committed, in order, up to `most` batches; before that it looks for its topic and its start. A bounded step.
     ///
     /// # Errors
     /// [`ClientError::TooSlow`], after which it goes on at [`Self::next_order`]; [`ClientError::PoolRefused`];
     /// [`ClientError::Damaged`].
-    pub fn poll(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ClientError> {
+    pub fn poll(&mut self, most: usize, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ClientError> {
         if self.reader.is_none() && !self.look_for_topic()? {
             return Ok(Polled::Nothing);
         }
-        self.go_on(handler).map_err(|error| self.error(error))
+        self.go_on(most, handler).map_err(|error| self.error(error))
     }
 
-    fn go_on(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ReadError> {
+    fn go_on(&mut self, most: usize, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ReadError> {
         let is_known = self.renew()?;
         let Some(reader) = self.reader.as_mut().filter(|_| is_known) else { return Ok(Polled::Nothing) };
         let moved = match reader.phase() {
             Phase::Unpinned => usize::from(reader.pin()?),
             Phase::Seeking => reader.seek()?,
-            Phase::Streaming => return self.hand_on(handler),
+            Phase::Streaming => return self.hand_on(most, handler),
         };
         Ok(if moved > 0 { Polled::Moved } else { Polled::Nothing })
     }
 
     fn look_for_topic(&mut self) -> Result<bool, ClientError> {
         self.life.show(self.clock.now());
-        let AttachedSubscriberOptions { pool, topic: name, start, verify, .. } = &self.options;
-        let Some(topic) = self.search.find(pool, name, false)? else { return Ok(false) };
+        let SubscriberOptions { pool, topic: name, start, check_crc, .. } = &self.options;
+        let Some(topic) = self.search.find(&pool.path, name, false)? else { return Ok(false) };
         let incarnation = self.life.incarnation();
-        self.reader = Some(Reader::new(&self.view, self.member, incarnation, &topic, *start, *verify));
+        self.reader = Some(Reader::new(&self.view, self.member, incarnation, &topic, *start, *check_crc));
         self.topic = Some(topic);
         Ok(true)
     }
@@ -112,8 +110,8 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
         Ok(is_known)
     }
 
-    fn hand_on(&mut self, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ReadError> {
-        for handed in 0..POLL_BATCHES_MAX {
+    fn hand_on(&mut self, most: usize, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ReadError> {
+        for handed in 0..most {
             let is_taken = self.reader.as_mut().map_or(Ok(false), Reader::take)?;
             // A batch that was copied long ago was not overwritten meanwhile: made sure of now, or at the next poll.
             if !is_taken || !self.renew()? {
@@ -121,7 +119,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
             }
             self.reader.iter_mut().for_each(|reader| reader.hand_on(handler));
         }
-        Ok(Polled::Handed(POLL_BATCHES_MAX))
+        Ok(Polled::Handed(most))
     }
 
     /// Whether its start was found.
@@ -132,6 +130,11 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
     /// Order of the next message to be handed on, once the start was found.
     pub fn next_order(&self) -> u64 {
         self.reader.as_ref().map_or(0, Reader::next_order)
+    }
+
+    /// Gives up what lies before `order`, and goes on there.
+    pub fn go_on_at(&mut self, order: u64) {
+        self.reader.iter_mut().for_each(|reader| reader.go_on_at(order));
     }
 
     /// Whether everything committed was handed on when the last call ended.
@@ -145,7 +148,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
     }
 
     /// What it was asked to do.
-    pub fn options(&self) -> &AttachedSubscriberOptions {
+    pub fn options(&self) -> &SubscriberOptions {
         &self.options
     }
 
@@ -155,7 +158,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
     }
 
     fn error(&self, error: ReadError) -> ClientError {
-        let pool = self.options.pool.clone();
+        let pool = self.options.pool.path.clone();
         let other = |position, expected| {
             let fault = FieldFault { field: "place", found: position, expected: Expected::Told(expected) };
             damaged(&pool)(RecoverError::Damaged(IndexFault::Damaged { position, fault }))

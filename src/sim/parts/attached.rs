@@ -9,7 +9,7 @@ use crate::client::attached::publishing::{Opening, Publishing};
 use crate::client::attached::subscribing::{Polled, Subscribing};
 use crate::client::attached::writer::Times;
 use crate::client::attached::{Clock, Life};
-use crate::client::{AttachOptions, AttachedSubscriberOptions, ClientError, Delivered, Start, TopicProperties};
+use crate::client::{ClientError, Delivered, PoolOptions, PublisherOptions, Start, SubscriberOptions, TopicProperties};
 use crate::pool::Process;
 use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
@@ -22,7 +22,8 @@ use crate::wire::Refusal;
 
 /// Numbers of clients, so that none is taken for one that connects.
 const CLIENTS: u64 = 1 << 16;
-/// Polls of a subscriber in one step at most.
+/// Batches that a subscriber is handed in one poll at most, and polls in one step.
+const POLL_BATCHES_MAX: usize = 64;
 const POLLS_PER_STEP: usize = 4;
 /// Steps of a publisher until it closes its session, or leaves it as it is, on average.
 const STEPS_OF_A_SESSION: u64 = 300;
@@ -81,14 +82,14 @@ impl AttachedPublisher {
     fn begin(&mut self, kernel: &Kernel) {
         let (scenario, g) = kernel.with(|state| (state.scenario.clone(), state.layout.geometry));
         let place = scenario.writer_place(self.number);
-        let options = AttachOptions {
-            pool: "simulated".into(),
+        let options = PublisherOptions {
+            pool: PoolOptions { path: "simulated".into(), ..PoolOptions::default() },
             topic: TOPIC.into(),
             create: Some(TopicProperties { receipts: scenario.receipts, ..TopicProperties::default() }),
             batch_bytes: (2 * scenario.payload_bytes_max).max(1024),
             batch_messages: 12,
             window_batches: scenario.window as u32,
-            ..AttachOptions::default()
+            ..PublisherOptions::default()
         };
         let lane = g.attached_lane(place);
         let Some(life) = begin(kernel, g.writer_member(place), Some(lane)) else { return };
@@ -239,12 +240,12 @@ impl AttachedSubscriber {
         let (place, g) = kernel.with(|state| (state.scenario.reader_place(self.number), state.layout.geometry));
         let member = g.reader_member(place);
         let Some(life) = begin(kernel, member, None) else { return };
-        let options = AttachedSubscriberOptions {
-            pool: "simulated".into(),
+        let options = SubscriberOptions {
+            pool: PoolOptions { path: "simulated".into(), ..PoolOptions::default() },
             topic: TOPIC.into(),
             start: self.start,
-            verify: self.verify,
-            ..AttachedSubscriberOptions::default()
+            check_crc: self.verify,
+            ..SubscriberOptions::default()
         };
         self.core = Some(Subscribing::begin(&kernel.view(), member, life, options, kernel.clone()));
     }
@@ -252,7 +253,7 @@ impl AttachedSubscriber {
     fn poll(&mut self, kernel: &Kernel) -> Result<Polled, ClientError> {
         let Some(core) = &mut self.core else { return Ok(Polled::Nothing) };
         let (expected, bytes_max) = (&mut self.expected, self.payload_bytes_max);
-        core.poll(&mut |batch| handed(kernel, batch, expected, bytes_max))
+        core.poll(POLL_BATCHES_MAX, &mut |batch| handed(kernel, batch, expected, bytes_max))
     }
 
     /// What a subscriber is told, and whether that may be; then it goes on, or begins again.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
-use embarcadero::{Admin, ClientError, TopicProperties};
+use embarcadero::{Admin, ClientError, PoolOptions, TopicProperties};
 use tools_common::arguments::{HostArgs, ack, bytes, duration, order, receipts};
-use tools_common::clients::AttachedPool;
+use tools_common::clients;
 
 use crate::error::CommandError;
 
@@ -60,8 +60,8 @@ pub struct AttachArgs {
 
 impl AttachArgs {
     /// The pool to attach to, if so.
-    pub fn pool(&self) -> Option<AttachedPool> {
-        AttachedPool::of(self.attach.as_ref(), &self.host)
+    pub fn pool(&self) -> Option<PoolOptions> {
+        clients::pool(self.attach.as_ref(), &self.host)
     }
 }
 

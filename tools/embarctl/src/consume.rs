@@ -10,9 +10,9 @@ use embarcadero::log::View;
 use embarcadero::log::topics::TopicReader;
 use embarcadero::pool::{Mapped, Pool, Software};
 use embarcadero::wire::Refusal;
-use embarcadero::{ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
+use embarcadero::{ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
 use tools_common::arguments::slow_reader;
-use tools_common::clients::AnySubscriber;
+use tools_common::clients;
 
 use crate::common::{AttachArgs, ConnectArgs, admin};
 use crate::error::CommandError;
@@ -124,11 +124,7 @@ pub fn run(args: &ConsumeArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
 
 /// Where a topic's beginning is not kept any more, that is said; an order that lies beyond the end is an error, unless it is to be waited
 /// for.
-fn say_what_is_missing(
-    args: &ConsumeArgs,
-    cursor: Option<&Cursor>,
-    reader: &AnySubscriber,
-) -> Result<(), CommandError> {
+fn say_what_is_missing(args: &ConsumeArgs, cursor: Option<&Cursor>, reader: &Subscriber) -> Result<(), CommandError> {
     for (place, name) in args.topics.iter().enumerate() {
         let trimmed = reader.trimmed_before_start(place);
         if trimmed > 0 {
@@ -160,7 +156,7 @@ fn next_order(args: &ConsumeArgs, name: &str) -> Result<u64, CommandError> {
 }
 
 /// Over TCP, or attached. From where the cursor stands, if there is one; it comes back.
-fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Cursor>, AnySubscriber), ClientError> {
+fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Cursor>, Subscriber), ClientError> {
     let options = SubscriberOptions {
         brokers: args.connect.brokers.clone(),
         topic: args.topics[0].clone(),
@@ -170,7 +166,7 @@ fn subscriber(args: &ConsumeArgs, cursor: Option<Cursor>) -> Result<(Option<Curs
         connect_timeout: args.connect.timeout(),
         ..SubscriberOptions::default()
     };
-    Ok((cursor, AnySubscriber::open(options, args.attach.pool().as_ref())?))
+    Ok((cursor, clients::subscriber(options, args.attach.pool().as_ref())?))
 }
 
 impl ConsumeArgs {
@@ -192,7 +188,7 @@ fn ended(args: &ConsumeArgs, source: ClientError) -> CommandError {
 fn read(
     args: &ConsumeArgs,
     interrupt: &Interrupt,
-    subscriber: &mut AnySubscriber,
+    subscriber: &mut Subscriber,
     printer: &mut Printer<'_>,
 ) -> Result<Ended, CommandError> {
     let mut moved = Instant::now();
@@ -206,7 +202,7 @@ fn read(
                 eprintln!("{topic}: {count} messages from order {from} on were skipped: this reader was too slow");
             }
         };
-        let batches = match subscriber.poll(POLL, &mut take) {
+        let batches = match subscriber.poll_events(POLL, &mut take) {
             Ok(batches) => batches,
             Err(error) => {
                 printed.map_err(CommandError::Output)?;

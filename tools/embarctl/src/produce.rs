@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use embarcadero::wire::AckLevel;
-use embarcadero::{ClientError, PublisherOptions};
-use tools_common::clients::AnyPublisher;
+use embarcadero::{ClientError, Publisher, PublisherOptions};
+use tools_common::clients;
 
 use crate::common::{AttachArgs, ConnectArgs, PropertyArgs};
 use crate::error::CommandError;
@@ -59,13 +59,12 @@ pub fn run(args: &ProduceArgs, interrupt: &Interrupt) -> Result<Ended, CommandEr
     if interrupt.raised() {
         return Ok(Ended::Interrupted);
     }
-    let deadline = Instant::now() + args.connect.timeout();
-    producer.publisher.close(deadline).map_err(CommandError::client("close the session"))?;
+    producer.publisher.close(args.connect.timeout()).map_err(CommandError::client("close the session"))?;
     Ok(Ended::Done)
 }
 
 /// Over TCP, or attached.
-fn publisher(args: &ProduceArgs) -> Result<AnyPublisher, ClientError> {
+fn publisher(args: &ProduceArgs) -> Result<Publisher, ClientError> {
     let options = PublisherOptions {
         brokers: args.connect.brokers.clone(),
         topic: args.topic.clone(),
@@ -74,7 +73,7 @@ fn publisher(args: &ProduceArgs) -> Result<AnyPublisher, ClientError> {
         connect_timeout: args.connect.timeout(),
         ..PublisherOptions::default()
     };
-    AnyPublisher::open(options, args.attach.pool().as_ref())
+    clients::publisher(options, args.attach.pool().as_ref())
 }
 
 fn open(args: &ProduceArgs) -> Result<(Box<dyn Read + Send>, String), CommandError> {
@@ -90,7 +89,7 @@ fn open(args: &ProduceArgs) -> Result<(Box<dyn Read + Send>, String), CommandErr
 
 struct Producer<'a> {
     args: &'a ProduceArgs,
-    publisher: AnyPublisher,
+    publisher: Publisher,
     interrupt: &'a Interrupt,
     name: String,
     line_bytes_max: u64,
@@ -176,7 +175,7 @@ impl Deadline {
             *self = Deadline::new(producer);
         } else if self.moved.elapsed() > producer.args.connect.timeout() {
             // The client says which broker owes what.
-            producer.publisher.flush(Instant::now()).map_err(producer.failed())?;
+            producer.publisher.flush(Duration::ZERO).map_err(producer.failed())?;
         }
         Ok(())
     }

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use embarcadero::Publisher;
 use serde_json::{Value, json};
-use tools_common::clients::AnyPublisher;
 use tools_common::clock::monotonic_ns;
 use tools_common::figures::Latencies;
 use tools_common::pace::Span;
@@ -107,7 +107,7 @@ pub fn publish(plans: Vec<SessionPlan>, board: &Board, times: &SendTimes) -> Opt
 
 /// Sends one message and waits for its ack.
 fn one(
-    publisher: &mut AnyPublisher,
+    publisher: &mut Publisher,
     writer: &mut PayloadWriter,
     result: &mut SessionResult,
     ack_timeout: Duration,

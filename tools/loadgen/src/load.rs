@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use embarcadero::{PublisherOptions, SlowReaderPolicy, Start};
+use embarcadero::{PoolOptions, PublisherOptions, SlowReaderPolicy, Start};
 use serde_json::{Value, json};
-use tools_common::clients::AttachedPool;
 use tools_common::schedule::Rate;
 use verification::payload::{Payloads, mix};
 use verification::promise::{Level, TooSlow};
@@ -75,7 +74,7 @@ pub struct Load<'a> {
     /// What messages contain.
     pub payloads: Payloads,
     /// Clients attach to this pool.
-    pub pool: Option<AttachedPool>,
+    pub pool: Option<PoolOptions>,
     /// What becomes of subscribers that are too slow.
     pub slow_reader: SlowReaderPolicy,
     /// Threads that drive sessions, and as many for subscribers.

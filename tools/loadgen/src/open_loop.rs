@@ -7,9 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use embarcadero::AckedBatch;
+use embarcadero::{AckedBatch, Publisher};
 use serde_json::{Value, json};
-use tools_common::clients::AnyPublisher;
 use tools_common::clock::monotonic_ns;
 use tools_common::pace::{Counts, Due, Pacer, Span};
 use tools_common::schedule::{Arrival, Schedule};
@@ -75,12 +74,12 @@ impl OpenLoop {
     }
 
     /// One session, whose acks are recorded from here on.
-    pub fn session(&self, plan: &OpenPlan, index: u32, publisher: &mut AnyPublisher) -> OpenSession {
+    pub fn session(&self, plan: &OpenPlan, index: u32, publisher: &mut Publisher) -> OpenSession {
         let schedule = Schedule::new(plan.arrival, plan.messages_per_s, plan.seed, index, plan.sessions);
         let flight = Flight { first: 0, times: VecDeque::new(), recorder: Arc::clone(&self.recorder), span: self.span };
         let flight = Arc::new(Mutex::new(flight));
         let acks = Arc::clone(&flight);
-        publisher.on_acked(Box::new(move |batch| lock(&acks).acked(&batch, monotonic_ns())));
+        publisher.on_acked(move |batch| lock(&acks).acked(&batch, monotonic_ns()));
         OpenSession { pacer: Pacer::new(schedule, self.span), flight, done: false, result: OpenResult::default() }
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use embarcadero::limits::MESSAGE_HEADER_BYTES;
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::OrderLevel;
-use embarcadero::{BrokerProgress, ClientError, PublisherOptions, PublisherStats};
-use tools_common::clients::{AnyPublisher, AttachedPool};
+use embarcadero::{BrokerProgress, ClientError, PoolOptions, Publisher, PublisherOptions, PublisherStats};
+use tools_common::clients;
 use verification::payload::{PayloadWriter, Payloads};
 use verification::verdict::Sent;
 
@@ -52,7 +52,7 @@ pub struct SessionPlan {
     /// How to connect.
     pub options: PublisherOptions,
     /// The pool to attach to, instead of brokers.
-    pub pool: Option<AttachedPool>,
+    pub pool: Option<PoolOptions>,
     /// Level the topic must have.
     pub order: OrderLevel,
     /// What to send.
@@ -90,7 +90,7 @@ impl Borrow<Sent> for SessionResult {
 
 impl SessionResult {
     /// Of a session that has not sent anything.
-    pub fn begin(plan: &SessionPlan, publisher: &AnyPublisher) -> SessionResult {
+    pub fn begin(plan: &SessionPlan, publisher: &Publisher) -> SessionResult {
         let planned = if let Goal::Messages(messages) = plan.goal { messages } else { 0 };
         let (index, topic, session) = (plan.index, plan.topic, publisher.session());
         SessionResult {
@@ -105,7 +105,7 @@ impl SessionResult {
     }
 
     /// Takes what the client knows at the end; closes the session if it came to its end.
-    pub fn end(&mut self, mut publisher: AnyPublisher, board: &Board) {
+    pub fn end(&mut self, mut publisher: Publisher, board: &Board) {
         let complete = self.account.error.is_none() && !board.interrupted();
         if complete {
             settle_counts(&mut publisher, self.account.acked);
@@ -116,16 +116,16 @@ impl SessionResult {
         self.account = Sent { session: publisher.session(), resent_batches, fences, ..self.account.clone() };
         board.sessions[self.account.index as usize].set_brokers(&self.brokers);
         let complete = complete && !board.interrupted();
-        if complete && let Err(error) = publisher.close(Instant::now() + CLOSE) {
+        if complete && let Err(error) = publisher.close(CLOSE) {
             self.account.error = Some(format!("closing the session: {error}"));
         }
     }
 }
 
 /// Waits until the brokers' own numbers add up to what is acked. One that was killed meanwhile never says its last.
-fn settle_counts(publisher: &mut AnyPublisher, acked: u64) {
+fn settle_counts(publisher: &mut Publisher, acked: u64) {
     let deadline = Instant::now() + COUNTS;
-    let all = |publisher: &AnyPublisher| publisher.broker_progress().iter().map(|broker| broker.acked).sum::<u64>();
+    let all = |publisher: &Publisher| publisher.broker_progress().iter().map(|broker| broker.acked).sum::<u64>();
     while !publisher.broker_progress().is_empty() && all(publisher) < acked {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || publisher.poll(left.min(POLL)).is_err() {
@@ -179,9 +179,9 @@ impl Drop for Ended<'_> {
 }
 
 /// Connects as planned; refuses a topic or brokers that the plan does not fit.
-pub fn connect(plan: &SessionPlan) -> Result<AnyPublisher, String> {
+pub fn connect(plan: &SessionPlan) -> Result<Publisher, String> {
     let index = plan.index;
-    let publisher = AnyPublisher::open(plan.options.clone(), plan.pool.as_ref())
+    let publisher = clients::publisher(plan.options.clone(), plan.pool.as_ref())
         .map_err(|error| format!("publisher {index}: {error}"))?;
     if publisher.order_level() != plan.order {
         let (topic, found, asked) = (&plan.options.topic, publisher.order_level(), plan.order);
@@ -200,7 +200,7 @@ struct Session<'a> {
     board: &'a Board,
     own: &'a SessionBoard,
     ended: Ended<'a>,
-    publisher: AnyPublisher,
+    publisher: Publisher,
     goal: Goal,
     /// No message is sent after this.
     until: Option<Instant>,
@@ -215,7 +215,7 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(plan: SessionPlan, mut publisher: AnyPublisher, board: &'a Board, open: Option<&OpenLoop>) -> Session<'a> {
+    fn new(plan: SessionPlan, mut publisher: Publisher, board: &'a Board, open: Option<&OpenLoop>) -> Session<'a> {
         let mut result = SessionResult::begin(&plan, &publisher);
         let now = Instant::now();
         result.first_send = Some(now);
@@ -309,7 +309,7 @@ impl<'a> Session<'a> {
 impl Driven for Session<'_> {
     type Shared = PayloadWriter;
     type Failure = String;
-    type Ended = (SessionResult, AnyPublisher);
+    type Ended = (SessionResult, Publisher);
     const POLL: Duration = POLL;
 
     /// Sends what can be sent now and takes what has come back.
@@ -353,7 +353,7 @@ impl Driven for Session<'_> {
         self.publisher.watch(readiness)
     }
 
-    fn end(mut self, error: Option<String>) -> (SessionResult, AnyPublisher) {
+    fn end(mut self, error: Option<String>) -> (SessionResult, Publisher) {
         self.note_progress();
         self.result.gaps.note(self.moved, Instant::now(), &self.board.pause);
         if !matches!(self.goal, Goal::Messages(_)) {
@@ -367,9 +367,9 @@ impl Driven for Session<'_> {
 }
 
 /// The reason of a session that gives up: the client's own account of which broker owes what.
-pub fn no_ack(publisher: &mut AnyPublisher, ack_timeout: Duration) -> String {
+pub fn no_ack(publisher: &mut Publisher, ack_timeout: Duration) -> String {
     let seconds = ack_timeout.as_secs();
-    match publisher.flush(Instant::now()) {
+    match publisher.flush(Duration::ZERO) {
         Ok(()) => format!("no ack within {seconds} s (--ack-timeout), and all of them just after"),
         Err(error) => format!("no ack within {seconds} s (--ack-timeout): {error}"),
     }

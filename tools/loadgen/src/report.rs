@@ -139,14 +139,9 @@ impl Report {
     }
 
     fn stats(&self) -> PublisherStats {
-        let zero = PublisherStats::default();
-        self.sessions.iter().fold(zero, |sum, session| PublisherStats {
-            resent_batches: sum.resent_batches + session.stats.resent_batches,
-            let_go: sum.let_go + session.stats.let_go,
-            fences: sum.fences + session.stats.fences,
-            reconnects: sum.reconnects + session.stats.reconnects,
-            new_sessions: sum.new_sessions + session.stats.new_sessions,
-        })
+        let mut sum = PublisherStats::default();
+        self.sessions.iter().for_each(|session| sum += session.stats);
+        sum
     }
 
     /// The run in sentences.
@@ -197,7 +192,7 @@ impl Report {
         };
         let brokers: Vec<String> = brokers.iter().map(broker).collect();
         lines.push(format!("  acked/sent per broker: {}", brokers.join(", ")));
-        let PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions } = self.stats();
+        let PublisherStats { resent_batches, let_go, fences, reconnects, new_sessions, .. } = self.stats();
         let anew =
             if new_sessions > 0 { format!(", {new_sessions} sessions gone and opened anew") } else { String::new() };
         lines.push(format!(

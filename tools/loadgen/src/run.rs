@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::wire::AckLevel;
 use embarcadero::{PublisherOptions, create_topic};
-use tools_common::clients::AnyPublisher;
+use tools_common::clients;
 use verification::promise::{Level, Promise};
 use verification::verdict::{Outcome, judge};
 
@@ -239,8 +239,7 @@ pub fn make_topics(load: &Load<'_>) -> Result<(), LoadError> {
             Some(pool) => {
                 let options = topic.publisher_options(&name);
                 let options = PublisherOptions { create: Some(topic.properties()), ..options };
-                let deadline = Instant::now() + topic.connect_timeout;
-                AnyPublisher::open(options, Some(pool)).and_then(|sender| sender.close(deadline))
+                clients::publisher(options, Some(pool)).and_then(|sender| sender.close(topic.connect_timeout))
             }
         };
         made.map_err(|source| LoadError::Topic { topic: name, source })?;

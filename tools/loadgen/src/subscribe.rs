@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::Refusal;
-use embarcadero::{ClientError, Delivered, Event, SlowReaderPolicy, Start, SubscriberOptions};
-use tools_common::clients::{AnySubscriber, AttachedPool, place};
+use embarcadero::{ClientError, Delivered, Event, PoolOptions, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
+use tools_common::clients::{self, place};
 use tools_common::clock::monotonic_ns;
 use tools_common::pace::Span;
 use verification::payload::Times;
@@ -53,7 +53,7 @@ pub struct ReaderPlan {
     /// How to connect.
     pub options: SubscriberOptions,
     /// The pool to attach to, instead of brokers.
-    pub pool: Option<AttachedPool>,
+    pub pool: Option<PoolOptions>,
     /// What it must see.
     pub verifier: Verifier,
     /// When it is done.
@@ -113,9 +113,9 @@ pub fn run(plans: Vec<ReaderPlan>, board: &Board) -> Option<Delivery> {
     Some(Delivery { readers, latencies: clocked.map(|clocked| clocked.recorder) })
 }
 
-fn connect(plan: &ReaderPlan) -> Result<AnySubscriber, String> {
+fn connect(plan: &ReaderPlan) -> Result<Subscriber, String> {
     let index = plan.index;
-    let subscriber = AnySubscriber::open(plan.options.clone(), plan.pool.as_ref())
+    let subscriber = clients::subscriber(plan.options.clone(), plan.pool.as_ref())
         .map_err(|error| format!("subscriber {index}: {error}"))?;
     let (topic, found, asked) = (subscriber.topic(), Level::of(subscriber.order_level() as u8), plan.verifier.order());
     if found != asked {
@@ -169,7 +169,7 @@ struct Reader<'a> {
     index: usize,
     topic: usize,
     board: &'a Board,
-    subscriber: AnySubscriber,
+    subscriber: Subscriber,
     verifier: Verifier,
     until: Until,
     idle_timeout: Duration,
@@ -187,7 +187,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(mut plan: ReaderPlan, subscriber: AnySubscriber, board: &'a Board) -> Reader<'a> {
+    fn new(mut plan: ReaderPlan, subscriber: Subscriber, board: &'a Board) -> Reader<'a> {
         let started = Instant::now();
         let policy = plan.options.slow_reader;
         if plan.options.start == Start::Latest {
@@ -277,7 +277,7 @@ impl<'a> Reader<'a> {
             verifier.batch(&place(delivered), delivered.messages().map(|(order, message)| (order, message.payload)));
             *last = Some(Instant::now());
         };
-        let polled = self.subscriber.poll(time, &mut take);
+        let polled = self.subscriber.poll_events(time, &mut take);
         self.board.delivered[self.index].store(self.verifier.messages(), Ordering::Relaxed);
         match polled {
             Err(error) if self.goes_on_after(&error) => Ok(0),
@@ -297,7 +297,7 @@ impl<'a> Reader<'a> {
             Some(Refusal::TooSlow) => {}
             Some(Refusal::Trimmed) if *detail > self.subscriber.next_order() => {
                 self.verifier.skip(self.subscriber.next_order(), *detail);
-                self.subscriber.go_on_at(*detail);
+                self.subscriber.go_on_at(0, *detail);
             }
             _ => return false,
         }

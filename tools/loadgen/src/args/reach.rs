@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use embarcadero::SlowReaderPolicy;
+use embarcadero::{PoolOptions, SlowReaderPolicy};
 use tools_common::arguments::{self, HostArgs};
-use tools_common::clients::AttachedPool;
+use tools_common::clients;
 
 use super::LoadArgs;
 use crate::error::LoadError;
@@ -23,8 +23,8 @@ pub struct AttachArgs {
 
 impl AttachArgs {
     /// The pool to attach to, if so.
-    pub fn pool(&self) -> Option<AttachedPool> {
-        AttachedPool::of(self.attach.as_ref(), &self.host)
+    pub fn pool(&self) -> Option<PoolOptions> {
+        clients::pool(self.attach.as_ref(), &self.host)
     }
 
     /// Refuses what attached publishers have nothing for.
