@@ -75,6 +75,10 @@ pub trait Role<I: Io> {
         None
     }
 
+    /// What must hold between two passes, of the role and of everything it has: a panic if it does not. Tests and the simulator ask
+    /// after every pass; a broker does not.
+    fn check(&self, _now: Now) {}
+
     /// The duty cycle while the process shuts down, instead of [`poll`](Role::poll): take nothing new, finish what
     /// was begun. True when nothing is left. Called until every role says so, also after this one did, since another
     /// may still hand it something.

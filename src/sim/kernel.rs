@@ -323,19 +323,20 @@ impl State {
             .iter_mut()
             .filter(|ring| ring.as_ref().is_some_and(|ring| ring.process == process))
             .for_each(|ring| *ring = None);
-        let is_its_own: Box<dyn Fn(Part, u32) -> bool> = match self.processes[process].part {
+        let (end, is_its_own): (End, Box<dyn Fn(Part, u32) -> bool>) = match self.processes[process].part {
             Part::Receive(broker) => {
                 if let Some(common) = self.common[broker as usize].take() {
                     self.remains.push(Box::new(common));
                 }
-                Box::new(move |_, to| to == broker)
+                (End::Broker, Box::new(move |_, to| to == broker))
             }
-            part => Box::new(move |from, _| from == part),
+            part => (End::Client, Box::new(move |from, _| from == part)),
         };
         for link in self.network.open().to_vec() {
             let (from, to) = self.network.ends(link);
             if is_its_own(from, to) {
                 self.network.cut(link, &mut self.luck);
+                self.network.close(link, end);
             }
         }
     }

@@ -134,7 +134,10 @@ impl Network {
 
     /// The oldest connection that waits for this broker.
     pub fn accept(&mut self, broker: u32) -> Option<LinkId> {
-        let waits = |link: &LinkId| self.links[*link].broker == broker && !self.links[*link].accepted;
+        let waits = |link: &LinkId| {
+            let Link { broker: to, accepted, closed, .. } = &self.links[*link];
+            *to == broker && !accepted && !closed[End::Broker as usize]
+        };
         let link = self.open.iter().copied().find(waits)?;
         self.links[link].accepted = true;
         Some(link)
@@ -252,6 +255,15 @@ impl Network {
     /// Client and broker of a connection.
     pub fn ends(&self, link: LinkId) -> (Part, u32) {
         (self.links[link].client, self.links[link].broker)
+    }
+
+    /// Connections that their clients have left, and their brokers have not closed.
+    pub fn left_open(&self) -> impl Iterator<Item = String> {
+        let is_left = |link: &&LinkId| {
+            let Link { accepted, to_broker, closed, .. } = &self.links[**link];
+            *accepted && to_broker.ended && !closed[End::Broker as usize]
+        };
+        self.open.iter().filter(is_left).map(|link| format!("connection {link} to broker {}", self.links[*link].broker))
     }
 
     /// Every connection carries again.

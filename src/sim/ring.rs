@@ -109,6 +109,18 @@ impl Ring {
         Some(self.begun)
     }
 
+    /// Whether something is under way on a connection.
+    pub(super) fn uses(&self, connection: LinkId) -> bool {
+        self.under_way.iter().any(|operation| match &operation.work {
+            Work::Accept { .. } => false,
+            Work::ReceivePool { link, .. }
+            | Work::Receive { link, .. }
+            | Work::Poll { link }
+            | Work::Send(Send { link, .. })
+            | Work::Lent { link, .. } => *link == connection,
+        })
+    }
+
     pub(super) fn cancel(&mut self, number: u64) {
         // One that is over is nobody's.
         let known = self.under_way.iter_mut().find(|operation| operation.number == number);

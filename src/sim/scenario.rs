@@ -129,6 +129,8 @@ pub struct Scenario {
     pub payload_bytes_max: u64,
     /// Steps in a hundred in which an attached subscriber stands still, for long; 0: as everybody.
     pub readers_stand_still: u64,
+    /// Time for which the world is left alone once it is at rest, ns.
+    pub left_alone_ns: u64,
     /// Part of the line protocol left out: for canaries only.
     pub sabotage: Sabotage,
 }
@@ -181,6 +183,7 @@ impl Scenario {
             step_ns: 20_000 + random.below(100_000),
             payload_bytes_max: [200, 3000, 12_000][random.below(3) as usize],
             readers_stand_still: 0,
+            left_alone_ns: if random.chance(1, 8) { 2_500_000_000 } else { 0 },
             sabotage: Sabotage::None,
         };
         if scenario.attached_subscribers > 0 && attached.chance(1, 3) {

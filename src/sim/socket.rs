@@ -10,10 +10,11 @@ use std::time::Duration;
 use crate::net::network::{FRAME_BYTES, Lists, Piece, SendList};
 use crate::net::{Asker, Completion, FrameSlot, ListId, Network, Operation, Socket};
 use crate::runtime::Io;
+use crate::sim::checker::Violation;
 use crate::sim::kernel::Kernel;
 use crate::sim::network::{End, Heard};
 use crate::sim::part::{LinkId, Part};
-use crate::sim::ring::{Back, Lent, Read, Send, Work};
+use crate::sim::ring::{Back, Lent, Read, Ring, Send, Work};
 
 /// A broker's end of a connection.
 pub(crate) struct SimSocket {
@@ -29,7 +30,16 @@ impl SimSocket {
 }
 
 impl Drop for SimSocket {
+    /// A number that an operation goes by must not be given to another connection.
     fn drop(&mut self) {
+        let (process, life) = (self.kernel.process, self.kernel.life());
+        self.kernel.with(|state| {
+            let is_used = |ring: &Ring| ring.process == process && ring.uses(self.link);
+            if state.processes[process].life == life && state.rings.iter().flatten().any(is_used) {
+                let text = format!("connection {} is closed, and something is under way on it", self.link);
+                state.fail(Violation { promise: 0, text });
+            }
+        });
         self.kernel.close(self.link, End::Broker);
     }
 }

@@ -5,7 +5,8 @@
 //! bounded depth), or be killed there. After every step, and whenever a part is held up, the checker looks at the memory.
 //!
 //! First comes load with faults, for a number of steps; then faults and load end, everything is restarted, and whatever
-//! is under way must come to rest within a bounded number of steps.
+//! is under way must come to rest within a bounded number of steps. Some worlds are left alone then, for long: what only the clock ends
+//! must have ended.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -25,6 +26,9 @@ const DEPTH_MAX: u32 = 3;
 const REST_STEPS_MAX: u64 = 150_000;
 /// How often rest is looked for, steps.
 const REST_CHECK_STEPS: u64 = 64;
+
+/// Time that passes at once in a world that is left alone, ns. Nobody is taken for dead for it.
+const LEAP_NS: u64 = 4_000_000;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +85,7 @@ pub fn run(scenario: &Scenario, sentences: usize) -> Outcome {
             state.failure = Some(Violation { promise: 0, text });
         }
     }
+    leave_alone(&world);
     let mut state = lock(&world);
     if state.failure.is_none() {
         state.failure = state.checker.at_the_end().err();
@@ -92,6 +97,29 @@ pub fn run(scenario: &Scenario, sentences: usize) -> Outcome {
     drop(state);
     drop((places, common, remains));
     outcome
+}
+
+/// Time passes, and nothing happens that the clock does not bring about: what it bounds ends, and nothing else does.
+fn leave_alone(world: &Shared) {
+    let (steps, until_ns) = {
+        let state = lock(world);
+        (2 * state.places.len(), state.now_ns + state.scenario.left_alone_ns)
+    };
+    while {
+        let state = lock(world);
+        state.failure.is_none() && state.now_ns < until_ns
+    } {
+        lock(world).now_ns += LEAP_NS;
+        (0..steps).for_each(|_| act(world, 0));
+    }
+    let mut state = lock(world);
+    if state.failure.is_none() && state.scenario.left_alone_ns > 0 {
+        let left: Vec<String> = state.restless().chain(state.network.left_open()).collect();
+        if !left.is_empty() {
+            let text = format!("left alone, and not at rest: {}", left.join(", "));
+            state.failure = Some(Violation { promise: 0, text });
+        }
+    }
 }
 
 /// Runs one step of one part.

@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod dead_tests;
 pub mod fate;
+mod invariants;
 #[cfg(test)]
 mod superseded_tests;
 pub mod tracker;
@@ -549,7 +550,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             let Some(connection) = &mut self.connections[place as usize] else { continue };
             let is_due = connection.quiet.look();
             let is_free = connection.sending == Sending::Nothing && connection.waiting.is_none();
-            let is_over = connection.is_closing || connection.last_words.is_some();
+            let is_over = connection.is_closing || connection.has_failed || connection.last_words.is_some();
             if !is_due || !is_free || is_over || connection.attachment.version < frame::VERSION_3 {
                 continue;
             }
@@ -653,6 +654,10 @@ impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
 
     fn fault(&mut self) -> Option<RoleError> {
         self.fault.map(RoleError::new)
+    }
+
+    fn check(&self, _now: Now) {
+        self.check_all();
     }
 
     fn waits_for(&self) -> Option<String> {

@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod damage_tests;
 mod ending;
+mod invariants;
 mod pace;
 #[cfg(test)]
 mod resting_tests;
@@ -455,6 +456,10 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
         self.move_pin();
         self.report(now);
         moved
+    }
+
+    fn check(&self, _now: Now) {
+        self.check_all();
     }
 
     fn waits_for(&self) -> Option<String> {

@@ -131,7 +131,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
                 false => self.addresses.leave_session(address, was_used, after_ns, now.monotonic_ns),
             }
         }
-        connection.leaving = Some(stream);
+        connection.leaving = connection.reading.is_some().then_some(stream);
     }
 
     /// Tells the sequencer that a session is over: below level 5 with its connection, at level 5 when its publisher says so.

@@ -10,6 +10,7 @@
 //!   common.
 //! * `restraint`: what is said in the log of what others do.
 //! * [`ingest`]: landed bytes to published slots; no I/O.
+//! * `invariants`: what holds between two passes.
 
 pub mod connection;
 mod control;
@@ -21,6 +22,7 @@ mod ending;
 mod greeting;
 pub mod hello;
 pub mod ingest;
+mod invariants;
 pub mod requests;
 mod restraint;
 pub mod stream;
@@ -454,6 +456,10 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
         moved += self.look_at_requests(io, now);
         self.ingest.report(!self.blocked.is_empty());
         moved + self.housekeeping(io, now)
+    }
+
+    fn check(&self, now: Now) {
+        self.check_all(now);
     }
 
     fn waits_for(&self) -> Option<String> {

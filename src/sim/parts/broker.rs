@@ -73,7 +73,9 @@ impl<R: Role<Sockets> + Send + 'static> Actor for Thread<R> {
                 let is_drained = self.role.drain(&mut self.sockets, now);
                 return kernel.with(|state| state.drained(kernel.part, is_drained));
             }
-            if self.role.poll(&mut self.sockets, now) == 0
+            let moved = self.role.poll(&mut self.sockets, now);
+            self.role.check(now);
+            if moved == 0
                 && let Some(fault) = self.role.fault()
             {
                 panic!("{}: {fault}", self.role.name());
