@@ -258,12 +258,12 @@ impl Network {
     }
 
     /// Connections that their clients have left, and their brokers have not closed.
-    pub fn left_open(&self) -> impl Iterator<Item = String> {
+    pub fn left_open(&self) -> impl Iterator<Item = LinkId> {
         let is_left = |link: &&LinkId| {
             let Link { accepted, to_broker, closed, .. } = &self.links[**link];
             *accepted && to_broker.ended && !closed[End::Broker as usize]
         };
-        self.open.iter().filter(is_left).map(|link| format!("connection {link} to broker {}", self.links[*link].broker))
+        self.open.iter().filter(is_left).copied()
     }
 
     /// Every connection carries again.

@@ -183,7 +183,7 @@ impl Scenario {
             step_ns: 20_000 + random.below(100_000),
             payload_bytes_max: [200, 3000, 12_000][random.below(3) as usize],
             readers_stand_still: 0,
-            left_alone_ns: if random.chance(1, 8) { 2_500_000_000 } else { 0 },
+            left_alone_ns: if random.chance(1, 8) { 1_500_000_000 } else { 0 },
             sabotage: Sabotage::None,
         };
         if scenario.attached_subscribers > 0 && attached.chance(1, 3) {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::sim::checker::Violation;
 use crate::sim::kernel::{Actor, Kernel, Place, Shared, State, lock};
-use crate::sim::part::Part;
+use crate::sim::part::{LinkId, Part};
 use crate::sim::parts::boot;
 use crate::sim::process::{Interrupts, Killed};
 use crate::sim::scenario::{Fault, Scenario};
@@ -29,6 +29,10 @@ const REST_CHECK_STEPS: u64 = 64;
 
 /// Time that passes at once in a world that is left alone, ns. Nobody is taken for dead for it.
 const LEAP_NS: u64 = 4_000_000;
+/// Time in which a world that is left alone comes to rest again: clients that say nothing are ended, and come back, ns.
+const RESTLESS_NS: u64 = 2_000_000_000;
+/// Time in which a connection is closed whose client has left it, ns.
+const CLOSED_WITHIN_NS: u64 = 1_000_000_000;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,26 +103,43 @@ pub fn run(scenario: &Scenario, sentences: usize) -> Outcome {
     outcome
 }
 
-/// Time passes, and nothing happens that the clock does not bring about: what it bounds ends, and nothing else does.
+/// Time passes, and nothing happens that the clock does not bring about: what it bounds ends, and nothing else does. Connections that
+/// their clients have left by then are closed soon.
 fn leave_alone(world: &Shared) {
+    let left_alone_ns = lock(world).scenario.left_alone_ns;
+    if left_alone_ns == 0 {
+        return;
+    }
+    pass_time(world, left_alone_ns);
+    let left: Vec<LinkId> = lock(world).network.left_open().collect();
+    pass_time(world, CLOSED_WITHIN_NS);
+    let mut state = lock(world);
+    let is_left = |link: &&LinkId| state.network.left_open().any(|left| left == **link);
+    if let Some(link) = left.iter().find(is_left)
+        && state.failure.is_none()
+    {
+        let text = format!("connection {link} was left by {}, and is not closed", state.network.ends(*link).0);
+        state.failure = Some(Violation { promise: 0, text });
+    }
+}
+
+fn pass_time(world: &Shared, time_ns: u64) {
     let (steps, until_ns) = {
         let state = lock(world);
-        (2 * state.places.len(), state.now_ns + state.scenario.left_alone_ns)
+        (2 * state.places.len(), state.now_ns + time_ns)
     };
     while {
         let state = lock(world);
-        state.failure.is_none() && state.now_ns < until_ns
+        let is_over = state.now_ns >= until_ns && (state.is_at_rest() || state.now_ns >= until_ns + RESTLESS_NS);
+        state.failure.is_none() && !is_over
     } {
         lock(world).now_ns += LEAP_NS;
         (0..steps).for_each(|_| act(world, 0));
     }
     let mut state = lock(world);
-    if state.failure.is_none() && state.scenario.left_alone_ns > 0 {
-        let left: Vec<String> = state.restless().chain(state.network.left_open()).collect();
-        if !left.is_empty() {
-            let text = format!("left alone, and not at rest: {}", left.join(", "));
-            state.failure = Some(Violation { promise: 0, text });
-        }
+    if state.failure.is_none() && !state.is_at_rest() {
+        let restless = state.restless().collect::<Vec<_>>().join(", ");
+        state.failure = Some(Violation { promise: 0, text: format!("left alone, and not at rest: {restless}") });
     }
 }
 
