@@ -79,14 +79,14 @@
 mod client;
 
 pub use client::{
-    AckedBatch, Admin, Attempt, Attempts, BackgroundPublisher, Batches, BrokerProgress, CONNECTIONS_PER_BROKER_MAX,
-    ClientError, Cursor, Delivered, Event, OwnedBatch, OwnedEvent, PoolOptions, Publisher, PublisherOptions,
-    PublisherStats, Skew, SlowReaderPolicy, Start, Subscriber, SubscriberOptions, TopicInfo, TopicProperties,
-    create_topic,
+    AckedBatch, Admin, Attempt, Attempts, BackgroundPublisher, BatchSeq, Batches, BrokerProgress,
+    CONNECTIONS_PER_BROKER_MAX, ClientError, Cursor, Delivered, Event, Order, OwnedBatch, OwnedEvent, PoolOptions,
+    Position, Publisher, PublisherOptions, PublisherStats, SessionId, Skew, SlowReaderPolicy, Start, Subscriber,
+    SubscriberOptions, TopicInfo, TopicProperties, create_topic,
 };
 pub use config::CoherenceMode;
 pub use net::readiness::Readiness;
-pub use pool::PoolError;
+pub use pool::{PlaceKind, PoolError};
 pub use wire::message::Message;
 pub use wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
 

@@ -17,7 +17,7 @@ use embarcadero::wire::frame::{self, Deliver, Hello, Role};
 use embarcadero::wire::message::message_bytes;
 use embarcadero::wire::subscribe::push_start;
 use embarcadero::wire::{FrameKind, OrderLevel, StartAt, crc32c};
-use embarcadero::{Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
+use embarcadero::{Order, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
 use launch::place::Folder;
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
@@ -206,7 +206,7 @@ impl Scene {
             "verified" => self.verified(Start::Earliest, self.messages)?,
             "relay" => {
                 let next = self.subscriber(Start::Latest)?.next_order();
-                return self.relay(args, next);
+                return self.relay(args, next.0);
             }
             other => {
                 let readers: u64 = other.rsplit('_').next().and_then(|last| last.parse().ok()).expect("named so");
@@ -234,7 +234,7 @@ impl Scene {
     fn relay(&self, args: &DeliverArgs, next: u64) -> Result<f64, CompareError> {
         let begin = Instant::now();
         thread::scope(|scope| {
-            let subscriber = scope.spawn(|| self.verified(Start::Order(next), self.messages));
+            let subscriber = scope.spawn(|| self.verified(Start::Order(Order(next)), self.messages));
             let published = self.publish(args);
             subscriber.join().expect("the subscriber does not panic")?;
             published.map(drop)

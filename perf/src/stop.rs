@@ -144,7 +144,7 @@ fn follow(seeds: Vec<String>, delivered: &Movement, over: &AtomicBool) -> Result
     let mut subscriber = Subscriber::connect(options)?;
     while !over.load(Ordering::Relaxed) {
         subscriber.poll(Duration::from_millis(20), |_| ())?;
-        delivered.note(subscriber.next_order());
+        delivered.note(subscriber.next_order().0);
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub fn watch(
     let (mut ledger, mut quiet) = (Ledger::new(0, 0), 0);
     loop {
         let count = subscriber.poll(Duration::from_millis(20), |batch| {
-            let messages = batch.messages().map(|(order, message)| (order, message.payload));
+            let messages = batch.messages().map(|(order, message)| (order.0, message.payload));
             ledger.batch(&place(batch), 0, payloads, messages);
         })?;
         quiet = if count > 0 { 0 } else { quiet + 1 };
@@ -72,7 +72,7 @@ pub fn different_messages(
             since.get_or_insert_with(Instant::now);
         }
         let count = subscriber.poll(Duration::from_millis(500), |batch| {
-            verifier.batch(&place(batch), batch.messages().map(|(order, message)| (order, message.payload)));
+            verifier.batch(&place(batch), batch.messages().map(|(order, message)| (order.0, message.payload)));
         })?;
         let is_late = since.is_some_and(|since| since.elapsed() > WAIT_MAX);
         if is_late || since.is_some() && count == 0 && subscriber.caught_up() {

@@ -12,6 +12,7 @@ use crate::client::deadline;
 use crate::client::dial::{connect, read_frame, remaining};
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::handshake::refused;
+use crate::client::numbers::Order;
 use crate::client::options::{TopicProperties, check_brokers, check_cursor, check_topic};
 use crate::net::socket_options::{SILENCE, prepare};
 use crate::wire::frame::{self, CursorRecord, Frame, REPLY_MORE, Refused, Reply, Request, TopicRecord};
@@ -31,15 +32,16 @@ pub struct TopicInfo {
     /// Creation, UTC ns.
     pub created_at: u64,
     /// Order of its next message, as of the sequencer's last checkpoint.
-    pub next_order: u64,
+    pub next_order: Order,
     /// No message below this order is kept.
-    pub earliest_order: u64,
+    pub earliest_order: Order,
     /// Bytes of its batches kept from about that order on.
     pub kept_bytes: u64,
 }
 
 /// A connection to one broker after another. Each call is retried until its timeout, over every broker, as long as trying again may
 /// help; asking twice is harmless.
+#[derive(Debug)]
 pub struct Admin {
     brokers: Vec<String>,
     /// Index of the broker that is asked next, or is connected.
@@ -136,10 +138,10 @@ impl Admin {
     ///
     /// # Errors
     /// [`ClientError::Option`] for a bad name, or as [`Admin::topics`].
-    pub fn cursor(&mut self, topic: &str, name: &str, timeout: Duration) -> Result<Option<u64>, ClientError> {
+    pub fn cursor(&mut self, topic: &str, name: &str, timeout: Duration) -> Result<Option<Order>, ClientError> {
         match self.ask_cursor(Operation::CursorRead, topic, name, 0, timeout) {
             Err(error) if error.refusal() == Some(Refusal::UnknownCursor) => Ok(None),
-            answered => answered.map(Some),
+            answered => answered.map(|order| Some(Order(order))),
         }
     }
 
@@ -147,8 +149,14 @@ impl Admin {
     ///
     /// # Errors
     /// [`ClientError::Refused`] with `CursorTableFull` if there is no place for it, or as [`Admin::cursor`].
-    pub fn commit_cursor(&mut self, topic: &str, name: &str, order: u64, timeout: Duration) -> Result<(), ClientError> {
-        self.ask_cursor(Operation::CursorCommit, topic, name, order, timeout).map(|_| ())
+    pub fn commit_cursor(
+        &mut self,
+        topic: &str,
+        name: &str,
+        order: Order,
+        timeout: Duration,
+    ) -> Result<(), ClientError> {
+        self.ask_cursor(Operation::CursorCommit, topic, name, order.0, timeout).map(|_| ())
     }
 
     /// Deletes a named cursor.
@@ -177,7 +185,7 @@ impl Admin {
     ///
     /// # Errors
     /// As [`Admin::topics`].
-    pub fn cursors(&mut self, topic: &str, timeout: Duration) -> Result<Vec<(String, u64)>, ClientError> {
+    pub fn cursors(&mut self, topic: &str, timeout: Duration) -> Result<Vec<(String, Order)>, ClientError> {
         check_topic(topic)?;
         let deadline = deadline::within(timeout);
         let (mut all, mut from) = (Vec::new(), 0);
@@ -314,7 +322,7 @@ fn parse_list(mut body: &[u8]) -> Result<Vec<TopicInfo>, WireError> {
     Ok(topics)
 }
 
-fn parse_cursors(body: &[u8]) -> Result<Vec<(String, u64)>, WireError> {
+fn parse_cursors(body: &[u8]) -> Result<Vec<(String, Order)>, WireError> {
     let records = body.chunks_exact(size_of::<CursorRecord>());
     if !records.remainder().is_empty() {
         let (field, found) = ("length of a cursor list", body.len() as u64);
@@ -323,7 +331,7 @@ fn parse_cursors(body: &[u8]) -> Result<Vec<(String, u64)>, WireError> {
     let parse = |record| {
         let CursorRecord { order, name_bytes, name, .. } = pod_read_unaligned(record);
         let text = name.get(..name_bytes as usize).unwrap_or(&[]);
-        Ok((frame::check_cursor_name(text)?.to_owned(), order))
+        Ok((frame::check_cursor_name(text)?.to_owned(), Order(order)))
     };
     records.map(parse).collect()
 }
@@ -347,8 +355,8 @@ fn parse_record(bytes: &[u8], name: &str) -> Result<TopicInfo, WireError> {
         id: record.id,
         generation: record.generation,
         created_at: record.created_at,
-        next_order: record.next_order,
-        earliest_order: record.earliest_order,
+        next_order: Order(record.next_order),
+        earliest_order: Order(record.earliest_order),
         kept_bytes: record.kept_bytes,
     })
 }

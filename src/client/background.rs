@@ -24,6 +24,7 @@ use crate::client::batch::{Buffer, Filler, SealedBatch};
 use crate::client::deadline;
 use crate::client::engine::Engine;
 use crate::client::error::{Attempts, ClientError};
+use crate::client::numbers::SessionId;
 use crate::client::options::PublisherOptions;
 use crate::client::progress::{self, BrokerProgress, PublisherStats};
 use crate::client::publisher::Publisher;
@@ -251,52 +252,62 @@ impl BackgroundPublisher {
     }
 
     /// Session id; below level 5 that of the first connection's own.
-    pub fn session(&self) -> u64 {
-        lock(&self.shared.report).session
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        SessionId(lock(&self.shared.report).session)
     }
 
     /// Order level of the topic.
+    #[must_use]
     pub fn order_level(&self) -> OrderLevel {
         self.order_level
     }
 
     /// Largest payload that a batch of this topic can hold, bytes.
+    #[must_use]
     pub fn batch_message_bytes_max(&self) -> u64 {
         self.payload_bytes_max
     }
 
     /// Messages taken.
+    #[must_use]
     pub fn messages_sent(&self) -> u64 {
         lock(&self.shared.filler).messages_sent()
     }
 
     /// Messages acked (at ack level 0: written).
+    #[must_use]
     pub fn messages_acked(&self) -> u64 {
         lock(&self.shared.report).messages_acked
     }
 
     /// Payload bytes acked, without headers and padding.
+    #[must_use]
     pub fn bytes_acked(&self) -> u64 {
         lock(&self.shared.report).bytes_acked
     }
 
     /// Batches sealed and not acked.
+    #[must_use]
     pub fn in_flight(&self) -> usize {
         lock(&self.shared.report).in_flight + self.shared.sealed.len()
     }
 
     /// What went to each broker and came back, ordered by broker id.
+    #[must_use]
     pub fn broker_progress(&self) -> Vec<BrokerProgress> {
         lock(&self.shared.report).brokers.clone()
     }
 
     /// As [`Publisher::progress_line`].
+    #[must_use]
     pub fn progress_line(&self, total: u64) -> String {
         let report = lock(&self.shared.report);
         progress::line(&report.brokers, report.messages_acked, total)
     }
 
     /// Rare events since the publisher was opened.
+    #[must_use]
     pub fn stats(&self) -> PublisherStats {
         lock(&self.shared.report).stats
     }

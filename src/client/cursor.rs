@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use crate::client::admin::Admin;
 use crate::client::error::ClientError;
+use crate::client::numbers::Order;
 use crate::client::options::Start;
 
 /// A named cursor of one topic.
 ///
 /// What was handled before the last commit is not seen again, what came after it is: commit after the work is done for "at least
 /// once", before it for "at most once". The cursor of a topic goes with it. It keeps nothing from being trimmed.
+#[derive(Debug)]
 pub struct Cursor {
     admin: Admin,
     topic: String,
     name: String,
-    committed: Option<u64>,
+    committed: Option<Order>,
 }
 
 impl Cursor {
@@ -29,11 +31,13 @@ impl Cursor {
     }
 
     /// Order of the next message as last committed; none if nothing ever was.
-    pub fn committed(&self) -> Option<u64> {
+    #[must_use]
+    pub fn committed(&self) -> Option<Order> {
         self.committed
     }
 
     /// Where a subscriber resumes; at `otherwise` if nothing was committed.
+    #[must_use]
     pub fn start(&self, otherwise: Start) -> Start {
         self.committed.map_or(otherwise, Start::Order)
     }
@@ -43,7 +47,7 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`Admin::commit_cursor`].
-    pub fn commit(&mut self, order: u64, timeout: Duration) -> Result<(), ClientError> {
+    pub fn commit(&mut self, order: Order, timeout: Duration) -> Result<(), ClientError> {
         if self.committed != Some(order) {
             self.admin.commit_cursor(&self.topic, &self.name, order, timeout)?;
             self.committed = Some(order);

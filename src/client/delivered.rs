@@ -1,5 +1,6 @@
 //! What a subscriber hands on: batches as they lie in the receive buffer, and copies of them for iterators.
 
+use crate::client::numbers::{BatchSeq, Order, Position, SessionId};
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::wire::frame::BatchHeader;
 use crate::wire::message::{Message, Messages};
@@ -12,15 +13,15 @@ pub struct Delivered<'a> {
     /// Place of its topic in the subscription.
     pub place: usize,
     /// Total order, in its topic, of the batch's first message, whether or not it is below the start.
-    pub first_order: u64,
+    pub first_order: Order,
     /// Position of the batch in the pool's order index: ascends over all topics.
-    pub position: u64,
+    pub position: Position,
     /// Session that published it.
-    pub session: u64,
+    pub session: SessionId,
     /// Epoch of that session.
     pub session_epoch: u32,
     /// Its number in that session.
-    pub batch_seq: u64,
+    pub batch_seq: BatchSeq,
     /// Messages in it.
     pub message_count: u32,
     /// Broker's clock when the batch was complete in the blog, UTC ns.
@@ -51,11 +52,11 @@ impl<'a> Delivered<'a> {
         Delivered {
             topic,
             place,
-            first_order,
-            position,
-            session: header.session,
+            first_order: Order(first_order),
+            position: Position(position),
+            session: SessionId(header.session),
             session_epoch: header.session_epoch,
-            batch_seq: header.batch_seq,
+            batch_seq: BatchSeq(header.batch_seq),
             message_count: header.message_count,
             received_at: header.received_at,
             created_at: header.created_at,
@@ -65,7 +66,7 @@ impl<'a> Delivered<'a> {
     }
 
     /// Its messages with their total order, those below the subscriber's start left out.
-    pub fn messages(&self) -> impl Iterator<Item = (u64, Message<'a>)> + use<'a> {
+    pub fn messages(&self) -> impl Iterator<Item = (Order, Message<'a>)> + use<'a> {
         messages(self.body, self.first_order, self.start_order)
     }
 
@@ -85,8 +86,9 @@ impl<'a> Delivered<'a> {
     }
 }
 
-fn messages(body: &[u8], first_order: u64, start_order: u64) -> impl Iterator<Item = (u64, Message<'_>)> {
-    (first_order..).zip(Messages::new(body)).skip_while(move |(order, _)| *order < start_order)
+fn messages(body: &[u8], first_order: Order, start_order: u64) -> impl Iterator<Item = (Order, Message<'_>)> {
+    let orders = (first_order.0..).map(Order);
+    orders.zip(Messages::new(body)).skip_while(move |(order, _)| order.0 < start_order)
 }
 
 /// What comes to a subscriber.
@@ -102,9 +104,9 @@ pub enum Event<'a> {
         /// Its place in the subscription.
         place: usize,
         /// Order of the first message given up.
-        from: u64,
+        from: Order,
         /// Order of the next message to come.
-        next_order: u64,
+        next_order: Order,
     },
 }
 
@@ -116,13 +118,13 @@ pub struct OwnedBatch {
     /// Place of its topic in the subscription.
     pub place: usize,
     /// Total order, in its topic, of the batch's first message, whether or not it is below the start.
-    pub first_order: u64,
+    pub first_order: Order,
     /// Position of the batch in the pool's order index.
-    pub position: u64,
+    pub position: Position,
     /// Session that published it.
-    pub session: u64,
+    pub session: SessionId,
     /// Its number in that session.
-    pub batch_seq: u64,
+    pub batch_seq: BatchSeq,
     /// Broker's clock when the batch was complete in the blog, UTC ns.
     pub received_at: u64,
     start_order: u64,
@@ -131,7 +133,7 @@ pub struct OwnedBatch {
 
 impl OwnedBatch {
     /// Its messages with their total order, those below the subscriber's start left out.
-    pub fn messages(&self) -> impl Iterator<Item = (u64, Message<'_>)> {
+    pub fn messages(&self) -> impl Iterator<Item = (Order, Message<'_>)> {
         messages(&self.body, self.first_order, self.start_order)
     }
 }
@@ -146,8 +148,8 @@ pub enum OwnedEvent {
         /// Place of the topic in the subscription.
         place: usize,
         /// Order of the first message given up.
-        from: u64,
+        from: Order,
         /// Order of the next message to come.
-        next_order: u64,
+        next_order: Order,
     },
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::numbers::{Order, SessionId};
 use crate::log::namesake::Namesake;
 use crate::log::recover::RecoverError;
 use crate::pool::{PlaceKind, PoolError};
@@ -39,6 +40,7 @@ impl fmt::Display for Attempts {
 
 /// An error of the client library.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The broker answered, and said no.
     #[error("broker {broker} refused with code {code} ({}): {text}", name_of(*code))]
@@ -103,9 +105,9 @@ pub enum ClientError {
         /// `host:port`.
         broker: String,
         /// First order of the batch that came.
-        found: u64,
+        found: Order,
         /// Order that was next.
-        expected: u64,
+        expected: Order,
     },
     /// The publisher's session is gone: it was closed, or nobody was connected for it for longer than the brokers keep one. What was sent
     /// in it and not acked may be ordered or not; all that was taken later is not. The publisher has ended.
@@ -117,7 +119,7 @@ pub enum ClientError {
         /// Who said so, `host:port`.
         broker: String,
         /// Its id.
-        session: u64,
+        session: SessionId,
         /// Number, in this publisher, of the first message that was sent and not acked.
         first_message: u64,
         /// Number behind the last message that was sent and not acked.
@@ -228,7 +230,7 @@ pub enum ClientError {
         /// Its path.
         pool: PathBuf,
         /// Order of the first message that was not handed on.
-        next_order: u64,
+        next_order: Order,
     },
     /// The I/O thread of a background publisher could not be started, or has ended.
     #[error("the publisher's I/O thread is not running: {text}")]
@@ -247,6 +249,19 @@ impl ClientError {
             ClientError::TooSlow { .. } => Some(Refusal::TooSlow),
             ClientError::OtherLog { .. } => Some(Refusal::OtherLog),
             ClientError::SessionGone { .. } => Some(Refusal::UnknownSession),
+            _ => None,
+        }
+    }
+
+    /// If an order that is gone was asked for: the earliest that is kept, where
+    /// [`Subscriber::go_on_at`](crate::Subscriber::go_on_at) may go on.
+    pub fn earliest_order(&self) -> Option<Order> {
+        match self {
+            ClientError::Refused { detail, .. } | ClientError::PoolRefused { detail, .. }
+                if self.refusal() == Some(Refusal::Trimmed) =>
+            {
+                Some(Order(*detail))
+            }
             _ => None,
         }
     }

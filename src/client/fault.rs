@@ -2,6 +2,7 @@
 
 use crate::client::error::ClientError;
 use crate::client::handshake::refused;
+use crate::client::numbers::Order;
 use crate::wire::WireError;
 use crate::wire::frame::{self, BatchHeader, Deliver};
 
@@ -48,7 +49,9 @@ impl Fault {
         match self {
             Fault::Wire(error) => ClientError::wire(broker, error),
             Fault::Refused(header, text) => refused(broker, &header, &text),
-            Fault::Gap { found, expected } => ClientError::Gap { broker: broker_name(), found, expected },
+            Fault::Gap { found, expected } => {
+                ClientError::Gap { broker: broker_name(), found: Order(found), expected: Order(expected) }
+            }
             Fault::Differs { field, found, expected } => {
                 ClientError::Contradiction { broker: broker_name(), field, found, expected }
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::client::fake::{delivery, welcome};
+use crate::client::numbers::Order;
 use crate::client::options::Start;
 use crate::wire::frame::{LogRecord, Refused, Welcome, with_body};
 use crate::wire::{OrderLevel, Refusal};
@@ -27,7 +28,7 @@ impl Bench {
         let options = SubscriberOptions {
             brokers: vec!["b:0".to_owned(), "b:1".to_owned()],
             topic: "orders".to_owned(),
-            start: Start::Order(0),
+            start: Start::Order(Order(0)),
             buffer_bytes: 64 << 10,
             connect_timeout: PATIENCE,
             ..SubscriberOptions::default()

@@ -59,7 +59,7 @@ fn goes_on(is_told: bool) {
     let mut publisher = publisher(&fake);
     send(&mut publisher, 0..4);
     publisher.flush(SOON).unwrap();
-    assert_eq!((publisher.session(), publisher.stats().new_sessions), (7, 0));
+    assert_eq!((publisher.session().0, publisher.stats().new_sessions), (7, 0));
     // These wait for a connection, or find the old one ended: nothing of them is in doubt.
     let since = Instant::now();
     while publisher.broker_progress()[0].connected {
@@ -68,7 +68,7 @@ fn goes_on(is_told: bool) {
     }
     send(&mut publisher, 4..20);
     publisher.flush(SOON).unwrap();
-    assert_eq!((publisher.session(), publisher.stats().new_sessions), (8, 1));
+    assert_eq!((publisher.session().0, publisher.stats().new_sessions), (8, 1));
     assert_eq!((publisher.messages_acked(), publisher.in_flight()), (20, 0));
     assert_eq!(*log.lock().unwrap(), (0..20u32).map(|number| number.to_le_bytes().to_vec()).collect::<Vec<_>>());
     publisher.close(SOON).unwrap();
@@ -103,7 +103,7 @@ fn with_something_unacked_it_ends_and_names_it() {
         let mut publisher = publisher(&fake);
         let sent = (0..6u32).try_for_each(|number| publisher.send(&number.to_le_bytes()));
         let error = sent.and_then(|()| publisher.flush(SOON)).unwrap_err();
-        let ClientError::SessionGone { session: 7, first_message: 4, end_message: 6, .. } = error else {
+        let ClientError::SessionGone { session: SessionId(7), first_message: 4, end_message: 6, .. } = error else {
             panic!("{error}")
         };
         assert!(error.refusal() == Some(Refusal::UnknownSession) && !error.is_transient());
@@ -137,6 +137,6 @@ fn a_session_that_is_denied_for_a_moment_is_kept() {
     let mut publisher = publisher(&fake);
     send(&mut publisher, 0..4);
     publisher.flush(SOON).unwrap();
-    assert_eq!((publisher.session(), publisher.stats().new_sessions), (7, 0));
+    assert_eq!((publisher.session().0, publisher.stats().new_sessions), (7, 0));
     publisher.close(SOON).unwrap();
 }

@@ -13,11 +13,12 @@ use crate::client::error::ClientError;
 use crate::client::fault::{Fault, check_identity};
 use crate::client::handshake::Greeting;
 use crate::client::inbox::Inbox;
-use crate::client::options::{Start, SubscriberOptions};
+use crate::client::numbers::Order;
+use crate::client::options::SubscriberOptions;
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::wire::frame::{self, CaughtUp, Deliver, Skipped, Welcome};
 use crate::wire::subscribe::push_start;
-use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, WireError};
+use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, StartAt, WireError};
 
 /// One topic of a subscription.
 pub(crate) struct Topic {
@@ -68,16 +69,16 @@ pub(crate) struct Intake {
 impl Intake {
     /// Of what was asked for and, by the first greeting, is had.
     pub fn new(options: &SubscriberOptions, first: &Greeting) -> Result<Intake, ClientError> {
-        let topic = |((name, start), welcome): ((&str, Start), &Welcome)| {
+        let topic = |((name, start), welcome): ((&str, StartAt), &Welcome)| {
             let order_level =
                 OrderLevel::from_byte(welcome.order_level).map_err(|error| ClientError::wire(&first.address, error))?;
             let next_order = match start {
-                Start::Order(order) => order,
-                Start::Earliest | Start::Latest | Start::Timestamp(_) => welcome.next,
+                StartAt::Order(order) => order,
+                StartAt::Earliest | StartAt::Latest | StartAt::Timestamp(_) => welcome.next,
             };
             let (name, id) = (name.to_owned(), welcome.topic);
             let generation = welcome.session;
-            let trimmed = if start == Start::Earliest { welcome.next } else { 0 };
+            let trimmed = if start == StartAt::Earliest { welcome.next } else { 0 };
             let (caught_up, skipped) = (false, 0);
             Ok(Topic { name, id, generation, order_level, expected: None, next_order, caught_up, skipped, trimmed })
         };
@@ -165,7 +166,7 @@ impl Intake {
 
     /// What to ask a broker for, to go on: the body of a hello.
     pub fn starts(&self) -> Vec<u8> {
-        starts(self.topics.iter().map(|topic| (&*topic.name, Start::Order(topic.next_order), topic.generation)))
+        starts(self.topics.iter().map(|topic| (&*topic.name, StartAt::Order(topic.next_order), topic.generation)))
     }
 
     /// Place of the topic that a frame speaks of.
@@ -202,6 +203,7 @@ impl Intake {
                 let topic = &mut self.topics[place];
                 topic.skip(&skipped)?;
                 let (from, next_order) = (skipped.from, skipped.next_order);
+                let (from, next_order) = (Order(from), Order(next_order));
                 handler(Event::Skipped { topic: &topic.name, place, from, next_order });
                 Step::Handed
             }
@@ -296,7 +298,7 @@ fn welcomes(greeting: &Greeting) -> impl Iterator<Item = &Welcome> {
 }
 
 /// Names, starts, and which of the topics of that name is meant: 0 whichever has it now.
-pub(crate) fn starts<'a>(topics: impl Iterator<Item = (&'a str, Start, u64)>) -> Vec<u8> {
+pub(crate) fn starts<'a>(topics: impl Iterator<Item = (&'a str, StartAt, u64)>) -> Vec<u8> {
     let mut body = Vec::new();
     topics.for_each(|(name, start, generation)| push_start(&mut body, name, start, generation));
     body

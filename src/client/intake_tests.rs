@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::client::fake::{delivery, welcome};
+use crate::client::options::Start;
 use crate::testing::random::Random;
 use crate::wire::Refusal;
 use crate::wire::frame::{Heartbeat, Refused, seal, with_body};
@@ -43,9 +44,9 @@ fn feed(intake: &mut Intake, bytes: &[u8], mut piece: impl FnMut() -> usize, han
         intake.landed(now);
         let handler = &mut |event: Event<'_>| match event {
             Event::Batch(batch) => {
-                handed.extend(batch.messages().map(|(order, message)| (order, Some(message.payload.to_vec()))));
+                handed.extend(batch.messages().map(|(order, message)| (order.0, Some(message.payload.to_vec()))));
             }
-            Event::Skipped { next_order, .. } => handed.push((next_order, None)),
+            Event::Skipped { next_order, .. } => handed.push((next_order.0, None)),
         };
         while intake.step(handler)? != Step::NotWhole {}
     }
@@ -134,16 +135,16 @@ fn what_is_missing_or_repeated_is_a_gap() {
     }
     // The first of a connection may begin below what was asked for, and not above it.
     for bytes in [batch(8, &[b"x"]), caught_up(8), skipped(8, 9), skipped(6, 9)] {
-        let fault = whole(&mut intake(Start::Order(7), 7), &bytes).1;
+        let fault = whole(&mut intake(Start::Order(Order(7)), 7), &bytes).1;
         assert!(matches!(fault, Some(Fault::Gap { expected: 7, .. })));
     }
-    let nothing = whole(&mut intake(Start::Order(7), 7), &skipped(7, 7)).1;
+    let nothing = whole(&mut intake(Start::Order(Order(7)), 7), &skipped(7, 7)).1;
     assert!(matches!(nothing, Some(Fault::Differs { field: "next_order", .. })));
 }
 
 #[test]
 fn a_later_connection_goes_on_in_mid_batch_and_hands_nothing_on_twice() {
-    let mut intake = intake(Start::Order(1), 1);
+    let mut intake = intake(Start::Order(Order(1)), 1);
     let (handed, _) = whole(&mut intake, &batch(0, &[b"a", b"b", b"c"]));
     assert_eq!(handed, [(1, Some(b"b".to_vec())), (2, Some(b"c".to_vec()))]);
     // Half a batch is left behind, and what was announced with it.
@@ -177,7 +178,7 @@ fn a_batch_that_is_not_the_announced_one_is_not_handed_on() {
 
 #[test]
 fn a_welcome_above_what_was_asked_for_is_not_taken_and_one_below_is() {
-    let mut intake = intake(Start::Order(7), 7);
+    let mut intake = intake(Start::Order(Order(7)), 7);
     assert!(intake.welcomed(&greeting(5)).is_ok());
     assert!(matches!(intake.welcomed(&greeting(8)), Err(ClientError::Contradiction { field: "next", .. })));
 }

@@ -44,6 +44,7 @@ pub(crate) mod handshake;
 pub(crate) mod heard;
 mod inbox;
 mod intake;
+mod numbers;
 mod options;
 pub(crate) mod ports;
 mod progress;
@@ -65,6 +66,7 @@ pub use background::BackgroundPublisher;
 pub use cursor::Cursor;
 pub use delivered::{Delivered, Event, OwnedBatch, OwnedEvent};
 pub use error::{Attempt, Attempts, ClientError};
+pub use numbers::{BatchSeq, Order, Position, SessionId};
 pub use options::{
     CONNECTIONS_PER_BROKER_MAX, PoolOptions, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions,
     TopicProperties,

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client::error::ClientError;
+use crate::client::numbers::Order;
 use crate::config::CoherenceMode;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, CONTROL_BODY_BYTES_MAX, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES,
     MESSAGE_HEADER_BYTES, SUBSCRIPTION_TOPICS_MAX, WINDOW_BATCHES_MAX,
 };
-pub use crate::wire::StartAt as Start;
 use crate::wire::frame::{check_cursor_name, check_topic_name};
 use crate::wire::subscribe::record_bytes;
-use crate::wire::{AckLevel, OrderLevel, Receipts, SlowReader};
+use crate::wire::{AckLevel, OrderLevel, Receipts, SlowReader, StartAt};
 
 /// Smallest batch frame worth a header, bytes: the header and one message of one line.
 pub(crate) const BATCH_BYTES_MIN: u64 =
@@ -211,6 +211,31 @@ impl SlowReaderPolicy {
     }
 }
 
+/// Where a subscriber starts in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The message of this order.
+    Order(Order),
+    /// The oldest message that is still kept.
+    Earliest,
+    /// The next message to be ordered.
+    Latest,
+    /// The first batch, in the topic's order, that a broker had received at this time or later, UTC ns; if there is none,
+    /// the next to be ordered. Brokers' clocks differ, so batches of an earlier receipt may follow.
+    Timestamp(u64),
+}
+
+impl Start {
+    pub(crate) fn on_wire(self) -> StartAt {
+        match self {
+            Start::Order(order) => StartAt::Order(order.0),
+            Start::Earliest => StartAt::Earliest,
+            Start::Latest => StartAt::Latest,
+            Start::Timestamp(utc_ns) => StartAt::Timestamp(utc_ns),
+        }
+    }
+}
+
 /// What a subscriber is asked to do: the same over TCP and attached, but where it says for which of the two a field is.
 #[derive(Clone, Debug)]
 pub struct SubscriberOptions {
@@ -290,9 +315,9 @@ impl SubscriberOptions {
     }
 
     /// All topics: the first, then the others.
-    pub(crate) fn topics(&self) -> impl Iterator<Item = (&str, Start)> {
-        let more = self.more_topics.iter().map(|(name, start)| (name.as_str(), *start));
-        std::iter::once((self.topic.as_str(), self.start)).chain(more)
+    pub(crate) fn topics(&self) -> impl Iterator<Item = (&str, StartAt)> {
+        let more = self.more_topics.iter().map(|(name, start)| (name.as_str(), start.on_wire()));
+        std::iter::once((self.topic.as_str(), self.start.on_wire())).chain(more)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::client::batch::{Buffer, SealedBatch, Shape};
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::handshake::{Call, Greeting, refused, same_log};
 use crate::client::heard::Heard;
+use crate::client::numbers::SessionId;
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
 use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats};
 use crate::client::pulse::{Pulse, heartbeat};
@@ -365,7 +366,8 @@ impl Ports {
         self.leave_all(now);
         if let Some((first_message, end_message)) = self.window.doubtful_messages() {
             let broker = self.address(index).to_owned();
-            self.failed = Some(ClientError::SessionGone { broker, session, first_message, end_message });
+            self.failed =
+                Some(ClientError::SessionGone { broker, session: SessionId(session), first_message, end_message });
             return;
         }
         log::warn!("topic {}: session {session:#x} is gone, nothing of it is in doubt: opening another", self.topic);

@@ -135,7 +135,7 @@ impl Bench {
     }
 
     fn pop_acked(&mut self) -> Vec<u64> {
-        std::iter::from_fn(|| self.ports.pop_acked()).map(|batch| batch.batch_seq).collect()
+        std::iter::from_fn(|| self.ports.pop_acked()).map(|batch| batch.batch_seq.0).collect()
     }
 }
 

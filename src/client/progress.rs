@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::ops::AddAssign;
 use std::time::Instant;
 
+use crate::client::numbers::{BatchSeq, Order};
+
 /// A batch that is done: acked, or at ack level 0 wholly written to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckedBatch {
     /// Number of the batch in this publisher, from 0, in the order of sealing; at level 5 its number in the publisher's first session.
-    pub batch_seq: u64,
+    pub batch_seq: BatchSeq,
     /// Number of its first message in this publisher, from 0.
     pub first_message: u64,
     /// Messages in it.
@@ -19,7 +21,7 @@ pub struct AckedBatch {
     pub sealed_at: Instant,
     /// Total order just past the last message that the same ack covers: exact for the last batch of an ack, a bound for
     /// the others. 0 at order level 0 and at ack level 0.
-    pub order_end: u64,
+    pub order_end: Order,
 }
 
 /// Called for every batch that is done.
@@ -42,6 +44,7 @@ pub struct BrokerProgress {
 
 /// What should be rare, counted since the publisher was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PublisherStats {
     /// Batches that were given to a socket's queue again, for whatever reason.
     pub resent_batches: u64,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::client::attached::AttachedPublisher;
 use crate::client::deadline;
 use crate::client::error::ClientError;
+use crate::client::numbers::SessionId;
 use crate::client::options::PublisherOptions;
 use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats};
 use crate::client::tcp_publisher::TcpPublisher;
@@ -120,6 +121,7 @@ impl Publisher {
 
     /// For a caller that drives many publishers on one thread: adds the sockets to `readiness`, and gives when to call
     /// [`poll`](Self::poll) even if none of them becomes ready; none: not before that. An attached one has no sockets, and a time soon.
+    #[must_use]
     pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
         on_path!(&self.path, inner => inner.watch(readiness))
     }
@@ -147,11 +149,13 @@ impl Publisher {
     }
 
     /// Session id; over TCP below level 5 that of the first connection's own.
-    pub fn session(&self) -> u64 {
-        on_path!(&self.path, inner => inner.session())
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        SessionId(on_path!(&self.path, inner => inner.session()))
     }
 
     /// Its lane in the pool, if it is attached.
+    #[must_use]
     pub fn lane(&self) -> Option<u32> {
         match &self.path {
             Path::Tcp(_) => None,
@@ -160,36 +164,43 @@ impl Publisher {
     }
 
     /// Order level of the topic.
+    #[must_use]
     pub fn order_level(&self) -> OrderLevel {
         on_path!(&self.path, inner => inner.order_level())
     }
 
     /// Messages taken.
+    #[must_use]
     pub fn messages_sent(&self) -> u64 {
         on_path!(&self.path, inner => inner.messages_sent())
     }
 
     /// Messages acked (over TCP at ack level 0: written).
+    #[must_use]
     pub fn messages_acked(&self) -> u64 {
         on_path!(&self.path, inner => inner.messages_acked())
     }
 
     /// Payload bytes acked, without headers and padding.
+    #[must_use]
     pub fn bytes_acked(&self) -> u64 {
         on_path!(&self.path, inner => inner.bytes_acked())
     }
 
     /// Batches sealed and not acked.
+    #[must_use]
     pub fn in_flight(&self) -> usize {
         on_path!(&self.path, inner => inner.in_flight())
     }
 
     /// Largest payload that a batch of this topic can hold, bytes.
+    #[must_use]
     pub fn batch_message_bytes_max(&self) -> u64 {
         on_path!(&self.path, inner => inner.batch_message_bytes_max())
     }
 
     /// What went to each broker and came back, ordered by broker id. Nothing if attached: its messages pass no broker.
+    #[must_use]
     pub fn broker_progress(&self) -> &[BrokerProgress] {
         match &self.path {
             Path::Tcp(inner) => inner.broker_progress(),
@@ -198,11 +209,13 @@ impl Publisher {
     }
 
     /// `Waiting for ACKs: [B0=986828, B1=986828, B2=986828, B3=0] total=2960484/10485760`; if attached, with its lane: `[L4=986828]`.
+    #[must_use]
     pub fn progress_line(&self, total: u64) -> String {
         on_path!(&self.path, inner => inner.progress_line(total))
     }
 
     /// Rare events since the publisher was opened.
+    #[must_use]
     pub fn stats(&self) -> PublisherStats {
         on_path!(&self.path, inner => inner.stats())
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::client::attached::AttachedSubscriber;
 use crate::client::delivered::{Delivered, Event, OwnedEvent};
 use crate::client::error::ClientError;
+use crate::client::numbers::Order;
 use crate::client::options::SubscriberOptions;
 use crate::client::tcp_subscriber::TcpSubscriber;
 use crate::net::readiness::Readiness;
@@ -133,12 +134,14 @@ impl Subscriber {
 
     /// For a caller that drives many subscribers on one thread: adds the socket to `readiness`, and gives when to call
     /// [`poll`](Self::poll) even if it does not become ready; none: not before that. An attached one has no socket, and a time soon.
+    #[must_use]
     pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
         on_path!(&self.path, inner => inner.watch(readiness))
     }
 
     /// Total order of the next message of the first topic to be handed on.
-    pub fn next_order(&self) -> u64 {
+    #[must_use]
+    pub fn next_order(&self) -> Order {
         self.next_order_of(0)
     }
 
@@ -146,12 +149,14 @@ impl Subscriber {
     ///
     /// # Panics
     /// If there is no such place.
-    pub fn next_order_of(&self, place: usize) -> u64 {
-        on_path!(&self.path, inner => inner.next_order_of(place))
+    #[must_use]
+    pub fn next_order_of(&self, place: usize) -> Order {
+        Order(on_path!(&self.path, inner => inner.next_order_of(place)))
     }
 
     /// Whether everything committed was handed on, of every topic: over TCP when the broker said so last and nothing came since, attached
     /// when the last call ended.
+    #[must_use]
     pub fn caught_up(&self) -> bool {
         on_path!(&self.path, inner => inner.caught_up())
     }
@@ -160,11 +165,13 @@ impl Subscriber {
     ///
     /// # Panics
     /// If there is no such place.
+    #[must_use]
     pub fn caught_up_with(&self, place: usize) -> bool {
         on_path!(&self.path, inner => inner.caught_up_with(place))
     }
 
     /// Messages that were skipped, over all topics, because this subscriber was too slow.
+    #[must_use]
     pub fn skipped_messages(&self) -> u64 {
         match &self.path {
             Path::Tcp(inner) => inner.skipped_messages(),
@@ -176,16 +183,19 @@ impl Subscriber {
     ///
     /// # Panics
     /// If there is no such place.
+    #[must_use]
     pub fn trimmed_before_start(&self, place: usize) -> u64 {
         on_path!(&self.path, inner => inner.trimmed_before_start(place))
     }
 
     /// Name of the first topic.
+    #[must_use]
     pub fn topic(&self) -> &str {
         on_path!(&self.path, inner => inner.topic())
     }
 
     /// Names of all topics, by place.
+    #[must_use]
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         let others = match &self.path {
             Path::Tcp(inner) => inner.topics(),
@@ -195,17 +205,18 @@ impl Subscriber {
     }
 
     /// Order level of the first topic.
+    #[must_use]
     pub fn order_level(&self) -> OrderLevel {
         on_path!(&self.path, inner => inner.order_level())
     }
 
-    /// Gives up what lies between the next message of a topic and `order`, and goes on there: the answer to `Trimmed`, whose detail is
-    /// the earliest order. Over TCP that is over a new connection.
+    /// Gives up what lies between the next message of a topic and `order`, and goes on there: the answer to `Trimmed`, of which
+    /// [`earliest_order`](ClientError::earliest_order) tells the earliest. Over TCP that is over a new connection.
     ///
     /// # Panics
     /// If there is no such place.
-    pub fn go_on_at(&mut self, place: usize, order: u64) {
-        on_path!(&mut self.path, inner => inner.go_on_at(place, order));
+    pub fn go_on_at(&mut self, place: usize, order: Order) {
+        on_path!(&mut self.path, inner => inner.go_on_at(place, order.0));
     }
 }
 

@@ -126,7 +126,7 @@ fn two_brokers_one_session_in_order() {
     let mut publisher = Publisher::connect(options).unwrap();
     let acked = Arc::new(Mutex::new(Vec::new()));
     let sink = acked.clone();
-    publisher.on_acked(move |batch| sink.lock().unwrap().push((batch.batch_seq, batch.first_message)));
+    publisher.on_acked(move |batch| sink.lock().unwrap().push((batch.batch_seq.0, batch.first_message)));
     (0..101).for_each(|number| publisher.send(&message(number)).unwrap());
     publisher.flush(SOON).unwrap();
     assert_eq!((publisher.messages_acked(), publisher.in_flight()), (101, 0));
@@ -385,7 +385,7 @@ fn collect(subscriber: &mut Subscriber, wanted: usize) -> Result<Vec<(u64, Vec<u
     while got.len() < wanted {
         assert!(Instant::now() < deadline, "{} of {wanted} messages", got.len());
         let each = &mut |delivered: &Delivered<'_>| {
-            got.extend(delivered.messages().map(|(order, message)| (order, message.payload.to_vec())));
+            got.extend(delivered.messages().map(|(order, message)| (order.0, message.payload.to_vec())));
         };
         subscriber.poll(Duration::from_millis(50), each)?;
     }
@@ -420,11 +420,11 @@ fn a_subscriber_skips_below_its_start_and_resumes_in_mid_batch() {
             peer.stream.read(&mut [0; 1]).map(drop)
         }
     });
-    let mut subscriber = Subscriber::connect(subscriber(&fake, Start::Order(5))).unwrap();
+    let mut subscriber = Subscriber::connect(subscriber(&fake, Start::Order(Order(5)))).unwrap();
     let got = collect(&mut subscriber, 5).unwrap();
     assert_eq!(got.iter().map(|(order, _)| *order).collect::<Vec<_>>(), [5, 6, 7, 8, 9]);
     assert_eq!(got[0].1, b"5");
-    assert_eq!((got[3].1.len(), subscriber.next_order(), subscriber.caught_up()), (5000, 10, false));
+    assert_eq!((got[3].1.len(), subscriber.next_order().0, subscriber.caught_up()), (5000, 10, false));
 }
 
 /// Waits by `watch`, much longer than an answer takes: what comes must end the wait.
@@ -494,11 +494,11 @@ fn what_a_broker_sends_wrongly_is_an_error_and_is_fetched_again() {
         peer.stream.write_all(&wrong)?;
         peer.stream.read(&mut [0; 1]).map(drop)
     });
-    let mut subscriber = Subscriber::connect(subscriber(&fake, Start::Order(0))).unwrap();
+    let mut subscriber = Subscriber::connect(subscriber(&fake, Start::Order(Order(0)))).unwrap();
     let mut error = || collect(&mut subscriber, 1).unwrap_err();
     // The first was spoiled on its way, and the second is a whole other batch that was written where one was being sent: no more than lost
     // connections.
-    assert!(matches!(error(), ClientError::Gap { found: 1, expected: 0, .. }));
+    assert!(matches!(error(), ClientError::Gap { found: Order(1), expected: Order(0), .. }));
     assert!(matches!(error(), ClientError::Wire { error: WireError::Magic { .. }, .. }));
     assert_eq!(collect(&mut subscriber, 1).unwrap(), [(0, b"x".to_vec())]);
 }
@@ -509,7 +509,7 @@ fn a_trimmed_start_is_refused_with_the_earliest_order() {
         peer.hello_bytes()?;
         peer.refuse(Refusal::Trimmed, 40, "the earliest order is 40")
     });
-    let error = Subscriber::connect(subscriber(&fake, Start::Order(1))).err().unwrap();
+    let error = Subscriber::connect(subscriber(&fake, Start::Order(Order(1)))).err().unwrap();
     assert!(matches!(error, ClientError::Refused { code: 8, detail: 40, .. }));
 }
 
@@ -562,9 +562,9 @@ fn several_topics_are_checked_each_and_resumed_each() {
         error = subscriber.poll_events(Duration::from_millis(20), each).err();
     }
     let expected = [("orders", 2, 3), ("bills", 4, 5), ("orders skipped", 3, 12), ("orders", 12, 13), ("bills", 5, 6)];
-    assert_eq!(got, expected.map(|(what, from, to)| (what.to_owned(), from, to)));
+    assert_eq!(got, expected.map(|(what, from, to)| (what.to_owned(), Order(from), Order(to))));
     assert!(matches!(error, Some(ClientError::Contradiction { field: "topic", found: 8, .. })), "{error:?}");
-    assert_eq!((subscriber.next_order_of(0), subscriber.next_order_of(1)), (13, 6));
+    assert_eq!((subscriber.next_order_of(0), subscriber.next_order_of(1)), (Order(13), Order(6)));
     assert_eq!((subscriber.skipped_messages(), subscriber.caught_up_with(1)), (9, false));
 }
 

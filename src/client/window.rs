@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::batch::{Buffer, Identity, SealedBatch};
 use crate::client::deadline;
+use crate::client::numbers::{BatchSeq, Order};
 use crate::client::progress::AckedBatch;
 use crate::wire::frame::{ACK_FENCED, Ack, NOTHING_LET_GO};
 
@@ -571,12 +572,12 @@ impl Window {
         in_flight.done = true;
         self.unacked -= 1;
         self.acked.push_back(AckedBatch {
-            batch_seq: in_flight.ordinal,
+            batch_seq: BatchSeq(in_flight.ordinal),
             first_message: in_flight.batch.first_message,
             messages: in_flight.batch.messages(),
             bytes: in_flight.batch.payload_bytes,
             sealed_at: in_flight.batch.sealed_at,
-            order_end,
+            order_end: Order(order_end),
         });
         let frame_bytes = in_flight.batch.frame().len() as u64;
         match in_flight.place {

@@ -87,7 +87,7 @@ impl Bench {
     }
 
     fn acked(&mut self) -> Vec<u64> {
-        std::iter::from_fn(|| self.window.pop_acked()).map(|acked| acked.batch_seq).collect()
+        std::iter::from_fn(|| self.window.pop_acked()).map(|acked| acked.batch_seq.0).collect()
     }
 
     fn after(&mut self, time: Duration) -> usize {

@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// A set of sockets to wait for, rebuilt for every wait. The memory is kept.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Readiness {
     entries: Vec<libc::pollfd>,
 }

@@ -161,6 +161,7 @@ pub enum WireError {
 
 /// Why a broker refuses or ends a conversation: the `code` of a Refused frame. Numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 #[repr(u16)]
 pub enum Refusal {
     /// The peer's bytes break the protocol (see the text).

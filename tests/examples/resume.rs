@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use embarcadero::{ClientError, Cursor, OwnedEvent, Start, Subscriber, SubscriberOptions};
+use embarcadero::{ClientError, Cursor, Order, OwnedEvent, Start, Subscriber, SubscriberOptions};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MESSAGES_MAX: usize = 4;
@@ -35,6 +35,6 @@ fn main() -> Result<(), ClientError> {
             break;
         }
     }
-    println!("up to order {}", cursor.committed().unwrap_or(0));
+    println!("up to order {}", cursor.committed().unwrap_or(Order(0)));
     Ok(())
 }

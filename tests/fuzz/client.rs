@@ -177,7 +177,7 @@ fn a_subscriber_is_sent_anything() {
                 }
                 Event::Skipped { from, next_order, .. } => {
                     assert!(from == next && next_order > from, "it skips from {from} to {next_order}, due is {next}");
-                    next = next_order;
+                    next = next_order.0;
                 }
             });
             if !matches!(polled, Ok(1..)) {

@@ -12,7 +12,7 @@ use embarcadero::pool::superblock::SuperblockError;
 use embarcadero::pool::{Access, Hardware, Mapped, Peer, PlaceKind, PoolError};
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts, Refusal};
 use embarcadero::{
-    ClientError, OwnedEvent, PoolOptions, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions,
+    ClientError, Order, OwnedEvent, PoolOptions, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions,
     TopicProperties,
 };
 
@@ -82,7 +82,7 @@ struct Reader {
 impl Reader {
     fn attach(options: SubscriberOptions, fifo: Fifo) -> Reader {
         let subscriber = Subscriber::attach(options).unwrap_or_else(|error| panic!("attaching a subscriber: {error}"));
-        let seen = Seen::new(fifo, subscriber.next_order());
+        let seen = Seen::new(fifo, subscriber.next_order().0);
         Reader { subscriber, seen }
     }
 
@@ -135,7 +135,7 @@ fn attached_and_connected_clients_see_the_same() {
         assert_eq!((reader.seen.complete(0), reader.seen.complete(1)), (2000, 2000));
         attached.close(LIMIT).unwrap();
         // From the middle, and from an order that is not the first of a batch.
-        let middle = Reader::attach(to_subscribe(&site, topic, Start::Order(2001)), order.into());
+        let middle = Reader::attach(to_subscribe(&site, topic, Start::Order(Order(2001))), order.into());
         assert_eq!(middle.subscriber.next_order(), 2001);
         let latest = Reader::attach(to_subscribe(&site, topic, Start::Latest), order.into());
         assert_eq!(latest.subscriber.next_order(), 4000);
@@ -353,7 +353,7 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     busy.read_exactly(MESSAGES);
     load.join();
     let told = silent.subscriber.poll(Duration::ZERO, |_| panic!("it may be overwritten")).expect_err("not waited for");
-    assert!(matches!(told, ClientError::TooSlow { next_order: 0, .. }), "{told}");
+    assert!(matches!(told, ClientError::TooSlow { next_order: Order(0), .. }), "{told}");
     // What it wants next is gone.
     let gone = wait_for("the earliest order", || silent.subscriber.poll(Duration::ZERO, |_| ()).err());
     assert_eq!(gone.refusal(), Some(Refusal::Trimmed), "{gone}");
@@ -361,11 +361,12 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     assert!(earliest > 0 && earliest < MESSAGES);
     // It goes on there itself. A lane that is still short gives up more meanwhile.
     wait_for("the subscriber to go on", || {
-        silent.subscriber.go_on_at(0, earliest);
+        silent.subscriber.go_on_at(0, Order(earliest));
         match silent.subscriber.batches(LIMIT).next() {
             Some(Ok(OwnedEvent::Batch(batch))) => {
                 let (order, message) = batch.messages().next().expect("a batch has a message");
-                assert_eq!((order, silent.subscriber.next_order()), (earliest, batch.messages().last().unwrap().0 + 1));
+                let end = batch.messages().last().unwrap().0 + 1;
+                assert_eq!((order, silent.subscriber.next_order()), (Order(earliest), end));
                 assert_eq!(read_message(message.payload), (0, earliest));
                 Some(())
             }
@@ -378,7 +379,7 @@ fn a_silent_attached_subscriber_is_not_waited_for() {
     });
     // The slots of its place are good for another start. A lane that is still short gives up more meanwhile.
     let again = wait_for("a start that is kept", || {
-        match Subscriber::attach(to_subscribe(&site, TOPIC, Start::Order(earliest))) {
+        match Subscriber::attach(to_subscribe(&site, TOPIC, Start::Order(Order(earliest)))) {
             Ok(subscriber) => Some(subscriber),
             Err(ClientError::PoolRefused { detail, .. }) if detail > earliest => {
                 earliest = detail;
@@ -418,7 +419,11 @@ fn a_handler_that_takes_too_long_keeps_its_bytes() {
         calls += 1;
         wait_for("the publisher", || done.load(std::sync::atomic::Ordering::Relaxed).then_some(()));
         for (order, found) in batch.messages() {
-            assert_eq!((order, found.payload), (next, &message(0, order, 1000)[..]), "overwritten under the handler");
+            assert_eq!(
+                (order.0, found.payload),
+                (next, &message(0, order.0, 1000)[..]),
+                "overwritten under the handler"
+            );
             next += 1;
         }
     });

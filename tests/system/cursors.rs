@@ -1,7 +1,7 @@
 //! Named cursors over control connections: set, read, listed, deleted, at any broker, over the death of every process.
 
-use embarcadero::Admin;
 use embarcadero::wire::{OrderLevel, Receipts, Refusal};
+use embarcadero::{Admin, Order};
 
 use crate::harness::{LIMIT, Setup, Site};
 
@@ -26,17 +26,20 @@ fn a_cursor_set_at_one_broker_is_read_at_another_and_survives_every_process() {
     let (mut first, mut second) = (admin(&site, 0), admin(&site, 1));
     assert_eq!(second.cursor("orders", "billing", LIMIT).unwrap(), None);
     for order in [7, 1 << 40, 3] {
-        first.commit_cursor("orders", "billing", order, LIMIT).unwrap();
-        assert_eq!(second.cursor("orders", "billing", LIMIT).unwrap(), Some(order));
+        first.commit_cursor("orders", "billing", Order(order), LIMIT).unwrap();
+        assert_eq!(second.cursor("orders", "billing", LIMIT).unwrap(), Some(Order(order)));
     }
-    second.commit_cursor("orders", "search", 9, LIMIT).unwrap();
-    second.commit_cursor("other", "billing", 1, LIMIT).unwrap();
+    second.commit_cursor("orders", "search", Order(9), LIMIT).unwrap();
+    second.commit_cursor("other", "billing", Order(1), LIMIT).unwrap();
     process.kill();
     let process = site.process(&[]);
-    assert_eq!(first.cursors("orders", LIMIT).unwrap(), [("billing".to_owned(), 3), ("search".to_owned(), 9)]);
+    assert_eq!(
+        first.cursors("orders", LIMIT).unwrap(),
+        [("billing".to_owned(), Order(3)), ("search".to_owned(), Order(9))]
+    );
     first.delete_cursor("orders", "billing", LIMIT).unwrap();
     assert_eq!(second.cursor("orders", "billing", LIMIT).unwrap(), None);
-    assert_eq!(second.cursor("other", "billing", LIMIT).unwrap(), Some(1));
+    assert_eq!(second.cursor("other", "billing", LIMIT).unwrap(), Some(Order(1)));
     let error = second.delete_cursor("orders", "billing", LIMIT).unwrap_err();
     assert_eq!(error.refusal(), Some(Refusal::UnknownCursor), "{error}");
     process.kill();
@@ -49,21 +52,21 @@ fn a_full_table_an_unknown_topic_and_bad_names_are_told() {
     site.create_topic("orders", OrderLevel::Session, Receipts::Batch);
     let mut admin = admin(&site, 0);
     for number in 0..12 {
-        admin.commit_cursor("orders", &format!("c{number}"), number, LIMIT).unwrap();
+        admin.commit_cursor("orders", &format!("c{number}"), Order(number), LIMIT).unwrap();
     }
-    let error = admin.commit_cursor("orders", "one-more", 1, LIMIT).unwrap_err();
+    let error = admin.commit_cursor("orders", "one-more", Order(1), LIMIT).unwrap_err();
     assert_eq!(error.refusal(), Some(Refusal::CursorTableFull), "{error}");
-    admin.commit_cursor("orders", "c3", 99, LIMIT).unwrap();
+    admin.commit_cursor("orders", "c3", Order(99), LIMIT).unwrap();
     admin.delete_cursor("orders", "c5", LIMIT).unwrap();
-    admin.commit_cursor("orders", "one-more", 1, LIMIT).unwrap();
+    admin.commit_cursor("orders", "one-more", Order(1), LIMIT).unwrap();
     let listed = admin.cursors("orders", LIMIT).unwrap();
-    assert_eq!((listed.len(), listed[3].1), (12, 99));
-    let error = admin.commit_cursor("nothing", "c", 1, LIMIT).unwrap_err();
+    assert_eq!((listed.len(), listed[3].1), (12, Order(99)));
+    let error = admin.commit_cursor("nothing", "c", Order(1), LIMIT).unwrap_err();
     assert_eq!(error.refusal(), Some(Refusal::UnknownTopic), "{error}");
-    let error = admin.commit_cursor("orders", "c3", u64::MAX, LIMIT).unwrap_err();
+    let error = admin.commit_cursor("orders", "c3", Order(u64::MAX), LIMIT).unwrap_err();
     assert_eq!(error.refusal(), Some(Refusal::Protocol), "{error}");
     for name in ["", "a\nb", &"n".repeat(41)] {
-        assert!(admin.commit_cursor("orders", name, 1, LIMIT).is_err(), "{name:?}");
+        assert!(admin.commit_cursor("orders", name, Order(1), LIMIT).is_err(), "{name:?}");
     }
     cluster.stop();
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use embarcadero::wire::{OrderLevel, Receipts, Refusal};
-use embarcadero::{ClientError, Delivered, Event, OwnedEvent, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
+use embarcadero::{
+    ClientError, Delivered, Event, Order, OwnedEvent, SlowReaderPolicy, Start, Subscriber, SubscriberOptions,
+};
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
 use crate::traffic::{Fifo, Seen, Watcher, connect, flush, message, publish, send_sized};
@@ -27,7 +29,7 @@ impl Several {
     fn connect(options: SubscriberOptions) -> Several {
         let subscriber = Subscriber::connect(options).unwrap_or_else(|error| panic!("{error}"));
         let places = 0..subscriber.topics().count();
-        let seen = places.map(|place| Seen::new(Fifo::Publisher, subscriber.next_order_of(place))).collect();
+        let seen = places.map(|place| Seen::new(Fifo::Publisher, subscriber.next_order_of(place).0)).collect();
         Several { subscriber, seen, last_position: None }
     }
 
@@ -37,8 +39,8 @@ impl Several {
             assert!(Instant::now() < deadline, "waited {LIMIT:?} for {messages} messages; seen: {:?}", self.seen);
             let (seen, last) = (&mut self.seen, &mut self.last_position);
             let each = &mut |batch: &Delivered<'_>| {
-                assert!(last.is_none_or(|last| last < batch.position), "one total order over all topics");
-                *last = Some(batch.position);
+                assert!(last.is_none_or(|last| last < batch.position.0), "one total order over all topics");
+                *last = Some(batch.position.0);
                 seen[batch.place].take(batch);
             };
             self.subscriber.poll(Duration::from_millis(20), each).unwrap_or_else(|error| panic!("{error}"));
@@ -63,10 +65,12 @@ fn several_topics_come_over_one_connection_in_one_order() {
     };
     publish_all(0);
     let more_topics = vec![("b".to_owned(), Start::Latest), ("c".to_owned(), Start::Earliest)];
-    let mut several =
-        Several::connect(SubscriberOptions { more_topics, ..site.subscriber("a", 1, Start::Order(MESSAGES - 7)) });
+    let mut several = Several::connect(SubscriberOptions {
+        more_topics,
+        ..site.subscriber("a", 1, Start::Order(Order(MESSAGES - 7)))
+    });
     assert_eq!(several.subscriber.topics().collect::<Vec<_>>(), TOPICS);
-    let starts: Vec<u64> = (0..3).map(|place| several.subscriber.next_order_of(place)).collect();
+    let starts: Vec<u64> = (0..3).map(|place| several.subscriber.next_order_of(place).0).collect();
     assert_eq!(starts, [MESSAGES - 7, MESSAGES, 0]);
     // Positions below the start of `a` hold batches of it: one that begins below the start is filtered message by message.
     let mut first = Vec::new();
@@ -77,8 +81,8 @@ fn several_topics_come_over_one_connection_in_one_order() {
             } else {
                 several.seen[batch.place].take(batch);
             }
-            assert!(several.last_position.is_none_or(|last| last < batch.position));
-            several.last_position = Some(batch.position);
+            assert!(several.last_position.is_none_or(|last| last < batch.position.0));
+            several.last_position = Some(batch.position.0);
         };
         several.subscriber.poll(Duration::from_millis(20), each).unwrap();
     }
@@ -182,14 +186,14 @@ fn read_on(subscriber: &mut Subscriber) -> Told {
         let each = &mut |event: Event<'_>| match event {
             Event::Batch(batch) => {
                 for (order, found) in batch.messages() {
-                    assert!(found.payload == message(0, order, MESSAGE_BYTES), "message {order} is another's");
+                    assert!(found.payload == message(0, order.0, MESSAGE_BYTES), "message {order} is another's");
                     match told.pieces.last_mut() {
-                        Some((_, end)) if *end == order => *end += 1,
-                        _ => told.pieces.push((order, order + 1)),
+                        Some((_, end)) if *end == order.0 => *end += 1,
+                        _ => told.pieces.push((order.0, order.0 + 1)),
                     }
                 }
             }
-            Event::Skipped { from, next_order, .. } => told.skips.push((from, next_order)),
+            Event::Skipped { from, next_order, .. } => told.skips.push((from.0, next_order.0)),
         };
         let polled = subscriber.poll_events(Duration::from_millis(20), each);
         is_quiet = matches!(polled, Ok(0));
@@ -248,7 +252,7 @@ fn a_stopped_reader_that_may_be_disconnected_is() {
     let [(0, end)] = told.pieces[..] else { panic!("one piece from the beginning: {:?}", told.pieces) };
     assert!(detail > end && detail < MESSAGES, "{detail} is the earliest after {end}");
     assert_eq!(site.counters().export[0]["skips"], 0);
-    subscriber.go_on_at(0, detail);
+    subscriber.go_on_at(0, Order(detail));
     let told = read_on(&mut subscriber);
     assert!(told.error.is_none(), "{:?}", told.error);
     assert_eq!(told.pieces, [(detail, MESSAGES)]);
@@ -307,10 +311,11 @@ fn an_order_that_is_gone_is_skipped_or_refused() {
     let cluster = site.start();
     site.create_topic("a", OrderLevel::Session, Receipts::Batch);
     fill(&site, MESSAGES);
-    let refused = Subscriber::connect(site.subscriber("a", 0, Start::Order(3))).err();
+    let refused = Subscriber::connect(site.subscriber("a", 0, Start::Order(Order(3)))).err();
     let Some(ClientError::Refused { code, detail, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(Refusal::from_code(code), Some(Refusal::Trimmed));
-    let options = SubscriberOptions { slow_reader: SlowReaderPolicy::Skip, ..site.subscriber("a", 0, Start::Order(3)) };
+    let options =
+        SubscriberOptions { slow_reader: SlowReaderPolicy::Skip, ..site.subscriber("a", 0, Start::Order(Order(3))) };
     let mut subscriber = Subscriber::connect(options).unwrap();
     assert_eq!(subscriber.next_order(), 3);
     let told = read_on(&mut subscriber);
@@ -344,7 +349,7 @@ fn zero_copy_sends_deliver_the_same() {
             let each = &mut |batch: &Delivered<'_>| {
                 for (order, found) in batch.messages() {
                     assert_eq!(order, *end);
-                    assert!(found.payload == message(0, order, MESSAGE_BYTES), "message {order} is another's");
+                    assert!(found.payload == message(0, order.0, MESSAGE_BYTES), "message {order} is another's");
                     *end += 1;
                 }
             };

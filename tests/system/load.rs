@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use embarcadero::{Publisher, PublisherOptions, Start};
+use embarcadero::{Order, Publisher, PublisherOptions, Start};
 
 use crate::harness::{ANY, Setup, Site, Task, wait_for};
 use crate::traffic::{Fifo, Watcher, connect, flush, send};
@@ -86,7 +86,7 @@ impl Load {
 
 /// Reads everything from the start, at a broker.
 pub fn read_all(site: &Site, broker: u32, messages: u64) -> Watcher {
-    let mut watcher = Watcher::connect(site.subscriber(TOPIC, broker, Start::Order(0)), Fifo::Publisher);
+    let mut watcher = Watcher::connect(site.subscriber(TOPIC, broker, Start::Order(Order(0))), Fifo::Publisher);
     watcher.read_exactly(messages);
     watcher
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::wire::frame::{self, Heartbeat, Hello, Reply, Request};
 use embarcadero::wire::{Operation, OrderLevel, Receipts, Refusal};
-use embarcadero::{ClientError, PublisherOptions, Start, Subscriber};
+use embarcadero::{ClientError, Order, PublisherOptions, Start, Subscriber};
 
 use crate::harness::{LIMIT, Process, Setup, Signal, Site};
 use crate::raw::{Raw, publisher_hello};
@@ -98,7 +98,7 @@ fn a_broker_of_the_same_host_is_stopped_for_long() {
     assert_eq!(Refusal::from_code(code), Some(Refusal::Trimmed), "what it asked for was gone");
     assert_eq!((seen.messages, seen.next_order), (10, 10));
     assert!(detail > 10);
-    subscriber.go_on_at(0, detail);
+    subscriber.go_on_at(0, Order(detail));
     while !subscriber.caught_up() {
         assert!(subscriber.poll(Duration::from_millis(20), |_| {}).is_ok() && since.elapsed() < 2 * LIMIT);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use embarcadero::wire::{OrderLevel, Receipts};
-use embarcadero::{ClientError, Publisher, Start, Subscriber};
+use embarcadero::{ClientError, Order, Publisher, Start, Subscriber};
 
 use crate::harness::{Cluster, LIMIT, Setup, Site};
 use crate::traffic::{connect, deadline, filler, try_send};
@@ -26,14 +26,14 @@ struct Batch {
 
 /// Reads `messages` messages from the start; message `order` must be `expected(order)`.
 fn read(site: &Site, topic: &str, messages: u64, expected: impl Fn(u64) -> Vec<u8>) -> Vec<Batch> {
-    let mut subscriber = Subscriber::connect(site.subscriber(topic, 0, Start::Order(0))).unwrap();
+    let mut subscriber = Subscriber::connect(site.subscriber(topic, 0, Start::Order(Order(0)))).unwrap();
     let mut batches = Vec::new();
     let deadline = deadline();
     while subscriber.next_order() < messages {
         let polled = subscriber.poll(Duration::from_millis(20), |batch| {
             let mut receipts = Vec::new();
             for (order, message) in batch.messages() {
-                let wanted = expected(order);
+                let wanted = expected(order.0);
                 assert_eq!(message.payload.len(), wanted.len(), "{topic}: bytes of message {order}");
                 assert!(message.payload == wanted, "{topic}: message {order} is corrupt");
                 receipts.push((message.header.received, message.header.ts));

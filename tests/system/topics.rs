@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytemuck::{Zeroable, bytes_of};
 use embarcadero::wire::frame::{self, Goodbye, Reply, Request, TopicRecord, seal, with_body};
 use embarcadero::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal};
-use embarcadero::{Admin, ClientError, PublisherOptions, Start, Subscriber, TopicProperties};
+use embarcadero::{Admin, ClientError, Order, PublisherOptions, Start, Subscriber, TopicProperties};
 
 use crate::harness::{LIMIT, Setup, Site, Task, wait_for};
 use crate::raw::{Came, Raw, publisher_hello};
@@ -38,7 +38,7 @@ fn a_topic_made_through_one_broker_is_known_to_all() {
     first.create_topic("one", &one, LIMIT).unwrap();
     second.create_topic(&"n".repeat(112), &TopicProperties::default(), LIMIT).unwrap();
     let found = second.topic("one", LIMIT).unwrap();
-    assert_eq!((found.properties, found.name.as_str(), found.next_order), (one, "one", 0));
+    assert_eq!((found.properties, found.name.as_str(), found.next_order), (one, "one", Order(0)));
     assert!(found.created_at > 0 && found.generation > 0);
     let listed = first.topics(LIMIT).unwrap();
     assert_eq!(listed[0], found);
@@ -198,7 +198,7 @@ fn a_topic_deleted_under_load_ends_for_all_and_its_name_is_free() {
         assert_eq!(error.refusal(), Some(Refusal::UnknownTopic), "{error}");
         site.create_topic("t", order, Receipts::Batch);
         let after = admin.topic("t", LIMIT).unwrap();
-        assert_eq!((after.id, after.next_order), (before.id, 0), "the place is used again");
+        assert_eq!((after.id, after.next_order), (before.id, Order(0)), "the place is used again");
         assert!(after.generation > before.generation);
         // The old subscriber asks again and is given nothing of the new topic.
         let mut publisher = connect(site.publisher("t"));
@@ -212,7 +212,7 @@ fn a_topic_deleted_under_load_ends_for_all_and_its_name_is_free() {
             fresh
                 .poll(LIMIT, |batch| {
                     batch.messages().for_each(|(order, found)| {
-                        assert_eq!((order, read_message(found.payload).0), (got, 1), "the new topic's");
+                        assert_eq!((order.0, read_message(found.payload).0), (got, 1), "the new topic's");
                         got += 1;
                     })
                 })
@@ -260,7 +260,7 @@ fn hundreds_of_topics_are_made_listed_used_and_deleted() {
             subscriber
                 .poll(LIMIT, |batch| {
                     batch.messages().for_each(|(order, found)| {
-                        assert_eq!((order, found.payload), (got, &message(topic as u32, got, 40)[..]));
+                        assert_eq!((order.0, found.payload), (got, &message(topic as u32, got, 40)[..]));
                         got += 1;
                     })
                 })
@@ -303,7 +303,7 @@ fn a_topic_is_kept_to_its_target_and_age_and_readers_are_told_what_is_gone() {
         (topic.next_order == count && topic.kept_bytes < lane_bytes / 4 / 8 * 9 + (2 << 20)).then_some(topic)
     });
     assert!(some.kept_bytes >= lane_bytes / 4 && some.earliest_order > 0, "{some:?}");
-    let error = Subscriber::connect(site.subscriber("some", 0, Start::Order(0))).expect_err("it is gone");
+    let error = Subscriber::connect(site.subscriber("some", 0, Start::Order(Order(0)))).expect_err("it is gone");
     assert_eq!(error.refusal(), Some(Refusal::Trimmed), "{error}");
     let mut first = None;
     let mut subscriber = Subscriber::connect(site.subscriber("some", 0, Start::Earliest)).unwrap();

@@ -103,22 +103,22 @@ impl Seen {
     pub fn take(&mut self, batch: &Delivered<'_>) {
         let place = format!("batch {} of session {:#x} at order {}", batch.batch_seq, batch.session, batch.first_order);
         assert_eq!(batch.first_order, self.next_order, "the topic's order is not dense at {place}");
-        assert!(self.last_position.is_none_or(|last| last < batch.position), "positions do not ascend at {place}");
+        assert!(self.last_position.is_none_or(|last| last < batch.position.0), "positions do not ascend at {place}");
         assert!(batch.received_at > 0, "no receipt at {place}");
-        self.last_position = Some(batch.position);
-        let next = self.sessions.entry(batch.session).or_insert(0);
+        self.last_position = Some(batch.position.0);
+        let next = self.sessions.entry(batch.session.0).or_insert(0);
         assert_eq!(batch.batch_seq, *next, "{place}: its session's next is {next}");
         *next += 1;
         self.batches += 1;
-        self.mix(batch.session);
-        self.mix(batch.batch_seq);
+        self.mix(batch.session.0);
+        self.mix(batch.batch_seq.0);
         let before = self.next_order;
         for (order, message) in batch.messages() {
             assert_eq!(order, self.next_order, "{place}");
             self.next_order += 1;
             self.mix(u64::from(crc32c(message.payload)));
             let (publisher, number) = read_message(message.payload);
-            self.note(batch.session, publisher, number, order);
+            self.note(batch.session.0, publisher, number, order.0);
         }
         assert_eq!(self.next_order - before, u64::from(batch.message_count), "messages counted in {place}");
     }
@@ -171,7 +171,7 @@ impl Watcher {
     pub fn connect(options: SubscriberOptions, fifo: Fifo) -> Watcher {
         let name = format!("a subscriber of {} at {:?}", options.topic, options.brokers);
         let subscriber = Subscriber::connect(options).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let seen = Seen::new(fifo, subscriber.next_order());
+        let seen = Seen::new(fifo, subscriber.next_order().0);
         Watcher { subscriber, seen }
     }
 

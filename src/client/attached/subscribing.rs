@@ -7,6 +7,7 @@ use crate::client::attached::reader::{Phase, ReadError, Reader};
 use crate::client::attached::{Clock, Life, TopicSearch, damaged};
 use crate::client::delivered::Delivered;
 use crate::client::error::ClientError;
+use crate::client::numbers::Order;
 use crate::client::options::SubscriberOptions;
 use crate::log::View;
 use crate::log::damage::{Expected, FieldFault};
@@ -89,7 +90,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
         let SubscriberOptions { pool, topic: name, start, check_crc, .. } = &self.options;
         let Some(topic) = self.search.find(&pool.path, name, false)? else { return Ok(false) };
         let incarnation = self.life.incarnation();
-        self.reader = Some(Reader::new(&self.view, self.member, incarnation, &topic, *start, *check_crc));
+        self.reader = Some(Reader::new(&self.view, self.member, incarnation, &topic, start.on_wire(), *check_crc));
         self.topic = Some(topic);
         Ok(true)
     }
@@ -172,7 +173,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
                 let text = "the topic was deleted; this is the end of it".to_owned();
                 ClientError::PoolRefused { pool, refusal: Refusal::TopicDeleted, detail: 0, text }
             }
-            ReadError::Dropped => ClientError::TooSlow { pool, next_order: self.next_order() },
+            ReadError::Dropped => ClientError::TooSlow { pool, next_order: Order(self.next_order()) },
             ReadError::Log(ReadFault::Index(fault)) => damaged(&pool)(RecoverError::Damaged(fault)),
             ReadError::Log(ReadFault::OtherBatch { position }) => other(position, "where the batch that it names lies"),
             ReadError::Pool(fault) => damaged(&pool)(fault),

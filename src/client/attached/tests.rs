@@ -140,7 +140,7 @@ fn read(reader: &mut Reader<HostMemory>, next: &mut u64) -> Result<u64, ReadErro
         reader.hand_on(&mut |batch| {
             for (order, message) in batch.messages() {
                 assert_eq!(order, *next);
-                assert_eq!(message.payload, payload(order));
+                assert_eq!(message.payload, payload(order.0));
                 *next += 1;
             }
         });

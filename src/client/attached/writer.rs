@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crc_fast::{CrcAlgorithm, Digest};
 
+use crate::client::numbers::{BatchSeq, Order};
 use crate::client::progress::AckedBatch;
 use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
 use crate::log::View;
@@ -374,12 +375,12 @@ impl<M: Memory> Writer<M> {
                 self.acked.pop_front();
             }
             self.acked.push_back(AckedBatch {
-                batch_seq: batch.number,
+                batch_seq: BatchSeq(batch.number),
                 first_message: batch.first_message,
                 messages: batch.messages,
                 bytes: batch.payload_bytes,
                 sealed_at: batch.sealed_at,
-                order_end,
+                order_end: Order(order_end),
             });
             self.in_flight.pop_front();
         }

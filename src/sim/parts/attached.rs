@@ -97,7 +97,7 @@ impl AttachedPublisher {
         self.sessions += 1;
         let acked = Arc::new(AtomicU64::new(0));
         let heard = acked.clone();
-        core.on_acked(Box::new(move |batch| heard.store(batch.batch_seq + 1, Ordering::Relaxed)));
+        core.on_acked(Box::new(move |batch| heard.store(batch.batch_seq.0 + 1, Ordering::Relaxed)));
         let client = (CLIENTS + u64::from(self.number)) << 32 | kernel.life() << 16 | self.sessions;
         self.published =
             Some(Published { core, client, next_message: 0, acked, claimed: 0, is_open: false, is_closing: false });
@@ -261,18 +261,18 @@ impl AttachedSubscriber {
         let Some(core) = &mut self.core else { return };
         match error {
             ClientError::TooSlow { next_order, .. } => {
-                kernel.note(Event::Refused(kernel.part, Refusal::TooSlow as u16, *next_order));
+                kernel.note(Event::Refused(kernel.part, Refusal::TooSlow as u16, next_order.0));
                 kernel.with(|state| state.told_slow += 1);
                 return;
             }
             ClientError::PoolRefused { refusal: Refusal::Trimmed, detail, .. } => {
                 kernel.note(Event::Refused(kernel.part, Refusal::Trimmed as u16, *detail));
                 let asked = match self.start {
-                    Start::Order(order) => order.max(core.next_order()),
+                    Start::Order(order) => order.0.max(core.next_order()),
                     _ => core.next_order(),
                 };
                 kernel.check(|checker| checker.gone(asked));
-                (self.start, self.expected) = (Start::Order(*detail), None);
+                (self.start, self.expected) = (Start::Order((*detail).into()), None);
             }
             ClientError::PoolRefused { refusal: Refusal::UnknownTopic, .. } => {}
             _ => kernel.fail(8, error.to_string()),
@@ -283,7 +283,7 @@ impl AttachedSubscriber {
 }
 
 fn handed(kernel: &Kernel, batch: &Delivered<'_>, expected: &mut Option<u64>, payload_bytes_max: u64) {
-    let Delivered { first_order, message_count, .. } = *batch;
+    let (first_order, message_count) = (batch.first_order.0, batch.message_count);
     if let Some(due) = expected.replace(first_order + u64::from(message_count)).filter(|due| *due != first_order) {
         return kernel.fail(2, format!("a batch at order {first_order} where {due} comes next"));
     }

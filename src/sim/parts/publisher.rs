@@ -147,7 +147,7 @@ impl Session {
             }
         }
         while let Some(batch) = self.ports.pop_acked() {
-            if batch.batch_seq != self.acked {
+            if batch.batch_seq.0 != self.acked {
                 kernel.fail(5, format!("batch {} is acked, {} is next", batch.batch_seq, self.acked));
             }
             self.acked += 1;

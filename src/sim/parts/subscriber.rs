@@ -73,8 +73,8 @@ impl Subscriber {
         if error.refusal() == Some(Refusal::Trimmed)
             && let (Start::Order(order), ClientError::Refused { detail: earliest, .. }) = (self.options.start, error)
         {
-            kernel.check(|checker| checker.gone(order));
-            self.options.start = Start::Order(*earliest);
+            kernel.check(|checker| checker.gone(order.0));
+            self.options.start = Start::Order((*earliest).into());
             self.opening = Opening::new(first_call(&self.options));
         }
     }
@@ -116,7 +116,7 @@ impl Subscriber {
         kernel.close(link, End::Client);
         self.line = Line::Nothing;
         self.spoiled_batches = 0;
-        self.options.start = Start::Order(follower.topics()[0].next_order);
+        self.options.start = Start::Order(follower.topics()[0].next_order.into());
         self.opening = Opening::new(first_call(&self.options));
     }
 
@@ -169,8 +169,8 @@ impl Subscriber {
             Handed::Batch(batch) => self::handed(kernel, &batch, bytes_max),
             // It is told, and what was given up is gone, from the first message to the last.
             Handed::Skipped { from, next_order, .. } => {
-                kernel.check(|checker| checker.skipped(from));
-                kernel.check(|checker| checker.skipped(next_order - 1));
+                kernel.check(|checker| checker.skipped(from.0));
+                kernel.check(|checker| checker.skipped(next_order.0 - 1));
             }
         };
         while follower.step(handler, &mut handed, now)? {}
@@ -180,7 +180,9 @@ impl Subscriber {
 
 /// Looks at a batch that a subscriber was handed, and tells the checker.
 pub(super) fn handed(kernel: &Kernel, batch: &Delivered<'_>, payload_bytes_max: u64) {
-    let Delivered { position, first_order, message_count, batch_seq, session, session_epoch, .. } = *batch;
+    let Delivered { message_count, session_epoch, .. } = *batch;
+    let (position, first_order) = (batch.position.0, batch.first_order.0);
+    let (session, batch_seq) = (batch.session.0, batch.batch_seq.0);
     let mut next = None;
     for (_, message) in batch.messages() {
         let read = workload::read(message.payload, payload_bytes_max);

@@ -36,10 +36,10 @@ pub fn subscriber(options: SubscriberOptions, pool: Option<&PoolOptions>) -> Res
 /// Where a batch stands, as it was delivered.
 pub fn place(delivered: &Delivered<'_>) -> BatchPlace {
     BatchPlace {
-        first_order: delivered.first_order,
-        session: delivered.session,
+        first_order: delivered.first_order.0,
+        session: delivered.session.0,
         session_epoch: delivered.session_epoch,
-        batch_seq: delivered.batch_seq,
+        batch_seq: delivered.batch_seq.0,
         message_count: delivered.message_count,
     }
 }

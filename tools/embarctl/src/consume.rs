@@ -10,7 +10,9 @@ use embarcadero::log::View;
 use embarcadero::log::topics::TopicReader;
 use embarcadero::pool::{Mapped, Pool, Software};
 use embarcadero::wire::Refusal;
-use embarcadero::{ClientError, Cursor, Delivered, Event, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
+use embarcadero::{
+    ClientError, Cursor, Delivered, Event, Order, SlowReaderPolicy, Start, Subscriber, SubscriberOptions,
+};
 use tools_common::arguments::slow_reader;
 use tools_common::clients;
 
@@ -79,7 +81,7 @@ fn start(text: &str) -> Result<Start, String> {
         }
         order => {
             let wrong = |_| format!("{text:?} is none of earliest, latest, an order, -TIME like -10m, @TIME");
-            order.parse().map(Start::Order).map_err(wrong)
+            order.parse().map(|order| Start::Order(Order(order))).map_err(wrong)
         }
     }
 }
@@ -133,7 +135,7 @@ fn say_what_is_missing(args: &ConsumeArgs, cursor: Option<&Cursor>, reader: &Sub
         let Start::Order(from) = cursor.map_or(args.from, |cursor| cursor.start(args.from)) else { continue };
         let next_order = next_order(args, name)?;
         if from > next_order && !args.follow {
-            return Err(CommandError::BeyondTheEnd { topic: name.clone(), from, next_order });
+            return Err(CommandError::BeyondTheEnd { topic: name.clone(), from: from.0, next_order });
         }
     }
     Ok(())
@@ -144,7 +146,7 @@ fn next_order(args: &ConsumeArgs, name: &str) -> Result<u64, CommandError> {
     let Some(path) = &args.attach.attach else {
         let failed = CommandError::client(format!("read {}", args.names()));
         let topic = admin(&args.connect).and_then(|mut all| all.topic(name, args.connect.timeout())).map_err(failed)?;
-        return Ok(topic.next_order);
+        return Ok(topic.next_order.0);
     };
     let pool = Pool::look(path)?;
     let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
@@ -198,7 +200,7 @@ fn read(
             Event::Batch(delivered) if printed.is_ok() => printed = printer.batch(&delivered),
             Event::Batch(_) => {}
             Event::Skipped { topic, from, next_order, .. } => {
-                let count = next_order.saturating_sub(from);
+                let count = next_order.0.saturating_sub(from.0);
                 eprintln!("{topic}: {count} messages from order {from} on were skipped: this reader was too slow");
             }
         };
@@ -254,7 +256,7 @@ impl Printer<'_> {
         self.out.flush().map_err(CommandError::Output)?;
         if let (Some(cursor), Some(order)) = (&mut self.cursor, self.next_order) {
             let failed = CommandError::client(format!("commit the cursor of {:?}", args.topics[0]));
-            cursor.commit(order, args.connect.timeout()).map_err(failed)?;
+            cursor.commit(Order(order), args.connect.timeout()).map_err(failed)?;
         }
         self.committed = Instant::now();
         Ok(())
@@ -268,14 +270,14 @@ impl Printer<'_> {
             self.left -= 1;
             let fields = Fields {
                 topic: delivered.topic,
-                order,
-                session: delivered.session,
-                batch_seq: delivered.batch_seq,
+                order: order.0,
+                session: delivered.session.0,
+                batch_seq: delivered.batch_seq.0,
                 received_at: delivered.received_at,
                 payload: message.payload,
             };
             self.format.write(&mut self.out, &fields)?;
-            self.next_order = Some(order + 1);
+            self.next_order = Some(order.0 + 1);
         }
         Ok(())
     }
@@ -288,7 +290,7 @@ mod tests {
     #[test]
     fn starts_are_orders_words_and_times() {
         assert_eq!(start("latest"), Ok(Start::Latest));
-        assert_eq!(start("17"), Ok(Start::Order(17)));
+        assert_eq!(start("17"), Ok(Start::Order(Order(17))));
         assert_eq!(start("@1700000000s"), Ok(Start::Timestamp(1_700_000_000_000_000_000)));
         assert_eq!(start("@1700000000123456789"), Ok(Start::Timestamp(1_700_000_000_123_456_789)));
         let Ok(Start::Timestamp(ago)) = start("-10m") else { panic!("a time") };

@@ -1,6 +1,7 @@
 //! `embarctl cursor`: where the named consumers of a topic resume.
 
 use clap::{Args, Subcommand};
+use embarcadero::Order;
 
 use crate::Ended;
 use crate::common::{ConnectArgs, admin, print};
@@ -58,7 +59,8 @@ pub fn run(command: &CursorCommand) -> Result<Ended, CommandError> {
             print(&cursors.iter().map(|(name, order)| format!("{name}\t{order}\n")).collect::<String>())?;
         }
         CursorCommand::Set(SetArgs { name: NameArgs { topic, cursor, connect }, order }) => {
-            let set = admin(connect).and_then(|mut all| all.commit_cursor(topic, cursor, *order, connect.timeout()));
+            let set =
+                admin(connect).and_then(|mut all| all.commit_cursor(topic, cursor, Order(*order), connect.timeout()));
             set.map_err(CommandError::client(format!("set cursor {cursor:?} of topic {topic:?}")))?;
         }
         CursorCommand::Read(NameArgs { topic, cursor, connect }) => {

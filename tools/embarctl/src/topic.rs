@@ -122,6 +122,8 @@ fn description(topic: &TopicInfo) -> String {
 
 #[cfg(test)]
 mod tests {
+    use embarcadero::Order;
+
     use super::*;
     use embarcadero::TopicProperties;
 
@@ -134,8 +136,8 @@ mod tests {
             id: 3,
             generation: 8,
             created_at: 1_700_000_000_000_000_001,
-            next_order: 10,
-            earliest_order: 4,
+            next_order: Order(10),
+            earliest_order: Order(4),
             kept_bytes: 640,
         };
         assert_eq!(line(&topic), "t\torder 5\tack 1\treceipts batch\tnext 10\n");

@@ -319,6 +319,8 @@ impl OpenReport {
 
 #[cfg(test)]
 mod tests {
+    use embarcadero::{BatchSeq, Order};
+
     use super::*;
 
     fn flight() -> Flight {
@@ -329,7 +331,7 @@ mod tests {
 
     fn batch(first_message: u64, messages: u32) -> AckedBatch {
         let sealed_at = Instant::now();
-        AckedBatch { batch_seq: 0, first_message, messages, bytes: 0, sealed_at, order_end: 0 }
+        AckedBatch { batch_seq: BatchSeq(0), first_message, messages, bytes: 0, sealed_at, order_end: Order(0) }
     }
 
     #[test]

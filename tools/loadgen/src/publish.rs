@@ -94,7 +94,7 @@ impl SessionResult {
         let planned = if let Goal::Messages(messages) = plan.goal { messages } else { 0 };
         let (index, topic, session) = (plan.index, plan.topic, publisher.session());
         SessionResult {
-            account: Sent { index, topic, session, planned, ..Sent::default() },
+            account: Sent { index, topic, session: session.0, planned, ..Sent::default() },
             first_send: None,
             last_ack: None,
             gaps: AckGaps::default(),
@@ -113,7 +113,7 @@ impl SessionResult {
         self.stats = publisher.stats();
         self.brokers = publisher.broker_progress().to_vec();
         let (resent_batches, fences) = (self.stats.resent_batches, self.stats.fences);
-        self.account = Sent { session: publisher.session(), resent_batches, fences, ..self.account.clone() };
+        self.account = Sent { session: publisher.session().0, resent_batches, fences, ..self.account.clone() };
         board.sessions[self.account.index as usize].set_brokers(&self.brokers);
         let complete = complete && !board.interrupted();
         if complete && let Err(error) = publisher.close(CLOSE) {

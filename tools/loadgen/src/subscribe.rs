@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use embarcadero::net::readiness::Readiness;
 use embarcadero::wire::Refusal;
-use embarcadero::{ClientError, Delivered, Event, PoolOptions, SlowReaderPolicy, Start, Subscriber, SubscriberOptions};
+use embarcadero::{
+    ClientError, Delivered, Event, Order, PoolOptions, SlowReaderPolicy, Start, Subscriber, SubscriberOptions,
+};
 use tools_common::clients::{self, place};
 use tools_common::clock::monotonic_ns;
 use tools_common::pace::Span;
@@ -191,7 +193,7 @@ impl<'a> Reader<'a> {
         let started = Instant::now();
         let policy = plan.options.slow_reader;
         if plan.options.start == Start::Latest {
-            plan.verifier.begin_at(subscriber.next_order());
+            plan.verifier.begin_at(subscriber.next_order().0);
         }
         Reader {
             index: plan.index,
@@ -269,12 +271,12 @@ impl<'a> Reader<'a> {
         let mut take = |event: Event<'_>| {
             let delivered = match &event {
                 Event::Batch(delivered) => delivered,
-                Event::Skipped { from, next_order, .. } => return verifier.skip(*from, *next_order),
+                Event::Skipped { from, next_order, .. } => return verifier.skip(from.0, next_order.0),
             };
             if let Some(clocked) = clocked {
                 clocked.batch(delivered, verifier.messages());
             }
-            verifier.batch(&place(delivered), delivered.messages().map(|(order, message)| (order, message.payload)));
+            verifier.batch(&place(delivered), delivered.messages().map(|(order, message)| (order.0, message.payload)));
             *last = Some(Instant::now());
         };
         let polled = self.subscriber.poll_events(time, &mut take);
@@ -295,9 +297,9 @@ impl<'a> Reader<'a> {
         let ClientError::Refused { detail, .. } = error else { return false };
         match error.refusal() {
             Some(Refusal::TooSlow) => {}
-            Some(Refusal::Trimmed) if *detail > self.subscriber.next_order() => {
-                self.verifier.skip(self.subscriber.next_order(), *detail);
-                self.subscriber.go_on_at(0, *detail);
+            Some(Refusal::Trimmed) if *detail > self.subscriber.next_order().0 => {
+                self.verifier.skip(self.subscriber.next_order().0, *detail);
+                self.subscriber.go_on_at(0, Order(*detail));
             }
             _ => return false,
         }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embarcadero::{Start, Subscriber, SubscriberOptions};
+use embarcadero::{Order, Start, Subscriber, SubscriberOptions};
 use launch::place::Folder;
 use launch::process::{End, Process, Silence};
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ impl Plan<'_> {
     fn read(&self, publish_tail: impl FnOnce() -> Result<Report, LoadError>) -> Result<(Readers, Report), LoadError> {
         let folder = folder()?;
         let mut at_end = self.connect(Start::Latest)?;
-        let mut in_middle = self.connect(Start::Order(self.middle()))?;
+        let mut in_middle = self.connect(Start::Order(Order(self.middle())))?;
         thread::scope(|scope| {
             let end = scope.spawn(|| self.reader("from the end", self.filled, &mut at_end));
             let middle = scope.spawn(|| self.reader("from the middle", self.middle(), &mut in_middle));
@@ -144,7 +144,7 @@ impl Plan<'_> {
     fn cursor(&self) -> Result<u64, LoadError> {
         let cursor = open_cursor(&self.args.topic.brokers, &self.topic);
         let cursor = cursor.map_err(|error| LoadError::Connect(format!("reading the cursor: {error}")))?;
-        Ok(cursor.committed().unwrap_or(0))
+        Ok(cursor.committed().unwrap_or(Order(0)).0)
     }
 
     /// The reader that is killed and goes on, from the beginning to the end.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use embarcadero::{ClientError, Start, Subscriber, SubscriberOptions};
+use embarcadero::{ClientError, Order, Start, Subscriber, SubscriberOptions};
 use tools_common::clients::place;
 use verification::ledger::Ledger;
 use verification::payload::Payloads;
@@ -42,7 +42,7 @@ impl Reading<'_> {
         let (resumed, mut moved) = (ledger.next, Instant::now());
         while ledger.next < self.end && !self.interrupted.load(Ordering::Relaxed) {
             let batches = subscriber.poll(POLL, |delivered| {
-                let messages = delivered.messages().map(|(order, message)| (order, message.payload));
+                let messages = delivered.messages().map(|(order, message)| (order.0, message.payload));
                 ledger.batch(&place(delivered), resumed, self.payloads, messages);
                 handed(ledger);
             });
@@ -76,7 +76,7 @@ pub fn read(args: &ResumeReaderArgs, interrupted: &Arc<AtomicBool>) -> Result<Ou
     let known = load_ledger(&args.folder).map_err(output)?;
     let mut subscriber = Subscriber::connect(options).map_err(describe)?;
     // A topic that was trimmed begins later: the parent says so.
-    let mut ledger = known.unwrap_or_else(|| Ledger::new(subscriber.next_order(), args.hash_from));
+    let mut ledger = known.unwrap_or_else(|| Ledger::new(subscriber.next_order().0, args.hash_from));
     let payloads = Payloads::new(args.message_size as usize);
     let reading = Reading { payloads: &payloads, end: args.end, idle_timeout: args.idle_timeout, interrupted };
     let held = |ledger: &Ledger| args.hold_at.is_some_and(|order| ledger.next >= order);
@@ -91,7 +91,7 @@ pub fn read(args: &ResumeReaderArgs, interrupted: &Arc<AtomicBool>) -> Result<Ou
         if held(ledger) {
             hold();
         }
-        cursor.commit(ledger.next, CURSOR_TIMEOUT).map_err(|error| format!("committing the cursor: {error}"))
+        cursor.commit(Order(ledger.next), CURSOR_TIMEOUT).map_err(|error| format!("committing the cursor: {error}"))
     };
     reading
         .run(&mut subscriber, &mut ledger, &mut handed, &mut polled)
