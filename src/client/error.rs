@@ -70,6 +70,7 @@ pub enum ClientError {
         /// `host:port`.
         broker: String,
         /// What is wrong with them.
+        #[source]
         error: WireError,
     },
     /// Well-formed frames that contradict what was said before. The connection was closed.

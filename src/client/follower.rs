@@ -13,7 +13,7 @@ use crate::client::backoff::Backoff;
 use crate::client::delivered::Event;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::handshake::{ANY_ORDER_LEVEL, Call, Greeting, same_log};
-use crate::client::intake::{Intake, Step, Topic, starts};
+use crate::client::intake::{FollowedTopic, Intake, Step, starts};
 use crate::client::options::{SlowReaderPolicy, SubscriberOptions};
 use crate::client::pulse::{HEARTBEAT, Pulse};
 use crate::wire::frame::{Hello, LogRecord, Role};
@@ -315,7 +315,7 @@ impl Follower {
         }
     }
 
-    pub fn topics(&self) -> &[Topic] {
+    pub fn topics(&self) -> &[FollowedTopic] {
         self.intake.topics()
     }
 

@@ -21,7 +21,7 @@ use crate::wire::subscribe::push_start;
 use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Progress, StartAt, WireError};
 
 /// One topic of a subscription.
-pub(crate) struct Topic {
+pub(crate) struct FollowedTopic {
     pub name: String,
     /// Topic id, from the Welcome.
     id: u32,
@@ -57,7 +57,7 @@ pub(crate) enum Step {
 /// with how many bytes came into it, and [`step`](Intake::step) until it gives [`Step::NotWhole`]. After a fault, or when the connection
 /// is over, [`lost`](Intake::lost) comes next.
 pub(crate) struct Intake {
-    topics: Box<[Topic]>,
+    topics: Box<[FollowedTopic]>,
     inbox: Inbox,
     check_crc: bool,
     decoder: BatchDecoder,
@@ -80,7 +80,17 @@ impl Intake {
             let generation = welcome.session;
             let trimmed = if start == StartAt::Earliest { welcome.next } else { 0 };
             let (caught_up, skipped) = (false, 0);
-            Ok(Topic { name, id, generation, order_level, expected: None, next_order, caught_up, skipped, trimmed })
+            Ok(FollowedTopic {
+                name,
+                id,
+                generation,
+                order_level,
+                expected: None,
+                next_order,
+                caught_up,
+                skipped,
+                trimmed,
+            })
         };
         let topics = options.topics().zip(welcomes(first)).map(topic).collect::<Result<Box<[_]>, ClientError>>()?;
         assert_eq!(topics.len(), options.topics().count(), "a welcome for each topic");
@@ -160,7 +170,7 @@ impl Intake {
         self.lost();
     }
 
-    pub fn topics(&self) -> &[Topic] {
+    pub fn topics(&self) -> &[FollowedTopic] {
         &self.topics
     }
 
@@ -259,7 +269,7 @@ impl Intake {
     }
 }
 
-impl Topic {
+impl FollowedTopic {
     /// A batch begins where the last one ended, and so does what is said of the end; the first of a connection may begin below what was
     /// asked for.
     fn check_place(&self, first_order: u64, message_count: u32) -> Result<(), Fault> {

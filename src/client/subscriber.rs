@@ -195,7 +195,6 @@ impl Subscriber {
     }
 
     /// Names of all topics, by place.
-    #[must_use]
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         let others = match &self.path {
             Path::Tcp(inner) => inner.topics(),

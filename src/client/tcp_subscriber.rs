@@ -11,7 +11,7 @@ use crate::client::delivered::Event;
 use crate::client::dial::{Dialer, dial_any};
 use crate::client::error::ClientError;
 use crate::client::follower::{Follower, first_call};
-use crate::client::intake::Topic;
+use crate::client::intake::FollowedTopic;
 use crate::client::options::SubscriberOptions;
 use crate::client::pulse::heartbeat;
 use crate::limits::FRAME_HEADER_BYTES;
@@ -94,7 +94,7 @@ impl TcpSubscriber {
         &self.follower.topics()[0].name
     }
 
-    pub fn topics(&self) -> &[Topic] {
+    pub fn topics(&self) -> &[FollowedTopic] {
         self.follower.topics()
     }
 

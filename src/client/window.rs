@@ -81,7 +81,7 @@ struct Link {
 
 /// One sequence of batch numbers.
 #[derive(Default)]
-struct Stream {
+struct BatchSequence {
     identity: Identity,
     next: u64,
     acked_next: u64,
@@ -131,7 +131,7 @@ pub(crate) struct Window {
     slots: Vec<Option<InFlight>>,
     free: Vec<BatchId>,
     waiting: VecDeque<BatchId>,
-    streams: Vec<Stream>,
+    streams: Vec<BatchSequence>,
     links: Vec<Link>,
     next_ordinal: u64,
     /// Batches of the sessions before this one (level 5): the ordinal of its number 0.
@@ -179,7 +179,7 @@ impl Window {
             slots: (0..config.batches_max).map(|_| None).collect(),
             free: (0..config.batches_max).rev().collect(),
             waiting: VecDeque::with_capacity(config.batches_max),
-            streams: (0..streams).map(|_| Stream::default()).collect(),
+            streams: (0..streams).map(|_| BatchSequence::default()).collect(),
             links: delays.iter().enumerate().map(link).collect(),
             next_ordinal: 0,
             before_session: 0,
@@ -246,7 +246,7 @@ impl Window {
             Numbering::Connection => {
                 let stream = &mut self.streams[link];
                 assert!(stream.unacked.is_empty(), "link_down took them back");
-                *stream = Stream { identity, next, acked_next: next, ..Stream::default() };
+                *stream = BatchSequence { identity, next, acked_next: next, ..BatchSequence::default() };
                 let link = &mut self.links[link];
                 link.acked_messages_before += std::mem::take(&mut link.acked_messages);
             }

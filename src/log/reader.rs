@@ -9,7 +9,7 @@ use crate::log::commit::Commit;
 use crate::log::damage::exactly;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::{IndexFault, IndexReader};
-use crate::log::start::{self, Start};
+use crate::log::start::{self, StartCheck};
 use crate::log::topics::TopicReader;
 use crate::order::{Arrival, Event};
 use crate::pool::Memory;
@@ -354,15 +354,15 @@ impl<M: Memory> Reader<M> {
         let received_at = || self.header(position, batch, LINE_BYTES).map(|header| header.received_at);
         match start::in_batch(follow.start, batch, first_order, is_first, received_at)? {
             // This batch is read again, and counted from.
-            Start::Gone { wanted, earliest } => {
+            StartCheck::Gone { wanted, earliest } => {
                 return Ok(self.follows[place].lost(place, position, wanted, earliest, skips));
             }
-            Start::Here(first) => {
+            StartCheck::Here(first) => {
                 // The search may go on for other topics, past batches of this one, which are read again.
                 self.follows[place].known_next = None;
                 self.follows[place].found(position, first);
             }
-            Start::Later => self.follows[place].known_next = Some(end),
+            StartCheck::Later => self.follows[place].known_next = Some(end),
         }
         Ok(None)
     }
@@ -377,13 +377,13 @@ impl<M: Memory> Reader<M> {
             let Some(next) = self.next_at_the_tail(place, topics) else { return Sought::NotYet };
             let follow = &mut self.follows[place];
             match start::at_the_tail(follow.start, next) {
-                Start::Gone { wanted, earliest } => {
+                StartCheck::Gone { wanted, earliest } => {
                     if let Some(trimmed) = follow.lost(place, tail, wanted, earliest, skips) {
                         return trimmed;
                     }
                 }
-                Start::Here(first) => follow.found(tail, first),
-                Start::Later => return Sought::NotYet,
+                StartCheck::Here(first) => follow.found(tail, first),
+                StartCheck::Later => return Sought::NotYet,
             }
         }
         self.begin()

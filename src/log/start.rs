@@ -11,7 +11,7 @@ use crate::wire::frame::BatchHeader;
 
 /// What a batch, or the tail, says of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartCheck {
     /// The first message wanted has this order: it is here.
     Here(u64),
     /// It comes later.
@@ -35,26 +35,26 @@ pub fn in_batch<E>(
     first_order: u64,
     is_first: bool,
     received_at: impl FnOnce() -> Result<u64, E>,
-) -> Result<Start, E> {
+) -> Result<StartCheck, E> {
     let end = first_order + u64::from(batch.message_count);
     let (order, is_here) = match start {
         StartAt::Earliest => (first_order, true),
         StartAt::Latest => (first_order, false),
         StartAt::Timestamp(utc_ns) => (first_order, received_at()? >= utc_ns),
         StartAt::Order(wanted) if wanted < first_order && is_first => {
-            return Ok(Start::Gone { wanted, earliest: first_order });
+            return Ok(StartCheck::Gone { wanted, earliest: first_order });
         }
         StartAt::Order(wanted) => (wanted, wanted < end),
     };
-    Ok(if is_here { Start::Here(order) } else { Start::Later })
+    Ok(if is_here { StartCheck::Here(order) } else { StartCheck::Later })
 }
 
 /// Holds the tail against a start that was not found: `next` is the order of the next message.
-pub fn at_the_tail(start: StartAt, next: u64) -> Start {
+pub fn at_the_tail(start: StartAt, next: u64) -> StartCheck {
     match start {
-        StartAt::Order(wanted) if wanted < next => Start::Gone { wanted, earliest: next },
-        StartAt::Order(wanted) => Start::Here(wanted),
-        StartAt::Earliest | StartAt::Latest | StartAt::Timestamp(_) => Start::Here(next),
+        StartAt::Order(wanted) if wanted < next => StartCheck::Gone { wanted, earliest: next },
+        StartAt::Order(wanted) => StartCheck::Here(wanted),
+        StartAt::Earliest | StartAt::Latest | StartAt::Timestamp(_) => StartCheck::Here(next),
     }
 }
 

@@ -42,7 +42,7 @@ pub enum Heard {
 }
 
 #[derive(Default)]
-struct Stream {
+struct ByteStream {
     bytes: VecDeque<u8>,
     /// (when they arrive, how many), oldest first.
     chunks: VecDeque<(u64, usize)>,
@@ -51,7 +51,7 @@ struct Stream {
     written: u64,
 }
 
-impl Stream {
+impl ByteStream {
     fn write(&mut self, bytes: &[u8], arrives_ns: u64) {
         let after = self.chunks.back().map_or(0, |(at, _)| *at);
         self.chunks.push_back((arrives_ns.max(after), bytes.len()));
@@ -92,8 +92,8 @@ impl Stream {
 struct Link {
     client: Part,
     broker: u32,
-    to_broker: Stream,
-    to_client: Stream,
+    to_broker: ByteStream,
+    to_client: ByteStream,
     /// Closed by its client, its broker.
     closed: [bool; 2],
     accepted: bool,
@@ -101,7 +101,7 @@ struct Link {
 }
 
 impl Link {
-    fn toward(&mut self, end: End) -> &mut Stream {
+    fn toward(&mut self, end: End) -> &mut ByteStream {
         match end {
             End::Client => &mut self.to_client,
             End::Broker => &mut self.to_broker,

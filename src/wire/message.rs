@@ -79,10 +79,19 @@ impl<'a> Messages<'a> {
 /// One message as it lies in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Its header, with the receipt where the topic asks for one.
+    /// Its header as it lies there.
+    #[doc(hidden)]
     pub header: MessageHeader,
     /// Its payload.
     pub payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Broker's clock when it received this message, UTC ns; none unless the topic has receipts per message.
+    #[must_use]
+    pub fn received_at(&self) -> Option<u64> {
+        (self.header.received != 0).then_some(self.header.ts)
+    }
 }
 
 impl<'a> Iterator for Messages<'a> {

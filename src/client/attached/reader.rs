@@ -2,7 +2,7 @@
 //! clock of its own, so that tests and the simulator drive it on simulated memory.
 //!
 //! What lies in the pool may change at any moment: others write there, and a pin that is not waited for protects nothing. So what is
-//! handed on is a copy, checked after it was made, and the caller makes sure that the pin was still waited for then ([`Reader::take`]).
+//! handed on is a copy, checked after it was made, and the caller makes sure that the pin was still waited for then ([`PinnedReader::take`]).
 
 use crate::client::delivered::{Delivered, Found};
 use crate::limits::LINE_BYTES;
@@ -58,7 +58,7 @@ impl From<ReadFault> for ReadError {
 }
 
 /// See the head of the file.
-pub(crate) struct Reader<M> {
+pub(crate) struct PinnedReader<M> {
     view: View<M>,
     commit: CommitReader<M>,
     topics: TopicReader<M>,
@@ -85,10 +85,10 @@ pub(crate) struct Reader<M> {
     frame: Vec<u8>,
 }
 
-impl<M: Memory> Reader<M> {
+impl<M: Memory> PinnedReader<M> {
     /// A reader of `topic` from `start` on. The caller holds the place of `member`.
     pub fn new(view: &View<M>, member: u32, incarnation: u64, topic: &Topic, start: StartAt, verify: bool) -> Self {
-        Reader {
+        PinnedReader {
             view: view.clone(),
             commit: CommitReader::new(view),
             topics: TopicReader::new(view),

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client::attached::reader::{Phase, ReadError, Reader};
+use crate::client::attached::reader::{Phase, PinnedReader, ReadError};
 use crate::client::attached::{Clock, Life, TopicSearch, damaged};
 use crate::client::delivered::Delivered;
 use crate::client::error::ClientError;
@@ -40,7 +40,7 @@ pub(crate) struct Subscribing<M: Memory, K> {
     life: Life<M>,
     search: TopicSearch<M>,
     topic: Option<Topic>,
-    reader: Option<Reader<M>>,
+    reader: Option<PinnedReader<M>>,
     options: SubscriberOptions,
     /// When the pin was last known to be waited for.
     renewed: Instant,
@@ -90,7 +90,8 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
         let SubscriberOptions { pool, topic: name, start, check_crc, .. } = &self.options;
         let Some(topic) = self.search.find(&pool.path, name, false)? else { return Ok(false) };
         let incarnation = self.life.incarnation();
-        self.reader = Some(Reader::new(&self.view, self.member, incarnation, &topic, start.on_wire(), *check_crc));
+        self.reader =
+            Some(PinnedReader::new(&self.view, self.member, incarnation, &topic, start.on_wire(), *check_crc));
         self.topic = Some(topic);
         Ok(true)
     }
@@ -113,7 +114,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
 
     fn hand_on(&mut self, most: usize, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ReadError> {
         for handed in 0..most {
-            let is_taken = self.reader.as_mut().map_or(Ok(false), Reader::take)?;
+            let is_taken = self.reader.as_mut().map_or(Ok(false), PinnedReader::take)?;
             // A batch that was copied long ago was not overwritten meanwhile: made sure of now, or at the next poll.
             if !is_taken || !self.renew()? {
                 return Ok(if handed > 0 { Polled::Handed(handed) } else { Polled::Nothing });
@@ -130,7 +131,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
 
     /// Order of the next message to be handed on, once the start was found.
     pub fn next_order(&self) -> u64 {
-        self.reader.as_ref().map_or(0, Reader::next_order)
+        self.reader.as_ref().map_or(0, PinnedReader::next_order)
     }
 
     /// Gives up what lies before `order`, and goes on there.
@@ -140,7 +141,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
 
     /// Whether everything committed was handed on when the last call ended.
     pub fn caught_up(&self) -> bool {
-        self.reader.as_ref().is_some_and(Reader::has_all)
+        self.reader.as_ref().is_some_and(PinnedReader::has_all)
     }
 
     /// Its topic, once it was found.

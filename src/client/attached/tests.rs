@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::client::attached::reader::{Phase, ReadError, Reader};
+use crate::client::attached::reader::{Phase, PinnedReader, ReadError};
 use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::log::lane::LaneReader;
 use crate::log::member::Member;
@@ -109,17 +109,17 @@ impl Scene {
         writer
     }
 
-    fn reader(&mut self) -> Reader<HostMemory> {
+    fn reader(&mut self) -> PinnedReader<HostMemory> {
         self.reader_at(1)
     }
 
     /// On host 0 it sees nothing that was not written back; on host 1 it shares the writer's cache.
-    fn reader_at(&mut self, host: u32) -> Reader<HostMemory> {
+    fn reader_at(&mut self, host: u32) -> PinnedReader<HostMemory> {
         let view = &self.views[host as usize];
         let member = view.layout.geometry.reader_member(host * crate::limits::ATTACHED_READERS_PER_BROKER);
         let incarnation = Member::announce(view, member, Process::default()).incarnation();
         let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
-        let mut reader = Reader::new(view, member, incarnation, &topic, StartAt::Earliest, true);
+        let mut reader = PinnedReader::new(view, member, incarnation, &topic, StartAt::Earliest, true);
         for _ in 0..50 {
             match reader.phase() {
                 Phase::Unpinned => assert_eq!(reader.pin(), Ok(true)),
@@ -133,7 +133,7 @@ impl Scene {
 }
 
 /// Reads what there is; gives how many messages.
-fn read(reader: &mut Reader<HostMemory>, next: &mut u64) -> Result<u64, ReadError> {
+fn read(reader: &mut PinnedReader<HostMemory>, next: &mut u64) -> Result<u64, ReadError> {
     let before = *next;
     reader.renew()?;
     while reader.take()? {

@@ -107,7 +107,7 @@ enum Phase {
 }
 
 /// A topic of a subscription.
-struct Topic {
+struct ServedTopic {
     id: u32,
     created_position: u64,
     order: OrderLevel,
@@ -154,7 +154,7 @@ struct Subscriber<M: Memory, S: Socket> {
     /// It is heard at least this often, ms; 0: it does not promise that.
     heartbeat_ms: u32,
     generation: u32,
-    topics: Box<[Topic]>,
+    topics: Box<[ServedTopic]>,
     phase: Phase,
     reader: Reader<M>,
     list: ListId,
@@ -334,7 +334,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         let peer = Peer(socket.peer());
         let is_loopback = peer.0.is_some_and(|peer| is_loopback(peer.ip()));
         let watching = io.poll_readable(self.asker(place, WATCH), socket.handle());
-        let topic = |topic: &crate::roles::handoff::SubscribedTopic| Topic {
+        let topic = |topic: &crate::roles::handoff::SubscribedTopic| ServedTopic {
             id: topic.topic,
             created_position: topic.created_position,
             order: topic.order,

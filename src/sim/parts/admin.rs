@@ -21,7 +21,7 @@ const CURSORS: usize = 2;
 
 /// What is known of the topic. What was asked for and not answered may be done at any later time.
 #[derive(Default)]
-struct Topic {
+struct KnownTopic {
     /// Generation it was told last; nothing: that it does not exist.
     told: Option<Option<u64>>,
     /// A creation was not answered, or may have made it again.
@@ -53,13 +53,13 @@ pub(super) struct Admin {
     number: u32,
     line: Option<Line>,
     redial_ns: u64,
-    topic: Topic,
+    topic: KnownTopic,
     cursors: [Cursor; CURSORS],
 }
 
 impl Admin {
     pub fn new(number: u32) -> Admin {
-        Admin { number, line: None, redial_ns: 0, topic: Topic::default(), cursors: Default::default() }
+        Admin { number, line: None, redial_ns: 0, topic: KnownTopic::default(), cursors: Default::default() }
     }
 
     fn name(&self) -> String {
@@ -255,7 +255,7 @@ impl Admin {
     }
 }
 
-impl Topic {
+impl KnownTopic {
     /// It was told to exist. Gives what is wrong with that.
     fn is_there(&mut self, generation: u64) -> Option<String> {
         let before = self.told.replace(Some(generation));

@@ -52,7 +52,7 @@ pub struct SessionSeen {
     pub batches: u64,
 }
 
-struct Stream {
+struct SessionStream {
     epoch: u32,
     next_batch: Option<u64>,
     /// What comes next may lie behind messages that were skipped.
@@ -76,7 +76,7 @@ pub struct Verifier {
     payloads: Arc<Payloads>,
     source: Source,
     checking: bool,
-    streams: HashMap<u64, Stream>,
+    streams: HashMap<u64, SessionStream>,
     publishers: Vec<PublisherSeen>,
     first_order: Option<u64>,
     /// Order of the first message of the run, where that is known.
@@ -185,7 +185,7 @@ impl Verifier {
         self.next_order = place.first_order.wrapping_add(place.message_count.into());
     }
 
-    fn take_stream(&mut self, place: &BatchPlace) -> Option<Stream> {
+    fn take_stream(&mut self, place: &BatchPlace) -> Option<SessionStream> {
         if let Some(stream) = self.streams.remove(&place.session) {
             return Some(stream);
         }
@@ -197,10 +197,10 @@ impl Verifier {
         let begin = fresh.then_some(0);
         let epoch = place.session_epoch;
         let (next_batch, next_number, may_jump) = (begin, begin, self.skipped > 0);
-        Some(Stream { epoch, next_batch, may_jump, next_number, publisher: None, messages: 0, batches: 0 })
+        Some(SessionStream { epoch, next_batch, may_jump, next_number, publisher: None, messages: 0, batches: 0 })
     }
 
-    fn check_batch_seq(&mut self, stream: &mut Stream, place: &BatchPlace) {
+    fn check_batch_seq(&mut self, stream: &mut SessionStream, place: &BatchPlace) {
         if self.order == Level::Session {
             let (session, found) = (place.session, place.batch_seq);
             let expected = stream.next_batch.unwrap_or(found);
@@ -217,7 +217,7 @@ impl Verifier {
         stream.next_batch = Some(place.batch_seq.wrapping_add(1));
     }
 
-    fn message(&mut self, stream: &mut Stream, session: u64, order: u64, payload: &[u8]) {
+    fn message(&mut self, stream: &mut SessionStream, session: u64, order: u64, payload: &[u8]) {
         match self.payloads.check(payload) {
             Err(fault) => self.faults.add(Fault::Payload { order, fault }),
             Ok(None) => self.unique += 1,
@@ -233,7 +233,7 @@ impl Verifier {
     }
 
     /// Whether the message belongs to the run and to this session. The publisher's index here if so.
-    fn check_origin(&mut self, stream: &mut Stream, session: u64, order: u64, stamp: Stamp) -> Option<usize> {
+    fn check_origin(&mut self, stream: &mut SessionStream, session: u64, order: u64, stamp: Stamp) -> Option<usize> {
         let known = match &self.source {
             Source::Run { run, messages } => {
                 stamp.run == *run && messages.get(stamp.publisher as usize).is_some_and(|sent| stamp.number < *sent)
@@ -265,7 +265,7 @@ impl Verifier {
         })
     }
 
-    fn check_session_number(&mut self, stream: &mut Stream, session: u64, found: u64) {
+    fn check_session_number(&mut self, stream: &mut SessionStream, session: u64, found: u64) {
         let expected = stream.next_number.unwrap_or(found);
         if found > expected && !stream.may_jump {
             self.faults.add(Fault::MessageGap { session, expected, found });
@@ -280,7 +280,7 @@ impl Verifier {
         stream.next_number = Some(found.wrapping_add(1));
     }
 
-    fn check_number(&mut self, stream: &mut Stream, publisher: usize, number: u64) {
+    fn check_number(&mut self, stream: &mut SessionStream, publisher: usize, number: u64) {
         let expected = stream.next_number.unwrap_or(number);
         if !self.publishers[publisher].seen.insert(number) {
             self.duplicates += 1;
@@ -318,8 +318,8 @@ impl Verifier {
 
     /// Everything that was found.
     pub fn summary(&self) -> Summary {
-        let publisher = |stream: &Stream| stream.publisher.map(|index| self.publishers[index].publisher);
-        let seen = |(&session, stream): (&u64, &Stream)| SessionSeen {
+        let publisher = |stream: &SessionStream| stream.publisher.map(|index| self.publishers[index].publisher);
+        let seen = |(&session, stream): (&u64, &SessionStream)| SessionSeen {
             session,
             publisher: publisher(stream),
             messages: stream.messages,
