@@ -53,6 +53,7 @@ impl Default for TopicProperties {
     }
 }
 
+#[doc(hidden)]
 /// A test hook: holds batches for one broker back, so that the others overtake it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skew {
