@@ -5,39 +5,20 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytemuck::{Zeroable, bytes_of, pod_read_unaligned};
+use bytemuck::bytes_of;
 
 use crate::client::backoff::Backoff;
 use crate::client::deadline;
 use crate::client::dial::{connect, read_frame, remaining};
 use crate::client::error::{Attempt, Attempts, ClientError};
-use crate::client::handshake::refused;
 use crate::client::numbers::Order;
 use crate::client::options::{TopicProperties, check_brokers, check_cursor, check_topic};
+use crate::client::requests::{
+    TopicInfo, answered, check_progress, parse_cursors, parse_list, parse_record, record_of, request_bytes,
+};
 use crate::net::socket_options::{SILENCE, prepare};
-use crate::wire::frame::{self, CursorRecord, Frame, REPLY_MORE, Refused, Reply, Request, TopicRecord};
-use crate::wire::{AckLevel, Operation, OrderLevel, Receipts, Refusal, WireError};
-
-/// A topic as the brokers describe it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicInfo {
-    /// Its name.
-    pub name: String,
-    /// What it promises.
-    pub properties: TopicProperties,
-    /// Its number; a deleted topic's is given to another.
-    pub id: u32,
-    /// A number that no other topic of the pool ever has, of this name or another.
-    pub generation: u64,
-    /// Creation, UTC ns.
-    pub created_at: u64,
-    /// Order of its next message, as of the sequencer's last checkpoint.
-    pub next_order: Order,
-    /// No message below this order is kept.
-    pub earliest_order: Order,
-    /// Bytes of its batches kept from about that order on.
-    pub kept_bytes: u64,
-}
+use crate::wire::frame::{self, REPLY_MORE, Reply, Request};
+use crate::wire::{Operation, Refusal};
 
 /// A connection to one broker after another. Each call is retried until its timeout, over every broker, as long as trying again may
 /// help; asking twice is harmless.
@@ -71,15 +52,7 @@ impl Admin {
         timeout: Duration,
     ) -> Result<(), ClientError> {
         check_topic(name)?;
-        let record = TopicRecord {
-            order_level: properties.order as u8,
-            ack_level: properties.ack as u8,
-            receipts: properties.receipts as u8,
-            replicas: properties.replicas,
-            retention_bytes: properties.retention_bytes,
-            retention_ns: properties.retention_age.as_nanos().min(u64::MAX.into()) as u64,
-            ..TopicRecord::zeroed()
-        };
+        let record = record_of(properties);
         let request = Request { operation: Operation::TopicCreate as u8, ..Request::default() };
         self.ask(request, name, bytes_of(&record), timeout).map(|_| ())
     }
@@ -100,7 +73,7 @@ impl Admin {
             if reply.flags & REPLY_MORE == 0 {
                 return Ok(all);
             }
-            self.check_progress(reply.next, last.unwrap_or(from) + 1)?;
+            check_progress(&self.brokers[self.turn], reply.next, last.unwrap_or(from) + 1)?;
             from = reply.next;
         }
     }
@@ -196,18 +169,9 @@ impl Admin {
             if reply.flags & REPLY_MORE == 0 {
                 return Ok(all);
             }
-            self.check_progress(reply.next, from + 1)?;
+            check_progress(&self.brokers[self.turn], reply.next, from + 1)?;
             from = reply.next;
         }
-    }
-
-    /// A list that did not end goes on behind what was listed.
-    fn check_progress(&self, found: u64, expected: u64) -> Result<(), ClientError> {
-        if found >= expected {
-            return Ok(());
-        }
-        let broker = self.brokers[self.turn].clone();
-        Err(ClientError::Contradiction { broker, field: "next of a list", found, expected })
     }
 
     /// Asks until a broker answers for good. Gives the reply and its body.
@@ -219,8 +183,7 @@ impl Admin {
         timeout: Duration,
     ) -> Result<(Reply, Vec<u8>), ClientError> {
         let deadline = deadline::within(timeout);
-        let body = [topic.as_bytes(), rest].concat();
-        let bytes = frame::with_body(&Request { topic_bytes: topic.len() as u16, ..request }.speaking(), &body);
+        let bytes = request_bytes(request, topic, rest);
         let mut backoff = Backoff::default();
         let mut tried: Vec<Attempt> = Vec::new();
         let mut refusal = None;
@@ -256,7 +219,6 @@ impl Admin {
         deadline: Instant,
     ) -> Result<(Reply, Vec<u8>), ClientError> {
         let io = |doing| move |error: std::io::Error| ClientError::io(broker, doing, &error);
-        let wire = |error| ClientError::wire(broker, error);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -268,27 +230,10 @@ impl Admin {
         stream.set_write_timeout(Some(remaining(deadline))).map_err(io("setting a timeout towards"))?;
         stream.write_all(request).map_err(io("sending a request to"))?;
         let (header, body) = read_frame(&mut stream, broker, "waiting for the reply of", deadline)?;
-        match header[5] {
-            kind if kind == Reply::KIND as u8 => {}
-            kind if kind == Refused::KIND as u8 => return Err(refused(broker, &frame::read(&header), &body)),
-            _ => {
-                let found = frame::check(&header, u64::MAX).map_err(wire)?;
-                return Err(wire(WireError::UnexpectedKind { found, expected: "Reply or Refused" }));
-            }
-        }
-        let reply: Reply = frame::read(&header);
-        if reply.operation != operation {
-            let (found, expected) = (reply.operation.into(), operation.into());
-            let broker = broker.to_owned();
-            return Err(ClientError::Contradiction { broker, field: "operation of a reply", found, expected });
-        }
+        let (reply, answer) = answered(broker, operation, &header, &body)?;
         // A request that was answered, whatever the answer, leaves the connection as it was.
         self.stream = Some(stream);
-        if reply.code != 0 {
-            let refusal = Refused { code: reply.code, detail: reply.detail, ..Refused::default() };
-            return Err(refused(broker, &refusal, &body));
-        }
-        Ok((reply, body))
+        answer.map(|()| (reply, body))
     }
 }
 
@@ -299,66 +244,6 @@ impl Drop for Admin {
             let _ = stream.write_all(&frame::seal(&frame::Goodbye::default()));
         }
     }
-}
-
-fn parse_list(mut body: &[u8]) -> Result<Vec<TopicInfo>, WireError> {
-    let mut topics = Vec::new();
-    while !body.is_empty() {
-        let wrong = WireError::Field {
-            field: "length of a topic list",
-            found: body.len() as u64,
-            expected: "whole records with their names",
-        };
-        let name_bytes = match body.get(..size_of::<TopicRecord>()) {
-            Some(record) => pod_read_unaligned::<TopicRecord>(record).name_bytes,
-            None => return Err(wrong),
-        };
-        let whole = size_of::<TopicRecord>() + usize::from(name_bytes);
-        let (one, rest) = body.split_at_checked(whole).ok_or(wrong)?;
-        let (record, name) = one.split_at(size_of::<TopicRecord>());
-        topics.push(parse_record(record, frame::check_topic_name(name)?)?);
-        body = rest;
-    }
-    Ok(topics)
-}
-
-fn parse_cursors(body: &[u8]) -> Result<Vec<(String, Order)>, WireError> {
-    let records = body.chunks_exact(size_of::<CursorRecord>());
-    if !records.remainder().is_empty() {
-        let (field, found) = ("length of a cursor list", body.len() as u64);
-        return Err(WireError::Field { field, found, expected: "whole records" });
-    }
-    let parse = |record| {
-        let CursorRecord { order, name_bytes, name, .. } = pod_read_unaligned(record);
-        let text = name.get(..name_bytes as usize).unwrap_or(&[]);
-        Ok((frame::check_cursor_name(text)?.to_owned(), Order(order)))
-    };
-    records.map(parse).collect()
-}
-
-fn parse_record(bytes: &[u8], name: &str) -> Result<TopicInfo, WireError> {
-    if bytes.len() != size_of::<TopicRecord>() {
-        let found = bytes.len() as u64;
-        return Err(WireError::Field { field: "length of a topic record", found, expected: "80" });
-    }
-    let record: TopicRecord = pod_read_unaligned(bytes);
-    Ok(TopicInfo {
-        name: name.to_owned(),
-        properties: TopicProperties {
-            order: OrderLevel::from_byte(record.order_level)?,
-            ack: AckLevel::from_byte(record.ack_level)?,
-            receipts: Receipts::from_byte(record.receipts)?,
-            replicas: record.replicas,
-            retention_bytes: record.retention_bytes,
-            retention_age: Duration::from_nanos(record.retention_ns),
-        },
-        id: record.id,
-        generation: record.generation,
-        created_at: record.created_at,
-        next_order: Order(record.next_order),
-        earliest_order: Order(record.earliest_order),
-        kept_bytes: record.kept_bytes,
-    })
 }
 
 /// Creates a topic, or makes sure that it exists with these properties: [`Admin::create_topic`] over a connection of its own.
@@ -387,19 +272,5 @@ mod tests {
             create_topic(std::slice::from_ref(&address), "t", &TopicProperties::default(), Duration::from_millis(120));
         let Err(ClientError::Unreachable { tried, .. }) = found else { panic!("{found:?}") };
         assert_eq!(tried.0[0].broker, address);
-    }
-
-    #[test]
-    fn lists_that_do_not_add_up_are_refused() {
-        let record = |name_bytes| TopicRecord { name_bytes, order_level: 5, ack_level: 1, ..TopicRecord::zeroed() };
-        let two = [bytes_of(&record(1)), b"a", bytes_of(&record(3)), b"bcd"].concat();
-        let names: Vec<_> = parse_list(&two).unwrap().into_iter().map(|topic| topic.name).collect();
-        assert_eq!(names, ["a", "bcd"]);
-        assert!(parse_list(&[]).unwrap().is_empty());
-        for cut in [1, 79, 80, two.len() - 1] {
-            assert!(parse_list(&two[..cut]).is_err(), "cut at {cut}");
-        }
-        let levels = [bytes_of(&TopicRecord { order_level: 3, ..record(1) }), b"a"].concat();
-        assert!(parse_list(&levels).is_err());
     }
 }

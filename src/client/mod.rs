@@ -50,6 +50,7 @@ pub(crate) mod ports;
 mod progress;
 mod publisher;
 pub(crate) mod pulse;
+pub(crate) mod requests;
 pub(crate) mod session;
 #[cfg(test)]
 mod silence_tests;
@@ -61,7 +62,7 @@ mod tcp_subscriber;
 mod tests;
 pub(crate) mod window;
 
-pub use admin::{Admin, TopicInfo, create_topic};
+pub use admin::{Admin, create_topic};
 pub use background::BackgroundPublisher;
 pub use cursor::Cursor;
 pub use delivered::{Delivered, Event, OwnedBatch, OwnedEvent};
@@ -73,4 +74,5 @@ pub use options::{
 };
 pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
 pub use publisher::Publisher;
+pub use requests::TopicInfo;
 pub use subscriber::{Batches, Subscriber};

@@ -42,6 +42,8 @@ pub(crate) struct Session {
     target_epoch: u32,
     standing: Standing,
     denied_min: Duration,
+    /// The first session of all: whoever knows when it was opened knows whether its topic is still there.
+    first: u64,
     /// Which log is published to, once a broker has said so.
     pub log: Option<LogRecord>,
 }
@@ -55,7 +57,8 @@ impl Session {
         denied_min: Duration,
     ) -> Session {
         let (order_level, ack) = terms;
-        Session { order_level, ack, target_epoch: welcome.session_epoch, standing: Standing::Known, denied_min, log }
+        let (target_epoch, first) = (welcome.session_epoch, welcome.session);
+        Session { order_level, ack, target_epoch, standing: Standing::Known, denied_min, first, log }
     }
 
     pub fn order_level(&self) -> OrderLevel {
@@ -126,9 +129,10 @@ impl Session {
             heartbeat_ms: HEARTBEAT.as_millis() as u32,
             ..Hello::default()
         };
-        if self.standing == Standing::Anew {
-            hello.session = NEW_SESSION;
-        } else if self.is_shared() {
+        if self.standing == Standing::Anew || !self.is_shared() {
+            // In the same topic, not in another of its name.
+            (hello.session, hello.token) = (NEW_SESSION, self.first);
+        } else {
             (hello.session, hello.token, hello.session_epoch) = (ours.session, ours.token, self.target_epoch);
             hello.log = self.log.as_ref().map_or(0, LogRecord::tag);
         }

@@ -324,8 +324,9 @@ impl<M: Memory> Reader<M> {
         Ok(self.at_the_tail(topics))
     }
 
-    /// Sees to it that each topic was there when the search had begun: if it is deleted later, the cursor comes by.
-    fn look_for_topics(&mut self, topics: &TopicReader<M>) -> Option<Sought> {
+    /// Sees to it that each topic was there when the search had begun, or after something was skipped: if it is deleted later, the cursor
+    /// comes by. Nothing is fetched before that is so.
+    pub fn look_for_topics(&mut self, topics: &TopicReader<M>) -> Option<Sought> {
         for (place, follow) in self.follows.iter_mut().enumerate().filter(|(_, follow)| !follow.is_known) {
             match topics.stands(follow.topic, follow.created_position) {
                 Some(true) => follow.is_known = true,
@@ -417,7 +418,7 @@ impl<M: Memory> Reader<M> {
         self.before_pass.1.copy_from_slice(&self.follows);
     }
 
-    /// Gives up what lies below `position`, and goes on there; `next` tells the order that would have come next, by place.
+    /// Gives up what lies below `position`, and goes on there, once [its topics are found](Self::look_for_topics) again; `next` tells the order that would have come next, by place.
     pub fn skip_to(&mut self, position: u64, next: impl Fn(usize) -> u64) {
         (self.buffered, self.is_seeking) = (0..0, false);
         self.index.seek(position);
@@ -425,8 +426,13 @@ impl<M: Memory> Reader<M> {
         for (place, follow) in self.follows.iter_mut().enumerate() {
             let from = follow.from.expect("a reader that delivers has found its starts");
             follow.known_next = None;
-            if from <= position {
-                follow.from = Some(position);
+            let is_behind = from <= position;
+            if is_behind {
+                // Its deletion may be among what is skipped, and its number another topic's by now.
+                (follow.from, follow.is_known) = (Some(position), false);
+            }
+            // One ahead goes on where it was to begin: that what came before is gone is still to be told, or was taken back unsent.
+            if is_behind || next(place) < follow.first {
                 follow.skipped_from = Some(next(place));
             }
         }

@@ -3,10 +3,10 @@
 //! The checker is no host: it reads the pool behind the caches, after every step and whenever a part is held up, and keeps
 //! the committed log as it grew. Promises, by number:
 //! 1. the index is dense: below the watermark entry *i* has guard *i* + 1, for ever the same entry;
-//! 2. the total order of the topic is dense;
-//! 3. the committed batches of a session are 0, 1, 2, … and hold its messages in the order they were sent;
+//! 2. the total order of each topic is dense, and a topic that was deleted is not there;
+//! 3. the committed batches of a session are 0, 1, 2, … and at level 5 hold its messages in the order they were sent;
 //! 4. after a fence nothing of that epoch at or above the frontier is committed;
-//! 5. what was acked is committed, and stays so under every later epoch;
+//! 5. what was acked is committed, and stays so under every later epoch; at level 0 it is committed in the end;
 //! 7. every byte of a committed batch is there, receipts included;
 //! 8. memory is not used again while somebody may read it: a reader's bytes are those committed, and what is kept is not told
 //!    to be gone;
@@ -15,91 +15,62 @@
 //!
 //! 0 stands for rest: everything under way ends.
 
+mod batches;
+mod history;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::log::damage::sound;
+use crate::pool::Layout;
 use crate::pool::record::{
     BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind,
 };
-use crate::pool::{Geometry, Layout};
+pub use crate::sim::checker::batches::Stamps;
+pub use crate::sim::checker::history::Violation;
+use crate::sim::checker::history::{History, broken};
 use crate::sim::scenario::Scenario;
 use crate::sim::trace::Event;
-use crate::sim::workload;
 use crate::testing::memory::SharedMemory;
-use crate::wire::frame::{BatchHeader, Deliver};
-use crate::wire::message::Messages;
-use crate::wire::{BatchDecoder, Progress, Receipts};
-
-/// A promise that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Its number at the head of this file; 0: the run did not come to rest, or protocol code stopped itself.
-    pub promise: u8,
-    /// What was found.
-    pub text: String,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "promise {}: {}", self.promise, self.text)
-    }
-}
-
-fn broken<T>(promise: u8, text: String) -> Result<T, Violation> {
-    Err(Violation { promise, text })
-}
-
-/// A session as the committed log tells it.
-#[derive(Clone, Debug, Default)]
-struct Session {
-    id: u64,
-    epoch: u32,
-    next_batch: u64,
-    next_message: u64,
-    /// Whose messages it holds, once there are any.
-    client: Option<u64>,
-    is_fenced: bool,
-}
+use crate::wire::frame::Deliver;
 
 /// What somebody was told, to be found in the log.
 #[derive(Clone, Debug)]
 enum Claim {
     /// Batches of a session below a number are committed.
     Acked { session: u64, next: u64 },
+    /// Messages of a client are committed, by whichever of its sessions.
+    Sent { client: u64, first: u64, end: u64 },
     /// A session was opened for a client.
     Opened { session: u64, client: u64 },
-    /// A batch was delivered.
-    Delivered(Deliver),
-    /// The message of this order was told to be gone.
-    Gone(u64),
-    /// The message of this order was skipped by one that was too slow.
-    Skipped(u64),
+    /// A batch of a topic was delivered.
+    Delivered(String, Deliver),
+    /// A topic's message of this order was told to be gone.
+    Gone(String, u64),
+    /// A topic's message of this order was skipped by one that was too slow.
+    Skipped(String, u64),
+    /// Of one of these names more topics were deleted than so many.
+    Deleted(Vec<(String, usize)>),
 }
 
 /// See the head of the file.
 pub struct Checker {
     layout: Arc<Layout>,
-    receipts: Receipts,
-    payload_bytes_max: u64,
     epoch: u64,
     epochs: u64,
-    fences: u64,
     floor: u64,
     /// The highest position up to which anybody ever said that it might give up.
     closing: u64,
     /// The highest position up to which memory was ever wanted.
     wanted: u64,
     told_gone: usize,
-    log: Vec<IndexEntry>,
-    next_order: u64,
-    /// By place in the session table.
-    sessions: HashMap<u32, Session>,
-    /// Frontiers of sessions, open or closed, by id.
-    frontiers: HashMap<u64, u64>,
+    told_deleted: usize,
+    history: History,
     /// For whom each session was opened, as its client was told.
     owners: HashMap<u64, u64>,
     claims: Vec<Claim>,
+    /// Batches below a number of a session are in the pool, and so committed in the end: acks of level 0.
+    landed: HashMap<u64, u64>,
 }
 
 /// A record behind the caches. `None`: blank, or in mid-rewrite.
@@ -116,28 +87,24 @@ impl Checker {
     /// Of a pool nobody has used yet.
     pub fn new(layout: Arc<Layout>, scenario: &Scenario) -> Checker {
         Checker {
+            history: History::new(layout.geometry, scenario),
             layout,
-            receipts: scenario.receipts,
-            payload_bytes_max: scenario.payload_bytes_max,
             epoch: 0,
             epochs: 0,
-            fences: 0,
             floor: 0,
             closing: 0,
             wanted: 0,
             told_gone: 0,
-            log: Vec::new(),
-            next_order: 0,
-            sessions: HashMap::new(),
-            frontiers: HashMap::new(),
+            told_deleted: 0,
             owners: HashMap::new(),
             claims: Vec::new(),
+            landed: HashMap::new(),
         }
     }
 
     /// Positions committed.
     pub fn committed(&self) -> u64 {
-        self.log.len() as u64
+        self.history.committed()
     }
     /// Epochs that were current.
     pub fn epochs(&self) -> u64 {
@@ -145,7 +112,7 @@ impl Checker {
     }
     /// Fences committed.
     pub fn fences(&self) -> u64 {
-        self.fences
+        self.history.fences
     }
     /// Positions given up.
     pub fn floor(&self) -> u64 {
@@ -155,9 +122,17 @@ impl Checker {
     pub fn told_gone(&self) -> usize {
         self.told_gone
     }
-    /// Order of the topic's next message.
-    pub fn next_order(&self) -> u64 {
-        self.next_order
+    /// Times that a client was told that its topic was deleted.
+    pub fn told_deleted(&self) -> usize {
+        self.told_deleted
+    }
+    /// Order of a topic's next message, if it is there.
+    pub fn next_order(&self, topic: &str) -> Option<u64> {
+        self.history.topic(topic).map(|topic| topic.next_order)
+    }
+    /// Topics of this name that were deleted.
+    pub fn deletions(&self, topic: &str) -> usize {
+        self.history.deletions(topic)
     }
 
     /// Looks at the memory behind the caches.
@@ -186,19 +161,17 @@ impl Checker {
         while self.committed() < line.watermark {
             let position = self.committed();
             let entry = self.entry(memory, position)?;
-            self.take(memory, position, &entry, note)?;
-            self.log.push(entry);
+            self.history.take(memory, entry, note)?;
         }
         self.settle_claims()
     }
 
     /// The current epoch line, if which one it is cannot be in doubt.
     fn current(&self, memory: &SharedMemory) -> Option<(u32, EpochLine)> {
-        let lines: Vec<EpochLine> =
-            (0..self.layout.geometry.candidates).map(|candidate| self.epoch_line(memory, candidate)).collect();
-        let (candidate, best) = lines.iter().enumerate().max_by_key(|(_, line)| line.active)?;
-        let is_claimed = lines.iter().any(|line| line.claimed > best.active);
-        (best.active > 0 && !is_claimed).then_some((candidate as u32, *best))
+        let lines = || (0..self.layout.geometry.candidates).map(|candidate| self.epoch_line(memory, candidate));
+        let (candidate, best) = (0..).zip(lines()).max_by_key(|(_, line)| line.active)?;
+        let is_claimed = best.active > 0 && lines().any(|line| line.claimed > best.active);
+        (best.active > 0 && !is_claimed).then_some((candidate, best))
     }
 
     /// Words, whatever the guard says, as every reader takes them: a line whose writer was killed in the middle of it still counts,
@@ -255,93 +228,12 @@ impl Checker {
     fn nothing_changed(&self, memory: &SharedMemory) -> Result<(), Violation> {
         for position in self.floor..self.committed() {
             let entry = self.entry(memory, position)?;
-            if entry != self.log[position as usize] {
-                let before = self.log[position as usize];
+            let before = self.history.log[position as usize];
+            if entry != before {
                 return broken(1, format!("position {position} was {before:?}, now it is {entry:?}"));
             }
         }
         Ok(())
-    }
-
-    fn take(
-        &mut self,
-        memory: &SharedMemory,
-        position: u64,
-        entry: &IndexEntry,
-        note: &mut impl FnMut(Event),
-    ) -> Result<(), Violation> {
-        if entry.kind == entry_kind::BATCH {
-            return self.take_batch(memory, position, entry, note);
-        }
-        note(Event::Control(position, entry.kind, entry.session_epoch, entry.batch_seq));
-        let session = self.sessions.entry(entry.session_slot).or_default();
-        match entry.kind {
-            entry_kind::SESSION_OPEN if session.id == entry.first_order => {
-                if entry.batch_seq != session.next_batch || entry.session_epoch != session.epoch + 1 {
-                    return broken(3, format!("position {position}: {entry:?} reopens {session:?}"));
-                }
-                (session.epoch, session.is_fenced) = (entry.session_epoch, false);
-            }
-            entry_kind::SESSION_OPEN => {
-                if session.id != 0 || self.frontiers.contains_key(&entry.first_order) {
-                    return broken(3, format!("position {position}: {entry:?} opens over {session:?}, or again"));
-                }
-                if entry.first_order != position + 1 || entry.session_epoch != 1 {
-                    return broken(
-                        3,
-                        format!("position {position}: {entry:?} opens a session of another id, or epoch"),
-                    );
-                }
-                *session = Session { id: entry.first_order, epoch: entry.session_epoch, ..Session::default() };
-                self.frontiers.insert(session.id, 0);
-            }
-            entry_kind::SESSION_CLOSE => *session = Session::default(),
-            entry_kind::SESSION_FENCE => {
-                if entry.batch_seq != session.next_batch || entry.session_epoch != session.epoch {
-                    return broken(4, format!("position {position}: {entry:?} fences {session:?}"));
-                }
-                session.is_fenced = true;
-                self.fences += 1;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn take_batch(
-        &mut self,
-        memory: &SharedMemory,
-        position: u64,
-        entry: &IndexEntry,
-        note: &mut impl FnMut(Event),
-    ) -> Result<(), Violation> {
-        if entry.first_order != self.next_order {
-            return broken(
-                2,
-                format!("position {position} begins at order {}, not {}", entry.first_order, self.next_order),
-            );
-        }
-        self.next_order += u64::from(entry.message_count);
-        let session = self.sessions.entry(entry.session_slot).or_default();
-        let (id, epoch, seq) = (session.id, entry.session_epoch, entry.batch_seq);
-        note(Event::Committed(position, id, epoch, seq, entry.first_order, entry.message_count));
-        if epoch != session.epoch || session.is_fenced || id == 0 {
-            return broken(4, format!("position {position}: batch {seq} of epoch {epoch} in {session:?}"));
-        }
-        if seq != session.next_batch {
-            return broken(
-                3,
-                format!("position {position}: batch {seq} where {} is next in {session:?}", session.next_batch),
-            );
-        }
-        session.next_batch += 1;
-        self.frontiers.insert(id, session.next_batch);
-        let stamps = Stamps::of(&self.layout.geometry, entry.lane.into(), self.receipts);
-        let payload_bytes_max = self.payload_bytes_max;
-        let checked = memory.behind_caches(entry.blog_at(), entry.batch_bytes.into(), |bytes| {
-            check_bytes(bytes, id, entry, stamps, payload_bytes_max, session)
-        });
-        checked.or_else(|(promise, text)| broken(promise, format!("position {position}, batch {seq}: {text}")))
     }
 
     /// A publisher was told that batches of its session below `next` are committed.
@@ -356,22 +248,42 @@ impl Checker {
         Ok(())
     }
 
-    /// A subscriber was handed a batch.
-    pub fn delivered(&mut self, deliver: Deliver) -> Result<(), Violation> {
-        self.claims.push(Claim::Delivered(deliver));
+    /// A publisher was told that batches of its session below `next` are in the pool.
+    pub fn landed(&mut self, session: u64, next: u64) -> Result<(), Violation> {
+        let told = self.landed.entry(session).or_default();
+        *told = next.max(*told);
+        Ok(())
+    }
+
+    /// A publisher took these of its messages for committed.
+    pub fn sent(&mut self, client: u64, first: u64, end: u64) -> Result<(), Violation> {
+        self.claims.push(Claim::Sent { client, first, end });
+        Ok(())
+    }
+
+    /// A subscriber was handed a batch of a topic.
+    pub fn delivered(&mut self, topic: &str, deliver: Deliver) -> Result<(), Violation> {
+        self.claims.push(Claim::Delivered(topic.to_owned(), deliver));
         Ok(())
     }
 
     /// A subscriber that asked for the message of this order was told that it is gone.
-    pub fn gone(&mut self, order: u64) -> Result<(), Violation> {
+    pub fn gone(&mut self, topic: &str, order: u64) -> Result<(), Violation> {
         self.told_gone += 1;
-        self.claims.push(Claim::Gone(order));
+        self.claims.push(Claim::Gone(topic.to_owned(), order));
         Ok(())
     }
 
     /// A subscriber that skips when it is too slow was told that the message of this order was given up.
-    pub fn skipped(&mut self, order: u64) -> Result<(), Violation> {
-        self.claims.push(Claim::Skipped(order));
+    pub fn skipped(&mut self, topic: &str, order: u64) -> Result<(), Violation> {
+        self.claims.push(Claim::Skipped(topic.to_owned(), order));
+        Ok(())
+    }
+
+    /// A client was told that one of its topics was deleted, or is not there; when it began, so many of each name had been deleted.
+    pub fn deleted(&mut self, topics: &[(String, usize)]) -> Result<(), Violation> {
+        self.told_deleted += 1;
+        self.claims.push(Claim::Deleted(topics.to_vec()));
         Ok(())
     }
 
@@ -380,7 +292,7 @@ impl Checker {
         for claim in std::mem::take(&mut self.claims) {
             match claim {
                 Claim::Acked { session, next } => {
-                    let frontier = self.frontiers.get(&session).copied().unwrap_or(0);
+                    let frontier = self.history.frontier(session);
                     if frontier < next {
                         return broken(
                             5,
@@ -388,10 +300,23 @@ impl Checker {
                         );
                     }
                 }
+                Claim::Sent { client, first, end } if self.history.has_messages(client, first..end) => {}
+                Claim::Sent { client, first, end } => {
+                    return broken(
+                        5,
+                        format!("messages {first} to {end} of client {client:#x} were acked, some are not there"),
+                    );
+                }
                 Claim::Opened { session, client } => self.check_opened(session, client)?,
-                Claim::Delivered(deliver) => self.check_delivered(&deliver)?,
-                Claim::Gone(order) => self.check_gone(order, self.closing)?,
-                Claim::Skipped(order) => self.check_gone(order, self.wanted)?,
+                Claim::Delivered(topic, deliver) => self.check_delivered(&topic, &deliver)?,
+                Claim::Gone(topic, order) => self.check_gone(&topic, order, self.closing)?,
+                Claim::Skipped(topic, order) => self.check_gone(&topic, order, self.wanted)?,
+                Claim::Deleted(topics) => {
+                    let is_deleted = |(name, before): &(String, usize)| self.history.deletions(name) > *before;
+                    if !topics.iter().any(is_deleted) {
+                        return broken(5, format!("one of {topics:?} was told to be deleted since"));
+                    }
+                }
             }
         }
         Ok(())
@@ -399,7 +324,7 @@ impl Checker {
 
     /// An id is told once its opening is committed, and to nobody else: what was never committed may get its position again.
     fn check_opened(&mut self, session: u64, client: u64) -> Result<(), Violation> {
-        if !self.frontiers.contains_key(&session) {
+        if !self.history.is_known(session) {
             return broken(5, format!("client {client:#x} was told of session {session:#x}, which nobody opened"));
         }
         match self.owners.insert(session, client) {
@@ -410,8 +335,8 @@ impl Checker {
         }
     }
 
-    fn check_delivered(&self, deliver: &Deliver) -> Result<(), Violation> {
-        let Some(entry) = self.log.get(deliver.position as usize) else {
+    fn check_delivered(&self, name: &str, deliver: &Deliver) -> Result<(), Violation> {
+        let Some(entry) = self.history.log.get(deliver.position as usize) else {
             return broken(5, format!("{deliver:?} was delivered; {} positions are committed", self.committed()));
         };
         let same = entry.kind == entry_kind::BATCH
@@ -419,19 +344,27 @@ impl Checker {
             && entry.message_count == deliver.message_count
             && entry.batch_seq == deliver.batch_seq
             && entry.session_epoch == deliver.session_epoch;
-        if same { Ok(()) } else { broken(10, format!("{deliver:?} was delivered, the log holds {entry:?}")) }
+        let topic = self.history.topic_at(deliver.position, entry.topic());
+        let is_its_own = topic.is_some_and(|topic| topic.name == name);
+        if same && is_its_own {
+            return Ok(());
+        }
+        broken(10, format!("{deliver:?} of topic {name} was delivered, the log holds {entry:?} of {topic:?}"))
     }
 
-    fn check_gone(&self, order: u64, closing: u64) -> Result<(), Violation> {
-        let holds = |entry: &IndexEntry| {
+    fn check_gone(&self, name: &str, order: u64, closing: u64) -> Result<(), Violation> {
+        let holds = |(position, entry): (u64, &IndexEntry)| {
             let end = entry.first_order + u64::from(entry.message_count);
-            entry.kind == entry_kind::BATCH && (entry.first_order..end).contains(&order)
+            let is_it = entry.kind == entry_kind::BATCH && (entry.first_order..end).contains(&order);
+            let topic = is_it.then(|| self.history.topic_at(position, entry.topic())).flatten();
+            topic.is_some_and(|topic| topic.name == name).then_some(position)
         };
-        match self.log.iter().position(holds) {
-            Some(position) if (position as u64) < closing => Ok(()),
-            found => {
-                broken(8, format!("order {order} was told to be gone: it is at {found:?}, kept from {closing} on"))
-            }
+        match (0..).zip(&self.history.log).find_map(holds) {
+            Some(position) if position < closing => Ok(()),
+            found => broken(
+                8,
+                format!("order {order} of {name} was told to be gone: it is at {found:?}, kept from {closing} on"),
+            ),
         }
     }
 
@@ -453,86 +386,18 @@ impl Checker {
 
     /// After everything came to rest.
     pub fn at_the_end(&self) -> Result<(), Violation> {
-        if self.claims.is_empty() { Ok(()) } else { broken(5, "no epoch is current at the end".into()) }
-    }
-}
-
-/// What the messages of a batch say of when they were received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stamps {
-    /// Nothing.
-    None,
-    /// When the batch was: a receive core stamps all at once.
-    All,
-    /// When each was taken: an attached publisher stamps them as they come, before the batch is sealed.
-    Each,
-}
-
-impl Stamps {
-    /// Those of a lane's batches.
-    pub fn of(g: &Geometry, lane: u32, receipts: Receipts) -> Stamps {
-        match receipts {
-            Receipts::Batch => Stamps::None,
-            Receipts::Message if g.is_attached_lane(lane) => Stamps::Each,
-            Receipts::Message => Stamps::All,
+        if !self.claims.is_empty() {
+            return broken(5, "no epoch is current at the end".into());
         }
-    }
-
-    /// Whether a message may say so in a batch received at that time.
-    pub fn are_sound(self, message_ts: u64, received_at: u64) -> bool {
-        match self {
-            Stamps::None => true,
-            Stamps::All => message_ts == received_at,
-            Stamps::Each => (1..=received_at).contains(&message_ts),
+        for (session, next) in &self.landed {
+            let frontier = self.history.frontier(*session);
+            if frontier < *next && !self.history.is_over(*session) {
+                return broken(
+                    5,
+                    format!("session {session:#x} was acked below {next} at level 0, {frontier} is all in the end"),
+                );
+            }
         }
+        Ok(())
     }
-}
-
-/// A committed batch's bytes: whole, the session's next, stamped.
-fn check_bytes(
-    bytes: &[u8],
-    id: u64,
-    entry: &IndexEntry,
-    stamps: Stamps,
-    payload_bytes_max: u64,
-    session: &mut Session,
-) -> Result<(), (u8, String)> {
-    let header = match BatchDecoder::new(u64::MAX).advance(bytes) {
-        Ok(Progress::Complete(header)) => header,
-        found => return Err((7, format!("its bytes are not a batch: {found:?}"))),
-    };
-    if (header.session, header.batch_seq, header.session_epoch) != (id, entry.batch_seq, entry.session_epoch) {
-        return Err((7, format!("its header is another batch's: {header:?}")));
-    }
-    let (count, problem) = check_messages(&header, bytes, stamps, payload_bytes_max, session);
-    match problem {
-        Some(problem) => Err(problem),
-        None if count != entry.message_count => Err((7, format!("it holds {count} messages"))),
-        None => Ok(()),
-    }
-}
-
-fn check_messages(
-    header: &BatchHeader,
-    bytes: &[u8],
-    stamps: Stamps,
-    payload_bytes_max: u64,
-    session: &mut Session,
-) -> (u32, Option<(u8, String)>) {
-    let mut count = 0;
-    for message in Messages::new(&bytes[64..64 + header.body_bytes as usize]) {
-        count += 1;
-        let Some((client, number)) = workload::read(message.payload, payload_bytes_max) else {
-            return (count, Some((7, format!("message {count} is not what any publisher sends"))));
-        };
-        let expected = (*session.client.get_or_insert(client), session.next_message);
-        if (client, number) != expected {
-            return (count, Some((3, format!("message {number} of client {client}, expected {expected:?}"))));
-        }
-        session.next_message += 1;
-        if header.received_at == 0 || !stamps.are_sound(message.header.ts, header.received_at) {
-            return (count, Some((7, format!("a stale receipt: {:?} under {header:?}", message.header))));
-        }
-    }
-    (count, None)
 }

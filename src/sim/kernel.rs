@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use crate::limits::ATTACHED_READERS_PER_BROKER;
 use crate::log::{Homes, View};
 use crate::pool::Layout;
+use crate::runtime::Now;
 use crate::sim::checker::{Checker, Violation};
 use crate::sim::network::{End, Heard, Network};
 use crate::sim::part::{LinkId, Part};
 use crate::sim::process::{Interrupts, ProcessMemory};
 use crate::sim::ring::Ring;
-use crate::sim::scenario::{Fault, Scenario};
+use crate::sim::scenario::{HostClock, Scenario};
 use crate::sim::trace::{Event, Trace};
 use crate::testing::memory::SharedMemory;
 use crate::testing::random::Random;
@@ -45,22 +46,22 @@ pub(crate) struct Place {
     pub(super) interrupts: Option<Arc<Interrupts>>,
     pub(super) is_running: bool,
     /// It has ended what it had, as its process was asked to.
-    is_drained: bool,
+    pub(super) is_drained: bool,
 }
 
 /// Parts that live and die together.
 pub(crate) struct Process {
     /// Of the pool's processes: where it runs.
     pub(super) host: Option<usize>,
-    part: Part,
+    pub(super) part: Part,
     pub(super) life: u64,
     pub(super) is_alive: bool,
     /// Another process holds its lock meanwhile, and it does not start.
-    locked_by: Option<usize>,
+    pub(super) locked_by: Option<usize>,
     /// It does nothing, or is not started again, before then.
     pub(super) until_ns: u64,
     /// It was asked to end, and drains.
-    is_stopping: bool,
+    pub(super) is_stopping: bool,
 }
 
 /// The world. What [`Kernel`] does not show of it is for the scheduler only.
@@ -83,6 +84,7 @@ pub(crate) struct State {
     pub(super) chance: Random,
     pub(super) luck: Random,
     start: Instant,
+    pub(super) clocks: Vec<HostClock>,
     pub(super) now_ns: u64,
     pub(super) step: u64,
     pub(super) faults: u64,
@@ -123,6 +125,7 @@ impl State {
             chance: Random::new(seed ^ 0xc4a2_ce00),
             luck: Random::new(seed ^ 0xfa17_0000),
             start: Instant::now(),
+            clocks: scenario.clocks.clone(),
             now_ns: 1_000_000,
             step: 0,
             faults: 0,
@@ -140,7 +143,8 @@ impl State {
         let scenario = self.scenario.clone();
         for (broker, host) in scenario.brokers.iter().enumerate() {
             let broker = broker as u32;
-            let parts = [Part::Receive(broker), Part::Ack(broker), Part::Export(broker)];
+            let cores = (0..scenario.lanes_per_broker).map(|core| Part::Receive(broker, core));
+            let parts: Vec<Part> = cores.chain([Part::Ack(broker), Part::Export(broker)]).collect();
             self.settle(Some(*host as usize), &parts);
         }
         for (candidate, host) in scenario.candidates.iter().enumerate() {
@@ -158,6 +162,9 @@ impl State {
         (0..scenario.publishers).for_each(|number| self.settle(None, &[Part::Publisher(number as u32)]));
         (0..scenario.subscribers).for_each(|number| self.settle(None, &[Part::Subscriber(number as u32)]));
         (0..scenario.admins).for_each(|number| self.settle(None, &[Part::Admin(number as u32)]));
+        if scenario.topics_go {
+            self.settle(None, &[Part::Eraser]);
+        }
     }
 
     fn settle(&mut self, host: Option<usize>, parts: &[Part]) {
@@ -202,162 +209,13 @@ impl State {
         }
     }
 
-    /// Whether a misfortune of this kind strikes now, `times` in `of`.
-    pub(super) fn strikes(&mut self, fault: Fault, times: u64, of: u64) -> bool {
-        let may = !self.is_calm && self.scenario.has(fault) && self.faults < self.scenario.faults_max;
-        let strikes = self.luck.chance(times, of) && may;
-        self.faults += u64::from(strikes);
-        strikes
-    }
-
-    /// Now and then a misfortune strikes.
-    pub(super) fn strike(&mut self) {
-        if !self.luck.chance(self.scenario.fault_rate, 10_000) {
-            return;
-        }
-        let fault = Fault::ALL[self.luck.below(Fault::ALL.len() as u64) as usize];
-        if !self.strikes(fault, 1, 1) {
-            return;
-        }
-        match fault {
-            // These strike in the middle of steps.
-            Fault::HoldUp | Fault::KillInStep => {}
-            Fault::KillBroker => self.kill_one(fault, |part| matches!(part, Part::Receive(_))),
-            Fault::StopBroker => self.stop_one(),
-            Fault::KillSequencer => self.kill_one(fault, |part| matches!(part, Part::Sequencer(_))),
-            Fault::KillPublisher => {
-                self.kill_one(fault, |part| matches!(part, Part::Publisher(_)) || part.is_attached())
-            }
-            Fault::PowerLoss => {
-                let host = self.luck.below(self.scenario.hosts as u64) as usize;
-                self.lose_power(host);
-            }
-            Fault::Pause => self.pause_one(200_000_000, |part| {
-                matches!(part, Part::Receive(_) | Part::Sequencer(_)) || part.is_attached()
-            }),
-            Fault::SilentPublisher => self.pause_one(400_000_000, |part| matches!(part, Part::Publisher(_))),
-            Fault::SlowSubscriber => self.pause_one(300_000_000, |part| matches!(part, Part::Subscriber(_))),
-            Fault::Cut | Fault::Stall => self.harm_link(fault),
-        }
-    }
-
-    fn one_of(&mut self, is_meant: impl Fn(&Part) -> bool) -> Option<usize> {
-        let alive = |process: &usize| {
-            let process = &self.processes[*process];
-            process.is_alive && is_meant(&process.part)
-        };
-        let all: Vec<usize> = (0..self.processes.len()).filter(alive).collect();
-        let pick = self.luck.below(all.len().max(1) as u64) as usize;
-        all.get(pick).copied()
-    }
-
-    fn kill_one(&mut self, fault: Fault, is_meant: impl Fn(&Part) -> bool) {
-        if let Some(process) = self.one_of(is_meant) {
-            self.note(Event::Killed(self.processes[process].part, fault));
-            self.kill(process);
-        }
-    }
-
-    fn pause_one(&mut self, most_ns: u64, is_meant: impl Fn(&Part) -> bool) {
-        if let Some(process) = self.one_of(is_meant) {
-            let until_ns = self.now_ns + self.luck.below(most_ns);
-            self.processes[process].until_ns = until_ns;
-            self.note(Event::Paused(self.processes[process].part, until_ns));
-        }
-    }
-
-    /// A broker is asked to end.
-    fn stop_one(&mut self) {
-        if let Some(process) = self.one_of(|part| matches!(part, Part::Receive(_))) {
-            self.note(Event::Stopped(self.processes[process].part));
-            self.processes[process].is_stopping = true;
-        }
-    }
-
     /// A part of a process that was asked to end says whether nothing is left. When all of them say so, the process ends.
     pub fn drained(&mut self, part: Part, is_drained: bool) {
         let Some(place) = self.places.iter_mut().find(|place| place.part == part) else { return };
         place.is_drained = is_drained;
         let process = place.process;
         if self.places.iter().all(|place| place.process != process || place.is_drained) {
-            self.kill(process);
-        }
-    }
-
-    fn harm_link(&mut self, fault: Fault) {
-        let open = self.network.open();
-        if open.is_empty() {
-            return;
-        }
-        let link = open[self.luck.below(open.len() as u64) as usize];
-        if fault == Fault::Cut {
-            self.network.cut(link, &mut self.luck);
-            self.note(Event::Cut(link));
-        } else {
-            let until_ns = self.now_ns + self.luck.below(300_000_000);
-            self.network.stall(link, until_ns);
-            self.note(Event::Stalled(link, until_ns));
-        }
-    }
-
-    /// A process dies: what it had in memory of its own is gone; what its host's cache holds stays there.
-    pub(super) fn kill(&mut self, process: usize) {
-        // Now and then it stays away for much longer than anybody waits for a silent member.
-        let is_long = self.processes[process].host.is_some() && self.luck.chance(1, 6);
-        let restart_ns = self.now_ns + self.luck.below(if is_long { 1_000_000_000 } else { 60_000_000 });
-        self.memory.settle();
-        let dead = &mut self.processes[process];
-        (dead.life, dead.is_alive, dead.until_ns) = (dead.life + 1, false, restart_ns);
-        dead.is_stopping = false;
-        for locked in self.processes.iter_mut().filter(|locked| locked.locked_by == Some(process)) {
-            locked.locked_by = None;
-        }
-        for place in self.places.iter_mut().filter(|place| place.process == process) {
-            if let Some(actor) = place.actor.take() {
-                self.remains.push(Box::new(actor));
-            }
-            (place.interrupts, place.is_running, place.is_drained) = (None, false, false);
-        }
-        // The kernel ends what it had under way, and closes what it had open.
-        self.rings
-            .iter_mut()
-            .filter(|ring| ring.as_ref().is_some_and(|ring| ring.process == process))
-            .for_each(|ring| *ring = None);
-        let (end, is_its_own): (End, Box<dyn Fn(Part, u32) -> bool>) = match self.processes[process].part {
-            Part::Receive(broker) => {
-                if let Some(common) = self.common[broker as usize].take() {
-                    self.remains.push(Box::new(common));
-                }
-                (End::Broker, Box::new(move |_, to| to == broker))
-            }
-            part => (End::Client, Box::new(move |from, _| from == part)),
-        };
-        for link in self.network.open().to_vec() {
-            let (from, to) = self.network.ends(link);
-            if is_its_own(from, to) {
-                self.network.cut(link, &mut self.luck);
-                self.network.close(link, end);
-            }
-        }
-    }
-
-    pub(super) fn lose_power(&mut self, host: usize) {
-        self.note(Event::PowerLost(host));
-        for process in 0..self.processes.len() {
-            if self.processes[process].host == Some(host) && self.processes[process].is_alive {
-                self.kill(process);
-            }
-        }
-        self.memory.lose_power(host);
-    }
-
-    pub(super) fn restart_due(&mut self) {
-        for process in 0..self.processes.len() {
-            let dead = &mut self.processes[process];
-            if !dead.is_alive && dead.locked_by.is_none() && dead.until_ns <= self.now_ns {
-                dead.is_alive = true;
-                self.note(Event::Restarted(self.processes[process].part));
-            }
+            self.kill(process, false);
         }
     }
 
@@ -453,8 +311,17 @@ impl Kernel {
         self.with(|state| state.now_ns)
     }
 
+    /// The clocks of this part's host; of a client far away the world's own.
+    pub fn clock(&self) -> Now {
+        self.with(|state| {
+            let host = state.processes[self.process].host;
+            host.map_or(HostClock::default(), |host| state.clocks[host]).read(state.now_ns)
+        })
+    }
+
     pub fn instant(&self) -> Instant {
-        self.with(|state| state.start + Duration::from_nanos(state.now_ns))
+        let now = self.clock();
+        self.with(|state| state.start + Duration::from_nanos(now.monotonic_ns))
     }
 
     pub fn below(&self, bound: u64) -> u64 {
@@ -496,7 +363,7 @@ impl Kernel {
     /// Asks a broker for a connection. `None`: nobody listens.
     pub fn dial(&self, broker: u32) -> Option<LinkId> {
         self.with(|state| {
-            let listens = |process: &Process| process.part == Part::Receive(broker) && process.is_alive;
+            let listens = |process: &Process| process.part == Part::Receive(broker, 0) && process.is_alive;
             if !state.processes.iter().any(listens) {
                 return None;
             }

@@ -4,7 +4,7 @@
 //! * [`network`]: ordered byte streams, delayed, cut anywhere, broken.
 //! * [`scenario`]: what a seed chooses. [`trace`]: what happened. [`workload`]: what is sent.
 //! * [`checker`]: the promises, held against the memory and against what clients heard.
-//! * [`part`]: names of who acts. `kernel`: what a part may do, and what befalls it.
+//! * [`part`]: names of who acts. `kernel`: what a part may do; `misfortune`: what befalls it.
 //! * `socket`: the roles' network. `ring`: what is under way in it; `progress`: how it goes on.
 //! * `parts`: brokers, sequencer candidates, publishers and subscribers as steps. [`world`]: runs them.
 //! * [`shrink`]: makes a failing run small.
@@ -13,6 +13,7 @@
 
 pub mod checker;
 mod kernel;
+mod misfortune;
 pub mod network;
 pub mod part;
 mod parts;

@@ -73,7 +73,19 @@ impl ByteStream {
                 self.chunks.pop_front();
             }
         }
-        self.bytes.drain(..count).collect()
+        let bytes = self.front(count);
+        self.bytes.drain(..count);
+        bytes
+    }
+
+    /// A copy of the first bytes.
+    fn front(&self, count: usize) -> Vec<u8> {
+        let (first, second) = self.bytes.as_slices();
+        let cut = count.min(first.len());
+        let mut bytes = Vec::with_capacity(count);
+        bytes.extend_from_slice(&first[..cut]);
+        bytes.extend_from_slice(&second[..count - cut]);
+        bytes
     }
 
     /// Nothing more is written; of what is under way only `keep` bytes arrive.
@@ -98,6 +110,10 @@ struct Link {
     closed: [bool; 2],
     accepted: bool,
     stalled_until_ns: u64,
+    /// Nothing comes through any more.
+    is_silent: bool,
+    /// Ends that read nothing more.
+    deaf: [bool; 2],
 }
 
 impl Link {
@@ -107,6 +123,16 @@ impl Link {
             End::Broker => &mut self.to_broker,
         }
     }
+
+    /// Whether nothing gets through now.
+    fn is_stalled(&self, now_ns: u64) -> bool {
+        self.is_silent || self.stalled_until_ns > now_ns
+    }
+
+    /// Whether an end hears nothing of what the other one does, nor of its end.
+    fn is_in_the_dark(&self, at: End) -> bool {
+        self.is_silent && !self.deaf[at as usize]
+    }
 }
 
 /// All connections there ever were.
@@ -114,20 +140,24 @@ pub struct Network {
     links: Vec<Link>,
     /// Those not closed by both ends.
     open: Vec<LinkId>,
+    /// Those that nothing comes through, and when their ends give them up.
+    silent: Vec<(u64, LinkId)>,
     latency_ns: u64,
 }
 
 impl Network {
     /// No connections; bytes take up to `latency_ns`, now and then ten times that.
     pub fn new(latency_ns: u64) -> Network {
-        Network { links: Vec::new(), open: Vec::new(), latency_ns }
+        Network { links: Vec::new(), open: Vec::new(), silent: Vec::new(), latency_ns }
     }
 
     /// A client asks for a connection.
     pub fn connect(&mut self, client: Part, broker: u32) -> LinkId {
         let (to_broker, to_client) = Default::default();
         let (closed, accepted, stalled_until_ns) = ([false; 2], false, 0);
-        self.links.push(Link { client, broker, to_broker, to_client, closed, accepted, stalled_until_ns });
+        let (is_silent, deaf) = (false, [false; 2]);
+        let link = Link { client, broker, to_broker, to_client, closed, accepted, stalled_until_ns, is_silent, deaf };
+        self.links.push(link);
         self.open.push(self.links.len() - 1);
         self.links.len() - 1
     }
@@ -147,8 +177,9 @@ impl Network {
     pub fn write(&mut self, link: LinkId, from: End, bytes: &[u8], now_ns: u64, random: &mut Random) -> Option<usize> {
         let late = if random.chance(1, 30) { 10 * self.latency_ns } else { self.latency_ns };
         let arrives_ns = now_ns + random.below(late + 1);
+        let is_in_the_dark = self.links[link].is_in_the_dark(from);
         let stream = self.links[link].toward(other(from));
-        if stream.ended {
+        if stream.ended && !is_in_the_dark {
             return None;
         }
         let count = bytes.len().min(ROOM_BYTES - stream.bytes.len().min(ROOM_BYTES));
@@ -160,34 +191,40 @@ impl Network {
 
     /// Reads some of what has arrived.
     pub fn read(&mut self, link: LinkId, at: End, most: usize, now_ns: u64, random: &mut Random) -> Heard {
-        let there = match self.peek(link, at, most, now_ns) {
-            Heard::Bytes(bytes) => bytes.len(),
-            other => return other,
+        let there = match self.there(link, at, most, now_ns) {
+            Ok(there) => there,
+            Err(nothing) => return nothing,
         };
         // Whole chunks mostly: cuts anywhere, but not so many that nothing else happens.
         let count = if random.chance(1, 4) { 1 + random.below(there as u64) as usize } else { there };
-        self.take(link, at, count, now_ns)
+        Heard::Bytes(self.links[link].toward(at).read(count))
     }
 
     /// Reads all that has arrived, as far as there is room for it.
     pub fn take(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Heard {
-        let heard = self.peek(link, at, most, now_ns);
-        if let Heard::Bytes(bytes) = &heard {
-            self.links[link].toward(at).read(bytes.len());
-        }
-        heard
+        let there = self.there(link, at, most, now_ns);
+        there.map_or_else(|nothing| nothing, |there| Heard::Bytes(self.links[link].toward(at).read(there)))
     }
 
-    /// As [`read`](Network::read), and leaves it there.
+    /// As [`take`](Network::take), and leaves it there.
     pub fn peek(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Heard {
-        let stalled = self.links[link].stalled_until_ns > now_ns;
+        let there = self.there(link, at, most, now_ns);
+        there.map_or_else(|nothing| nothing, |there| Heard::Bytes(self.links[link].toward(at).front(there)))
+    }
+
+    /// How much has arrived, or that nothing has.
+    fn there(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Result<usize, Heard> {
+        if self.links[link].is_in_the_dark(at) {
+            return Err(Heard::Nothing);
+        }
+        let stalled = self.links[link].is_stalled(now_ns);
         let stream = self.links[link].toward(at);
         if stream.ended && stream.bytes.is_empty() {
-            return Heard::End;
+            return Err(Heard::End);
         }
         match if stalled { 0 } else { stream.arrived(now_ns).min(most) } {
-            0 => Heard::Nothing,
-            there => Heard::Bytes(stream.bytes.iter().take(there).copied().collect()),
+            0 => Err(Heard::Nothing),
+            there => Ok(there),
         }
     }
 
@@ -198,7 +235,7 @@ impl Network {
 
     /// Bytes of them that the other end's kernel has.
     pub fn acked(&mut self, link: LinkId, from: End, now_ns: u64) -> u64 {
-        let stalled = self.links[link].stalled_until_ns > now_ns;
+        let stalled = self.links[link].is_stalled(now_ns);
         let stream = self.links[link].toward(other(from));
         let arrived = if stalled { 0 } else { stream.arrived(now_ns).min(WINDOW_BYTES) };
         stream.written - (stream.bytes.len() - arrived) as u64
@@ -208,6 +245,7 @@ impl Network {
     pub fn shut(&mut self, link: LinkId, end: End, both: bool) {
         self.links[link].toward(other(end)).ended = true;
         if both {
+            self.links[link].deaf[end as usize] = true;
             self.links[link].toward(end).cut(0);
         }
     }
@@ -221,12 +259,34 @@ impl Network {
         }
     }
 
+    /// An end breaks its connection, and takes back what it has lent to it.
+    pub fn abort(&mut self, link: LinkId, end: End, random: &mut Random) {
+        self.links[link].deaf[end as usize] = true;
+        self.cut(link, random);
+    }
+
     /// Breaks a connection: a random part of what is under way is lost.
     pub fn cut(&mut self, link: LinkId, random: &mut Random) {
         for end in [End::Client, End::Broker] {
             let stream = self.links[link].toward(end);
             let keep = random.below(stream.bytes.len() as u64 + 1) as usize;
             stream.cut(keep);
+        }
+    }
+
+    /// Nothing comes through any more, in either direction, and nobody hears of it before then.
+    pub fn silence(&mut self, link: LinkId, until_ns: u64) {
+        // Nobody takes it from a queue any more that died with its broker, and a living broker finds it there as it was.
+        self.links[link].is_silent = true;
+        self.silent.push((until_ns, link));
+    }
+
+    /// Ends that have tried for long enough give up what nothing comes through.
+    pub fn give_up(&mut self, now_ns: u64, random: &mut Random) {
+        while let Some(due) = self.silent.iter().position(|(until_ns, _)| *until_ns <= now_ns) {
+            let (_, link) = self.silent.swap_remove(due);
+            self.links[link].is_silent = false;
+            self.cut(link, random);
         }
     }
 
@@ -242,14 +302,17 @@ impl Network {
 
     /// Whether there is something to read, or the stream has ended.
     pub fn is_readable(&mut self, link: LinkId, at: End, now_ns: u64) -> bool {
-        let stalled = self.links[link].stalled_until_ns > now_ns;
+        if self.links[link].is_in_the_dark(at) {
+            return false;
+        }
+        let stalled = self.links[link].is_stalled(now_ns);
         let stream = self.links[link].toward(at);
         stream.ended && stream.bytes.is_empty() || !stalled && stream.arrived(now_ns) > 0
     }
 
     /// Whether the broker's side can see that nothing more can be said on it.
     pub fn is_over(&self, link: LinkId) -> bool {
-        self.links[link].to_client.ended
+        self.links[link].to_client.ended && !self.links[link].is_in_the_dark(End::Broker)
     }
 
     /// Client and broker of a connection.
@@ -269,5 +332,6 @@ impl Network {
     /// Every connection carries again.
     pub fn resume(&mut self) {
         self.links.iter_mut().for_each(|link| link.stalled_until_ns = 0);
+        self.silent.iter_mut().for_each(|(until_ns, _)| *until_ns = 0);
     }
 }

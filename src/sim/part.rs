@@ -8,8 +8,8 @@ pub type LinkId = usize;
 /// Who acts. The names of a simulated world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// A broker's receive core.
-    Receive(u32),
+    /// A broker's receive core, by its number there.
+    Receive(u32, u32),
     /// A broker's ack core.
     Ack(u32),
     /// A broker's exporter.
@@ -22,6 +22,8 @@ pub enum Part {
     Subscriber(u32),
     /// Somebody who administers topics and cursors.
     Admin(u32),
+    /// Somebody who deletes the topics that others use.
+    Eraser,
     /// A process that publishes without a broker, by its number.
     AttachedPublisher(u32),
     /// A process that subscribes without a broker, by its number.
@@ -40,13 +42,15 @@ impl Part {
 impl fmt::Display for Part {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Part::Receive(broker) => write!(out, "the receive core of broker {broker}"),
+            Part::Receive(broker, 0) => write!(out, "the receive core of broker {broker}"),
+            Part::Receive(broker, core) => write!(out, "receive core {core} of broker {broker}"),
             Part::Ack(broker) => write!(out, "the ack core of broker {broker}"),
             Part::Export(broker) => write!(out, "the exporter of broker {broker}"),
             Part::Sequencer(candidate) => write!(out, "sequencer candidate {candidate}"),
             Part::Publisher(number) => write!(out, "publisher {number}"),
             Part::Subscriber(number) => write!(out, "subscriber {number}"),
             Part::Admin(number) => write!(out, "administrator {number}"),
+            Part::Eraser => write!(out, "the eraser"),
             Part::AttachedPublisher(number) => write!(out, "attached publisher {number}"),
             Part::AttachedSubscriber(number) => write!(out, "attached subscriber {number}"),
             Part::Watcher(host) => write!(out, "the watcher on host {host}"),

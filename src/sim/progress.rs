@@ -137,6 +137,7 @@ impl State {
                 Some(0) if is_cancelled => return self.sent(send, -libc::ECANCELED),
                 Some(0) => return Step::Waits(Work::Send(send)),
                 Some(_) if send.pieces.is_empty() => return self.sent(send, 0),
+                Some(_) if self.scenario.has_short_sends && self.fails(6) => return self.sent(send, 0),
                 // It goes on later.
                 Some(_) if self.chance.chance(1, 6) => return Step::Waits(Work::Send(send)),
                 Some(_) => {}
@@ -147,7 +148,8 @@ impl State {
     /// Puts some of a send into the network; gives how much. `None`: the connection is over.
     fn put(&mut self, host: usize, send: &mut Send) -> Option<u64> {
         let first = send.pieces.front_mut().expect("a send ends with its last piece");
-        let most = first.bytes().min(1 + self.chance.below(STEP_BYTES));
+        let step_bytes = if self.scenario.has_short_sends { 1 << self.chance.below(13) } else { STEP_BYTES };
+        let most = first.bytes().min(1 + self.chance.below(step_bytes));
         let bytes = match first {
             Lent::Words(words) => words[..most as usize].to_vec(),
             Lent::Pool(at, _) => self.memory.host(host).with_bytes(*at, most, <[u8]>::to_vec),

@@ -3,14 +3,19 @@
 use crate::config::SendMode;
 use crate::limits::ATTACHED_READERS_PER_BROKER;
 use crate::pool::Geometry;
+use crate::runtime::Now;
 use crate::sim::part::Part;
 use crate::sim::process::Sabotage;
 use crate::testing::memory::Whim;
 use crate::testing::random::Random;
-use crate::wire::{Receipts, SlowReader};
+use crate::wire::{OrderLevel, Receipts, SlowReader};
 
 /// Extents of an attached lane.
 const ATTACHED_EXTENTS: u16 = 4;
+/// Hosts of a world at most.
+const HOSTS_MAX: u64 = 3;
+/// What the time of day was when the world began, UTC ns.
+pub const UTC_NS: u64 = 1_700_000_000_000_000_000;
 
 /// Kinds of misfortune. Each can be switched off, which is how a failing run is made small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,11 +44,15 @@ pub enum Fault {
     Cut,
     /// A connection carries nothing for a while.
     Stall,
+    /// A connection carries nothing any more, and neither end is told: whoever was there may be gone without a word.
+    HalfOpen,
+    /// A host's time of day jumps.
+    ClockJump,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 12] = [
+    pub const ALL: [Fault; 14] = [
         Fault::HoldUp,
         Fault::KillInStep,
         Fault::KillBroker,
@@ -56,11 +65,32 @@ impl Fault {
         Fault::SlowSubscriber,
         Fault::Cut,
         Fault::Stall,
+        Fault::HalfOpen,
+        Fault::ClockJump,
     ];
 
     /// Its place in [`Fault::ALL`].
     pub fn index(self) -> usize {
         Fault::ALL.iter().position(|fault| *fault == self).expect("every kind is listed")
+    }
+}
+
+/// The clocks of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HostClock {
+    /// How long before the world it began, ns.
+    pub up_ns: u64,
+    /// How much faster it goes than the world's, thousandths.
+    pub faster: i64,
+    /// How far its time of day is ahead, ns.
+    pub ahead_ns: i64,
+}
+
+impl HostClock {
+    /// What it shows.
+    pub fn read(&self, now_ns: u64) -> Now {
+        let since_ns = now_ns.saturating_add_signed(now_ns as i64 / 1000 * self.faster);
+        Now { monotonic_ns: self.up_ns + since_ns, utc_ns: (UTC_NS + since_ns).saturating_add_signed(self.ahead_ns) }
     }
 }
 
@@ -75,6 +105,14 @@ pub struct Scenario {
     pub brokers: Vec<u32>,
     /// Home host of each sequencer candidate.
     pub candidates: Vec<u32>,
+    /// Clocks of each host, as they begin.
+    pub clocks: Vec<HostClock>,
+    /// Order level of each topic.
+    pub topics: Vec<OrderLevel>,
+    /// Somebody deletes topics, and creates them again.
+    pub topics_go: bool,
+    /// Receive cores of each broker.
+    pub lanes_per_broker: u32,
     /// Publishers at once.
     pub publishers: usize,
     /// Connections of a publisher to each broker.
@@ -97,8 +135,20 @@ pub struct Scenario {
     pub return_grace_ns: u64,
     /// Brokers and clients promise to be heard this often, ms; 0: they do not.
     pub heartbeat_ms: u32,
+    /// Subscribers of one broker at once.
+    pub subscribers_per_broker: u32,
+    /// Time for which a session is kept that nobody has, ns.
+    pub session_expiry_ns: u64,
+    /// All clients come from one address.
+    pub is_one_address: bool,
     /// Connections of one address at one broker.
     pub connections_per_address: u32,
+    /// Sessions of one address at one broker.
+    pub sessions_per_address: u32,
+    /// Openings of one address at one broker, a second; 0: any.
+    pub openings: u32,
+    /// Sockets often take one byte, or a few, of what is sent.
+    pub has_short_sends: bool,
     /// Retention of the topic, bytes; 0: as much as fits.
     pub retention_bytes: u64,
     /// Retention of the topic, ns; 0: as long as it fits.
@@ -135,13 +185,38 @@ pub struct Scenario {
     pub sabotage: Sabotage,
 }
 
+/// Clocks of as many hosts as there may be.
+fn clocks(random: &mut Random) -> Vec<HostClock> {
+    if random.chance(1, 2) {
+        return vec![HostClock::default(); HOSTS_MAX as usize];
+    }
+    let clock = |_| HostClock {
+        up_ns: random.below(1 << 40),
+        faster: random.below(201) as i64 - 100,
+        ahead_ns: random.below(2_000_000_000) as i64 - 1_000_000_000,
+    };
+    (0..HOSTS_MAX).map(clock).collect()
+}
+
+/// Order levels of some topics: mostly the highest.
+fn topics(random: &mut Random) -> Vec<OrderLevel> {
+    let below = [OrderLevel::None, OrderLevel::Broker, OrderLevel::Total, OrderLevel::Connection];
+    let count = 1 + random.below(3);
+    let level = |_| match random.chance(1, 2) {
+        true => OrderLevel::Session,
+        false => below[random.below(4) as usize],
+    };
+    (0..count).map(level).collect()
+}
+
 impl Scenario {
     /// What this seed stands for.
     pub fn new(seed: u64) -> Scenario {
         let mut random = Random::new(seed ^ 0x5eed);
         // A stream of its own: the rest of a world is as it would be without them.
         let mut attached = Random::new(seed ^ 0xa77a_c4ed);
-        let hosts = 1 + random.below(3) as usize;
+        let mut wider = Random::new(seed ^ 0x71de_0000);
+        let hosts = 1 + random.below(HOSTS_MAX) as usize;
         let mut homes = |count: u64| (0..count).map(|_| random.below(hosts as u64) as u32).collect::<Vec<_>>();
         let (two, three) = (homes(2), homes(3));
         let pair = homes(2);
@@ -156,18 +231,28 @@ impl Scenario {
             hosts,
             brokers,
             candidates,
+            clocks: clocks(&mut wider),
+            topics: topics(&mut wider),
+            topics_go: wider.chance(1, 3),
+            lanes_per_broker: 1 + wider.below(2) as u32,
             publishers: 1 + random.below(3) as usize,
             connections_per_broker: 1 + random.below(2) as usize,
             window: 4 + random.below(28) as usize,
             subscribers: 1 + random.below(3) as usize,
             admins: random.below(3) as usize,
-            send: [SendMode::Copy, SendMode::ZeroCopy][random.below(2) as usize],
+            send: [SendMode::Copy, SendMode::ZeroCopy, SendMode::Auto][random.below(3) as usize],
             slow_reader: [SlowReader::Wait, SlowReader::Skip, SlowReader::Disconnect][random.below(3) as usize],
             reader_lag_max: [0, 0, 40_000][random.below(3) as usize],
             reader_wait_max_ns: [0, 100_000_000][random.below(2) as usize],
             return_grace_ns: [0, 10_000_000, 60_000_000][random.below(3) as usize],
             heartbeat_ms: [0, 20][random.below(2) as usize],
-            connections_per_address: [8, u32::MAX >> 1][random.below(2) as usize],
+            is_one_address: wider.chance(1, 3),
+            connections_per_address: [20, u32::MAX >> 1][random.below(2) as usize],
+            subscribers_per_broker: [2, 8][wider.below(2) as usize],
+            session_expiry_ns: [1_500_000_000, 5_000_000_000][wider.below(2) as usize],
+            sessions_per_address: [16, u32::MAX][wider.below(2) as usize],
+            openings: [0, 100, 400][wider.below(3) as usize],
+            has_short_sends: wider.chance(1, 3),
             retention_bytes: [0, 0, 100_000][random.below(3) as usize],
             retention_ns: [0, 0, 50_000_000][random.below(3) as usize],
             attached_publishers: attached.below(3) as u32,
@@ -186,10 +271,18 @@ impl Scenario {
             left_alone_ns: if random.chance(1, 8) { 1_500_000_000 } else { 0 },
             sabotage: Sabotage::None,
         };
-        if scenario.attached_subscribers > 0 && attached.chance(1, 3) {
-            scenario.overtakes_readers();
-        }
+        scenario.tighten(&mut wider, &mut attached);
         scenario
+    }
+
+    fn tighten(&mut self, wider: &mut Random, attached: &mut Random) {
+        if !self.is_one_address && wider.chance(1, 2) {
+            // No more than it needs: whoever comes back before it is missed is one too many.
+            self.connections_per_address = self.connections_per_broker as u32;
+        }
+        if self.attached_subscribers > 0 && attached.chance(1, 3) {
+            self.overtakes_readers();
+        }
     }
 
     /// Attached subscribers stand still in the midst of a copy, and what they copy is soon written over.
@@ -208,22 +301,23 @@ impl Scenario {
 
     /// Tiny rings, index and blog, so that laps and trims come all the time.
     pub fn geometry(&self) -> Geometry {
-        let lanes = self.brokers.len() as u64;
+        let brokers = self.brokers.len() as u64;
         let has_places = self.attached_publishers + self.attached_subscribers > 0;
         let own = if self.readers_stand_still > 0 { 4 } else { 5 };
-        let extents = lanes * (own + if has_places { u64::from(ATTACHED_EXTENTS) } else { 0 });
+        let own = own * u64::from(self.lanes_per_broker);
+        let extents = brokers * (own + if has_places { u64::from(ATTACHED_EXTENTS) } else { 0 });
         Geometry {
             pool_bytes: (2 << 20) + extents * (256 << 10),
             extent_bytes: 256 << 10,
             hosts: self.hosts as u32,
             brokers: self.brokers.len() as u32,
-            lanes_per_broker: 1,
+            lanes_per_broker: self.lanes_per_broker,
             candidates: self.candidates.len() as u32,
             ring_slots: 64,
             segment_entries: 128,
             segments: 4,
             sessions_max: 48,
-            topics_max: 4,
+            topics_max: 8,
             cursors_max: 4,
             extents_per_lane: 0,
             attached_per_broker: has_places.into(),
@@ -249,7 +343,7 @@ impl Scenario {
     /// Who has the place of a member, if anybody ever does.
     pub fn part_of_member(&self, g: &Geometry, member: u32) -> Option<Part> {
         if member < g.brokers {
-            return Some(Part::Receive(member));
+            return Some(Part::Receive(member, 0));
         }
         let writer = (0..self.attached_publishers).find(|number| g.writer_member(self.writer_place(*number)) == member);
         let reader =

@@ -1,6 +1,6 @@
 //! Makes a failing run small: fewer faults, fewer parts, fewer steps, as long as it still fails.
 
-use crate::sim::scenario::{Fault, Scenario};
+use crate::sim::scenario::{Fault, HostClock, Scenario};
 use crate::sim::world::{Outcome, run};
 use crate::testing::memory::Whim;
 
@@ -53,6 +53,13 @@ fn candidates(scenario: &Scenario, outcome: &Outcome) -> Vec<Scenario> {
     add(&|scenario| scenario.attached_publishers = scenario.attached_publishers.saturating_sub(1));
     add(&|scenario| scenario.attached_subscribers = scenario.attached_subscribers.saturating_sub(1));
     add(&|scenario| scenario.connections_per_broker = 1);
+    add(&|scenario| scenario.topics.truncate(1));
+    add(&|scenario| scenario.topics_go = false);
+    add(&|scenario| scenario.lanes_per_broker = 1);
+    add(&|scenario| scenario.clocks.fill(HostClock::default()));
+    add(&|scenario| (scenario.is_one_address, scenario.openings) = (false, 0));
+    add(&|scenario| scenario.has_short_sends = false);
+    add(&|scenario| scenario.admins = 0);
     add(&|scenario| scenario.hold_up_rate /= 2);
     all
 }

@@ -65,13 +65,16 @@ impl Socket for SimSocket {
         self.link
     }
 
-    /// Every client has an address of its own.
+    /// Every client has an address of its own, or all have one.
     fn peer(&self) -> Option<SocketAddr> {
-        let (client, _) = self.kernel.with(|state| state.network.ends(self.link));
+        let (client, is_one) =
+            self.kernel.with(|state| (state.network.ends(self.link).0, state.scenario.is_one_address));
         let last = match client {
+            _ if is_one => 1,
             Part::Publisher(number) => number,
             Part::Subscriber(number) => 100 + number,
             Part::Admin(number) => 200 + number,
+            Part::Eraser => 250,
             _ => 255,
         };
         Some((IpAddr::from(Ipv4Addr::new(10, 0, 0, last as u8)), self.link as u16).into())
@@ -86,7 +89,7 @@ impl Socket for SimSocket {
     }
 
     fn abort(&self) {
-        self.kernel.with(|state| state.network.cut(self.link, &mut state.chance));
+        self.kernel.with(|state| state.network.abort(self.link, End::Broker, &mut state.chance));
     }
 
     /// What a peek has seen is given whole, as kernels give it.
@@ -127,6 +130,8 @@ pub(crate) struct Sockets {
     lists: Lists,
     returned: Option<Box<[u8]>>,
     accepted: Option<SimSocket>,
+    /// Pins that were not waited for any more when the part's step began: what it lends it knows from then.
+    dropped_pins: u64,
 }
 
 impl Sockets {
@@ -134,7 +139,13 @@ impl Sockets {
     pub fn new(kernel: &Kernel, operations_max: u32) -> Sockets {
         let ring = kernel.with(|state| state.add_ring(kernel.process, operations_max));
         let (frames, lists) = Default::default();
-        Sockets { kernel: kernel.clone(), ring, frames, lists, returned: None, accepted: None }
+        let (returned, accepted, dropped_pins) = (None, None, 0);
+        Sockets { kernel: kernel.clone(), ring, frames, lists, returned, accepted, dropped_pins }
+    }
+
+    /// A step of the part begins.
+    pub fn begin_step(&mut self) {
+        self.dropped_pins = self.kernel.with(|state| state.dropped_pins());
     }
 
     fn begin(&mut self, asker: Asker, work: Work) -> Option<Operation> {
@@ -152,7 +163,7 @@ impl Sockets {
         is_zero_copy: bool,
         back: Back,
     ) -> Option<Operation> {
-        let read = Read { dropped_pins: self.kernel.with(|state| state.dropped_pins()), pieces: Vec::new() };
+        let read = Read { dropped_pins: self.dropped_pins, pieces: Vec::new() };
         let send = Send { link, pieces: pieces.into(), is_zero_copy, back, sent: 0, read };
         self.begin(asker, Work::Send(send))
     }

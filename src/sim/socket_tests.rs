@@ -28,7 +28,7 @@ impl Bed for World {
         let scenario = Scenario { whim: Whim::NONE, ..Scenario::new(1) };
         let world = Arc::new(Mutex::new(State::new(scenario)));
         lock(&world).is_calm = true;
-        let (part, interrupts) = (Part::Receive(0), Interrupts::new(Box::new(|_| ())));
+        let (part, interrupts) = (Part::Receive(0, 0), Interrupts::new(Box::new(|_| ())));
         let kernel = Kernel { world: world.clone(), part, process: 0, life: 1, interrupts };
         let sockets = Sockets::new(&kernel, operations_max);
         World { world, kernel, sockets }

@@ -35,6 +35,10 @@ pub enum Event {
     Cut(LinkId),
     /// A connection carries nothing until then.
     Stalled(LinkId, u64),
+    /// A connection carries nothing any more, and nobody is told before then.
+    Silenced(LinkId, u64),
+    /// A host's time of day was set: so far ahead, ns.
+    ClockSet(usize, i64),
     /// A client asked for a connection to a broker.
     Dialed(Part, u32, LinkId),
     /// A publisher's session was welcomed: session, epoch, frontier.
@@ -77,6 +81,8 @@ impl fmt::Display for Event {
             Event::Paused(part, until) => write!(out, "{part} is stopped until {} us", until / 1000),
             Event::Cut(link) => write!(out, "connection {link} breaks"),
             Event::Stalled(link, until) => write!(out, "connection {link} carries nothing until {} us", until / 1000),
+            Event::Silenced(link, until) => write!(out, "connection {link} is half-open until {} us", until / 1000),
+            Event::ClockSet(host, ahead) => write!(out, "the time of day of host {host} is {ahead} ns ahead"),
             Event::Dialed(part, broker, link) => write!(out, "{part} dials broker {broker}: connection {link}"),
             Event::Welcomed(part, session, epoch, next) => {
                 write!(out, "{part} is welcomed: session {session:#x} epoch {epoch}, batch {next} is next")

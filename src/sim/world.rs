@@ -208,8 +208,12 @@ fn hold_up(world: &Weak<Mutex<State>>, index: usize, process: usize, life: u64, 
             let fault = if state.strikes(Fault::PowerLoss, 1, 4) { Fault::PowerLoss } else { Fault::KillInStep };
             state.note(Event::Killed(part, Fault::KillInStep));
             match (fault, state.processes[process].host) {
-                (Fault::PowerLoss, Some(host)) => state.lose_power(host),
-                _ => state.kill(process),
+                (Fault::PowerLoss, Some(host)) => {
+                    let hosts = state.scenario.hosts;
+                    let others = state.luck.below(1 << hosts);
+                    state.lose_power(others | 1 << host);
+                }
+                _ => state.kill(process, false),
             }
             0
         } else if state.scenario.has(Fault::HoldUp) {
@@ -251,6 +255,7 @@ impl State {
         self.step += 1;
         self.now_ns += self.schedule.below(2 * self.scenario.step_ns) + 1;
         self.strike();
+        self.network.give_up(self.now_ns, &mut self.luck);
         self.restart_due();
         self.kernels_go_on();
         let may_run = |place: &Place| {

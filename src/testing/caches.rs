@@ -126,6 +126,9 @@ pub(super) struct Caches {
     cores: Vec<Core>,
     /// How many wait in all buffers.
     waiting: usize,
+    /// Operations until the next line is evicted, and prefetched.
+    evict_in: u64,
+    prefetch_in: u64,
     pub chance: Chance,
     whim: Whim,
 }
@@ -134,7 +137,15 @@ impl Caches {
     pub fn new(bytes: u64, hosts: usize, whim: Whim, chance: Chance) -> Caches {
         assert!(bytes.is_multiple_of(LINE_BYTES) && bytes / LINE_BYTES < u64::from(ABSENT));
         let hosts = (0..hosts).map(|_| Cache::new((bytes / LINE_BYTES) as usize)).collect();
-        Caches { memory: vec![0; bytes as usize], hosts, cores: Vec::new(), waiting: 0, chance, whim }
+        let (memory, cores) = (vec![0; bytes as usize], Vec::new());
+        let mut caches = Caches { memory, hosts, cores, waiting: 0, evict_in: 0, prefetch_in: 0, chance, whim };
+        (caches.evict_in, caches.prefetch_in) = (caches.pause(whim.evict), caches.pause(whim.prefetch));
+        caches
+    }
+
+    /// Operations until something happens that does so `rate` times in a thousand: chosen once instead of asked at each of them.
+    fn pause(&mut self, rate: u64) -> u64 {
+        2000_u64.checked_div(rate).map_or(u64::MAX, |most| 1 + self.chance.below(most))
     }
 
     /// A core of a host for another thread. What a former thread's core had not flushed is flushed by this one.
@@ -191,7 +202,7 @@ impl Caches {
         let (host, number) = (self.cores[core].host, (at / LINE_BYTES) as u32);
         self.surprise(host, number);
         match self.whim.delay == 0 || self.cores[core].is_direct {
-            true => self.store_now(host, at, &word.to_le_bytes()),
+            true => self.store_word(host, at, word),
             false => self.wait(core, Waiting::Store(at, word)),
         }
         self.surprise(host, number);
@@ -281,11 +292,18 @@ impl Caches {
         let Some(oldest) = self.cores[core].waiting.pop_front() else { return false };
         self.waiting -= 1;
         match oldest {
-            Waiting::Store(at, word) => self.store_now(self.cores[core].host, at, &word.to_le_bytes()),
+            Waiting::Store(at, word) => self.store_word(self.cores[core].host, at, word),
             Waiting::Flush(at, keep) => self.flush_now(core, at, keep),
             Waiting::StoreFence => self.fence_now(core, false),
         }
         true
+    }
+
+    fn store_word(&mut self, host: usize, at: u64, word: u64) {
+        let start = (at % LINE_BYTES) as usize;
+        let cached = self.cached(host, (at / LINE_BYTES) as u32);
+        cached.bytes[start..start + 8].copy_from_slice(&word.to_le_bytes());
+        cached.dirty = true;
     }
 
     fn store_now(&mut self, host: usize, at: u64, bytes: &[u8]) {
@@ -357,14 +375,17 @@ impl Caches {
     /// What the hardware does on its own between two operations of a host, as often as the whim says.
     fn surprise(&mut self, host: usize, near: u32) {
         let Whim { evict, prefetch, delay, .. } = self.whim;
-        if evict > 0 && self.chance.chance(evict, 1000) {
+        (self.evict_in, self.prefetch_in) = (self.evict_in - 1, self.prefetch_in - 1);
+        if self.evict_in == 0 {
+            self.evict_in = self.pause(evict);
             let count = self.hosts[host].lines.len() as u64;
             if count > 0 {
                 let victim = self.chance.below(count) as usize;
                 self.act(Act::Evict(host, self.hosts[host].lines[victim].number));
             }
         }
-        if prefetch > 0 && self.chance.chance(prefetch, 1000) {
+        if self.prefetch_in == 0 {
+            self.prefetch_in = self.pause(prefetch);
             // Hardware prefetches what lies around recent accesses, on any host that looked there; mostly ahead.
             let victim = self.chance.below(self.hosts.len() as u64) as usize;
             let line = (u64::from(near) + self.chance.below(6)).saturating_sub(2);

@@ -14,6 +14,7 @@ impl Random {
     }
 
     /// Any 64 bits.
+    #[inline]
     pub fn word(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -23,11 +24,13 @@ impl Random {
     }
 
     /// A number below `bound`, which is not 0.
+    #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         self.word() % bound
     }
 
     /// True `times` in `of`.
+    #[inline]
     pub fn chance(&mut self, times: u64, of: u64) -> bool {
         self.below(of) < times
     }
@@ -76,6 +79,7 @@ pub enum Chance {
 
 impl Chance {
     /// A number below `bound`, which is not 0.
+    #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         match self {
             Chance::Seeded(random) => random.below(bound),
@@ -84,6 +88,7 @@ impl Chance {
     }
 
     /// True `times` in `of`.
+    #[inline]
     pub fn chance(&mut self, times: u64, of: u64) -> bool {
         match self {
             Chance::Seeded(random) => random.chance(times, of),

@@ -148,7 +148,11 @@ fn an_order_that_is_gone_is_named_or_skipped() {
     let mut reader = bench.reader(&topics, true);
     assert_eq!(bench.seek(&mut reader), Sought::Found);
     assert_eq!((reader.next_order(0), reader.next_order(1)), (40, 7));
-    assert_eq!(bench.rest(&mut reader), [(0, 40, None), (1, 100, Some(7)), (1, 102, None)]);
+    let expected = [(0, 40, None), (1, 100, Some(7)), (1, 102, None)];
+    assert_eq!(bench.rest(&mut reader), expected);
+    // It was read, and then taken back unsent.
+    reader.skip_to(0, |place| [40, 7][place]);
+    assert_eq!(bench.rest(&mut reader), expected);
 }
 
 #[test]
@@ -178,6 +182,22 @@ fn what_is_skipped_is_told_with_the_next_batch_or_at_the_tail() {
     // Back to where it stood loses nothing.
     reader.skip_to(39, |place| [40, 38][place]);
     assert_eq!(bench.rest(&mut reader), [(1, 38, None)]);
+}
+
+/// What was skipped may hold the deletion of a topic.
+#[test]
+fn a_topic_that_was_deleted_in_what_was_skipped_is_found_out() {
+    let mut bench = Bench::new();
+    (0..3).for_each(|_| bench.append(0));
+    let mut reader = bench.reader(&[(0, StartAt::Earliest)], true);
+    assert_eq!(bench.seek(&mut reader), Sought::Found);
+    let topics = TopicReader::new(&bench.view);
+    reader.skip_to(1, |_| 0);
+    assert_eq!(reader.look_for_topics(&topics), None, "it is there");
+    reader.skip_to(2, |_| 2);
+    crate::log::topics::TopicWriter::new(&bench.view, 0).clear(0);
+    bench.view.memory.store_fence();
+    assert_eq!(reader.look_for_topics(&topics), Some(Sought::Deleted { place: 0 }));
 }
 
 /// The reader's host has the batch's lines in its cache from before they were written; and what lies there must be what the

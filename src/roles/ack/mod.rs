@@ -340,7 +340,9 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         self.counters.refused += 1;
         log::info!("{}: refused a publisher: {text}", self.name);
         self.tracker.detach(place);
-        if let Some(connection) = &mut self.connections[place as usize] {
+        // Behind a part of a frame nothing can be said: the receive core ends that one.
+        if let Some(connection) = self.connections[place as usize].as_mut().filter(|connection| !connection.has_failed)
+        {
             let version = connection.attachment.version;
             let header = Refused { version, code: refusal as u16, detail, ..Refused::default() };
             let words = frame::with_body(&header, text.as_bytes()).into();
@@ -550,6 +552,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             let Some(connection) = &mut self.connections[place as usize] else { continue };
             let is_due = connection.quiet.look();
             let is_free = connection.sending == Sending::Nothing && connection.waiting.is_none();
+            // Behind a part of a frame nothing can be said.
             let is_over = connection.is_closing || connection.has_failed || connection.last_words.is_some();
             if !is_due || !is_free || is_over || connection.attachment.version < frame::VERSION_3 {
                 continue;

@@ -63,10 +63,10 @@ impl<M: Memory, N: Network> Export<M, N> {
                 continue;
             }
             // What is handed on cannot be taken back: nothing of it counts, no fault either.
-            let reader = &mut self.subscriber(place).reader;
-            match read {
-                Read::Sought(..) => reader.restart(),
-                _ => reader.unfetch(),
+            let subscriber = self.subscriber(place);
+            match subscriber.phase {
+                Phase::Seeking => subscriber.reader.restart(),
+                _ => subscriber.reader.unfetch(),
             }
         }
         self.reads = reads;
@@ -150,7 +150,10 @@ impl<M: Memory, N: Network> Export<M, N> {
                 let sought = reader.seek(commit, &self.topics);
                 Some(Read::Sought(sought, reader.position().saturating_sub(before) as usize))
             }
-            Phase::Streaming if may_read => Some(Read::Fetched(reader.fetch(commit))),
+            Phase::Streaming if may_read => Some(match reader.look_for_topics(&self.topics) {
+                None => Read::Fetched(reader.fetch(commit)),
+                Some(sought) => Read::Sought(Ok(sought), 0),
+            }),
             Phase::Refusing => Some(Read::Nothing),
             Phase::Seeking | Phase::Streaming | Phase::Ending => None,
         }

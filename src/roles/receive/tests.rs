@@ -11,18 +11,21 @@ use crate::limits::RUN_BYTES_MIN;
 use crate::log::View;
 use crate::log::commit::CommitWriter;
 use crate::log::cursors::CursorReader;
+use crate::log::entry::session_id;
 use crate::log::lane::LaneReader;
-use crate::log::topics::TopicReader;
+
+use crate::log::topics::{Topic, TopicReader};
 use crate::log::views::plain_view;
 use crate::pool::line::Owned;
 use crate::pool::record::{BatchSlot, LaneProgress};
 use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::addresses::{Address, AddressBounds, Addresses};
+use crate::roles::tokens::Tokens;
 use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 use crate::testing::random::Random;
 use crate::wire::frame::{self, BatchHeader, Request, TopicRecord};
 use crate::wire::message::{Messages, push};
-use crate::wire::{BatchDecoder, Operation, Receipts, Refusal, WireError};
+use crate::wire::{AckLevel, BatchDecoder, Operation, OrderLevel, Receipts, Refusal, WireError};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 
@@ -383,4 +386,16 @@ fn what_no_sequencer_takes_is_refused_as_such() {
     assert_eq!(see(Operation::TopicCreate, &mut last, &name), Some(Refusal::NoSequencer));
     sequencer.pass(1000);
     assert_eq!(see(Operation::TopicCreate, &mut last, &name), Some(Refusal::TopicTableFull));
+}
+
+/// Whoever publishes below level 5 opens a session for each connection: in the topic that it published to, not in another of its name.
+#[test]
+fn a_publisher_that_comes_back_is_told_that_its_topic_was_made_anew() {
+    let topic = Topic { created_position: 40, ..Topic::new("t", OrderLevel::Total, AckLevel::Committed) };
+    let hello = |token| frame::Hello { ack_level: 1, token, ..frame::Hello::default() };
+    let check =
+        |token| hello::check_publisher(&hello(token), &topic, &Tokens::new([1, 2])).map_err(|refuse| refuse.refusal);
+    let (before, since) = (session_id(39), session_id(41));
+    assert_eq!(check(before), Err(Refusal::TopicDeleted));
+    assert_eq!((check(since), check(0)), (Ok(AckLevel::Committed), Ok(AckLevel::Committed)), "it was there, or is new");
 }

@@ -56,32 +56,32 @@ impl Locks for Pool {
     }
 }
 
-/// One sequencer candidate.
-pub struct Sequence<M> {
+/// One sequencer candidate, on a host whose locks are `L`, in a slot that is its own as long as it has `H`.
+pub struct Sequence<M, L = Pool, H = HostLock> {
     name: String,
-    pool: Pool,
+    locks: L,
     candidate: Candidate<M>,
     block: CounterBlock<M>,
     report_ns: u64,
     reported_messages: u64,
     is_fault_counted: bool,
-    _lock: HostLock,
+    _lock: H,
 }
 
-impl<M: Memory> Sequence<M> {
+impl<M: Memory, L: Locks, H> Sequence<M, L, H> {
     /// The candidate of this slot, whose host lock the caller took.
     pub fn new(
         view: &View<M>,
-        pool: Pool,
+        locks: L,
         candidate: u32,
-        lock: HostLock,
+        lock: H,
         settings: SequencerSettings,
         takeover: TakeoverSettings,
     ) -> Self {
         Sequence {
             name: format!("sequence {candidate}"),
             block: CounterBlock::new(view.memory.clone(), view.layout.sequencer_counters(candidate)),
-            pool,
+            locks,
             candidate: Candidate::new(view, candidate, settings, takeover),
             report_ns: 0,
             reported_messages: 0,
@@ -90,8 +90,13 @@ impl<M: Memory> Sequence<M> {
         }
     }
 
+    /// The sequencer, while it is the active one.
+    pub fn active(&self) -> Option<&active::ActiveSequencer<M>> {
+        self.candidate.active()
+    }
+
     fn step(&mut self, now: Now) -> usize {
-        let moved = self.candidate.step(now.monotonic_ns, &self.pool);
+        let moved = self.candidate.step(now.monotonic_ns, &self.locks);
         if self.candidate.fault().is_some() && !self.is_fault_counted {
             self.is_fault_counted = true;
             self.block.write(&SequencerCounters { damaged: 1, ..SequencerCounters::default() });
@@ -127,7 +132,7 @@ impl<M: Memory> Sequence<M> {
     }
 }
 
-impl<M: Memory, I: Io> Role<I> for Sequence<M> {
+impl<M: Memory, L: Locks, H, I: Io> Role<I> for Sequence<M, L, H> {
     fn name(&self) -> &str {
         &self.name
     }

@@ -14,11 +14,11 @@ use crate::pool::Process;
 use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::parts::subscriber;
-use crate::sim::parts::terms::{TOPIC, UTC_NS};
+use crate::sim::parts::terms::{UTC_NS, topic_name};
 use crate::sim::process::ProcessMemory;
 use crate::sim::trace::Event;
 use crate::sim::workload;
-use crate::wire::Refusal;
+use crate::wire::{AckLevel, OrderLevel, Refusal};
 
 /// Numbers of clients, so that none is taken for one that connects.
 const CLIENTS: u64 = 1 << 16;
@@ -30,8 +30,7 @@ const STEPS_OF_A_SESSION: u64 = 300;
 
 impl Clock for Kernel {
     fn times(&self) -> Times {
-        let now_ns = self.now_ns();
-        Times { now: self.instant(), utc_ns: UTC_NS + now_ns }
+        Times { now: self.instant(), utc_ns: self.clock().utc_ns }
     }
 
     fn now(&self) -> Instant {
@@ -54,6 +53,8 @@ fn begin(kernel: &Kernel, member: u32, lane: Option<u32>) -> Option<Life<Process
 /// A session, from its request to its end.
 struct Published {
     core: Publishing<ProcessMemory, Kernel>,
+    /// What an ack means.
+    acks: (OrderLevel, AckLevel),
     client: u64,
     next_message: u64,
     /// Every batch below is acked, as it was told.
@@ -70,22 +71,33 @@ pub(super) struct AttachedPublisher {
     /// Sessions that it asked for.
     sessions: u64,
     published: Option<Published>,
+    /// Its topic, and how many of its name had been deleted when it began.
+    topic: String,
+    deletions: usize,
     payload_bytes_max: u64,
 }
 
 impl AttachedPublisher {
     pub fn new(kernel: &Kernel, number: u32) -> AttachedPublisher {
         let payload_bytes_max = kernel.with(|state| state.scenario.payload_bytes_max);
-        AttachedPublisher { number, sessions: 0, published: None, payload_bytes_max }
+        let (topic, deletions) = (String::new(), 0);
+        AttachedPublisher { number, sessions: 0, published: None, topic, deletions, payload_bytes_max }
     }
 
     fn begin(&mut self, kernel: &Kernel) {
         let (scenario, g) = kernel.with(|state| (state.scenario.clone(), state.layout.geometry));
         let place = scenario.writer_place(self.number);
+        let topic = kernel.below(scenario.topics.len() as u64) as usize;
+        let order = scenario.topics[topic];
+        let is_acked = order == OrderLevel::Session || kernel.chance(3, 4);
+        let acks = (order, if is_acked { AckLevel::Committed } else { AckLevel::None });
+        self.deletions = kernel.with(|state| state.checker.deletions(&topic_name(topic)));
+        self.topic = topic_name(topic);
         let options = PublisherOptions {
             pool: PoolOptions { path: "simulated".into(), ..PoolOptions::default() },
-            topic: TOPIC.into(),
-            create: Some(TopicProperties { receipts: scenario.receipts, ..TopicProperties::default() }),
+            topic: topic_name(topic),
+            create: Some(TopicProperties { order, receipts: scenario.receipts, ..TopicProperties::default() }),
+            ack: acks.1,
             batch_bytes: (2 * scenario.payload_bytes_max).max(1024),
             batch_messages: 12,
             window_batches: scenario.window as u32,
@@ -99,8 +111,16 @@ impl AttachedPublisher {
         let heard = acked.clone();
         core.on_acked(Box::new(move |batch| heard.store(batch.batch_seq.0 + 1, Ordering::Relaxed)));
         let client = (CLIENTS + u64::from(self.number)) << 32 | kernel.life() << 16 | self.sessions;
-        self.published =
-            Some(Published { core, client, next_message: 0, acked, claimed: 0, is_open: false, is_closing: false });
+        self.published = Some(Published {
+            core,
+            acks,
+            client,
+            next_message: 0,
+            acked,
+            claimed: 0,
+            is_open: false,
+            is_closing: false,
+        });
     }
 
     fn publish(&mut self, kernel: &Kernel) -> Result<(), ClientError> {
@@ -139,11 +159,17 @@ impl AttachedPublisher {
     /// What keeps a publisher from going on, and whether that may be.
     fn refused(&mut self, kernel: &Kernel, error: &ClientError) {
         match error {
+            ClientError::PoolRefused { refusal: Refusal::UnknownTopic | Refusal::TopicDeleted, .. } => {
+                kernel.check(|checker| checker.deleted(&[(self.topic.clone(), self.deletions)]));
+            }
             // Another session may be had later.
             ClientError::PoolRefused { refusal, detail, .. } if *refusal != Refusal::UnknownSession => {
                 kernel.note(Event::Refused(kernel.part, *refusal as u16, *detail));
             }
-            ClientError::PoolRefused { .. } => kernel.fail(3, format!("an open session is not known: {error}")),
+            // An open session is known, unless its topic is gone.
+            ClientError::PoolRefused { .. } => {
+                kernel.check(|checker| checker.deleted(&[(self.topic.clone(), self.deletions)]));
+            }
             _ => kernel.fail(0, error.to_string()),
         }
         if let Some(mut published) = self.published.take() {
@@ -177,7 +203,12 @@ impl Published {
         if next > self.claimed {
             self.claimed = next;
             kernel.note(Event::Acked(kernel.part, session, 0, next, false, u64::MAX));
-            kernel.check(|checker| checker.acked(session, next));
+            kernel.check(|checker| match self.acks {
+                // It is in the pool, or it was taken.
+                (OrderLevel::None, AckLevel::Committed) => checker.landed(session, next),
+                (_, AckLevel::None) => Ok(()),
+                _ => checker.acked(session, next),
+            });
         }
     }
 }
@@ -219,6 +250,9 @@ pub(super) struct AttachedSubscriber {
     core: Option<Subscribing<ProcessMemory, Kernel>>,
     start: Start,
     verify: bool,
+    /// Its topic, and how many of its name had been deleted when it began.
+    topic: String,
+    deletions: usize,
     /// Order the next batch must begin at, once the first has come.
     expected: Option<u64>,
     payload_bytes_max: u64,
@@ -232,17 +266,19 @@ impl AttachedSubscriber {
             _ => Start::Earliest,
         };
         let payload_bytes_max = kernel.with(|state| state.scenario.payload_bytes_max);
-        let verify = kernel.chance(1, 2);
-        AttachedSubscriber { number, core: None, start, verify, expected: None, payload_bytes_max }
+        let (verify, deletions) = (kernel.chance(1, 2), 0);
+        let topic = topic_name(kernel.below(kernel.with(|state| state.scenario.topics.len()) as u64) as usize);
+        AttachedSubscriber { number, core: None, start, verify, topic, deletions, expected: None, payload_bytes_max }
     }
 
     fn begin(&mut self, kernel: &Kernel) {
         let (place, g) = kernel.with(|state| (state.scenario.reader_place(self.number), state.layout.geometry));
         let member = g.reader_member(place);
+        self.deletions = kernel.with(|state| state.checker.deletions(&self.topic));
         let Some(life) = begin(kernel, member, None) else { return };
         let options = SubscriberOptions {
             pool: PoolOptions { path: "simulated".into(), ..PoolOptions::default() },
-            topic: TOPIC.into(),
+            topic: self.topic.clone(),
             start: self.start,
             check_crc: self.verify,
             ..SubscriberOptions::default()
@@ -254,6 +290,18 @@ impl AttachedSubscriber {
         let Some(core) = &mut self.core else { return Ok(Polled::Nothing) };
         let (expected, bytes_max) = (&mut self.expected, self.payload_bytes_max);
         core.poll(POLL_BATCHES_MAX, &mut |batch| handed(kernel, batch, expected, bytes_max))
+    }
+
+    /// It may have asked for what lay ahead in a topic that was deleted meanwhile: in another of its name it may wait for ever.
+    fn look_back(&mut self, kernel: &Kernel) {
+        let next = kernel.with(|state| state.checker.next_order(&self.topic));
+        let is_ahead = |core: &mut Subscribing<_, _>| next.is_some_and(|next| next < core.next_order());
+        if kernel.is_calm()
+            && let Some(mut core) = self.core.take_if(is_ahead)
+        {
+            core.retire();
+            (self.start, self.expected) = (Start::Earliest, None);
+        }
     }
 
     /// What a subscriber is told, and whether that may be; then it goes on, or begins again.
@@ -271,10 +319,15 @@ impl AttachedSubscriber {
                     Start::Order(order) => order.0.max(core.next_order()),
                     _ => core.next_order(),
                 };
-                kernel.check(|checker| checker.gone(asked));
+                kernel.check(|checker| checker.gone(&self.topic, asked));
                 (self.start, self.expected) = (Start::Order((*detail).into()), None);
             }
             ClientError::PoolRefused { refusal: Refusal::UnknownTopic, .. } => {}
+            ClientError::PoolRefused { refusal: Refusal::TopicDeleted, .. } => {
+                kernel.note(Event::Refused(kernel.part, Refusal::TopicDeleted as u16, core.next_order()));
+                kernel.check(|checker| checker.deleted(&[(self.topic.clone(), self.deletions)]));
+                (self.start, self.expected) = (Start::Earliest, None);
+            }
             _ => kernel.fail(8, error.to_string()),
         }
         core.retire();
@@ -297,7 +350,7 @@ impl Actor for AttachedSubscriber {
         }
         for _ in 0..POLLS_PER_STEP {
             match self.poll(kernel) {
-                Ok(Polled::Nothing) => return,
+                Ok(Polled::Nothing) => return self.look_back(kernel),
                 Ok(Polled::Handed(_) | Polled::Moved) => {}
                 Err(error) => return self.refused(kernel, &error),
             }
@@ -306,7 +359,9 @@ impl Actor for AttachedSubscriber {
 
     /// It has everything.
     fn is_at_rest(&self, checker: &Checker) -> bool {
-        let has_all = |core: &Subscribing<_, _>| core.is_streaming() && core.next_order() == checker.next_order();
+        let has_all = |core: &Subscribing<_, _>| {
+            core.is_streaming() && Some(core.next_order()) == checker.next_order(&self.topic)
+        };
         self.core.as_ref().is_some_and(has_all)
     }
 

@@ -11,31 +11,51 @@ use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
 use crate::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS};
 use crate::roles::tokens::Tokens;
-use crate::runtime::{Io, Now, Role};
+use crate::runtime::{Io, Role};
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::part::LinkId;
-use crate::sim::parts::terms::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY, TOPIC, UTC_NS, log_record};
+use crate::sim::parts::terms::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY, UTC_NS, log_record, topic_name};
 use crate::sim::process::ProcessMemory;
+use crate::sim::scenario::Scenario;
 use crate::sim::socket::{Listener, SimSocket, Sockets};
-use crate::wire::{AckLevel, OrderLevel};
+use crate::wire::AckLevel;
 
-/// Subscribers of one broker at once.
-const SUBSCRIBERS_MAX: u32 = 8;
 /// Silence after which a client that promised to be heard is gone, ns.
 const CLIENT_SILENCE_NS: u64 = 150_000_000;
 /// Passes of one step at most.
 const PASSES_MAX: u64 = 4;
-/// Operations of a role at once: a receive and a send of each connection, and the accept.
-const OPERATIONS_MAX: u32 = 2 * PLACES + 1;
+/// Operations of a role at once: a receive and a send of each connection of each of two cores, and the accept.
+const OPERATIONS_MAX: u32 = 4 * PLACES + 1;
 
 /// What the roles of one process hand each other. It dies with the process.
 struct Wiring {
     links: Vec<Arc<AckLink<LinkId>>>,
     subscriptions: Arc<Subscriptions<SimSocket>>,
+    addresses: Arc<Addresses>,
     incarnation: u64,
 }
 
 impl Wiring {
+    /// Of a broker that begins.
+    fn begin(kernel: &Kernel, broker: u32, scenario: &Scenario, incarnation: u64) -> Arc<Wiring> {
+        let bounds = AddressBounds {
+            connections: scenario.connections_per_address,
+            sessions: scenario.sessions_per_address,
+            openings: scenario.openings,
+            openings_at_once: 4,
+            heartbeats: if scenario.is_one_address { 100 } else { 0 },
+            ..AddressBounds::NONE
+        };
+        let wiring = Arc::new(Wiring {
+            links: (0..scenario.lanes_per_broker).map(|_| AckLink::new(PLACES)).collect(),
+            subscriptions: Arc::new(Subscriptions::new(scenario.subscribers_per_broker as usize)),
+            addresses: Addresses::new(bounds),
+            incarnation,
+        });
+        kernel.with(|state| state.common[broker as usize] = Some(wiring.clone()));
+        wiring
+    }
+
     /// Of a broker. Nothing before its receive core has announced it.
     fn of(kernel: &Kernel, broker: u32) -> Option<Arc<Wiring>> {
         let common = kernel.with(|state| state.common[broker as usize].clone())?;
@@ -44,23 +64,27 @@ impl Wiring {
 }
 
 /// One role and its network.
-struct Thread<R> {
-    role: R,
+pub(super) struct Thread<R> {
+    pub role: R,
     sockets: Sockets,
     is_started: bool,
 }
 
 impl<R: Role<Sockets> + Send + 'static> Thread<R> {
+    pub fn new(kernel: &Kernel, role: R) -> Thread<R> {
+        Thread { role, sockets: Sockets::new(kernel, OPERATIONS_MAX), is_started: false }
+    }
+
     fn boot(kernel: &Kernel, role: R) -> Option<Box<dyn Actor>> {
-        Some(Box::new(Thread { role, sockets: Sockets::new(kernel, OPERATIONS_MAX), is_started: false }))
+        Some(Box::new(Thread::new(kernel, role)))
     }
 }
 
 impl<R: Role<Sockets> + Send + 'static> Actor for Thread<R> {
     /// Some passes, as the runner makes them.
     fn step(&mut self, kernel: &Kernel) {
-        let now_ns = kernel.now_ns();
-        let now = Now { monotonic_ns: now_ns, utc_ns: UTC_NS + now_ns };
+        let now = kernel.clock();
+        self.sockets.begin_step();
         if !std::mem::replace(&mut self.is_started, true) {
             self.role.start(&mut self.sockets, 0, now).expect("a simulated network has room");
         }
@@ -84,41 +108,50 @@ impl<R: Role<Sockets> + Send + 'static> Actor for Thread<R> {
     }
 }
 
-/// The receive core of a broker. It is the first of its process, and announces the broker.
-pub(super) fn receive(kernel: &Kernel, broker: u32) -> Option<Box<dyn Actor>> {
+/// A receive core of a broker. The first one announces the broker.
+pub(super) fn receive(kernel: &Kernel, broker: u32, core: u32) -> Option<Box<dyn Actor>> {
     let (view, scenario) = (kernel.view(), kernel.with(|state| state.scenario.clone()));
-    let member = Member::announce(&view, broker, Process { started_at_utc_ns: UTC_NS, ..Process::default() });
-    let incarnation = member.incarnation();
-    let link = AckLink::new(PLACES);
-    let subscriptions = Arc::new(Subscriptions::new(SUBSCRIBERS_MAX as usize));
-    let topic = Topic { receipts: scenario.receipts, ..Topic::new(TOPIC, OrderLevel::Session, AckLevel::Committed) };
+    let lanes = scenario.lanes_per_broker;
+    let (wiring, member) = match core {
+        0 => {
+            let member = Member::announce(&view, broker, Process { started_at_utc_ns: UTC_NS, ..Process::default() });
+            (Wiring::begin(kernel, broker, &scenario, member.incarnation()), Some(member))
+        }
+        _ => (Wiring::of(kernel, broker)?, None),
+    };
+    let topic = |number| Topic {
+        receipts: scenario.receipts,
+        ..Topic::new(&topic_name(number), scenario.topics[number], AckLevel::Committed)
+    };
+    let topics = if core == 0 { (0..scenario.topics.len()).map(topic).collect() } else { Vec::new() };
     let settings = ReceiveSettings {
         connections_max: PLACES - SPARE_CONNECTIONS,
         receive_bytes_max: 24 << 10,
         hello_timeout_ns: HELLO_TIMEOUT_NS,
         idle_release_ns: 20_000_000,
         client_silence_ns: CLIENT_SILENCE_NS,
-        session_expiry_ns: 5_000_000_000,
+        session_expiry_ns: scenario.session_expiry_ns,
         broker: broker as u16,
         heartbeat_ms: scenario.heartbeat_ms,
         log_tag: log_record(&scenario).tag(),
         keep: Keep::Cached,
-        topics: vec![topic],
+        topics,
     };
-    let bounds = AddressBounds { connections: scenario.connections_per_address, ..AddressBounds::NONE };
     let (listener, tokens) = (Arc::new(Listener(broker)), Tokens::new(TOKEN_KEY));
     let role = Receive::<ProcessMemory, Sockets>::new(
         &view,
-        broker,
+        broker * lanes + core,
         settings,
         listener,
         tokens,
-        link.clone(),
-        subscriptions.clone(),
+        wiring.links[core as usize].clone(),
+        wiring.subscriptions.clone(),
     );
-    let role = role.that_shares(Addresses::new(bounds)).that_beats(member);
-    let wiring = Wiring { links: vec![link], subscriptions, incarnation };
-    kernel.with(|state| state.common[broker as usize] = Some(Arc::new(wiring)));
+    let role = role.that_shares(wiring.addresses.clone());
+    let role = match member {
+        Some(member) => role.that_beats(member),
+        None => role,
+    };
     Thread::boot(kernel, role)
 }
 
@@ -145,7 +178,7 @@ pub(super) fn export(kernel: &Kernel, broker: u32) -> Option<Box<dyn Actor>> {
     let (subscriptions, incarnation) = (wiring.subscriptions.clone(), wiring.incarnation);
     let scenario = kernel.with(|state| state.scenario.clone());
     let settings = ExportSettings {
-        connections_max: SUBSCRIBERS_MAX,
+        connections_max: scenario.subscribers_per_broker,
         batches_per_send: 8,
         send: scenario.send,
         slow_reader: scenario.slow_reader,

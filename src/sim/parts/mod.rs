@@ -3,13 +3,15 @@
 //!
 //! * [`broker`]: the roles of a broker. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
 //! * [`attached`]: clients that map the pool: the production cores, in places of their own.
-//! * [`publisher`], [`subscriber`], [`admin`]: clients, around the client's own state machines; [`attempt`]: how they dial. `terms`: what all of them
-//!   take for granted.
+//! * [`publisher`], [`subscriber`]: clients, around the client's own state machines; [`attempt`]: how they dial. [`admin`], [`eraser`]: who makes and
+//!   deletes topics and cursors, over a [`control`] connection. `terms`: what all of them take for granted.
 
 mod admin;
 mod attached;
 mod attempt;
 mod broker;
+mod control;
+mod eraser;
 mod publisher;
 mod sequencer;
 mod subscriber;
@@ -22,11 +24,12 @@ use crate::sim::part::Part;
 /// A part at the beginning of its process. Nothing: it waits for another of its process.
 pub(crate) fn boot(part: Part, kernel: &Kernel) -> Option<Box<dyn Actor>> {
     let actor: Box<dyn Actor> = match part {
-        Part::Receive(broker) => return broker::receive(kernel, broker),
+        Part::Receive(broker, core) => return broker::receive(kernel, broker, core),
         Part::Ack(broker) => return broker::ack(kernel, broker),
         Part::Export(broker) => return broker::export(kernel, broker),
         Part::Sequencer(candidate) => Box::new(sequencer::Sequencer::new(kernel, candidate)),
-        Part::Admin(number) => Box::new(admin::Admin::new(number)),
+        Part::Admin(number) => Box::new(admin::Admin::new(kernel, number)),
+        Part::Eraser => Box::new(eraser::Eraser::new(kernel)),
         Part::Watcher(_) => Box::new(watcher::Watcher::new(kernel)),
         Part::Publisher(number) => Box::new(publisher::Publisher::new(kernel, number)),
         Part::AttachedPublisher(number) => Box::new(attached::AttachedPublisher::new(kernel, number)),

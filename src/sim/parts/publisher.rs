@@ -14,11 +14,11 @@ use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::network::{End, Heard};
 use crate::sim::part::LinkId;
 use crate::sim::parts::attempt::{Attempt, BACKOFF, CONNECT_TIMEOUT, Opening, addresses};
-use crate::sim::parts::terms::TOPIC;
+use crate::sim::parts::terms::topic_name;
 use crate::sim::trace::Event;
 use crate::sim::workload;
-use crate::wire::Refusal;
 use crate::wire::frame::{self, ACK_FENCED, Goodbye};
+use crate::wire::{AckLevel, OrderLevel, Refusal};
 
 const RESEND_AFTER: Duration = Duration::from_millis(150);
 const REOPEN_MAX: Duration = Duration::from_millis(150);
@@ -35,10 +35,15 @@ enum Line {
 /// All that exists once a first broker has welcomed it.
 struct Session {
     client: u64,
+    order: OrderLevel,
+    /// Whether brokers say what is committed.
+    is_acked: bool,
     ports: Ports,
     lines: Vec<Line>,
     /// Batches acked.
     acked: u64,
+    /// Its topic, and how many of its name had been deleted.
+    topic: (String, usize),
 }
 
 /// See the head of the file.
@@ -48,44 +53,66 @@ pub(super) struct Publisher {
     goodbyes: u64,
     options: PublisherOptions,
     opening: Opening,
+    /// Its topic, and how many of its name had been deleted.
+    topic: (String, usize),
     session: Option<(Session, Filler)>,
     next_message: u64,
     payload_bytes_max: u64,
 }
 
+/// What it is asked to do: one of the topics is its own.
+fn options(kernel: &Kernel) -> PublisherOptions {
+    let scenario = kernel.with(|state| state.scenario.clone());
+    let topic = kernel.below(scenario.topics.len() as u64) as usize;
+    let is_acked = scenario.topics[topic] == OrderLevel::Session || kernel.chance(3, 4);
+    PublisherOptions {
+        brokers: addresses(kernel),
+        discover: false,
+        topic: topic_name(topic),
+        ack: if is_acked { AckLevel::Committed } else { AckLevel::None },
+        batch_bytes: (2 * scenario.payload_bytes_max).max(1024),
+        batch_messages: 12,
+        window_batches: scenario.window as u32,
+        connections_per_broker: scenario.connections_per_broker as u32,
+        connect_timeout: CONNECT_TIMEOUT,
+        resend_after: RESEND_AFTER,
+        ..PublisherOptions::default()
+    }
+}
+
+fn opening(options: &PublisherOptions) -> Opening {
+    let (address, body, welcomes) = (String::new(), options.topic.clone().into_bytes(), 1);
+    Opening::new(Call { address, hello: first_hello(options), body, welcomes, timeout: CONNECT_TIMEOUT })
+}
+
+fn topic_now(kernel: &Kernel, options: &PublisherOptions) -> (String, usize) {
+    let deletions = kernel.with(|state| state.checker.deletions(&options.topic));
+    (options.topic.clone(), deletions)
+}
+
 impl Publisher {
     pub fn new(kernel: &Kernel, number: u32) -> Publisher {
-        let scenario = kernel.with(|state| state.scenario.clone());
-        let options = PublisherOptions {
-            brokers: addresses(kernel),
-            discover: false,
-            topic: TOPIC.to_owned(),
-            batch_bytes: (2 * scenario.payload_bytes_max).max(1024),
-            batch_messages: 12,
-            window_batches: scenario.window as u32,
-            connections_per_broker: scenario.connections_per_broker as u32,
-            connect_timeout: CONNECT_TIMEOUT,
-            resend_after: RESEND_AFTER,
-            ..PublisherOptions::default()
-        };
-        let (address, body, welcomes) = (String::new(), TOPIC.into(), 1);
-        let call = Call { address, hello: first_hello(&options), body, welcomes, timeout: CONNECT_TIMEOUT };
-        Publisher {
-            number,
-            goodbyes: 0,
-            options,
-            opening: Opening::new(call),
-            session: None,
-            next_message: 0,
-            payload_bytes_max: scenario.payload_bytes_max,
-        }
+        let payload_bytes_max = kernel.with(|state| state.scenario.payload_bytes_max);
+        let options = options(kernel);
+        let (opening, topic) = (opening(&options), topic_now(kernel, &options));
+        Publisher { number, goodbyes: 0, options, opening, topic, session: None, next_message: 0, payload_bytes_max }
+    }
+
+    /// Another one takes its place, with a session of its own.
+    fn begin_anew(&mut self, kernel: &Kernel) {
+        let (number, goodbyes) = (self.number, self.goodbyes + 1);
+        *self = Publisher { goodbyes, ..Publisher::new(kernel, number) };
     }
 
     /// Opens a session at the first broker that answers.
     fn open(&mut self, kernel: &Kernel) {
         let (link, greeting) = match self.opening.step(kernel) {
             Some(Ok(welcomed)) => welcomed,
-            Some(Err(error)) => return told(kernel, &error),
+            Some(Err(error)) => {
+                told(kernel, &error, &self.topic);
+                self.topic = topic_now(kernel, &self.options);
+                return;
+            }
             None => return,
         };
         let patience = Patience { backoff: BACKOFF, reopen_max: REOPEN_MAX, ..Patience::default() };
@@ -96,9 +123,11 @@ impl Publisher {
         let client = u64::from(self.number) << 32 | self.goodbyes << 16 | kernel.life();
         let (port, session) = (ports.port_of(&greeting.address), greeting.welcome.session);
         kernel.check(|checker| checker.opened(session, client));
+        let is_acked = self.options.ack != AckLevel::None;
+        let order = OrderLevel::from_byte(greeting.welcome.order_level).expect("the ports have read it");
         let filler = Filler::new(ports.shape(), Vec::new());
         let lines = (0..ports.len()).map(|_| Line::Nothing).collect();
-        let mut session = Session { client, ports, lines, acked: 0 };
+        let mut session = Session { client, order, is_acked, ports, lines, acked: 0, topic: self.topic.clone() };
         session.dialed(kernel, port, 0, (link, Ok(greeting)));
         self.session = Some((session, filler));
     }
@@ -147,10 +176,14 @@ impl Session {
             }
         }
         while let Some(batch) = self.ports.pop_acked() {
-            if batch.batch_seq.0 != self.acked {
+            if batch.batch_seq.0 != self.acked && self.order == OrderLevel::Session {
                 kernel.fail(5, format!("batch {} is acked, {} is next", batch.batch_seq, self.acked));
             }
             self.acked += 1;
+            if self.is_acked && self.order != OrderLevel::None {
+                let (first, end) = (batch.first_message, batch.first_message + u64::from(batch.messages));
+                kernel.check(|checker| checker.sent(self.client, first, end));
+            }
         }
     }
 
@@ -167,15 +200,15 @@ impl Session {
             Ok(Greeting { welcome, .. }) => {
                 let (session, epoch, next) = (welcome.session, welcome.session_epoch, welcome.next);
                 kernel.note(Event::Welcomed(kernel.part, session, epoch, next));
-                if self.ports.stats().new_sessions > sessions {
+                if self.ports.stats().new_sessions > sessions || self.order != OrderLevel::Session {
                     kernel.check(|checker| checker.opened(session, self.client));
                 }
-                kernel.check(|checker| checker.acked(session, next));
-                if !is_up {
+                self.acked_below(kernel, session, next);
+                if !is_up && self.ports.failed().is_none() {
                     kernel.fail(3, format!("{welcome:?} is not what was asked for: {}", self.ports.unreachable()));
                 }
             }
-            Err(error) => told(kernel, &error),
+            Err(error) => told(kernel, &error, &self.topic),
         }
         if is_up {
             self.lines[port] = Line::Up(link, HeardInbox::default());
@@ -200,8 +233,35 @@ impl Session {
                 },
             }
         }
-        if let Some(error) = self.ports.failed() {
-            kernel.fail(3, format!("it cannot go on: {error}"));
+    }
+
+    /// A broker said that batches of a session are acked: at level 0 they are in the pool.
+    fn acked_below(&self, kernel: &Kernel, session: u64, next: u64) {
+        kernel.check(|checker| match self.order {
+            OrderLevel::None => checker.landed(session, next),
+            _ => checker.acked(session, next),
+        });
+    }
+
+    /// Whether it cannot go on: its topic was deleted, and nothing else may be the reason.
+    fn has_failed(&self, kernel: &Kernel) -> bool {
+        let Some(error) = self.ports.failed() else { return false };
+        match error.refusal() {
+            Some(Refusal::TopicDeleted | Refusal::UnknownTopic | Refusal::UnknownSession) => {
+                kernel.check(|checker| checker.deleted(std::slice::from_ref(&self.topic)));
+            }
+            _ => kernel.fail(3, format!("it cannot go on: {error}")),
+        }
+        true
+    }
+
+    fn close(self, kernel: &Kernel) {
+        for line in self.lines {
+            match line {
+                Line::Nothing => {}
+                Line::Attempt(_, attempt) => kernel.close(attempt.link, End::Client),
+                Line::Up(link, _) => kernel.close(link, End::Client),
+            }
         }
     }
 
@@ -238,12 +298,12 @@ impl Session {
                 is_over = ack.flags & ACK_FENCED != 0;
                 let (session, epoch, next) = (ack.session, ack.session_epoch, ack.committed_next);
                 kernel.note(Event::Acked(kernel.part, session, epoch, next, is_over, ack.let_go_from));
-                kernel.check(|checker| checker.acked(session, next));
+                self.acked_below(kernel, session, next);
             }
             Frame::Heartbeat => {}
             Frame::Refused(header, text) => {
                 is_over = true;
-                told(kernel, &refused(self.ports.address(port), header, text));
+                told(kernel, &refused(self.ports.address(port), header, text), &self.topic);
             }
         }
         self.ports.on_heard(port, frame, kernel.instant());
@@ -259,7 +319,11 @@ impl Session {
         if filled == 0 {
             return;
         }
-        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+        let mut bytes = Vec::new();
+        slices[..filled].iter().for_each(|slice| bytes.extend_from_slice(slice));
+        if kernel.with(|state| state.scenario.has_short_sends) && kernel.chance(1, 2) {
+            bytes.truncate(1 + kernel.below(bytes.len() as u64) as usize);
+        }
         match kernel.write(*link, End::Client, &bytes) {
             None => self.lost(kernel, port),
             Some(written) => drop(self.ports.wrote(port, written, now)),
@@ -291,11 +355,14 @@ impl Session {
 }
 
 /// A broker may refuse for many reasons, but not for these: the session is open, and the bytes were sent whole.
-fn told(kernel: &Kernel, error: &ClientError) {
+fn told(kernel: &Kernel, error: &ClientError, topic: &(String, usize)) {
     let ClientError::Refused { code, detail, .. } = error else { return };
     kernel.note(Event::Refused(kernel.part, *code, *detail));
     match error.refusal() {
-        Some(Refusal::UnknownSession) => kernel.fail(3, "an open session is not known".into()),
+        // An open session is known, unless its topic is gone.
+        Some(Refusal::UnknownSession | Refusal::TopicDeleted) => {
+            kernel.check(|checker| checker.deleted(std::slice::from_ref(topic)));
+        }
         Some(Refusal::Protocol) => kernel.fail(7, format!("a stream came damaged: {error}")),
         _ => {}
     }
@@ -314,6 +381,10 @@ impl Actor for Publisher {
             Some((session, _)) => session.pass(kernel),
             None => self.open(kernel),
         }
+        if let Some((session, _)) = self.session.take_if(|(session, _)| session.has_failed(kernel)) {
+            session.close(kernel);
+            return self.begin_anew(kernel);
+        }
         let is_done = self.session.as_ref().is_some_and(|(session, _)| session.ports.window().unacked() == 0);
         if is_done
             && self.next_message > 0
@@ -322,7 +393,7 @@ impl Actor for Publisher {
             && let Some((session, _)) = self.session.take()
         {
             session.part(kernel);
-            (self.goodbyes, self.next_message) = (self.goodbyes + 1, 0);
+            self.begin_anew(kernel);
         }
     }
 

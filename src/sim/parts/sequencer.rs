@@ -1,17 +1,19 @@
-//! A sequencer candidate.
+//! A sequencer candidate: the role as it is, with the world's processes for locks.
 
+use crate::roles::sequence::Sequence;
 use crate::roles::sequence::active::SequencerSettings;
-use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
+use crate::roles::sequence::candidate::{Locks, TakeoverSettings};
 use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::part::Part;
+use crate::sim::parts::broker::Thread;
 use crate::sim::process::ProcessMemory;
 use crate::sim::scenario::Scenario;
 
 fn settings(scenario: &Scenario) -> SequencerSettings {
     SequencerSettings {
         session_lease_ns: 120_000_000,
-        session_expiry_ns: 5_000_000_000,
+        session_expiry_ns: scenario.session_expiry_ns,
         retention_bytes: scenario.retention_bytes,
         retention_ns: scenario.retention_ns,
         reader_stall_ns: scenario.reader_stall_ns,
@@ -23,13 +25,15 @@ const TAKEOVER: TakeoverSettings = TakeoverSettings { after_ns: 60_000_000, sett
 
 /// See the head of the file.
 pub(super) struct Sequencer {
-    candidate: Candidate<ProcessMemory>,
+    thread: Thread<Sequence<ProcessMemory, Kernel, ()>>,
 }
 
 impl Sequencer {
     pub fn new(kernel: &Kernel, candidate: u32) -> Sequencer {
         let settings = kernel.with(|state| settings(&state.scenario));
-        Sequencer { candidate: Candidate::new(&kernel.view(), candidate, settings, TAKEOVER) }
+        // Its process is what holds its lock.
+        let role = Sequence::new(&kernel.view(), kernel.clone(), candidate, (), settings, TAKEOVER);
+        Sequencer { thread: Thread::new(kernel, role) }
     }
 }
 
@@ -56,18 +60,16 @@ impl Locks for Kernel {
 
 impl Actor for Sequencer {
     fn step(&mut self, kernel: &Kernel) {
-        self.candidate.step(kernel.now_ns(), kernel);
-        // As the real one's process does.
-        assert_eq!(self.candidate.fault(), None);
+        self.thread.step(kernel);
     }
 
     /// What it parked was appended, or its session fenced.
     fn is_at_rest(&self, _checker: &Checker) -> bool {
-        self.candidate.active().is_none_or(|sequencer| sequencer.core().held() == 0)
+        self.thread.role.active().is_none_or(|sequencer| sequencer.core().held() == 0)
     }
 
     fn tell(&self) -> String {
-        let Some(sequencer) = self.candidate.active() else { return "not active".into() };
+        let Some(sequencer) = self.thread.role.active() else { return "not active".into() };
         let open = sequencer.core().table().sessions().iter().filter(|session| session.id != 0);
         format!("active, sessions {:?}, {:?}", open.collect::<Vec<_>>(), sequencer.counters())
     }

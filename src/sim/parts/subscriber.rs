@@ -11,7 +11,7 @@ use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::network::{End, Heard};
 use crate::sim::part::LinkId;
 use crate::sim::parts::attempt::{Attempt, BACKOFF, CONNECT_TIMEOUT, Opening, addresses};
-use crate::sim::parts::terms::TOPIC;
+use crate::sim::parts::terms::{UTC_NS, topic_name};
 use crate::sim::trace::Event;
 use crate::sim::workload;
 use crate::wire::Refusal;
@@ -34,25 +34,53 @@ pub(super) struct Subscriber {
     opening: Opening,
     follower: Option<Follower>,
     line: Line,
+    /// Position in the index of the batch that came last, of whichever topic.
+    position: Option<u64>,
+    /// How many topics of each of its names had been deleted when it began.
+    deletions: Vec<(String, usize)>,
     payload_bytes_max: u64,
     /// Pins that were not waited for any more when it dialed last.
     dropped_pins: u64,
     spoiled_batches: u64,
 }
 
+/// How many topics of each name were deleted.
+fn deletions(kernel: &Kernel, options: &SubscriberOptions) -> Vec<(String, usize)> {
+    let count = |name: &str| kernel.with(|state| state.checker.deletions(name));
+    options.topics().map(|(name, _)| (name.to_owned(), count(name))).collect()
+}
+
 impl Subscriber {
     pub fn new(kernel: &Kernel) -> Subscriber {
+        let count = kernel.with(|state| state.scenario.topics.len());
+        // One of the topics, and any of the others.
+        let first = kernel.below(count as u64) as usize;
+        let start = |_| match kernel.below(8) {
+            0 => Start::Latest,
+            1 => Start::Timestamp(UTC_NS + kernel.below(kernel.now_ns())),
+            _ => Start::Earliest,
+        };
+        let more = (0..count).filter(|topic| *topic != first && kernel.chance(1, 2));
         let options = SubscriberOptions {
             brokers: addresses(kernel),
-            topic: TOPIC.to_owned(),
-            start: Start::Earliest,
+            topic: topic_name(first),
+            start: start(first),
+            more_topics: more.map(|topic| (topic_name(topic), start(topic))).collect(),
             connect_timeout: CONNECT_TIMEOUT,
             ..SubscriberOptions::default()
         };
-        let payload_bytes_max = kernel.with(|state| state.scenario.payload_bytes_max);
         let (opening, line) = (Opening::new(first_call(&options)), Line::Nothing);
-        let (follower, dropped_pins, spoiled_batches) = (None, 0, 0);
-        Subscriber { options, opening, follower, line, payload_bytes_max, dropped_pins, spoiled_batches }
+        Subscriber {
+            deletions: deletions(kernel, &options),
+            options,
+            opening,
+            follower: None,
+            line,
+            position: None,
+            payload_bytes_max: kernel.with(|state| state.scenario.payload_bytes_max),
+            dropped_pins: 0,
+            spoiled_batches: 0,
+        }
     }
 
     fn open(&mut self, kernel: &Kernel) {
@@ -68,15 +96,37 @@ impl Subscriber {
         }
     }
 
+    /// Where a topic of its begins.
+    fn start(&mut self, place: usize) -> &mut Start {
+        match place {
+            0 => &mut self.options.start,
+            _ => &mut self.options.more_topics[place - 1].1,
+        }
+    }
+
     fn refused_at_first(&mut self, kernel: &Kernel, error: &ClientError) {
         told(kernel, error);
         if error.refusal() == Some(Refusal::Trimmed)
-            && let (Start::Order(order), ClientError::Refused { detail: earliest, .. }) = (self.options.start, error)
+            && let ClientError::Refused { detail: earliest, place, .. } = error
+            && let Start::Order(order) = *self.start(*place)
         {
-            kernel.check(|checker| checker.gone(order.0));
-            self.options.start = Start::Order((*earliest).into());
+            let topic = self.options.topics().nth(*place).expect("it is one of its own").0.to_owned();
+            kernel.check(|checker| checker.gone(&topic, order.0));
+            *self.start(*place) = Start::Order((*earliest).into());
             self.opening = Opening::new(first_call(&self.options));
         }
+        self.deletions = deletions(kernel, &self.options);
+    }
+
+    /// Everything anew: the topics that it read are gone, or some of them.
+    fn begin_anew(&mut self, kernel: &Kernel) {
+        if let Line::Up(link) = self.line {
+            kernel.close(link, End::Client);
+        }
+        if let Line::Attempt(_, attempt) = &self.line {
+            kernel.close(attempt.link, End::Client);
+        }
+        *self = Subscriber::new(kernel);
     }
 
     /// What a pass came to.
@@ -84,14 +134,18 @@ impl Subscriber {
         let Some(follower) = &mut self.follower else { return };
         if let Err(error) = result {
             if error.refusal() == Some(Refusal::Trimmed)
-                && let ClientError::Refused { detail: earliest, .. } = error
+                && let ClientError::Refused { detail: earliest, place, .. } = error
             {
                 // It fell behind while it had no connection, and goes on at the earliest there is.
-                let order = follower.topics()[0].next_order;
-                kernel.check(|checker| checker.gone(order));
-                follower.go_on_at(0, earliest, kernel.instant());
+                let topic = &follower.topics()[place];
+                kernel.check(|checker| checker.gone(&topic.name, topic.next_order));
+                follower.go_on_at(place, earliest, kernel.instant());
             }
             told(kernel, &error);
+            if matches!(error.refusal(), Some(Refusal::TopicDeleted | Refusal::UnknownTopic)) {
+                kernel.check(|checker| checker.deleted(&self.deletions));
+                return self.begin_anew(kernel);
+            }
         }
         // If its broker stood still and was not waited for, a batch's bytes were used again under its send; it is asked for again elsewhere.
         let is_spoiled =
@@ -116,7 +170,10 @@ impl Subscriber {
         kernel.close(link, End::Client);
         self.line = Line::Nothing;
         self.spoiled_batches = 0;
-        self.options.start = Start::Order(follower.topics()[0].next_order.into());
+        for (place, topic) in follower.topics().iter().enumerate() {
+            *self.start(place) = Start::Order(topic.next_order.into());
+        }
+        self.position = None;
         self.opening = Opening::new(first_call(&self.options));
     }
 
@@ -164,13 +221,18 @@ impl Subscriber {
                 follower.on_lost(&error, now);
             }
         }
-        let (bytes_max, mut handed) = (self.payload_bytes_max, 0);
+        let (bytes_max, position, mut handed) = (self.payload_bytes_max, &mut self.position, 0);
         let handler = &mut |event: Handed<'_>| match event {
-            Handed::Batch(batch) => self::handed(kernel, &batch, bytes_max),
+            Handed::Batch(batch) => {
+                if let Some(before) = position.replace(batch.position.0).filter(|before| *before >= batch.position.0) {
+                    kernel.fail(10, format!("position {} comes after {before}", batch.position));
+                }
+                self::handed(kernel, &batch, bytes_max);
+            }
             // It is told, and what was given up is gone, from the first message to the last.
-            Handed::Skipped { from, next_order, .. } => {
-                kernel.check(|checker| checker.skipped(from.0));
-                kernel.check(|checker| checker.skipped(next_order.0 - 1));
+            Handed::Skipped { topic, from, next_order, .. } => {
+                kernel.check(|checker| checker.skipped(topic, from.0));
+                kernel.check(|checker| checker.skipped(topic, next_order.0 - 1));
             }
         };
         while follower.step(handler, &mut handed, now)? {}
@@ -194,7 +256,7 @@ pub(super) fn handed(kernel: &Kernel, batch: &Delivered<'_>, payload_bytes_max: 
     kernel.note(Event::Delivered(kernel.part, position, first_order, message_count));
     let deliver =
         Deliver { position, first_order, message_count, batch_seq, session, session_epoch, ..Deliver::default() };
-    kernel.check(|checker| checker.delivered(deliver));
+    kernel.check(|checker| checker.delivered(batch.topic, deliver));
 }
 
 /// What a subscriber is told that polls; some of it no broker may say.
@@ -224,10 +286,22 @@ impl Actor for Subscriber {
             (Some(_), _) => self.reconnect(kernel),
         };
         self.settle(kernel, result);
+        // It asked for what lay ahead in a topic that was deleted meanwhile: in another of its name it may wait for ever.
+        let is_ahead = |follower: &Follower| {
+            let next = |name: &str| kernel.with(|state| state.checker.next_order(name));
+            follower.topics().iter().any(|topic| next(&topic.name).is_some_and(|next| next < topic.next_order))
+        };
+        if kernel.is_calm() && self.follower.as_ref().is_some_and(is_ahead) {
+            kernel.check(|checker| checker.deleted(&self.deletions));
+            self.begin_anew(kernel);
+        }
     }
 
     /// It has everything.
     fn is_at_rest(&self, checker: &Checker) -> bool {
-        self.follower.as_ref().is_some_and(|follower| follower.topics()[0].next_order == checker.next_order())
+        let has_all = |follower: &Follower| {
+            follower.topics().iter().all(|topic| checker.next_order(&topic.name) == Some(topic.next_order))
+        };
+        self.follower.as_ref().is_some_and(has_all)
     }
 }

@@ -7,9 +7,10 @@ use crate::pool::{Access, Memory};
 use crate::sim::checker::Stamps;
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::process::ProcessMemory;
+use crate::sim::scenario::Scenario;
 use crate::wire::frame::BatchHeader;
 use crate::wire::message::Messages;
-use crate::wire::{BatchDecoder, Progress, Receipts};
+use crate::wire::{BatchDecoder, Progress};
 
 /// Slots looked at in one step.
 const SLOTS_PER_STEP: u64 = 3;
@@ -17,7 +18,7 @@ const SLOTS_PER_STEP: u64 = 3;
 /// See the head of the file.
 pub(super) struct Watcher {
     view: View<ProcessMemory>,
-    receipts: Receipts,
+    scenario: Scenario,
     /// Per lane: the slot to look at next.
     next: Vec<u64>,
 }
@@ -25,9 +26,9 @@ pub(super) struct Watcher {
 impl Watcher {
     pub fn new(kernel: &Kernel) -> Watcher {
         let view = kernel.view();
-        let receipts = kernel.with(|state| state.scenario.receipts);
+        let scenario = kernel.with(|state| state.scenario.clone());
         let next = vec![0; view.layout.geometry.lanes() as usize];
-        Watcher { view, receipts, next }
+        Watcher { view, scenario, next }
     }
 
     fn look(&mut self, kernel: &Kernel, lane: u32) {
@@ -68,7 +69,7 @@ impl Watcher {
             return Err(format!("a stale receipt: {} for {}", header.received_at, slot.received_at));
         }
         let mut messages = Messages::new(&bytes[64..64 + header.body_bytes as usize]);
-        let stamps = Stamps::of(&self.view.layout.geometry, lane, self.receipts);
+        let stamps = Stamps::of(&self.view.layout.geometry, lane, &self.scenario);
         match messages.find(|message| !stamps.are_sound(message.header.ts, slot.received_at)) {
             Some(message) => Err(format!("a stale receipt: {:?} for {}", message.header, slot.received_at)),
             None => Ok(()),

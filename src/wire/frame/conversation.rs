@@ -26,7 +26,7 @@ described! {
         reserved: u8,
         /// publisher: 0 opens a session, else the session to join or reopen
         session: u64,
-        /// publisher: token of that session, from its Welcome; else 0
+        /// publisher: token of that session, from its Welcome; with `session` 0 an earlier session that it had in this topic, or 0; else 0
         token: u64,
         /// subscriber that is waited for: up to this lag, bytes of payload in the pool; 0 as the broker is configured. Else 0
         lag_bytes: u64,
