@@ -174,13 +174,13 @@ pub fn check_publisher(hello: &Hello, topic: &Topic, tokens: &Tokens) -> Result<
         let text = format!("ack level {ack} asked for, topic {:?} grants up to {}", topic.name, topic.ack);
         return Err(Refuse::new(Refusal::AckLevel, topic.ack as u64, text));
     }
+    // A session of this publisher from before. Sessions get their ids in the order of the index, topics their generations.
+    let earlier = if hello.session == NEW_SESSION { hello.token } else { hello.session };
+    if earlier != 0 && earlier < topic.generation() {
+        let text = format!("the topic {:?} that was published to was deleted; this is another of its name", topic.name);
+        return Err(Refuse::new(Refusal::TopicDeleted, 0, text));
+    }
     if hello.session == NEW_SESSION {
-        // Sessions get their ids in the order of the index, topics their generations.
-        if hello.token != 0 && hello.token < topic.generation() {
-            let text =
-                format!("the topic {:?} that was published to was deleted; this is another of its name", topic.name);
-            return Err(Refuse::new(Refusal::TopicDeleted, 0, text));
-        }
         return Ok(ack);
     }
     if hello.token != tokens.token(hello.session, topic.id) {

@@ -388,7 +388,7 @@ fn what_no_sequencer_takes_is_refused_as_such() {
     assert_eq!(see(Operation::TopicCreate, &mut last, &name), Some(Refusal::TopicTableFull));
 }
 
-/// Whoever publishes below level 5 opens a session for each connection: in the topic that it published to, not in another of its name.
+/// Whoever published to a topic goes on in that, not in another of its name: below level 5 with a new session, at level 5 with its own.
 #[test]
 fn a_publisher_that_comes_back_is_told_that_its_topic_was_made_anew() {
     let topic = Topic { created_position: 40, ..Topic::new("t", OrderLevel::Total, AckLevel::Committed) };
@@ -398,4 +398,7 @@ fn a_publisher_that_comes_back_is_told_that_its_topic_was_made_anew() {
     let (before, since) = (session_id(39), session_id(41));
     assert_eq!(check(before), Err(Refusal::TopicDeleted));
     assert_eq!((check(since), check(0)), (Ok(AckLevel::Committed), Ok(AckLevel::Committed)), "it was there, or is new");
+    let joins = frame::Hello { session: before, ..hello(7) };
+    let joined = hello::check_publisher(&joins, &topic, &Tokens::new([1, 2])).map_err(|refuse| refuse.refusal);
+    assert_eq!(joined, Err(Refusal::TopicDeleted), "at level 5, whatever its token");
 }
