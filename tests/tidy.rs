@@ -128,7 +128,10 @@ fn without_comment(line: &str) -> &str {
 
 /// Whether a file is compiled for tests only, by its name or by the list.
 fn is_of_tests(name: &str) -> bool {
-    name.ends_with("/tests.rs") || name.ends_with("_tests.rs") || TEST_HELPERS.contains(&name)
+    let is_part_of = |helper: &&str| {
+        name.strip_prefix(helper.trim_end_matches(".rs")).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+    };
+    name.ends_with("/tests.rs") || name.ends_with("_tests.rs") || TEST_HELPERS.iter().any(is_part_of)
 }
 
 /// Fails with all of them.
