@@ -50,6 +50,7 @@ impl AttachedPublisher {
         Ok(AttachedPublisher { core })
     }
 
+    #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), ClientError> {
         on_core!(self, driven => driven.send(payload))
     }
@@ -177,10 +178,15 @@ impl<C: Coherence> Driven<C> {
         Patience::new(&pool.path, Duration::MAX, pool.spin)
     }
 
+    #[inline]
     fn send(&mut self, payload: &[u8]) -> Result<(), ClientError> {
-        if self.core.try_send(payload)? {
-            return Ok(());
-        }
+        if self.core.try_send(payload)? { Ok(()) } else { self.send_in_time(payload) }
+    }
+
+    /// Sends what there was no room for. Out of the way of the rest.
+    #[cold]
+    #[inline(never)]
+    fn send_in_time(&mut self, payload: &[u8]) -> Result<(), ClientError> {
         let mut patience = self.patience();
         while !self.core.try_send(payload)? {
             if self.core.await_room()? > 0 {
