@@ -16,7 +16,7 @@
 //! What has no I/O and no clock is driven by the simulated clients too (`sim/parts`).
 //!
 //! * `attached`: the same without the network, for a process that maps the pool.
-//! * [`Publisher`] and [`Subscriber`] are one of either kind each.
+//! * [`Publisher`] and [`Subscriber`] are one of either kind each; `path`: which.
 //!
 //! This room imports `wire`, `limits` and `net::readiness`, `attached` and `error` also `log` and `pool`; and nothing of the
 //! broker.
@@ -46,6 +46,7 @@ mod inbox;
 mod intake;
 mod numbers;
 mod options;
+mod path;
 pub(crate) mod ports;
 mod progress;
 mod publisher;

@@ -8,6 +8,7 @@ use crate::client::deadline;
 use crate::client::error::ClientError;
 use crate::client::numbers::SessionId;
 use crate::client::options::PublisherOptions;
+use crate::client::path::{Path, on_path};
 use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats};
 use crate::client::tcp_publisher::TcpPublisher;
 use crate::net::readiness::Readiness;
@@ -43,21 +44,7 @@ use crate::wire::OrderLevel;
 /// | `connect` | up to `connect_timeout` |
 /// | `attach` | as long as nothing moves, up to `pool.wait` |
 pub struct Publisher {
-    path: Path,
-}
-
-enum Path {
-    Tcp(Box<TcpPublisher>),
-    Attached(AttachedPublisher),
-}
-
-macro_rules! on_path {
-    ($path:expr, $inner:ident => $what:expr) => {
-        match $path {
-            Path::Tcp($inner) => $what,
-            Path::Attached($inner) => $what,
-        }
-    };
+    path: Path<TcpPublisher, AttachedPublisher>,
 }
 
 impl Publisher {

@@ -8,6 +8,7 @@ use crate::client::delivered::{Delivered, Event, OwnedEvent};
 use crate::client::error::ClientError;
 use crate::client::numbers::Order;
 use crate::client::options::SubscriberOptions;
+use crate::client::path::{Path, on_path};
 use crate::client::tcp_subscriber::TcpSubscriber;
 use crate::net::readiness::Readiness;
 use crate::wire::OrderLevel;
@@ -42,21 +43,7 @@ const POLL_EVENTS_MAX: usize = 64;
 /// | `connect` | up to `connect_timeout` |
 /// | `attach` | up to `pool.wait` |
 pub struct Subscriber {
-    path: Path,
-}
-
-enum Path {
-    Tcp(Box<TcpSubscriber>),
-    Attached(AttachedSubscriber),
-}
-
-macro_rules! on_path {
-    ($path:expr, $inner:ident => $what:expr) => {
-        match $path {
-            Path::Tcp($inner) => $what,
-            Path::Attached($inner) => $what,
-        }
-    };
+    path: Path<TcpSubscriber, AttachedSubscriber>,
 }
 
 impl Subscriber {

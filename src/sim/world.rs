@@ -115,11 +115,9 @@ fn leave_alone(world: &Shared) {
     pass_time(world, CLOSED_WITHIN_NS);
     let mut state = lock(world);
     let is_left = |link: &&LinkId| state.network.left_open().any(|left| left == **link);
-    if let Some(link) = left.iter().find(is_left)
-        && state.failure.is_none()
-    {
+    if let Some(link) = left.iter().find(is_left) {
         let text = format!("connection {link} was left by {}, and is not closed", state.network.ends(*link).0);
-        state.failure = Some(Violation { promise: 0, text });
+        state.fail(Violation { promise: 0, text });
     }
 }
 
@@ -137,9 +135,9 @@ fn pass_time(world: &Shared, time_ns: u64) {
         (0..steps).for_each(|_| act(world, 0));
     }
     let mut state = lock(world);
-    if state.failure.is_none() && !state.is_at_rest() {
+    if !state.is_at_rest() {
         let restless = state.restless().collect::<Vec<_>>().join(", ");
-        state.failure = Some(Violation { promise: 0, text: format!("left alone, and not at rest: {restless}") });
+        state.fail(Violation { promise: 0, text: format!("left alone, and not at rest: {restless}") });
     }
 }
 
@@ -217,7 +215,7 @@ fn hold_up(world: &Weak<Mutex<State>>, index: usize, process: usize, life: u64, 
             }
             0
         } else if state.scenario.has(Fault::HoldUp) {
-            let stands_still = state.scenario.readers_stand_still > 0 && matches!(part, Part::AttachedSubscriber(_));
+            let stands_still = state.stands_still(part);
             let others = match state.luck.below(100) {
                 _ if stands_still => 100 + state.luck.below(700),
                 0..80 => 1 + state.luck.below(8),
@@ -274,8 +272,7 @@ impl State {
             && self.processes[process].host.is_some()
             && self.schedule.chance(self.hold_up_rate(part), 100);
         // In the midst of the first batch that it copies, as a rule.
-        let stands_still = self.scenario.readers_stand_still > 0 && matches!(part, Part::AttachedSubscriber(_));
-        let scale = if stands_still { 10 } else { self.schedule.below(13) };
+        let scale = if self.stands_still(part) { 10 } else { self.schedule.below(13) };
         let hold_up_in = if is_held_up { 1 + self.schedule.below(1 << scale) } else { u64::MAX };
         let life = self.processes[process].life;
         let weak = Arc::downgrade(world);
@@ -290,12 +287,15 @@ impl State {
         Some((index, kernel, actor, hold_up_in))
     }
 
+    /// Whether this part is one that stands still for long.
+    fn stands_still(&self, part: Part) -> bool {
+        self.scenario.readers_stand_still > 0 && matches!(part, Part::AttachedSubscriber(_))
+    }
+
     /// Steps of a part in a hundred that are held up.
     fn hold_up_rate(&self, part: Part) -> u64 {
-        match part {
-            Part::AttachedSubscriber(_) => self.scenario.hold_up_rate.max(self.scenario.readers_stand_still),
-            _ => self.scenario.hold_up_rate,
-        }
+        let rate = self.scenario.hold_up_rate;
+        if self.stands_still(part) { rate.max(self.scenario.readers_stand_still) } else { rate }
     }
 
     /// What is under way goes on whoever runs, and also for those that do not.

@@ -43,6 +43,23 @@ const LOOK_EVERY: Duration = Duration::from_micros(200);
 /// Longest sleep between two looks.
 const REST: Duration = Duration::from_micros(50);
 
+/// What runs a client in this process, for either coherence.
+enum Core<S, H> {
+    Software(Box<S>),
+    Hardware(Box<H>),
+}
+
+/// Does the same for either.
+macro_rules! on_core {
+    ($core:expr, $driven:ident => $what:expr) => {
+        match $core {
+            Core::Software($driven) => $what,
+            Core::Hardware($driven) => $what,
+        }
+    };
+}
+use on_core;
+
 /// A wait that ends: looks again at once for a while, then sleeps between looks.
 struct Patience {
     pool: PathBuf,

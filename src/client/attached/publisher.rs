@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::attached::place::{self, Place, Taken};
 use crate::client::attached::publishing::{Opening, Publishing, check_properties};
-use crate::client::attached::{LOOK_EVERY, MachineClock, Patience};
+use crate::client::attached::{Core, LOOK_EVERY, MachineClock, Patience, on_core};
 use crate::client::error::{Attempts, ClientError};
 use crate::client::options::PublisherOptions;
 use crate::client::progress::{OnAcked, PublisherStats};
@@ -16,27 +16,7 @@ use crate::wire::OrderLevel;
 
 /// One that runs in this process, for either coherence; see [`Publisher`](crate::client::Publisher).
 pub(in crate::client) struct AttachedPublisher {
-    core: Core,
-}
-
-enum Core {
-    Software(Box<Driven<Software>>),
-    Hardware(Box<Driven<Hardware>>),
-}
-
-macro_rules! on_core {
-    ($self:expr, $driven:ident => $what:expr) => {
-        match &mut $self.core {
-            Core::Software($driven) => $what,
-            Core::Hardware($driven) => $what,
-        }
-    };
-    (ref $self:expr, $driven:ident => $what:expr) => {
-        match &$self.core {
-            Core::Software($driven) => $what,
-            Core::Hardware($driven) => $what,
-        }
-    };
+    core: Core<Driven<Software>, Driven<Hardware>>,
 }
 
 impl AttachedPublisher {
@@ -52,64 +32,64 @@ impl AttachedPublisher {
 
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), ClientError> {
-        on_core!(self, driven => driven.send(payload))
+        on_core!(&mut self.core, driven => driven.send(payload))
     }
 
     #[inline]
     pub fn try_send(&mut self, payload: &[u8]) -> Result<bool, ClientError> {
-        on_core!(self, driven => driven.core.try_send(payload))
+        on_core!(&mut self.core, driven => driven.core.try_send(payload))
     }
 
     pub fn seal(&mut self) {
-        on_core!(self, driven => driven.core.seal())
+        on_core!(&mut self.core, driven => driven.core.seal())
     }
 
     pub fn poll(&mut self, timeout: Duration) -> Result<usize, ClientError> {
-        on_core!(self, driven => driven.poll(timeout))
+        on_core!(&mut self.core, driven => driven.poll(timeout))
     }
 
     pub fn flush(&mut self, deadline: Instant) -> Result<(), ClientError> {
-        on_core!(self, driven => driven.flush(deadline))
+        on_core!(&mut self.core, driven => driven.flush(deadline))
     }
 
     pub fn close(&mut self, deadline: Instant) -> Result<(), ClientError> {
-        on_core!(self, driven => driven.close(deadline))
+        on_core!(&mut self.core, driven => driven.close(deadline))
     }
 
     pub fn on_acked(&mut self, callback: OnAcked) {
-        on_core!(self, driven => driven.core.on_acked(callback))
+        on_core!(&mut self.core, driven => driven.core.on_acked(callback))
     }
 
     pub fn session(&self) -> u64 {
-        on_core!(ref self, driven => driven.core.writer.session())
+        on_core!(&self.core, driven => driven.core.writer.session())
     }
 
     pub fn lane(&self) -> u32 {
-        on_core!(ref self, driven => driven.place.lane.expect("a publisher's place has one"))
+        on_core!(&self.core, driven => driven.place.lane.expect("a publisher's place has one"))
     }
 
     pub fn order_level(&self) -> OrderLevel {
-        on_core!(ref self, driven => driven.core.topic().expect("found when it attached").order)
+        on_core!(&self.core, driven => driven.core.topic().expect("found when it attached").order)
     }
 
     pub fn messages_sent(&self) -> u64 {
-        on_core!(ref self, driven => driven.core.writer.totals().0)
+        on_core!(&self.core, driven => driven.core.writer.totals().0)
     }
 
     pub fn messages_acked(&self) -> u64 {
-        on_core!(ref self, driven => driven.core.writer.totals().1)
+        on_core!(&self.core, driven => driven.core.writer.totals().1)
     }
 
     pub fn bytes_acked(&self) -> u64 {
-        on_core!(ref self, driven => driven.core.writer.totals().2)
+        on_core!(&self.core, driven => driven.core.writer.totals().2)
     }
 
     pub fn in_flight(&self) -> usize {
-        on_core!(ref self, driven => driven.core.writer.in_flight())
+        on_core!(&self.core, driven => driven.core.writer.in_flight())
     }
 
     pub fn batch_message_bytes_max(&self) -> u64 {
-        on_core!(ref self, driven => driven.core.writer.payload_bytes_max())
+        on_core!(&self.core, driven => driven.core.writer.payload_bytes_max())
     }
 
     pub fn progress_line(&self, total: u64) -> String {
@@ -118,7 +98,7 @@ impl AttachedPublisher {
     }
 
     pub fn stats(&self) -> PublisherStats {
-        on_core!(ref self, driven => {
+        on_core!(&self.core, driven => {
             let (resent_batches, let_go, fences) = driven.core.writer.rarities();
             let counters = driven.core.writer.counters();
             let (ring_full, memory_full) = (counters.ring_full, counters.extent_wait);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::attached::place::{self, Place, Taken};
 use crate::client::attached::subscribing::{Polled, Subscribing};
-use crate::client::attached::{LOOK_EVERY, MachineClock, Patience};
+use crate::client::attached::{Core, LOOK_EVERY, MachineClock, Patience, on_core};
 use crate::client::delivered::{Delivered, Event};
 use crate::client::error::ClientError;
 use crate::client::options::{Start, SubscriberOptions};
@@ -17,21 +17,7 @@ use crate::wire::OrderLevel;
 
 /// One that runs in this process, for either coherence; see [`Subscriber`](crate::client::Subscriber).
 pub(in crate::client) struct AttachedSubscriber {
-    core: Core,
-}
-
-enum Core {
-    Software(Box<Driven<Software>>),
-    Hardware(Box<Driven<Hardware>>),
-}
-
-macro_rules! on_core {
-    ($core:expr, $driven:ident => $what:expr) => {
-        match $core {
-            Core::Software($driven) => $what,
-            Core::Hardware($driven) => $what,
-        }
-    };
+    core: Core<Driven<Software>, Driven<Hardware>>,
 }
 
 impl AttachedSubscriber {
