@@ -59,43 +59,77 @@ pub(super) enum Act {
     Prefetch(usize, u32),
 }
 
-#[derive(Clone)]
-struct Cached {
-    /// Which line of the pool, by its number.
-    number: u32,
-    bytes: Line,
-    dirty: bool,
-}
+/// Not cached, or no line.
+const NONE: u32 = u32::MAX;
+/// The bit of a place that says its line was written and not written back.
+const DIRTY: u32 = 1 << 31;
 
-/// Not cached.
-const ABSENT: u32 = u32::MAX;
-
+/// A host's cache. What decides an eviction or a fence lies apart from the lines' bytes, and lines never move: the tables stay in the
+/// cache of the machine that simulates, the bytes do not.
 #[derive(Clone)]
 struct Cache {
-    /// Where each line of the pool lies in `lines`.
+    /// Where each line of the pool lies in `lines`, and whether it is dirty.
     place: Vec<u32>,
-    /// In no order, so that a victim is found and removed at once.
-    lines: Vec<Cached>,
+    /// Which line of the pool lies at each place.
+    numbers: Vec<u32>,
+    lines: Vec<Line>,
+    /// Places without a line.
+    free: Vec<u32>,
 }
 
 impl Cache {
     fn new(lines: usize) -> Cache {
-        Cache { place: vec![ABSENT; lines], lines: Vec::new() }
+        Cache { place: vec![NONE; lines], numbers: Vec::new(), lines: Vec::new(), free: Vec::new() }
     }
 
-    fn get(&mut self, number: u32) -> Option<&mut Cached> {
-        let place = self.place[number as usize];
-        (place != ABSENT).then(|| &mut self.lines[place as usize])
+    fn holds(&self, number: u32) -> bool {
+        self.place[number as usize] != NONE
+    }
+
+    fn is_dirty(&self, number: u32) -> bool {
+        self.holds(number) && self.place[number as usize] & DIRTY != 0
+    }
+
+    fn get(&self, number: u32) -> Option<&Line> {
+        self.holds(number).then(|| &self.lines[(self.place[number as usize] & !DIRTY) as usize])
+    }
+
+    /// Takes a clean line in that it does not hold.
+    fn insert(&mut self, number: u32, bytes: Line) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.numbers.push(NONE);
+            self.lines.push([0; LINE_BYTES as usize]);
+            self.lines.len() as u32 - 1
+        });
+        self.lines[place as usize] = bytes;
+        self.numbers[place as usize] = number;
+        self.place[number as usize] = place;
     }
 
     fn remove(&mut self, number: u32) {
-        let place = std::mem::replace(&mut self.place[number as usize], ABSENT);
-        if place != ABSENT {
-            self.lines.swap_remove(place as usize);
-            if let Some(moved) = self.lines.get(place as usize) {
-                self.place[moved.number as usize] = place;
-            }
+        let place = std::mem::replace(&mut self.place[number as usize], NONE);
+        if place != NONE {
+            self.numbers[(place & !DIRTY) as usize] = NONE;
+            self.free.push(place & !DIRTY);
         }
+    }
+
+    /// What is dirty in a line, which is clean from then on.
+    fn clean(&mut self, number: u32) -> Option<&Line> {
+        if !self.is_dirty(number) {
+            return None;
+        }
+        self.place[number as usize] &= !DIRTY;
+        self.get(number)
+    }
+}
+
+/// Copies a part of a line. Most are whole ones, which need no call.
+#[inline]
+fn copy(from: &[u8], to: &mut [u8]) {
+    match (<&Line>::try_from(from), <&mut Line>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
     }
 }
 
@@ -135,7 +169,7 @@ pub(super) struct Caches {
 
 impl Caches {
     pub fn new(bytes: u64, hosts: usize, whim: Whim, chance: Chance) -> Caches {
-        assert!(bytes.is_multiple_of(LINE_BYTES) && bytes / LINE_BYTES < u64::from(ABSENT));
+        assert!(bytes.is_multiple_of(LINE_BYTES) && bytes / LINE_BYTES < u64::from(DIRTY));
         let hosts = (0..hosts).map(|_| Cache::new((bytes / LINE_BYTES) as usize)).collect();
         let (memory, cores) = (vec![0; bytes as usize], Vec::new());
         let mut caches = Caches { memory, hosts, cores, waiting: 0, evict_in: 0, prefetch_in: 0, chance, whim };
@@ -217,7 +251,7 @@ impl Caches {
         });
         let word = own.unwrap_or_else(|| {
             let start = (at % LINE_BYTES) as usize;
-            let bytes = &self.cached(host, number).bytes[start..start + 8];
+            let bytes = &self.cached(host, number)[start..start + 8];
             u64::from_le_bytes(bytes.try_into().expect("a word"))
         });
         self.surprise(host, number);
@@ -231,7 +265,7 @@ impl Caches {
         self.in_pieces(host, at, into.len(), |caches, at, from, to| {
             let start = (at % LINE_BYTES) as usize;
             let line = caches.cached(host, (at / LINE_BYTES) as u32);
-            into[from..to].copy_from_slice(&line.bytes[start..start + to - from]);
+            copy(&line[start..start + to - from], &mut into[from..to]);
         });
     }
 
@@ -300,17 +334,14 @@ impl Caches {
     }
 
     fn store_word(&mut self, host: usize, at: u64, word: u64) {
-        let start = (at % LINE_BYTES) as usize;
-        let cached = self.cached(host, (at / LINE_BYTES) as u32);
-        cached.bytes[start..start + 8].copy_from_slice(&word.to_le_bytes());
-        cached.dirty = true;
+        self.store_now(host, at, &word.to_le_bytes());
     }
 
+    #[inline]
     fn store_now(&mut self, host: usize, at: u64, bytes: &[u8]) {
-        let start = (at % LINE_BYTES) as usize;
-        let cached = self.cached(host, (at / LINE_BYTES) as u32);
-        cached.bytes[start..start + bytes.len()].copy_from_slice(bytes);
-        cached.dirty = true;
+        let (start, number) = ((at % LINE_BYTES) as usize, (at / LINE_BYTES) as u32);
+        copy(bytes, &mut self.cached(host, number)[start..start + bytes.len()]);
+        self.hosts[host].place[number as usize] |= DIRTY;
     }
 
     /// At once, or late. In between is like at once or like late with an eviction in between.
@@ -329,7 +360,7 @@ impl Caches {
         let mut flushing = std::mem::take(&mut self.cores[core].flushing);
         flushing.retain(|&(number, keep)| {
             self.write_back(host, number);
-            let is_cached = self.hosts[host].get(number).is_some();
+            let is_cached = self.hosts[host].holds(number);
             let must_go = drops && keep == Keep::Dropped;
             // `clwb` may drop a line too.
             let goes = must_go || is_cached && self.chance.chance(1, 2);
@@ -347,23 +378,19 @@ impl Caches {
         (&mut self.memory[at..at + LINE_BYTES as usize]).try_into().expect("one line")
     }
 
-    fn cached(&mut self, host: usize, number: u32) -> &mut Cached {
-        if self.hosts[host].place[number as usize] == ABSENT {
+    fn cached(&mut self, host: usize, number: u32) -> &mut Line {
+        if !self.hosts[host].holds(number) {
             let bytes = *self.behind(number);
-            let cache = &mut self.hosts[host];
-            cache.place[number as usize] = cache.lines.len() as u32;
-            cache.lines.push(Cached { number, bytes, dirty: false });
+            self.hosts[host].insert(number, bytes);
         }
         let cache = &mut self.hosts[host];
-        &mut cache.lines[cache.place[number as usize] as usize]
+        &mut cache.lines[(cache.place[number as usize] & !DIRTY) as usize]
     }
 
     fn write_back(&mut self, host: usize, number: u32) {
-        if let Some(cached) = self.hosts[host].get(number)
-            && std::mem::take(&mut cached.dirty)
-        {
-            let bytes = cached.bytes;
-            *self.behind(number) = bytes;
+        if let Some(line) = self.hosts[host].clean(number) {
+            let at = number as usize * LINE_BYTES as usize;
+            self.memory[at..at + LINE_BYTES as usize].copy_from_slice(line);
         }
     }
 
@@ -378,10 +405,12 @@ impl Caches {
         (self.evict_in, self.prefetch_in) = (self.evict_in - 1, self.prefetch_in - 1);
         if self.evict_in == 0 {
             self.evict_in = self.pause(evict);
-            let count = self.hosts[host].lines.len() as u64;
-            if count > 0 {
-                let victim = self.chance.below(count) as usize;
-                self.act(Act::Evict(host, self.hosts[host].lines[victim].number));
+            let places = self.hosts[host].numbers.len() as u64;
+            if places > 0 {
+                let number = self.hosts[host].numbers[self.chance.below(places) as usize];
+                if number != NONE {
+                    self.act(Act::Evict(host, number));
+                }
             }
         }
         if self.prefetch_in == 0 {
@@ -413,7 +442,7 @@ impl Caches {
     pub fn acts(&self, wanted: &[(usize, u32)]) -> Vec<Act> {
         let waits = |core: &usize| !self.cores[*core].waiting.is_empty();
         let settles = (0..self.cores.len()).filter(waits).map(Act::Settle);
-        let is_cached = |(host, number): (usize, u32)| self.hosts[host].place[number as usize] != ABSENT;
+        let is_cached = |(host, number): (usize, u32)| self.hosts[host].holds(number);
         let lines = wanted.iter().map(|&(host, number)| match is_cached((host, number)) {
             true => Act::Evict(host, number),
             false => Act::Prefetch(host, number),
@@ -426,7 +455,7 @@ impl Caches {
         let (number, start) = ((at / LINE_BYTES) as u32, (at % LINE_BYTES) as usize);
         let word = |line: &Line| u64::from_le_bytes(line[start..start + 8].try_into().expect("a word"));
         let mut copies = vec![word(self.behind(number))];
-        copies.extend(self.hosts.iter_mut().filter_map(|host| host.get(number).map(|cached| word(&cached.bytes))));
+        copies.extend(self.hosts.iter().filter_map(|host| host.get(number).map(word)));
         copies.extend(self.cores.iter().flat_map(|core| &core.waiting).filter_map(|waiting| match waiting {
             Waiting::Store(place, word) if *place == at => Some(*word),
             _ => None,
@@ -440,9 +469,8 @@ impl Caches {
         use std::hash::Hash;
         self.memory.hash(into);
         for host in &self.hosts {
-            for place in &host.place {
-                let cached = (*place != ABSENT).then(|| &host.lines[*place as usize]);
-                cached.map(|cached| (cached.bytes, cached.dirty)).hash(into);
+            for number in 0..host.place.len() as u32 {
+                host.get(number).map(|line| (line, host.is_dirty(number))).hash(into);
             }
         }
         for core in &self.cores {
