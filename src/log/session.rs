@@ -30,6 +30,8 @@ pub enum Standing {
     Fenced,
     /// It could not be opened: a refusal code.
     Refused(u8),
+    /// It was refused, or opened and closed, and which of them is given up by now: nobody followed for so long.
+    Unheard,
     /// It is closed for good.
     Closed,
 }
@@ -144,9 +146,12 @@ impl<M: Memory> SessionFollower<M> {
         self.index.seek(recovered.commit.watermark);
         let known = recovered.table.slot_of(self.session).or_else(|| recovered.table.opened_by(self.asked));
         let Some(slot) = known else {
-            if self.standing != Standing::Asked {
-                self.standing = Standing::Closed;
-            }
+            let is_taken = recovered.lanes[usize::from(self.asked.lane)].consumed > self.asked.slot;
+            self.standing = match self.standing {
+                Standing::Asked if is_taken => Standing::Unheard,
+                Standing::Asked => Standing::Asked,
+                _ => Standing::Closed,
+            };
             return Ok(1);
         };
         let session = recovered.table.session(slot);

@@ -200,6 +200,11 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
         }
         match self.writer.standing() {
             Standing::Asked | Standing::Open | Standing::Fenced => Ok(moved),
+            Standing::Unheard => {
+                // It asks for another, on the topic of that name as it is by now.
+                self.opening = Opening::Topic;
+                Ok(moved)
+            }
             Standing::Refused(code) => {
                 let refusal = Refusal::from_code(code.into()).unwrap_or(Refusal::Busy);
                 Err(self.refused(refusal, "the sequencer did not open the session"))
@@ -235,6 +240,11 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
     /// What it was asked to do.
     pub fn options(&self) -> &PublisherOptions {
         &self.options
+    }
+
+    /// What it waits for, as the last step towards an open session found it.
+    pub fn opening(&self) -> Opening {
+        self.opening
     }
 
     /// Its topic, once it was found.

@@ -6,6 +6,7 @@ use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::IndexReader;
+use crate::log::session::{SessionFollower, Standing};
 use crate::log::views::plain_view;
 use crate::order::{Event, Origin};
 use crate::pool::record::{BatchSlot, IndexEntry, slot_kind};
@@ -233,4 +234,23 @@ fn a_lane_cannot_choose_an_id() {
     assert_eq!((scene.open_count(), scene.sequencer.counters().invalid_slots), (0, 2));
     scene.put(BatchSlot { session: 99, session_epoch: 2, ..open() });
     assert_eq!((scene.open_count(), scene.opened()), (0, vec![]), "refused");
+}
+
+/// An attached publisher that slept through the answer asks again; one whose request was not taken yet is not told that it was.
+#[test]
+fn an_answer_that_is_given_up_is_unheard() {
+    let mut scene = Scene::new(OrderLevel::Session);
+    let asked = scene.feeder.lane.next_origin();
+    let mut sleeper = SessionFollower::new(&scene.view, asked);
+    let mut early = SessionFollower::new(&scene.view, Origin { slot: asked.slot + 2, ..asked });
+    scene.open().expect("there is room");
+    // Its session goes with the topic, and so does everything that was said of it.
+    scene.put(BatchSlot { kind: slot_kind::TOPIC_DELETE, ..BatchSlot::default() });
+    scene.pass_ns(SECOND_NS);
+    let (floor, watermark) = (scene.sequencer.counters().floor, scene.sequencer.counters().watermark);
+    assert_eq!(floor, watermark, "given up");
+    for follower in [&mut sleeper, &mut early] {
+        while follower.follow().expect("sound") > 0 {}
+    }
+    assert_eq!((sleeper.standing(), early.standing()), (Standing::Unheard, Standing::Asked));
 }

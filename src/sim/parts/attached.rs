@@ -236,8 +236,9 @@ impl Actor for AttachedPublisher {
         let writer = &core.writer;
         let (session, standing, in_flight) = (writer.session(), writer.standing(), writer.in_flight());
         format!(
-            "session {session:#x}, open {is_open}, {standing:?}, {next_message} messages, {in_flight} in flight, \
+            "session {session:#x}, open {is_open}, {:?}, {standing:?}, {next_message} messages, {in_flight} in flight, \
              resent, let go, fenced {:?}, {:?}",
+            core.opening(),
             writer.rarities(),
             writer.counters()
         )
