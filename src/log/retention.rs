@@ -51,6 +51,8 @@ pub struct Trimmer<M> {
     dead: Vec<u64>,
     /// By member.
     watched: Vec<Watched>,
+    /// A pin kept the oldest sample from going when that was last tried.
+    is_held: bool,
     /// Oldest first.
     samples: VecDeque<Sample>,
     /// Position and bytes of the newest sample, whether or not it was given up since.
@@ -99,6 +101,7 @@ impl<M: Memory> Trimmer<M> {
             members: (0..g.members()).map(line).collect(),
             dead: vec![0; g.members() as usize],
             watched: vec![Watched::default(); g.members() as usize],
+            is_held: false,
             samples: VecDeque::with_capacity(samples_max),
             sampled: (floor, 0),
             spare: (0..samples_max).map(blank).collect(),
@@ -226,7 +229,8 @@ impl<M: Memory> Trimmer<M> {
         // Every later load of a pin sees whoever pinned before reading the new `closing`.
         self.memory.full_fence();
         let lowest = self.lowest_pin().min(closing);
-        if lowest < target {
+        self.is_held = lowest < target;
+        if self.is_held {
             return self.set_floor(lowest) | moves;
         }
         let mut sample = self.samples.pop_front().expect("looked at above");
@@ -244,11 +248,20 @@ impl<M: Memory> Trimmer<M> {
 
     /// What a member's pin holds back.
     fn pinned(&self, member: usize) -> u64 {
-        let (pin, watched) = (&self.pins[member], &self.watched[member]);
-        let record = pin.observe();
+        let (record, watched) = (self.pins[member].observe(), &self.watched[member]);
+        match watched.is_dropped && *watched.silence.seen() == record.map(shown) {
+            true => NO_PIN,
+            false => self.named(member, record),
+        }
+    }
+
+    /// What a member's pin would hold back as long as it is waited for.
+    fn named(&self, member: usize, record: Option<PinLine>) -> u64 {
+        let pin = &self.pins[member];
         match record {
-            _ if watched.is_dropped && *watched.silence.seen() == record.map(shown) => NO_PIN,
             Some(line) if line.incarnation <= self.dead[member] => NO_PIN,
+            // It was not waited for once, or has yet to see the floors: what it names is gone, and its holder pins anew above.
+            Some(line) if line.position < self.record.floor => NO_PIN,
             Some(line) => line.position,
             // Never written: nobody pins.
             None if self.memory.load(pin.at()) == 0 && self.memory.load(pin.at() + 8) == 0 => NO_PIN,
@@ -265,10 +278,7 @@ impl<M: Memory> Trimmer<M> {
     pub fn judge_pins(&mut self, now_ns: u64, interval_ns: u64, silence_ns: impl Fn(u32) -> u64) {
         for member in 0..self.pins.len() {
             let record = self.pins[member].observe();
-            let is_in_the_way = match record {
-                Some(line) => line.position < self.record.wanted && line.incarnation > self.dead[member],
-                None => self.pinned(member) < self.record.wanted,
-            };
+            let is_in_the_way = self.named(member, record) < self.record.wanted;
             let (watched, shown) = (&mut self.watched[member], record.map(shown));
             if !is_in_the_way {
                 watched.silence.broken();
@@ -328,9 +338,10 @@ impl<M: Memory> Trimmer<M> {
         }
     }
 
-    /// Whether readers hold the floor below what was to be given up.
+    /// Whether readers hold the floor below what was to be given up, or what ends at the floor itself: a line that is being rewritten
+    /// may name any position.
     pub fn is_pinned(&self) -> bool {
-        self.record.floor < self.record.wanted
+        self.is_held || self.record.floor < self.record.wanted
     }
 }
 

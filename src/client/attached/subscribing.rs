@@ -14,6 +14,7 @@ use crate::log::damage::{Expected, FieldFault};
 use crate::log::order_index::IndexFault;
 use crate::log::reader::ReadFault;
 use crate::log::recover::RecoverError;
+use crate::log::retention::Hold;
 use crate::log::topics::Topic;
 use crate::pool::Memory;
 use crate::wire::Refusal;
@@ -49,6 +50,8 @@ pub(crate) struct Subscribing<M: Memory, K> {
 impl<M: Memory, K: Clock> Subscribing<M, K> {
     /// Takes over the pin of a place whose lock the caller holds.
     pub fn begin(view: &View<M>, member: u32, life: Life<M>, options: SubscriberOptions, clock: K) -> Self {
+        // What the process before had pinned holds nobody's memory while this one looks for its topic.
+        drop(Hold::take(view, member, life.incarnation()));
         Subscribing {
             view: view.clone(),
             member,

@@ -188,6 +188,45 @@ fn a_hold_that_was_not_waited_for_ends_for_those_below() {
     assert_eq!(trimmer.floor(), 96, "are waited for again");
 }
 
+/// Found by simulation: an attached subscriber showed itself just after it was given up on, and was killed before it saw that. Its pin
+/// stood below the floor, where it was neither judged nor passed, and no lane ever got memory again.
+#[test]
+fn a_pin_below_the_floor_holds_nothing() {
+    let view = plain_view(1);
+    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 100, vec![0; 2]);
+    let mut pin = Pin::take(&view, 1, 1);
+    pin.try_lower(10, &FloorReader::new(&view)).expect_err("nobody is active");
+    (pin.record.position, pin.record.beat) = (10, 1);
+    pin.line.publish(&pin.record);
+    trimmer.force_sample(32, |_| 32);
+    (0..20).for_each(|time| {
+        trimmer.advance();
+        trimmer.judge_pins(10 * time, 10, |_| 100);
+    });
+    assert_eq!((trimmer.floor(), trimmer.dropped_pins()), (32, 1));
+    pin.record.beat += 1;
+    pin.line.publish(&pin.record);
+    trimmer.judge_pins(210, 10, |_| 100);
+    // A lane is short, and nothing was appended since.
+    trimmer.force_sample(32, |_| 40);
+    assert!(trimmer.advance());
+    assert_eq!(trimmer.reusable(0), 40);
+}
+
+/// Where a killed holder's line is cut short it may name any position: it is judged though nothing above the floor is wanted.
+#[test]
+fn a_pin_that_cannot_be_read_is_judged_at_the_floor() {
+    let view = plain_view(1);
+    let mut trimmer = Trimmer::new(&view, 0, 1, 5, 100, vec![0; 2]);
+    drop(Pin::take(&view, 1, 1));
+    view.memory.store(view.layout.pin_line(1), crate::pool::line::INVALID);
+    trimmer.force_sample(5, |_| 8);
+    assert!(!trimmer.advance() && trimmer.is_pinned(), "it holds, and is looked at");
+    (0..20).for_each(|time| trimmer.judge_pins(10 * time, 10, |_| 100));
+    assert!(trimmer.advance() && !trimmer.is_pinned());
+    assert_eq!(trimmer.reusable(0), 8);
+}
+
 /// Found by simulation: with every sample given up, each look took another, so that nobody saw they were spent, and batches
 /// parked behind a gap were never let go for a lane that waited for their extents.
 #[test]

@@ -242,13 +242,14 @@ fn an_answer_that_is_given_up_is_unheard() {
     let mut scene = Scene::new(OrderLevel::Session);
     let asked = scene.feeder.lane.next_origin();
     let mut sleeper = SessionFollower::new(&scene.view, asked);
-    let mut early = SessionFollower::new(&scene.view, Origin { slot: asked.slot + 2, ..asked });
-    scene.open().expect("there is room");
+    let mut early = SessionFollower::new(&scene.view, Origin { slot: asked.slot + 3, ..asked });
+    let session = scene.open().expect("there is room");
+    scene.put(batch(session, 0));
     // Its session goes with the topic, and so does everything that was said of it.
     scene.put(BatchSlot { kind: slot_kind::TOPIC_DELETE, ..BatchSlot::default() });
     scene.pass_ns(SECOND_NS);
-    let (floor, watermark) = (scene.sequencer.counters().floor, scene.sequencer.counters().watermark);
-    assert_eq!(floor, watermark, "given up");
+    let counters = scene.sequencer.counters();
+    assert_eq!(counters.floor, counters.watermark, "given up");
     for follower in [&mut sleeper, &mut early] {
         while follower.follow().expect("sound") > 0 {}
     }
