@@ -398,29 +398,25 @@ impl<M: Memory> Pin<M> {
     }
 
     /// Shows that the holder still looks after its pin, and moves it up to `position`; then looks whether it was waited for all
-    /// the time. `dropped_pins` is what the floors said when this pin was last known to hold, and is updated.
+    /// the time.
     ///
-    /// The beat is visible before the floors are read, and the trimmer says that it dropped a pin before it looks at the beat
-    /// again: so either it sees that the holder lives, or the holder sees that some pin was dropped, and pins again as if
-    /// for the first time. False: the floors cannot be read now, so nothing is known.
+    /// The beat is visible before the floors are read, and the trimmer says what it is about to close before it looks at the beat
+    /// again: so either it sees that the holder lives, or the holder sees that its pin lies below what is closing, as no pin that
+    /// is waited for does, and pins again as if for the first time. False: the floors cannot be read now, so nothing is known.
     ///
     /// # Errors
-    /// [`Dropped`] if what lies at `position` may be given up at any moment, or is gone. The pin is away, and `dropped_pins` as it
-    /// was: a holder with several readers ends those that stand below, and pins for the others as if for the first time.
-    pub fn renew(&mut self, position: u64, floors: &FloorReader<M>, dropped_pins: &mut u64) -> Result<bool, Dropped> {
+    /// [`Dropped`] if what lies at `position` may be given up at any moment, or is gone. The pin is away: a holder with several
+    /// readers ends those that stand below, and pins for the others as if for the first time.
+    pub fn renew(&mut self, position: u64, floors: &FloorReader<M>) -> Result<bool, Dropped> {
         self.record.beat += 1;
         self.record.position = position.max(self.record.position);
         self.line.publish(&self.record);
         self.memory.full_fence();
         let Some(now) = floors.read() else { return Ok(false) };
-        if now.dropped_pins == *dropped_pins {
-            return Ok(true);
-        }
         if now.closing > position {
             self.raise(NO_PIN);
             return Err(Dropped { closing: now.closing });
         }
-        *dropped_pins = now.dropped_pins;
         Ok(true)
     }
 
@@ -457,20 +453,18 @@ impl<M: Memory> Pin<M> {
 pub struct Hold<M> {
     pin: Pin<M>,
     floors: FloorReader<M>,
-    /// What the floors said when the pin was last known to hold.
-    dropped_pins: u64,
 }
 
 impl<M: Memory> Hold<M> {
     /// Takes a member's pin over, unpinned. The caller holds the member's host lock.
     pub fn take(view: &View<M>, member: u32, incarnation: u64) -> Self {
-        Hold { pin: Pin::take(view, member, incarnation), floors: FloorReader::new(view), dropped_pins: 0 }
+        Hold { pin: Pin::take(view, member, incarnation), floors: FloorReader::new(view) }
     }
 
     /// Takes a member's pin over as the process left it that had it before: its readers may come back. Whether it was waited for is
     /// seen at the first look. The caller holds the member's host lock.
     pub fn take_on(view: &View<M>, member: u32, incarnation: u64) -> Self {
-        Hold { pin: Pin::take_on(view, member, incarnation), floors: FloorReader::new(view), dropped_pins: 0 }
+        Hold { pin: Pin::take_on(view, member, incarnation), floors: FloorReader::new(view) }
     }
 
     /// The floors.
@@ -492,11 +486,6 @@ impl<M: Memory> Hold<M> {
 
     /// Pins what is kept now for one more reader; gives the lowest position there is. `None`: the floors cannot be read now.
     pub fn lower_to_floor(&mut self) -> Option<u64> {
-        let before = self.floors.read()?;
-        if self.pin.position() == NO_PIN {
-            // Read before the pin was there: if it is dropped from now on, that is noticed.
-            self.dropped_pins = before.dropped_pins;
-        }
         self.pin.lower_to_floor(&self.floors)
     }
 
@@ -513,15 +502,11 @@ impl<M: Memory> Hold<M> {
             return Ok(true);
         }
         if self.pin.position() != NO_PIN {
-            return self.pin.renew(lowest, &self.floors, &mut self.dropped_pins);
+            return self.pin.renew(lowest, &self.floors);
         }
         // It was dropped; these are the readers that stand where nothing was given up.
-        let Some(before) = self.floors.read() else { return Ok(false) };
         match self.pin.try_lower(lowest, &self.floors) {
-            Ok(()) => {
-                self.dropped_pins = before.dropped_pins;
-                Ok(true)
-            }
+            Ok(()) => Ok(true),
             Err(Some(closing)) => Err(Dropped { closing }),
             Err(None) => Ok(false),
         }

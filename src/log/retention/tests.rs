@@ -188,6 +188,25 @@ fn a_hold_that_was_not_waited_for_ends_for_those_below() {
     assert_eq!(trimmer.floor(), 96, "are waited for again");
 }
 
+/// A broker died, what its readers had pinned went, and it is back: they are told so before they are handed other bytes.
+#[test]
+fn what_went_with_a_dead_process_is_not_held_by_the_next() {
+    let view = plain_view(1);
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    commit.activate(0);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100, vec![0; 2]);
+    trimmer.announce();
+    let mut former = Hold::take(&view, 1, 1);
+    assert_eq!((former.lower_to_floor(), former.look(10)), (Some(0), Ok(true)));
+    trimmer.note_dead(1, 1);
+    trimmer.force_sample(32, |_| 32);
+    assert!(trimmer.advance());
+    let mut hold = Hold::take_on(&view, 1, 2);
+    assert_eq!((hold.position(), hold.look(10)), (10, Err(Dropped { closing: 32 })));
+    assert_eq!((hold.look(32), hold.position()), (Ok(true), 32));
+}
+
 /// Found by simulation: an attached subscriber showed itself just after it was given up on, and was killed before it saw that. Its pin
 /// stood below the floor, where it was neither judged nor passed, and no lane ever got memory again.
 #[test]
