@@ -29,6 +29,7 @@ use crate::pool::record::{
 pub use crate::sim::checker::batches::Stamps;
 pub use crate::sim::checker::history::Violation;
 use crate::sim::checker::history::{History, broken};
+use crate::sim::part::Part;
 use crate::sim::scenario::Scenario;
 use crate::sim::trace::Event;
 use crate::testing::memory::SharedMemory;
@@ -50,7 +51,7 @@ enum Claim {
     /// A topic's message of this order was skipped by one that was too slow.
     Skipped(String, u64),
     /// Of one of these names more topics were deleted than so many.
-    Deleted(Vec<(String, usize)>),
+    Deleted(Part, Vec<(String, usize)>),
 }
 
 /// See the head of the file.
@@ -281,9 +282,9 @@ impl Checker {
     }
 
     /// A client was told that one of its topics was deleted, or is not there; when it began, so many of each name had been deleted.
-    pub fn deleted(&mut self, topics: &[(String, usize)]) -> Result<(), Violation> {
+    pub fn deleted(&mut self, client: Part, topics: &[(String, usize)]) -> Result<(), Violation> {
         self.told_deleted += 1;
-        self.claims.push(Claim::Deleted(topics.to_vec()));
+        self.claims.push(Claim::Deleted(client, topics.to_vec()));
         Ok(())
     }
 
@@ -311,10 +312,10 @@ impl Checker {
                 Claim::Delivered(topic, deliver) => self.check_delivered(&topic, &deliver)?,
                 Claim::Gone(topic, order) => self.check_gone(&topic, order, self.closing)?,
                 Claim::Skipped(topic, order) => self.check_gone(&topic, order, self.wanted)?,
-                Claim::Deleted(topics) => {
+                Claim::Deleted(client, topics) => {
                     let is_deleted = |(name, before): &(String, usize)| self.history.deletions(name) > *before;
                     if !topics.iter().any(is_deleted) {
-                        return broken(5, format!("one of {topics:?} was told to be deleted since"));
+                        return broken(5, format!("{client} was told that one of {topics:?} was deleted since"));
                     }
                 }
             }

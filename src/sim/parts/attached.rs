@@ -160,7 +160,7 @@ impl AttachedPublisher {
     fn refused(&mut self, kernel: &Kernel, error: &ClientError) {
         match error {
             ClientError::PoolRefused { refusal: Refusal::UnknownTopic | Refusal::TopicDeleted, .. } => {
-                kernel.check(|checker| checker.deleted(&[(self.topic.clone(), self.deletions)]));
+                kernel.check(|checker| checker.deleted(kernel.part, &[(self.topic.clone(), self.deletions)]));
             }
             // Another session may be had later.
             ClientError::PoolRefused { refusal, detail, .. } if *refusal != Refusal::UnknownSession => {
@@ -168,7 +168,7 @@ impl AttachedPublisher {
             }
             // An open session is known, unless its topic is gone.
             ClientError::PoolRefused { .. } => {
-                kernel.check(|checker| checker.deleted(&[(self.topic.clone(), self.deletions)]));
+                kernel.check(|checker| checker.deleted(kernel.part, &[(self.topic.clone(), self.deletions)]));
             }
             _ => kernel.fail(0, error.to_string()),
         }
@@ -326,7 +326,7 @@ impl AttachedSubscriber {
             ClientError::PoolRefused { refusal: Refusal::UnknownTopic, .. } => {}
             ClientError::PoolRefused { refusal: Refusal::TopicDeleted, .. } => {
                 kernel.note(Event::Refused(kernel.part, Refusal::TopicDeleted as u16, core.next_order()));
-                kernel.check(|checker| checker.deleted(&[(self.topic.clone(), self.deletions)]));
+                kernel.check(|checker| checker.deleted(kernel.part, &[(self.topic.clone(), self.deletions)]));
                 (self.start, self.expected) = (Start::Earliest, None);
             }
             _ => kernel.fail(8, error.to_string()),

@@ -46,7 +46,9 @@ impl Eraser {
         let operation = Operation::from_byte(request.operation).expect("it was asked for");
         match (operation, Refusal::from_code(reply.code)) {
             (Operation::TopicDescribe, None) => self.doomed = Some((topic, reply.number)),
-            (Operation::TopicDelete, None) => kernel.check(|checker| checker.deleted(&[(topic_name(topic), 0)])),
+            (Operation::TopicDelete, None) => {
+                kernel.check(|checker| checker.deleted(kernel.part, &[(topic_name(topic), 0)]))
+            }
             (_, Some(Refusal::Protocol | Refusal::Damaged)) => {
                 kernel.fail(5, format!("{operation:?} was answered with {reply:?}"));
             }

@@ -248,7 +248,7 @@ impl Session {
         let Some(error) = self.ports.failed() else { return false };
         match error.refusal() {
             Some(Refusal::TopicDeleted | Refusal::UnknownTopic | Refusal::UnknownSession) => {
-                kernel.check(|checker| checker.deleted(std::slice::from_ref(&self.topic)));
+                kernel.check(|checker| checker.deleted(kernel.part, std::slice::from_ref(&self.topic)));
             }
             _ => kernel.fail(3, format!("it cannot go on: {error}")),
         }
@@ -361,7 +361,7 @@ fn told(kernel: &Kernel, error: &ClientError, topic: &(String, usize)) {
     match error.refusal() {
         // An open session is known, unless its topic is gone.
         Some(Refusal::UnknownSession | Refusal::TopicDeleted) => {
-            kernel.check(|checker| checker.deleted(std::slice::from_ref(topic)));
+            kernel.check(|checker| checker.deleted(kernel.part, std::slice::from_ref(topic)));
         }
         Some(Refusal::Protocol) => kernel.fail(7, format!("a stream came damaged: {error}")),
         _ => {}

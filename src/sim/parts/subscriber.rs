@@ -14,7 +14,7 @@ use crate::sim::parts::attempt::{Attempt, BACKOFF, CONNECT_TIMEOUT, Opening, add
 use crate::sim::parts::terms::{UTC_NS, topic_name};
 use crate::sim::trace::Event;
 use crate::sim::workload;
-use crate::wire::Refusal;
+use crate::wire::{Refusal, StartAt};
 use crate::wire::frame::{self, Deliver, Goodbye};
 
 const READ_BYTES: usize = 16 << 10;
@@ -115,7 +115,16 @@ impl Subscriber {
             *self.start(*place) = Start::Order((*earliest).into());
             self.opening = Opening::new(first_call(&self.options));
         }
-        self.deletions = deletions(kernel, &self.options);
+        let goes_on = self.options.topics().any(|(_, start)| matches!(start, StartAt::Order(_)));
+        match error.refusal() {
+            Some(Refusal::TopicDeleted | Refusal::UnknownTopic) if goes_on => {
+                // It was there when it read of it.
+                kernel.check(|checker| checker.deleted(kernel.part, &self.deletions));
+                self.begin_anew(kernel);
+            }
+            _ if goes_on => {}
+            _ => self.deletions = deletions(kernel, &self.options),
+        }
     }
 
     /// Everything anew: the topics that it read are gone, or some of them.
@@ -143,7 +152,7 @@ impl Subscriber {
             }
             told(kernel, &error);
             if matches!(error.refusal(), Some(Refusal::TopicDeleted | Refusal::UnknownTopic)) {
-                kernel.check(|checker| checker.deleted(&self.deletions));
+                kernel.check(|checker| checker.deleted(kernel.part, &self.deletions));
                 return self.begin_anew(kernel);
             }
         }
@@ -292,7 +301,7 @@ impl Actor for Subscriber {
             follower.topics().iter().any(|topic| next(&topic.name).is_some_and(|next| next < topic.next_order))
         };
         if kernel.is_calm() && self.follower.as_ref().is_some_and(is_ahead) {
-            kernel.check(|checker| checker.deleted(&self.deletions));
+            kernel.check(|checker| checker.deleted(kernel.part, &self.deletions));
             self.begin_anew(kernel);
         }
     }
