@@ -247,21 +247,23 @@ impl<M: Memory> TopicReader<M> {
         TopicReader { view: view.clone(), commit: CommitReader::new(view), known: Vec::new(), is_confirmed: false }
     }
 
-    /// Finds a topic by name. `None`: there is none now, if [`Self::is_confirmed`].
+    /// Finds a topic by name. `None`: there is none now, if [`Self::is_confirmed`]; if not, what was known is found.
     pub fn find(&mut self, name: &str) -> Option<&Topic> {
         let known = self.known.iter().position(|topic| topic.name == name);
-        if !known.is_some_and(|index| self.still_stands(index)) {
-            self.refresh();
+        match known.map(|index| self.still_stands(index)) {
+            Some(Some(true)) => self.is_confirmed = true,
+            Some(None) => self.is_confirmed = false,
+            Some(Some(false)) | None => self.refresh(),
         }
         self.known.iter().find(|topic| topic.name == name)
     }
 
-    /// Whether a topic that was found before is still what the table says. When the table cannot be read, it is.
-    fn still_stands(&self, index: usize) -> bool {
+    /// Whether a topic that was found before is still what the table says. `None`: the table cannot be read now.
+    fn still_stands(&self, index: usize) -> Option<bool> {
         let topic = &self.known[index];
-        let Some(commit) = self.commit.current() else { return true };
+        let commit = self.commit.current()?;
         let found = read_topic(&self.view, commit.candidate, self.commit.access(commit.candidate), topic.id);
-        !self.commit.confirm(commit.epoch) || found.as_ref() == Some(topic)
+        self.commit.confirm(commit.epoch).then_some(found.as_ref() == Some(topic))
     }
 
     /// Whether there is a table to read: a sequencer was active once.
@@ -283,8 +285,8 @@ impl<M: Memory> TopicReader<M> {
         self.commit.confirm(commit.epoch).then_some(stands)
     }
 
-    /// Whether the last look at the whole table was good. If not, what is not known may exist: no sequencer was active yet, or one
-    /// takes over.
+    /// Whether the last look was good. If not, what is not known may exist, and what is known may be another's by now: no sequencer was
+    /// active yet, or one takes over.
     pub fn is_confirmed(&self) -> bool {
         self.is_confirmed
     }

@@ -38,10 +38,16 @@ pub fn look<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
         Operation::CursorList => with_topic(desk, asked, cursors::list),
         Operation::CursorDelete => with_topic(desk, asked, cursors::delete),
     };
-    match looked {
-        // It may exist: the table could not be read now.
-        Err(refuse) if refuse.refusal == Refusal::UnknownTopic && !desk.topics.is_confirmed() => Ok(None),
-        looked => looked,
+    // If the table could not be read now, a topic that is not known may exist, and one that is known be another's by now.
+    let rests_on_the_table = match &looked {
+        Ok(answer) => answer.is_some(),
+        Err(refuse) => {
+            matches!(refuse.refusal, Refusal::UnknownTopic | Refusal::TopicExists | Refusal::UnknownCursor)
+        }
+    };
+    match rests_on_the_table && !desk.topics.is_confirmed() {
+        true => Ok(None),
+        false => looked,
     }
 }
 
@@ -133,7 +139,7 @@ fn describe_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
 
 fn delete_topic<M: Memory>(desk: &mut Desk<M>, asked: &mut Asked) -> Looked {
     let found = desk.topics.find(&asked.topic).map(|topic| (topic.id, topic.generation()));
-    if found.is_none() && !desk.topics.is_confirmed() {
+    if !desk.topics.is_confirmed() {
         return Ok(None);
     }
     let meant = asked.passed_on.unwrap_or(asked.request.number);

@@ -347,6 +347,35 @@ fn what_is_not_known_yet_is_not_denied() {
     assert_eq!(greet(), [Refusal::NoSequencer; 2]);
 }
 
+/// A broker that knew a topic whose name is another's by now, and cannot read the table while a sequencer takes over, says nothing of it.
+#[test]
+fn what_may_be_another_topic_by_now_is_not_told() {
+    let view = plain_view(2);
+    let addresses = Addresses::new(AddressBounds::NONE);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    let (mut topics, cursors) = (TopicReader::new(&view), CursorReader::new(&view));
+    let mut look = |operation: Operation, number: u64| {
+        let maker = Maker { addresses: &addresses, address: Address::OTHERS, now_ns: 1 };
+        let mut desk = Desk { ingest: &mut ingest, topics: &mut topics, cursors: &cursors, now_utc_ns: NOW, maker };
+        let record = TopicRecord { order_level: 5, ack_level: 1, replicas: 1, ..TopicRecord::zeroed() };
+        let request = Request { operation: operation as u8, topic_bytes: 1, number, ..Request::default() };
+        let header = frame::with_body(&request, &[b"a", bytes_of(&record)].concat())[..64].try_into().unwrap();
+        let mut asked = Asked::read(&header, &[b"a", bytes_of(&record)].concat()).expect("it is sound");
+        requests::look(&mut desk, &mut asked).map(|answer| answer.map(|answer| answer.number)).map_err(|it| it.refusal)
+    };
+    let mut sequencer = crate::roles::sequence::tests::start(&view, 0);
+    assert_eq!(look(Operation::TopicCreate, 0), Ok(None), "asked for");
+    sequencer.pass(1);
+    let known = look(Operation::TopicDescribe, 0).expect("it is there").expect("and readable");
+    CommitWriter::take(&view, 1).claim(1, 1);
+    for operation in [Operation::TopicDescribe, Operation::TopicCreate, Operation::TopicDelete] {
+        assert_eq!(look(operation, known + 30), Ok(None), "{operation:?}");
+    }
+    crate::roles::sequence::tests::start(&view, 0);
+    assert_eq!(look(Operation::TopicDescribe, 0), Ok(Some(known)));
+    assert_eq!(look(Operation::TopicDelete, known + 30), Err(Refusal::UnknownTopic));
+}
+
 /// What was passed on and nobody took within the time a client waits is no full table and no busy broker.
 #[test]
 fn what_no_sequencer_takes_is_refused_as_such() {

@@ -14,8 +14,8 @@ use crate::sim::parts::attempt::{Attempt, BACKOFF, CONNECT_TIMEOUT, Opening, add
 use crate::sim::parts::terms::{UTC_NS, topic_name};
 use crate::sim::trace::Event;
 use crate::sim::workload;
-use crate::wire::{Refusal, StartAt};
 use crate::wire::frame::{self, Deliver, Goodbye};
+use crate::wire::{Refusal, StartAt};
 
 const READ_BYTES: usize = 16 << 10;
 /// One in so many steps with a connection, the subscriber says goodbye, and another one goes on where it stood.
