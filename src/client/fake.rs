@@ -153,6 +153,7 @@ pub fn delivery(first_order: u64, payloads: &[&[u8]], change: impl FnOnce(&mut D
     let mut deliver = Deliver {
         message_count: payloads.len() as u32,
         first_order,
+        position: first_order,
         session: 7,
         session_epoch: 1,
         topic: 4,

@@ -64,6 +64,10 @@ pub(crate) struct Intake {
     batch_bytes_max: u64,
     /// The Deliver frame whose batch is landing, and the place of its topic.
     announced: Option<(Deliver, usize)>,
+    /// Index positions below it were handed on, or will not be: there is one order over all topics.
+    handed_below: u64,
+    /// Index positions below it were announced on this connection.
+    announced_below: u64,
 }
 
 impl Intake {
@@ -101,6 +105,8 @@ impl Intake {
             decoder: BatchDecoder::new(BATCH_BYTES_MAX),
             batch_bytes_max: BATCH_BYTES_MAX,
             announced: None,
+            handed_below: 0,
+            announced_below: 0,
         })
     }
 
@@ -127,7 +133,7 @@ impl Intake {
             self.decoder = BatchDecoder::without_body_crc(self.batch_bytes_max);
         }
         self.inbox.clear();
-        self.announced = None;
+        (self.announced, self.announced_below) = (None, 0);
         Ok(())
     }
 
@@ -166,6 +172,10 @@ impl Intake {
 
     /// Gives up what lies between the next message of a topic and `order`. A new connection comes next.
     pub fn go_on_at(&mut self, place: usize, order: u64) {
+        if order < self.topics[place].next_order {
+            // It wants to be handed again what it was handed.
+            self.handed_below = 0;
+        }
         self.topics[place].next_order = order;
         self.lost();
     }
@@ -196,6 +206,11 @@ impl Intake {
                 let topic = &mut self.topics[place];
                 topic.check_place(deliver.first_order, deliver.message_count)?;
                 topic.caught_up = false;
+                if deliver.position < self.announced_below {
+                    let (found, expected) = (deliver.position, self.announced_below);
+                    return Err(Fault::Differs { field: "position", found, expected });
+                }
+                self.announced_below = deliver.position.saturating_add(1);
                 self.announced = Some((deliver, place));
                 Step::Quiet
             }
@@ -250,7 +265,13 @@ impl Intake {
         let end = deliver.first_order + u64::from(header.message_count);
         let topic = &mut self.topics[place];
         let is_new = end > topic.next_order;
-        if is_new {
+        if is_new && deliver.position < self.handed_below {
+            // Another topic's messages behind it were handed on: its broker had skipped it, and the connection broke before that was told.
+            let (from, next_order) = (Order(topic.next_order), Order(end));
+            topic.skipped += end - topic.next_order;
+            topic.next_order = end;
+            handler(Event::Skipped { topic: &topic.name, place, from, next_order });
+        } else if is_new {
             let found = Found {
                 place,
                 position: deliver.position,
@@ -260,6 +281,7 @@ impl Intake {
             let delivered = Delivered::new(&topic.name, found, &header, landed);
             handler(Event::Batch(delivered));
             topic.next_order = end;
+            self.handed_below = deliver.position.saturating_add(1);
         }
         topic.expected = Some(end);
         self.announced = None;

@@ -193,3 +193,38 @@ fn a_refusal_is_told_whole_with_its_words() {
     let fault = whole(&mut intake(Start::Earliest, 0), &bytes).1;
     assert!(matches!(fault, Some(Fault::Refused(header, words)) if header.detail == 9 && words.len() == 900));
 }
+
+/// Its broker had skipped a batch of one topic, sent what lay behind it of another, and went before it told so; the next broker has it still.
+/// There is one order over both.
+#[test]
+fn what_lies_before_what_was_handed_on_is_skipped() {
+    let of = |position: u64, topic: u32, first_order: u64| {
+        delivery(first_order, &[b"x", b"y"], |deliver, batch| {
+            let mut header: frame::BatchHeader = frame::read(batch.first_chunk().unwrap());
+            (deliver.position, deliver.topic, header.topic) = (position, topic, topic);
+            batch[..FRAME_HEADER_BYTES].copy_from_slice(&seal(&header));
+        })
+    };
+    let more = vec![("bills".to_owned(), Start::Earliest)];
+    let mut greeting = greeting(0);
+    greeting.more = vec![Welcome { topic: 9, ..greeting.welcome }];
+    let asked = SubscriberOptions { more_topics: more, ..options(Start::Earliest) };
+    let mut intake = Intake::new(&asked, &greeting).unwrap();
+    intake.welcomed(&greeting).unwrap();
+    let (handed, fault) = whole(&mut intake, &[of(3, 4, 0), of(7, 9, 0)].concat());
+    assert!(handed.len() == 4 && fault.is_none());
+    intake.lost();
+    greeting.welcome.next = 2;
+    greeting.more[0].next = 2;
+    intake.welcomed(&greeting).unwrap();
+    let (handed, fault) = whole(&mut intake, &[of(5, 4, 2), of(8, 4, 4)].concat());
+    assert!(fault.is_none());
+    let two = |order| [(order, Some(b"x".to_vec())), (order + 1, Some(b"y".to_vec()))];
+    assert_eq!(handed, [&[(4, None)][..], &two(4)].concat());
+    assert_eq!((intake.topics()[0].next_order, intake.topics()[0].skipped), (6, 2));
+    let (_, fault) = whole(&mut intake, &of(6, 9, 2));
+    assert!(
+        matches!(fault, Some(Fault::Differs { field: "position", found: 6, expected: 9 })),
+        "of one broker they ascend"
+    );
+}

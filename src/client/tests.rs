@@ -516,10 +516,10 @@ fn a_trimmed_start_is_refused_with_the_earliest_order() {
 /// Two topics on one connection: each dense by itself, what was skipped told, and both resumed by position.
 #[test]
 fn several_topics_are_checked_each_and_resumed_each() {
-    let deliver = |topic: u32, first: u64, payload: &[u8]| {
+    let deliver = |position: u64, topic: u32, first: u64, payload: &[u8]| {
         delivery(first, &[payload], |deliver, batch| {
             let mut header: BatchHeader = frame::read(batch.first_chunk().unwrap());
-            (deliver.topic, header.topic) = (topic, topic);
+            (deliver.position, deliver.topic, header.topic) = (position, topic, topic);
             batch[..FRAME_HEADER_BYTES].copy_from_slice(&frame::seal(&header));
         })
     };
@@ -536,12 +536,13 @@ fn several_topics_are_checked_each_and_resumed_each() {
         peer.welcome(Welcome { next: next[0], session: 31, ..welcome(OrderLevel::Session) }, &[])?;
         peer.welcome(Welcome { next: next[1], session: 32, topic: 9, ..welcome(OrderLevel::Total) }, &[])?;
         if number == 0 {
-            peer.stream.write_all(&[deliver(4, 2, b"a"), deliver(9, 4, b"b")].concat())?;
+            peer.stream.write_all(&[deliver(20, 4, 2, b"a"), deliver(21, 9, 4, b"b")].concat())?;
             peer.send(&CaughtUp { topic: 9, next_order: 5, ..CaughtUp::default() })?;
             peer.send(&Skipped { topic: 4, from: 3, next_order: 12, ..Skipped::default() })?;
-            return peer.stream.write_all(&deliver(4, 12, b"c")[..99]);
+            return peer.stream.write_all(&deliver(22, 4, 12, b"c")[..99]);
         }
-        peer.stream.write_all(&[deliver(4, 12, b"c"), deliver(9, 5, b"d"), deliver(8, 0, b"e")].concat())?;
+        peer.stream
+            .write_all(&[deliver(22, 4, 12, b"c"), deliver(23, 9, 5, b"d"), deliver(24, 8, 0, b"e")].concat())?;
         peer.stream.read(&mut [0; 1]).map(drop)
     });
     let options = SubscriberOptions {
