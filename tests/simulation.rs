@@ -58,6 +58,10 @@ fn seeds_that_once_failed() {
         (4081, "a checkpoint read while it was written hid a session"),
         (4403, "of several lanes that stood still only one was relieved"),
         (5100, "streams that had filled their runs each kept an extent, and none was left for any"),
+        (6368, "a killed subscriber's pin stood below the floor, and no lane got memory again"),
+        (6014, "an attached publisher waited for an answer that was given up"),
+        (820, "a topic made anew was denied from what a broker had known before"),
+        (13500, "what was skipped untold came behind another topic's later messages"),
     ];
     for (seed, _) in found {
         clean(&Scenario::new(seed));

@@ -265,23 +265,24 @@ impl Intake {
         let end = deliver.first_order + u64::from(header.message_count);
         let topic = &mut self.topics[place];
         let is_new = end > topic.next_order;
-        if is_new && deliver.position < self.handed_below {
-            // Another topic's messages behind it were handed on: its broker had skipped it, and the connection broke before that was told.
-            let (from, next_order) = (Order(topic.next_order), Order(end));
-            topic.skipped += end - topic.next_order;
+        if is_new {
+            if deliver.position < self.handed_below {
+                // Another topic's messages behind it were handed on: its broker skipped it, and the connection broke before that was told.
+                let (from, next_order) = (Order(topic.next_order), Order(end));
+                topic.skipped += end - topic.next_order;
+                handler(Event::Skipped { topic: &topic.name, place, from, next_order });
+            } else {
+                let found = Found {
+                    place,
+                    position: deliver.position,
+                    first_order: deliver.first_order,
+                    start_order: topic.next_order,
+                };
+                let delivered = Delivered::new(&topic.name, found, &header, landed);
+                handler(Event::Batch(delivered));
+                self.handed_below = deliver.position.saturating_add(1);
+            }
             topic.next_order = end;
-            handler(Event::Skipped { topic: &topic.name, place, from, next_order });
-        } else if is_new {
-            let found = Found {
-                place,
-                position: deliver.position,
-                first_order: deliver.first_order,
-                start_order: topic.next_order,
-            };
-            let delivered = Delivered::new(&topic.name, found, &header, landed);
-            handler(Event::Batch(delivered));
-            topic.next_order = end;
-            self.handed_below = deliver.position.saturating_add(1);
         }
         topic.expected = Some(end);
         self.announced = None;

@@ -243,6 +243,7 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
     }
 
     /// What it waits for, as the last step towards an open session found it.
+    #[cfg(feature = "broker")]
     pub fn opening(&self) -> Opening {
         self.opening
     }
