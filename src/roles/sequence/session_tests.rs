@@ -11,7 +11,7 @@ use crate::log::views::plain_view;
 use crate::order::{Event, Origin};
 use crate::pool::record::{BatchSlot, IndexEntry, slot_kind};
 use crate::testing::memory::HostMemory;
-use crate::wire::OrderLevel;
+use crate::wire::{OrderLevel, Refusal};
 
 const STEP_NS: u64 = 10_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
@@ -254,4 +254,15 @@ fn an_answer_that_is_given_up_is_unheard() {
         while follower.follow().expect("sound") > 0 {}
     }
     assert_eq!((sleeper.standing(), early.standing()), (Standing::Unheard, Standing::Asked));
+}
+
+/// A broker that had not read of a deletion asked for a session on what was deleted: the publisher is not told of a session it never had.
+#[test]
+fn a_new_session_on_a_topic_that_is_gone_is_refused_for_the_topic() {
+    let mut scene = Scene::new(OrderLevel::Session);
+    scene.put(BatchSlot { kind: slot_kind::TOPIC_DELETE, ..BatchSlot::default() });
+    let mut publisher = SessionFollower::new(&scene.view, scene.feeder.lane.next_origin());
+    assert_eq!(scene.open(), None);
+    while publisher.follow().expect("sound") > 0 {}
+    assert_eq!(publisher.standing(), Standing::Refused(Refusal::UnknownTopic as u8));
 }

@@ -37,7 +37,8 @@ impl<M: Memory> ActiveSequencer<M> {
             topic,
             origin,
             full_code: Refusal::Busy as u8,
-            unknown_code: Refusal::UnknownSession as u8,
+            // What is not known of a new one is its topic: its broker may have known one that is gone.
+            unknown_code: if is_new { Refusal::UnknownTopic } else { Refusal::UnknownSession } as u8,
         };
         self.core.open(request, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters));
     }
