@@ -123,16 +123,14 @@ fn is_same(topic: &Topic, what: &str, found: u64, wanted: u64) -> Result<(), Ref
 /// The topic of this name.
 ///
 /// # Errors
-/// `UnknownTopic` if there is none; `NoSequencer` if that cannot be said now.
+/// `UnknownTopic` if there is none; `NoSequencer` if that cannot be said now, or if the one that was known may be another by now.
 pub fn known_topic<M: Memory>(known: &mut TopicReader<M>, name: &str) -> Result<Topic, Refuse> {
-    if let Some(topic) = known.find(name) {
-        return Ok(topic.clone());
-    }
+    let found = known.find(name).cloned();
     if !known.is_confirmed() {
         let text = "which topics there are is not known now: no sequencer is active; try again";
         return Err(Refuse::new(Refusal::NoSequencer, 0, text));
     }
-    Err(Refuse::new(Refusal::UnknownTopic, 0, format!("there is no topic {name:?}; create it first")))
+    found.ok_or_else(|| Refuse::new(Refusal::UnknownTopic, 0, format!("there is no topic {name:?}; create it first")))
 }
 
 /// What a subscriber's hello lists, each topic known and listed once.

@@ -367,11 +367,17 @@ fn what_may_be_another_topic_by_now_is_not_told() {
     assert_eq!(look(Operation::TopicCreate, 0), Ok(None), "asked for");
     sequencer.pass(1);
     let known = look(Operation::TopicDescribe, 0).expect("it is there").expect("and readable");
+    // Whom a hello is looked up for.
+    let mut knew = TopicReader::new(&view);
+    let mut greet = || hello::known_topic(&mut knew, "a").map(|topic| topic.generation()).map_err(|it| it.refusal);
+    assert_eq!(greet(), Ok(known));
     CommitWriter::take(&view, 1).claim(1, 1);
+    assert_eq!(greet(), Err(Refusal::NoSequencer));
     for operation in [Operation::TopicDescribe, Operation::TopicCreate, Operation::TopicDelete] {
         assert_eq!(look(operation, known + 30), Ok(None), "{operation:?}");
     }
     crate::roles::sequence::tests::start(&view, 0);
+    assert_eq!(greet(), Ok(known));
     assert_eq!(look(Operation::TopicDescribe, 0), Ok(Some(known)));
     assert_eq!(look(Operation::TopicDelete, known + 30), Err(Refusal::UnknownTopic));
 }
