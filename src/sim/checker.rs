@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::log::damage::sound;
 use crate::pool::Layout;
 use crate::pool::record::{
-    BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, entry_kind,
+    BODY_WORDS, EpochLine, FloorLine, IndexEntry, LaneProgress, Record, SegmentLine, TopicLine, entry_kind,
 };
 pub use crate::sim::checker::batches::Stamps;
 pub use crate::sim::checker::history::Violation;
@@ -52,6 +52,8 @@ enum Claim {
     Skipped(String, u64),
     /// Of one of these names more topics were deleted than so many.
     Deleted(Part, Vec<(String, usize)>),
+    /// The topic of this name and generation was deleted.
+    Erased(String, u64),
 }
 
 /// See the head of the file.
@@ -65,7 +67,6 @@ pub struct Checker {
     /// The highest position up to which memory was ever wanted.
     wanted: u64,
     told_gone: usize,
-    told_deleted: usize,
     history: History,
     /// For whom each session was opened, as its client was told.
     owners: HashMap<u64, u64>,
@@ -96,7 +97,6 @@ impl Checker {
             closing: 0,
             wanted: 0,
             told_gone: 0,
-            told_deleted: 0,
             owners: HashMap::new(),
             claims: Vec::new(),
             landed: HashMap::new(),
@@ -123,17 +123,20 @@ impl Checker {
     pub fn told_gone(&self) -> usize {
         self.told_gone
     }
-    /// Times that a client was told that its topic was deleted.
-    pub fn told_deleted(&self) -> usize {
-        self.told_deleted
-    }
     /// Order of a topic's next message, if it is there.
     pub fn next_order(&self, topic: &str) -> Option<u64> {
         self.history.topic(topic).map(|topic| topic.next_order)
     }
-    /// Topics of this name that were deleted.
-    pub fn deletions(&self, topic: &str) -> usize {
-        self.history.deletions(topic)
+    /// Topics of this name that are deleted for everybody. One whose deletion is committed may stand in the table a moment longer, and who
+    /// begins then is served from it, and told.
+    pub fn deletions(&self, memory: &SharedMemory, name: &str) -> usize {
+        let candidate = (self.epoch.max(1) - 1) % u64::from(self.layout.geometry.candidates);
+        let stands = self.history.last_deleted(name).is_some_and(|topic| {
+            let at = self.layout.topic_line(candidate as u32, topic.id, 0);
+            let line = record::<TopicLine>(memory, at);
+            line.is_none_or(|(_, line)| line.name_bytes > 0 && line.created_position == topic.created)
+        });
+        self.history.deletions(name) - usize::from(stands)
     }
 
     /// Looks at the memory behind the caches.
@@ -283,8 +286,13 @@ impl Checker {
 
     /// A client was told that one of its topics was deleted, or is not there; when it began, so many of each name had been deleted.
     pub fn deleted(&mut self, client: Part, topics: &[(String, usize)]) -> Result<(), Violation> {
-        self.told_deleted += 1;
         self.claims.push(Claim::Deleted(client, topics.to_vec()));
+        Ok(())
+    }
+
+    /// Whoever asked for the deletion of the topic of this generation was told that it is done.
+    pub fn erased(&mut self, name: &str, generation: u64) -> Result<(), Violation> {
+        self.claims.push(Claim::Erased(name.to_owned(), generation));
         Ok(())
     }
 
@@ -317,6 +325,10 @@ impl Checker {
                     if !topics.iter().any(is_deleted) {
                         return broken(5, format!("{client} was told that one of {topics:?} was deleted since"));
                     }
+                }
+                Claim::Erased(name, generation) if self.history.is_deleted(&name, generation) => {}
+                Claim::Erased(name, generation) => {
+                    return broken(5, format!("topic {name:?} of generation {generation} was told to be deleted"));
                 }
             }
         }

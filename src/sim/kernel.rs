@@ -360,6 +360,11 @@ impl Kernel {
         });
     }
 
+    /// Topics of this name that are deleted for everybody who begins now.
+    pub fn deletions(&self, topic: &str) -> usize {
+        self.with(|state| state.checker.deletions(&state.memory, topic))
+    }
+
     /// Asks a broker for a connection. `None`: nobody listens.
     pub fn dial(&self, broker: u32) -> Option<LinkId> {
         self.with(|state| {

@@ -108,6 +108,17 @@ impl History {
         self.topics.iter().filter(|topic| topic.name == name && topic.deleted.is_some()).count()
     }
 
+    /// The one of them that was deleted last.
+    pub fn last_deleted(&self, name: &str) -> Option<&Topic> {
+        self.topics.iter().rev().find(|topic| topic.name == name && topic.deleted.is_some())
+    }
+
+    /// Whether the topic of this name and generation was deleted.
+    pub fn is_deleted(&self, name: &str, generation: u64) -> bool {
+        let mut topics = self.topics.iter();
+        topics.any(|topic| topic.name == name && topic.created + 1 == generation && topic.deleted.is_some())
+    }
+
     /// The topic that an entry at a position speaks of.
     pub fn topic_at(&self, position: u64, id: u32) -> Option<&Topic> {
         self.topics.iter().rev().find(|topic| topic.id == id && topic.created <= position)

@@ -91,7 +91,7 @@ impl AttachedPublisher {
         let order = scenario.topics[topic];
         let is_acked = order == OrderLevel::Session || kernel.chance(3, 4);
         let acks = (order, if is_acked { AckLevel::Committed } else { AckLevel::None });
-        self.deletions = kernel.with(|state| state.checker.deletions(&topic_name(topic)));
+        self.deletions = kernel.deletions(&topic_name(topic));
         self.topic = topic_name(topic);
         let options = PublisherOptions {
             pool: PoolOptions { path: "simulated".into(), ..PoolOptions::default() },
@@ -275,7 +275,7 @@ impl AttachedSubscriber {
     fn begin(&mut self, kernel: &Kernel) {
         let (place, g) = kernel.with(|state| (state.scenario.reader_place(self.number), state.layout.geometry));
         let member = g.reader_member(place);
-        self.deletions = kernel.with(|state| state.checker.deletions(&self.topic));
+        self.deletions = kernel.deletions(&self.topic);
         let Some(life) = begin(kernel, member, None) else { return };
         let options = SubscriberOptions {
             pool: PoolOptions { path: "simulated".into(), ..PoolOptions::default() },

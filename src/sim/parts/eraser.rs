@@ -47,7 +47,7 @@ impl Eraser {
         match (operation, Refusal::from_code(reply.code)) {
             (Operation::TopicDescribe, None) => self.doomed = Some((topic, reply.number)),
             (Operation::TopicDelete, None) => {
-                kernel.check(|checker| checker.deleted(kernel.part, &[(topic_name(topic), 0)]))
+                kernel.check(|checker| checker.erased(&topic_name(topic), reply.number));
             }
             (_, Some(Refusal::Protocol | Refusal::Damaged)) => {
                 kernel.fail(5, format!("{operation:?} was answered with {reply:?}"));

@@ -86,8 +86,7 @@ fn opening(options: &PublisherOptions) -> Opening {
 }
 
 fn topic_now(kernel: &Kernel, options: &PublisherOptions) -> (String, usize) {
-    let deletions = kernel.with(|state| state.checker.deletions(&options.topic));
-    (options.topic.clone(), deletions)
+    (options.topic.clone(), kernel.deletions(&options.topic))
 }
 
 impl Publisher {

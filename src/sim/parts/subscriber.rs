@@ -46,8 +46,7 @@ pub(super) struct Subscriber {
 
 /// How many topics of each name were deleted.
 fn deletions(kernel: &Kernel, options: &SubscriberOptions) -> Vec<(String, usize)> {
-    let count = |name: &str| kernel.with(|state| state.checker.deletions(name));
-    options.topics().map(|(name, _)| (name.to_owned(), count(name))).collect()
+    options.topics().map(|(name, _)| (name.to_owned(), kernel.deletions(name))).collect()
 }
 
 impl Subscriber {
