@@ -162,6 +162,7 @@ impl State {
         (0..scenario.publishers).for_each(|number| self.settle(None, &[Part::Publisher(number as u32)]));
         (0..scenario.subscribers).for_each(|number| self.settle(None, &[Part::Subscriber(number as u32)]));
         (0..scenario.admins).for_each(|number| self.settle(None, &[Part::Admin(number as u32)]));
+        (0..scenario.strangers).for_each(|number| self.settle(None, &[Part::Stranger(number as u32)]));
         if scenario.topics_go {
             self.settle(None, &[Part::Eraser]);
         }

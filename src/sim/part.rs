@@ -24,6 +24,8 @@ pub enum Part {
     Admin(u32),
     /// Somebody who deletes the topics that others use.
     Eraser,
+    /// Somebody who does not keep to the protocol.
+    Stranger(u32),
     /// A process that publishes without a broker, by its number.
     AttachedPublisher(u32),
     /// A process that subscribes without a broker, by its number.
@@ -51,6 +53,7 @@ impl fmt::Display for Part {
             Part::Subscriber(number) => write!(out, "subscriber {number}"),
             Part::Admin(number) => write!(out, "administrator {number}"),
             Part::Eraser => write!(out, "the eraser"),
+            Part::Stranger(number) => write!(out, "stranger {number}"),
             Part::AttachedPublisher(number) => write!(out, "attached publisher {number}"),
             Part::AttachedSubscriber(number) => write!(out, "attached subscriber {number}"),
             Part::Watcher(host) => write!(out, "the watcher on host {host}"),

@@ -123,6 +123,10 @@ pub struct Scenario {
     pub subscribers: usize,
     /// Administrators.
     pub admins: usize,
+    /// Clients that do not keep to the protocol.
+    pub strangers: usize,
+    /// Connections that a broker serves.
+    pub connections_max: u32,
     /// How brokers send.
     pub send: SendMode,
     /// What becomes of subscribers that are too slow.
@@ -216,6 +220,7 @@ impl Scenario {
         // A stream of its own: the rest of a world is as it would be without them.
         let mut attached = Random::new(seed ^ 0xa77a_c4ed);
         let mut wider = Random::new(seed ^ 0x71de_0000);
+        let mut strange = Random::new(seed ^ 0x57a6_6e00);
         let hosts = 1 + random.below(HOSTS_MAX) as usize;
         let mut homes = |count: u64| (0..count).map(|_| random.below(hosts as u64) as u32).collect::<Vec<_>>();
         let (two, three) = (homes(2), homes(3));
@@ -240,6 +245,8 @@ impl Scenario {
             window: 4 + random.below(28) as usize,
             subscribers: 1 + random.below(3) as usize,
             admins: random.below(3) as usize,
+            strangers: strange.below(3) as usize,
+            connections_max: [12, 48][strange.below(2) as usize],
             send: [SendMode::Copy, SendMode::ZeroCopy, SendMode::Auto][random.below(3) as usize],
             slow_reader: [SlowReader::Wait, SlowReader::Skip, SlowReader::Disconnect][random.below(3) as usize],
             reader_lag_max: [0, 0, 40_000][random.below(3) as usize],

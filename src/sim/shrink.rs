@@ -60,6 +60,7 @@ fn candidates(scenario: &Scenario, outcome: &Outcome) -> Vec<Scenario> {
     add(&|scenario| (scenario.is_one_address, scenario.openings) = (false, 0));
     add(&|scenario| scenario.has_short_sends = false);
     add(&|scenario| scenario.admins = 0);
+    add(&|scenario| scenario.strangers = 0);
     add(&|scenario| scenario.hold_up_rate /= 2);
     all
 }

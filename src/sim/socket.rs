@@ -4,7 +4,7 @@
 //! up at any call.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use crate::net::network::{FRAME_BYTES, Lists, Piece, SendList};
@@ -65,19 +65,21 @@ impl Socket for SimSocket {
         self.link
     }
 
-    /// Every client has an address of its own, or all have one.
+    /// Every client has an address of its own, or all have one: written in one way or the other.
     fn peer(&self) -> Option<SocketAddr> {
         let (client, is_one) =
             self.kernel.with(|state| (state.network.ends(self.link).0, state.scenario.is_one_address));
-        let last = match client {
-            _ if is_one => 1,
-            Part::Publisher(number) => number,
-            Part::Subscriber(number) => 100 + number,
-            Part::Admin(number) => 200 + number,
-            Part::Eraser => 250,
-            _ => 255,
+        let four = |last: u32| Ipv4Addr::new(10, 0, 0, last as u8);
+        let address = match client {
+            _ if is_one && self.link.is_multiple_of(2) => four(1).into(),
+            _ if is_one => four(1).to_ipv6_mapped().into(),
+            Part::Publisher(number) => four(number).into(),
+            Part::Subscriber(number) => four(100 + number).to_ipv6_mapped().into(),
+            Part::Admin(number) => Ipv6Addr::new(0x2001, 0xdb8, 0, number as u16, 1, 2, 3, self.link as u16).into(),
+            Part::Stranger(number) => Ipv6Addr::new(0x2001, 0xdb8, 1, number as u16, 1, 2, 3, self.link as u16).into(),
+            _ => IpAddr::from(four(255)),
         };
-        Some((IpAddr::from(Ipv4Addr::new(10, 0, 0, last as u8)), self.link as u16).into())
+        Some((address, self.link as u16).into())
     }
 
     fn prepare(&self, _silence: Duration) {}

@@ -124,8 +124,9 @@ pub(super) fn receive(kernel: &Kernel, broker: u32, core: u32) -> Option<Box<dyn
         ..Topic::new(&topic_name(number), scenario.topics[number], AckLevel::Committed)
     };
     let topics = if core == 0 { (0..scenario.topics.len()).map(topic).collect() } else { Vec::new() };
+    assert!(scenario.connections_max + SPARE_CONNECTIONS <= PLACES);
     let settings = ReceiveSettings {
-        connections_max: PLACES - SPARE_CONNECTIONS,
+        connections_max: scenario.connections_max,
         receive_bytes_max: 24 << 10,
         hello_timeout_ns: HELLO_TIMEOUT_NS,
         idle_release_ns: 20_000_000,

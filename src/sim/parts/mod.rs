@@ -4,7 +4,7 @@
 //! * [`broker`]: the roles of a broker. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
 //! * [`attached`]: clients that map the pool: the production cores, in places of their own.
 //! * [`publisher`], [`subscriber`]: clients, around the client's own state machines; [`attempt`]: how they dial. [`admin`], [`eraser`]: who makes and
-//!   deletes topics and cursors, over a [`control`] connection. `terms`: what all of them take for granted.
+//!   deletes topics and cursors, over a [`control`] connection. [`stranger`]: who keeps to no protocol, and says [`wrongs`]. `terms`: what all of them take for granted.
 
 mod admin;
 mod attached;
@@ -14,9 +14,11 @@ mod control;
 mod eraser;
 mod publisher;
 mod sequencer;
+mod stranger;
 mod subscriber;
 mod terms;
 mod watcher;
+mod wrongs;
 
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::part::Part;
@@ -34,6 +36,7 @@ pub(crate) fn boot(part: Part, kernel: &Kernel) -> Option<Box<dyn Actor>> {
         Part::Publisher(number) => Box::new(publisher::Publisher::new(kernel, number)),
         Part::AttachedPublisher(number) => Box::new(attached::AttachedPublisher::new(kernel, number)),
         Part::AttachedSubscriber(number) => Box::new(attached::AttachedSubscriber::new(kernel, number)),
+        Part::Stranger(_) => Box::new(stranger::Stranger::new()),
         Part::Subscriber(_) => Box::new(subscriber::Subscriber::new(kernel)),
     };
     Some(actor)
