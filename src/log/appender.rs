@@ -25,6 +25,8 @@ pub struct Appender<M> {
     commit: CommitReader<M>,
     ring: LaneWriter<M>,
     blog: Blog<M>,
+    /// A request found no memory to lie in, and none was given back since: whoever asks waits for some.
+    is_denied: bool,
 }
 
 impl<M: Memory> Appender<M> {
@@ -34,7 +36,7 @@ impl<M: Memory> Appender<M> {
         let mut ring = LaneWriter::take(view, lane);
         ring.refresh(&commit);
         let blog = Blog::take(view, lane, ring.produced(), ring.progress().reusable);
-        Appender { view: view.clone(), commit, ring, blog }
+        Appender { view: view.clone(), commit, ring, blog, is_denied: false }
     }
 
     /// Slots produced, ever.
@@ -70,6 +72,7 @@ impl<M: Memory> Appender<M> {
         let moved = self.ring.refresh(&self.commit);
         // Also when nothing was heard: an extent may have been closed at a count that was reusable already.
         let reclaimed = self.blog.reclaim(self.ring.progress().reusable.min(kept_from));
+        self.is_denied &= !reclaimed;
         moved || reclaimed
     }
 
@@ -77,6 +80,11 @@ impl<M: Memory> Appender<M> {
     #[inline]
     pub fn has_room(&mut self, slots: u64) -> bool {
         self.ring.room() >= slots || self.ring.refresh(&self.commit) && self.ring.room() >= slots
+    }
+
+    /// Whether a request was denied memory, and none was given back since.
+    pub fn is_denied(&self) -> bool {
+        self.is_denied
     }
 
     /// Tells the sequencer how many extents are free, and whether somebody waits for room.
@@ -150,7 +158,9 @@ impl<M: Memory> Appender<M> {
         if !self.has_room(1) {
             return None;
         }
-        let run = self.acquire(bytes, bytes)?;
+        let run = self.acquire(bytes, bytes);
+        self.is_denied = run.is_none();
+        let run = run?;
         write(&self.view, run.start);
         let slot = BatchSlot { blog_at: run.start, batch_bytes: padded(bytes) as u32, ..slot };
         let number = self.ring.publish(&slot);

@@ -117,6 +117,9 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
                 ..Topic::new(name, wanted.order, wanted.ack)
             };
             self.is_asked = self.writer.ask_for_topic(&topic);
+            if !self.is_asked {
+                self.await_room()?;
+            }
         }
         Ok(found)
     }

@@ -274,7 +274,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
         if let Some(member) = &mut self.member {
             member.beat(now.monotonic_ns);
         }
-        if !self.blocked.is_empty() {
+        if self.waits_for_room() {
             self.ingest.lane.beat();
         }
         let moved = looked + self.create_topics();
@@ -283,6 +283,11 @@ impl<M: Memory, N: Network> Receive<M, N> {
             self.report();
         }
         moved
+    }
+
+    /// Whether a stream, or a request, waits for memory or a slot of the lane.
+    fn waits_for_room(&self) -> bool {
+        !self.blocked.is_empty() || self.ingest.lane.is_denied()
     }
 
     /// Asks for the next configured topic that does not exist, one at a time, until it does.
@@ -448,13 +453,13 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
     fn poll(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = self.hear_ack(io, now);
         moved += usize::from(self.accept(io, now));
-        if !self.blocked.is_empty() || self.ingest.lane.free_extents() < 2 {
+        if self.waits_for_room() || self.ingest.lane.free_extents() < 2 {
             moved += usize::from(self.ingest.refresh());
         }
         moved += self.retry_blocked(io, now);
         moved += self.hear_those_held_back(io, now);
         moved += self.look_at_requests(io, now);
-        self.ingest.report(!self.blocked.is_empty());
+        self.ingest.report(self.waits_for_room());
         moved + self.housekeeping(io, now)
     }
 

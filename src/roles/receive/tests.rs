@@ -239,6 +239,32 @@ fn extents_that_close_after_the_last_word_come_back() {
     assert!(ingest.lane.free_extents() > 0);
 }
 
+/// Found by simulation (seed 9865): a broker that died again and again before anything was ordered had used every extent for requests, and
+/// nobody was told that the next one waits for memory: its topics were never made.
+#[test]
+fn a_request_that_finds_no_memory_is_waited_with() {
+    let view = plain_view(1);
+    let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
+    let mut lives = 0;
+    let mut ingest = loop {
+        let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+        if ingest.lane.ask_for_topic(&topic).is_none() {
+            break ingest;
+        }
+        lives += 1;
+    };
+    assert_eq!(lives, view.layout.geometry.extents_of_lane(0), "each had opened an extent");
+    assert!(ingest.lane.is_denied());
+    let mut sequencer = crate::roles::sequence::tests::start(&view, 0);
+    for now in 1..50 {
+        ingest.report(ingest.lane.is_denied());
+        sequencer.pass(now);
+        ingest.refresh();
+    }
+    assert!(!ingest.lane.is_denied());
+    assert!(ingest.lane.ask_for_topic(&Topic::new("u", OrderLevel::Session, AckLevel::Committed)).is_some());
+}
+
 /// Found by simulation (seed 5100): streams that had filled their runs each kept an extent, and no extent was left for any.
 #[test]
 fn streams_that_fill_every_extent_go_on_in_their_own_runs() {
