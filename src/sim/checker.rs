@@ -54,6 +54,8 @@ enum Claim {
     Deleted(Part, Vec<(String, usize)>),
     /// The topic of this name and generation was deleted.
     Erased(String, u64),
+    /// A client's session is over: it was closed or expired, or more topics of this name were deleted than so many.
+    Over(Part, u64, (String, usize)),
 }
 
 /// See the head of the file.
@@ -296,6 +298,12 @@ impl Checker {
         Ok(())
     }
 
+    /// A client was told that its session is not known; when it began, so many topics of the name had been deleted.
+    pub fn over(&mut self, client: Part, session: u64, topic: &(String, usize)) -> Result<(), Violation> {
+        self.claims.push(Claim::Over(client, session, topic.clone()));
+        Ok(())
+    }
+
     /// Holds what somebody was told against the log, now that the log is known.
     fn settle_claims(&mut self) -> Result<(), Violation> {
         for claim in std::mem::take(&mut self.claims) {
@@ -325,6 +333,12 @@ impl Checker {
                     if !topics.iter().any(is_deleted) {
                         return broken(5, format!("{client} was told that one of {topics:?} was deleted since"));
                     }
+                }
+                Claim::Over(_, session, _) if self.history.is_closed(session) => {}
+                Claim::Over(_, _, (name, before)) if self.history.deletions(&name) > before => {}
+                Claim::Over(client, session, topic) => {
+                    let text = format!("{client} was told that session {session:#x} of {topic:?} is over");
+                    return broken(5, text);
                 }
                 Claim::Erased(name, generation) if self.history.is_deleted(&name, generation) => {}
                 Claim::Erased(name, generation) => {

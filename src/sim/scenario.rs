@@ -143,6 +143,8 @@ pub struct Scenario {
     pub subscribers_per_broker: u32,
     /// Time for which a session is kept that nobody has, ns.
     pub session_expiry_ns: u64,
+    /// Places for sessions beyond those that clients have at once.
+    pub sessions_spare: u32,
     /// All clients come from one address.
     pub is_one_address: bool,
     /// Connections of one address at one broker.
@@ -256,7 +258,8 @@ impl Scenario {
             is_one_address: wider.chance(1, 3),
             connections_per_address: [20, u32::MAX >> 1][random.below(2) as usize],
             subscribers_per_broker: [2, 8][wider.below(2) as usize],
-            session_expiry_ns: [1_500_000_000, 5_000_000_000][wider.below(2) as usize],
+            session_expiry_ns: [300_000_000, 1_500_000_000, 5_000_000_000][wider.below(3) as usize],
+            sessions_spare: [2, 30][strange.below(2) as usize],
             sessions_per_address: [16, u32::MAX][wider.below(2) as usize],
             openings: [0, 100, 400][wider.below(3) as usize],
             has_short_sends: wider.chance(1, 3),
@@ -323,13 +326,19 @@ impl Scenario {
             ring_slots: 64,
             segment_entries: 128,
             segments: 4,
-            sessions_max: 48,
-            topics_max: 8,
+            sessions_max: self.sessions_at_once() + self.sessions_spare,
+            topics_max: 16,
             cursors_max: 4,
             extents_per_lane: 0,
             attached_per_broker: has_places.into(),
             attached_extents: if has_places { ATTACHED_EXTENTS } else { 0 },
         }
+    }
+
+    /// Sessions that all clients have at once at most: below the highest level each connection has one.
+    fn sessions_at_once(&self) -> u32 {
+        let connections = self.brokers.len() * self.connections_per_broker;
+        (self.publishers * connections) as u32 + self.attached_publishers
     }
 
     /// Home host of a broker.

@@ -153,6 +153,10 @@ impl<M: Memory, L: Locks, H, I: Io> Role<I> for Sequence<M, L, H> {
         self.candidate.fault().map(RoleError::new)
     }
 
+    fn waits_for(&self) -> Option<String> {
+        Some("a pass in which no lane had anything to order".to_owned())
+    }
+
     fn drain(&mut self, _io: &mut I, now: Now) -> bool {
         // It orders as long as any receive core of this process may still publish; other processes' wait for a successor.
         let moved = if self.candidate.active().is_some() { self.step(now) } else { 0 };

@@ -1,7 +1,7 @@
 //! The committed log as it tells itself: topics, sessions and batches, entry by entry. Each topic is held to what its order level promises,
 //! and to no more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::log::topics::{SPEC_BYTES, Topic as Spec};
 use crate::pool::Geometry;
@@ -76,6 +76,8 @@ pub(super) struct History {
     /// Frontiers of sessions, open or closed, by id; and the topic of each.
     frontiers: HashMap<u64, (u64, usize)>,
     clients: HashMap<u64, Client>,
+    /// Sessions that were closed.
+    closed: HashSet<u64>,
     pub fences: u64,
 }
 
@@ -89,6 +91,7 @@ impl History {
             sessions: HashMap::new(),
             frontiers: HashMap::new(),
             clients: HashMap::new(),
+            closed: HashSet::new(),
             fences: 0,
         }
     }
@@ -137,6 +140,11 @@ impl History {
     /// Whether the topic of a session was deleted.
     pub fn is_over(&self, session: u64) -> bool {
         self.frontiers.get(&session).is_some_and(|(_, topic)| self.topics[*topic].deleted.is_some())
+    }
+
+    /// Whether a session was closed, or expired.
+    pub fn is_closed(&self, session: u64) -> bool {
+        self.closed.contains(&session)
     }
 
     /// Whether messages of a client are committed.
@@ -218,7 +226,10 @@ impl History {
                 *session = Session { id: entry.first_order, topic, epoch: entry.session_epoch, ..Session::default() };
                 self.frontiers.insert(session.id, (0, topic));
             }
-            entry_kind::SESSION_CLOSE => *session = Session::default(),
+            entry_kind::SESSION_CLOSE => {
+                self.closed.insert(session.id);
+                *session = Session::default();
+            }
             entry_kind::SESSION_FENCE => {
                 if entry.batch_seq != session.next_batch || entry.session_epoch != session.epoch {
                     return broken(4, format!("position {position}: {entry:?} fences {session:?}"));
@@ -269,7 +280,7 @@ impl History {
             payload_bytes_max: self.scenario.payload_bytes_max,
             client: session.client,
             // Below level 5 what a connection had is sent again on another one.
-            first: (order == OrderLevel::Session).then_some(session.next_message),
+            first: (order == OrderLevel::Session && session.client.is_some()).then_some(session.next_message),
         };
         let bytes = entry.batch_bytes.into();
         let checked = memory.behind_caches(entry.blog_at(), bytes, |bytes| check_bytes(bytes, &due));
@@ -278,6 +289,13 @@ impl History {
             Err((promise, text)) => return broken(promise, format!("position {position}, batch {seq}: {text}")),
         };
         let end = first + u64::from(entry.message_count);
+        let goes_on_from = self.clients.get(&client).map_or(0, |client| client.messages.len() as u64);
+        if order == OrderLevel::Session && session.client.is_none() && first != goes_on_from {
+            let text = format!(
+                "position {position}: session {id:#x} of client {client:#x} begins at message {first}, {goes_on_from} is next"
+            );
+            return broken(3, text);
+        }
         (session.client, session.next_message) = (Some(client), end);
         let known = self.clients.entry(client).or_default();
         if *known.topic.get_or_insert(place) != place {

@@ -166,9 +166,11 @@ impl AttachedPublisher {
             ClientError::PoolRefused { refusal, detail, .. } if *refusal != Refusal::UnknownSession => {
                 kernel.note(Event::Refused(kernel.part, *refusal as u16, *detail));
             }
-            // An open session is known, unless its topic is gone.
+            // An open session is known.
             ClientError::PoolRefused { .. } => {
-                kernel.check(|checker| checker.deleted(kernel.part, &[(self.topic.clone(), self.deletions)]));
+                let session = self.published.as_ref().map_or(0, |published| published.core.writer.session());
+                let topic = (self.topic.clone(), self.deletions);
+                kernel.check(|checker| checker.over(kernel.part, session, &topic));
             }
             _ => kernel.fail(0, error.to_string()),
         }

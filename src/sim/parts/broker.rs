@@ -44,7 +44,8 @@ impl Wiring {
             openings: scenario.openings,
             openings_at_once: 4,
             heartbeats: if scenario.is_one_address { 100 } else { 0 },
-            ..AddressBounds::NONE
+            topics: if scenario.is_one_address { u32::MAX } else { 4 },
+            cursors: if scenario.is_one_address { u32::MAX } else { 2 },
         };
         let wiring = Arc::new(Wiring {
             links: (0..scenario.lanes_per_broker).map(|_| AckLink::new(PLACES)).collect(),
@@ -95,6 +96,7 @@ impl<R: Role<Sockets> + Send + 'static> Actor for Thread<R> {
             }
             if kernel.is_stopping() {
                 let is_drained = self.role.drain(&mut self.sockets, now);
+                assert!(is_drained || self.role.waits_for().is_some(), "what it waits for is told");
                 return kernel.with(|state| state.drained(kernel.part, is_drained));
             }
             let moved = self.role.poll(&mut self.sockets, now);

@@ -108,7 +108,7 @@ impl Publisher {
         let (link, greeting) = match self.opening.step(kernel) {
             Some(Ok(welcomed)) => welcomed,
             Some(Err(error)) => {
-                told(kernel, &error, &self.topic);
+                told(kernel, &error, 0, &self.topic);
                 self.topic = topic_now(kernel, &self.options);
                 return;
             }
@@ -194,6 +194,7 @@ impl Session {
         (link, result): (LinkId, Result<Greeting, ClientError>),
     ) {
         let sessions = self.ports.stats().new_sessions;
+        let session = self.ports.window().identity(port).session;
         let is_up = self.ports.on_dialed(port, generation, &result, kernel.instant());
         match result {
             Ok(Greeting { welcome, .. }) => {
@@ -207,7 +208,7 @@ impl Session {
                     kernel.fail(3, format!("{welcome:?} is not what was asked for: {}", self.ports.unreachable()));
                 }
             }
-            Err(error) => told(kernel, &error, &self.topic),
+            Err(error) => told(kernel, &error, session, &self.topic),
         }
         if is_up {
             self.lines[port] = Line::Up(link, HeardInbox::default());
@@ -242,12 +243,17 @@ impl Session {
         });
     }
 
-    /// Whether it cannot go on: its topic was deleted, and nothing else may be the reason.
+    /// Whether it cannot go on: its topic was deleted or its session expired, and nothing else may be the reason.
     fn has_failed(&self, kernel: &Kernel) -> bool {
         let Some(error) = self.ports.failed() else { return false };
+        let session = self.ports.window().identity(0).session;
         match error.refusal() {
-            Some(Refusal::TopicDeleted | Refusal::UnknownTopic | Refusal::UnknownSession) => {
+            Some(Refusal::TopicDeleted | Refusal::UnknownTopic) => {
                 kernel.check(|checker| checker.deleted(kernel.part, std::slice::from_ref(&self.topic)));
+            }
+            // Something of it is in doubt.
+            Some(Refusal::UnknownSession) => {
+                kernel.check(|checker| checker.over(kernel.part, session, &self.topic));
             }
             _ => kernel.fail(3, format!("it cannot go on: {error}")),
         }
@@ -302,7 +308,8 @@ impl Session {
             Frame::Heartbeat => {}
             Frame::Refused(header, text) => {
                 is_over = true;
-                told(kernel, &refused(self.ports.address(port), header, text), &self.topic);
+                let session = self.ports.window().identity(port).session;
+                told(kernel, &refused(self.ports.address(port), header, text), session, &self.topic);
             }
         }
         self.ports.on_heard(port, frame, kernel.instant());
@@ -354,12 +361,12 @@ impl Session {
 }
 
 /// A broker may refuse for many reasons, but not for these: the session is open, and the bytes were sent whole.
-fn told(kernel: &Kernel, error: &ClientError, topic: &(String, usize)) {
+fn told(kernel: &Kernel, error: &ClientError, session: u64, topic: &(String, usize)) {
     let ClientError::Refused { code, detail, .. } = error else { return };
     kernel.note(Event::Refused(kernel.part, *code, *detail));
     match error.refusal() {
-        // An open session is known, unless its topic is gone.
-        Some(Refusal::UnknownSession | Refusal::TopicDeleted) => {
+        Some(Refusal::UnknownSession) => kernel.check(|checker| checker.over(kernel.part, session, topic)),
+        Some(Refusal::TopicDeleted) => {
             kernel.check(|checker| checker.deleted(kernel.part, std::slice::from_ref(topic)));
         }
         Some(Refusal::Protocol) => kernel.fail(7, format!("a stream came damaged: {error}")),

@@ -29,6 +29,7 @@ enum Purpose {
     /// It was polite so far; it takes what comes, until it says something else.
     Publishes,
     Subscribes,
+    Asks,
     /// It takes nothing more, or nothing for long, or little.
     Listens,
 }
@@ -72,7 +73,7 @@ impl Stranger {
     /// What it says first on a connection, and why.
     fn intent(&mut self, kernel: &Kernel, topic: &str) -> (Purpose, Vec<u8>) {
         let said = |hello| wrongs::bytes_of_hello(hello);
-        match kernel.below(8) {
+        match kernel.below(9) {
             0 => (Purpose::Silent, Vec::new()),
             1 | 2 if self.sessions < SESSIONS_MAX => {
                 self.sessions += 1;
@@ -87,6 +88,7 @@ impl Stranger {
                 (Purpose::Listens, said((Hello { session, token, session_epoch, ..hello }, body)))
             }
             4 => (Purpose::Subscribes, said(wrongs::hello(Role::Subscriber, topic))),
+            5 => (Purpose::Asks, wrongs::one_more(kernel, topic)),
             _ => {
                 let (what, bytes) = wrongs::opening(kernel, topic);
                 (Purpose::Refused(what), bytes)
@@ -133,6 +135,7 @@ impl Stranger {
                 line.unsaid = wrongs::of_a_publisher(kernel, &welcome);
                 self.known = Some((welcome, line.topic.clone())).filter(|_| kernel.chance(1, 2));
             }
+            Purpose::Asks => line.unsaid = wrongs::behind_an_answer(kernel),
             Purpose::Subscribes if is_done && kernel.chance(1, 2) => line.unsaid = wrongs::of_a_subscriber(kernel),
             _ => {}
         }

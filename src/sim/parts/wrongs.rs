@@ -13,6 +13,8 @@ use crate::wire::{AckLevel, Operation, OrderLevel, StartAt, message};
 
 /// An order level that a topic need not have.
 const ANY_LEVEL: u8 = 255;
+/// Topics of different names that each asks for: with all of them there is room for everybody's.
+const TOPICS_OF_A_STRANGER: u64 = 5;
 /// Whose messages they would be.
 const CLIENT: u64 = 1 << 20;
 
@@ -100,6 +102,28 @@ fn wrong_request(kernel: &Kernel, topic: &str) -> (&'static str, Vec<u8>) {
         }
     };
     (what, request_bytes(request, topic, &rest))
+}
+
+/// A request that is sound: for a topic or a cursor more than it has.
+pub(super) fn one_more(kernel: &Kernel, topic: &str) -> Vec<u8> {
+    let name = format!("of-{}-{}", kernel.part, kernel.below(TOPICS_OF_A_STRANGER)).replace(' ', "-");
+    let request = |operation| Request { operation: operation as u8, ..Request::default() };
+    match kernel.chance(1, 2) {
+        true => {
+            let properties = TopicProperties { order: OrderLevel::Total, ..TopicProperties::default() };
+            request_bytes(request(Operation::TopicCreate), &name, bytes_of(&record_of(&properties)))
+        }
+        false => request_bytes(request(Operation::CursorCommit), topic, name.as_bytes()),
+    }
+}
+
+/// What somebody says who was answered.
+pub(super) fn behind_an_answer(kernel: &Kernel) -> Vec<u8> {
+    match kernel.below(3) {
+        0 => frame::seal(&Heartbeat::default()).to_vec(),
+        1 => frame::seal(&Hello::default()).to_vec(),
+        _ => batch(&Welcome::default(), |_| {}),
+    }
 }
 
 /// What a publisher says that was welcomed.
