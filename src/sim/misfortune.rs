@@ -44,7 +44,7 @@ impl State {
             Fault::Pause => self.pause_one(200_000_000, |part| {
                 matches!(part, Part::Receive(..) | Part::Sequencer(_)) || part.is_attached()
             }),
-            Fault::SilentPublisher => self.pause_one(400_000_000, |part| matches!(part, Part::Publisher(_))),
+            Fault::SilentPublisher => self.pause_one(600_000_000, |part| matches!(part, Part::Publisher(_))),
             Fault::SlowSubscriber => self.pause_one(300_000_000, |part| matches!(part, Part::Subscriber(_))),
             Fault::Cut | Fault::Stall | Fault::HalfOpen => self.harm_link(fault),
         }

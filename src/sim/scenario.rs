@@ -258,8 +258,8 @@ impl Scenario {
             is_one_address: wider.chance(1, 3),
             connections_per_address: [20, u32::MAX >> 1][random.below(2) as usize],
             subscribers_per_broker: [2, 8][wider.below(2) as usize],
-            session_expiry_ns: [300_000_000, 1_500_000_000, 5_000_000_000][wider.below(3) as usize],
-            sessions_spare: [2, 30][strange.below(2) as usize],
+            session_expiry_ns: [200_000_000, 1_500_000_000, 5_000_000_000][wider.below(3) as usize],
+            sessions_spare: [1, 30][strange.below(2) as usize],
             sessions_per_address: [16, u32::MAX][wider.below(2) as usize],
             openings: [0, 100, 400][wider.below(3) as usize],
             has_short_sends: wider.chance(1, 3),
@@ -337,8 +337,9 @@ impl Scenario {
 
     /// Sessions that all clients have at once at most: below the highest level each connection has one.
     fn sessions_at_once(&self) -> u32 {
-        let connections = self.brokers.len() * self.connections_per_broker;
-        (self.publishers * connections) as u32 + self.attached_publishers
+        let is_shared = self.topics.iter().all(|order| *order == OrderLevel::Session);
+        let of_one = if is_shared { 1 } else { self.brokers.len() * self.connections_per_broker };
+        (self.publishers * of_one) as u32 + self.attached_publishers
     }
 
     /// Home host of a broker.
