@@ -12,6 +12,8 @@ use crate::wire::{OrderLevel, Receipts, SlowReader};
 
 /// Extents of an attached lane.
 const ATTACHED_EXTENTS: u16 = 4;
+/// The shortest time for which a session is kept that nobody has, ns: longer than a lease.
+const SESSION_EXPIRY_SHORT_NS: u64 = 200_000_000;
 /// Hosts of a world at most.
 const HOSTS_MAX: u64 = 3;
 /// What the time of day was when the world began, UTC ns.
@@ -258,8 +260,8 @@ impl Scenario {
             is_one_address: wider.chance(1, 3),
             connections_per_address: [20, u32::MAX >> 1][random.below(2) as usize],
             subscribers_per_broker: [2, 8][wider.below(2) as usize],
-            session_expiry_ns: [200_000_000, 1_500_000_000, 5_000_000_000][wider.below(3) as usize],
-            sessions_spare: [1, 30][strange.below(2) as usize],
+            session_expiry_ns: [SESSION_EXPIRY_SHORT_NS, 1_500_000_000, 5_000_000_000][wider.below(3) as usize],
+            sessions_spare: 30,
             sessions_per_address: [16, u32::MAX][wider.below(2) as usize],
             openings: [0, 100, 400][wider.below(3) as usize],
             has_short_sends: wider.chance(1, 3),
@@ -292,6 +294,10 @@ impl Scenario {
         }
         if self.attached_subscribers > 0 && attached.chance(1, 3) {
             self.overtakes_readers();
+        }
+        // Where they expire soon, so that nobody waits longer than a world lasts.
+        if self.session_expiry_ns == SESSION_EXPIRY_SHORT_NS {
+            self.sessions_spare = 1;
         }
     }
 
