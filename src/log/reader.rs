@@ -153,8 +153,9 @@ impl Follow {
         topics.progress(self.topic).filter(|progress| progress.position >= self.created_position)
     }
 
+    /// The search may go on for other topics, past batches of this one, which are read again: what was seen of it counts no more.
     fn found(&mut self, position: u64, first: u64) {
-        (self.from, self.first) = (Some(position), first);
+        (self.from, self.first, self.known_next) = (Some(position), first, None);
     }
 
     /// The order wanted is below what there is: it was trimmed, or is skipped by a subscription that says so.
@@ -358,11 +359,7 @@ impl<M: Memory> Reader<M> {
             StartCheck::Gone { wanted, earliest } => {
                 return Ok(self.follows[place].lost(place, position, wanted, earliest, skips));
             }
-            StartCheck::Here(first) => {
-                // The search may go on for other topics, past batches of this one, which are read again.
-                self.follows[place].known_next = None;
-                self.follows[place].found(position, first);
-            }
+            StartCheck::Here(first) => self.follows[place].found(position, first),
             StartCheck::Later => self.follows[place].known_next = Some(end),
         }
         Ok(None)
