@@ -456,8 +456,8 @@ impl<C: Coherence> Parts<C> {
         let incarnation = member.incarnation();
         let mut member = Some(member);
         let lanes = config.geometry.lanes_per_broker;
-        let places = config.receive.connections_max + SPARE_CONNECTIONS;
-        let links: Vec<_> = (0..lanes).map(|_| AckLink::new(places)).collect();
+        let seats = config.receive.connections_max + SPARE_CONNECTIONS;
+        let links: Vec<_> = (0..lanes).map(|_| AckLink::new(seats)).collect();
         let subscriptions = Arc::new(Subscriptions::new(config.export.connections_max as usize));
         let addresses = Addresses::new(address_bounds(config));
         for lane in 0..lanes {
@@ -476,14 +476,14 @@ impl<C: Coherence> Parts<C> {
                     None => receive,
                 })
             });
-            self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, 2 * places + 1, 0, build);
+            self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, 2 * seats + 1, 0, build);
         }
         let log = self.log_record(config);
         let tokens = Tokens::new(self.pool.superblock().token_key);
         let settings = AckSettings { log, ..ack_settings(config, broker) };
-        let (ack_view, frames) = (view.clone(), AckRole::<Mapped<C>, Ring>::frames_needed(lanes, places));
+        let (ack_view, frames) = (view.clone(), AckRole::<Mapped<C>, Ring>::frames_needed(lanes, seats));
         let build: Builder =
-            Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, tokens, links, places)));
+            Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, tokens, links, seats)));
         self.add(format!("ack {broker}"), RoleKind::Ack, broker, frames, frames, build);
         let settings = ExportSettings { log, ..export_settings(config, broker) };
         let export_view = view.clone();

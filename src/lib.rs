@@ -58,6 +58,7 @@
 // * **blog**: the payload area. **extent**: a piece of it that one lane owns. **run**: a piece of an extent that one
 //   connection receives into.
 // * **lane**: one receive core's ring of batch headers and its extents. **slot**: one place of the ring.
+// * **seat**: what a connection has in the role that serves it, and is numbered by there.
 // * **attached**: of a client that maps the pool instead of connecting. **place**: what it takes there: a lane, or a pin.
 //   **member**: whoever may own lines besides the sequencer: a broker, or the process in a place.
 // * **batch**: a 64-byte header and messages, on the wire and in the blog alike.

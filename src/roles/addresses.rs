@@ -185,14 +185,14 @@ pub struct Addresses {
 }
 
 /// A connection's place among those of its address; given back when it is dropped.
-pub struct Seat {
+pub struct Admission {
     addresses: Arc<Addresses>,
     /// The address it is counted for.
     pub address: Address,
     is_one_too_many: bool,
 }
 
-impl Seat {
+impl Admission {
     /// Whether its address has no place for it, not even now.
     pub fn is_one_too_many(&mut self) -> bool {
         if self.is_one_too_many
@@ -207,13 +207,13 @@ impl Seat {
     }
 }
 
-impl std::fmt::Debug for Seat {
+impl std::fmt::Debug for Admission {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Seat({:?})", self.address)
+        write!(out, "Admission({:?})", self.address)
     }
 }
 
-impl Drop for Seat {
+impl Drop for Admission {
     fn drop(&mut self) {
         if let Some(entry) = self.addresses.lock().entries.get_mut(&self.address) {
             let count = if self.is_one_too_many { &mut entry.too_many } else { &mut entry.connections };
@@ -223,11 +223,11 @@ impl Drop for Seat {
 }
 
 /// Whether a connection finds a place.
-pub enum Seated {
+pub enum Admitted {
     /// Yes.
-    Yes(Seat),
+    Yes(Admission),
     /// Its address has all it may have; to be told so.
-    Full(Seat),
+    Full(Admission),
     /// Not even that.
     Crowd,
 }
@@ -254,19 +254,19 @@ impl Addresses {
     }
 
     /// A place for a connection.
-    pub fn sit(self: &Arc<Self>, peer: Option<IpAddr>, now_ns: u64) -> Seated {
+    pub fn admit(self: &Arc<Self>, peer: Option<IpAddr>, now_ns: u64) -> Admitted {
         let mut table = self.lock();
         let address = table.place(peer.map_or(Address::OTHERS, Address::of));
         let entry = table.entry(address, now_ns);
         let is_one_too_many = entry.connections >= self.bounds.connections;
         let count = if is_one_too_many { &mut entry.too_many } else { &mut entry.connections };
         if is_one_too_many && *count >= TOLD_MAX {
-            return Seated::Crowd;
+            return Admitted::Crowd;
         }
         *count += 1;
         drop(table);
-        let seat = Seat { addresses: self.clone(), address, is_one_too_many };
-        if is_one_too_many { Seated::Full(seat) } else { Seated::Yes(seat) }
+        let admission = Admission { addresses: self.clone(), address, is_one_too_many };
+        if is_one_too_many { Admitted::Full(admission) } else { Admitted::Yes(admission) }
     }
 
     /// Counts something that costs work, and says when it may be done. What is never done does not count: those of an address that come
@@ -404,21 +404,21 @@ mod tests {
     #[test]
     fn connections_of_one_address_are_bounded_and_come_back() {
         let addresses = Addresses::new(BOUNDS);
-        let sit = |last| addresses.sit(peer(last), SECOND);
-        let (Seated::Yes(first), Seated::Yes(_second)) = (sit(1), sit(1)) else { panic!("two may") };
-        let told: Vec<Seated> = (0..TOLD_MAX).map(|_| sit(1)).collect();
-        assert!(told.iter().all(|seated| matches!(seated, Seated::Full(_))), "told so");
-        assert!(matches!(sit(1), Seated::Crowd), "and no more than a few of them");
-        assert!(matches!(sit(2), Seated::Yes(_)), "others notice nothing");
+        let admit = |last| addresses.admit(peer(last), SECOND);
+        let (Admitted::Yes(first), Admitted::Yes(_second)) = (admit(1), admit(1)) else { panic!("two may") };
+        let told: Vec<Admitted> = (0..TOLD_MAX).map(|_| admit(1)).collect();
+        assert!(told.iter().all(|admitted| matches!(admitted, Admitted::Full(_))), "told so");
+        assert!(matches!(admit(1), Admitted::Crowd), "and no more than a few of them");
+        assert!(matches!(admit(2), Admitted::Yes(_)), "others notice nothing");
         drop(first);
-        let mut told: Vec<Seat> = told
+        let mut told: Vec<Admission> = told
             .into_iter()
-            .map(|seated| if let Seated::Full(seat) = seated { seat } else { unreachable!() })
+            .map(|admitted| if let Admitted::Full(admission) = admitted { admission } else { unreachable!() })
             .collect();
         assert!(!told[0].is_one_too_many(), "those that wait to be told so keep nobody out");
-        assert!(told[1].is_one_too_many() && matches!(sit(1), Seated::Full(_)), "two are there again");
+        assert!(told[1].is_one_too_many() && matches!(admit(1), Admitted::Full(_)), "two are there again");
         drop(told);
-        assert!(matches!(sit(1), Seated::Yes(_)));
+        assert!(matches!(admit(1), Admitted::Yes(_)));
     }
 
     #[test]
@@ -487,15 +487,18 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_keeps_who_is_there() {
         let addresses = Addresses::new(BOUNDS);
-        let sit = |number: usize| {
+        let admit = |number: usize| {
             let [_, _, high, low] = (number as u32).to_be_bytes();
-            addresses.sit(Some(IpAddr::from([10, 1, high, low])), number as u64)
+            addresses.admit(Some(IpAddr::from([10, 1, high, low])), number as u64)
         };
-        let seats: Vec<Seated> = (0..ADDRESSES_MAX).map(sit).collect();
-        assert!(matches!(sit(ADDRESSES_MAX), Seated::Yes(Seat { address: Address::OTHERS, .. })), "all are there");
-        drop(seats);
+        let all: Vec<Admitted> = (0..ADDRESSES_MAX).map(admit).collect();
+        assert!(
+            matches!(admit(ADDRESSES_MAX), Admitted::Yes(Admission { address: Address::OTHERS, .. })),
+            "all are there"
+        );
+        drop(all);
         for number in 0..2 * ADDRESSES_MAX {
-            assert!(matches!(sit(number), Seated::Yes(_)));
+            assert!(matches!(admit(number), Admitted::Yes(_)));
         }
         assert!(addresses.lock().entries.len() <= ADDRESSES_MAX + 1);
     }

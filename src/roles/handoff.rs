@@ -11,14 +11,14 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::log::reader::TopicStart;
 use crate::order::Origin;
-use crate::roles::addresses::Seat;
+use crate::roles::addresses::Admission;
 use crate::wire::{AckLevel, OrderLevel, SlowReader, StartAt};
 
 /// A connection of one receive core: place and generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     /// Place in the receive core's table.
-    pub slot: u32,
+    pub seat: u32,
     /// Which connection of that place.
     pub generation: u32,
 }
@@ -103,15 +103,15 @@ impl<H> AckLink<H> {
 
     /// Notes how many batches of a level-0 connection are in the blog.
     #[inline]
-    pub fn set_landed(&self, slot: u32, batches: u64) {
+    pub fn set_landed(&self, seat: u32, batches: u64) {
         // Release: pairs with the Acquire of `landed`; an ack says the bytes are in the blog.
-        self.landed[slot as usize].store(batches, Ordering::Release);
+        self.landed[seat as usize].store(batches, Ordering::Release);
     }
 
     /// Batches of a level-0 connection that are in the blog.
     #[inline]
-    pub fn landed(&self, slot: u32) -> u64 {
-        self.landed[slot as usize].load(Ordering::Acquire)
+    pub fn landed(&self, seat: u32) -> u64 {
+        self.landed[seat as usize].load(Ordering::Acquire)
     }
 }
 
@@ -133,7 +133,7 @@ pub struct Subscription<S> {
     /// It is promised a heartbeat in so many of the broker's.
     pub in_heartbeats: u16,
     /// Its place among the connections of its address.
-    pub seat: Option<Seat>,
+    pub admission: Option<Admission>,
 }
 
 /// A topic of a subscription.

@@ -22,7 +22,7 @@ use crate::wire::frame::{self, Ack, NEW_SESSION, NOTHING_LET_GO, Refused};
 use crate::wire::{AckLevel, FrameKind, OrderLevel, Refusal};
 
 const PLACES: u32 = 4;
-const ID: ConnectionId = ConnectionId { slot: 0, generation: 1 };
+const ID: ConnectionId = ConnectionId { seat: 0, generation: 1 };
 
 /// An ack core with one connection, of session 7, which is not asked for yet.
 struct Bench {

@@ -8,18 +8,18 @@ impl<M: Memory, N: Network> AckRole<M, N> {
     /// # Panics
     /// If something does not hold.
     pub(super) fn check_all(&self) {
-        let is_taken = |place: &u32| self.connections[*place as usize].is_some();
+        let is_taken = |seat: &u32| self.connections[*seat as usize].is_some();
         for list in [&self.waiting, &self.closed, &self.landing] {
             assert!(list.iter().all(is_taken), "{}: nobody is looked for who was released", self.name);
         }
-        for place in &self.waiting {
-            let connection = self.connections[*place as usize].as_ref().expect("looked at above");
+        for seat in &self.waiting {
+            let connection = self.connections[*seat as usize].as_ref().expect("looked at above");
             assert!(connection.waiting.is_some(), "{}: who waits for its session has none", self.name);
         }
-        for (place, connection) in self.connections.iter().enumerate() {
+        for (seat, connection) in self.connections.iter().enumerate() {
             let Some(connection) = connection else { continue };
-            let at = connection.link as u32 * self.places_per_link + connection.id.slot;
-            assert_eq!(at as usize, place, "{}: a connection knows its place", self.name);
+            let at = connection.link as u32 * self.seats_per_link + connection.id.seat;
+            assert_eq!(at as usize, seat, "{}: a connection knows its seat", self.name);
             self.check(connection);
         }
     }

@@ -137,7 +137,7 @@ pub struct AckRole<M: Memory, N: Network> {
     batch_bytes_max: u32,
     tracker: Tracker<M>,
     links: Vec<Arc<AckLink<Handle<N>>>>,
-    places_per_link: u32,
+    seats_per_link: u32,
     connections: Vec<Option<Attached<Handle<N>>>>,
     frames: Vec<FrameSlot>,
     /// Connections that wait for their session.
@@ -158,28 +158,28 @@ pub struct AckRole<M: Memory, N: Network> {
 }
 
 impl<M: Memory, N: Network> AckRole<M, N> {
-    /// The ack core of a broker with these receive cores, each with `places_per_link` connections at most.
+    /// The ack core of a broker with these receive cores, each with `seats_per_link` connections at most.
     pub fn new(
         view: &View<M>,
         broker: u32,
         settings: AckSettings,
         tokens: Tokens,
         links: Vec<Arc<AckLink<Handle<N>>>>,
-        places_per_link: u32,
+        seats_per_link: u32,
     ) -> Self {
-        let places = links.len() as u32 * places_per_link;
+        let seats = links.len() as u32 * seats_per_link;
         AckRole {
             name: format!("ack {broker}"),
             role: 0,
             batch_bytes_max: view.layout.geometry.batch_bytes_max() as u32,
-            tracker: Tracker::new(view, broker, places),
+            tracker: Tracker::new(view, broker, seats),
             links,
-            places_per_link,
-            connections: (0..places).map(|_| None).collect(),
+            seats_per_link,
+            connections: (0..seats).map(|_| None).collect(),
             frames: Vec::new(),
-            waiting: Vec::with_capacity(places as usize),
-            closed: Vec::with_capacity(places as usize),
-            landing: Vec::with_capacity(places as usize),
+            waiting: Vec::with_capacity(seats as usize),
+            closed: Vec::with_capacity(seats as usize),
+            landing: Vec::with_capacity(seats as usize),
             news: Vec::with_capacity(tracker::ENTRIES_PER_PASS),
             counters: AckCounters::default(),
             block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
@@ -193,17 +193,17 @@ impl<M: Memory, N: Network> AckRole<M, N> {
     }
 
     /// Frame slots it leases from its thread's ring.
-    pub fn frames_needed(links: u32, places_per_link: u32) -> u32 {
-        links * places_per_link
+    pub fn frames_needed(links: u32, seats_per_link: u32) -> u32 {
+        links * seats_per_link
     }
 
-    fn place(&self, link: usize, id: ConnectionId) -> u32 {
-        link as u32 * self.places_per_link + id.slot
+    fn seat(&self, link: usize, id: ConnectionId) -> u32 {
+        link as u32 * self.seats_per_link + id.seat
     }
 
-    fn asker(&self, place: u32) -> Asker {
-        let generation = self.connections[place as usize].as_ref().map_or(0, |c| c.id.generation);
-        Asker { role: self.role, tag: u64::from(generation) << 32 | u64::from(place) }
+    fn asker(&self, seat: u32) -> Asker {
+        let generation = self.connections[seat as usize].as_ref().map_or(0, |c| c.id.generation);
+        Asker { role: self.role, tag: u64::from(generation) << 32 | u64::from(seat) }
     }
 
     fn hear(&mut self, io: &mut N, now: Now, most: usize) -> usize {
@@ -223,35 +223,35 @@ impl<M: Memory, N: Network> AckRole<M, N> {
     }
 
     fn attach(&mut self, link: usize, id: ConnectionId, attachment: Attachment<Handle<N>>, now: Now) {
-        let place = self.place(link, id);
+        let seat = self.seat(link, id);
         let mut connection = Attached::new(id, link, attachment);
         connection.waiting = Some((now.monotonic_ns, self.tracker.watermark()));
-        assert!(self.connections[place as usize].replace(connection).is_none(), "the place was released");
-        self.waiting.push(place);
+        assert!(self.connections[seat as usize].replace(connection).is_none(), "the seat was released");
+        self.waiting.push(seat);
     }
 
     fn say_last(&mut self, io: &mut N, link: usize, id: ConnectionId, words: Box<[u8]>) {
-        let place = self.place(link, id);
-        let known = self.connections[place as usize].as_mut().filter(|connection| connection.id == id);
+        let seat = self.seat(link, id);
+        let known = self.connections[seat as usize].as_mut().filter(|connection| connection.id == id);
         // It was released already: the receive core has heard, or will.
         let Some(connection) = known else { return };
         // Whatever becomes of its session by now: no welcome comes behind the last word.
-        self.waiting.retain(|waiting| *waiting != place);
+        self.waiting.retain(|waiting| *waiting != seat);
         connection.last_words = Some(words);
         if connection.has_failed {
-            return self.release(place);
+            return self.release(seat);
         }
-        self.send_pending(io, place);
+        self.send_pending(io, seat);
     }
 
     fn close(&mut self, link: usize, id: ConnectionId) {
-        let place = self.place(link, id);
-        match &mut self.connections[place as usize] {
+        let seat = self.seat(link, id);
+        match &mut self.connections[seat as usize] {
             Some(connection) if connection.id == id => {
                 connection.is_closing = true;
                 connection.last_words = None;
                 if connection.sending == Sending::Nothing {
-                    self.release(place);
+                    self.release(seat);
                 }
             }
             // It was released already: the receive core has heard, or will.
@@ -259,12 +259,12 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         }
     }
 
-    fn release(&mut self, place: u32) {
-        let Some(connection) = self.connections[place as usize].take() else { return };
-        self.tracker.detach(place);
-        self.waiting.retain(|waiting| *waiting != place);
-        self.landing.retain(|landing| *landing != place);
-        self.closed.retain(|closed| *closed != place);
+    fn release(&mut self, seat: u32) {
+        let Some(connection) = self.connections[seat as usize].take() else { return };
+        self.tracker.detach(seat);
+        self.waiting.retain(|waiting| *waiting != seat);
+        self.landing.retain(|landing| *landing != seat);
+        self.closed.retain(|closed| *closed != seat);
         self.links[connection.link].tell_receive(FromAck::Released(connection.id));
     }
 
@@ -273,15 +273,15 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         let mut moved = 0;
         let mut index = 0;
         while index < self.waiting.len() {
-            let place = self.waiting[index];
-            match self.fate(place, now) {
+            let seat = self.waiting[index];
+            match self.fate(seat, now) {
                 None => index += 1,
                 Some(fate) => {
                     self.waiting.swap_remove(index);
                     moved += 1;
                     match fate {
-                        Ok(slot) => self.welcome(io, place, slot),
-                        Err((refusal, detail, text)) => self.refuse(io, place, refusal, detail, &text),
+                        Ok(slot) => self.welcome(io, seat, slot),
+                        Err((refusal, detail, text)) => self.refuse(io, seat, refusal, detail, &text),
                     }
                 }
             }
@@ -289,18 +289,18 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         moved
     }
 
-    fn fate(&self, place: u32, now: Now) -> Option<Fate> {
-        let connection = self.connections[place as usize].as_ref()?;
+    fn fate(&self, seat: u32, now: Now) -> Option<Fate> {
+        let connection = self.connections[seat as usize].as_ref()?;
         let (since_ns, committed) = connection.waiting?;
         let Attachment { session, asked, session_epoch, .. } = connection.attachment;
         let is_late = now.monotonic_ns.saturating_sub(since_ns) > self.settings.open_timeout_ns;
         Wait { session, asked, session_epoch, committed, is_late }.fate(&self.tracker)
     }
 
-    fn welcome(&mut self, io: &mut N, place: u32, slot: u32) {
-        self.tracker.attach(place, slot);
+    fn welcome(&mut self, io: &mut N, seat: u32, slot: u32) {
+        self.tracker.attach(seat, slot);
         let session = *self.tracker.table().session(slot);
-        let connection = self.connections[place as usize].as_mut().expect("it waited");
+        let connection = self.connections[seat as usize].as_mut().expect("it waited");
         connection.waiting = None;
         if connection.attachment.session == NEW_SESSION {
             // What follows the welcome is read after this was heard.
@@ -327,37 +327,36 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         let words: Box<[u8]> = frame::with_body(&welcome, &body).into();
         connection.sending = Sending::Welcome(words.len());
         if attachment.order == OrderLevel::None && attachment.ack != AckLevel::None {
-            self.landing.push(place);
+            self.landing.push(seat);
         }
         self.counters.welcomed += 1;
-        let asker = self.asker(place);
+        let asker = self.asker(seat);
         if io.send_owned(asker, attachment.socket, words).is_none() {
-            self.failed(place);
+            self.failed(seat);
         }
     }
 
-    fn refuse(&mut self, io: &mut N, place: u32, refusal: Refusal, detail: u64, text: &str) {
+    fn refuse(&mut self, io: &mut N, seat: u32, refusal: Refusal, detail: u64, text: &str) {
         self.counters.refused += 1;
         log::info!("{}: refused a publisher: {text}", self.name);
-        self.tracker.detach(place);
+        self.tracker.detach(seat);
         // Behind a part of a frame nothing can be said: the receive core ends that one.
-        if let Some(connection) = self.connections[place as usize].as_mut().filter(|connection| !connection.has_failed)
-        {
+        if let Some(connection) = self.connections[seat as usize].as_mut().filter(|connection| !connection.has_failed) {
             let version = connection.attachment.version;
             let header = Refused { version, code: refusal as u16, detail, ..Refused::default() };
             let words = frame::with_body(&header, text.as_bytes()).into();
             connection.last_words = Some(words);
-            self.send_pending(io, place);
+            self.send_pending(io, seat);
         }
     }
 
     /// Sending does not work any more: the receive core is to end the connection.
-    fn failed(&mut self, place: u32) {
-        let Some(connection) = &mut self.connections[place as usize] else { return };
+    fn failed(&mut self, seat: u32) {
+        let Some(connection) = &mut self.connections[seat as usize] else { return };
         connection.sending = Sending::Nothing;
         connection.has_news = false;
         if connection.is_closing || connection.last_words.is_some() {
-            return self.release(place);
+            return self.release(seat);
         }
         if !std::mem::replace(&mut connection.has_failed, true) {
             self.links[connection.link].tell_receive(FromAck::Failed(connection.id));
@@ -410,15 +409,15 @@ impl<M: Memory, N: Network> AckRole<M, N> {
 
     fn tell_session(&mut self, io: &mut N, slot: u32) {
         let mut next = self.tracker.first_of(slot);
-        while let Some(place) = next {
-            next = self.tracker.next_of(place);
-            self.mark(place);
-            self.send_pending(io, place);
+        while let Some(seat) = next {
+            next = self.tracker.next_of(seat);
+            self.mark(seat);
+            self.send_pending(io, seat);
         }
     }
 
-    fn mark(&mut self, place: u32) {
-        if let Some(connection) = &mut self.connections[place as usize] {
+    fn mark(&mut self, seat: u32) {
+        if let Some(connection) = &mut self.connections[seat as usize] {
             let Attachment { ack, order, .. } = connection.attachment;
             if ack != AckLevel::None && order != OrderLevel::None {
                 self.counters.coalesced += u64::from(connection.has_news);
@@ -430,37 +429,31 @@ impl<M: Memory, N: Network> AckRole<M, N> {
     fn tell(&mut self, io: &mut N, item: News, now: Now) {
         match item {
             News::Refused { origin, code } => {
-                let wanted = |place: &u32| {
-                    let connection = self.connections[*place as usize].as_ref();
+                let wanted = |seat: &u32| {
+                    let connection = self.connections[*seat as usize].as_ref();
                     connection.is_some_and(|connection| connection.attachment.asked == Some(origin))
                 };
                 if let Some(index) = self.waiting.iter().position(wanted) {
-                    let place = self.waiting.swap_remove(index);
+                    let seat = self.waiting.swap_remove(index);
                     let refusal = Refusal::from_code(code.into()).unwrap_or(Refusal::Busy);
-                    self.refuse(
-                        io,
-                        place,
-                        refusal,
-                        0,
-                        "the session cannot be opened: its table is full, or it expired",
-                    );
+                    self.refuse(io, seat, refusal, 0, "the session cannot be opened: its table is full, or it expired");
                 }
             }
             News::TopicDeleted { first } => {
                 let mut next = Some(first);
-                while let Some(place) = next {
-                    next = self.tracker.next_of(place);
-                    self.refuse(io, place, Refusal::TopicDeleted, 0, "the topic was deleted, and this session with it");
+                while let Some(seat) = next {
+                    next = self.tracker.next_of(seat);
+                    self.refuse(io, seat, Refusal::TopicDeleted, 0, "the topic was deleted, and this session with it");
                 }
             }
             News::Closed { first } => {
                 let mut next = Some(first);
-                while let Some(place) = next {
-                    next = self.tracker.next_of(place);
-                    self.tracker.detach(place);
-                    if let Some(connection) = &mut self.connections[place as usize] {
+                while let Some(seat) = next {
+                    next = self.tracker.next_of(seat);
+                    self.tracker.detach(seat);
+                    if let Some(connection) = &mut self.connections[seat as usize] {
                         connection.closed_ns = Some(now.monotonic_ns);
-                        self.closed.push(place);
+                        self.closed.push(seat);
                     }
                 }
             }
@@ -471,17 +464,11 @@ impl<M: Memory, N: Network> AckRole<M, N> {
     fn tell_closed(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
         for index in (0..self.closed.len()).rev() {
-            let place = self.closed[index];
-            let since_ns = self.connections[place as usize].as_ref().and_then(|connection| connection.closed_ns);
+            let seat = self.closed[index];
+            let since_ns = self.connections[seat as usize].as_ref().and_then(|connection| connection.closed_ns);
             if since_ns.is_none_or(|since_ns| now.monotonic_ns - since_ns > GOODBYE_NS) {
                 self.closed.swap_remove(index);
-                self.refuse(
-                    io,
-                    place,
-                    Refusal::UnknownSession,
-                    0,
-                    "the session was closed, or expired: open a new one",
-                );
+                self.refuse(io, seat, Refusal::UnknownSession, 0, "the session was closed, or expired: open a new one");
                 moved += 1;
             }
         }
@@ -492,37 +479,37 @@ impl<M: Memory, N: Network> AckRole<M, N> {
     fn ack_landed(&mut self, io: &mut N) -> usize {
         let mut moved = 0;
         for index in 0..self.landing.len() {
-            let place = self.landing[index];
-            let Some(connection) = &mut self.connections[place as usize] else { continue };
-            let landed = self.links[connection.link].landed(connection.id.slot);
+            let seat = self.landing[index];
+            let Some(connection) = &mut self.connections[seat as usize] else { continue };
+            let landed = self.links[connection.link].landed(connection.id.seat);
             if landed > connection.landed_acked && connection.sending == Sending::Nothing {
                 connection.landed_acked = landed;
                 connection.has_news = true;
                 moved += 1;
-                self.send_pending(io, place);
+                self.send_pending(io, seat);
             }
         }
         moved
     }
 
     /// Sends what a connection has to hear, if its socket is free.
-    fn send_pending(&mut self, io: &mut N, place: u32) {
-        let asker = self.asker(place);
-        let Some(connection) = &mut self.connections[place as usize] else { return };
+    fn send_pending(&mut self, io: &mut N, seat: u32) {
+        let asker = self.asker(seat);
+        let Some(connection) = &mut self.connections[seat as usize] else { return };
         if connection.sending != Sending::Nothing || connection.is_closing || connection.has_failed {
             return;
         }
         if let Some(words) = connection.last_words.take() {
             connection.sending = Sending::Last;
             if io.send_owned(asker, connection.attachment.socket, words).is_none() {
-                self.release(place);
+                self.release(seat);
             }
             return;
         }
         if !std::mem::take(&mut connection.has_news) || connection.waiting.is_some() {
             return;
         }
-        let Some(mut ack) = self.tracker.ack(place) else { return };
+        let Some(mut ack) = self.tracker.ack(seat) else { return };
         let Attachment { socket, order, version, is_loopback, .. } = connection.attachment;
         if order != OrderLevel::Session {
             // Nothing is parked there: what is lost with a connection is sent again on another, and only then.
@@ -532,24 +519,24 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             ack = Ack { committed_next: connection.landed_acked, order_end: 0, ..ack };
         }
         ack.version = version;
-        let slot = self.frames[place as usize];
-        *io.frame_mut(slot) = frame::seal(&ack);
+        let frame = self.frames[seat as usize];
+        *io.frame_mut(frame) = frame::seal(&ack);
         let zero_copy = zero_copy(&self.settings, is_loopback);
         connection.sending = Sending::Frame;
         connection.quiet.end();
         self.counters.acks_sent += 1;
-        if io.send_frame(asker, socket, slot, zero_copy).is_none() {
-            self.failed(place);
+        if io.send_frame(asker, socket, frame, zero_copy).is_none() {
+            self.failed(seat);
         }
     }
 
     /// Says that we are there on connections that were told nothing for about as long as was promised.
     fn beat(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
-        for place in self.looks.due(self.connections.len(), now.monotonic_ns) {
-            let place = place as u32;
-            let asker = self.asker(place);
-            let Some(connection) = &mut self.connections[place as usize] else { continue };
+        for seat in self.looks.due(self.connections.len(), now.monotonic_ns) {
+            let seat = seat as u32;
+            let asker = self.asker(seat);
+            let Some(connection) = &mut self.connections[seat as usize] else { continue };
             let is_due = connection.quiet.look();
             let is_free = connection.sending == Sending::Nothing && connection.waiting.is_none();
             // Behind a part of a frame nothing can be said.
@@ -557,24 +544,24 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             if !is_due || !is_free || is_over || connection.attachment.version < frame::VERSION_3 {
                 continue;
             }
-            let slot = self.frames[place as usize];
+            let frame = self.frames[seat as usize];
             let Attachment { version, socket, .. } = connection.attachment;
-            *io.frame_mut(slot) = frame::seal(&Heartbeat { version, ..Heartbeat::default() });
+            *io.frame_mut(frame) = frame::seal(&Heartbeat { version, ..Heartbeat::default() });
             connection.sending = Sending::Frame;
             connection.quiet.end();
             moved += 1;
             // A copy of 64 bytes is cheaper than word of its release.
-            if io.send_frame(asker, socket, slot, false).is_none() {
-                self.failed(place);
+            if io.send_frame(asker, socket, frame, false).is_none() {
+                self.failed(seat);
             }
         }
         moved
     }
 
-    fn sent(&mut self, io: &mut N, place: u32, completion: Completion) {
+    fn sent(&mut self, io: &mut N, seat: u32, completion: Completion) {
         if completion.stage == Stage::Accepted {
             // The slot comes back with the second completion; whether it was sent is said by the first.
-            if let Some(connection) = &mut self.connections[place as usize] {
+            if let Some(connection) = &mut self.connections[seat as usize] {
                 connection.is_broken |= !connection.sending.is_whole(completion.result);
             }
             return;
@@ -583,21 +570,21 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             self.counters.zero_copy_copied += u64::from(copied);
         }
         io.take_returned();
-        let Some(connection) = &mut self.connections[place as usize] else { return };
+        let Some(connection) = &mut self.connections[seat as usize] else { return };
         let was = std::mem::replace(&mut connection.sending, Sending::Nothing);
         if was == Sending::Last || connection.is_closing {
-            return self.release(place);
+            return self.release(seat);
         }
         // What the stages of a zero-copy send came to was said by the first.
         let is_whole = completion.stage != Stage::Done || was.is_whole(completion.result);
         if !is_whole || connection.is_broken {
-            return self.failed(place);
+            return self.failed(seat);
         }
         if let Sending::Welcome(_) = was {
             // Whatever happened while the welcome was under way.
-            self.mark(place);
+            self.mark(seat);
         }
-        self.send_pending(io, place);
+        self.send_pending(io, seat);
     }
 
     fn report(&mut self, now: Now) {
@@ -636,10 +623,10 @@ impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
     }
 
     fn complete(&mut self, io: &mut N, completion: Completion, _now: Now) {
-        let (place, generation) = (completion.tag as u32, (completion.tag >> 32) as u32);
-        let known = self.connections[place as usize].as_ref();
+        let (seat, generation) = (completion.tag as u32, (completion.tag >> 32) as u32);
+        let known = self.connections[seat as usize].as_ref();
         if known.is_some_and(|connection| connection.id.generation == generation) {
-            self.sent(io, place, completion);
+            self.sent(io, seat, completion);
         }
     }
 

@@ -177,95 +177,95 @@ pub(super) fn refuse_at_once(socket: &impl Socket, refusal: Refusal, text: &str)
 
 impl<M: Memory, N: Network> Export<M, N> {
     /// There is something to read, or the peer is gone.
-    pub(super) fn hear(&mut self, io: &mut N, place: u32, now: Now) {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("it was watched");
+    pub(super) fn hear(&mut self, io: &mut N, seat: u32, now: Now) {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("it was watched");
         if matches!(subscriber.phase, Phase::Ending | Phase::Refusing) || subscriber.parting.is_some() {
             // What it says does not matter any more; unread it would reset the connection, last words and all.
             let is_over = subscriber.socket.discard_received();
             subscriber.lingers &= !is_over;
             return match subscriber.phase {
-                Phase::Ending if subscriber.lingers => self.watch(io, place),
-                Phase::Ending => self.forget_if_idle(io, place),
-                _ if is_over => self.end_at_once(io, place),
-                _ => self.watch(io, place),
+                Phase::Ending if subscriber.lingers => self.watch(io, seat),
+                Phase::Ending => self.forget_if_idle(io, seat),
+                _ if is_over => self.end_at_once(io, seat),
+                _ => self.watch(io, seat),
             };
         }
         subscriber.heard_ns = now.monotonic_ns;
         match subscriber.hearing.take_in(&subscriber.socket) {
-            Said::Nothing => self.watch(io, place),
-            Said::Goodbye => self.depart(io, place, Departure::Left, now),
-            Said::Over => self.depart(io, place, Departure::Broken, now),
+            Said::Nothing => self.watch(io, seat),
+            Said::Goodbye => self.depart(io, seat, Departure::Left, now),
+            Said::Over => self.depart(io, seat, Departure::Broken, now),
             Said::Breach(text) => {
-                self.rouse(place);
-                let subscriber = self.subscribers[place as usize].as_mut().expect("it was watched");
+                self.rouse(seat);
+                let subscriber = self.subscribers[seat as usize].as_mut().expect("it was watched");
                 log::info!("{}: the subscriber at {} broke the protocol: {text}", self.name, subscriber.peer);
                 subscriber.parting = Some((now.monotonic_ns + PARTING_NS, text));
                 // First, for it is there to be ended: without a place in the ring it is.
-                self.watch(io, place);
-                if self.subscribers[place as usize].as_ref().is_some_and(|subscriber| subscriber.phase != Phase::Ending)
+                self.watch(io, seat);
+                if self.subscribers[seat as usize].as_ref().is_some_and(|subscriber| subscriber.phase != Phase::Ending)
                 {
-                    self.part_if_due(io, place);
+                    self.part_if_due(io, seat);
                 }
             }
         }
     }
 
-    fn watch(&mut self, io: &mut N, place: u32) {
-        let asker = self.asker(place, WATCH);
-        let subscriber = self.subscriber(place);
+    fn watch(&mut self, io: &mut N, seat: u32) {
+        let asker = self.asker(seat, WATCH);
+        let subscriber = self.subscriber(seat);
         subscriber.watching = io.poll_readable(asker, subscriber.socket.handle());
         if subscriber.watching.is_none() {
-            self.end_at_once(io, place);
+            self.end_at_once(io, seat);
         }
     }
 
     /// Refuses one that broke the protocol, once it has the end of its batch.
-    pub(super) fn part_if_due(&mut self, io: &mut N, place: u32) {
-        let subscriber = self.subscriber(place);
+    pub(super) fn part_if_due(&mut self, io: &mut N, seat: u32) {
+        let subscriber = self.subscriber(seat);
         if !subscriber.is_busy()
             && let Some((_, text)) = subscriber.parting.take()
         {
-            self.refuse(io, place, Refusal::Protocol, (0, 0), &text);
+            self.refuse(io, seat, Refusal::Protocol, (0, 0), &text);
         }
     }
 
     /// Ends one that broke the protocol and does not take the end of its batch.
-    pub(super) fn judge_parting(&mut self, io: &mut N, place: u32, now: Now) -> bool {
-        let is_over = self.subscriber(place).parting.as_ref().is_some_and(|(until_ns, _)| now.monotonic_ns > *until_ns);
+    pub(super) fn judge_parting(&mut self, io: &mut N, seat: u32, now: Now) -> bool {
+        let is_over = self.subscriber(seat).parting.as_ref().is_some_and(|(until_ns, _)| now.monotonic_ns > *until_ns);
         if is_over {
-            self.end_at_once(io, place);
+            self.end_at_once(io, seat);
         }
         is_over
     }
 
     /// Nothing more can be sent on the connection. Its peer may have said goodbye before it closed, and that is not read yet: then nothing
     /// is kept for it.
-    pub(super) fn broke(&mut self, io: &mut N, place: u32, now: Now) {
-        let subscriber = self.subscriber(place);
+    pub(super) fn broke(&mut self, io: &mut N, seat: u32, now: Now) {
+        let subscriber = self.subscriber(seat);
         let how = match subscriber.hearing.take_in(&subscriber.socket) {
             Said::Goodbye => Departure::Left,
             Said::Nothing | Said::Over | Said::Breach(_) => Departure::Broken,
         };
-        self.depart(io, place, how, now);
+        self.depart(io, seat, how, now);
     }
 
     /// The peer went. If its connection broke, what it may not have got is kept for a while, as far as it still is there.
-    pub(super) fn depart(&mut self, io: &mut N, place: u32, how: Departure, now: Now) {
-        self.rouse(place);
-        if how == Departure::Broken && self.subscriber(place).phase == Phase::Streaming {
-            let subscriber = self.subscriber(place);
+    pub(super) fn depart(&mut self, io: &mut N, seat: u32, how: Departure, now: Now) {
+        self.rouse(seat);
+        if how == Departure::Broken && self.subscriber(seat).phase == Phase::Streaming {
+            let subscriber = self.subscriber(seat);
             let unacked = subscriber.trail.lowest(&subscriber.socket);
             let (needs, policy) = (subscriber.needs().min(unacked), subscriber.pace.policy);
             let (grace_ns, short_ns) = (self.settings.return_grace_ns, self.settings.reader_grace_ns);
             let was_let_go = self
                 .slow
-                .waited_for_before(self.subscribers[place as usize].as_ref().expect("it departs"), now.monotonic_ns)
+                .waited_for_before(self.subscribers[seat as usize].as_ref().expect("it departs"), now.monotonic_ns)
                 == LET_GO;
             // One that is not waited for while it is there is not waited for long when it is away.
             let is_waited_for = policy == SlowReader::Wait && !was_let_go;
             self.keep(needs, if is_waited_for { grace_ns } else { grace_ns.min(short_ns) }, now);
         }
-        self.end(io, place);
+        self.end(io, seat);
     }
 
     pub(super) fn keep(&mut self, position: u64, grace_ns: u64, now: Now) {
@@ -299,15 +299,15 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     /// Ends it without a word.
-    pub(super) fn end_at_once(&mut self, io: &mut N, place: u32) {
-        self.subscriber(place).phase = Phase::Streaming;
-        self.end(io, place);
+    pub(super) fn end_at_once(&mut self, io: &mut N, seat: u32) {
+        self.subscriber(seat).phase = Phase::Streaming;
+        self.end(io, seat);
     }
 
     /// Ends it; gracefully if it was told why.
-    pub(super) fn end(&mut self, io: &mut N, place: u32) {
-        self.rouse(place);
-        let subscriber = self.subscribers[place as usize].as_mut().expect("it is there");
+    pub(super) fn end(&mut self, io: &mut N, seat: u32) {
+        self.rouse(seat);
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("it is there");
         self.slow.note_end(subscriber);
         let graceful = subscriber.phase == Phase::Refusing && subscriber.sending.is_none();
         subscriber.phase = Phase::Ending;
@@ -324,22 +324,22 @@ impl<M: Memory, N: Network> Export<M, N> {
         {
             io.cancel(operation);
         }
-        self.forget_if_idle(io, place);
+        self.forget_if_idle(io, seat);
     }
 
     /// Sees to it that endings end: gets back what the kernel has, again and again.
     pub(super) fn force_endings(&mut self, io: &mut N, now: Now) {
         // One that rests does not end.
         for index in (0..self.awake.len()).rev() {
-            let place = self.awake[index];
-            if self.subscriber(place).phase == Phase::Ending {
-                self.force_ending(io, place, now.monotonic_ns);
+            let seat = self.awake[index];
+            if self.subscriber(seat).phase == Phase::Ending {
+                self.force_ending(io, seat, now.monotonic_ns);
             }
         }
     }
 
-    fn force_ending(&mut self, io: &mut N, place: u32, now_ns: u64) {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("it is active");
+    fn force_ending(&mut self, io: &mut N, seat: u32, now_ns: u64) {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("it is active");
         let since_ns = *subscriber.ending_since_ns.get_or_insert(now_ns);
         let ending_ns = now_ns.saturating_sub(since_ns);
         if now_ns < subscriber.force_at_ns || subscriber.lingers && ending_ns <= LINGER_NS {
@@ -368,20 +368,20 @@ impl<M: Memory, N: Network> Export<M, N> {
                 subscriber.peer
             );
         }
-        self.forget_if_idle(io, place);
+        self.forget_if_idle(io, seat);
     }
 
-    pub(super) fn forget_if_idle(&mut self, io: &mut N, place: u32) {
-        let subscriber = self.subscriber(place);
+    pub(super) fn forget_if_idle(&mut self, io: &mut N, seat: u32) {
+        let subscriber = self.subscriber(seat);
         if subscriber.sending.is_some() || subscriber.watching.is_some() {
             return;
         }
         let list = subscriber.list;
         io.give_back_list(list);
-        self.subscribers[place as usize] = None;
-        self.tail.forget(place);
-        self.active.retain(|active| *active != place);
-        self.awake.retain(|awake| *awake != place);
-        self.free.push(place);
+        self.subscribers[seat as usize] = None;
+        self.tail.forget(seat);
+        self.active.retain(|active| *active != seat);
+        self.awake.retain(|awake| *awake != seat);
+        self.free.push(seat);
     }
 }

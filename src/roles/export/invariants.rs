@@ -11,11 +11,11 @@ impl<M: Memory, N: Network> Export<M, N> {
     pub(super) fn check_all(&self) {
         let name = &self.name;
         let taken = self.subscribers.iter().flatten().count();
-        assert_eq!(taken, self.active.len(), "{name}: who has a place is looked after");
-        assert_eq!(taken + self.free.len(), self.subscribers.len(), "{name}: a place is free or taken");
-        for place in &self.active {
-            let subscriber = self.subscribers[*place as usize].as_ref().expect("looked at by its place");
-            let (rests, is_awake) = (self.tail.rests(*place), self.awake.contains(place));
+        assert_eq!(taken, self.active.len(), "{name}: who has a seat is looked after");
+        assert_eq!(taken + self.free.len(), self.subscribers.len(), "{name}: a seat is free or taken");
+        for seat in &self.active {
+            let subscriber = self.subscribers[*seat as usize].as_ref().expect("looked at by its seat");
+            let (rests, is_awake) = (self.tail.rests(*seat), self.awake.contains(seat));
             assert_ne!(rests, is_awake, "{name}: a subscriber rests or is awake");
             if rests {
                 let is_quiet = !subscriber.is_busy() && subscriber.lent_from == NO_PIN;

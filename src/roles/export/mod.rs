@@ -41,7 +41,7 @@ use crate::net::network::SEND_LIST_MAX;
 use crate::net::{Asker, Completion, ListId, Network, Operation, Socket, Stage};
 use crate::observe::counters::{CounterBlock, ExportCounters};
 use crate::pool::Memory;
-use crate::roles::addresses::Seat;
+use crate::roles::addresses::Admission;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::roles::heartbeats::{Looks, Quiet};
 use crate::runtime::{Now, Role, RoleError};
@@ -119,6 +119,7 @@ struct ServedTopic {
 /// What an item of a list does to its topic.
 #[derive(Clone, Copy)]
 struct Item {
+    /// Its rank in the subscription.
     place: usize,
     /// Where the cursor stands once it is sent.
     position: u64,
@@ -142,7 +143,7 @@ impl std::fmt::Display for Peer {
 struct Subscriber<M: Memory, S: Socket> {
     socket: S,
     /// Counts for its address as long as it is here.
-    _seat: Option<Seat>,
+    _admission: Option<Admission>,
     peer: Peer,
     /// Protocol version in use.
     version: u8,
@@ -250,7 +251,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         settings: ExportSettings,
         incoming: Arc<Subscriptions<N::Socket>>,
     ) -> Self {
-        let places = settings.connections_max;
+        let seats = settings.connections_max;
         Export {
             name: format!("export {broker}"),
             role: 0,
@@ -262,13 +263,13 @@ impl<M: Memory, N: Network> Export<M, N> {
             looked_ns: 0,
             is_waited_for: true,
             incoming,
-            subscribers: (0..places).map(|_| None).collect(),
-            generations: vec![0; places as usize],
-            free: (0..places).rev().collect(),
-            active: Vec::with_capacity(places as usize),
-            awake: Vec::with_capacity(places as usize),
-            tail: Tail::new(view, places),
-            reads: Vec::with_capacity(places as usize),
+            subscribers: (0..seats).map(|_| None).collect(),
+            generations: vec![0; seats as usize],
+            free: (0..seats).rev().collect(),
+            active: Vec::with_capacity(seats as usize),
+            awake: Vec::with_capacity(seats as usize),
+            tail: Tail::new(view, seats),
+            reads: Vec::with_capacity(seats as usize),
             turn: 0,
             kept: ending::Kept::default(),
             slow: slow::Slow::new(settings.reader_stall_ns.max(settings.reader_wait_max_ns)),
@@ -282,13 +283,13 @@ impl<M: Memory, N: Network> Export<M, N> {
         }
     }
 
-    fn asker(&self, place: u32, kind: u64) -> Asker {
-        let generation = u64::from(self.generations[place as usize] & 0x00ff_ffff);
-        Asker { role: self.role, tag: kind << 56 | generation << 32 | u64::from(place) }
+    fn asker(&self, seat: u32, kind: u64) -> Asker {
+        let generation = u64::from(self.generations[seat as usize] & 0x00ff_ffff);
+        Asker { role: self.role, tag: kind << 56 | generation << 32 | u64::from(seat) }
     }
 
-    fn subscriber(&mut self, place: u32) -> &mut Subscriber<M, N::Socket> {
-        self.subscribers[place as usize].as_mut().expect("the place is taken")
+    fn subscriber(&mut self, seat: u32) -> &mut Subscriber<M, N::Socket> {
+        self.subscribers[seat as usize].as_mut().expect("the seat is taken")
     }
 
     /// Takes new subscribers in: pins the floor for each, so that it can look for its start.
@@ -324,16 +325,16 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     fn admit(&mut self, io: &mut N, subscription: Subscription<N::Socket>, floor: u64, now: Now) {
-        let place = self.free.pop().expect("looked at by the caller");
-        self.generations[place as usize] = self.generations[place as usize].wrapping_add(1);
-        let Subscription { socket, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, seat } =
+        let seat = self.free.pop().expect("looked at by the caller");
+        self.generations[seat as usize] = self.generations[seat as usize].wrapping_add(1);
+        let Subscription { socket, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, admission } =
             subscription;
         let pace = pace::Pace::new(&self.settings, slow_reader, lag_bytes);
         let starts = topics.iter().map(crate::roles::handoff::SubscribedTopic::start_at);
         let reader = Reader::new(&self.view, starts, floor, pace.policy == SlowReader::Skip);
         let peer = Peer(socket.peer());
         let is_loopback = peer.0.is_some_and(|peer| is_loopback(peer.ip()));
-        let watching = io.poll_readable(self.asker(place, WATCH), socket.handle());
+        let watching = io.poll_readable(self.asker(seat, WATCH), socket.handle());
         let topic = |topic: &crate::roles::handoff::SubscribedTopic| ServedTopic {
             id: topic.topic,
             created_position: topic.created_position,
@@ -341,16 +342,16 @@ impl<M: Memory, N: Network> Export<M, N> {
             next_order: 0,
             told_caught_up: false,
         };
-        self.subscribers[place as usize] = Some(Subscriber {
+        self.subscribers[seat as usize] = Some(Subscriber {
             socket,
-            _seat: seat,
+            _admission: admission,
             peer,
             version,
             quiet: Quiet::new(in_heartbeats),
             came_ns: now.monotonic_ns,
             heard_ns: now.monotonic_ns,
             heartbeat_ms,
-            generation: self.generations[place as usize] & 0x00ff_ffff,
+            generation: self.generations[seat as usize] & 0x00ff_ffff,
             topics: topics.iter().map(topic).collect(),
             phase: Phase::Seeking,
             reader,
@@ -374,8 +375,8 @@ impl<M: Memory, N: Network> Export<M, N> {
             pace,
             faults: None,
         });
-        self.active.push(place);
-        self.awake.push(place);
+        self.active.push(seat);
+        self.awake.push(seat);
         self.counters.accepted += 1;
     }
 
@@ -386,7 +387,7 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     fn lowest_needed(&self) -> u64 {
-        let awake = self.awake.iter().filter_map(|place| self.subscribers[*place as usize].as_ref());
+        let awake = self.awake.iter().filter_map(|seat| self.subscribers[*seat as usize].as_ref());
         let lowest = awake.map(Subscriber::needs).min().unwrap_or(NO_PIN);
         let lowest = lowest.min(self.tail.needs());
         lowest.min(self.kept.lowest())
@@ -421,25 +422,25 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
     }
 
     fn complete(&mut self, io: &mut N, completion: Completion, now: Now) {
-        let (place, generation) = (completion.tag as u32, (completion.tag >> 32) as u32 & 0x00ff_ffff);
-        let known = self.subscribers[place as usize].as_ref();
+        let (seat, generation) = (completion.tag as u32, (completion.tag >> 32) as u32 & 0x00ff_ffff);
+        let known = self.subscribers[seat as usize].as_ref();
         if known.is_none_or(|subscriber| subscriber.generation != generation) {
             return;
         }
         if completion.tag >> 56 == SEND {
             return match completion.stage {
                 // The bytes are lent until the second completion, which has no result of its own.
-                Stage::Accepted => self.subscriber(place).accepted = Some(completion.result),
+                Stage::Accepted => self.subscriber(seat).accepted = Some(completion.result),
                 Stage::Released { copied } => {
                     self.counters.zero_copy_copied += u64::from(copied);
-                    let result = self.subscriber(place).accepted.take().unwrap_or(0);
-                    self.sent(io, place, result, now)
+                    let result = self.subscriber(seat).accepted.take().unwrap_or(0);
+                    self.sent(io, seat, result, now)
                 }
-                Stage::Done => self.sent(io, place, completion.result, now),
+                Stage::Done => self.sent(io, seat, completion.result, now),
             };
         }
-        self.subscriber(place).watching = None;
-        self.hear(io, place, now);
+        self.subscriber(seat).watching = None;
+        self.hear(io, seat, now);
     }
 
     fn poll(&mut self, io: &mut N, now: Now) -> usize {
@@ -477,8 +478,8 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
         self.rouse_all();
         let is_late = now.monotonic_ns - since_ns > DRAIN_NS;
         for index in (0..self.active.len()).rev() {
-            let place = self.active[index];
-            let subscriber = self.subscriber(place);
+            let seat = self.active[index];
+            let subscriber = self.subscriber(seat);
             let still_ns = now.monotonic_ns.saturating_sub(subscriber.progress_ns.max(since_ns));
             let is_busy = subscriber.is_busy();
             match subscriber.phase {
@@ -488,15 +489,15 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
                         let needs = subscriber.needs();
                         self.keep(needs, self.settings.return_grace_ns.min(DRAIN_KEEP_NS), now);
                     }
-                    self.refuse(io, place, Refusal::Draining, (0, 0), why);
+                    self.refuse(io, seat, Refusal::Draining, (0, 0), why);
                 }
                 // It takes nothing, not even the last words, or next to nothing.
                 Phase::Seeking | Phase::Streaming | Phase::Refusing if still_ns > DRAIN_STALL_NS || is_late => {
-                    self.end_at_once(io, place);
+                    self.end_at_once(io, seat);
                 }
                 Phase::Ending => {}
                 _ => {
-                    self.try_again(io, place, now);
+                    self.try_again(io, seat, now);
                 }
             }
         }

@@ -149,11 +149,11 @@ impl Slow {
 
 impl<M: Memory, N: Network> Export<M, N> {
     /// Tells once for whom publishers wait, and counts it.
-    fn tell_waited_for(&mut self, place: u32, commit: &Commit, waited_ns: u64) {
+    fn tell_waited_for(&mut self, seat: u32, commit: &Commit, waited_ns: u64) {
         if waited_ns < TELL_NS {
             return;
         }
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         let address = subscriber.peer.0.map_or(0, |peer| match peer.ip().to_canonical() {
             IpAddr::V4(ip) => u64::from(u32::from(ip)) << 16 | u64::from(peer.port()),
             IpAddr::V6(_) => u64::from(peer.port()),
@@ -178,13 +178,13 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     /// Looks whether publishers wait for a subscription whose send is under way, and does what its policy says.
-    pub(super) fn judge_pace(&mut self, io: &mut N, place: u32, commit: &Commit, now: Now) -> usize {
-        if self.judge_parting(io, place, now) {
+    pub(super) fn judge_pace(&mut self, io: &mut N, seat: u32, commit: &Commit, now: Now) -> usize {
+        if self.judge_parting(io, seat, now) {
             return 1;
         }
-        let moved = self.try_again(io, place, now);
+        let moved = self.try_again(io, seat, now);
         let now_ns = now.monotonic_ns;
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         if subscriber.phase != Phase::Streaming || now_ns.saturating_sub(subscriber.pace.judged_ns) < JUDGE_EVERY_NS {
             return moved;
         }
@@ -197,8 +197,8 @@ impl<M: Memory, N: Network> Export<M, N> {
         let held_ns = now_ns - *subscriber.pace.held_since_ns.get_or_insert(now_ns);
         subscriber.see_what_it_takes(now_ns);
         let waited_ns = subscriber.waited_for(needs, commit.watermark, now_ns);
-        self.tell_waited_for(place, commit, waited_ns);
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+        self.tell_waited_for(seat, commit, waited_ns);
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         let before_ns = self.slow.waited_for_before(subscriber, now_ns);
         let is_over = match subscriber.pace.policy {
             // It has skipped already, and has not taken anything since.
@@ -222,7 +222,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         self.slow.note_let_go(subscriber, now_ns);
         if subscriber.lent_from == NO_PIN {
             // What is being sent is a copy.
-            return self.give_up(io, place, floors.wanted, now);
+            return self.give_up(io, seat, floors.wanted, now);
         }
         if subscriber.accepted.is_some() {
             // Zero copy: the network has the pages and nobody can take them back but by ending the connection.
@@ -232,13 +232,13 @@ impl<M: Memory, N: Network> Export<M, N> {
                 self.name,
                 subscriber.peer
             );
-            self.end(io, place);
+            self.end(io, seat);
             return 1;
         }
         if subscriber.again.is_due() {
             // The kernel has nothing of it.
             subscriber.again.forget();
-            self.cut(io, place, now);
+            self.cut(io, seat, now);
             return 1;
         }
         // A cancel may come just as the kernel tries again, and then fails: it is repeated at the next look.
@@ -250,8 +250,8 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     /// The send was cut, or ended just then: keeps the rest of what was sent in part, gives up what was not sent.
-    pub(super) fn cut(&mut self, io: &mut N, place: u32, now: Now) {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("it was sending");
+    pub(super) fn cut(&mut self, io: &mut N, seat: u32, now: Now) {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("it was sending");
         let list = io.list(subscriber.list);
         let begun = list.items_begun();
         subscriber.pace.rest.clear();
@@ -272,12 +272,12 @@ impl<M: Memory, N: Network> Export<M, N> {
         subscriber.lent_from = NO_PIN;
         // The floors have not moved past what it needed: the pin is as it was.
         let wanted = self.hold.floors().read().map_or(sent_to, |floors| floors.wanted);
-        self.give_up(io, place, wanted.max(sent_to), now);
+        self.give_up(io, seat, wanted.max(sent_to), now);
     }
 
     /// Nothing of the pool is in the kernel's hands: skips to `position`, or ends.
-    fn give_up(&mut self, io: &mut N, place: u32, position: u64, now: Now) -> usize {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    fn give_up(&mut self, io: &mut N, seat: u32, position: u64, now: Now) -> usize {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         subscriber.pace.is_free();
         if subscriber.pace.policy != SlowReader::Skip {
             self.counters.too_slow += 1;
@@ -286,7 +286,7 @@ impl<M: Memory, N: Network> Export<M, N> {
                 self.name,
                 subscriber.peer
             );
-            return self.tell_too_slow(io, place, position, now);
+            return self.tell_too_slow(io, seat, position, now);
         }
         self.counters.skips += 1;
         let (reader, topics) = (&mut subscriber.reader, &subscriber.topics);
@@ -294,7 +294,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         subscriber.topics.iter_mut().for_each(|topic| topic.told_caught_up = false);
         let rest = subscriber.pace.take_rest();
         if !rest.is_empty() {
-            self.say(io, place, rest);
+            self.say(io, seat, rest);
         }
         1
     }
@@ -327,8 +327,8 @@ impl<M: Memory, N: Network> Export<M, N> {
             self.rouse_all();
         }
         for index in (0..self.awake.len()).rev() {
-            let place = self.awake[index];
-            let subscriber = self.subscriber(place);
+            let seat = self.awake[index];
+            let subscriber = self.subscriber(seat);
             if subscriber.needs() >= closing {
                 continue;
             }
@@ -343,35 +343,35 @@ impl<M: Memory, N: Network> Export<M, N> {
                         "{}: memory that was being sent to a subscriber was not waited for; it is reset",
                         self.name
                     );
-                    self.end(io, place);
+                    self.end(io, seat);
                 }
             } else if subscriber.phase == Phase::Seeking {
                 subscriber.reader.restart_at(closing);
             } else {
-                self.give_up(io, place, closing, now);
+                self.give_up(io, seat, closing, now);
             }
         }
         lost
     }
 
     /// What a subscription reads next was trimmed under it: its pin was void, as after this process was taken for dead.
-    pub(super) fn left_behind(&mut self, io: &mut N, place: u32, now: Now) -> usize {
+    pub(super) fn left_behind(&mut self, io: &mut N, seat: u32, now: Now) -> usize {
         let Some(floor) = self.hold.lower_to_floor() else { return 0 };
-        let subscriber = self.subscriber(place);
+        let subscriber = self.subscriber(seat);
         if subscriber.phase == Phase::Seeking {
             subscriber.reader.restart_at(floor);
             return 1;
         }
-        self.give_up(io, place, floor, now)
+        self.give_up(io, seat, floor, now)
     }
 
     /// Looks for what is kept from `floor` on, to say where the subscription can go on.
-    fn tell_too_slow(&mut self, io: &mut N, place: u32, floor: u64, now: Now) -> usize {
-        let subscriber = self.subscriber(place);
+    fn tell_too_slow(&mut self, io: &mut N, seat: u32, floor: u64, now: Now) -> usize {
+        let subscriber = self.subscriber(seat);
         subscriber.pace.is_let_go = true;
         subscriber.progress_ns = now.monotonic_ns;
         if subscriber.is_busy() {
-            self.end(io, place);
+            self.end(io, seat);
             return 1;
         }
         subscriber.reader = subscriber.reader.to_earliest(floor);
@@ -380,27 +380,27 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     /// What is kept was found: says so, about the first topic that lost something.
-    pub(super) fn say_too_slow(&mut self, io: &mut N, place: u32, now: Now) -> usize {
-        let subscriber = self.subscriber(place);
+    pub(super) fn say_too_slow(&mut self, io: &mut N, seat: u32, now: Now) -> usize {
+        let subscriber = self.subscriber(seat);
         subscriber.progress_ns = now.monotonic_ns;
         let lost = |index: &usize| subscriber.reader.next_order(*index) > subscriber.topics[*index].next_order;
         let index = (0..subscriber.topics.len()).find(lost).unwrap_or(0);
         let earliest = subscriber.reader.next_order(index);
         let text = format!("this reader was too slow and was let go; the earliest message kept is {earliest}");
-        self.refuse(io, place, Refusal::TooSlow, (index, earliest), &text);
+        self.refuse(io, seat, Refusal::TooSlow, (index, earliest), &text);
         1
     }
 
     /// A peer that does not take its last words is not waited for for ever.
-    pub(super) fn judge_last_words(&mut self, io: &mut N, place: u32, now: Now) -> usize {
-        self.try_again(io, place, now);
+    pub(super) fn judge_last_words(&mut self, io: &mut N, seat: u32, now: Now) -> usize {
+        self.try_again(io, seat, now);
         let limit = self.settings.reader_stall_ns;
-        let subscriber = self.subscriber(place);
+        let subscriber = self.subscriber(seat);
         if now.monotonic_ns.saturating_sub(subscriber.progress_ns) <= limit {
             return 0;
         }
         // Not graceful: what is in the socket is given up with it.
-        self.end_at_once(io, place);
+        self.end_at_once(io, seat);
         1
     }
 }

@@ -52,9 +52,9 @@ fn is_shortage(errno: i32) -> bool {
 
 impl<M: Memory, N: Network> Export<M, N> {
     /// Sends the list.
-    pub(super) fn submit(&mut self, io: &mut N, place: u32, now: Now) {
-        let asker = self.asker(place, SEND);
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    pub(super) fn submit(&mut self, io: &mut N, seat: u32, now: Now) {
+        let asker = self.asker(seat, SEND);
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         let zero_copy = !subscriber.again.copies
             && match self.settings.send {
                 SendMode::Copy => false,
@@ -68,18 +68,18 @@ impl<M: Memory, N: Network> Export<M, N> {
         subscriber.progress_ns = now.monotonic_ns;
         self.counters.sends += 1;
         if subscriber.sending.is_none() {
-            self.end(io, place);
+            self.end(io, seat);
         }
     }
 
     /// Sends words of our own.
-    pub(super) fn say(&mut self, io: &mut N, place: u32, words: Vec<u8>) {
-        let asker = self.asker(place, SEND);
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    pub(super) fn say(&mut self, io: &mut N, seat: u32, words: Vec<u8>) {
+        let asker = self.asker(seat, SEND);
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         subscriber.quiet.end();
         subscriber.sending = io.send_owned(asker, subscriber.socket.handle(), words.into());
         if subscriber.sending.is_none() {
-            self.end(io, place);
+            self.end(io, seat);
         }
     }
 
@@ -87,18 +87,18 @@ impl<M: Memory, N: Network> Export<M, N> {
     /// they promised not to be.
     pub(super) fn beat(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
-        for place in self.looks.due(self.subscribers.len(), now.monotonic_ns) {
-            if self.subscribers[place].is_some() {
-                moved += self.look_for_quiet(io, place as u32, now);
+        for seat in self.looks.due(self.subscribers.len(), now.monotonic_ns) {
+            if self.subscribers[seat].is_some() {
+                moved += self.look_for_quiet(io, seat as u32, now);
             }
         }
         moved
     }
 
     /// Looks at one of them. Gives 1 if something was to be done.
-    fn look_for_quiet(&mut self, io: &mut N, place: u32, now: Now) -> usize {
+    fn look_for_quiet(&mut self, io: &mut N, seat: u32, now: Now) -> usize {
         let most_ns = self.settings.client_silence_ns;
-        let subscriber = self.subscriber(place);
+        let subscriber = self.subscriber(seat);
         let is_due = subscriber.quiet.look();
         if subscriber.phase != Phase::Streaming {
             return 0;
@@ -107,7 +107,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         if subscriber.heartbeat_ms > 0 && most_ns > 0 && silent_ns > most_ns {
             let peer = subscriber.peer;
             log::info!("{}: the subscriber at {peer} is silent: its connection is ended", self.name);
-            self.depart(io, place, Departure::Broken, now);
+            self.depart(io, seat, Departure::Broken, now);
             return 1;
         }
         let is_free = !subscriber.is_busy() && subscriber.parting.is_none();
@@ -115,41 +115,41 @@ impl<M: Memory, N: Network> Export<M, N> {
             return 0;
         }
         let heartbeat = Heartbeat { version: subscriber.version, ..Heartbeat::default() };
-        self.say(io, place, frame::seal(&heartbeat).to_vec());
+        self.say(io, seat, frame::seal(&heartbeat).to_vec());
         1
     }
 
     /// Says why it is over. `about` is the place of the topic meant, and the refusal's number.
-    pub(super) fn refuse(&mut self, io: &mut N, place: u32, refusal: Refusal, about: (usize, u64), text: &str) {
-        self.rouse(place);
+    pub(super) fn refuse(&mut self, io: &mut N, seat: u32, refusal: Refusal, about: (usize, u64), text: &str) {
+        self.rouse(seat);
         self.counters.refused += 1;
         let (topic, detail) = about;
-        let subscriber = self.subscriber(place);
+        let subscriber = self.subscriber(seat);
         let (version, code, topic) = (subscriber.version, refusal as u16, topic as u16);
         let header = Refused { version, code, place: topic, detail, ..Refused::default() };
         if subscriber.is_busy() {
-            return self.end(io, place);
+            return self.end(io, seat);
         }
         let mut words = subscriber.pace.take_rest();
         words.extend(frame::with_body(&header, text.as_bytes()));
         subscriber.phase = Phase::Refusing;
-        self.say(io, place, words);
+        self.say(io, seat, words);
     }
 
     /// What was on its way is out of the kernel's hands.
-    pub(super) fn sent(&mut self, io: &mut N, place: u32, result: i32, now: Now) {
+    pub(super) fn sent(&mut self, io: &mut N, seat: u32, result: i32, now: Now) {
         let words = io.take_returned();
-        let subscriber = self.subscriber(place);
+        let subscriber = self.subscriber(seat);
         subscriber.sending = None;
         if subscriber.phase == Phase::Ending {
-            return self.forget_if_idle(io, place);
+            return self.forget_if_idle(io, seat);
         }
         let is_cut = subscriber.pace.take_cut();
         let bytes = match result {
             0.. => result as u64,
             _ if is_cut && (result == -libc::ECANCELED || is_shortage(-result)) => 0,
-            _ if is_shortage(-result) => return self.fell_short(io, place, -result, words, now),
-            _ => return self.broke(io, place, now),
+            _ if is_shortage(-result) => return self.fell_short(io, seat, -result, words, now),
+            _ => return self.broke(io, seat, now),
         };
         if bytes > 0 {
             (subscriber.progress_ns, subscriber.again.tries) = (now.monotonic_ns, 0);
@@ -157,32 +157,32 @@ impl<M: Memory, N: Network> Export<M, N> {
         subscriber.trail.sent += bytes;
         self.counters.sent_bytes += bytes;
         match words {
-            Some(words) if bytes == 0 && !words.is_empty() => self.broke(io, place, now),
-            Some(words) if bytes < words.len() as u64 => self.say(io, place, words[bytes as usize..].to_vec()),
-            Some(_) if self.subscriber(place).phase == Phase::Refusing => self.end(io, place),
-            Some(_) => self.part_if_due(io, place),
-            None => self.list_sent(io, place, bytes, is_cut, now),
+            Some(words) if bytes == 0 && !words.is_empty() => self.broke(io, seat, now),
+            Some(words) if bytes < words.len() as u64 => self.say(io, seat, words[bytes as usize..].to_vec()),
+            Some(_) if self.subscriber(seat).phase == Phase::Refusing => self.end(io, seat),
+            Some(_) => self.part_if_due(io, seat),
+            None => self.list_sent(io, seat, bytes, is_cut, now),
         }
     }
 
-    fn list_sent(&mut self, io: &mut N, place: u32, bytes: u64, is_cut: bool, now: Now) {
-        let list = io.list(self.subscriber(place).list);
+    fn list_sent(&mut self, io: &mut N, seat: u32, bytes: u64, is_cut: bool, now: Now) {
+        let list = io.list(self.subscriber(seat).list);
         list.consume(bytes);
         if list.bytes() > 0 {
-            return if is_cut { self.cut(io, place, now) } else { self.submit(io, place, now) };
+            return if is_cut { self.cut(io, seat, now) } else { self.submit(io, seat, now) };
         }
         list.clear();
-        let subscriber = self.subscriber(place);
+        let subscriber = self.subscriber(seat);
         subscriber.trail.push(subscriber.lent_from, &subscriber.socket);
         subscriber.items.clear();
         subscriber.lent_from = NO_PIN;
-        self.part_if_due(io, place);
+        self.part_if_due(io, seat);
     }
 
     /// The kernel lacked something.
-    fn fell_short(&mut self, io: &mut N, place: u32, errno: i32, words: Option<Box<[u8]>>, now: Now) {
-        self.rouse(place);
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    fn fell_short(&mut self, io: &mut N, seat: u32, errno: i32, words: Option<Box<[u8]>>, now: Now) {
+        self.rouse(seat);
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         if words.is_none() && subscriber.is_zero_copy && matches!(errno, libc::ENOBUFS | libc::ENOMEM) {
             subscriber.again.copies = true;
             self.counters.copied_connections += 1;
@@ -196,7 +196,7 @@ impl<M: Memory, N: Network> Export<M, N> {
                     locked_bytes_limit(),
                 );
             }
-            return self.submit(io, place, now);
+            return self.submit(io, seat, now);
         }
         let again = &mut subscriber.again;
         again.tries += 1;
@@ -207,7 +207,7 @@ impl<M: Memory, N: Network> Export<M, N> {
                 self.name,
                 subscriber.peer
             );
-            return self.depart(io, place, Departure::Broken, now);
+            return self.depart(io, seat, Departure::Broken, now);
         }
         self.counters.sends_again += 1;
         again.words = words.map(Vec::from).unwrap_or_default();
@@ -215,17 +215,17 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     /// Tries again what the kernel could not do.
-    pub(super) fn try_again(&mut self, io: &mut N, place: u32, now: Now) -> usize {
-        let again = &mut self.subscriber(place).again;
+    pub(super) fn try_again(&mut self, io: &mut N, seat: u32, now: Now) -> usize {
+        let again = &mut self.subscriber(seat).again;
         if again.due_ns.is_none_or(|due_ns| now.monotonic_ns < due_ns) {
             return 0;
         }
         again.due_ns = None;
         let words = std::mem::take(&mut again.words);
         if words.is_empty() {
-            self.submit(io, place, now)
+            self.submit(io, seat, now)
         } else {
-            self.say(io, place, words)
+            self.say(io, seat, words)
         }
         1
     }

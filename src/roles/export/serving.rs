@@ -57,13 +57,13 @@ impl<M: Memory, N: Network> Export<M, N> {
         // That there is nothing yet, and what was read before, stand whatever the epoch.
         let stands = |read: &Read| matches!(read, Read::Nothing | Read::Fetched(Ok(0)));
         let is_confirmed = reads.iter().all(|(_, read)| stands(read)) || self.confirm(commit);
-        for (place, read) in reads.drain(..) {
+        for (seat, read) in reads.drain(..) {
             if is_confirmed && self.is_waited_for || stands(&read) {
-                moved += self.serve(io, place, read, commit, now);
+                moved += self.serve(io, seat, read, commit, now);
                 continue;
             }
             // What is handed on cannot be taken back: nothing of it counts, no fault either.
-            let subscriber = self.subscriber(place);
+            let subscriber = self.subscriber(seat);
             match subscriber.phase {
                 Phase::Seeking => subscriber.reader.restart(),
                 _ => subscriber.reader.unfetch(),
@@ -71,7 +71,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         }
         self.reads = reads;
         let tail = &self.tail;
-        self.awake.retain(|place| !tail.rests(*place));
+        self.awake.retain(|seat| !tail.rests(*seat));
         moved
     }
 
@@ -87,9 +87,9 @@ impl<M: Memory, N: Network> Export<M, N> {
             return 0;
         }
         let (subscribers, awake) = (&mut self.subscribers, &mut self.awake);
-        let wake = |place: u32, position| {
-            subscribers[place as usize].as_mut().expect("it rested").reader.pass_to(position);
-            awake.push(place);
+        let wake = |seat: u32, position| {
+            subscribers[seat as usize].as_mut().expect("it rested").reader.pass_to(position);
+            awake.push(seat);
         };
         match read {
             Ok(count) => {
@@ -106,10 +106,10 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     /// Wakes one that rests, for something is to be said on its connection, or it ends.
-    pub(super) fn rouse(&mut self, place: u32) {
-        if let Some(position) = self.tail.wake(place) {
-            self.subscriber(place).reader.pass_to(position);
-            self.awake.push(place);
+    pub(super) fn rouse(&mut self, seat: u32) {
+        if let Some(position) = self.tail.wake(seat) {
+            self.subscriber(seat).reader.pass_to(position);
+            self.awake.push(seat);
         }
     }
 
@@ -125,22 +125,22 @@ impl<M: Memory, N: Network> Export<M, N> {
         let (count, first) = (self.awake.len(), self.turn);
         let mut left = ENTRIES_FOR_ALL;
         for step in 0..count {
-            let place = self.awake[(first + step) % count];
-            let read = self.read_for(place, commit, left > 0);
+            let seat = self.awake[(first + step) % count];
+            let read = self.read_for(seat, commit, left > 0);
             if left > 0 {
                 self.turn = (first + step + 1) % count;
             }
             if let Some(read) = read {
                 left = left.saturating_sub(read.entries());
                 self.counters.entries_read += read.entries() as u64;
-                reads.push((place, read));
+                reads.push((seat, read));
             }
         }
     }
 
     /// Reads for one; if it wants anything read, and may. `None`: it has to wait for the next pass, or needs nothing.
-    fn read_for(&mut self, place: u32, commit: &Commit, may_read: bool) -> Option<Read> {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("it is awake");
+    fn read_for(&mut self, seat: u32, commit: &Commit, may_read: bool) -> Option<Read> {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("it is awake");
         let is_busy = subscriber.is_busy();
         let reader = &mut subscriber.reader;
         match subscriber.phase {
@@ -160,51 +160,51 @@ impl<M: Memory, N: Network> Export<M, N> {
     }
 
     /// Goes on with one, by what was read for it.
-    fn serve(&mut self, io: &mut N, place: u32, read: Read, commit: &Commit, now: Now) -> usize {
-        match (read, self.subscriber(place).phase) {
-            (Read::Sought(sought, passed), _) => self.found(io, place, sought, passed, now),
-            (Read::Fetched(fetched), _) => self.stream(io, place, fetched, now),
-            (Read::Nothing, Phase::Refusing) => self.judge_last_words(io, place, now),
-            (Read::Nothing, _) => self.judge_pace(io, place, commit, now),
+    fn serve(&mut self, io: &mut N, seat: u32, read: Read, commit: &Commit, now: Now) -> usize {
+        match (read, self.subscriber(seat).phase) {
+            (Read::Sought(sought, passed), _) => self.found(io, seat, sought, passed, now),
+            (Read::Fetched(fetched), _) => self.stream(io, seat, fetched, now),
+            (Read::Nothing, Phase::Refusing) => self.judge_last_words(io, seat, now),
+            (Read::Nothing, _) => self.judge_pace(io, seat, commit, now),
         }
     }
 
-    fn found(&mut self, io: &mut N, place: u32, sought: Result<Sought, ReadFault>, passed: usize, now: Now) -> usize {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    fn found(&mut self, io: &mut N, seat: u32, sought: Result<Sought, ReadFault>, passed: usize, now: Now) -> usize {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         if sought.is_ok() {
             subscriber.faults = None;
         }
         match sought {
             Ok(Sought::NotYet) => passed,
-            Ok(Sought::Found) if subscriber.pace.is_let_go() => self.say_too_slow(io, place, now),
+            Ok(Sought::Found) if subscriber.pace.is_let_go() => self.say_too_slow(io, seat, now),
             Ok(Sought::Found) => {
                 for (index, topic) in subscriber.topics.iter_mut().enumerate() {
                     topic.next_order = subscriber.reader.next_order(index);
                 }
                 subscriber.phase = Phase::Streaming;
-                self.tail.follow(place, subscriber.topics.iter().map(|topic| topic.id).collect());
-                self.welcome(io, place);
+                self.tail.follow(seat, subscriber.topics.iter().map(|topic| topic.id).collect());
+                self.welcome(io, seat);
                 1
             }
             Ok(Sought::Trimmed { place: topic, earliest }) => {
                 let text = format!("the order asked for is gone; the earliest message kept is {earliest}");
-                self.refuse(io, place, Refusal::Trimmed, (topic, earliest), &text);
+                self.refuse(io, seat, Refusal::Trimmed, (topic, earliest), &text);
                 1
             }
             Ok(Sought::Deleted { place: topic }) => {
-                self.refuse_deleted(io, place, topic);
+                self.refuse_deleted(io, seat, topic);
                 1
             }
-            Err(fault) => self.fault(io, place, fault, now),
+            Err(fault) => self.fault(io, seat, fault, now),
         }
     }
 
-    fn refuse_deleted(&mut self, io: &mut N, place: u32, topic: usize) {
-        self.refuse(io, place, Refusal::TopicDeleted, (topic, 0), "the topic was deleted; this is the end of it");
+    fn refuse_deleted(&mut self, io: &mut N, seat: u32, topic: usize) {
+        self.refuse(io, seat, Refusal::TopicDeleted, (topic, 0), "the topic was deleted; this is the end of it");
     }
 
-    fn welcome(&mut self, io: &mut N, place: u32) {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    fn welcome(&mut self, io: &mut N, seat: u32) {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         let mut words = Vec::new();
         for (index, topic) in subscriber.topics.iter().enumerate() {
             let welcome = Welcome {
@@ -221,20 +221,20 @@ impl<M: Memory, N: Network> Export<M, N> {
             let body = if index == 0 { frame::welcome_body(subscriber.version, &log, list) } else { Vec::new() };
             words.extend(frame::with_body(&welcome, &body));
         }
-        self.say(io, place, words);
+        self.say(io, seat, words);
     }
 
     /// Collects the next batches into one send.
-    fn stream(&mut self, io: &mut N, place: u32, fetched: Result<usize, IndexFault>, now: Now) -> usize {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    fn stream(&mut self, io: &mut N, seat: u32, fetched: Result<usize, IndexFault>, now: Now) -> usize {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         let before = subscriber.reader.position();
         if fetched.is_ok() {
             subscriber.faults = None;
         }
         match fetched {
-            Ok(0) => return self.caught_up(io, place, now),
+            Ok(0) => return self.caught_up(io, seat, now),
             Ok(_) => {}
-            Err(fault) => return self.fault(io, place, ReadFault::Index(fault), now),
+            Err(fault) => return self.fault(io, seat, ReadFault::Index(fault), now),
         }
         let list = io.list(subscriber.list);
         let most = (self.settings.batches_per_send as usize).min(SEND_LIST_MAX - 1);
@@ -242,7 +242,7 @@ impl<M: Memory, N: Network> Export<M, N> {
             let delivery = match subscriber.reader.next_delivery() {
                 Ok(Some(delivery)) => delivery,
                 Ok(None) => break,
-                Err(fault) if list.is_empty() => return self.fault(io, place, fault, now),
+                Err(fault) if list.is_empty() => return self.fault(io, seat, fault, now),
                 // What comes before it is sent first; then it is met again.
                 Err(_) => {
                     subscriber.reader.unfetch();
@@ -266,34 +266,34 @@ impl<M: Memory, N: Network> Export<M, N> {
         if list.is_empty()
             && let Some(topic) = subscriber.reader.deleted()
         {
-            self.refuse_deleted(io, place, topic);
+            self.refuse_deleted(io, seat, topic);
             return 1;
         }
         if !list.is_empty() {
             subscriber.lent_from = before;
-            self.submit(io, place, now);
+            self.submit(io, seat, now);
         }
         // Entries of other topics count: the cursor moved.
-        (self.subscriber(place).reader.position() - before) as usize
+        (self.subscriber(seat).reader.position() - before) as usize
     }
 
     /// It has everything: it is told so, once, and then it rests.
-    fn caught_up(&mut self, io: &mut N, place: u32, now: Now) -> usize {
-        let moved = self.tell_caught_up(io, place, now);
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    fn caught_up(&mut self, io: &mut N, seat: u32, now: Now) -> usize {
+        let moved = self.tell_caught_up(io, seat, now);
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         let is_told = subscriber.topics.iter().all(|topic| topic.told_caught_up);
         let is_free = !subscriber.is_busy() && subscriber.parting.is_none();
         if is_told && is_free && subscriber.phase == Phase::Streaming {
             // It holds nothing up.
             subscriber.pace.is_free();
-            self.tail.rest(place, subscriber.reader.position());
+            self.tail.rest(seat, subscriber.reader.position());
         }
         moved
     }
 
     /// Tells of every topic, once, that all of it was sent.
-    fn tell_caught_up(&mut self, io: &mut N, place: u32, now: Now) -> usize {
-        let subscriber = self.subscribers[place as usize].as_mut().expect("served");
+    fn tell_caught_up(&mut self, io: &mut N, seat: u32, now: Now) -> usize {
+        let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         if subscriber.topics.iter().all(|topic| topic.told_caught_up) {
             return 0;
         }
@@ -325,13 +325,13 @@ impl<M: Memory, N: Network> Export<M, N> {
             return 0;
         }
         subscriber.lent_from = position;
-        self.submit(io, place, now);
+        self.submit(io, seat, now);
         1
     }
 
     /// It cannot be read on for one. What may be so for a moment only is met again; what lasts is damage.
-    fn fault(&mut self, io: &mut N, place: u32, fault: ReadFault, now: Now) -> usize {
-        let subscriber = self.subscriber(place);
+    fn fault(&mut self, io: &mut N, seat: u32, fault: ReadFault, now: Now) -> usize {
+        let subscriber = self.subscriber(seat);
         subscriber.reader.unfetch();
         let (since_ns, passes) = subscriber.faults.unwrap_or((now.monotonic_ns, 0));
         subscriber.faults = Some((since_ns, passes + 1));
@@ -344,7 +344,7 @@ impl<M: Memory, N: Network> Export<M, N> {
                 if self.hold.floors().read().is_none_or(|floors| floors.floor <= position) {
                     return 0;
                 }
-                return self.left_behind(io, place, now);
+                return self.left_behind(io, seat, now);
             }
             _ => {}
         }
@@ -361,7 +361,7 @@ impl<M: Memory, N: Network> Export<M, N> {
             self.name
         );
         let text = "the pool is damaged at this reader's position; see the broker's log";
-        self.refuse(io, place, Refusal::Damaged, (0, 0), text);
+        self.refuse(io, seat, Refusal::Damaged, (0, 0), text);
         1
     }
 }

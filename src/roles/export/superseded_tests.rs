@@ -56,7 +56,7 @@ impl Bench {
             version: 2,
             heartbeat_ms: 0,
             in_heartbeats: 1,
-            seat: None,
+            admission: None,
         };
         assert!(subscriptions.push(subscription).is_ok());
         let settings = ExportSettings {

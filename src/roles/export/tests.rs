@@ -141,7 +141,7 @@ impl Bench {
                     version: 2,
                     heartbeat_ms: 0,
                     in_heartbeats: 1,
-                    seat: None
+                    admission: None
                 })
                 .is_ok()
         );

@@ -1,7 +1,7 @@
 //! One connection of a receive core: what it is doing, and what it holds.
 
 use crate::net::Operation;
-use crate::roles::addresses::{Address, Seat};
+use crate::roles::addresses::{Address, Admission};
 use crate::roles::handoff::ConnectionId;
 use crate::roles::receive::desk::Asked;
 use crate::roles::receive::stream::Stream;
@@ -42,7 +42,7 @@ pub struct Connection<S> {
     /// Its socket.
     pub socket: S,
     /// Its place among the connections of its address; nothing once it was handed on.
-    pub seat: Option<Seat>,
+    pub admission: Option<Admission>,
     /// The address that its session counts for, if it opened one.
     pub opened_for: Option<Address>,
     /// It is not heard before then, ns: others of its address come first.
@@ -81,10 +81,10 @@ pub struct Connection<S> {
 
 impl<S> Connection<S> {
     /// One that was just accepted.
-    pub fn new(id: ConnectionId, socket: S, seat: Option<Seat>, now: Now) -> Connection<S> {
+    pub fn new(id: ConnectionId, socket: S, admission: Option<Admission>, now: Now) -> Connection<S> {
         Connection {
             socket,
-            seat,
+            admission,
             opened_for: None,
             turn_ns: 0,
             id,
@@ -112,7 +112,7 @@ impl<S> Connection<S> {
 
     /// The address that things of it are counted for.
     pub fn address(&self) -> Address {
-        self.seat.as_ref().map_or(Address::OTHERS, |seat| seat.address)
+        self.admission.as_ref().map_or(Address::OTHERS, |admission| admission.address)
     }
 
     /// Its stream, if it is a publisher's that still sends.

@@ -19,69 +19,69 @@ use crate::wire::Refusal;
 const DROPPED_AT_ONCE: usize = 16 << 10;
 impl<M: Memory, N: Network> Receive<M, N> {
     /// The peer closed or broke the connection.
-    pub(super) fn peer_gone(&mut self, io: &mut N, slot: u32, now: Now) {
-        if let Some(stream) = self.connection(slot).streaming()
+    pub(super) fn peer_gone(&mut self, io: &mut N, seat: u32, now: Now) {
+        if let Some(stream) = self.connection(seat).streaming()
             && stream.is_in_mid_frame()
         {
             self.ingest.counters.partial_batches += 1;
         }
-        self.end(io, slot, false, now);
+        self.end(io, seat, false, now);
     }
 
     /// Lets go of everything a connection holds, except what the kernel and the ack core still have.
-    pub(super) fn end(&mut self, io: &mut N, slot: u32, said_goodbye: bool, now: Now) {
-        self.leave_stream(io, slot, Phase::Ending { linger: false }, said_goodbye, now);
-        let connection = self.connection(slot);
+    pub(super) fn end(&mut self, io: &mut N, seat: u32, said_goodbye: bool, now: Now) {
+        self.leave_stream(io, seat, Phase::Ending { linger: false }, said_goodbye, now);
+        let connection = self.connection(seat);
         if connection.with_ack {
             let id = connection.id;
             self.link.tell_ack(ToAck::Close(id));
         } else if connection.is_unused() {
-            self.forget(slot);
+            self.forget(seat);
         }
     }
 
     /// Says why, and ends the conversation.
-    pub(super) fn refuse(&mut self, io: &mut N, slot: u32, refuse: Refuse, now: Now) {
+    pub(super) fn refuse(&mut self, io: &mut N, seat: u32, refuse: Refuse, now: Now) {
         match refuse.refusal {
             Refusal::Protocol => {
                 self.ingest.counters.protocol_errors += 1;
-                self.connection(slot).drops_left = DROPPED_MAX;
-                let address = self.connection(slot).address();
+                self.connection(seat).drops_left = DROPPED_MAX;
+                let address = self.connection(seat).address();
                 self.addresses.owe(address, Cost::Breach, now.monotonic_ns);
             }
             _ => self.ingest.counters.refused += 1,
         }
-        self.say_refused(slot, "", &refuse, now);
-        let words = refuse.frame(self.connection(slot).version);
-        self.say_last(io, slot, words, now);
+        self.say_refused(seat, "", &refuse, now);
+        let words = refuse.frame(self.connection(seat).version);
+        self.say_last(io, seat, words, now);
     }
 
     /// In the log, unless enough was said of that kind.
-    pub(super) fn say_refused(&mut self, slot: u32, what: &str, refuse: &Refuse, now: Now) {
-        let connection = self.connections[slot as usize].as_ref().expect("the slot is taken");
+    pub(super) fn say_refused(&mut self, seat: u32, what: &str, refuse: &Refuse, now: Now) {
+        let connection = self.connections[seat as usize].as_ref().expect("the seat is taken");
         if let Some(more) = self.restraint.may_say(refuse.refusal, connection.address(), now.monotonic_ns) {
             let peer = connection.socket.peer().map_or("a peer that is gone".into(), |peer| peer.to_string());
             log::info!("{}: refused {what}{peer}: {}{more}", self.name, refuse.text);
         }
     }
 
-    pub(super) fn say_last(&mut self, io: &mut N, slot: u32, words: Box<[u8]>, now: Now) {
-        self.leave_stream(io, slot, Phase::Ending { linger: true }, false, now);
-        let connection = self.connection(slot);
+    pub(super) fn say_last(&mut self, io: &mut N, seat: u32, words: Box<[u8]>, now: Now) {
+        self.leave_stream(io, seat, Phase::Ending { linger: true }, false, now);
+        let connection = self.connection(seat);
         let id = connection.id;
         if connection.with_ack {
             // Whatever it is saying comes first.
             return self.link.tell_ack(ToAck::Say(id, words));
         }
-        if !self.write(io, slot, words) && self.connection(slot).is_unused() {
-            self.part(io, slot);
+        if !self.write(io, seat, words) && self.connection(seat).is_unused() {
+            self.part(io, seat);
         }
     }
 
     /// Sends words of ours, where the ack core does not. False: there is no room for that.
-    pub(super) fn write(&mut self, io: &mut N, slot: u32, words: Box<[u8]>) -> bool {
-        let Asker { role, tag } = self.asker(slot);
-        let connection = self.connection(slot);
+    pub(super) fn write(&mut self, io: &mut N, seat: u32, words: Box<[u8]>) -> bool {
+        let Asker { role, tag } = self.asker(seat);
+        let connection = self.connection(seat);
         assert!(
             !connection.with_ack && !connection.is_writing,
             "a socket has one writer, who says one thing at a time"
@@ -92,23 +92,23 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     /// Our words were sent, or cannot be.
-    pub(super) fn written(&mut self, io: &mut N, slot: u32, result: i32, now: Now) {
+    pub(super) fn written(&mut self, io: &mut N, seat: u32, result: i32, now: Now) {
         let is_whole = io.take_returned().is_some_and(|words| words.len() as i32 == result);
-        let connection = self.connection(slot);
+        let connection = self.connection(seat);
         (connection.is_writing, connection.active_ns) = (false, now.monotonic_ns);
         match connection.phase {
-            Phase::Replying if is_whole => self.next_request(io, slot, now),
+            Phase::Replying if is_whole => self.next_request(io, seat, now),
             // Behind a part of a frame nothing can be said.
-            Phase::Replying => self.close_now(slot),
-            _ if connection.is_unused() => self.part(io, slot),
+            Phase::Replying => self.close_now(seat),
+            _ if connection.is_unused() => self.part(io, seat),
             _ => {}
         }
     }
 
     /// Changes to a phase in which nothing is landed any more. The run goes back now, or when the receive armed in it
     /// has completed.
-    pub(super) fn leave_stream(&mut self, io: &mut N, slot: u32, phase: Phase, said_goodbye: bool, now: Now) {
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+    pub(super) fn leave_stream(&mut self, io: &mut N, seat: u32, phase: Phase, said_goodbye: bool, now: Now) {
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         connection.active_ns = now.monotonic_ns;
         let before = std::mem::replace(&mut connection.phase, phase);
         if let Some(operation) = connection.reading
@@ -122,10 +122,12 @@ impl<M: Memory, N: Network> Receive<M, N> {
             self.ingest.release_run(&mut stream);
         }
         self.close_session(&stream, said_goodbye);
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         if let Some(address) = connection.opened_for.take() {
             let was_used = stream.published > 0;
-            let after_ns = if was_used { self.settings.session_expiry_ns } else { UNUSED_SESSION_NS };
+            let expiry_ns = self.settings.session_expiry_ns;
+            // As long as its place is kept.
+            let after_ns = if was_used { expiry_ns } else { UNUSED_SESSION_NS.min(expiry_ns) };
             match stream.next_seq.is_some() || said_goodbye {
                 true => self.addresses.close_session(address),
                 false => self.addresses.leave_session(address, was_used, after_ns, now.monotonic_ns),
@@ -144,8 +146,8 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
-    pub(super) fn left_stream(&mut self, slot: u32, received: i32) {
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+    pub(super) fn left_stream(&mut self, seat: u32, received: i32) {
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         if let Some(mut stream) = connection.leaving.take() {
             stream.landed += received.max(0) as u64;
             self.ingest.release_run(&mut stream);
@@ -157,84 +159,84 @@ impl<M: Memory, N: Network> Receive<M, N> {
         while let Some(message) = self.link.from_ack.pop() {
             moved += 1;
             let (FromAck::Opened(id, _) | FromAck::Released(id) | FromAck::Failed(id)) = message;
-            let known = self.connections[id.slot as usize].as_ref().filter(|connection| connection.id == id);
+            let known = self.connections[id.seat as usize].as_ref().filter(|connection| connection.id == id);
             let Some(is_ending) = known.map(|connection| matches!(connection.phase, Phase::Ending { .. })) else {
                 continue;
             };
             match message {
-                FromAck::Opened(_, session) => self.opened(io, id.slot, session),
-                FromAck::Failed(_) if !is_ending => self.end(io, id.slot, false, now),
+                FromAck::Opened(_, session) => self.opened(io, id.seat, session),
+                FromAck::Failed(_) if !is_ending => self.end(io, id.seat, false, now),
                 FromAck::Failed(_) => {}
-                FromAck::Released(_) => self.released(io, id.slot, is_ending, now),
+                FromAck::Released(_) => self.released(io, id.seat, is_ending, now),
             }
         }
         moved
     }
 
     /// Its session is open: what comes of it is read from now on.
-    fn opened(&mut self, io: &mut N, slot: u32, session: u64) {
-        if let Some(stream) = self.connection(slot).streaming() {
+    fn opened(&mut self, io: &mut N, seat: u32, session: u64) {
+        if let Some(stream) = self.connection(seat).streaming() {
             stream.session = session;
-            self.read_on(io, slot);
+            self.read_on(io, seat);
         }
     }
 
-    pub(super) fn released(&mut self, io: &mut N, slot: u32, is_ending: bool, now: Now) {
+    pub(super) fn released(&mut self, io: &mut N, seat: u32, is_ending: bool, now: Now) {
         if !is_ending {
             // The ack core itself refused the session, and has said so.
-            self.leave_stream(io, slot, Phase::Ending { linger: true }, false, now);
+            self.leave_stream(io, seat, Phase::Ending { linger: true }, false, now);
         }
-        let connection = self.connection(slot);
+        let connection = self.connection(seat);
         connection.with_ack = false;
         connection.active_ns = now.monotonic_ns;
         if connection.is_unused() {
-            self.part(io, slot);
+            self.part(io, seat);
         }
     }
 
     /// Neither the kernel nor the ack core uses the socket any more.
-    pub(super) fn part(&mut self, io: &mut N, slot: u32) {
-        if matches!(self.connection(slot).phase, Phase::Ending { linger: true }) {
-            self.linger(io, slot)
+    pub(super) fn part(&mut self, io: &mut N, seat: u32) {
+        if matches!(self.connection(seat).phase, Phase::Ending { linger: true }) {
+            self.linger(io, seat)
         } else {
-            self.forget(slot)
+            self.forget(seat)
         }
     }
 
     /// Reads and drops what the peer still sends, so that closing does not reset the word it has not read yet.
-    pub(super) fn linger(&mut self, io: &mut N, slot: u32) {
-        let connection = self.connection(slot);
+    pub(super) fn linger(&mut self, io: &mut N, seat: u32) {
+        let connection = self.connection(seat);
         connection.socket.shut(Shutdown::Write);
         connection.phase = Phase::Lingering;
-        self.read_owned(io, slot, vec![0; DROPPED_AT_ONCE].into(), 0);
+        self.read_owned(io, seat, vec![0; DROPPED_AT_ONCE].into(), 0);
     }
 
     /// Some of what the peer still sends has come, or its end. Only so much is read: who goes on sending after that does not listen
     /// either, so nothing is read any more until its time is over, and then it is reset.
-    pub(super) fn dropped(&mut self, io: &mut N, slot: u32, result: i32, now: Now) {
+    pub(super) fn dropped(&mut self, io: &mut N, seat: u32, result: i32, now: Now) {
         let buffer = io.take_returned();
-        let connection = self.connection(slot);
+        let connection = self.connection(seat);
         let is_late = now.monotonic_ns.saturating_sub(connection.active_ns) > LINGER_NS;
         connection.drops_left = connection.drops_left.saturating_sub(result.max(0) as u64);
         match buffer {
             Some(buffer) if result > 0 && !is_late => {
                 if connection.drops_left > 0 {
-                    self.read_owned(io, slot, buffer, 0)
+                    self.read_owned(io, seat, buffer, 0)
                 }
             }
-            _ => self.forget(slot),
+            _ => self.forget(seat),
         }
     }
 
-    pub(super) fn close_now(&mut self, slot: u32) {
-        self.connection(slot).socket.shut(Shutdown::Both);
-        self.forget(slot);
+    pub(super) fn close_now(&mut self, seat: u32) {
+        self.connection(seat).socket.shut(Shutdown::Both);
+        self.forget(seat);
     }
 
     /// Drops the connection: nobody else uses its socket.
-    pub(super) fn forget(&mut self, slot: u32) {
-        self.connections[slot as usize] = None;
-        self.free.push(slot);
+    pub(super) fn forget(&mut self, seat: u32) {
+        self.connections[seat as usize] = None;
+        self.free.push(seat);
         self.ingest.counters.closed += 1;
     }
 }

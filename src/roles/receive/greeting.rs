@@ -6,7 +6,7 @@ use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
 use crate::log::topics::Topic;
 use crate::net::{Asker, Network, Socket};
 use crate::pool::Memory;
-use crate::roles::addresses::{Cost, Seat, Seated, Turn};
+use crate::roles::addresses::{Admission, Admitted, Cost, Turn};
 use crate::roles::handoff::{Attachment, ConnectionId, Subscription, ToAck, is_loopback};
 use crate::roles::receive::connection::{Connection, DROPPED_OF_STREAM_MAX, Phase};
 use crate::roles::receive::hello::{self, Refuse};
@@ -61,29 +61,29 @@ impl<M: Memory, N: Network> Receive<M, N> {
             return;
         };
         self.ingest.counters.accepted += 1;
-        let Some((seat, turn)) = self.seated(&socket, now) else {
+        let Some((admission, turn)) = self.admitted(&socket, now) else {
             return self.reset_unheard(&socket, now);
         };
         // A connection that the kernel does not do it for is slower, or is found dead later, not wrong.
         socket.prepare(Duration::from_nanos(self.settings.client_silence_ns));
-        let Some(slot) = self.free.pop() else { return };
-        self.generations[slot as usize] = self.generations[slot as usize].wrapping_add(1) & 0x00ff_ffff;
-        let id = ConnectionId { slot, generation: self.generations[slot as usize] };
-        self.connections[slot as usize] = Some(Box::new(Connection::new(id, socket, Some(seat), now)));
+        let Some(seat) = self.free.pop() else { return };
+        self.generations[seat as usize] = self.generations[seat as usize].wrapping_add(1) & 0x00ff_ffff;
+        let id = ConnectionId { seat, generation: self.generations[seat as usize] };
+        self.connections[seat as usize] = Some(Box::new(Connection::new(id, socket, Some(admission), now)));
         if self.is_draining {
             // The kernel had it before the accept was cancelled.
-            self.refuse(io, slot, Refuse::draining(), now);
+            self.refuse(io, seat, Refuse::draining(), now);
         } else if self.in_use() > self.settings.connections_max {
             let text =
                 format!("this broker serves {} connections, all taken; try another", self.settings.connections_max);
-            self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
+            self.refuse(io, seat, Refuse::new(Refusal::Busy, 0, text), now);
         } else if let Turn::At(turn_ns) = turn {
             self.ingest.counters.held_back += 1;
-            let connection = self.connection(slot);
+            let connection = self.connection(seat);
             (connection.turn_ns, connection.active_ns) = (turn_ns, turn_ns);
             self.held_back.push_back(id);
         } else {
-            self.read_hello(io, slot, FRAME_HEADER_BYTES);
+            self.read_hello(io, seat, FRAME_HEADER_BYTES);
         }
     }
 
@@ -102,19 +102,19 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     /// A new connection's place among those of its address, and when it is heard. Nothing: it is not.
-    fn seated(&self, socket: &N::Socket, now: Now) -> Option<(Seat, Turn)> {
+    fn admitted(&self, socket: &N::Socket, now: Now) -> Option<(Admission, Turn)> {
         let peer = socket.peer().map(|peer| peer.ip());
-        let (seat, earliest_ns) = match self.addresses.sit(peer, now.monotonic_ns) {
-            Seated::Yes(seat) => (seat, None),
-            Seated::Full(seat) => (seat, Some(now.monotonic_ns + TOO_MANY_WAIT_NS)),
-            Seated::Crowd => return None,
+        let (admission, earliest_ns) = match self.addresses.admit(peer, now.monotonic_ns) {
+            Admitted::Yes(admission) => (admission, None),
+            Admitted::Full(admission) => (admission, Some(now.monotonic_ns + TOO_MANY_WAIT_NS)),
+            Admitted::Crowd => return None,
         };
-        let turn_ns = match self.addresses.charge(seat.address, Cost::Opening, now.monotonic_ns) {
+        let turn_ns = match self.addresses.charge(admission.address, Cost::Opening, now.monotonic_ns) {
             Turn::Never => return None,
             Turn::Now => None,
             Turn::At(turn_ns) => Some(turn_ns),
         };
-        Some((seat, turn_ns.max(earliest_ns).map_or(Turn::Now, Turn::At)))
+        Some((admission, turn_ns.max(earliest_ns).map_or(Turn::Now, Turn::At)))
     }
 
     /// Hears the connections whose turn has come. Gives how many.
@@ -127,7 +127,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
         // Addresses wait each for its own: the turns of the queue are in no order.
         for _ in 0..self.held_back.len() {
             let id = self.held_back.pop_front().expect("counted");
-            let known = self.connections[id.slot as usize].as_ref().filter(|connection| connection.id == id);
+            let known = self.connections[id.seat as usize].as_ref().filter(|connection| connection.id == id);
             let Some(connection) = known else { continue };
             if !matches!(connection.phase, Phase::Hello { .. }) {
                 continue;
@@ -136,16 +136,16 @@ impl<M: Memory, N: Network> Receive<M, N> {
                 self.held_back.push_back(id);
                 continue;
             }
-            self.hear_or_refuse(io, id.slot, now);
+            self.hear_or_refuse(io, id.seat, now);
             moved += 1;
         }
         moved
     }
 
-    fn hear_or_refuse(&mut self, io: &mut N, slot: u32, now: Now) {
-        let connection = self.connection(slot);
-        if !connection.seat.as_mut().is_some_and(Seat::is_one_too_many) {
-            return self.read_hello(io, slot, FRAME_HEADER_BYTES);
+    fn hear_or_refuse(&mut self, io: &mut N, seat: u32, now: Now) {
+        let connection = self.connection(seat);
+        if !connection.admission.as_mut().is_some_and(Admission::is_one_too_many) {
+            return self.read_hello(io, seat, FRAME_HEADER_BYTES);
         }
         let most = self.addresses.bounds().connections;
         self.ingest.counters.address_bounds += 1;
@@ -153,7 +153,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             "this address has all the {most} connections to this broker that one address may have (per_address.connections): close \
              some, or use another broker"
         );
-        self.refuse(io, slot, Refuse::new(Refusal::Busy, most.into(), text), now);
+        self.refuse(io, seat, Refuse::new(Refusal::Busy, most.into(), text), now);
     }
 
     /// The process or the machine is out of something, as a rule of descriptors: at once there will be no more of it. Connections wait
@@ -172,61 +172,61 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
-    pub(super) fn read_hello(&mut self, io: &mut N, slot: u32, bytes: usize) {
-        self.read_owned(io, slot, vec![0; bytes].into(), 0);
+    pub(super) fn read_hello(&mut self, io: &mut N, seat: u32, bytes: usize) {
+        self.read_owned(io, seat, vec![0; bytes].into(), 0);
     }
 
-    pub(super) fn read_owned(&mut self, io: &mut N, slot: u32, buffer: Box<[u8]>, from: usize) {
-        let asker = self.asker(slot);
-        let socket = self.connection(slot).socket.handle();
-        // The tag of a short read says how far it had come, in the bits that slot and generation leave.
+    pub(super) fn read_owned(&mut self, io: &mut N, seat: u32, buffer: Box<[u8]>, from: usize) {
+        let asker = self.asker(seat);
+        let socket = self.connection(seat).socket.handle();
+        // The tag of a short read says how far it had come, in the bits that seat and generation leave.
         let tag = asker.tag | (from as u64) << 16;
         let operation = io.receive_owned(Asker { tag, ..asker }, socket, buffer, from);
-        self.connection(slot).reading = operation;
+        self.connection(seat).reading = operation;
         if operation.is_none() {
-            self.close_now(slot);
+            self.close_now(seat);
         }
     }
 
-    pub(super) fn hello_landed(&mut self, io: &mut N, slot: u32, from: usize, result: i32, now: Now) {
+    pub(super) fn hello_landed(&mut self, io: &mut N, seat: u32, from: usize, result: i32, now: Now) {
         let Some(buffer) = io.take_returned().filter(|_| result > 0) else {
-            return self.peer_gone(io, slot, now);
+            return self.peer_gone(io, seat, now);
         };
         let got = from + result as usize;
         if got < buffer.len() {
-            return self.read_owned(io, slot, buffer, got);
+            return self.read_owned(io, seat, buffer, got);
         }
-        let Phase::Hello { header, is_control } = self.connection(slot).phase else {
+        let Phase::Hello { header, is_control } = self.connection(seat).phase else {
             unreachable!("hellos are read in Hello")
         };
         match header {
             None => {
                 let header: [u8; FRAME_HEADER_BYTES] = buffer[..].try_into().expect("a header was read");
-                self.opening_landed(io, slot, header, is_control, now)
+                self.opening_landed(io, seat, header, is_control, now)
             }
-            Some(header) if header[5] == FrameKind::Request as u8 => self.ask(io, slot, &header, &buffer, now),
+            Some(header) if header[5] == FrameKind::Request as u8 => self.ask(io, seat, &header, &buffer, now),
             Some(header) => {
-                if let Err(refuse) = self.hello_whole(io, slot, &header, &buffer, now) {
-                    self.refuse(io, slot, refuse, now);
+                if let Err(refuse) = self.hello_whole(io, seat, &header, &buffer, now) {
+                    self.refuse(io, seat, refuse, now);
                 }
             }
         }
     }
 
     /// The header of a connection's first frame, or of a control connection's next.
-    fn opening_landed(&mut self, io: &mut N, slot: u32, header: [u8; FRAME_HEADER_BYTES], is_control: bool, now: Now) {
+    fn opening_landed(&mut self, io: &mut N, seat: u32, header: [u8; FRAME_HEADER_BYTES], is_control: bool, now: Now) {
         match self.check_opening(&header, is_control) {
-            Ok(Opening::Goodbye) => self.end(io, slot, true, now),
+            Ok(Opening::Goodbye) => self.end(io, seat, true, now),
             Ok(Opening::Heartbeat) => {
-                self.connection(slot).active_ns = now.monotonic_ns;
-                self.read_hello(io, slot, FRAME_HEADER_BYTES)
+                self.connection(seat).active_ns = now.monotonic_ns;
+                self.read_hello(io, seat, FRAME_HEADER_BYTES)
             }
-            Ok(Opening::Body(0)) => self.ask(io, slot, &header, &[], now),
+            Ok(Opening::Body(0)) => self.ask(io, seat, &header, &[], now),
             Ok(Opening::Body(bytes)) => {
-                self.connection(slot).phase = Phase::Hello { header: Some(header), is_control };
-                self.read_hello(io, slot, bytes)
+                self.connection(seat).phase = Phase::Hello { header: Some(header), is_control };
+                self.read_hello(io, seat, bytes)
             }
-            Err(error) => self.refuse(io, slot, Refuse::from(error), now),
+            Err(error) => self.refuse(io, seat, Refuse::from(error), now),
         }
     }
 
@@ -249,47 +249,47 @@ impl<M: Memory, N: Network> Receive<M, N> {
     fn hello_whole(
         &mut self,
         io: &mut N,
-        slot: u32,
+        seat: u32,
         header: &[u8; FRAME_HEADER_BYTES],
         padded_body: &[u8],
         now: Now,
     ) -> Result<(), Refuse> {
         let hello: Hello = frame::read(header);
         let body = frame::check_body(header, padded_body)?;
-        self.connection(slot).version = hello.version_in_use()?;
+        self.connection(seat).version = hello.version_in_use()?;
         hello::check_log(&hello, self.settings.log_tag)?;
         if hello.role == frame::Role::Subscriber as u8 {
-            return self.serve_subscriber(slot, &hello, body, now);
+            return self.serve_subscriber(seat, &hello, body, now);
         }
         let name = frame::check_topic_name(body)?;
         let topic = hello::known_topic(&mut self.topics, name)?;
-        self.serve(slot, &hello, &topic, now)?;
-        self.read_on(io, slot);
+        self.serve(seat, &hello, &topic, now)?;
+        self.read_on(io, seat);
         Ok(())
     }
 
     /// Serves what was asked for.
-    pub(super) fn serve(&mut self, slot: u32, hello: &Hello, topic: &Topic, now: Now) -> Result<(), Refuse> {
+    pub(super) fn serve(&mut self, seat: u32, hello: &Hello, topic: &Topic, now: Now) -> Result<(), Refuse> {
         hello::check_topic(hello, topic)?;
         match frame::Role::from_byte(hello.role)? {
-            frame::Role::Publisher => self.serve_publisher(slot, hello, topic, now),
+            frame::Role::Publisher => self.serve_publisher(seat, hello, topic, now),
             frame::Role::Subscriber => unreachable!("subscribers name their topics otherwise"),
         }
     }
 
-    pub(super) fn serve_publisher(&mut self, slot: u32, hello: &Hello, topic: &Topic, now: Now) -> Result<(), Refuse> {
+    pub(super) fn serve_publisher(&mut self, seat: u32, hello: &Hello, topic: &Topic, now: Now) -> Result<(), Refuse> {
         let ack = hello::check_publisher(hello, topic, &self.tokens)?;
         let is_new = hello.session == NEW_SESSION;
         let (session, session_epoch) = (hello.session, if is_new { 1 } else { hello.session_epoch });
         // Epochs above the first are opened by whoever comes first; the sequencer ignores the others.
         if is_new {
-            self.count_session(slot, now)?;
+            self.count_session(seat, now)?;
         }
         let mut asked = None;
         if is_new || session_epoch > 1 {
             asked = self.ingest.place_to_ask();
             if asked.is_none() {
-                let opened_for = self.connection(slot).opened_for.take();
+                let opened_for = self.connection(seat).opened_for.take();
                 opened_for.into_iter().for_each(|address| self.addresses.close_session(address));
                 return Err(Refuse::new(Refusal::Busy, 0, "this broker's lane is full; try again"));
             }
@@ -312,8 +312,8 @@ impl<M: Memory, N: Network> Receive<M, N> {
             needed: NEEDED_AT_LEAST,
             run_bytes: RUN_BYTES_MIN,
         };
-        self.link.set_landed(slot, 0);
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        self.link.set_landed(seat, 0);
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         let in_heartbeats = self.addresses.in_heartbeats(connection.address(), self.settings.heartbeat_ms);
         connection.phase = Phase::Streaming(Box::new(stream));
         connection.with_ack = true;
@@ -343,8 +343,8 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     /// Counts a session that a connection is to open among those of its address.
-    fn count_session(&mut self, slot: u32, now: Now) -> Result<(), Refuse> {
-        let address = self.connection(slot).address();
+    fn count_session(&mut self, seat: u32, now: Now) -> Result<(), Refuse> {
+        let address = self.connection(seat).address();
         self.addresses.owe(address, Cost::Opening, now.monotonic_ns);
         if let Err(found) = self.addresses.open_session(address, now.monotonic_ns) {
             self.ingest.counters.address_bounds += 1;
@@ -354,31 +354,31 @@ impl<M: Memory, N: Network> Receive<M, N> {
             );
             return Err(Refuse::new(Refusal::Busy, found.into(), text));
         }
-        self.connection(slot).opened_for = Some(address);
+        self.connection(seat).opened_for = Some(address);
         Ok(())
     }
 
     /// Hands a subscriber over to the exporter, socket and all.
-    pub(super) fn serve_subscriber(&mut self, slot: u32, hello: &Hello, body: &[u8], now: Now) -> Result<(), Refuse> {
+    pub(super) fn serve_subscriber(&mut self, seat: u32, hello: &Hello, body: &[u8], now: Now) -> Result<(), Refuse> {
         let slow_reader = SlowReader::from_byte(hello.slow_reader)?;
         let topics = hello::subscribed_topics(hello, body, &mut self.topics)?;
-        let address = self.connection(slot).address();
+        let address = self.connection(seat).address();
         let in_heartbeats = self.addresses.in_heartbeats(address, self.settings.heartbeat_ms);
-        let connection = self.connections[slot as usize].take().expect("the slot is taken");
-        let Connection { socket, seat, id, version, .. } = *connection;
+        let connection = self.connections[seat as usize].take().expect("the seat is taken");
+        let Connection { socket, admission, id, version, .. } = *connection;
         // One that takes nothing for long may be waited for; the exporter judges that.
         socket.let_rest();
         let (lag_bytes, heartbeat_ms) = (hello.lag_bytes, hello.heartbeat_ms);
         let subscription =
-            Subscription { socket, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, seat };
+            Subscription { socket, topics, slow_reader, lag_bytes, version, heartbeat_ms, in_heartbeats, admission };
         match self.subscriptions.push(subscription) {
             Ok(()) => {
-                self.forget(slot);
+                self.forget(seat);
                 Ok(())
             }
-            Err(Subscription { socket, seat, .. }) => {
-                let connection = Connection { version, ..Connection::new(id, socket, seat, now) };
-                self.connections[slot as usize] = Some(Box::new(connection));
+            Err(Subscription { socket, admission, .. }) => {
+                let connection = Connection { version, ..Connection::new(id, socket, admission, now) };
+                self.connections[seat as usize] = Some(Box::new(connection));
                 let text = "this broker serves all the subscribers it can; try another";
                 Err(Refuse::new(Refusal::Busy, 0, text))
             }

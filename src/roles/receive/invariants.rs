@@ -16,14 +16,14 @@ impl<M: Memory, N: Network> Receive<M, N> {
     pub(super) fn check_all(&self, now: Now) {
         let taken = self.connections.iter().flatten().count();
         assert_eq!(taken, self.in_use() as usize, "{}: a place is free or taken", self.name);
-        for slot in &self.free {
-            assert!(self.connections[*slot as usize].is_none(), "{}: place {slot} is free and taken", self.name);
+        for seat in &self.free {
+            assert!(self.connections[*seat as usize].is_none(), "{}: place {seat} is free and taken", self.name);
         }
-        for (slot, connection) in self.connections.iter().enumerate() {
+        for (seat, connection) in self.connections.iter().enumerate() {
             let Some(connection) = connection else { continue };
-            assert_eq!(connection.id.slot as usize, slot, "{}: a connection knows its place", self.name);
+            assert_eq!(connection.id.seat as usize, seat, "{}: a connection knows its place", self.name);
             self.check_operations(connection, now);
-            self.check_waiting(connection, slot as u32);
+            self.check_waiting(connection, seat as u32);
         }
     }
 
@@ -54,10 +54,10 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     /// Somebody will look at it again.
-    fn check_waiting(&self, connection: &Connection<N::Socket>, slot: u32) {
+    fn check_waiting(&self, connection: &Connection<N::Socket>, seat: u32) {
         let (name, is_reading) = (&self.name, connection.reading.is_some());
         assert!(
-            !connection.is_blocked || self.blocked.contains(&slot),
+            !connection.is_blocked || self.blocked.contains(&seat),
             "{name}: who waits for room is looked at again"
         );
         match &connection.phase {
@@ -66,7 +66,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             }
             Phase::Streaming(_) => assert!(connection.with_ack, "{name}: a session is waited for with the ack core"),
             Phase::Asking(asked) => {
-                assert!(asked.is_some() && self.asking.contains(&slot), "{name}: a request is looked at again");
+                assert!(asked.is_some() && self.asking.contains(&seat), "{name}: a request is looked at again");
             }
             Phase::Replying => assert!(connection.is_writing, "{name}: a reply is under way"),
             Phase::Hello { .. } => {

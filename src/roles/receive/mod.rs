@@ -109,7 +109,7 @@ pub struct Receive<M: Memory, N: Network> {
     tokens: Tokens,
     link: Arc<AckLink<Handle<N>>>,
     subscriptions: Arc<Subscriptions<N::Socket>>,
-    /// Apart, for most places are empty and all are looked at often.
+    /// Apart, for most seats are empty and all are looked at often.
     connections: Vec<Option<Box<Connection<N::Socket>>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
@@ -154,7 +154,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
         link: Arc<AckLink<Handle<N>>>,
         subscriptions: Arc<Subscriptions<N::Socket>>,
     ) -> Self {
-        let places = settings.connections_max + SPARE_CONNECTIONS;
+        let seats = settings.connections_max + SPARE_CONNECTIONS;
         Receive {
             name: format!("receive {}/{lane}", settings.broker),
             role: 0,
@@ -164,13 +164,13 @@ impl<M: Memory, N: Network> Receive<M, N> {
             tokens,
             link,
             subscriptions,
-            connections: (0..places).map(|_| None).collect(),
-            generations: vec![0; places as usize],
-            free: (0..places).rev().collect(),
-            blocked: Vec::with_capacity(places as usize),
-            asking: Vec::with_capacity(places as usize),
+            connections: (0..seats).map(|_| None).collect(),
+            generations: vec![0; seats as usize],
+            free: (0..seats).rev().collect(),
+            blocked: Vec::with_capacity(seats as usize),
+            asking: Vec::with_capacity(seats as usize),
             asked_ns: 0,
-            held_back: VecDeque::with_capacity(places as usize),
+            held_back: VecDeque::with_capacity(seats as usize),
             heard_back_ns: 0,
             restraint: Restraint::default(),
             addresses: Addresses::new(AddressBounds::NONE),
@@ -203,64 +203,64 @@ impl<M: Memory, N: Network> Receive<M, N> {
         Receive { addresses, ..self }
     }
 
-    fn asker(&self, slot: u32) -> Asker {
-        Asker { role: self.role, tag: u64::from(self.generations[slot as usize]) << 32 | u64::from(slot) }
+    fn asker(&self, seat: u32) -> Asker {
+        Asker { role: self.role, tag: u64::from(self.generations[seat as usize]) << 32 | u64::from(seat) }
     }
 
-    fn connection(&mut self, slot: u32) -> &mut Connection<N::Socket> {
-        self.connections[slot as usize].as_mut().expect("the slot is taken")
+    fn connection(&mut self, seat: u32) -> &mut Connection<N::Socket> {
+        self.connections[seat as usize].as_mut().expect("the seat is taken")
     }
 
     fn in_use(&self) -> u32 {
         (self.connections.len() - self.free.len()) as u32
     }
 
-    fn read_finished(&mut self, io: &mut N, slot: u32, from: usize, result: i32, now: Now) {
-        let connection = self.connection(slot);
+    fn read_finished(&mut self, io: &mut N, seat: u32, from: usize, result: i32, now: Now) {
+        let connection = self.connection(seat);
         connection.reading = None;
         let cancelled = std::mem::take(&mut connection.cancelling);
         match &connection.phase {
-            Phase::Hello { .. } => self.hello_landed(io, slot, from, result, now),
-            Phase::Streaming(stream) if stream.run.is_none() => self.wake(io, slot, now),
-            Phase::Streaming(_) if result > 0 => self.landed(io, slot, result as u64, now),
-            Phase::Streaming(_) if cancelled && result == -libc::ECANCELED => self.rest(io, slot, now),
-            Phase::Streaming(_) if result == -libc::EINTR || result == -libc::EAGAIN => self.arm(io, slot, now),
-            Phase::Streaming(_) => self.peer_gone(io, slot, now),
+            Phase::Hello { .. } => self.hello_landed(io, seat, from, result, now),
+            Phase::Streaming(stream) if stream.run.is_none() => self.wake(io, seat, now),
+            Phase::Streaming(_) if result > 0 => self.landed(io, seat, result as u64, now),
+            Phase::Streaming(_) if cancelled && result == -libc::ECANCELED => self.rest(io, seat, now),
+            Phase::Streaming(_) if result == -libc::EINTR || result == -libc::EAGAIN => self.arm(io, seat, now),
+            Phase::Streaming(_) => self.peer_gone(io, seat, now),
             // Nothing is read meanwhile.
             Phase::Asking(_) | Phase::Replying => {}
             Phase::Ending { .. } => {
                 io.take_returned();
-                self.left_stream(slot, result);
-                if self.connection(slot).is_unused() {
-                    self.part(io, slot);
+                self.left_stream(seat, result);
+                if self.connection(seat).is_unused() {
+                    self.part(io, seat);
                 }
             }
-            Phase::Lingering => self.dropped(io, slot, result, now),
+            Phase::Lingering => self.dropped(io, seat, result, now),
         }
     }
 
     /// An idle connection's receive was cancelled, and is over: it gives its run back and polls, or moves its half batch
     /// out of an extent that waits for it.
-    fn rest(&mut self, io: &mut N, slot: u32, now: Now) {
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+    fn rest(&mut self, io: &mut N, seat: u32, now: Now) {
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         let Phase::Streaming(stream) = &mut connection.phase else { return };
         if !stream.is_in_mid_frame() {
             self.ingest.release_run(stream);
             stream.run_bytes = RUN_BYTES_MIN;
-            return self.wait_readable(io, slot);
+            return self.wait_readable(io, seat);
         }
         self.ingest.move_out(stream);
-        self.arm(io, slot, now);
+        self.arm(io, seat, now);
     }
 
     /// Looks after every connection, each once in [`HOUSEKEEPING_NS`].
     fn look_after_all(&mut self, io: &mut N, now: Now) -> usize {
         let count = self.connections.len();
         let mut moved = 0;
-        for slot in self.rounds.due(count, HOUSEKEEPING_NS, count, now.monotonic_ns) {
-            let slot = slot as u32;
-            moved += usize::from(self.look_after(io, slot, now));
-            moved += usize::from(self.say_it_is_connected(slot, now));
+        for seat in self.rounds.due(count, HOUSEKEEPING_NS, count, now.monotonic_ns) {
+            let seat = seat as u32;
+            moved += usize::from(self.look_after(io, seat, now));
+            moved += usize::from(self.say_it_is_connected(seat, now));
         }
         moved
     }
@@ -305,19 +305,19 @@ impl<M: Memory, N: Network> Receive<M, N> {
         usize::from(self.topic_asked)
     }
 
-    fn look_after(&mut self, io: &mut N, slot: u32, now: Now) -> bool {
+    fn look_after(&mut self, io: &mut N, seat: u32, now: Now) -> bool {
         let (hello_timeout, idle_release) = (self.settings.hello_timeout_ns, self.settings.idle_release_ns);
         let short = self.ingest.lane.free_extents() == 0;
-        if self.is_silent(slot, now) {
-            self.peer_gone(io, slot, now);
+        if self.is_silent(seat, now) {
+            self.peer_gone(io, seat, now);
             return true;
         }
-        let Some(connection) = &mut self.connections[slot as usize] else { return false };
+        let Some(connection) = &mut self.connections[seat as usize] else { return false };
         let idle_ns = now.monotonic_ns.saturating_sub(connection.active_ns);
         match &connection.phase {
             Phase::Hello { .. } if idle_ns > hello_timeout => {
                 let text = "no complete hello or request came in time";
-                self.refuse(io, slot, Refuse::new(Refusal::HelloTimeout, 0, text), now);
+                self.refuse(io, seat, Refuse::new(Refusal::HelloTimeout, 0, text), now);
                 true
             }
             Phase::Replying if idle_ns > if self.is_draining { LINGER_NS } else { 2 * hello_timeout } => {
@@ -329,7 +329,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             Phase::Streaming(stream) if connection.is_blocked => {
                 let is_stuck = idle_ns > hello_timeout && self.ingest.is_stuck(stream);
                 if is_stuck {
-                    self.refuse_half_batch(io, slot, now);
+                    self.refuse_half_batch(io, seat, now);
                 }
                 is_stuck
             }
@@ -337,7 +337,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
                 let Some(run) = &stream.run else { return false };
                 let in_the_way = self.ingest.lane.is_sealed(run);
                 if stream.is_in_mid_frame() && short && idle_ns > hello_timeout {
-                    self.refuse_half_batch(io, slot, now);
+                    self.refuse_half_batch(io, seat, now);
                     return true;
                 }
                 if idle_ns <= idle_release || stream.is_in_mid_frame() && !in_the_way {
@@ -362,7 +362,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
                         connection.cancelling = true;
                         io.cancel(operation);
                     }
-                    None => self.forget(slot),
+                    None => self.forget(seat),
                 }
                 true
             }
@@ -372,8 +372,8 @@ impl<M: Memory, N: Network> Receive<M, N> {
 
     /// Tells the sequencer now and then that a session is connected, whether anything comes or not: one that nobody has is ended when
     /// others want its place.
-    fn say_it_is_connected(&mut self, slot: u32, now: Now) -> bool {
-        let Some(connection) = &mut self.connections[slot as usize] else { return false };
+    fn say_it_is_connected(&mut self, seat: u32, now: Now) -> bool {
+        let Some(connection) = &mut self.connections[seat as usize] else { return false };
         let Phase::Streaming(stream) = &connection.phase else { return false };
         let quarter_ns = self.settings.session_expiry_ns / 4;
         let every_ns = if stream.published == 0 { quarter_ns.min(UNUSED_SAID_NS) } else { quarter_ns };
@@ -395,10 +395,10 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     /// Lets go of a half batch whose memory others need; its publisher sends it again.
-    fn refuse_half_batch(&mut self, io: &mut N, slot: u32, now: Now) {
+    fn refuse_half_batch(&mut self, io: &mut N, seat: u32, now: Now) {
         self.ingest.counters.stalled_batches += 1;
         let text = "a batch stood half sent while others waited for its memory; send it again";
-        self.refuse(io, slot, Refuse::new(Refusal::Busy, 0, text), now);
+        self.refuse(io, seat, Refuse::new(Refusal::Busy, 0, text), now);
     }
 
     /// Copies the counters out, and logs what an operator should see, at most once a second.
@@ -440,12 +440,12 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
         if completion.tag == ACCEPT {
             return self.accepted(io, completion.result, now);
         }
-        let (slot, generation) = (u32::from(completion.tag as u16), (completion.tag >> 32) as u32 & 0x00ff_ffff);
+        let (seat, generation) = (u32::from(completion.tag as u16), (completion.tag >> 32) as u32 & 0x00ff_ffff);
         let from = usize::from((completion.tag >> 16) as u16);
-        if self.connections[slot as usize].as_ref().is_some_and(|connection| connection.id.generation == generation) {
+        if self.connections[seat as usize].as_ref().is_some_and(|connection| connection.id.generation == generation) {
             match completion.tag & WRITE != 0 {
-                true => self.written(io, slot, completion.result, now),
-                false => self.read_finished(io, slot, from, completion.result, now),
+                true => self.written(io, seat, completion.result, now),
+                false => self.read_finished(io, seat, from, completion.result, now),
             }
         }
     }
@@ -476,13 +476,13 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
         if !self.is_draining {
             self.is_draining = true;
             self.accepting.into_iter().for_each(|operation| io.cancel(operation));
-            for slot in 0..self.connections.len() as u32 {
-                let Some(connection) = &self.connections[slot as usize] else { continue };
+            for seat in 0..self.connections.len() as u32 {
+                let Some(connection) = &self.connections[seat as usize] else { continue };
                 // One that is being answered is told when it has been: two words under way could outlive its descriptor.
                 if matches!(connection.phase, Phase::Ending { .. } | Phase::Lingering | Phase::Replying) {
                     continue;
                 }
-                self.refuse(io, slot, Refuse::draining(), now);
+                self.refuse(io, seat, Refuse::draining(), now);
             }
         }
         self.hear_ack(io, now);

@@ -34,28 +34,28 @@ fn takes_heartbeats_only(socket: &impl Socket) -> bool {
 impl<M: Memory, N: Network> Receive<M, N> {
     /// Begins to read a publisher's stream, once it is known which session its batches must name. An idle connection polls and owns no
     /// run.
-    pub(super) fn read_on(&mut self, io: &mut N, slot: u32) {
-        let Some(connection) = &mut self.connections[slot as usize] else { return };
+    pub(super) fn read_on(&mut self, io: &mut N, seat: u32) {
+        let Some(connection) = &mut self.connections[seat as usize] else { return };
         if connection.streaming().is_some_and(|stream| stream.session != NEW_SESSION) {
-            self.wait_readable(io, slot);
+            self.wait_readable(io, seat);
         }
     }
 
     /// There is something to read on a connection that has no run. Heartbeats are taken without one, so that publishers that have
     /// nothing to say use up no memory.
-    pub(super) fn wake(&mut self, io: &mut N, slot: u32, now: Now) {
-        let connection = self.connection(slot);
+    pub(super) fn wake(&mut self, io: &mut N, seat: u32, now: Now) {
+        let connection = self.connection(seat);
         connection.heard_ns = now.monotonic_ns;
         match takes_heartbeats_only(&connection.socket) {
-            true => self.wait_readable(io, slot),
-            false => self.arm(io, slot, now),
+            true => self.wait_readable(io, seat),
+            false => self.arm(io, seat, now),
         }
     }
 
     /// Whether a publisher that promised to be heard was not for too long. Time in which nothing is read from it does not count.
-    pub(super) fn is_silent(&mut self, slot: u32, now: Now) -> bool {
+    pub(super) fn is_silent(&mut self, seat: u32, now: Now) -> bool {
         let (name, most_ns) = (&self.name, self.settings.client_silence_ns);
-        let Some(connection) = &mut self.connections[slot as usize] else { return false };
+        let Some(connection) = &mut self.connections[seat as usize] else { return false };
         if connection.is_blocked || connection.reading.is_none() {
             connection.heard_ns = now.monotonic_ns;
         }
@@ -67,32 +67,32 @@ impl<M: Memory, N: Network> Receive<M, N> {
         is_silent
     }
 
-    pub(super) fn wait_readable(&mut self, io: &mut N, slot: u32) {
-        let asker = self.asker(slot);
-        let socket = self.connection(slot).socket.handle();
+    pub(super) fn wait_readable(&mut self, io: &mut N, seat: u32) {
+        let asker = self.asker(seat);
+        let socket = self.connection(seat).socket.handle();
         let operation = io.poll_readable(asker, socket);
-        self.connection(slot).reading = operation;
+        self.connection(seat).reading = operation;
         if operation.is_none() {
-            self.block(slot);
+            self.block(seat);
         }
     }
 
     /// Arms a receive at the tail of the run, with a fresh run where the old one does not do.
-    pub(super) fn arm(&mut self, io: &mut N, slot: u32, now: Now) {
+    pub(super) fn arm(&mut self, io: &mut N, seat: u32, now: Now) {
         let run_bytes_max = self.run_bytes_max();
-        let (asker, most) = (self.asker(slot), self.settings.receive_bytes_max);
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+        let (asker, most) = (self.asker(seat), self.settings.receive_bytes_max);
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         let socket = connection.socket.handle();
         let Phase::Streaming(stream) = &mut connection.phase else { return };
         if !self.ingest.make_room(stream, run_bytes_max) {
-            return self.block(slot);
+            return self.block(seat);
         }
         let run = stream.run.as_ref().expect("room was made");
         let (at, bytes) = (run.start + stream.landed, (run.bytes - stream.landed).min(most));
         connection.reading = io.receive_pool(asker, socket, at, bytes);
         connection.active_ns = now.monotonic_ns;
         if connection.reading.is_none() {
-            self.block(slot);
+            self.block(seat);
         }
     }
 
@@ -101,26 +101,26 @@ impl<M: Memory, N: Network> Receive<M, N> {
         (self.ingest.lane.bytes() / 2 / u64::from(self.in_use().max(1))).max(RUN_BYTES_MIN)
     }
 
-    pub(super) fn block(&mut self, slot: u32) {
-        let connection = self.connection(slot);
+    pub(super) fn block(&mut self, seat: u32) {
+        let connection = self.connection(seat);
         if !connection.is_blocked {
             connection.is_blocked = true;
-            self.blocked.push(slot);
+            self.blocked.push(seat);
         }
     }
 
-    pub(super) fn landed(&mut self, io: &mut N, slot: u32, bytes: u64, now: Now) {
+    pub(super) fn landed(&mut self, io: &mut N, seat: u32, bytes: u64, now: Now) {
         self.ingest.counters.received_bytes += bytes;
         self.ingest.counters.receives += 1;
-        let connection = self.connection(slot);
+        let connection = self.connection(seat);
         connection.heard_ns = now.monotonic_ns;
         let active_ns = std::mem::replace(&mut connection.active_ns, now.monotonic_ns);
         let Some(stream) = connection.streaming() else { return };
         stream.landed += bytes;
         let published = stream.published;
-        self.publish(io, slot, now);
+        self.publish(io, seat, now);
         // Heartbeats are no work: a run that lands nothing else is given back all the same.
-        if let Some(connection) = &mut self.connections[slot as usize]
+        if let Some(connection) = &mut self.connections[seat as usize]
             && let Phase::Streaming(stream) = &connection.phase
             && stream.published == published
             && !stream.is_in_mid_frame()
@@ -131,20 +131,20 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     /// Publishes what has landed, then arms the next receive.
-    pub(super) fn publish(&mut self, io: &mut N, slot: u32, now: Now) {
-        let connection = self.connections[slot as usize].as_mut().expect("the slot is taken");
+    pub(super) fn publish(&mut self, io: &mut N, seat: u32, now: Now) {
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         let Phase::Streaming(stream) = &mut connection.phase else { return };
         let next = self.ingest.publish_landed(stream, now.utc_ns);
         if stream.counts_landed {
-            self.link.set_landed(slot, stream.published);
+            self.link.set_landed(seat, stream.published);
         }
         match next {
-            Ok(Next::Receive) => self.arm(io, slot, now),
-            Ok(Next::RingRoom) => self.block(slot),
-            Ok(Next::Goodbye) => self.end(io, slot, true, now),
-            Err(StreamError::Wire(error)) => self.refuse(io, slot, Refuse::from(error), now),
+            Ok(Next::Receive) => self.arm(io, seat, now),
+            Ok(Next::RingRoom) => self.block(seat),
+            Ok(Next::Goodbye) => self.end(io, seat, true, now),
+            Err(StreamError::Wire(error)) => self.refuse(io, seat, Refuse::from(error), now),
             Err(StreamError::Refused(refusal, detail, text)) => {
-                self.refuse(io, slot, Refuse::new(refusal, detail, text), now)
+                self.refuse(io, seat, Refuse::new(refusal, detail, text), now)
             }
         }
     }
@@ -154,17 +154,17 @@ impl<M: Memory, N: Network> Receive<M, N> {
         let mut moved = 0;
         for _ in 0..self.blocked.len() {
             // In turn: who waited longest is first at what room there is.
-            let slot = self.blocked.remove(0);
-            let Some(connection) = &mut self.connections[slot as usize] else { continue };
+            let seat = self.blocked.remove(0);
+            let Some(connection) = &mut self.connections[seat as usize] else { continue };
             connection.is_blocked = false;
             if connection.reading.is_some() || !matches!(connection.phase, Phase::Streaming(_)) {
                 continue;
             }
             let produced = self.ingest.lane.produced();
-            self.publish(io, slot, now);
+            self.publish(io, seat, now);
             // Some of its batches may have found room, and the next one not.
             let got_on = self.ingest.lane.produced() > produced;
-            let is_blocked = self.connections[slot as usize].as_ref().is_some_and(|connection| connection.is_blocked);
+            let is_blocked = self.connections[seat as usize].as_ref().is_some_and(|connection| connection.is_blocked);
             moved += usize::from(got_on || !is_blocked);
         }
         moved
