@@ -63,6 +63,7 @@ fn seeds_that_once_failed() {
         (820, "a topic made anew was denied from what a broker had known before"),
         (13500, "what was skipped untold came behind another topic's later messages"),
         (51061, "what came to a topic that was found, while another was looked for, was taken for damage"),
+        (9515, "a topic was told of that was in a shared cache only, and denied on another host"),
         (9310, "an address was charged for unused sessions longer than they were kept"),
     ];
     for (seed, _) in found {

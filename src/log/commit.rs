@@ -138,8 +138,9 @@ impl<M: Memory> CommitReader<M> {
         }
     }
 
-    /// What was seen in the cache shared with its writer is acted on only after it was written back; [`Self::confirm`] fences.
-    fn help_write_back(&self, at: u64, access: Access) {
+    /// What was seen in the cache shared with its writer is acted on only after it was written back: a reader of another host must not find
+    /// less. To be called behind the look; [`Self::confirm`] fences.
+    pub fn help_write_back(&self, at: u64, access: Access) {
         if M::SOFTWARE && access == Access::Local {
             self.memory.flush_line(at, Keep::Cached);
         }

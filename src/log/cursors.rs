@@ -265,11 +265,9 @@ impl<M: Memory> CursorReader<M> {
             }
             for place in lines {
                 let at = layout.cursor_line(commit.candidate, place);
-                if M::SOFTWARE && access == Access::Local {
-                    // What is acted on was written back before: `confirm` fences.
-                    memory.flush_line(at, Keep::Cached);
-                }
-                match line::read::<M, CursorLine>(memory, at) {
+                let line = line::read::<M, CursorLine>(memory, at);
+                self.commit.help_write_back(at, access);
+                match line {
                     Some((_, found)) => match sound(found).map_err(|fault| (place, fault))? {
                         cursor if cursor.name_bytes > 0 => show(place, &cursor),
                         _ => has_room = true,

@@ -2,7 +2,7 @@
 
 use crate::limits::TOPIC_NAME_BYTES_MAX;
 use crate::log::View;
-use crate::log::commit::CommitReader;
+use crate::log::commit::{Commit, CommitReader};
 use crate::log::damage::{Expected, FieldFault, exactly};
 use crate::pool::line::{self, Owned};
 use crate::pool::record::{NameLine, TopicLine, TopicProgress};
@@ -262,8 +262,17 @@ impl<M: Memory> TopicReader<M> {
     fn still_stands(&self, index: usize) -> Option<bool> {
         let topic = &self.known[index];
         let commit = self.commit.current()?;
-        let found = read_topic(&self.view, commit.candidate, self.commit.access(commit.candidate), topic.id);
+        let found = self.read(&commit, topic.id);
         self.commit.confirm(commit.epoch).then_some(found.as_ref() == Some(topic))
+    }
+
+    /// One place of the table, to be confirmed.
+    fn read(&self, commit: &Commit, id: u32) -> Option<Topic> {
+        let access = self.commit.access(commit.candidate);
+        let found = read_topic(&self.view, commit.candidate, access, id);
+        let at = |line| self.view.layout.topic_line(commit.candidate, id, line);
+        (0..3).for_each(|line| self.commit.help_write_back(at(line), access));
+        found
     }
 
     /// Whether there is a table to read: a sequencer was active once.
@@ -276,6 +285,7 @@ impl<M: Memory> TopicReader<M> {
         let commit = self.commit.current()?;
         let (at, access) = (self.view.layout.topic_line(commit.candidate, id, 0), self.commit.access(commit.candidate));
         let line = line::observe::<M, TopicLine>(&self.view.memory, at, access);
+        self.commit.help_write_back(at, access);
         let stands = match line {
             Some((_, line)) => line.name_bytes > 0 && line.created_position == created_position,
             // Being written, or never.
@@ -305,9 +315,7 @@ impl<M: Memory> TopicReader<M> {
     pub fn refresh(&mut self) {
         self.is_confirmed = false;
         let Some(commit) = self.commit.current() else { return };
-        let access = self.commit.access(commit.candidate);
-        let ids = 0..self.view.layout.geometry.topics_max;
-        let found = ids.filter_map(|id| read_topic(&self.view, commit.candidate, access, id)).collect();
+        let found = (0..self.view.layout.geometry.topics_max).filter_map(|id| self.read(&commit, id)).collect();
         if self.commit.confirm(commit.epoch) {
             (self.known, self.is_confirmed) = (found, true);
         }
@@ -425,18 +433,41 @@ pub(crate) mod tests {
         }
     }
 
-    /// Killed with its lines in the cache only; its successor finds them as they should be.
-    #[test]
-    fn a_topic_written_as_it_was_is_seen_on_another_host() {
-        let [here, there] = two_hosts(Whim::LAZY, 1);
+    /// A topic whose lines are in a cache only, written as a sequencer writes that is killed before it writes them back.
+    fn in_the_cache_only(here: &View<HostMemory>) {
         let (properties, [first, second]) = topic(0, "t").lines();
         for (line, words) in [properties.words(), first.words(), second.words()].into_iter().enumerate() {
             let at = here.layout.topic_line(0, 0, line as u64);
             (1..).zip(words).for_each(|(index, word)| here.memory.store(at + 8 * index, word));
             here.memory.store(at, 1);
         }
+    }
+
+    /// Killed with its lines in the cache only; its successor finds them as they should be.
+    #[test]
+    fn a_topic_written_as_it_was_is_seen_on_another_host() {
+        let [here, there] = two_hosts(Whim::LAZY, 1);
+        in_the_cache_only(&here);
         TopicWriter::new(&here, 0).write(&topic(0, "t"), &TopicProgress::default());
         here.memory.store_fence();
         assert_eq!(read_topic(&there, 0, Access::Remote, 0), Some(topic(0, "t")));
+    }
+
+    /// Found by simulation (seed 9515): a broker told of a topic that it saw in the cache it shares with the sequencer, which was killed then;
+    /// one on another host denied it.
+    #[test]
+    fn what_one_host_was_told_of_another_finds() {
+        let find = |reader: &mut TopicReader<HostMemory>| reader.find("t").is_some() && reader.is_confirmed();
+        let stands =
+            |reader: &mut TopicReader<HostMemory>| reader.stands(0, topic(0, "t").created_position) == Some(true);
+        for look in [find as fn(&mut TopicReader<HostMemory>) -> bool, stands] {
+            let [here, there] = two_hosts(Whim::LAZY, 1);
+            let mut commit = crate::log::commit::CommitWriter::take(&here, 0);
+            commit.claim(0, 1);
+            commit.activate(0);
+            in_the_cache_only(&here);
+            assert!(look(&mut TopicReader::new(&here)));
+            assert!(look(&mut TopicReader::new(&there)));
+        }
     }
 }
