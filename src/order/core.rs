@@ -385,7 +385,7 @@ impl OrderCore {
             let all = (0..self.tracking.len() as u32).filter(|slot| self.table.session(*slot).is_used() == is_used);
             all.min_by_key(seen_ns).filter(|slot| self.now_ns.saturating_sub(seen_ns(slot)) > allowed_ns)
         };
-        let unused = longest_silent(false, expiry.unused_ns.min(expiry.silent_ns));
+        let unused = longest_silent(false, expiry.unused_ns);
         if let Some(slot) = unused.or_else(|| longest_silent(true, expiry.silent_ns)) {
             self.close_slot(slot, emit);
         }
@@ -440,6 +440,13 @@ pub struct Expiry {
     pub silent_ns: u64,
     /// One that was opened and never used, ns.
     pub unused_ns: u64,
+}
+
+impl Expiry {
+    /// One that was never used is kept no longer than one that was.
+    pub fn new(silent_ns: u64, unused_ns: u64) -> Expiry {
+        Expiry { silent_ns, unused_ns: unused_ns.min(silent_ns) }
+    }
 }
 
 impl From<u64> for Expiry {

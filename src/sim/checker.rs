@@ -329,13 +329,12 @@ impl Checker {
                 Claim::Gone(topic, order) => self.check_gone(&topic, order, self.closing)?,
                 Claim::Skipped(topic, order) => self.check_gone(&topic, order, self.wanted)?,
                 Claim::Deleted(client, topics) => {
-                    let is_deleted = |(name, before): &(String, usize)| self.history.deletions(name) > *before;
-                    if !topics.iter().any(is_deleted) {
+                    if !topics.iter().any(|topic| self.history.is_deleted_since(topic)) {
                         return broken(5, format!("{client} was told that one of {topics:?} was deleted since"));
                     }
                 }
                 Claim::Over(_, session, _) if self.history.is_closed(session) => {}
-                Claim::Over(_, _, (name, before)) if self.history.deletions(&name) > before => {}
+                Claim::Over(_, _, topic) if self.history.is_deleted_since(&topic) => {}
                 Claim::Over(client, session, topic) => {
                     let text = format!("{client} was told that session {session:#x} of {topic:?} is over");
                     return broken(5, text);

@@ -145,8 +145,6 @@ pub struct Scenario {
     pub subscribers_per_broker: u32,
     /// Time for which a session is kept that nobody has, ns.
     pub session_expiry_ns: u64,
-    /// Places for sessions beyond those that clients have at once.
-    pub sessions_spare: u32,
     /// All clients come from one address.
     pub is_one_address: bool,
     /// Connections of one address at one broker.
@@ -261,7 +259,6 @@ impl Scenario {
             connections_per_address: [20, u32::MAX >> 1][random.below(2) as usize],
             subscribers_per_broker: [2, 8][wider.below(2) as usize],
             session_expiry_ns: [SESSION_EXPIRY_SHORT_NS, 1_500_000_000, 5_000_000_000][wider.below(3) as usize],
-            sessions_spare: 30,
             sessions_per_address: [16, u32::MAX][wider.below(2) as usize],
             openings: [0, 100, 400][wider.below(3) as usize],
             has_short_sends: wider.chance(1, 3),
@@ -295,10 +292,6 @@ impl Scenario {
         if self.attached_subscribers > 0 && attached.chance(1, 3) {
             self.overtakes_readers();
         }
-        // Where they expire soon, so that nobody waits longer than a world lasts.
-        if self.session_expiry_ns == SESSION_EXPIRY_SHORT_NS {
-            self.sessions_spare = 1;
-        }
     }
 
     /// Attached subscribers stand still in the midst of a copy, and what they copy is soon written over.
@@ -321,6 +314,8 @@ impl Scenario {
         let has_places = self.attached_publishers + self.attached_subscribers > 0;
         let own = if self.readers_stand_still > 0 { 4 } else { 5 };
         let own = own * u64::from(self.lanes_per_broker);
+        // Hardly any where they expire soon: nobody waits longer than a world lasts.
+        let sessions_spare = if self.session_expiry_ns == SESSION_EXPIRY_SHORT_NS { 1 } else { 30 };
         let extents = brokers * (own + if has_places { u64::from(ATTACHED_EXTENTS) } else { 0 });
         Geometry {
             pool_bytes: (2 << 20) + extents * (256 << 10),
@@ -332,7 +327,7 @@ impl Scenario {
             ring_slots: 64,
             segment_entries: 128,
             segments: 4,
-            sessions_max: self.sessions_at_once() + self.sessions_spare,
+            sessions_max: self.sessions_at_once() + sessions_spare,
             topics_max: 16,
             cursors_max: 4,
             extents_per_lane: 0,

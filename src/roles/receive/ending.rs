@@ -4,6 +4,7 @@ use std::net::Shutdown;
 
 use crate::limits::UNUSED_SESSION_NS;
 use crate::net::{Asker, Network, Socket};
+use crate::order::core::Expiry;
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::roles::addresses::Cost;
@@ -125,9 +126,9 @@ impl<M: Memory, N: Network> Receive<M, N> {
         let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         if let Some(address) = connection.opened_for.take() {
             let was_used = stream.published > 0;
-            let expiry_ns = self.settings.session_expiry_ns;
             // As long as its place is kept.
-            let after_ns = if was_used { expiry_ns } else { UNUSED_SESSION_NS.min(expiry_ns) };
+            let expiry = Expiry::new(self.settings.session_expiry_ns, UNUSED_SESSION_NS);
+            let after_ns = if was_used { expiry.silent_ns } else { expiry.unused_ns };
             match stream.next_seq.is_some() || said_goodbye {
                 true => self.addresses.close_session(address),
                 false => self.addresses.leave_session(address, was_used, after_ns, now.monotonic_ns),

@@ -111,6 +111,11 @@ impl History {
         self.topics.iter().filter(|topic| topic.name == name && topic.deleted.is_some()).count()
     }
 
+    /// Whether one of a name was deleted since so many had been.
+    pub fn is_deleted_since(&self, (name, before): &(String, usize)) -> bool {
+        self.deletions(name) > *before
+    }
+
     /// The one of them that was deleted last.
     pub fn last_deleted(&self, name: &str) -> Option<&Topic> {
         self.topics.iter().rev().find(|topic| topic.name == name && topic.deleted.is_some())

@@ -72,22 +72,24 @@ impl Stranger {
 
     /// What it says first on a connection, and why.
     fn intent(&mut self, kernel: &Kernel, topic: &str) -> (Purpose, Vec<u8>) {
-        let said = |hello| wrongs::bytes_of_hello(hello);
         match kernel.below(9) {
             0 => (Purpose::Silent, Vec::new()),
             1 | 2 if self.sessions < SESSIONS_MAX => {
                 self.sessions += 1;
                 let (hello, body) = wrongs::hello(Role::Publisher, topic);
                 // It may promise to be heard.
-                (Purpose::Publishes, said((Hello { heartbeat_ms: 20 * kernel.below(2) as u32, ..hello }, body)))
+                (
+                    Purpose::Publishes,
+                    wrongs::bytes_of_hello((Hello { heartbeat_ms: 20 * kernel.below(2) as u32, ..hello }, body)),
+                )
             }
             3 if self.known.is_some() => {
                 let (welcome, topic) = self.known.take().expect("just seen");
                 let (hello, body) = wrongs::hello(Role::Publisher, &topic);
                 let Welcome { session, token, session_epoch, .. } = welcome;
-                (Purpose::Listens, said((Hello { session, token, session_epoch, ..hello }, body)))
+                (Purpose::Listens, wrongs::bytes_of_hello((Hello { session, token, session_epoch, ..hello }, body)))
             }
-            4 => (Purpose::Subscribes, said(wrongs::hello(Role::Subscriber, topic))),
+            4 => (Purpose::Subscribes, wrongs::bytes_of_hello(wrongs::hello(Role::Subscriber, topic))),
             5 => (Purpose::Asks, wrongs::one_more(kernel, topic)),
             _ => {
                 let (what, bytes) = wrongs::opening(kernel, topic);
@@ -112,7 +114,7 @@ impl Stranger {
         }
         if let Some(header) = line.inbox.first_chunk::<FRAME_HEADER_BYTES>().copied() {
             self.answered(kernel, line, &header);
-            line.purpose = Purpose::Listens;
+            (line.purpose, line.inbox) = (Purpose::Listens, Vec::new());
         }
         kernel.now_ns() < line.until_ns && !kernel.is_calm()
     }

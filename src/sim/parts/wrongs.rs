@@ -3,16 +3,15 @@
 use bytemuck::bytes_of;
 
 use crate::client::TopicProperties;
+use crate::client::handshake::ANY_ORDER_LEVEL;
 use crate::client::requests::{record_of, request_bytes};
 use crate::limits::{FRAME_HEADER_BYTES, SUBSCRIPTION_TOPICS_MAX};
 use crate::sim::kernel::Kernel;
 use crate::sim::workload;
-use crate::wire::frame::{self, BatchHeader, Heartbeat, Hello, Request, Role, Welcome};
+use crate::wire::frame::{self, BatchHeader, Heartbeat, Hello, Request, Role, TopicRecord, Welcome};
 use crate::wire::subscribe::push_start;
 use crate::wire::{AckLevel, Operation, OrderLevel, StartAt, message};
 
-/// An order level that a topic need not have.
-const ANY_LEVEL: u8 = 255;
 /// Topics of different names that each asks for: with all of them there is room for everybody's.
 const TOPICS_OF_A_STRANGER: u64 = 5;
 /// Whose messages they would be.
@@ -20,7 +19,7 @@ const CLIENT: u64 = 1 << 20;
 
 /// A hello that is sound.
 pub(super) fn hello(role: Role, topic: &str) -> (Hello, Vec<u8>) {
-    let hello = Hello { role: role as u8, ack_level: 1, order_level: ANY_LEVEL, ..Hello::default() };
+    let hello = Hello { role: role as u8, ack_level: 1, order_level: ANY_ORDER_LEVEL, ..Hello::default() };
     match role {
         Role::Publisher => (hello, topic.as_bytes().to_vec()),
         Role::Subscriber => (Hello { ack_level: 0, ..hello }, start(topic, 1, 0)),
@@ -78,20 +77,24 @@ fn wrong_hello(kernel: &Kernel, topic: &str) -> (&'static str, Vec<u8>) {
     (what, bytes_of_hello((hello, body)))
 }
 
+fn request(operation: Operation) -> Request {
+    Request { operation: operation as u8, ..Request::default() }
+}
+
+fn properties(order: OrderLevel) -> TopicProperties {
+    TopicProperties { order, ..TopicProperties::default() }
+}
+
 fn wrong_request(kernel: &Kernel, topic: &str) -> (&'static str, Vec<u8>) {
-    let request = |operation| Request { operation: operation as u8, ..Request::default() };
     let create = request(Operation::TopicCreate);
-    let record =
-        |order, ack| bytes_of(&record_of(&TopicProperties { order, ack, ..TopicProperties::default() })).to_vec();
-    let copies = || record_of(&TopicProperties { order: OrderLevel::Total, ..TopicProperties::default() });
+    let record = |order, ack| bytes_of(&record_of(&TopicProperties { ack, ..properties(order) })).to_vec();
     let too_far = Request { number: u64::MAX, ..request(Operation::CursorCommit) };
     let (what, request, rest) = match kernel.below(7) {
         0 => ("an unknown operation", Request { operation: 100, ..Request::default() }, Vec::new()),
         1 => ("a topic without properties", create, vec![0; 3]),
         2 => {
-            let mut record = copies();
-            record.replicas = 2;
-            ("two copies", create, bytes_of(&record).to_vec())
+            let two_copies = TopicRecord { replicas: 2, ..record_of(&properties(OrderLevel::Total)) };
+            ("two copies", create, bytes_of(&two_copies).to_vec())
         }
         3 => ("a topic of ack level 2", create, record(OrderLevel::Total, AckLevel::Durable)),
         4 => ("a session's order without acks", create, record(OrderLevel::Session, AckLevel::None)),
@@ -107,11 +110,10 @@ fn wrong_request(kernel: &Kernel, topic: &str) -> (&'static str, Vec<u8>) {
 /// A request that is sound: for a topic or a cursor more than it has.
 pub(super) fn one_more(kernel: &Kernel, topic: &str) -> Vec<u8> {
     let name = format!("of-{}-{}", kernel.part, kernel.below(TOPICS_OF_A_STRANGER)).replace(' ', "-");
-    let request = |operation| Request { operation: operation as u8, ..Request::default() };
     match kernel.chance(1, 2) {
         true => {
-            let properties = TopicProperties { order: OrderLevel::Total, ..TopicProperties::default() };
-            request_bytes(request(Operation::TopicCreate), &name, bytes_of(&record_of(&properties)))
+            let record = record_of(&properties(OrderLevel::Total));
+            request_bytes(request(Operation::TopicCreate), &name, bytes_of(&record))
         }
         false => request_bytes(request(Operation::CursorCommit), topic, name.as_bytes()),
     }

@@ -49,7 +49,7 @@ impl<M: Memory> ActiveSequencer<M> {
             self.touch_attached();
             self.end_sessions(1, false);
         }
-        let expiry = Expiry { silent_ns: self.settings.session_expiry_ns, unused_ns: UNUSED_SESSION_NS };
+        let expiry = Expiry::new(self.settings.session_expiry_ns, UNUSED_SESSION_NS);
         let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
         self.core.make_place(topic, expiry, &mut append);
     }
