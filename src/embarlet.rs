@@ -101,9 +101,9 @@ pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
         sessions_max: g.sessions_max,
         topics_max: g.topics_max,
         cursors_max: g.cursors_max,
-        extents_per_lane: 0,
+        extents: 0,
         attached_per_broker: g.attached_per_broker,
-        attached_extents: g.attached_extents,
+        reserved: 0,
     }
 }
 
@@ -241,7 +241,7 @@ impl Embarlet {
         }
         let listeners = bind(config, &options.brokers)?;
         if config.pool.populate {
-            populate(config, &pool, &options.brokers);
+            populate(&pool);
         }
         let parts = Parts::<C>::new(config, &options.brokers, pool.clone(), &listeners)?;
         assert_eq!(parts.specs, preflight::role_specs(config, &options.brokers), "what was looked at is what runs");
@@ -349,18 +349,11 @@ fn check_brokers(config: &Config, brokers: &[u32]) -> Result<(), StartError> {
     }
 }
 
-/// Touches what this process writes: the tables and rings, and its own lanes' extents.
-fn populate(config: &Config, pool: &Pool, brokers: &[u32]) {
-    let layout = pool.layout();
-    let (mapping, lanes) = (pool.mapping(), config.geometry.lanes_per_broker);
-    let mut touched = mapping.populate(0, layout.fixed_bytes());
-    for broker in brokers {
-        // Its attached lanes are touched by whoever attaches.
-        let at = layout.extent(broker * lanes, 0);
-        let bytes = u64::from(lanes * layout.geometry.extents_per_lane) * layout.geometry.extent_bytes;
-        touched = touched.and_then(|()| mapping.populate(at, bytes));
-    }
-    if let Err(error) = touched {
+/// Touches what this process may write: the tables and rings, and every extent, since any may be granted to it.
+fn populate(pool: &Pool) {
+    let (mapping, layout) = (pool.mapping(), pool.layout());
+    let touched = mapping.populate(0, layout.fixed_bytes());
+    if let Err(error) = touched.and_then(|()| mapping.populate(layout.extent(0), layout.blog_bytes())) {
         log::warn!("cannot touch the pool in advance ({error}): first writes will be slower");
     }
 }

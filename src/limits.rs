@@ -14,10 +14,13 @@ pub const REGION_ALIGNMENT_BYTES: u64 = 2 << 20;
 pub const EXTENT_BYTES_MIN: u64 = 256 << 10;
 /// Largest blog extent, bytes.
 pub const EXTENT_BYTES_MAX: u64 = 1 << 30;
-/// Fewest extents a lane can work with: one filling, one next in hand, two waiting to be reusable.
-pub const EXTENTS_PER_LANE_MIN: u32 = 4;
-/// Most extents of one lane.
-pub const EXTENTS_PER_LANE_MAX: u32 = 1 << 16;
+/// Extents that each broker's lane has when a pool is formatted, so that it can begin before anybody grants it any; and fewest of the
+/// pool for each of them: one filling, one next in hand, two that hold what is kept.
+pub const EXTENTS_FOUNDING: u32 = 4;
+/// Most extents of a pool.
+pub const EXTENTS_MAX: u32 = 1 << 20;
+/// Most extents that a lane is granted ahead of what it has begun.
+pub const GRANTS_AHEAD_MAX: u32 = 16;
 /// A batch takes at most one n-th of an extent, so that a batch that straddles an extent's end can move.
 pub const BATCHES_PER_EXTENT_MIN: u64 = 4;
 /// Largest batch of all, header and padding included, bytes: a batch is at most a quarter of an extent *and* this.

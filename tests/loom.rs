@@ -219,10 +219,8 @@ fn a_pin_is_never_missed() {
         let mut commit = CommitWriter::take(&view, 0);
         let epoch = commit.claim(0, 1);
         commit.activate(0);
-        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 1]);
+        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0);
         trimmer.announce();
-        trimmer.count(1 << 20);
-        trimmer.sample(100, false, |_| 7);
         trimmer.set_checkpoint(100);
         let mut pin = Pin::take(&view, 0, 1);
         let floors = FloorReader::new(&view);
@@ -230,7 +228,7 @@ fn a_pin_is_never_missed() {
             let pinned = pin.try_lower(50, &floors).is_ok();
             (pinned, pin)
         });
-        trimmer.advance();
+        trimmer.advance(100);
         let given_up = trimmer.floor() > 50;
         let (pinned, pin) = reader.join().unwrap();
         assert!(!(pinned && given_up), "position 50 is pinned and given up");

@@ -14,9 +14,9 @@ const TEST_FUNCTION_LINES_MAX: usize = 80;
 /// Functions that are longer than [`FUNCTION_LINES_MAX`]: a match over all kinds of something, or one thing after another that a reader wants to see in
 /// one piece. With the lines they may have.
 const LONG_FUNCTIONS: [(&str, &str, usize); 3] = [
-    ("src/log/entry.rs", "to_entry", 75),
-    ("src/log/checkpoint.rs", "replay_event", 78),
-    ("src/roles/sequence/active.rs", "take_over", 77),
+    ("src/log/entry.rs", "to_entry", 81),
+    ("src/log/checkpoint.rs", "replay_event", 80),
+    ("src/roles/sequence/active.rs", "take_over", 78),
 ];
 
 /// Files with unsafe code. Each numbers its invariants. Those of tests count what a process does from outside of it: an allocator, limits.

@@ -76,10 +76,9 @@ impl Scene {
             segments: 8,
             sessions_max: 256,
             topics_max: 16,
-            extents_per_lane: 0,
+            extents: 0,
             attached_per_broker: 1,
-            // The clipped share: all but what the broker's lane must have.
-            attached_extents: u16::MAX,
+            reserved: 0,
             cursors_max: 1,
         };
         let homes = HomeHosts::single_host(&geometry);
@@ -199,8 +198,8 @@ fn append(scene: &Scene, args: &AttachArgs, message_bytes: u64) -> Result<Rate, 
 /// Copying pieces of this size over the same memory and writing each batch back.
 fn copy_and_flush(scene: &Scene, args: &AttachArgs, piece_bytes: u64) -> Rate {
     let g = scene.pool.layout().geometry;
-    let start = scene.pool.layout().extent(g.attached_lane(0), 0);
-    let bytes = u64::from(g.attached_extents) * g.extent_bytes;
+    let start = scene.pool.layout().extent(g.founding_extents(0).end);
+    let bytes = u64::from(g.extents - g.founding_extents(0).end) * g.extent_bytes;
     let piece = vec![9; piece_bytes as usize];
     match args.coherence {
         CoherenceMode::Software => {
@@ -287,7 +286,7 @@ fn publish_to_deliver(
 fn ping_pong(scene: &Scene, args: &AttachArgs) -> Latency {
     let memory = Mapped::<Hardware>::new(scene.pool.mapping().clone());
     // Two lines of the broker's own lane, which nobody uses here.
-    let at = scene.pool.layout().extent(0, 0);
+    let at = scene.pool.layout().extent(0);
     let (there, back) = (at, at + 4 * LINE_BYTES);
     memory.store(there, 0);
     memory.store(back, 0);

@@ -143,9 +143,6 @@ pub struct GeometryConfig {
     /// Places for attached publishers that go with each broker.
     #[serde(with = "number")]
     pub attached_per_broker: u16,
-    /// Blog extents of each attached publisher.
-    #[serde(with = "number")]
-    pub attached_extents: u16,
 }
 
 impl Default for GeometryConfig {
@@ -161,7 +158,6 @@ impl Default for GeometryConfig {
             topics_max: 256,
             cursors_max: 256,
             attached_per_broker: 0,
-            attached_extents: 8,
         }
     }
 }

@@ -117,7 +117,10 @@ fn wrong_types_are_refused_with_what_is_expected() {
             &["test.yaml:3", "geometry.ring_slots", "many", "expected a whole number from 0 to 4294967295"][..],
         ),
         ("geometry: { hosts: -1 }", &["test.yaml:2", "geometry.hosts", "-1", "expected a whole number"]),
-        ("geometry: { attached_extents: 70000 }", &["test.yaml:2", "geometry.attached_extents", "70000", "0 to 65535"]),
+        (
+            "geometry: { attached_per_broker: 70000 }",
+            &["test.yaml:2", "geometry.attached_per_broker", "70000", "0 to 65535"],
+        ),
         ("sequencer: { candidates: [one] }", &["test.yaml:2", "sequencer.candidates", "one", "a whole number"]),
         ("sequencer: { candidates: 1 }", &["test.yaml:2", "sequencer.candidates", "a list of whole numbers"]),
         ("threads: { cores: [x] }", &["test.yaml:2", "threads.cores", "x", "a whole number"]),

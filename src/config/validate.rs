@@ -11,9 +11,9 @@ use crate::config::schema::{BrokerConfig, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
     BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CONTROL_BODY_BYTES_MAX, CURSORS_MAX, EXTENT_BYTES_MAX,
-    EXTENT_BYTES_MIN, EXTENTS_PER_LANE_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN,
-    SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX,
-    TOPIC_NAME_BYTES_MAX, TOPICS_MAX,
+    EXTENT_BYTES_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX,
+    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPIC_NAME_BYTES_MAX,
+    TOPICS_MAX,
 };
 use crate::wire::frame::{LogRecord, check_topic_name};
 use crate::wire::{AckLevel, OrderLevel};
@@ -124,7 +124,6 @@ fn geometry(config: &Config) -> Result<(), Impossible> {
     within("geometry.sessions_max", geometry.sessions_max, 1, SESSIONS_MAX)?;
     within("geometry.topics_max", geometry.topics_max, 1, TOPICS_MAX)?;
     within("geometry.cursors_max", geometry.cursors_max, 1, CURSORS_MAX)?;
-    within("geometry.attached_extents", geometry.attached_extents, EXTENTS_PER_LANE_MIN as u16, u16::MAX)?;
     let topics = config.topics.len();
     if topics > geometry.topics_max as usize {
         return impossible(

@@ -3,14 +3,15 @@
 //!
 //! Invariants:
 //! 1. A slot is published into room that was looked for. [`Appender::has_room`] asks the sequencer only if the ring looks full.
-//! 2. An extent is taken back once the sequencer has given back all its slots, and its writer needs none of them
-//!    ([`Appender::refresh`]).
+//! 2. An extent is closed once nothing is received into it, and its writer needs nothing that lies there ([`Appender::refresh`]): by a slot, so
+//!    that the sequencer has seen all that names bytes in it.
 //! 3. What a slot points at was written back and fenced before.
 
 use crate::log::View;
 use crate::log::blog::{Blog, Run};
 use crate::log::commit::CommitReader;
 use crate::log::cursors::{CURSOR_SPEC_BYTES, write_request};
+use crate::log::grants::GrantReader;
 use crate::log::lane::LaneWriter;
 use crate::log::topics::{SPEC_BYTES, Topic, write_spec};
 use crate::order::Origin;
@@ -19,12 +20,16 @@ use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, slot_kind};
 use crate::wire::frame::BatchHeader;
 use crate::wire::padded;
 
+/// Slots that stay free when extents are closed: a writer that looked for room finds it.
+const CLOSING_ROOM_MIN: u64 = 16;
+
 /// See the head of the file.
 pub struct Appender<M> {
     view: View<M>,
     commit: CommitReader<M>,
     ring: LaneWriter<M>,
     blog: Blog<M>,
+    grants: GrantReader<M>,
     /// A request found no memory to lie in, and none was given back since: whoever asks waits for some.
     is_denied: bool,
 }
@@ -35,8 +40,9 @@ impl<M: Memory> Appender<M> {
         let commit = CommitReader::new(view);
         let mut ring = LaneWriter::take(view, lane);
         ring.refresh(&commit);
-        let blog = Blog::take(view, lane, ring.produced(), ring.progress().reusable);
-        Appender { view: view.clone(), commit, ring, blog, is_denied: false }
+        let blog = Blog::take(view, lane, ring.produced());
+        let grants = GrantReader::new(view, lane, ring.taken());
+        Appender { view: view.clone(), commit, ring, blog, grants, is_denied: false }
     }
 
     /// Slots produced, ever.
@@ -48,7 +54,7 @@ impl<M: Memory> Appender<M> {
     pub fn next_origin(&self) -> Origin {
         self.ring.next_origin()
     }
-    /// What the sequencer last said: consumed, settled, reusable.
+    /// What the sequencer last said: consumed, settled, given up.
     pub fn progress(&self) -> &LaneProgress {
         self.ring.progress()
     }
@@ -56,24 +62,56 @@ impl<M: Memory> Appender<M> {
     pub fn room(&self) -> u64 {
         self.ring.room()
     }
-    /// Extents free, the one that runs are cut from not counted.
+    /// Extents in hand, the one that runs are cut from not counted.
     pub fn free_extents(&self) -> u64 {
         self.blog.free_extents()
     }
-    /// Bytes of all its extents.
-    pub fn bytes(&self) -> u64 {
-        let g = &self.view.layout.geometry;
-        g.extent_bytes * u64::from(g.extents_of_lane(self.ring.lane()))
+
+    /// Bytes that it would have if all lanes of brokers shared the pool evenly.
+    pub fn even_share_bytes(&self) -> u64 {
+        self.view.layout.blog_bytes() / u64::from(self.view.layout.geometry.broker_lanes())
     }
 
-    /// Learns what the sequencer has consumed and given back. Nothing is taken back of which slots from `kept_from` on are part
+    /// Learns what the sequencer has consumed and granted, and closes what is done with. Nothing is closed of which slots from `kept_from` on are part
     /// ([`u64::MAX`]: the writer needs none). True if anything moved.
     pub fn refresh(&mut self, kept_from: u64) -> bool {
-        let moved = self.ring.refresh(&self.commit);
-        // Also when nothing was heard: an extent may have been closed at a count that was reusable already.
-        let reclaimed = self.blog.reclaim(self.ring.progress().reusable.min(kept_from));
-        self.is_denied &= !reclaimed;
-        moved || reclaimed
+        let mut moved = self.ring.refresh(&self.commit);
+        let taken = self.grants.taken();
+        while let Some(grant) = self.grants.take(&self.commit) {
+            self.blog.give(grant);
+        }
+        if self.grants.taken() > taken {
+            // Before any of them is begun: whoever has the lane next takes anew only what was not.
+            self.ring.report_taken(self.blog.free_extents(), self.grants.taken());
+            (moved, self.is_denied) = (true, false);
+        }
+        if let Some(hand) = self.ring.progress().recall.checked_sub(1) {
+            self.blog.keep_at_most(hand, self.ring.produced());
+        }
+        moved | self.close_done(kept_from)
+    }
+
+    /// Closes all that it has of which nobody holds a run, as far as the ring takes it.
+    pub fn leave(&mut self) {
+        self.ring.leave();
+        self.refresh(u64::MAX);
+        self.blog.keep_at_most(0, self.ring.produced());
+        self.close_done(u64::MAX);
+        self.report(false);
+    }
+
+    /// Closes what is done with, as far as the ring has room that nobody counts on.
+    fn close_done(&mut self, kept_from: u64) -> bool {
+        let mut moved = false;
+        while self.ring.room() > CLOSING_ROOM_MIN
+            && let Some(closed) = self.blog.close(kept_from, self.ring.produced())
+        {
+            let blog_at = self.view.layout.extent(closed.extent);
+            let (kind, batch_seq) = (slot_kind::EXTENT_CLOSE, closed.grant);
+            self.ring.publish(&BatchSlot { kind, batch_seq, blog_at, ..BatchSlot::default() });
+            moved = true;
+        }
+        moved
     }
 
     /// Whether the ring takes this many slots; asks the sequencer only if it looks full.
@@ -89,7 +127,7 @@ impl<M: Memory> Appender<M> {
 
     /// Tells the sequencer how many extents are free, and whether somebody waits for room.
     pub fn report(&mut self, is_waiting: bool) {
-        self.ring.report(self.blog.free_extents(), is_waiting);
+        self.ring.report(self.blog.free_extents(), self.grants.taken(), is_waiting);
     }
 
     /// Shows that whoever waits for room here lives.

@@ -7,16 +7,17 @@ use crate::log::cursors::{self, CursorTable};
 use crate::log::damage::{Expected, FieldFault, count, exactly, place, within};
 use crate::log::directory;
 use crate::log::entry::{absent_topic, check_order, to_sound_event};
+use crate::log::extents::{self, Extents};
 use crate::log::order_index::{IndexFault, IndexReader, Inherited};
 use crate::log::recover::{FLOOR_LINE, RecoverError, in_record};
 use crate::log::topics::{Topic, read_spec, read_topic_words};
 use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
 use crate::order::{Event, Origin, SessionTable};
-use crate::pool::Memory;
 use crate::pool::line::Owned;
-use crate::pool::record::{CursorLine, FloorLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
+use crate::pool::record::{CursorLine, FloorLine, HoldingLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
+use crate::pool::{Keep, Memory};
 
-/// Writes one candidate's session checkpoints and lane progress.
+/// Writes one candidate's checkpoints of sessions and extents, and lane progress.
 #[derive(Debug)]
 pub struct CheckpointWriter<M> {
     view: View<M>,
@@ -54,6 +55,17 @@ impl<M: Memory> CheckpointWriter<M> {
         });
     }
 
+    /// Writes what is known of an extent, if its line says something else. Visible by the next fence.
+    pub fn write_holding(&self, extent: u32, known: &HoldingLine) {
+        let at = self.view.layout.holding_line(self.candidate, extent);
+        let mut line: Owned<HoldingLine, M> = Owned::take(self.view.memory.clone(), at);
+        match line.current() == Some(*known) {
+            // Whoever wrote it may have been killed before it wrote it back.
+            true => self.view.memory.flush_line(at, Keep::Cached),
+            false => line.write(known),
+        }
+    }
+
     /// Writes a lane's progress if it changed; visible by the next fence. True if it did.
     #[inline]
     pub fn write_lane(&mut self, lane: u32, progress: LaneProgress) -> bool {
@@ -82,6 +94,8 @@ pub struct Recovered {
     pub floors: FloorLine,
     /// Per lane: consumed counts what the replay showed to be appended too.
     pub lanes: Vec<LaneProgress>,
+    /// Who has which extent, at the watermark.
+    pub extents: Extents,
     /// Its segments of the index.
     pub index: Inherited,
 }
@@ -122,6 +136,8 @@ pub fn recover_alive<M: Memory>(
     let floor_line = in_record(FLOOR_LINE, first.candidate);
     let floors: FloorLine = reader.peek_sound(first, |c| layout.floor_line(c)).map_err(&floor_line)?;
     let lanes = restore_lanes(view, reader, first)?;
+    let granted = lanes.iter().map(|lane| lane.granted).collect();
+    let extents = extents::restore(view, reader, first, granted)?;
     let mut table = SessionTable::new(layout.geometry.sessions_max, layout.geometry.topics_max);
     restore_sessions(view, reader, first, &mut table, alive)?;
     let topics = restore_topics(view, reader, first, &mut table)?;
@@ -134,7 +150,7 @@ pub fn recover_alive<M: Memory>(
         return Err(RecoverError::Unsettled);
     }
     let index = Inherited { segments: Vec::new(), tail: Vec::new() };
-    let mut recovered = Recovered { commit, table, topics, cursors, floors, lanes, index };
+    let mut recovered = Recovered { commit, table, topics, cursors, floors, lanes, extents, index };
     check_floors(&recovered)?;
     let directory = "segment directory of sequencer candidate";
     directory::check(view, &commit).map_err(in_record(directory, commit.candidate))?;
@@ -182,6 +198,7 @@ fn restore_lanes<M: Memory>(
         count("consumed", progress.consumed)
             .and_then(|()| count("settled", progress.settled))
             .and_then(|()| count("reusable", progress.reusable))
+            .and_then(|()| count("granted", progress.granted))
             .map(|()| progress)
             .map_err(in_record("progress of lane", lane))
     };
@@ -356,9 +373,11 @@ fn replay_event<M: Memory>(
             recovered.cursors.put(place, CursorLine::default());
             Some((lane, lane_slot))
         }
+        Event::ExtentClosed { lane, lane_slot, .. } => Some((lane, lane_slot)),
         _ => None,
     };
     recovered.table.apply(event);
+    recovered.extents.apply(position, event, &view.layout);
     if let Some((lane, lane_slot)) = from_lane {
         let consumed = &mut recovered.lanes[usize::from(lane)].consumed;
         *consumed = (lane_slot + 1).max(*consumed);

@@ -89,6 +89,12 @@ pub fn to_entry(event: &Event) -> IndexEntry {
         Event::CursorDelete { place, lane, lane_slot } => {
             IndexEntry { kind: entry_kind::CURSOR_DELETE, lane, session_slot: place, lane_slot, ..blank }
         }
+        Event::Granted { extent, lane, number } => {
+            IndexEntry { kind: entry_kind::GRANT, lane, first_order: extent.into(), lane_slot: number, ..blank }
+        }
+        Event::ExtentClosed { extent, lane, lane_slot } => {
+            IndexEntry { kind: entry_kind::EXTENT_CLOSE, lane, first_order: extent.into(), lane_slot, ..blank }
+        }
     }
 }
 
@@ -147,6 +153,17 @@ pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
             blog_at: entry.blog_at(),
         },
         entry_kind::CURSOR_DELETE => Event::CursorDelete { place: slot, lane: entry.lane, lane_slot: entry.lane_slot },
+        // An extent that no layout has room for is no extent of this one.
+        entry_kind::GRANT => Event::Granted {
+            extent: u32::try_from(entry.first_order).unwrap_or(u32::MAX),
+            lane: entry.lane,
+            number: entry.lane_slot,
+        },
+        entry_kind::EXTENT_CLOSE => Event::ExtentClosed {
+            extent: u32::try_from(entry.first_order).unwrap_or(u32::MAX),
+            lane: entry.lane,
+            lane_slot: entry.lane_slot,
+        },
         _ => return None,
     })
 }
@@ -170,6 +187,11 @@ pub fn to_sound_event(position: u64, entry: &IndexEntry, layout: &Layout) -> Res
 /// The id of the session whose opening entry gets this position. Positions are given once, so no two sessions of a log have one id; it
 /// is never 0, which stands for none.
 pub fn session_id(position: u64) -> u64 {
+    position + 1
+}
+
+/// The number of the grant whose entry gets this position; it is never 0, which stands for what a pool is formatted with.
+pub fn grant_number(position: u64) -> u64 {
     position + 1
 }
 
@@ -224,6 +246,10 @@ fn check(event: &Event, layout: &Layout) -> Result<(), FieldFault> {
             check_lane(lane, lane_slot, layout)
         }
         Event::Refused { origin, .. } => check_lane(origin.lane, origin.slot, layout),
+        Event::Granted { extent, lane, number: count } | Event::ExtentClosed { extent, lane, lane_slot: count } => {
+            check_lane(lane, count, layout)?;
+            place("extent", extent.into(), layout.geometry.extents.into())
+        }
     }
 }
 
@@ -232,7 +258,7 @@ fn is_level(level: u8) -> Result<(), FieldFault> {
     OrderLevel::from_byte(level).map(|_| ()).map_err(told)
 }
 
-/// What a batch says of itself can be: it lies in one of its lane's extents, and its numbers are in their bounds.
+/// What a batch says of itself can be: it lies in one extent, and its numbers are in their bounds.
 pub fn check_batch(arrival: &Arrival, layout: &Layout) -> Result<(), FieldFault> {
     let most = layout.geometry.batch_bytes_max();
     within_steps("batch_bytes", arrival.batch_bytes.into(), LINE_BYTES, most, LINE_BYTES)?;
@@ -241,12 +267,12 @@ pub fn check_batch(arrival: &Arrival, layout: &Layout) -> Result<(), FieldFault>
     check_place(arrival.lane, arrival.lane_slot, arrival.blog_at, arrival.batch_bytes.into(), layout)
 }
 
-/// A topic specification lies in one of its lane's extents.
+/// A topic specification lies in one extent.
 pub fn check_spec(lane: u16, lane_slot: u64, blog_at: u64, layout: &Layout) -> Result<(), FieldFault> {
     check_place(lane, lane_slot, blog_at, SPEC_BYTES, layout)
 }
 
-/// A request about a cursor lies in one of its lane's extents.
+/// A request about a cursor lies in one extent.
 pub fn check_cursor(lane: u16, lane_slot: u64, blog_at: u64, layout: &Layout) -> Result<(), FieldFault> {
     check_place(lane, lane_slot, blog_at, CURSOR_SPEC_BYTES, layout)
 }
@@ -256,13 +282,12 @@ fn check_lane(lane: u16, lane_slot: u64, layout: &Layout) -> Result<(), FieldFau
     count("lane_slot", lane_slot)
 }
 
-/// `bytes` from `blog_at` on lie in one extent of a lane that exists.
+/// A lane exists, and `bytes` from `blog_at` on lie in one extent.
 fn check_place(lane: u16, lane_slot: u64, blog_at: u64, bytes: u64, layout: &Layout) -> Result<(), FieldFault> {
     let g = &layout.geometry;
     check_lane(lane, lane_slot, layout)?;
-    let first = layout.extent(lane.into(), 0);
-    let last = layout.extent(lane.into(), g.extents_of_lane(lane.into()) - 1);
-    within_steps("blog_at", blog_at, first, last + g.extent_bytes - bytes, LINE_BYTES)?;
+    let first = layout.extent(0);
+    within_steps("blog_at", blog_at, first, first + layout.blog_bytes() - bytes, LINE_BYTES)?;
     let within_extent = (blog_at - first) % g.extent_bytes;
     let begin = blog_at - within_extent;
     within("blog_at", blog_at, begin, begin + g.extent_bytes - bytes)
@@ -301,7 +326,9 @@ pub fn check_fold(event: &Event, table: &SessionTable) -> Result<(), FieldFault>
         | Event::LetGo { .. }
         | Event::Refused { .. }
         | Event::CursorSet { .. }
-        | Event::CursorDelete { .. } => Ok(()),
+        | Event::CursorDelete { .. }
+        | Event::Granted { .. }
+        | Event::ExtentClosed { .. } => Ok(()),
     }
 }
 

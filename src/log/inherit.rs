@@ -3,9 +3,9 @@
 use crate::log::View;
 use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
 use crate::log::recover::{RecoverError, in_record};
-use crate::pool::Memory;
 use crate::pool::line;
 use crate::pool::record::{BrokerLine, ExtentLine, LaneStatus};
+use crate::pool::{Access, Memory};
 
 /// Checks a broker's line, and the ring, status and extents of each of its lanes. The caller holds the broker's host lock.
 ///
@@ -53,11 +53,15 @@ fn check_ring<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
     Ok(())
 }
 
+/// The lines of extents that the lane has, or had last.
 fn check_extents<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
-    for extent in 0..view.layout.geometry.extents_of_lane(lane) {
-        let at = view.layout.extent_line(lane, extent);
-        if let Some((_, record)) = line::read::<M, ExtentLine>(&view.memory, at) {
-            count("end_slot", record.end_slot)?;
+    for extent in 0..view.layout.geometry.extents {
+        let at = view.layout.extent_line(extent);
+        match line::observe::<M, ExtentLine>(&view.memory, at, Access::Remote) {
+            Some((_, record)) if record.lane == u64::from(lane) + 1 => {
+                count("grant", record.grant).and_then(|()| count("end_slot", record.end_slot))?;
+            }
+            _ => {}
         }
     }
     Ok(())

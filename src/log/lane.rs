@@ -3,6 +3,7 @@
 //! Cursors are absolute counts for ever: slot = count mod capacity, in flight = produced - consumed. The guard of slot
 //! `n` is `n + 1`, so a line left from the last lap never looks ready.
 
+use crate::limits::GRANTS_AHEAD_MAX;
 use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::order::Origin;
@@ -35,9 +36,12 @@ impl<M: Memory> LaneWriter<M> {
         let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
         // Its last owner may have been killed while it wrote: the incarnation must go up all the same.
         // Nobody is short before its extents are counted: the sequencer would give up history for an owner that just starts.
+        let before = status.last();
+        let founding = view.layout.geometry.founding_extents(lane).len() as u64;
         let status_record = LaneStatus {
-            incarnation: status.last().incarnation + 1,
-            free_extents: view.layout.geometry.extents_of_lane(lane).into(),
+            incarnation: before.incarnation + 1,
+            free_extents: GRANTS_AHEAD_MAX.into(),
+            taken: before.taken.max(founding),
             first_slot: produced,
             ..LaneStatus::default()
         };
@@ -61,7 +65,11 @@ impl<M: Memory> LaneWriter<M> {
     pub fn incarnation(&self) -> u64 {
         self.status_record.incarnation
     }
-    /// What the sequencer last said: consumed, settled, reusable.
+    /// Extents it took of those it was granted, ever, as was last told.
+    pub fn taken(&self) -> u64 {
+        self.status_record.taken
+    }
+    /// What the sequencer last said.
     pub fn progress(&self) -> &LaneProgress {
         &self.progress
     }
@@ -80,7 +88,7 @@ impl<M: Memory> LaneWriter<M> {
         // A new epoch starts from what it could prove: never behind what this lane was told before, or slots
         // and extents given away could be given again.
         let moved = progress.consumed > self.progress.consumed || progress.reusable > self.progress.reusable;
-        if moved {
+        if moved || progress.recall != self.progress.recall {
             let keep = self.progress;
             self.progress = progress;
             self.progress.consumed = progress.consumed.max(keep.consumed);
@@ -103,17 +111,23 @@ impl<M: Memory> LaneWriter<M> {
     }
 
     /// Tells the sequencer how much room this lane has. Publishes only what changed.
-    pub fn report(&mut self, free_extents: u64, paused: bool) {
-        let record = LaneStatus {
-            free_extents,
-            paused: paused.into(),
-            reusable_seen: self.progress.reusable,
-            ..self.status_record
-        };
+    pub fn report(&mut self, free_extents: u64, taken: u64, paused: bool) {
+        let record = LaneStatus { free_extents, taken, paused: paused.into(), ..self.status_record };
         if record != self.status_record {
             self.status_record = record;
             self.status.publish(&record);
         }
+    }
+
+    /// Tells the sequencer how many of the extents granted to this lane it has taken.
+    pub fn report_taken(&mut self, free_extents: u64, taken: u64) {
+        self.report(free_extents, taken, self.status_record.paused == 1);
+    }
+
+    /// Tells the sequencer that this lane needs no memory any more.
+    pub fn leave(&mut self) {
+        self.status_record.left = 1;
+        self.status.publish(&self.status_record);
     }
 
     /// Shows that whoever waits for room here lives: the sequencer does not wait for a writer that shows nothing.

@@ -5,7 +5,7 @@
 //! drive them step by step.
 //!
 //! * [`lane`]: the ring of batch headers a receive core fills and the sequencer drains.
-//! * [`blog`]: the extents of a lane and the runs its connections receive into.
+//! * [`blog`]: the extents a lane has, and the runs its connections receive into. [`grants`]: how it hears of them. [`extents`]: who has which.
 //! * [`appender`]: both, and what the sequencer says of them: what a receive core and an attached publisher write through.
 //! * [`namesake`]: two machines that take themselves for the same host.
 //! * [`order_index`]: the total order: entries, segments. [`directory`]: which segments can be read under an epoch.
@@ -22,7 +22,7 @@
 //! * [`topics`]: the topic table as its readers see it.
 //! * [`reader`]: one subscriber's cursor: its start, and what it gets next. [`tail`]: one cursor for all that have everything.
 //! * [`start`]: what a broker's subscriptions and attached ones ask alike: where they start, and a batch's header.
-//! * [`retention`]: floors, samples, pins: when memory may be used again.
+//! * [`retention`]: floors and pins: when memory may be used again.
 
 pub mod appender;
 pub mod blog;
@@ -32,6 +32,8 @@ pub mod cursors;
 pub mod damage;
 pub mod directory;
 pub mod entry;
+pub mod extents;
+pub mod grants;
 pub mod inherit;
 pub mod lane;
 pub mod member;

@@ -1,17 +1,11 @@
-//! When memory may be used again: samples, two floors, reader pins. What topics are kept for is in [`targets`](crate::log::targets).
+//! When memory may be used again: two floors, reader pins. What topics are kept for is in [`targets`](crate::log::targets).
 //!
-//! The sequencer samples (index position, settled count of each lane). Once the floor passes a sample's position it
-//! publishes that count as the lane's `reusable`; that is the only test for reusing an extent. Two floors, so that a
-//! pin cannot be missed: the sequencer publishes `closing`, fences, reads the pins, then moves `floor`. A reader
-//! pins, fences, re-reads `closing`, and withdraws if it is passed. What is wanted and still pinned is not closed: so a reader
-//! that goes from one broker to another pins it there while it is pinned here. Samples of what was taken over are made by the
-//! [`survey`].
+//! The floor is moved to where an extent ends that is wanted. In two steps, so that a pin cannot be missed: the sequencer publishes `closing`, fences,
+//! reads the pins, then moves `floor`. A reader pins, fences, re-reads `closing`, and withdraws if it is passed. What is wanted and still pinned is
+//! not closed: so a reader that goes from one broker to another pins it there while it is pinned here.
 
-pub mod survey;
 #[cfg(test)]
 mod tests;
-
-use std::collections::VecDeque;
 
 use crate::log::View;
 use crate::log::commit::{CommitReader, Epoch};
@@ -26,18 +20,6 @@ use crate::pool::record::{BrokerLine, FloorLine, PinLine};
 /// `position` of a pin that pins nothing.
 pub const NO_PIN: u64 = u64::MAX;
 
-/// Where payload that was taken over is counted from: more of it may lie in the index than the topics that are left keep.
-const TAKEN_OVER_FROM: u64 = 1 << 62;
-
-#[derive(Debug)]
-struct Sample {
-    position: u64,
-    /// Payload bytes appended before it, ever.
-    bytes: u64,
-    /// Settled count of each lane.
-    settled: Box<[u64]>,
-}
-
 /// The sequencer's side: decides what is given up.
 #[derive(Debug)]
 pub struct Trimmer<M> {
@@ -51,23 +33,10 @@ pub struct Trimmer<M> {
     dead: Vec<u64>,
     /// By member.
     watched: Vec<Watched>,
-    /// A pin kept the oldest sample from going when that was last tried.
+    /// A pin kept the floor from where it was to go when that was last tried.
     is_held: bool,
-    /// Oldest first.
-    samples: VecDeque<Sample>,
-    /// Position and bytes of the newest sample, whether or not it was given up since.
-    sampled: (u64, u64),
-    /// Samples given up, kept for their storage.
-    spare: Vec<Sample>,
-    samples_max: usize,
-    reusable: Vec<u64>,
-    bytes: u64,
-    /// Payload bytes below the newest sample given up.
-    given_up: u64,
     /// What topics are kept for.
     pub targets: Targets,
-    sample_every_bytes: u64,
-    sample_every_entries: u64,
 }
 
 /// A pin as its holder last showed itself.
@@ -80,19 +49,14 @@ struct Watched {
 }
 
 impl<M: Memory> Trimmer<M> {
-    /// Goes on from a predecessor's floor. What each lane may reuse starts from `reusable`. Nothing is written before
-    /// [`Self::announce`].
-    pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, floor: u64, checkpoint: u64, reusable: Vec<u64>) -> Self {
+    /// Goes on from a predecessor's floor. Nothing is written before [`Self::announce`].
+    pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, floor: u64, checkpoint: u64) -> Self {
         let g = view.layout.geometry;
         let floors = Owned::take(view.memory.clone(), view.layout.floor_line(candidate));
         let record = FloorLine { epoch, closing: floor, floor, wanted: floor, checkpoint, ..FloorLine::default() };
         let line =
             |member| Peer::new(view.memory.clone(), view.layout.broker_line(member), view.access_to_member(member));
         let pin = |member| Peer::new(view.memory.clone(), view.layout.pin_line(member), view.access_to_member(member));
-        let extents = (0..g.lanes()).map(|lane| u64::from(g.extents_of_lane(lane))).sum::<u64>();
-        // One sample for each half extent of payload and each quarter segment of entries that can be live at once.
-        let samples_max = (2 * extents + 4 * u64::from(g.segments * g.candidates) + 16) as usize;
-        let blank = |_| Sample { position: 0, bytes: 0, settled: vec![0; g.lanes() as usize].into() };
         Trimmer {
             memory: view.memory.clone(),
             floors,
@@ -102,16 +66,7 @@ impl<M: Memory> Trimmer<M> {
             dead: vec![0; g.members() as usize],
             watched: vec![Watched::default(); g.members() as usize],
             is_held: false,
-            samples: VecDeque::with_capacity(samples_max),
-            sampled: (floor, 0),
-            spare: (0..samples_max).map(blank).collect(),
-            samples_max,
-            reusable,
-            bytes: 0,
-            given_up: 0,
             targets: Targets::new(&g, floor),
-            sample_every_bytes: g.extent_bytes / 2,
-            sample_every_entries: u64::from(g.segment_entries / 4),
         }
     }
 
@@ -126,97 +81,9 @@ impl<M: Memory> Trimmer<M> {
         self.record.floor
     }
 
-    /// Payload bytes kept.
-    pub fn retained_bytes(&self) -> u64 {
-        self.bytes - self.samples.front().map_or(self.bytes, |sample| sample.bytes)
-    }
-
-    /// Slots below it no longer matter: extents that end there may be reused.
-    pub fn reusable(&self, lane: u32) -> u64 {
-        self.reusable[lane as usize]
-    }
-
-    /// Counts payload appended.
-    #[inline]
-    pub fn count(&mut self, bytes: u64) {
-        self.bytes += bytes;
-    }
-
-    /// Counts payload that a predecessor appended and that is kept: all up to `watermark` is one step, until more is known.
-    pub fn take_over(&mut self, watermark: u64, bytes: u64, settled: impl Fn(u32) -> u64) {
-        self.bytes = TAKEN_OVER_FROM + bytes;
-        self.force_sample(watermark, settled);
-    }
-
-    /// Takes a sample if enough has happened since the last, or if one is wanted here and there is plenty. `watermark` is committed;
-    /// `settled` is each lane's count now.
-    pub fn sample(&mut self, watermark: u64, is_wanted: bool, settled: impl Fn(u32) -> u64) {
-        let (position, bytes) = self.sampled;
-        let due = self.is_a_step(watermark - position, self.bytes - bytes)
-            || is_wanted && 2 * self.spare.len() > self.samples_max;
-        if !due || watermark == position && self.bytes == bytes {
-            return;
-        }
-        self.force_sample(watermark, settled);
-    }
-
-    /// Takes a sample now: for a lane that is short while little was appended, as when all was duplicates.
-    pub fn force_sample(&mut self, watermark: u64, settled: impl Fn(u32) -> u64) {
-        self.sampled = (watermark, self.bytes);
-        let Some(mut sample) = self.spare.pop() else {
-            // Full: the newest sample is made to stand for more.
-            let newest = self.samples.back_mut().expect("full is not empty");
-            (newest.position, newest.bytes) = (watermark, self.bytes);
-            newest.settled.iter_mut().enumerate().for_each(|(lane, count)| *count = settled(lane as u32));
-            return;
-        };
-        (sample.position, sample.bytes) = (watermark, self.bytes);
-        sample.settled.iter_mut().enumerate().for_each(|(lane, count)| *count = settled(lane as u32));
-        self.samples.push_back(sample);
-        debug_assert!(self.samples.len() <= self.samples_max);
-    }
-
-    /// Whether so many entries, or so much payload, are worth a sample.
-    fn is_a_step(&self, entries: u64, bytes: u64) -> bool {
-        bytes >= self.sample_every_bytes || entries >= self.sample_every_entries
-    }
-
-    /// A sample older than all others, of when the index stood at `position` and `bytes` of payload were to come before the oldest of
-    /// them. False: there is no room for it.
-    fn sample_before(&mut self, position: u64, bytes: u64, settled: &[u64]) -> bool {
-        let oldest = self.samples.front().expect("what is taken over ends with a sample");
-        debug_assert!(position < oldest.position, "{position} is not before {}", oldest.position);
-        let bytes_before = oldest.bytes - bytes;
-        let Some(mut sample) = self.spare.pop() else { return false };
-        (sample.position, sample.bytes) = (position, bytes_before);
-        sample.settled.copy_from_slice(settled);
-        self.samples.push_front(sample);
-        true
-    }
-
-    /// Whether a sample is there to give up.
-    pub fn can_advance(&self) -> bool {
-        !self.samples.is_empty()
-    }
-
-    /// Whether there is payload that no topic wants, in steps that end.
-    pub fn is_past_retention(&mut self) -> bool {
-        let allowed = self.targets.allowed();
-        let steps = self.samples.partition_point(|sample| sample.position <= allowed);
-        steps > 0 && self.samples[steps - 1].bytes > self.given_up
-    }
-
-    /// Whether there is payload in the step that has not ended yet, and nobody wants it: nothing that is committed up to `watermark`.
-    pub fn is_all_past_retention(&mut self, watermark: u64) -> bool {
-        self.bytes > self.sampled.1 && self.targets.allowed() >= watermark
-    }
-
-    /// Gives up the oldest sample's worth, as far as pins and the checkpoint allow. True if a floor or what is wanted moved, or
-    /// anything became reusable. One call is bounded; the next goes further.
-    pub fn advance(&mut self) -> bool {
-        let Some(oldest) = self.samples.front() else { return false };
-        let target = oldest.position;
-        if target > self.record.checkpoint {
+    /// Gives up what lies below `target`, as far as pins and the checkpoint allow. True if a floor or what is wanted moved.
+    pub fn advance(&mut self, target: u64) -> bool {
+        if target > self.record.checkpoint || target <= self.record.floor {
             return false;
         }
         let closing = self.lowest_pin().min(target);
@@ -230,16 +97,7 @@ impl<M: Memory> Trimmer<M> {
         self.memory.full_fence();
         let lowest = self.lowest_pin().min(closing);
         self.is_held = lowest < target;
-        if self.is_held {
-            return self.set_floor(lowest) | moves;
-        }
-        let mut sample = self.samples.pop_front().expect("looked at above");
-        // What a predecessor gave back while this one began stays given back.
-        self.reusable.iter_mut().zip(&sample.settled).for_each(|(count, settled)| *count = (*count).max(*settled));
-        self.given_up = std::mem::take(&mut sample.bytes);
-        self.spare.push(sample);
-        self.set_floor(target);
-        true
+        self.set_floor(lowest) | moves
     }
 
     fn lowest_pin(&self) -> u64 {

@@ -188,7 +188,7 @@ mod tests {
         commits.claim(0, 1);
         commits.activate(0);
         let mut index = IndexWriter::new(&view, 0, 1, 0);
-        let at = view.layout.extent(0, 0);
+        let at = view.layout.extent(0);
         let mut append = |topic: u32| {
             let (batch_bytes, place) = (128, IndexEntry::pack_place(at, topic));
             let (kind, message_count) = (entry_kind::BATCH, 1);

@@ -134,7 +134,7 @@ impl Targets {
     /// Of no topic yet.
     pub fn new(geometry: &Geometry, floor: u64) -> Targets {
         let g = geometry;
-        let payload = g.extent_bytes * u64::from(g.extents_per_lane) * u64::from(g.lanes());
+        let payload = g.extent_bytes * u64::from(g.extents);
         Targets {
             topics: (0..g.topics_max).map(|_| None).collect(),
             active: Vec::with_capacity(g.topics_max as usize),

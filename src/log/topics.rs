@@ -426,7 +426,7 @@ pub(crate) mod tests {
     fn a_specification_is_visible_once_written() {
         for seed in 0..40 {
             let [here, there] = two_hosts(Whim { prompt_flush: 300, ..Whim::LAZY }, seed);
-            let at = here.layout.extent(0, 0);
+            let at = here.layout.extent(0);
             assert!(read_spec(&there, Access::Remote, at).is_err(), "and now it is in this host's cache");
             write_spec(&here, at, &topic(0, "t"));
             assert_eq!(read_spec(&there, Access::Remote, at), Ok(topic(0, "t")), "seed {seed}");

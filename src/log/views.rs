@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use crate::log::{Homes, View};
-use crate::pool::Layout;
+use crate::pool::{Geometry, Layout};
 use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 
 /// One host, no surprises, the small geometry.
 pub fn plain_view(candidates: u32) -> View<HostMemory> {
-    let layout = Layout::new(small_geometry(candidates)).expect("the small geometry fits");
+    view_of(small_geometry(candidates))
+}
+
+/// One host, no surprises, another geometry.
+pub fn view_of(geometry: Geometry) -> View<HostMemory> {
+    let layout = Layout::new(geometry).expect("the geometry fits");
     let memory = SharedMemory::new(layout.geometry.pool_bytes, 1, Whim::NONE, 1).host(0);
     View::single_host(memory, Arc::new(layout))
 }

@@ -81,7 +81,7 @@ counters! {
         reset_unheard,
         /// connections now
         connections,
-        /// extents free now
+        /// extents in hand now
         free_extents,
     }
 }
@@ -131,6 +131,10 @@ counters! {
         floor,
         /// attached subscribers no longer waited for because they were not polled while memory was wanted
         dropped_pins,
+        /// extents granted, ever
+        granted_extents,
+        /// extents in stock now
+        stock_extents,
         /// takeovers by this process
         takeovers,
         /// takeovers given up because the pool is damaged; the process ends

@@ -160,7 +160,9 @@ impl OrderCore {
             | Event::Topic { .. }
             | Event::TopicDeleted { .. }
             | Event::CursorSet { .. }
-            | Event::CursorDelete { .. } => return emit(event),
+            | Event::CursorDelete { .. }
+            | Event::Granted { .. }
+            | Event::ExtentClosed { .. } => return emit(event),
         };
         self.mark_dirty(slot);
         emit(event);

@@ -137,4 +137,22 @@ pub enum Event {
         /// Slot of the request.
         lane_slot: u64,
     },
+    /// A lane was granted an extent. The number of the grant is one more than the index position of this event.
+    Granted {
+        /// The extent.
+        extent: u32,
+        /// Who has it from now on.
+        lane: u16,
+        /// Extents granted to that lane before.
+        number: u64,
+    },
+    /// A lane closed an extent: it names nothing in it by any later slot.
+    ExtentClosed {
+        /// The extent.
+        extent: u32,
+        /// Its lane.
+        lane: u16,
+        /// Slot that says so.
+        lane_slot: u64,
+    },
 }

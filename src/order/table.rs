@@ -233,7 +233,12 @@ impl SessionTable {
                 }
                 self.topics[topic as usize] = TopicOrder::default();
             }
-            Event::LetGo { .. } | Event::Refused { .. } | Event::CursorSet { .. } | Event::CursorDelete { .. } => {}
+            Event::LetGo { .. }
+            | Event::Refused { .. }
+            | Event::CursorSet { .. }
+            | Event::CursorDelete { .. }
+            | Event::Granted { .. }
+            | Event::ExtentClosed { .. } => {}
         }
     }
 

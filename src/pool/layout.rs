@@ -31,12 +31,12 @@ described! {
         sessions_max: u32,
         /// places in the topic table
         topics_max: u32,
-        /// blog extents of each broker lane
-        extents_per_lane: u32,
+        /// blog extents
+        extents: u32,
         /// places for attached publishers that go with each broker; 0: no attached clients
         attached_per_broker: u16,
-        /// blog extents of each attached lane
-        attached_extents: u16,
+        /// 0
+        reserved: u16,
         /// places for named cursors
         cursors_max: u32,
     }
@@ -77,7 +77,7 @@ pub enum LayoutError {
     /// Everything but the blog takes too much.
     #[error(
         "a pool of {pool_bytes} bytes is too small: tables, rings and index take {fixed_bytes}, and {lanes} lanes need \
-         {EXTENTS_PER_LANE_MIN} extents of {extent_bytes} each, {needed} in all; give a larger pool.bytes, or smaller \
+         {EXTENTS_FOUNDING} extents of {extent_bytes} each, {needed} in all; give a larger pool.bytes, or smaller \
          ring_slots, segment_entries, segments or extent_bytes"
     )]
     TooSmall {
@@ -121,6 +121,8 @@ pub struct Layout {
     cursors: u64,
     directories: u64,
     counters: u64,
+    holdings: u64,
+    grants: u64,
     extents: u64,
     rings: u64,
     index: u64,
@@ -188,14 +190,16 @@ impl Geometry {
             Some(place) => (place - self.attached()) / ATTACHED_READERS_PER_BROKER,
         }
     }
-    /// Blog extents of a lane.
-    pub fn extents_of_lane(&self, lane: u32) -> u32 {
-        if self.is_attached_lane(lane) { self.attached_extents.into() } else { self.extents_per_lane }
+    /// Extents that a lane has when the pool is formatted.
+    pub fn founding_extents(&self, lane: u32) -> Range<u32> {
+        match self.is_attached_lane(lane) {
+            true => 0..0,
+            false => lane * EXTENTS_FOUNDING..(lane + 1) * EXTENTS_FOUNDING,
+        }
     }
-    /// Blog extents of all lanes before this one.
-    fn extents_before(&self, lane: u32) -> u32 {
-        let attached = lane.saturating_sub(self.broker_lanes());
-        (lane - attached) * self.extents_per_lane + attached * u32::from(self.attached_extents)
+    /// Lanes that a pool has extents for when all of them write at once. An attached place takes none before somebody sits there.
+    fn lanes_at_once(&self) -> u32 {
+        self.broker_lanes() + u32::from(self.attached_per_broker > 0)
     }
     /// Largest batch, header and padding included, bytes.
     pub fn batch_bytes_max(&self) -> u64 {
@@ -216,10 +220,6 @@ impl Geometry {
         range("lanes_per_broker", self.lanes_per_broker.into(), 1, (LANES_MAX / self.brokers).into())?;
         let left = LANES_MAX / self.brokers - self.lanes_per_broker;
         range("attached_per_broker", self.attached_per_broker.into(), 0, left.into())?;
-        if self.attached_per_broker > 0 {
-            let least = EXTENTS_PER_LANE_MIN.into();
-            range("attached_extents", self.attached_extents.into(), least, u16::MAX.into())?;
-        }
         range("candidates", self.candidates.into(), 1, CANDIDATES_MAX.into())?;
         range("ring_slots", self.ring_slots.into(), RING_SLOTS_MIN.into(), RING_SLOTS_MAX.into())?;
         power("ring_slots", self.ring_slots.into())?;
@@ -235,8 +235,7 @@ impl Geometry {
 }
 
 impl Layout {
-    /// Lays a pool out. `extents_per_lane` of the geometry is computed from what the other numbers leave; an attached lane gets
-    /// `attached_extents`, and never more than an even share.
+    /// Lays a pool out. `extents` of the geometry is computed from what the other numbers leave.
     pub fn new(mut geometry: Geometry) -> Result<Layout, LayoutError> {
         geometry.check()?;
         let g = &geometry;
@@ -250,7 +249,11 @@ impl Layout {
             at
         };
         // As many extents as could ever fit decide the size of the extent table; the rest follows.
-        let extents_bound = (g.pool_bytes / g.extent_bytes).min(lanes * u64::from(EXTENTS_PER_LANE_MAX));
+        let extents_bound = g.pool_bytes / g.extent_bytes;
+        if extents_bound > EXTENTS_MAX.into() {
+            let expected = format!("at most {EXTENTS_MAX}: give a larger extent_bytes");
+            return Err(LayoutError::OutOfRange { name: "pool.bytes / extent_bytes", found: extents_bound, expected });
+        }
         let mut layout = Layout {
             epochs: region(candidates),
             floors: region(candidates),
@@ -264,6 +267,8 @@ impl Layout {
             counters: region(
                 (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
             ),
+            holdings: region(candidates * extents_bound),
+            grants: region(candidates * lanes * u64::from(GRANTS_AHEAD_MAX)),
             extents: region(extents_bound),
             rings: region(lanes * u64::from(g.ring_slots)),
             index: region(candidates * u64::from(g.segments) * u64::from(g.segment_entries)),
@@ -273,22 +278,17 @@ impl Layout {
         layout.blog =
             next.next_multiple_of(REGION_ALIGNMENT_BYTES.max(geometry.extent_bytes.min(REGION_ALIGNMENT_BYTES)));
         let extents = (geometry.pool_bytes.saturating_sub(layout.blog) / geometry.extent_bytes).min(extents_bound);
-        if extents / lanes < u64::from(EXTENTS_PER_LANE_MIN) {
+        let at_once = u64::from(geometry.lanes_at_once());
+        if extents / at_once < u64::from(EXTENTS_FOUNDING) {
             return Err(LayoutError::TooSmall {
                 pool_bytes: geometry.pool_bytes,
                 fixed_bytes: layout.blog,
-                lanes,
+                lanes: at_once,
                 extent_bytes: geometry.extent_bytes,
-                needed: layout.blog + lanes * u64::from(EXTENTS_PER_LANE_MIN) * geometry.extent_bytes,
+                needed: layout.blog + at_once * u64::from(EXTENTS_FOUNDING) * geometry.extent_bytes,
             });
         }
-        geometry.attached_extents = match geometry.attached_per_broker {
-            0 => 0,
-            _ => u64::from(geometry.attached_extents).min(extents / lanes) as u16,
-        };
-        let attached = u64::from(geometry.attached()) * u64::from(geometry.attached_extents);
-        let fits = (extents - attached) / u64::from(geometry.broker_lanes());
-        geometry.extents_per_lane = fits.min(EXTENTS_PER_LANE_MAX.into()) as u32;
+        geometry.extents = extents as u32;
         layout.geometry = geometry;
         Ok(layout)
     }
@@ -360,24 +360,34 @@ impl Layout {
         let slots = u64::from(self.geometry.ring_slots);
         self.rings + (u64::from(lane) * slots + slot % slots) * LINE_BYTES
     }
-    /// A lane's table entry for one of its extents.
-    pub fn extent_line(&self, lane: u32, extent: u32) -> u64 {
-        self.extents + self.extent_number(lane, extent) * LINE_BYTES
+    /// An extent's line, which the lane writes that has it.
+    pub fn extent_line(&self, extent: u32) -> u64 {
+        Self::line(self.extents, extent, self.geometry.extents)
     }
-    /// Where one of a lane's extents begins.
-    pub fn extent(&self, lane: u32, extent: u32) -> u64 {
-        self.blog + self.extent_number(lane, extent) * self.geometry.extent_bytes
+    /// What the sequencer knows of an extent, a candidate's copy.
+    pub fn holding_line(&self, candidate: u32, extent: u32) -> u64 {
+        self.per_candidate(self.holdings, candidate, self.geometry.extents.into(), extent.into())
     }
-    /// An extent's number in the pool.
-    fn extent_number(&self, lane: u32, extent: u32) -> u64 {
-        assert!(lane < self.geometry.lanes() && extent < self.geometry.extents_of_lane(lane));
-        (self.geometry.extents_before(lane) + extent).into()
+    /// The line of the `number`-th extent ever granted to a lane, a candidate's copy.
+    pub fn grant_line(&self, candidate: u32, lane: u32, number: u64) -> u64 {
+        let (lanes, ahead) = (u64::from(self.geometry.lanes()), u64::from(GRANTS_AHEAD_MAX));
+        assert!(u64::from(lane) < lanes);
+        self.per_candidate(self.grants, candidate, lanes * ahead, u64::from(lane) * ahead + number % ahead)
     }
-    /// Whether a range lies inside the extents of a lane.
-    pub fn lane_owns(&self, lane: u32, at: u64, bytes: u64) -> bool {
-        let start = self.extent(lane, 0);
-        let end = start + u64::from(self.geometry.extents_of_lane(lane)) * self.geometry.extent_bytes;
-        at >= start && at <= end && bytes <= end - at
+    /// Where an extent begins.
+    pub fn extent(&self, extent: u32) -> u64 {
+        assert!(extent < self.geometry.extents, "extent {extent} of {}", self.geometry.extents);
+        self.blog + u64::from(extent) * self.geometry.extent_bytes
+    }
+    /// The extent that a place in the blog lies in.
+    #[inline]
+    pub fn extent_of(&self, at: u64) -> Option<u32> {
+        let extent = at.checked_sub(self.blog)? >> self.geometry.extent_bytes.trailing_zeros();
+        (extent < self.geometry.extents.into()).then_some(extent as u32)
+    }
+    /// Bytes of all extents.
+    pub fn blog_bytes(&self) -> u64 {
+        u64::from(self.geometry.extents) * self.geometry.extent_bytes
     }
     /// Counter block of a lane's receive core.
     pub fn receive_counters(&self, lane: u32) -> u64 {
@@ -406,7 +416,6 @@ impl Layout {
 
     /// The regions as a table: offset, bytes, name, writer.
     pub fn table(&self) -> String {
-        let lanes_bytes = u64::from(self.geometry.extents_before(self.geometry.lanes())) * self.geometry.extent_bytes;
         let rows = [
             (0, "superblock", "whoever formats the pool"),
             (MEMBERS_AT, "member lines", "each broker, each attached process"),
@@ -420,11 +429,13 @@ impl Layout {
             (self.cursors, "named cursors", "sequencer, a copy per candidate"),
             (self.directories, "segment directories", "each sequencer candidate"),
             (self.counters, "counters", "each role"),
-            (self.extents, "extent table", "the writer of the lane"),
+            (self.holdings, "holdings", "sequencer, a copy per candidate"),
+            (self.grants, "grants", "sequencer, a copy per candidate"),
+            (self.extents, "extent table", "the lane that has the extent"),
             (self.rings, "lane rings", "the writer of the lane"),
             (self.index, "order index", "the sequencer of each segment's epoch"),
-            (self.blog, "blog extents", "the lane that owns the extent"),
-            (self.blog + lanes_bytes, "unused", "nobody"),
+            (self.blog, "blog extents", "the lane that has the extent"),
+            (self.blog + self.blog_bytes(), "unused", "nobody"),
         ];
         let mut text = format!("{:>14} {:>14}  {:<20} written by\n", "offset", "bytes", "region");
         for (index, (at, name, writer)) in rows.iter().enumerate() {
@@ -447,7 +458,7 @@ pub(crate) mod tests {
     #[test]
     fn regions_do_not_overlap() {
         for (brokers, candidates, attached) in [(1, 1, 0), (2, 1, 3), (4, 2, 0), (3, 4, 1)] {
-            let attached = Geometry { attached_per_broker: attached, attached_extents: 5, ..small() };
+            let attached = Geometry { attached_per_broker: attached, ..small() };
             let layout = Layout::new(Geometry { brokers, candidates, pool_bytes: 64 << 20, ..attached }).unwrap();
             let g = layout.geometry;
             let mut lines = std::collections::HashSet::new();
@@ -480,18 +491,25 @@ pub(crate) mod tests {
                 claim(layout.lane_status(lane));
                 (0..u64::from(g.ring_slots)).for_each(|slot| claim(layout.ring_slot(lane, slot)));
                 (0..8).for_each(|line| claim(layout.receive_counters(lane) + line * 64));
-                for extent in 0..g.extents_of_lane(lane) {
-                    claim(layout.extent_line(lane, extent));
-                    (0..g.extent_bytes / 64).for_each(|line| claim(layout.extent(lane, extent) + line * 64));
-                    assert!(layout.extent(lane, extent) + g.extent_bytes <= g.pool_bytes);
+                for candidate in 0..candidates {
+                    (0..GRANTS_AHEAD_MAX.into()).for_each(|n| claim(layout.grant_line(candidate, lane, n)));
                 }
             }
+            for extent in 0..g.extents {
+                claim(layout.extent_line(extent));
+                (0..candidates).for_each(|candidate| claim(layout.holding_line(candidate, extent)));
+                (0..g.extent_bytes / 64).for_each(|line| claim(layout.extent(extent) + line * 64));
+                assert!(layout.extent(extent) + g.extent_bytes <= g.pool_bytes);
+                assert_eq!(layout.extent_of(layout.extent(extent)), Some(extent));
+                assert_eq!(layout.extent_of(layout.extent(extent) + g.extent_bytes - 1), Some(extent));
+            }
+            assert_eq!((layout.extent_of(layout.extent(0) - 1), layout.extent_of(g.pool_bytes)), (None, None));
         }
     }
 
     #[test]
     fn attached_places_lie_behind_the_brokers_and_belong_to_one_each() {
-        let wanted = Geometry { attached_per_broker: 2, attached_extents: 6, pool_bytes: 64 << 20, ..small() };
+        let wanted = Geometry { attached_per_broker: 2, pool_bytes: 64 << 20, ..small() };
         let g = Layout::new(wanted).unwrap().geometry;
         assert_eq!((g.brokers, g.broker_lanes(), g.attached(), g.lanes()), (2, 2, 4, 6));
         let of_lanes: Vec<_> = (0..6).map(|lane| g.broker_of_member(g.member_of_lane(lane))).collect();
@@ -501,19 +519,7 @@ pub(crate) mod tests {
         assert_eq!(g.members_of(PlaceKind::Publisher), 2..6);
         assert_eq!(g.members_of(PlaceKind::Subscriber), 6..g.members());
         assert_eq!(g.broker_of_member(g.reader_member(ATTACHED_READERS_PER_BROKER)), 1);
-        assert_eq!(g.attached_extents, 6);
-        assert!(g.extents_per_lane > 6, "the brokers have the rest");
-    }
-
-    #[test]
-    fn attached_lanes_take_no_more_than_an_even_share() {
-        let wanted = Geometry { attached_per_broker: 1, attached_extents: 4000, ..small() };
-        let layout = Layout::new(Geometry { pool_bytes: 64 << 20, ..wanted }).unwrap();
-        let g = layout.geometry;
-        assert!(g.attached_extents > 4 && u32::from(g.attached_extents) <= g.extents_per_lane);
-        assert_eq!(Layout::new(g).unwrap(), layout, "what a superblock says is laid out the same");
-        assert!(Layout::new(Geometry { attached_extents: 3, ..wanted }).is_err());
-        assert!(Layout::new(Geometry { attached_per_broker: 300, ..wanted }).is_err());
+        assert_eq!([0, 1, 2].map(|lane| g.founding_extents(lane)), [0..4, 4..8, 0..0], "a place costs lines only");
     }
 
     #[test]
@@ -527,6 +533,9 @@ pub(crate) mod tests {
         assert!(Layout::new(Geometry { extent_bytes: 3 << 20, ..small }).is_err());
         assert!(Layout::new(Geometry { brokers: 0, ..small }).is_err());
         assert!(Layout::new(Geometry { candidates: 5, ..small }).is_err());
+        assert!(Layout::new(Geometry { attached_per_broker: 300, ..small }).is_err());
+        let vast = Layout::new(Geometry { pool_bytes: 1 << 40, ..small }).unwrap_err().to_string();
+        assert!(vast.contains("give a larger extent_bytes"), "{vast}");
     }
 
     #[test]

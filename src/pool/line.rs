@@ -85,6 +85,12 @@ pub fn observe_words<M: Memory, R: Record>(memory: &M, at: u64, access: Access) 
     words(memory, at)
 }
 
+/// The words of a line after [`prefetch`] and a `full_fence`; see [`observe_words`].
+#[inline]
+pub fn fetched_words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
+    words(memory, at)
+}
+
 fn words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
     let mut words = [0; BODY_WORDS];
     for (index, word) in words.iter_mut().enumerate() {
@@ -108,6 +114,15 @@ impl<R: Record, M: Memory> Owned<R, M> {
     pub fn take(memory: M, at: u64) -> Self {
         let version = memory.load(at);
         Owned { memory, at, version, record: PhantomData }
+    }
+
+    /// As [`Self::take`], of a line that a process of another host may have written last.
+    pub fn take_from_another(memory: M, at: u64) -> Self {
+        if M::SOFTWARE {
+            memory.flush_line(at, Keep::Dropped);
+            memory.full_fence();
+        }
+        Owned::take(memory, at)
     }
 
     /// What the line holds.

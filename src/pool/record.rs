@@ -95,6 +95,9 @@ pub mod slot_kind {
     pub const CURSOR_DELETE: u8 = 7;
     /// Somebody who has this session is connected, though nothing comes. Nothing is appended for it.
     pub const SESSION_ALIVE: u8 = 8;
+    /// Nothing of an extent is in use any more, nor ever will be under grant `batch_seq`: it begins at `blog_at`, and all that lies in it was
+    /// named by slots before this one.
+    pub const EXTENT_CLOSE: u8 = 9;
 }
 
 /// States of a member.
@@ -107,12 +110,14 @@ pub mod member_state {
     pub const STOPPED: u64 = 3;
 }
 
-/// States of an extent. None but the first is 0: a line cut short in a rewrite is told from one never written.
-pub mod extent_state {
-    /// Runs are cut from it, or still filled.
-    pub const OPEN: u64 = 1;
-    /// Full or given up: free when its last slot may be used again.
-    pub const CLOSED: u64 = 2;
+/// What the sequencer knows of an extent.
+pub mod holding {
+    /// Nobody has it, and nothing that is kept lies in it.
+    pub const STOCK: u32 = 0;
+    /// A lane has it.
+    pub const GRANTED: u32 = 1;
+    /// The lane has closed it: it is stock again when nothing of it is kept.
+    pub const CLOSED: u32 = 2;
 }
 
 /// Kinds of order-index entries.
@@ -137,12 +142,17 @@ pub mod entry_kind {
     pub const CURSOR_SET: u8 = 9;
     /// A named cursor was removed; `session_slot` is its place.
     pub const CURSOR_DELETE: u8 = 10;
+    /// A lane was granted the extent that begins at the place, as its `lane_slot`-th grant ever.
+    pub const GRANT: u8 = 11;
+    /// A lane closed the extent that begins at the place.
+    pub const EXTENT_CLOSE: u8 = 12;
 }
 
 record! {
     /// Slot of a lane ring; its guard is the slot's absolute number + 1.
     pub struct BatchSlot {
-        /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create, 5 topic delete, 6 cursor set, 7 cursor delete, 8 session alive
+        /// slot kind: 1 batch, 2 session open, 3 session close, 4 topic create, 5 topic delete, 6 cursor set, 7 cursor delete, 8 session alive,
+        /// 9 extent close
         kind: u8,
         /// 0
         reserved: [u8; 3],
@@ -171,7 +181,7 @@ record! {
     /// Entry of the order index; its guard is its absolute position + 1.
     pub struct IndexEntry {
         /// entry kind: 1 batch, 2 session open, 3 close, 4 fence, 5 let go, 6 session refused, 7 topic create, 8 topic delete, 9 cursor set,
-        /// 10 cursor delete
+        /// 10 cursor delete, 11 grant, 12 extent close
         kind: u8,
         /// order level of a session that opens; refusal code of one that is refused
         flags: u8,
@@ -265,10 +275,14 @@ record! {
         consumed: u64,
         /// slots below it are appended or refused for good
         settled: u64,
-        /// extents whose last slot is below it may be reused
+        /// what slots below it name is given up: its bytes may be overwritten by their lane
         reusable: u64,
+        /// extents granted to it, ever
+        granted: u64,
+        /// 0: it may keep what it has in hand; else one more than the extents it may, what is more it closes
+        recall: u64,
         /// 0
-        reserved: [u64; 3],
+        reserved: u64,
     }
 }
 
@@ -277,18 +291,18 @@ record! {
     pub struct LaneStatus {
         /// grows with every process that takes the lane over
         incarnation: u64,
-        /// extents free now
+        /// extents in its hand that are not begun
         free_extents: u64,
         /// 1 while receives are held back for want of room, else 0
         paused: u64,
-        /// `reusable` as last seen: tells a fresh report from an old one
-        reusable_seen: u64,
+        /// extents it took of those that were granted, ever
+        taken: u64,
         /// grows while its writer waits for room
         beat: u64,
         /// slots below it are of processes that had the lane before
         first_slot: u64,
-        /// 0
-        reserved: u64,
+        /// 1 once its writer has given its memory back: it is granted none
+        left: u64,
     }
 }
 
@@ -343,14 +357,57 @@ record! {
 }
 
 record! {
-    /// An extent of the blog.
+    /// An extent of the blog, as the lane says that was granted it last. Which grant it speaks of is told again by each of its last words: of a line
+    /// that was cut short the words in front are new, and what the others say of another grant says nothing.
     pub struct ExtentLine {
-        /// 0: never used; 1: being filled; 2: closed, its batches have slots below `end_slot`
-        state: u64,
-        /// one past the last slot that refers to it
+        /// one more than the number of its lane; 0: never used
+        lane: u64,
+        /// number of the grant; 0: as the pool was formatted
+        grant: u64,
+        /// slot by which it is closed
+        end_slot: u64,
+        /// one more than the number of the grant under which something was written there
+        begun: u64,
+        /// one more than the number of the grant under which it was closed
+        closed: u64,
+        /// 0
+        reserved: [u64; 2],
+    }
+}
+
+record! {
+    /// An extent granted to a lane; its guard is the number of extents granted to that lane before it + 1.
+    pub struct GrantLine {
+        /// epoch that wrote this
+        epoch: u64,
+        /// number of the extent; 2^64-1: one that the lane has closed
+        extent: u64,
+        /// number of the grant
+        grant: u64,
+        /// 0
+        reserved: [u64; 4],
+    }
+}
+
+record! {
+    /// What the sequencer knows of an extent; a checkpoint, derived after the commit point.
+    pub struct HoldingLine {
+        /// number of the last grant: one more than the index position of its entry; 0: as the pool was formatted
+        grant: u64,
+        /// extents granted to that lane before it
+        number: u64,
+        /// one past the last index position that names bytes in it; 0: none
+        end: u64,
+        /// bytes of batches in it that were appended
+        bytes: u64,
+        /// its lane
+        lane: u32,
+        /// 0 in stock, 1 granted, 2 closed
+        state: u32,
+        /// slot by which the lane closed it
         end_slot: u64,
         /// 0
-        reserved: [u64; 5],
+        reserved: u64,
     }
 }
 

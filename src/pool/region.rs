@@ -41,7 +41,7 @@ pub enum Create {
 /// What a process that opens a pool expects it to be, or would make it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// What the configuration asks for; its `extents_per_lane` is ignored.
+    /// What the configuration asks for; its `extents` is ignored.
     pub geometry: Geometry,
     /// Whether an existing pool may have another length.
     pub any_size: bool,
@@ -92,7 +92,7 @@ const OPENED_ANEW_MAX: u32 = 100;
 impl Pool {
     /// Attaches to the pool at `path`, creating or formatting it as `create` allows, of whatever coherence.
     ///
-    /// `geometry` is what the configuration asks for; its `extents_per_lane` is ignored. With `any_size` an existing
+    /// `geometry` is what the configuration asks for; its `extents` is ignored. With `any_size` an existing
     /// pool may have another length than `geometry.pool_bytes`. `homes` must be those that it was formatted with.
     pub fn open(
         path: &Path,
@@ -392,11 +392,7 @@ fn agree(path: &Path, found: &Geometry, wanted: &Geometry, any_size: bool) -> Re
     same("segments", found.segments.into(), wanted.segments.into())?;
     same("sessions_max", found.sessions_max.into(), wanted.sessions_max.into())?;
     same("topics_max", found.topics_max.into(), wanted.topics_max.into())?;
-    same("cursors_max", found.cursors_max.into(), wanted.cursors_max.into())?;
-    // Last: it is clipped to what the other numbers leave.
-    let wanted = Layout::new(Geometry { pool_bytes: found.pool_bytes, ..*wanted });
-    let wanted = wanted.map_err(|source| PoolError::Layout { path: path.into(), source })?.geometry;
-    same("attached_extents", found.attached_extents.into(), wanted.attached_extents.into())
+    same("cursors_max", found.cursors_max.into(), wanted.cursors_max.into())
 }
 
 fn agree_on_homes(path: &Path, found: &HomeHosts, wanted: &HomeHosts) -> Result<(), PoolError> {

@@ -91,7 +91,7 @@ impl Checker {
     /// Of a pool nobody has used yet.
     pub fn new(layout: Arc<Layout>, scenario: &Scenario) -> Checker {
         Checker {
-            history: History::new(layout.geometry, scenario),
+            history: History::new(layout.clone(), scenario),
             layout,
             epoch: 0,
             epochs: 0,
@@ -108,6 +108,12 @@ impl Checker {
     /// Positions committed.
     pub fn committed(&self) -> u64 {
         self.history.committed()
+    }
+    /// Where the batch of a slot of a lane stands in the log, if it is known to.
+    pub fn position_of(&self, lane: u16, slot: u64) -> Option<u64> {
+        let is_meant =
+            |entry: &IndexEntry| (entry.kind, entry.lane, entry.lane_slot) == (entry_kind::BATCH, lane, slot);
+        self.history.log.iter().position(is_meant).map(|position| position as u64)
     }
     /// Epochs that were current.
     pub fn epochs(&self) -> u64 {
@@ -167,7 +173,7 @@ impl Checker {
         while self.committed() < line.watermark {
             let position = self.committed();
             let entry = self.entry(memory, position)?;
-            self.history.take(memory, entry, note)?;
+            self.history.take(memory, entry, self.floor, note)?;
         }
         self.settle_claims()
     }

@@ -259,11 +259,16 @@ impl State {
         (0..self.layout.geometry.candidates).map(|candidate| self.memory.highest_copy(at(candidate))).max().unwrap_or(0)
     }
 
-    /// Slots of a lane below this may have lost their batches, as far as anybody at all may know by now.
-    pub fn reusable(&self, lane: u32) -> u64 {
-        // Word 4 of a lane's progress.
-        let at = |candidate| self.layout.lane_progress(candidate, lane) + 32;
-        (0..self.layout.geometry.candidates).map(|candidate| self.memory.highest_copy(at(candidate))).max().unwrap_or(0)
+    /// Whether a slot of a lane may have lost its batch, as far as anybody at all may know by now: it was looked at, and what it became, if anything, may be
+    /// given up.
+    pub fn may_be_gone(&self, lane: u32, slot: u64) -> bool {
+        let candidates = || 0..self.layout.geometry.candidates;
+        let highest = |at: u64| self.memory.highest_copy(at);
+        // Word 2 of a lane's progress, and word 3 of a candidate's floors.
+        let consumed = candidates().map(|candidate| highest(self.layout.lane_progress(candidate, lane) + 16)).max();
+        let floor = candidates().map(|candidate| highest(self.layout.floor_line(candidate) + 24)).max();
+        let position = self.checker.position_of(lane as u16, slot);
+        consumed > Some(slot) && position.is_none_or(|position| floor > Some(position))
     }
 }
 

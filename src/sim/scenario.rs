@@ -91,7 +91,8 @@ pub struct HostClock {
 impl HostClock {
     /// What it shows.
     pub fn read(&self, now_ns: u64) -> Now {
-        let since_ns = now_ns.saturating_add_signed(now_ns as i64 / 1000 * self.faster);
+        // Of the whole time: rounded down before it is multiplied, a slow clock would go back a little now and then.
+        let since_ns = now_ns.saturating_add_signed((i128::from(now_ns) * i128::from(self.faster) / 1000) as i64);
         Now { monotonic_ns: self.up_ns + since_ns, utc_ns: (UTC_NS + since_ns).saturating_add_signed(self.ahead_ns) }
     }
 }
@@ -330,9 +331,9 @@ impl Scenario {
             sessions_max: self.sessions_at_once() + sessions_spare,
             topics_max: 16,
             cursors_max: 4,
-            extents_per_lane: 0,
+            extents: 0,
             attached_per_broker: has_places.into(),
-            attached_extents: if has_places { ATTACHED_EXTENTS } else { 0 },
+            reserved: 0,
         }
     }
 

@@ -55,6 +55,8 @@ pub enum Event {
     Committed(u64, u64, u32, u64, u64, u32),
     /// A control entry is committed: position, kind, session epoch, number.
     Control(u64, u8, u32, u64),
+    /// An extent was granted to a lane, or closed by it: position, extent, lane, which of the two.
+    Extent(u64, u64, u16, bool),
     /// An epoch became the current one, at this position.
     Epoch(u64, u64),
     /// A subscriber was handed a batch: position, first order, messages.
@@ -108,6 +110,12 @@ impl fmt::Display for Event {
             ),
             Event::Control(position, kind, epoch, number) => {
                 write!(out, "position {position} is committed: control entry {kind}, epoch {epoch}, batch {number}")
+            }
+            Event::Extent(position, extent, lane, true) => {
+                write!(out, "position {position} is committed: extent {extent} is granted to lane {lane}")
+            }
+            Event::Extent(position, extent, lane, false) => {
+                write!(out, "position {position} is committed: extent {extent} is closed by lane {lane}")
             }
             Event::Epoch(epoch, position) => write!(out, "sequencer epoch {epoch} is current from position {position}"),
             Event::Delivered(part, position, order, messages) => {

@@ -162,9 +162,9 @@ pub fn small_geometry(candidates: u32) -> Geometry {
         sessions_max: 64,
         topics_max: 8,
         cursors_max: 4,
-        extents_per_lane: 0,
+        extents: 0,
         attached_per_broker: 0,
-        attached_extents: 0,
+        reserved: 0,
     }
 }
 

@@ -93,7 +93,7 @@ impl Sound {
         history(&View::single_host(Mapped::new(pool.mapping().clone()), pool.layout().clone()));
         drop(pool);
         let file = OpenOptions::new().read(true).write(true).open(&path).expect("it was made");
-        let mut image = vec![0; layout.extent(0, 0) as usize + (64 << 10)];
+        let mut image = vec![0; layout.extent(0) as usize + (64 << 10)];
         file.read_exact_at(&mut image, 0).expect("the pool is longer");
         Sound { path, file, layout, image }
     }
@@ -136,9 +136,11 @@ impl Sound {
             7 => l.topic_line(candidate, (line / 4 % 8) as u32, line % 4),
             8 => l.session_line(candidate, (line % u64::from(g.sessions_max)) as u32),
             9 => l.directory_line(candidate, line as u32 % 2, candidate, line % u64::from(g.segments)),
-            10 => l.extent_line(candidate, (line % u64::from(g.extents_per_lane)) as u32),
+            10 => l.extent_line((line % u64::from(g.extents)) as u32),
             11 => l.ring_slot(candidate, line),
-            12 => l.extent(0, 0) + 64 * (line % 512),
+            12 => l.extent(0) + 64 * (line % 512),
+            13 => l.holding_line(candidate, (line % u64::from(g.extents)) as u32),
+            14 => l.grant_line(candidate, 0, line),
             16 => l.cursor_line(candidate, (line % u64::from(g.cursors_max)) as u32),
             // The index most of all: its first two segments.
             _ => l.index_entry(0, u64::from(candidate), line % u64::from(g.segment_entries)),
@@ -153,7 +155,7 @@ fn history(view: &HostView) {
     let mut sequencer = ActiveSequencer::take_over(view, 0, commit, epoch, None, SETTINGS);
     Member::announce(view, 0, Process::default());
     let mut lane = LaneWriter::take(view, 0);
-    let mut blog = Blog::take(view, 0, 0, 0);
+    let mut blog = Blog::take(view, 0, 0);
     let heard = CommitReader::new(view);
     let mut now = 0;
     let mut present = |slot: BatchSlot, lane: &mut LaneWriter<_>| {

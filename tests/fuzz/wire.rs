@@ -192,7 +192,7 @@ fn a_superblock_is_any_bytes() {
         if let Ok((_, found)) = Superblock::read(&bytes, layout.geometry.pool_bytes) {
             let g = found.geometry;
             assert!(g.pool_bytes <= layout.geometry.pool_bytes, "it reaches past the file");
-            let last = found.extent(g.lanes() - 1, g.extents_of_lane(g.lanes() - 1) - 1) + g.extent_bytes;
+            let last = found.extent(g.extents - 1) + g.extent_bytes;
             assert!(last <= g.pool_bytes, "its last extent ends at {last} of {}", g.pool_bytes);
         }
     });

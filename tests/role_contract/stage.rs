@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use embarcadero::config::{CoherenceMode, SendMode};
-use embarcadero::limits::SCAN_WINDOW_MAX;
+use embarcadero::limits::{GRANTS_AHEAD_MAX, SCAN_WINDOW_MAX};
 use embarcadero::log::View;
 use embarcadero::log::commit::CommitReader;
 use embarcadero::log::member::Member;
@@ -26,6 +26,7 @@ use embarcadero::net::socket_options::listen;
 use embarcadero::pool::Process;
 use embarcadero::pool::coherence::Coherence;
 use embarcadero::pool::layout::Geometry;
+use embarcadero::pool::record::slot_kind;
 use embarcadero::pool::region::{Create, HostLock, LockName};
 use embarcadero::pool::superblock::HomeHosts;
 use embarcadero::pool::{Hardware, Keep, Mapped, Memory, Pool, Software};
@@ -144,9 +145,9 @@ impl Site {
             sessions_max: 128,
             topics_max: 8,
             cursors_max: 4,
-            extents_per_lane: 0,
+            extents: 0,
             attached_per_broker: 0,
-            attached_extents: 8,
+            reserved: 0,
         };
         let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing)
             .expect("a pool in /dev/shm");
@@ -341,9 +342,16 @@ impl Stage {
         self.commit.current().map_or(0, |commit| commit.watermark)
     }
 
-    /// Slots produced in all lanes.
+    /// Slots produced in all lanes, but for those that close extents and lie in a ring yet.
     pub fn produced(&self) -> u64 {
-        (0..self.site.setup.lanes).map(|lane| self.produced_in(lane)).sum()
+        let layout = &self.view.layout;
+        let closes = |lane| {
+            let kind = move |slot| self.view.memory.load(layout.ring_slot(lane, slot) + 8) as u8;
+            let closes =
+                (0..u64::from(layout.geometry.ring_slots)).filter(|slot| kind(*slot) == slot_kind::EXTENT_CLOSE);
+            closes.count() as u64
+        };
+        (0..self.site.setup.lanes).map(|lane| self.produced_in(lane) - closes(lane)).sum()
     }
 
     /// Slots produced in a lane.
@@ -513,7 +521,9 @@ fn seen_by_others(view: &View<Mapped<Hardware>>) -> Vec<(u64, u64)> {
         (layout.topic_line(0, 0, 0), layout.topic_line(0, g.topics_max - 1, 3) + 64 - layout.topic_line(0, 0, 0)),
         lines(layout.session_line(0, 0), g.sessions_max),
         lines(layout.directory_line(0, 0, 0, 0), 2 * g.candidates * g.candidates * g.segments),
-        lines(layout.extent_line(0, 0), g.lanes() * g.extents_per_lane),
+        lines(layout.holding_line(0, 0), g.extents),
+        lines(layout.grant_line(0, 0, 0), g.lanes() * GRANTS_AHEAD_MAX),
+        lines(layout.extent_line(0), g.extents),
         lines(layout.ring_slot(0, 0), g.lanes() * g.ring_slots),
         lines(layout.index_entry(0, 0, 0), g.segments * g.segment_entries),
     ]

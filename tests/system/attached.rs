@@ -26,7 +26,7 @@ const PLACES: Setup = Setup {
     hosts: 1,
     pool: "bytes: 160MiB",
     geometry: "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 4096, segments: 16, sessions_max: 64, topics_max: 16, \
-               attached_per_broker: 1, attached_extents: 8",
+               attached_per_broker: 1",
     sequencer: "session_lease: 5s",
     receive: "connections_max: 64, hello_timeout: 5s",
     per_address: ANY,
@@ -35,7 +35,7 @@ const PLACES: Setup = Setup {
 
 /// So little memory that every extent is used many times over.
 const TIGHT: &str = "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 16, topics_max: 4, \
-                     attached_per_broker: 1, attached_extents: 4";
+                     attached_per_broker: 1";
 
 /// Receives that fit the small extents.
 const RECEIVE: &str = "connections_max: 64, receive_bytes_max: 64KiB";

@@ -127,7 +127,11 @@ fn what_could_not_start_here_is_refused_when_it_is_checked() {
             |t| t.replace("mode: shared", "mode: dedicated, cores: [0]"),
             &["dedicated", "needs 14 cores"],
         ),
-        ("full", |t| t.replace("bytes: 64MiB", "bytes: 63TiB"), &["cannot reserve", "are free", "make room"]),
+        (
+            "full",
+            |t| t.replace("bytes: 64MiB", "bytes: 63TiB").replace("extent_bytes: 1MiB", "extent_bytes: 64MiB"),
+            &["cannot reserve", "are free", "make room"],
+        ),
     ];
     for (name, change, parts) in cases {
         let (_site, ended) = check(name, change);

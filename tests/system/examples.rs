@@ -17,7 +17,7 @@ const DEFAULT_BROKER: &str = "127.0.0.1:7300";
 /// Two brokers, each with a place for attached clients.
 fn start(name: &str) -> (Site, Cluster) {
     let geometry = "extent_bytes: 1MiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 64, topics_max: 16, \
-                    attached_per_broker: 1, attached_extents: 4";
+                    attached_per_broker: 1";
     let site = Site::new(name, &Setup { brokers: 2, geometry, ..Setup::default() });
     let cluster = site.start();
     (site, cluster)

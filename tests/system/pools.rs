@@ -129,7 +129,11 @@ fn paths_that_are_no_pool_are_refused() {
         std::fs::write(&site.config_file, good.replace(&pool, path)).unwrap();
         refused(&start(&site, &[]), &parts);
     }
-    std::fs::write(&site.config_file, good.replace("bytes: 32MiB", "bytes: 64TB")).unwrap();
+    std::fs::write(
+        &site.config_file,
+        good.replace("bytes: 32MiB", "bytes: 64TB").replace("extent_bytes: 1MiB", "extent_bytes: 64MiB"),
+    )
+    .unwrap();
     refused(&start(&site, &[]), &["make room, or give a smaller pool.bytes"]);
     assert!(!site.pool.exists(), "a pool that cannot be had is not left behind");
 }

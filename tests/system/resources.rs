@@ -271,7 +271,7 @@ fn a_pool_that_is_cut_under_a_broker_ends_it_with_a_record() {
 #[test]
 fn a_pool_without_its_payload_ends_its_broker_with_a_record() {
     let cut = |site: &Site| {
-        let payload = site.pool_now().layout().extent(0, 0);
+        let payload = site.pool_now().layout().extent(0);
         OpenOptions::new().write(true).open(&site.pool).unwrap().set_len(payload).unwrap();
         // What comes of it nobody waits for.
         let options = site.publisher("t");

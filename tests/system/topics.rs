@@ -271,12 +271,11 @@ fn hundreds_of_topics_are_made_listed_used_and_deleted() {
     cluster.stop();
 }
 
-/// Bytes of a lane's extents.
-fn lane(site: &Site) -> u64 {
+/// Bytes of the pool's extents.
+fn blog(site: &Site) -> u64 {
     let wanted = embarcadero::embarlet::geometry(&site.config, 64 << 20);
     let geometry = embarcadero::pool::Layout::new(wanted).unwrap().geometry;
-    assert!(geometry.extents_per_lane > 8);
-    geometry.extent_bytes * u64::from(geometry.extents_per_lane)
+    geometry.extent_bytes * u64::from(geometry.extents)
 }
 
 /// Publishes about this many bytes. Gives how many messages.
@@ -294,7 +293,7 @@ fn publish(site: &Site, topic: &str, bytes: u64) -> u64 {
 fn a_topic_is_kept_to_its_target_and_age_and_readers_are_told_what_is_gone() {
     let site = Site::new("targets", &Setup { brokers: 1, ..Setup::default() });
     let cluster = site.start();
-    let (mut admin, lane_bytes) = (admin(&site, 0), lane(&site));
+    let (mut admin, lane_bytes) = (admin(&site, 0), blog(&site));
     admin.create_topic("some", &kept(lane_bytes / 4, 0), LIMIT).unwrap();
     let count = publish(&site, "some", lane_bytes / 4 * 3);
     let some = wait_for("what is past the target to go", || {
@@ -330,7 +329,7 @@ fn a_topic_is_kept_to_its_target_and_age_and_readers_are_told_what_is_gone() {
 fn the_memory_of_a_deleted_topic_is_given_back() {
     let site = Site::new("reclaimed", &Setup { brokers: 1, ..Setup::default() });
     let cluster = site.start();
-    let (mut admin, lane_bytes) = (admin(&site, 0), lane(&site));
+    let (mut admin, lane_bytes) = (admin(&site, 0), blog(&site));
     for (topic, round) in [("a", 0), ("b", 1), ("c", 2)] {
         admin.create_topic(topic, &TopicProperties::default(), LIMIT).unwrap();
         let count = publish(&site, topic, lane_bytes / 4 * 3);

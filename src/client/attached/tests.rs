@@ -7,7 +7,7 @@ use crate::client::attached::writer::{Bounds, Times, Writer};
 use crate::log::lane::LaneReader;
 use crate::log::member::Member;
 use crate::log::session::Standing;
-use crate::log::topics::Topic;
+use crate::log::topics::{Topic, TopicReader};
 use crate::log::{Homes, View};
 use crate::pool::Process;
 use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
@@ -48,7 +48,7 @@ fn times() -> Times {
 
 /// A place for a publisher and for subscribers at each of two hosts' brokers.
 pub(super) fn of_two_hosts() -> Geometry {
-    Geometry { hosts: 2, attached_per_broker: 1, attached_extents: 4, pool_bytes: 8 << 20, ..small_geometry(1) }
+    Geometry { hosts: 2, attached_per_broker: 1, pool_bytes: 8 << 20, ..small_geometry(1) }
 }
 
 impl Scene {
@@ -98,8 +98,13 @@ impl Scene {
         };
         let mut writer = Writer::take(view, self.lane(), bounds);
         let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
-        assert!(writer.ask_for_topic(&topic));
+        // It has no memory yet: its lane is granted some once it is there.
+        while !writer.ask_for_topic(&topic) {
+            writer.report(true);
+            self.steps(1);
+        }
         self.steps(3);
+        let topic = TopicReader::new(view).find("t").expect("it was made").clone();
         assert!(writer.ask_for_session(&topic, AckLevel::Committed));
         self.steps(3);
         for _ in 0..50 {
@@ -118,7 +123,7 @@ impl Scene {
         let view = &self.views[host as usize];
         let member = view.layout.geometry.reader_member(host * crate::limits::ATTACHED_READERS_PER_BROKER);
         let incarnation = Member::announce(view, member, Process::default()).incarnation();
-        let topic = Topic::new("t", OrderLevel::Session, AckLevel::Committed);
+        let topic = TopicReader::new(view).find("t").expect("it was made").clone();
         let mut reader = PinnedReader::new(view, member, incarnation, &topic, StartAt::Earliest, true);
         for _ in 0..50 {
             match reader.phase() {
@@ -311,8 +316,13 @@ fn an_attached_lane_names_only_what_is_its_own() {
     drop(scene.writer());
     let layout = scene.views[1].layout.clone();
     let mut forger = crate::log::lane::LaneWriter::take(&scene.views[1], lane);
-    let own = layout.extent(lane, 0);
-    let open = BatchSlot { kind: slot_kind::SESSION_OPEN, session_epoch: 1, ..BatchSlot::default() };
+    forger.report(0, 0, false);
+    scene.steps(3);
+    let granted = scene.sequencer.active().unwrap().stock().extents();
+    let own = layout.extent((0..layout.geometry.extents).find(|extent| granted.is_of(*extent, lane)).unwrap());
+    let created = TopicReader::new(&scene.views[1]).find("t").expect("it was made").created_position;
+    let (kind, batch_seq) = (slot_kind::SESSION_OPEN, created);
+    let open = BatchSlot { kind, session_epoch: 1, batch_seq, ..BatchSlot::default() };
     let asked = forger.publish(&open);
     scene.steps(1);
     let session = session_of(scene.sequencer.active().unwrap(), lane as u16, asked).unwrap();
@@ -330,8 +340,8 @@ fn an_attached_lane_names_only_what_is_its_own() {
     scene.steps(1);
     let foreign = session_of(scene.sequencer.active().unwrap(), 0, asked).unwrap();
     let forged = [
-        BatchSlot { blog_at: layout.extent(0, 0), ..sound },
-        BatchSlot { blog_at: layout.extent(lane, 3) + layout.geometry.extent_bytes - 64, ..sound },
+        BatchSlot { blog_at: layout.extent(0), ..sound },
+        BatchSlot { blog_at: own + layout.geometry.extent_bytes - 64, ..sound },
         BatchSlot { session: foreign, ..sound },
         BatchSlot { kind: slot_kind::SESSION_CLOSE, session: foreign, ..sound },
         BatchSlot { kind: slot_kind::SESSION_OPEN, session: foreign, session_epoch: 2, ..sound },
@@ -355,7 +365,7 @@ fn a_paused_attached_lane_without_a_beat_stops_no_clock() {
     let lane = scene.lane();
     let view = scene.views[1].clone();
     let mut paused = crate::log::lane::LaneWriter::take(&view, lane);
-    paused.report(0, true);
+    paused.report(0, 0, true);
     let is_waited_for = |scene: &Scene| scene.sequencer.active().unwrap().is_waited_for(lane);
     for _ in 0..20 {
         paused.beat();
@@ -406,4 +416,22 @@ fn control_slots_never_take_the_open_batchs_slot() {
     assert!(asked > 0, "there was room");
     writer.seal(&times);
     assert_eq!(writer.in_flight(), 1);
+}
+
+/// Who leaves in good order gives back all that it had: what it had in hand, and what it had begun.
+#[test]
+fn a_publisher_that_leaves_has_no_memory() {
+    let mut scene = Scene::new(Whim::NONE, 9);
+    let lane = scene.lane();
+    let mut writer = scene.writer();
+    (0..40).for_each(|number| assert!(writer.push(&payload(number), times)));
+    scene.steps(2);
+    let has = |scene: &Scene| {
+        let extents = scene.sequencer.active().unwrap().stock().extents();
+        (0..extents.all().len() as u32).filter(|extent| extents.is_of(*extent, lane)).count()
+    };
+    assert!(has(&scene) > 0);
+    writer.retire();
+    scene.steps(20);
+    assert_eq!(has(&scene), 0);
 }

@@ -479,13 +479,13 @@ impl<M: Memory> Writer<M> {
         has_slot
     }
 
-    /// Gives its run back: nothing is sent any more.
+    /// Gives back what memory it has, as far as the ring takes that: nothing is sent any more. What is left is closed by whoever has the place next.
     pub fn retire(&mut self) {
         if let Some(run) = self.run.take() {
             let open_bytes = self.open.take().map_or(0, |open| LINE_BYTES + open.body_bytes);
             self.lane.release(run, self.used, self.used + open_bytes);
         }
-        self.report(false);
+        self.lane.leave();
     }
 
     /// When the open batch took its first message.

@@ -32,7 +32,7 @@ impl Bench {
     /// A batch received at `10 * position`.
     fn append(&mut self, topic: u32) {
         let position = self.index.next();
-        let at = self.view.layout.extent(0, 0) + 128 * position;
+        let at = self.view.layout.extent(0) + 128 * position;
         let header = BatchHeader {
             message_count: 2,
             body_bytes: 64,
@@ -228,7 +228,7 @@ fn another_batch_or_a_stale_one_is_not_delivered() {
     let homes = |here| Homes { here, brokers: vec![0, 0], candidates: vec![0] };
     let view = |host: u32| View::new(pool.host(host as usize), layout.clone(), homes(host));
     let (here, there) = (view(0), view(1));
-    let at = layout.extent(0, 0);
+    let at = layout.extent(0);
     there.memory.with_bytes(at, 128, |bytes| assert_eq!(bytes, [0; 128]));
     let header = BatchHeader { message_count: 1, body_bytes: 64, batch_seq: 3, ..BatchHeader::default() };
     here.memory.copy_in(at, &frame::seal(&header));

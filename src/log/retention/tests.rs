@@ -1,11 +1,18 @@
-//! Floors, samples and pins, step by step.
+//! Floors and pins, step by step.
 
 use super::*;
 use crate::log::commit::CommitWriter;
 use crate::log::member::Member;
 use crate::log::views::plain_view;
 use crate::pool::{Access, Process};
+use crate::testing::memory::HostMemory;
 use crate::testing::watched::Watched;
+
+/// To where the next extent would end.
+fn advance(trimmer: &mut Trimmer<HostMemory>) -> bool {
+    let next = [32, 64, 96, 128].into_iter().find(|end| *end > trimmer.floor());
+    trimmer.advance(next.expect("there is one"))
+}
 
 #[test]
 fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {
@@ -13,22 +20,18 @@ fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {
     let mut commit = CommitWriter::take(&view, 0);
     let epoch = commit.claim(0, 1);
     commit.activate(0);
-    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0);
     trimmer.announce();
     let floors = FloorReader::new(&view);
     let mut pin = Pin::take(&view, 1, 1);
     pin.try_lower(40, &floors).unwrap();
-    for position in [32, 64, 96] {
-        trimmer.count(1 << 20);
-        trimmer.sample(position, false, |lane| position / 2 + u64::from(lane));
-    }
-    assert!(!trimmer.advance(), "nothing is given up past the checkpoint");
+    assert!(!advance(&mut trimmer), "nothing is given up past the checkpoint");
     trimmer.set_checkpoint(96);
-    assert!(trimmer.advance());
-    assert_eq!((trimmer.floor(), trimmer.reusable(0), trimmer.reusable(1)), (32, 16, 17));
-    trimmer.advance();
+    assert!(advance(&mut trimmer));
+    assert_eq!(trimmer.floor(), 32);
+    advance(&mut trimmer);
     assert!(trimmer.is_pinned());
-    assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the pin");
+    assert_eq!(trimmer.floor(), 40, "held by the pin");
     let mut late = Pin::take(&view, 0, 1);
     assert_eq!(late.try_lower(30, &floors), Err(Some(40)));
     assert_eq!(late.position(), NO_PIN);
@@ -37,12 +40,12 @@ fn a_pin_holds_the_floor_and_a_late_pin_withdraws() {
     // A reader goes from one broker to another: what it needs is wanted, and never without a pin.
     late.try_lower(40, &floors).unwrap();
     pin.raise(NO_PIN);
-    trimmer.advance();
-    assert_eq!((trimmer.floor(), trimmer.reusable(0)), (40, 16), "held by the other pin");
+    advance(&mut trimmer);
+    assert_eq!(trimmer.floor(), 40, "held by the other pin");
     late.raise(64);
-    assert!(trimmer.advance() && trimmer.advance(), "given up, then the next is wanted");
-    assert!(!trimmer.advance());
-    assert_eq!((trimmer.floor(), trimmer.reusable(0)), (64, 32));
+    assert!(advance(&mut trimmer) && advance(&mut trimmer), "given up, then the next is wanted");
+    assert!(!advance(&mut trimmer));
+    assert_eq!(trimmer.floor(), 64);
 }
 
 /// Whoever claims may have to replay what the floors of its predecessor say is gone: they are nobody's until it is active.
@@ -52,35 +55,13 @@ fn nothing_is_pinned_by_the_floors_of_a_superseded_sequencer() {
     let mut commit = CommitWriter::take(&view, 0);
     let epoch = commit.claim(0, 1);
     commit.activate(0);
-    Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]).announce();
+    Trimmer::new(&view, 0, epoch, 0, 0).announce();
     let floors = FloorReader::new(&view);
     let mut pin = Pin::take(&view, 0, 1);
     assert_eq!(pin.lower_to_floor(&floors), Some(0));
     pin.raise(NO_PIN);
     CommitWriter::take(&view, 1).claim(epoch, 1);
     assert_eq!((pin.lower_to_floor(&floors), pin.position()), (None, NO_PIN));
-}
-
-/// A step without payload, as behind a topic that was created and deleted, is nothing to give up for, and in nobody's way.
-#[test]
-fn what_nobody_wants_goes_though_an_empty_step_is_before_it() {
-    let view = plain_view(1);
-    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
-    let mut position = 0;
-    let mut pass = |trimmer: &mut Trimmer<_>, bytes: u64| {
-        position += 1;
-        trimmer.count(bytes);
-        let is_wanted =
-            trimmer.targets.look(position, position * 20_000_000) || trimmer.is_all_past_retention(position);
-        trimmer.sample(position, is_wanted, |_| 0);
-        trimmer.set_checkpoint(position);
-        trimmer.is_past_retention() && trimmer.advance()
-    };
-    trimmer.targets.forget(0);
-    assert!(!pass(&mut trimmer, 0) && trimmer.can_advance(), "an empty step");
-    assert!(pass(&mut trimmer, 10) && pass(&mut trimmer, 0), "both steps go");
-    assert_eq!(trimmer.floor(), 2);
-    assert!(!pass(&mut trimmer, 0));
 }
 
 /// A pin that moves is unreadable for a moment. It holds all the same.
@@ -91,16 +72,14 @@ fn a_pin_that_is_being_moved_holds() {
         let mut commit = CommitWriter::take(&view, 0);
         let epoch = commit.claim(0, 1);
         commit.activate(0);
-        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100, vec![0; 2]);
+        let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100);
         trimmer.announce();
         Member::announce(&view, 1, Process::default());
         let watched = view.with_memory(Watched::new(view.memory.clone()));
         let mut pin = Pin::take(&watched, 1, 1);
         pin.try_lower(40, &FloorReader::new(&watched)).unwrap();
-        trimmer.count(1 << 20);
-        trimmer.sample(100, false, |_| 7);
         watched.memory.at(moment, move || {
-            trimmer.advance();
+            trimmer.advance(100);
             assert!(trimmer.floor() <= 60, "moment {moment}: the floor is at {}", trimmer.floor());
         });
         pin.raise(60);
@@ -113,7 +92,7 @@ fn a_dead_brokers_pin_holds_nothing_and_its_successors_does() {
     let mut commit = CommitWriter::take(&view, 0);
     let epoch = commit.claim(0, 1);
     commit.activate(0);
-    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0);
     trimmer.announce();
     let floors = FloorReader::new(&view);
     let announce = |incarnation| {
@@ -122,26 +101,22 @@ fn a_dead_brokers_pin_holds_nothing_and_its_successors_does() {
     };
     announce(1);
     Pin::take(&view, 1, 1).try_lower(10, &floors).unwrap();
-    for position in [32, 64, 96] {
-        trimmer.count(1 << 20);
-        trimmer.sample(position, false, |_| position);
-    }
     trimmer.set_checkpoint(96);
-    trimmer.advance();
+    advance(&mut trimmer);
     assert_eq!(trimmer.floor(), 10);
     trimmer.note_dead(1, 1);
-    assert!(trimmer.advance());
+    assert!(advance(&mut trimmer));
     assert_eq!(trimmer.floor(), 32);
     announce(2);
     let mut next = Pin::take(&view, 1, 2);
     next.try_lower(40, &floors).unwrap();
-    trimmer.advance();
+    advance(&mut trimmer);
     assert_eq!(trimmer.floor(), 40, "the successor lives");
     // It dies while it writes its pin.
     view.memory.store(view.layout.pin_line(1), 0);
-    assert!(!trimmer.advance());
+    assert!(!advance(&mut trimmer));
     trimmer.note_dead(1, 2);
-    assert!(trimmer.advance());
+    assert!(advance(&mut trimmer));
     assert_eq!(trimmer.floor(), 64);
 }
 
@@ -153,21 +128,17 @@ fn a_hold_that_was_not_waited_for_ends_for_those_below() {
     let mut commit = CommitWriter::take(&view, 0);
     let epoch = commit.claim(0, 1);
     commit.activate(0);
-    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0, vec![0; 2]);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 0);
     trimmer.announce();
     Member::announce(&view, 1, Process::default());
     let mut hold = Hold::take(&view, 1, 1);
     assert_eq!((hold.lower_to_floor(), hold.look(10)), (Some(0), Ok(true)));
-    for position in [32, 64, 96] {
-        trimmer.count(1 << 20);
-        trimmer.sample(position, false, |_| position);
-    }
     trimmer.set_checkpoint(96);
     let mut now_ns = 0;
-    let mut looks = |trimmer: &mut Trimmer<_>, count: u32| {
+    let mut looks = |trimmer: &mut Trimmer<HostMemory>, count: u32| {
         for _ in 0..count {
             now_ns += 10;
-            trimmer.advance();
+            advance(trimmer);
             trimmer.judge_pins(now_ns, 10, |_| 100);
         }
     };
@@ -181,8 +152,6 @@ fn a_hold_that_was_not_waited_for_ends_for_those_below() {
     assert_eq!(hold.look(10), Err(Dropped { closing: 96 }));
     assert_eq!(hold.look(40), Err(Dropped { closing: 96 }), "nor can those be pinned anew");
     assert_eq!((hold.look(96), hold.position()), (Ok(true), 96), "the others");
-    trimmer.count(1 << 20);
-    trimmer.sample(128, false, |_| 128);
     trimmer.set_checkpoint(128);
     looks(&mut trimmer, 8);
     assert_eq!(trimmer.floor(), 96, "are waited for again");
@@ -195,13 +164,12 @@ fn what_went_with_a_dead_process_is_not_held_by_the_next() {
     let mut commit = CommitWriter::take(&view, 0);
     let epoch = commit.claim(0, 1);
     commit.activate(0);
-    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100, vec![0; 2]);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 100);
     trimmer.announce();
     let mut former = Hold::take(&view, 1, 1);
     assert_eq!((former.lower_to_floor(), former.look(10)), (Some(0), Ok(true)));
     trimmer.note_dead(1, 1);
-    trimmer.force_sample(32, |_| 32);
-    assert!(trimmer.advance());
+    assert!(advance(&mut trimmer));
     let mut hold = Hold::take_on(&view, 1, 2);
     assert_eq!((hold.position(), hold.look(10)), (10, Err(Dropped { closing: 32 })));
     assert_eq!((hold.look(32), hold.position()), (Ok(true), 32));
@@ -212,62 +180,33 @@ fn what_went_with_a_dead_process_is_not_held_by_the_next() {
 #[test]
 fn a_pin_below_the_floor_holds_nothing() {
     let view = plain_view(1);
-    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 100, vec![0; 2]);
+    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 100);
     let mut pin = Pin::take(&view, 1, 1);
     pin.try_lower(10, &FloorReader::new(&view)).expect_err("nobody is active");
     (pin.record.position, pin.record.beat) = (10, 1);
     pin.line.publish(&pin.record);
-    trimmer.force_sample(32, |_| 32);
     (0..20).for_each(|time| {
-        trimmer.advance();
+        trimmer.advance(32);
         trimmer.judge_pins(10 * time, 10, |_| 100);
     });
     assert_eq!((trimmer.floor(), trimmer.dropped_pins()), (32, 1));
     pin.record.beat += 1;
     pin.line.publish(&pin.record);
     trimmer.judge_pins(210, 10, |_| 100);
-    // A lane is short, and nothing was appended since.
-    trimmer.force_sample(32, |_| 40);
-    assert!(trimmer.advance());
-    assert_eq!(trimmer.reusable(0), 40);
+    assert!(trimmer.advance(40));
+    assert_eq!(trimmer.floor(), 40);
 }
 
 /// Where a killed holder's line is cut short it may name any position: it is judged though nothing above the floor is wanted.
 #[test]
 fn a_pin_that_cannot_be_read_is_judged_at_the_floor() {
     let view = plain_view(1);
-    let mut trimmer = Trimmer::new(&view, 0, 1, 5, 100, vec![0; 2]);
+    let mut trimmer = Trimmer::new(&view, 0, 1, 5, 100);
     drop(Pin::take(&view, 1, 1));
     view.memory.store(view.layout.pin_line(1), crate::pool::line::INVALID);
-    trimmer.force_sample(5, |_| 8);
-    assert!(!trimmer.advance() && trimmer.is_pinned(), "it holds, and is looked at");
+    trimmer.advance(32);
+    assert!(trimmer.floor() == 5 && trimmer.is_pinned(), "it holds, and is looked at");
     (0..20).for_each(|time| trimmer.judge_pins(10 * time, 10, |_| 100));
-    assert!(trimmer.advance() && !trimmer.is_pinned());
-    assert_eq!(trimmer.reusable(0), 8);
-}
-
-/// Found by simulation: with every sample given up, each look took another, so that nobody saw they were spent, and batches
-/// parked behind a gap were never let go for a lane that waited for their extents.
-#[test]
-fn nothing_new_is_no_sample() {
-    let view = plain_view(1);
-    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
-    trimmer.count(1 << 20);
-    trimmer.sample(10, false, |_| 4);
-    trimmer.set_checkpoint(10);
-    assert!(trimmer.advance());
-    trimmer.sample(10, false, |_| 4);
-    assert!(!trimmer.can_advance());
-}
-
-#[test]
-fn samples_are_bounded() {
-    let view = plain_view(1);
-    let mut trimmer = Trimmer::new(&view, 0, 1, 0, 0, vec![0; 2]);
-    for position in 1..10_000 {
-        trimmer.count(1 << 20);
-        trimmer.sample(position, false, |_| position);
-    }
-    assert_eq!(trimmer.samples.len(), trimmer.samples_max);
-    assert_eq!(trimmer.samples.back().unwrap().position, 9_999);
+    assert!(advance(&mut trimmer) && !trimmer.is_pinned());
+    assert_eq!(trimmer.floor(), 32);
 }

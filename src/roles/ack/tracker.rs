@@ -274,7 +274,9 @@ impl<M: Memory> Tracker<M> {
             | Event::Topic { .. }
             | Event::TopicDeleted { .. }
             | Event::CursorSet { .. }
-            | Event::CursorDelete { .. } => {}
+            | Event::CursorDelete { .. }
+            | Event::Granted { .. }
+            | Event::ExtentClosed { .. } => {}
         }
     }
 

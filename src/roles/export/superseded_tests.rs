@@ -102,7 +102,7 @@ impl Bench {
     }
 
     fn append(&mut self) {
-        let at = self.view.layout.extent(0, 0);
+        let at = self.view.layout.extent(0);
         let header = BatchHeader { message_count: 1, body_bytes: 64, ..BatchHeader::default() };
         self.view.memory.copy_in(at, &frame::seal(&header));
         self.index.append(IndexEntry {

@@ -62,7 +62,7 @@ pub(super) fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSetting
 }
 
 pub(super) fn batch_at<M: Memory>(view: &View<M>, topic: u32) -> u64 {
-    view.layout.extent(0, 0) + u64::from(topic * 2 * BODY_BYTES)
+    view.layout.extent(0) + u64::from(topic * 2 * BODY_BYTES)
 }
 
 /// Appends a batch of a topic; all of one lie in the same place.

@@ -98,7 +98,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
 
     /// Longest run of a connection: all of them together take at most half of the lane's extents.
     pub(super) fn run_bytes_max(&self) -> u64 {
-        (self.ingest.lane.bytes() / 2 / u64::from(self.in_use().max(1))).max(RUN_BYTES_MIN)
+        (self.ingest.lane.even_share_bytes() / 2 / u64::from(self.in_use().max(1))).max(RUN_BYTES_MIN)
     }
 
     pub(super) fn block(&mut self, seat: u32) {

@@ -1,21 +1,20 @@
 //! The active sequencer: one pass over the lanes, one commit point. A plain state machine over the memory trait.
 //!
 //! A pass: look at a window of slots of every lane, decide, append to the order index, one fence, **advance the watermark**;
-//! then, derived from what is now committed: lane progress, topic lines, checkpoints, floors. No epoch timer: a batch is
+//! then, derived from what is now committed: lane progress, topic lines, checkpoints, floors, and what lanes are granted. No epoch timer: a batch is
 //! ordered when it is seen.
-
-mod sessions;
 
 use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::Recovered;
-use crate::log::commit::{Commit, CommitReader, CommitWriter, Epoch};
+use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
-use crate::log::entry::{check_batch, check_cursor, check_spec, to_entry};
+use crate::log::entry::{check_batch, check_cursor, check_spec, grant_number, to_entry};
+use crate::log::extents::Extents;
+use crate::log::grants::{Grant, GrantWriter};
 use crate::log::lane::LaneReader;
 use crate::log::order_index::{IndexWriter, Inherited};
 use crate::log::retention::Trimmer;
-use crate::log::retention::survey::{self, Survey};
 use crate::log::targets::Target;
 use crate::log::topics::{Topic, read_spec};
 use crate::observe::counters::SequencerCounters;
@@ -24,7 +23,23 @@ use crate::order::{Arrival, Event, OrderCore, Origin, Verdict};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress, slot_kind};
 use crate::roles::sequence::attendance::{Attendance, LOOK_NS};
+use crate::roles::sequence::stock::{Presence, Stock};
 use crate::roles::sequence::tables::{CHECKPOINTS_PER_PASS, Checkpoints, Topics};
+
+/// [`appender`] over a sequencer's own fields, while others of them are in use.
+macro_rules! appender {
+    ($sequencer:ident) => {
+        appender(
+            &mut $sequencer.index,
+            &mut $sequencer.trimmer,
+            &mut $sequencer.stock,
+            &mut $sequencer.kept,
+            &mut $sequencer.counters,
+        )
+    };
+}
+
+mod sessions;
 
 /// What the configuration says about sequencing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +68,10 @@ impl SequencerSettings {
 
 /// Events of one arrival besides what it drains: a let-go, or two closes and an open.
 const EVENTS_EXTRA: u64 = 3;
+/// Extents granted in one pass at most.
+const GRANTS_PER_PASS: usize = 16;
+/// How long others have to give back what they do not use, before all that can be is given up, ns.
+const PATIENCE_NS: u64 = 10_000_000;
 /// The clock of silence of sessions gets on by this much in one pass at most, ns: a sequencer that slept finds all of them silent.
 const SESSION_CLOCK_STEP_NS: u64 = 100_000_000;
 
@@ -66,8 +85,17 @@ pub struct ActiveSequencer<M> {
     lanes: Vec<LaneReader<M>>,
     core: OrderCore,
     trimmer: Trimmer<M>,
-    /// Until what was taken over is looked through.
-    survey: Option<Survey<M>>,
+    stock: Stock,
+    grants: GrantWriter<M>,
+    /// Granted since the last commit.
+    granted: Vec<(u32, u64, Grant)>,
+    /// By lane: slots below may have lost what they name, as it is told.
+    given_up: Vec<u64>,
+    /// Once the floor stands there, that is so of slots below these.
+    giving_up: Option<u64>,
+    settled: Vec<u64>,
+    /// Positions of the first batch that is kept, or may be, and of the last.
+    kept: Option<(u64, u64)>,
     topics: Topics<M>,
     cursors: CursorWriter<M>,
     checkpoints: Checkpoints<M>,
@@ -77,6 +105,8 @@ pub struct ActiveSequencer<M> {
     /// Goes on all the time, but not while this process slept.
     session_clock_ns: u64,
     session_clock_at_ns: u64,
+    /// A slot was left in its lane for want of room in the index.
+    is_held_back: bool,
     last_pass_ns: u64,
     any_remote: bool,
     attendance: Attendance<M>,
@@ -84,8 +114,6 @@ pub struct ActiveSequencer<M> {
     ended_below: Vec<u64>,
     /// No session is left that such a slot opened and that ends with its process.
     is_swept: bool,
-    /// By lane: it stands still for want of extents.
-    is_paused: Vec<bool>,
     /// Lane the next pass begins with, so that none is favoured when the index is short.
     first_lane: usize,
 }
@@ -109,18 +137,18 @@ impl<M: Memory> ActiveSequencer<M> {
             held_batches_max: HELD_BATCHES_MAX.min(g.lanes() * g.ring_slots * 4),
         });
         let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
-        let (mut watermark, mut floor, mut known) = (0, 0, vec![None; g.topics_max as usize]);
-        let mut cursors = CursorTable::new(g.cursors_max);
-        let mut dropped_pins = 0;
+        let (mut watermark, mut floor, mut dropped_pins) = (0, 0, 0);
+        let (mut known, mut cursors) = (vec![None; g.topics_max as usize], CursorTable::new(g.cursors_max));
         let mut inherited = Inherited { segments: Vec::new(), tail: Vec::new() };
+        let mut extents = Extents::founded(&g);
         if let Some(before) = recovered {
-            dropped_pins = before.floors.dropped_pins;
-            (watermark, floor, known) = (before.commit.watermark, before.floors.floor, before.topics);
-            (progress, cursors, inherited) = (before.lanes, before.cursors, before.index);
+            (watermark, floor) = (before.commit.watermark, before.floors.floor);
+            (dropped_pins, known, cursors) = (before.floors.dropped_pins, before.topics, before.cursors);
+            (progress, inherited, extents) = (before.lanes, before.index, before.extents);
             *core.table_mut() = before.table;
         }
-        let reusable = progress.iter().map(|lane| lane.reusable).collect();
-        let mut trimmer = Trimmer::new(view, candidate, epoch, floor, watermark, reusable);
+        let given_up = progress.iter().map(|lane| lane.reusable).collect();
+        let mut trimmer = Trimmer::new(view, candidate, epoch, floor, watermark);
         trimmer.set_dropped_pins(dropped_pins);
         let lanes: Vec<_> =
             progress.iter().enumerate().map(|(lane, p)| LaneReader::new(view, lane as u32, p.consumed)).collect();
@@ -129,15 +157,10 @@ impl<M: Memory> ActiveSequencer<M> {
             let progress = &topics.written[topic.id as usize];
             trimmer.targets.begin(topic.id, settings.target(topic), progress, watermark);
         });
-        let mut survey = None;
-        if watermark > floor {
-            let kept_bytes = trimmer.targets.kept_bytes().max(1);
-            trimmer.take_over(watermark, kept_bytes, |lane| progress[lane as usize].consumed);
-            let found = Commit { epoch, candidate, watermark };
-            survey = Some(Survey::new(view, found, floor, progress.iter().map(|lane| lane.consumed).collect()));
-        }
+        let kept = (watermark > floor).then(|| (floor, watermark - 1));
         let cursors = CursorWriter::take_over(view, candidate, cursors);
-        let checkpoints = Checkpoints::take_over(view, candidate, &core, watermark);
+        let checkpoints = Checkpoints::take_over(view, candidate, &core, &extents, watermark);
+        let grants = GrantWriter::take_over(view, candidate, epoch, &extents);
         let index = IndexWriter::take_over(view, candidate, epoch, watermark, inherited);
         let mut sequencer = ActiveSequencer {
             view: view.clone(),
@@ -146,14 +169,19 @@ impl<M: Memory> ActiveSequencer<M> {
             attendance: Attendance::new(view),
             ended_below: vec![0; lanes.len()],
             is_swept: true,
-            is_paused: vec![false; lanes.len()],
+            settled: vec![0; lanes.len()],
             commit,
             current: CommitReader::new(view),
             index,
             lanes,
             core,
             trimmer,
-            survey,
+            stock: Stock::new(&view.layout, extents),
+            grants,
+            granted: Vec::with_capacity(GRANTS_PER_PASS),
+            given_up,
+            giving_up: None,
+            kept,
             topics,
             cursors,
             checkpoints,
@@ -161,6 +189,7 @@ impl<M: Memory> ActiveSequencer<M> {
             gap_clock_ns: 0,
             session_clock_ns: 0,
             session_clock_at_ns: 0,
+            is_held_back: false,
             last_pass_ns: 0,
             first_lane: 0,
         };
@@ -174,7 +203,10 @@ impl<M: Memory> ActiveSequencer<M> {
     /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved.
     pub fn pass(&mut self, now_ns: u64) -> usize {
         let before = self.index.next();
-        self.session_clock_ns += now_ns.saturating_sub(self.session_clock_at_ns).min(SESSION_CLOCK_STEP_NS);
+        // Nor while the index has no room: what says that somebody is connected waits in the lanes then.
+        if !std::mem::take(&mut self.is_held_back) {
+            self.session_clock_ns += now_ns.saturating_sub(self.session_clock_at_ns).min(SESSION_CLOCK_STEP_NS);
+        }
         self.session_clock_at_ns = now_ns;
         self.core.set_time(self.session_clock_ns);
         let mut consumed = self.scan();
@@ -209,6 +241,7 @@ impl<M: Memory> ActiveSequencer<M> {
             let Some(slot) = self.lanes[lane].peek() else { break };
             if self.index.room() < self.core.events_max(slot.session) + EVENTS_EXTRA {
                 self.counters.index_full += 1;
+                self.is_held_back = true;
                 break;
             }
             let number = self.lanes[lane].consume();
@@ -236,6 +269,7 @@ impl<M: Memory> ActiveSequencer<M> {
             slot_kind::TOPIC_CREATE => self.take_topic(lane, number, slot),
             slot_kind::TOPIC_DELETE => self.delete_topic(lane, number, slot),
             slot_kind::CURSOR_SET | slot_kind::CURSOR_DELETE => self.take_cursor(lane, number, slot),
+            slot_kind::EXTENT_CLOSE => self.close_extent(lane, number, slot),
             _ => self.counters.invalid_slots += 1,
         }
     }
@@ -266,12 +300,12 @@ impl<M: Memory> ActiveSequencer<M> {
         };
         // A lane's writer may be another program: nothing it names is trusted as an address or a count, and nothing is
         // appended that a follower would refuse.
-        if check_batch(&arrival, &self.view.layout).is_err() {
+        if check_batch(&arrival, &self.view.layout).is_err() || !self.stock.is_of(lane, arrival.blog_at) {
             self.counters.invalid_slots += 1;
             return;
         }
         let verdict = {
-            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            let mut append = appender!(self);
             self.core.arrive(arrival, self.gap_clock_ns, &mut append)
         };
         match verdict {
@@ -284,7 +318,8 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     fn take_topic(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
-        let is_placed = check_spec(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
+        let is_placed = check_spec(lane as u16, number, slot.blog_at, &self.view.layout).is_ok()
+            && self.stock.is_of(lane, slot.blog_at);
         let read = || read_spec(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
         let Some(topic) = is_placed.then(read).flatten() else {
             self.counters.invalid_slots += 1;
@@ -296,7 +331,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         let created_position = self.index.next();
         let id = {
-            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            let mut append = appender!(self);
             self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append)
         };
         if let Some(id) = id {
@@ -312,7 +347,7 @@ impl<M: Memory> ActiveSequencer<M> {
             return;
         }
         {
-            let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+            let mut append = appender!(self);
             self.core.delete_topic(slot.topic, lane as u16, number, &mut append);
         }
         self.cursors.forget_topic(slot.topic);
@@ -321,7 +356,8 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     fn take_cursor(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
-        let is_placed = check_cursor(lane as u16, number, slot.blog_at, &self.view.layout).is_ok();
+        let is_placed = check_cursor(lane as u16, number, slot.blog_at, &self.view.layout).is_ok()
+            && self.stock.is_of(lane, slot.blog_at);
         let read = || read_request(&self.view, self.view.access_to_lane(lane), slot.blog_at).ok();
         // The topic that was meant, not one that has its number since.
         let is_topic = |wanted: &CursorLine| u32::from(wanted.topic) == slot.topic && self.topics.is_meant(slot);
@@ -335,7 +371,14 @@ impl<M: Memory> ActiveSequencer<M> {
             Event::CursorDelete { place, .. } => self.cursors.put(place, CursorLine::default()),
             _ => unreachable!("cursors are set or deleted"),
         }
-        appender(&mut self.index, &mut self.trimmer, &mut self.counters)(event);
+        appender!(self)(event);
+    }
+
+    /// Whoever takes a lane over may close again what was closed, or what another has by now: that says nothing.
+    fn close_extent(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+        if let Some(extent) = self.stock.closes(lane, slot.blog_at, slot.batch_seq) {
+            appender!(self)(Event::ExtentClosed { extent, lane: lane as u16, lane_slot: number });
+        }
     }
 
     fn fence_gaps(&mut self, now_ns: u64) -> usize {
@@ -354,7 +397,7 @@ impl<M: Memory> ActiveSequencer<M> {
         self.gap_clock_ns += elapsed.min(self.settings.session_lease_ns / 4);
         let most = self.index.room().min(CHECKPOINTS_PER_PASS as u64) as usize;
         let lease = self.settings.session_lease_ns;
-        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+        let mut append = appender!(self);
         self.core.expire(self.gap_clock_ns, lease, most, &mut append)
     }
 
@@ -390,17 +433,20 @@ impl<M: Memory> ActiveSequencer<M> {
     /// Everything derived from what is committed. True if anything was written that a successor or a lane goes by.
     fn derive(&mut self, now_ns: u64) -> bool {
         let watermark = self.commit.watermark();
-        let is_wanted = self.trimmer.targets.look(watermark, now_ns) || self.trimmer.is_all_past_retention(watermark);
+        self.trimmer.targets.look(watermark, now_ns);
         let epoch = self.commit.epoch();
-        let core = &self.core;
-        let (lanes, settled) = (&self.lanes, |lane: u32, consumed| core.settled(lane as u16, consumed));
-        self.trimmer.sample(watermark, is_wanted, |lane| settled(lane, lanes[lane as usize].consumed()));
         if self.cursors.write_changed() {
             // Whoever sees that its request was consumed finds the cursor in the table.
             self.view.memory.store_fence();
         }
         let wrote = self.topics.write_changed(watermark)
-            | self.checkpoints.step(&mut self.core, &mut self.topics, &self.trimmer.targets, watermark);
+            | self.checkpoints.step(
+                &mut self.core,
+                &mut self.stock,
+                &mut self.topics,
+                &self.trimmer.targets,
+                watermark,
+            );
         // Lane progress goes before the checkpoint: what lies below the checkpoint is not replayed, so nothing else would
         // tell a successor that its slots were taken.
         if wrote | self.write_progress(epoch) {
@@ -409,9 +455,8 @@ impl<M: Memory> ActiveSequencer<M> {
         if wrote {
             self.trimmer.set_checkpoint(self.checkpoints.stands_for());
         }
-        let looked = self.look_back(survey::ENTRIES_PER_PASS);
         let floor = self.trimmer.floor();
-        let relieved = self.relieve_pressure(watermark);
+        let relieved = self.supply(now_ns, watermark);
         let freed = self.write_progress(epoch);
         let is_less_kept = self.trimmer.floor() > floor && self.topics.write_progress(&self.trimmer.targets, watermark);
         if freed | is_less_kept {
@@ -420,84 +465,131 @@ impl<M: Memory> ActiveSequencer<M> {
         self.counters.held_batches = self.core.held().into();
         self.counters.let_go = self.core.let_go();
         self.counters.fenced_batches = self.core.fenced();
-        wrote | looked | relieved | freed
+        self.counters.stock_extents = self.stock.in_stock();
+        wrote | relieved | freed
     }
 
-    /// Goes on with the survey of what was taken over. False: there is nothing to look at.
-    fn look_back(&mut self, entries_max: u64) -> bool {
-        let Some(survey) = &mut self.survey else { return false };
-        if !survey.step(entries_max, &mut self.trimmer) {
-            self.survey = None;
+    /// Gives up what nobody wants, or what others need more, and grants what is in stock. True if a floor moved, or an extent changed hands.
+    fn supply(&mut self, now_ns: u64, watermark: u64) -> bool {
+        for lane in 0..self.lanes.len() as u32 {
+            let presence = match self.attendance.is_away(self.view.layout.geometry.member_of_lane(lane)) {
+                true => Presence::Away,
+                false if self.is_waited_for(lane) => Presence::There,
+                false => Presence::Silent,
+            };
+            self.stock.hear(lane, self.lanes[lane as usize].status(), presence);
         }
-        true
-    }
-
-    /// Gives memory back where somebody is short of it, or where retention says so: one sample at most a pass.
-    fn relieve_pressure(&mut self, watermark: u64) -> bool {
-        let g = self.view.layout.geometry;
-        let mut is_short = false;
-        for lane in 0..self.lanes.len() {
-            let low_water = u64::from(g.extents_of_lane(lane as u32) / 8).max(1);
-            // A report older than what was last given back says nothing new.
-            if let Some(status) = self.lanes[lane].status()
-                && status.incarnation > 0
-                && self.is_waited_for(lane as u32)
-                && status.free_extents <= low_water
-                && status.reusable_seen >= self.trimmer.reusable(lane as u32)
-            {
-                is_short = true;
-                self.is_paused[lane] = status.paused == 1;
-            } else {
-                self.is_paused[lane] = false;
-            }
-        }
-        let index_short = self.index.room() < u64::from(g.segment_entries) * 2;
-        let over = self.settings.retention_bytes > 0 && self.trimmer.retained_bytes() > self.settings.retention_bytes;
-        if !is_short && !index_short && !over && !self.trimmer.is_past_retention() {
-            return false;
-        }
-        // Nothing goes before it is known in which steps.
-        if self.survey.is_some() {
-            return (is_short || index_short) && self.look_back(survey::ENTRIES_IN_HASTE);
-        }
-        for lane in 0..self.lanes.len() {
-            if self.is_paused[lane] {
-                self.free_what_is_settled(lane as u16, watermark);
-            }
-        }
+        self.stock.look(now_ns);
         let floor = self.trimmer.floor();
-        let moved = self.trimmer.advance();
-        // Segments are used again only if a successor is sure to see the floor: it was published, and nobody has claimed since.
-        let is_moved = self.trimmer.floor() > floor;
-        if (is_moved || self.index.has_spent(self.trimmer.floor())) && self.current.confirm(self.commit.epoch()) {
-            self.index.give_up(self.trimmer.floor());
-            self.counters.trims += u64::from(is_moved);
-            self.counters.floor = self.trimmer.floor();
+        let mut moved = self.take_back();
+        if self.stock.has_been_dry(now_ns, PATIENCE_NS) {
+            self.give_all_up(watermark);
+        }
+        if let Some(target) = self.wants_given_up(watermark) {
+            moved |= self.give_up(target) | self.take_back();
+        }
+        // Also what a predecessor gave up, and had not used again.
+        moved |= self.reuse_segments(floor);
+        if self.giving_up.is_some_and(|position| position <= self.trimmer.floor()) {
+            self.giving_up = None;
+            self.given_up.iter_mut().zip(&self.settled).for_each(|(told, settled)| *told = (*told).max(*settled));
+        }
+        moved | self.grant()
+    }
+
+    fn take_back(&mut self) -> bool {
+        let (core, lanes) = (&self.core, &self.lanes);
+        let settled = |lane: u32| core.settled(lane as u16, lanes[lane as usize].consumed());
+        self.stock.take_back(self.trimmer.floor(), settled)
+    }
+
+    /// Up to where something is to be given up: for those who write, for the index, for what retention says; the furthest of these.
+    fn wants_given_up(&mut self, watermark: u64) -> Option<u64> {
+        let (g, floor) = (self.view.layout.geometry, self.trimmer.floor());
+        let for_memory = self.stock.wants_given_up();
+        let is_short = self.index.room() < u64::from(g.segment_entries) * 2;
+        let for_index = is_short.then(|| (floor + u64::from(g.segment_entries / 4)).min(watermark));
+        let is_over = self.settings.retention_bytes > 0 && self.stock.kept_bytes() > self.settings.retention_bytes;
+        let over = if is_over { self.stock.oldest_end() } else { None };
+        let allowed = self.trimmer.targets.allowed();
+        let unwanted = self.kept.filter(|(first, _)| *first < allowed).map(|_| allowed);
+        [for_memory, for_index, over, unwanted, self.giving_up]
+            .into_iter()
+            .flatten()
+            .max()
+            .filter(|target| *target > floor)
+    }
+
+    fn give_up(&mut self, target: u64) -> bool {
+        let before = self.trimmer.floor();
+        let moved = self.trimmer.advance(target);
+        let floor = self.trimmer.floor();
+        if floor > before {
+            self.kept = self.kept.filter(|(_, last)| *last >= floor).map(|(first, last)| (first.max(floor), last));
         }
         moved
     }
 
-    /// A lane stands still. If all samples are spent, what is settled since the last one counts now; if that is nothing, parked
-    /// batches hold the lane's extents: they are let go, unacked.
-    fn free_what_is_settled(&mut self, lane: u16, watermark: u64) {
-        if self.trimmer.can_advance() {
+    /// Segments are used again only if a successor is sure to see the floor: it was published, and nobody has claimed since.
+    fn reuse_segments(&mut self, before: u64) -> bool {
+        let floor = self.trimmer.floor();
+        let is_spent = floor > before || self.index.has_spent(floor);
+        let is_seen = is_spent && self.current.confirm(self.commit.epoch());
+        if is_seen {
+            self.index.give_up(floor);
+            self.counters.trims += u64::from(floor > before);
+            self.counters.floor = floor;
+        }
+        is_seen
+    }
+
+    /// Somebody stands still, and no extent is left that could be given up: parked batches keep those that are closed from going, so they are let go,
+    /// unacked; and what lies in those that are being filled is given up, so that their lanes may begin them again.
+    fn give_all_up(&mut self, watermark: u64) {
+        if self.giving_up.is_some() {
             return;
         }
-        let consumed = self.lanes[usize::from(lane)].consumed();
-        if self.core.settled(lane, consumed) <= self.trimmer.reusable(lane.into()) && self.index.room() > 0 {
-            let let_go = {
-                let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
-                self.core.let_go_lane(lane, &mut append)
-            };
-            if let_go {
-                self.commit_appended();
-            }
+        let settled = |sequencer: &Self, lane: usize| {
+            let consumed = sequencer.lanes[lane].consumed();
+            (sequencer.core.settled(lane as u16, consumed), consumed)
+        };
+        let is_parked = |sequencer: &Self, lane: usize| settled(sequencer, lane).0 < settled(sequencer, lane).1;
+        let in_need = (0..self.lanes.len()).find(|lane| self.stock.is_in_need(*lane as u32) && is_parked(self, *lane));
+        let lane = in_need.or_else(|| (0..self.lanes.len()).find(|lane| is_parked(self, *lane)));
+        let mut watermark = watermark;
+        if let Some(lane) = lane.filter(|_| self.index.room() > 0)
+            && self.core.let_go_lane(lane as u16, &mut appender!(self))
+        {
+            self.commit_appended();
+            watermark = self.commit.watermark();
         }
-        let watermark = watermark.max(self.commit.watermark());
-        let (core, lanes) = (&self.core, &self.lanes);
-        if core.settled(lane, consumed) > self.trimmer.reusable(lane.into()) {
-            self.trimmer.force_sample(watermark, |lane| core.settled(lane as u16, lanes[lane as usize].consumed()));
+        for lane in 0..self.lanes.len() {
+            self.settled[lane] = settled(self, lane).0;
         }
+        if self.settled.iter().zip(&self.given_up).any(|(settled, told)| settled > told) {
+            self.giving_up = Some(watermark);
+        }
+    }
+
+    /// Grants what lanes lack, as far as there is stock: committed first, then told.
+    fn grant(&mut self) -> bool {
+        while self.granted.len() < GRANTS_PER_PASS
+            && self.index.room() > EVENTS_EXTRA
+            && let Some((lane, extent)) = self.stock.next_grant(self.first_lane)
+        {
+            let (number, grant) = (self.stock.extents().granted(lane), grant_number(self.index.next()));
+            appender!(self)(Event::Granted { extent, lane: lane as u16, number });
+            self.granted.push((lane, number, Grant { extent, grant }));
+        }
+        if self.granted.is_empty() {
+            return false;
+        }
+        self.commit_appended();
+        for (lane, number, grant) in self.granted.drain(..) {
+            self.grants.write(lane, number, grant);
+        }
+        self.view.memory.store_fence();
+        true
     }
 
     fn write_progress(&mut self, epoch: Epoch) -> bool {
@@ -508,7 +600,9 @@ impl<M: Memory> ActiveSequencer<M> {
                 epoch,
                 consumed,
                 settled: self.core.settled(lane as u16, consumed),
-                reusable: self.trimmer.reusable(lane),
+                reusable: self.given_up[lane as usize],
+                granted: self.stock.extents().granted(lane),
+                recall: self.stock.recall(lane),
                 ..LaneProgress::default()
             };
             wrote |= self.checkpoints.writer.write_lane(lane, progress);
@@ -540,25 +634,34 @@ impl<M: Memory> ActiveSequencer<M> {
         self.commit.epoch()
     }
 
+    /// Who has which extent.
+    #[cfg(test)]
+    pub(crate) fn stock(&self) -> &Stock {
+        &self.stock
+    }
+
     /// The fold of everything appended.
     pub fn core(&self) -> &OrderCore {
         &self.core
     }
 }
 
-/// Appends events to the index and counts them.
+/// Appends events to the index, folds them in and counts them.
 fn appender<'a, M: Memory>(
     index: &'a mut IndexWriter<M>,
     trimmer: &'a mut Trimmer<M>,
+    stock: &'a mut Stock,
+    kept: &'a mut Option<(u64, u64)>,
     counters: &'a mut SequencerCounters,
 ) -> impl FnMut(Event) + 'a {
     move |event| {
+        stock.happen(index.next(), &event);
         match &event {
             Event::Batch { arrival, first_order, .. } => {
                 counters.appended_batches += 1;
                 counters.appended_messages += u64::from(arrival.message_count);
                 counters.appended_bytes += u64::from(arrival.batch_bytes);
-                trimmer.count(arrival.batch_bytes.into());
+                kept.get_or_insert((index.next(), 0)).1 = index.next();
                 let end_order = first_order + u64::from(arrival.message_count);
                 trimmer.targets.count(arrival.topic, arrival.batch_bytes.into(), index.next(), end_order);
             }
@@ -566,6 +669,7 @@ fn appender<'a, M: Memory>(
             Event::Open { .. } => counters.opened_sessions += 1,
             Event::Topic { .. } => counters.created_topics += 1,
             Event::TopicDeleted { .. } => counters.deleted_topics += 1,
+            Event::Granted { .. } => counters.granted_extents += 1,
             _ => {}
         }
         index.append(to_entry(&event));

@@ -24,6 +24,8 @@ pub(super) struct Attendance<M> {
     lines: Vec<Peer<BrokerLine, M>>,
     beats: Vec<Silence<(u64, u64)>>,
     is_absent: Vec<bool>,
+    /// It said that it stopped, or its process had ended, when it was last looked at.
+    is_away: Vec<bool>,
     /// Its process had ended when it was last looked at.
     is_gone: Vec<bool>,
     /// By lane: what those that stand still for want of room last showed.
@@ -42,6 +44,7 @@ impl<M: Memory> Attendance<M> {
             lines: (0..g.members()).map(line).collect(),
             beats: vec![Silence::default(); g.members() as usize],
             is_absent: vec![false; g.members() as usize],
+            is_away: vec![false; g.members() as usize],
             is_gone: vec![false; g.members() as usize],
             lanes: vec![Silence::default(); g.lanes() as usize],
             is_stalled: vec![false; g.lanes() as usize],
@@ -72,7 +75,8 @@ impl<M: Memory> Attendance<M> {
             if is_gone && (member >= self.brokers || silent_ns > silence_ns) {
                 bury(member as u32, line.incarnation);
             }
-            let is_absent = is_gone || line.state == member_state::STOPPED || silent_ns > silence_ns;
+            self.is_away[member] = is_gone || line.state == member_state::STOPPED;
+            let is_absent = self.is_away[member] || silent_ns > silence_ns;
             if std::mem::replace(&mut self.is_absent[member], is_absent) != is_absent {
                 let how = match (is_absent, is_gone) {
                     (false, _) => "is back",
@@ -101,6 +105,11 @@ impl<M: Memory> Attendance<M> {
     /// Whether a member's process had ended when it was last looked at: told by its own host alone.
     pub fn is_gone(&self, member: u32) -> bool {
         self.is_gone[member as usize]
+    }
+
+    /// Whether a member's process had ended, or had said that it ends, when it was last looked at.
+    pub fn is_away(&self, member: u32) -> bool {
+        self.is_away[member as usize]
     }
 
     /// Whether a member's process was not found gone, nor silent for too long.

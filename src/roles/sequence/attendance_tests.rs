@@ -139,7 +139,7 @@ fn a_sequencer_that_slept_takes_nobody_for_dead() {
 fn a_paused_lane_that_shows_nothing_stops_no_clock_though_its_broker_lives() {
     let mut scene = Scene::new();
     let mut lane = LaneWriter::take(&scene.views[1], 1);
-    lane.report(0, true);
+    lane.report(0, 4, true);
     scene.pass_ns(SILENCE_NS - 2 * STEP_NS, &[0, 1]);
     lane.beat();
     scene.pass_ns(SILENCE_NS - 2 * STEP_NS, &[0, 1]);

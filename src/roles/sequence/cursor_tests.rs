@@ -15,7 +15,7 @@ use crate::wire::OrderLevel;
 
 /// Places of the blog that nothing else of these tests uses.
 fn request(view: &View<impl Memory>, lane: u32, number: u64, kind: u8, cursor: &CursorLine) -> BatchSlot {
-    let at = view.layout.extent(lane, view.layout.geometry.extents_per_lane - 1) + (number + 4) * CURSOR_SPEC_BYTES;
+    let at = super::tests::aside(view, lane) + (number + 4) * CURSOR_SPEC_BYTES;
     write_request(view, at, cursor);
     BatchSlot { kind, blog_at: at, batch_bytes: CURSOR_SPEC_BYTES as u32, ..BatchSlot::default() }
 }

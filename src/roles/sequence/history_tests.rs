@@ -8,7 +8,7 @@ use crate::log::commit::CommitReader;
 use crate::log::order_index::IndexReader;
 use crate::log::retention::{FloorReader, Pin};
 use crate::log::views::plain_view;
-use crate::pool::record::{BatchSlot, IndexEntry, entry_kind};
+use crate::pool::record::{BatchSlot, IndexEntry, entry_kind, holding};
 use crate::roles::sequence::active::ActiveSequencer;
 use crate::testing::memory::HostMemory;
 use crate::testing::random::Random;
@@ -61,18 +61,17 @@ impl Load {
     }
 
     /// No memory may be used again that an entry names which is not given up.
-    fn check(&mut self, floor: u64) {
+    fn check(&self, sequencer: &ActiveSequencer<HostMemory>, floor: u64) {
         let reader = CommitReader::new(&self.view);
         let commit = reader.current().expect("there is a sequencer");
         let mut entries = vec![IndexEntry::default(); (commit.watermark - floor) as usize];
         let read = IndexReader::new(&self.view, floor).read(&commit, &mut entries);
         assert_eq!(read, Ok(entries.len()));
-        for feeder in &mut self.feeders {
-            feeder.lane.refresh(&reader);
-        }
         for entry in entries.iter().filter(|entry| entry.kind == entry_kind::BATCH) {
-            let reusable = self.feeders[usize::from(entry.lane)].lane.progress().reusable;
-            assert!(entry.lane_slot >= reusable, "lane {}: {} < {reusable}", entry.lane, entry.lane_slot);
+            let extent = self.view.layout.extent_of(entry.blog_at()).expect("it lies in an extent");
+            let holding = sequencer.stock().extents().get(extent);
+            let is_kept = holding.state != holding::STOCK && holding.lane == u32::from(entry.lane);
+            assert!(is_kept && holding.end > floor, "floor {floor}: {entry:?} lies in {holding:?}");
         }
     }
 }
@@ -90,8 +89,7 @@ fn history_goes_step_by_step_after_a_takeover() {
         // A lane is short of memory when the next one begins: it looks what there is before it gives anything up.
         let mut pin = Pin::take(&view, 0, 1);
         pin.try_lower(sequencer.counters().floor, &FloorReader::new(&view)).unwrap();
-        let few = u64::from(view.layout.geometry.extents_per_lane) / 8;
-        while load.feeders.iter().all(|feeder| feeder.free_extents() > few) {
+        while sequencer.counters().stock_extents > 0 {
             load.step(&mut sequencer, true);
         }
         while sequencer.core().held() > 0 || load.waiting.iter().any(|waiting| !waiting.is_empty()) {
@@ -106,7 +104,7 @@ fn history_goes_step_by_step_after_a_takeover() {
             load.step(&mut sequencer, true);
             let floor = sequencer.counters().floor;
             if floors.insert(floor) {
-                load.check(floor);
+                load.check(&sequencer, floor);
             }
         }
         let counters = sequencer.counters();

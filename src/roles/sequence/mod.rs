@@ -19,6 +19,9 @@ mod history_tests;
 mod kill_tests;
 #[cfg(test)]
 mod session_tests;
+pub mod stock;
+#[cfg(test)]
+mod stock_tests;
 #[cfg(test)]
 mod superseded_tests;
 pub mod tables;

@@ -1,11 +1,12 @@
 //! Sessions that nobody can go on with make room; those that somebody has are kept.
 
-use super::active::ActiveSequencer;
-use super::tests::{Feeder, batch, open, session_of, start, topic_spec};
+use super::active::{ActiveSequencer, SequencerSettings};
+use super::tests::{Feeder, SETTINGS, batch, open, session_of, start, topic_spec};
 use crate::log::View;
-use crate::log::commit::CommitReader;
+use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::entry::to_sound_event;
 use crate::log::order_index::IndexReader;
+use crate::log::retention::{FloorReader, NO_PIN, Pin};
 use crate::log::session::{SessionFollower, Standing};
 use crate::log::views::plain_view;
 use crate::order::{Event, Origin};
@@ -41,6 +42,8 @@ impl Scene {
 
     /// Asks for a session. Gives its id if it opened.
     fn open(&mut self) -> Option<u64> {
+        // What its lane closes comes before.
+        self.feeder.lane.refresh(u64::MAX);
         let asked = self.feeder.lane.produced();
         self.put(open());
         session_of(&self.sequencer, 0, asked)
@@ -265,4 +268,52 @@ fn a_new_session_on_a_topic_that_is_gone_is_refused_for_the_topic() {
     assert_eq!(scene.open(), None);
     while publisher.follow().expect("sound") > 0 {}
     assert_eq!(publisher.standing(), Standing::Refused(Refusal::UnknownTopic as u8));
+}
+
+/// Found by simulation (seed 141662): a reader held the floor and the index was full, so that nothing was taken from the lanes, not even that somebody is
+/// connected; when there was room again sessions made place for others as if they had been silent.
+#[test]
+fn nobody_is_silent_while_the_index_is_full() {
+    let view = plain_view(1);
+    let settings = SequencerSettings { session_expiry_ns: SECOND_NS, ..SETTINGS };
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    let mut sequencer = ActiveSequencer::take_over(&view, 0, commit, epoch, None, settings);
+    let mut feeder = Feeder::new(&view, 0);
+    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
+    sequencer.pass(1);
+    let mut pin = Pin::take(&view, 0, 1);
+    pin.try_lower(0, &FloorReader::new(&view)).unwrap();
+    let asked: Vec<u64> = (0..64)
+        .map(|now| {
+            feeder.lane.refresh(u64::MAX);
+            let asked = feeder.lane.publish(&open());
+            sequencer.pass(2 + now);
+            asked
+        })
+        .collect();
+    let session = session_of(&sequencer, 0, asked[0]).expect("there is room");
+    let mut now_ns = 100;
+    for seq in 0.. {
+        now_ns += 1;
+        feeder.put(batch(session, seq), 64);
+        sequencer.pass(now_ns);
+        if sequencer.counters().index_full > 0 {
+            break;
+        }
+    }
+    (0..200).for_each(|_| {
+        now_ns += 100_000_000;
+        sequencer.pass(now_ns);
+    });
+    pin.raise(NO_PIN);
+    feeder.lane.refresh(u64::MAX);
+    feeder.lane.publish(&open());
+    (0..20).for_each(|_| {
+        now_ns += 1;
+        sequencer.pass(now_ns);
+        feeder.lane.refresh(u64::MAX);
+    });
+    let is_there = |asked: &&u64| session_of(&sequencer, 0, **asked).is_some();
+    assert_eq!(asked.iter().filter(is_there).count(), 64);
 }

@@ -1,16 +1,18 @@
-//! What is derived from the committed index in one pass: the topic table, and the rounds of session checkpoints.
+//! What is derived from the committed index in one pass: the topic table, and the rounds of checkpoints.
 
 use std::collections::VecDeque;
 
 use crate::log::View;
 use crate::log::checkpoint::CheckpointWriter;
+use crate::log::extents::Extents;
 use crate::log::targets::Targets;
 use crate::log::topics::{Topic, TopicWriter};
 use crate::order::OrderCore;
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, TopicProgress};
+use crate::roles::sequence::stock::Stock;
 
-/// Sessions checkpointed in one pass at most.
+/// Sessions, and extents, checkpointed in one pass at most.
 pub const CHECKPOINTS_PER_PASS: usize = 64;
 
 /// The sequencer's topics, and a candidate's copy of the table.
@@ -24,11 +26,12 @@ pub(super) struct Topics<M> {
     pub(super) written: Vec<TopicProgress>,
 }
 
-/// Rounds of checkpoints: all sessions dirty at its start are written, then the round's start is what every
+/// Rounds of checkpoints: all sessions and extents dirty at its start are written, then the round's start is what every
 /// checkpoint stands for at least.
 pub(super) struct Checkpoints<M> {
     pub(super) writer: CheckpointWriter<M>,
     round: Vec<u32>,
+    round_extents: Vec<u32>,
     round_started_at: u64,
 }
 
@@ -105,24 +108,36 @@ impl<M: Memory> Topics<M> {
 }
 
 impl<M: Memory> Checkpoints<M> {
-    pub(super) fn take_over(view: &View<M>, candidate: u32, core: &OrderCore, position: u64) -> Self {
+    pub(super) fn take_over(
+        view: &View<M>,
+        candidate: u32,
+        core: &OrderCore,
+        extents: &Extents,
+        position: u64,
+    ) -> Self {
         let writer = CheckpointWriter::new(view, candidate);
+        for (extent, known) in (0..).zip(extents.all()) {
+            writer.write_holding(extent, known);
+        }
         for (slot, session) in core.table().sessions().iter().enumerate() {
             writer.write_session(slot as u32, session, position);
         }
-        let sessions_max = view.layout.geometry.sessions_max as usize;
-        Checkpoints { writer, round: Vec::with_capacity(sessions_max), round_started_at: position }
+        let g = view.layout.geometry;
+        let (round, round_extents) =
+            (Vec::with_capacity(g.sessions_max as usize), Vec::with_capacity(g.extents as usize));
+        Checkpoints { writer, round, round_extents, round_started_at: position }
     }
 
     /// Writes some of this round's checkpoints; begins the next round when it is done. True if anything was written.
     pub(super) fn step(
         &mut self,
         core: &mut OrderCore,
+        stock: &mut Stock,
         topics: &mut Topics<M>,
         targets: &Targets,
         watermark: u64,
     ) -> bool {
-        if self.round.is_empty() {
+        if self.is_round_over() {
             if watermark == self.round_started_at {
                 return false;
             }
@@ -130,17 +145,28 @@ impl<M: Memory> Checkpoints<M> {
             while let Some(slot) = core.take_dirty() {
                 self.round.push(slot);
             }
+            while let Some(extent) = stock.take_dirty() {
+                self.round_extents.push(extent);
+            }
             topics.write_progress(targets, watermark);
         }
         for _ in 0..CHECKPOINTS_PER_PASS {
             let Some(slot) = self.round.pop() else { break };
             self.writer.write_session(slot, core.table().session(slot), watermark);
         }
+        for _ in 0..CHECKPOINTS_PER_PASS {
+            let Some(extent) = self.round_extents.pop() else { break };
+            self.writer.write_holding(extent, stock.extents().get(extent));
+        }
         true
     }
 
     /// Position that every checkpoint stands for at least, after a step was fenced.
     pub(super) fn stands_for(&self) -> u64 {
-        if self.round.is_empty() { self.round_started_at } else { 0 }
+        if self.is_round_over() { self.round_started_at } else { 0 }
+    }
+
+    fn is_round_over(&self) -> bool {
+        self.round.is_empty() && self.round_extents.is_empty()
     }
 }

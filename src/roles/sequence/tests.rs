@@ -2,10 +2,9 @@
 
 use super::active::{ActiveSequencer, SequencerSettings};
 use crate::log::View;
-use crate::log::blog::Blog;
+use crate::log::appender::Appender;
 use crate::log::checkpoint::recover;
 use crate::log::commit::{CommitReader, CommitWriter};
-use crate::log::lane::LaneWriter;
 use crate::log::mend::mend_candidate;
 use crate::log::order_index::IndexReader;
 use crate::log::recover::RecoverError;
@@ -42,19 +41,13 @@ fn try_start<M: Memory>(view: &View<M>, candidate: u32) -> Result<ActiveSequence
 
 /// A publisher straight into a lane: no network.
 pub(crate) struct Feeder<M> {
-    view: View<M>,
-    pub(crate) lane: LaneWriter<M>,
-    blog: Blog<M>,
-    commit: CommitReader<M>,
+    pub(super) view: View<M>,
+    pub(crate) lane: Appender<M>,
 }
 
 impl<M: Memory> Feeder<M> {
     pub(crate) fn new(view: &View<M>, lane: u32) -> Self {
-        let commit = CommitReader::new(view);
-        let mut writer = LaneWriter::take(view, lane);
-        writer.refresh(&commit);
-        let blog = Blog::take(view, lane, writer.produced(), writer.progress().reusable);
-        Feeder { view: view.clone(), lane: writer, blog, commit }
+        Feeder { view: view.clone(), lane: Appender::take(view, lane) }
     }
 
     /// The pool as it sees it.
@@ -62,34 +55,31 @@ impl<M: Memory> Feeder<M> {
         &self.view
     }
 
-    /// Extents it could begin.
-    pub(crate) fn free_extents(&self) -> u64 {
-        self.blog.free_extents()
-    }
-
     /// Puts a slot of `bytes` of payload into the lane if there is room.
     pub(crate) fn put(&mut self, slot: BatchSlot, bytes: u64) -> bool {
-        self.lane.refresh(&self.commit);
-        self.blog.reclaim(self.lane.progress().reusable);
-        self.lane.report(self.blog.free_extents(), false);
+        self.lane.refresh(u64::MAX);
+        self.lane.report(false);
         if self.lane.room() == 0 {
             return false;
         }
-        let Some(run) = self.blog.acquire(bytes, bytes, self.lane.produced()) else {
-            self.lane.report(0, true);
+        let Some(run) = self.lane.acquire(bytes, bytes) else {
+            self.lane.report(true);
             return false;
         };
         let blog_at = run.start;
         self.lane.publish(&BatchSlot { blog_at, batch_bytes: bytes as u32, ..slot });
-        let produced = self.lane.produced();
-        self.blog.release(run, bytes, bytes, produced);
+        self.lane.release(run, bytes, bytes);
         true
     }
 }
 
+/// Where slots of a test's own may point: the last of a lane's founding extents, which it comes to late.
+pub(crate) fn aside(view: &View<impl Memory>, lane: u32) -> u64 {
+    view.layout.extent(view.layout.geometry.founding_extents(lane).end - 1)
+}
+
 pub(crate) fn topic_spec(view: &View<impl Memory>, order: OrderLevel) -> BatchSlot {
-    // Lane 0's last extent is not used yet.
-    let at = view.layout.extent(0, view.layout.geometry.extents_per_lane - 1);
+    let at = aside(view, 0);
     write_spec(view, at, &Topic::new("t", order, AckLevel::Committed));
     BatchSlot { kind: slot_kind::TOPIC_CREATE, blog_at: at, batch_bytes: 192, ..BatchSlot::default() }
 }
@@ -219,7 +209,7 @@ fn an_owner_that_starts_again_costs_no_history() {
         sequencer.pass(2 + seq);
     }
     for now in 10..20 {
-        LaneWriter::take(&view, 0);
+        crate::log::lane::LaneWriter::take(&view, 0);
         sequencer.pass(now);
     }
     assert_eq!((sequencer.counters().appended_batches, sequencer.counters().trims), (6, 0));
@@ -546,12 +536,12 @@ fn a_full_window_fits_the_smallest_index() {
     let mut commit = CommitWriter::take(&view, 0);
     let epoch = commit.claim(0, 1);
     let mut sequencer = ActiveSequencer::take_over(&view, 0, commit, epoch, None, settings);
-    let mut lane = LaneWriter::take(&view, 0);
+    let mut lane = crate::log::lane::LaneWriter::take(&view, 0);
     lane.publish(&topic_spec(&view, OrderLevel::Session));
     sequencer.pass(1);
     lane.publish(&open());
     sequencer.pass(2);
-    let at = view.layout.extent(0, 0);
+    let at = view.layout.extent(0);
     for seq in (1..256).chain([0]) {
         lane.publish(&BatchSlot { blog_at: at + seq * 64, batch_bytes: 64, ..batch(FIRST, seq) });
         sequencer.pass(3 + seq);

@@ -2,9 +2,10 @@
 //! and to no more.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::log::topics::{SPEC_BYTES, Topic as Spec};
-use crate::pool::Geometry;
+use crate::pool::Layout;
 use crate::pool::record::{IndexEntry, entry_kind};
 use crate::sim::checker::batches::{Due, Stamps, check_bytes};
 use crate::sim::scenario::Scenario;
@@ -67,7 +68,7 @@ struct Client {
 
 /// See the head of the file.
 pub(super) struct History {
-    geometry: Geometry,
+    layout: Arc<Layout>,
     scenario: Scenario,
     pub log: Vec<IndexEntry>,
     topics: Vec<Topic>,
@@ -78,13 +79,28 @@ pub(super) struct History {
     clients: HashMap<u64, Client>,
     /// Sessions that were closed.
     closed: HashSet<u64>,
+    extents: Vec<Extent>,
     pub fences: u64,
 }
 
+/// Who has an extent, and where the last of what lies in it stands.
+#[derive(Clone, Debug, Default)]
+struct Extent {
+    lane: Option<u32>,
+    /// The slot that closed it: what earlier ones named may come into the order after that.
+    closed_by: Option<u64>,
+    last: Option<u64>,
+}
+
 impl History {
-    pub fn new(geometry: Geometry, scenario: &Scenario) -> History {
+    pub fn new(layout: Arc<Layout>, scenario: &Scenario) -> History {
+        let geometry = layout.geometry;
+        let mut extents = vec![Extent::default(); geometry.extents as usize];
+        for lane in 0..geometry.broker_lanes() {
+            geometry.founding_extents(lane).for_each(|extent| extents[extent as usize].lane = Some(lane));
+        }
         History {
-            geometry,
+            layout,
             scenario: scenario.clone(),
             log: Vec::new(),
             topics: Vec::new(),
@@ -92,6 +108,7 @@ impl History {
             frontiers: HashMap::new(),
             clients: HashMap::new(),
             closed: HashSet::new(),
+            extents,
             fences: 0,
         }
     }
@@ -169,11 +186,15 @@ impl History {
         &mut self,
         memory: &SharedMemory,
         entry: IndexEntry,
+        floor: u64,
         note: &mut impl FnMut(Event),
     ) -> Result<(), Violation> {
         let position = self.committed();
+        self.take_extent(position, &entry, floor)?;
         if entry.kind == entry_kind::BATCH {
             self.take_batch(memory, position, &entry, note)?;
+        } else if let entry_kind::GRANT | entry_kind::EXTENT_CLOSE = entry.kind {
+            note(Event::Extent(position, entry.first_order, entry.lane, entry.kind == entry_kind::GRANT));
         } else {
             note(Event::Control(position, entry.kind, entry.session_epoch, entry.batch_seq));
             match entry.kind {
@@ -183,6 +204,44 @@ impl History {
         }
         self.log.push(entry);
         Ok(())
+    }
+
+    /// Memory has one lane at a time, and is somebody else's only when its lane has closed it and nothing in it is kept.
+    fn take_extent(&mut self, position: u64, entry: &IndexEntry, floor: u64) -> Result<(), Violation> {
+        let number = match entry.kind {
+            entry_kind::GRANT | entry_kind::EXTENT_CLOSE => entry.first_order as usize,
+            entry_kind::BATCH | entry_kind::TOPIC_CREATE | entry_kind::CURSOR_SET => {
+                self.layout.extent_of(entry.blog_at()).map_or(usize::MAX, |extent| extent as usize)
+            }
+            _ => return Ok(()),
+        };
+        let lane = Some(u32::from(entry.lane));
+        let Some(extent) = self.extents.get_mut(number) else {
+            return broken(7, format!("position {position}: {entry:?} lies nowhere"));
+        };
+        match entry.kind {
+            entry_kind::GRANT
+                if extent.lane.is_some() && extent.closed_by.is_none()
+                    || extent.last.is_some_and(|last| last >= floor) =>
+            {
+                broken(7, format!("position {position}, floor {floor}: {entry:?} grants {extent:?}"))
+            }
+            entry_kind::GRANT => {
+                *extent = Extent { lane, ..Extent::default() };
+                Ok(())
+            }
+            _ if extent.lane != lane || extent.closed_by.is_some_and(|slot| slot <= entry.lane_slot) => {
+                broken(7, format!("position {position}: {entry:?} names what is of {extent:?}"))
+            }
+            entry_kind::EXTENT_CLOSE => {
+                extent.closed_by = Some(entry.lane_slot);
+                Ok(())
+            }
+            _ => {
+                extent.last = Some(position);
+                Ok(())
+            }
+        }
     }
 
     fn take_topic(&mut self, memory: &SharedMemory, position: u64, entry: &IndexEntry) -> Result<(), Violation> {
@@ -281,7 +340,7 @@ impl History {
         let due = Due {
             session: id,
             entry,
-            stamps: Stamps::of(&self.geometry, entry.lane.into(), &self.scenario),
+            stamps: Stamps::of(&self.layout.geometry, entry.lane.into(), &self.scenario),
             payload_bytes_max: self.scenario.payload_bytes_max,
             client: session.client,
             // Below level 5 what a connection had is sent again on another one.

@@ -52,7 +52,7 @@ impl Watcher {
         match seen {
             Ok(()) => kernel.with(|state| state.receipts_seen += 1),
             // Given up while it was read: a reader without a pin may see that.
-            Err(_) if kernel.with(|state| state.reusable(lane)) > number => {}
+            Err(_) if kernel.with(|state| state.may_be_gone(lane, number)) => {}
             Err(text) => kernel.fail(7, format!("slot {number} of lane {lane}: {text}")),
         }
     }

@@ -40,7 +40,7 @@ impl<M: Memory> ActiveSequencer<M> {
             // What is not known of a new one is its topic: its broker may have known one that is gone.
             unknown_code: if is_new { Refusal::UnknownTopic } else { Refusal::UnknownSession } as u8,
         };
-        self.core.open(request, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters));
+        self.core.open(request, &mut appender!(self));
     }
 
     /// If every place is taken, ends a session that nobody can go on with, or one that was silent for long enough.
@@ -50,7 +50,7 @@ impl<M: Memory> ActiveSequencer<M> {
             self.end_sessions(1, false);
         }
         let expiry = Expiry::new(self.settings.session_expiry_ns, UNUSED_SESSION_NS);
-        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+        let mut append = appender!(self);
         self.core.make_place(topic, expiry, &mut append);
     }
 
@@ -63,7 +63,7 @@ impl<M: Memory> ActiveSequencer<M> {
             session => Some(session),
         };
         if let Some(session) = session {
-            self.core.close(session, &mut appender(&mut self.index, &mut self.trimmer, &mut self.counters));
+            self.core.close(session, &mut appender!(self));
         }
     }
 
@@ -107,7 +107,7 @@ impl<M: Memory> ActiveSequencer<M> {
             let is_bound = session.order_level < SESSION_LEVEL || g.is_attached_lane(lane.into());
             is_bound && slot < ended_below[usize::from(lane)]
         };
-        let mut append = appender(&mut self.index, &mut self.trimmer, &mut self.counters);
+        let mut append = appender!(self);
         let ended = self.core.end_sessions(most, is_over, &mut append);
         self.is_swept = ended < most;
         ended
