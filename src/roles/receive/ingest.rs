@@ -91,12 +91,10 @@ impl<M: Memory> Ingest<M> {
                 Progress::Heartbeat => {
                     // It was heard when its bytes landed; its place in the run belongs to no batch. If nothing lies behind it
                     // that place is landed in again: those who have nothing to say use up no memory.
+                    // No dirty line of it is left to fall on the extent's next content.
+                    self.view.memory.write_back(start, FRAME_HEADER_BYTES as u64, Keep::Dropped);
                     match bytes == FRAME_HEADER_BYTES as u64 {
-                        true => {
-                            // If nothing more lands there, no dirty line of it is left to fall on the extent's next content.
-                            self.view.memory.write_back(start, bytes, Keep::Dropped);
-                            stream.landed = stream.parsed;
-                        }
+                        true => stream.landed = stream.parsed,
                         false => stream.parsed += FRAME_HEADER_BYTES as u64,
                     }
                     stream.needed = NEEDED_AT_LEAST;

@@ -467,17 +467,20 @@ fn a_publisher_that_comes_back_is_told_that_its_topic_was_made_anew() {
     assert_eq!(joined, Err(Refusal::TopicDeleted), "at level 5, whatever its token");
 }
 
-/// A heartbeat landed, and nothing after it: its line is not left to fall on what another host writes there, once the extent is its.
+/// A heartbeat landed, alone or before something else: its line is not left to fall on what another host writes there, once the extent is its.
 #[test]
 fn a_heartbeat_leaves_no_dirty_line() {
-    let (pool, views) = crate::log::views::host_views([0, 0], &[0], Whim::LAZY, 1);
-    let view = &views[0];
-    let mut ingest = Ingest::take(view, 0, Keep::Cached);
-    let mut stream = stream(Receipts::Batch);
-    let heartbeat = frame::seal(&frame::Heartbeat::default());
-    assert_eq!(land(&mut ingest, view, &mut stream, &heartbeat, || 1 << 20), Ok(Next::Receive));
-    let start = stream.run.as_ref().unwrap().start;
-    ingest.release_run(&mut stream);
-    view.memory.store_fence();
-    pool.behind_caches(start, 64, |bytes| assert_eq!(bytes, heartbeat));
+    for behind_it in [&[][..], &frame::seal(&frame::Heartbeat::default())[..20]] {
+        let (pool, views) = crate::log::views::host_views([0, 0], &[0], Whim::LAZY, 1);
+        let view = &views[0];
+        let mut ingest = Ingest::take(view, 0, Keep::Cached);
+        let mut stream = stream(Receipts::Batch);
+        let heartbeat = frame::seal(&frame::Heartbeat::default());
+        let bytes = [&heartbeat[..], behind_it].concat();
+        assert_eq!(land(&mut ingest, view, &mut stream, &bytes, || 1 << 20), Ok(Next::Receive));
+        let start = stream.run.as_ref().unwrap().start;
+        ingest.release_run(&mut stream);
+        view.memory.store_fence();
+        pool.behind_caches(start, 64, |bytes| assert_eq!(bytes, heartbeat));
+    }
 }
