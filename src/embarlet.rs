@@ -241,7 +241,7 @@ impl Embarlet {
         }
         let listeners = bind(config, &options.brokers)?;
         if config.pool.populate {
-            populate(&pool);
+            pool.populate();
         }
         let parts = Parts::<C>::new(config, &options.brokers, pool.clone(), &listeners)?;
         assert_eq!(parts.specs, preflight::role_specs(config, &options.brokers), "what was looked at is what runs");
@@ -346,15 +346,6 @@ fn check_brokers(config: &Config, brokers: &[u32]) -> Result<(), StartError> {
     match brokers.iter().find(|broker| host(**broker) != host(brokers[0])) {
         Some(second) => Err(StartError::TwoHosts { first: brokers[0], second: *second }),
         None => Ok(()),
-    }
-}
-
-/// Touches what this process may write: the tables and rings, and every extent, since any may be granted to it.
-fn populate(pool: &Pool) {
-    let (mapping, layout) = (pool.mapping(), pool.layout());
-    let touched = mapping.populate(0, layout.fixed_bytes());
-    if let Err(error) = touched.and_then(|()| mapping.populate(layout.extent(0), layout.blog_bytes())) {
-        log::warn!("cannot touch the pool in advance ({error}): first writes will be slower");
     }
 }
 

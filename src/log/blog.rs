@@ -87,9 +87,8 @@ impl<M: Memory> Blog<M> {
             tails: Vec::with_capacity(TAILS_MAX),
         };
         let g = view.layout.geometry;
-        // Lines that were another host's: all under one fence.
-        (0..g.extents).for_each(|extent| line::prefetch(&view.memory, view.layout.extent_line(extent), Access::Remote));
-        view.memory.full_fence();
+        // Any of them may have been another host's.
+        line::fetch_all(&view.memory, (0..g.extents).map(|extent| view.layout.extent_line(extent)), Access::Remote);
         for extent in 0..g.extents {
             let found = last_said(view, extent);
             let is_founding = found.grant == 0 && g.founding_extents(lane).contains(&extent);

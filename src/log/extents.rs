@@ -12,7 +12,7 @@ use crate::log::entry::grant_number;
 use crate::log::recover::{RecoverError, in_record};
 use crate::order::Event;
 use crate::pool::record::{HoldingLine, holding};
-use crate::pool::{Geometry, Layout, Memory};
+use crate::pool::{Geometry, Layout, Memory, line};
 
 /// What holding lines are called where they are damaged.
 const HOLDING: &str = "holding of extent";
@@ -112,15 +112,11 @@ pub fn restore<M: Memory>(
     granted: Vec<u64>,
 ) -> Result<Extents, RecoverError> {
     let (g, access) = (&view.layout.geometry, reader.access(commit.candidate));
-    // All of them under one fence: a pool may have a million.
-    for extent in 0..g.extents {
-        crate::pool::line::prefetch(&view.memory, view.layout.holding_line(commit.candidate, extent), access);
-    }
-    view.memory.full_fence();
+    let at = |extent| view.layout.holding_line(commit.candidate, extent);
+    line::fetch_all(&view.memory, (0..g.extents).map(at), access);
     let restore = |extent| {
-        let found: HoldingLine =
-            crate::pool::line::fetched_words(&view.memory, view.layout.holding_line(commit.candidate, extent));
-        reader.help_write_back(view.layout.holding_line(commit.candidate, extent), access);
+        let found: HoldingLine = line::fetched_words(&view.memory, at(extent));
+        reader.help_write_back(at(extent), access);
         count("grant", found.grant)
             .and_then(|()| count("number", found.number))
             .and_then(|()| count("end", found.end))

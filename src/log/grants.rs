@@ -7,9 +7,8 @@ use crate::limits::GRANTS_AHEAD_MAX;
 use crate::log::View;
 use crate::log::commit::{CommitReader, Epoch};
 use crate::log::extents::Extents;
-use crate::pool::Memory;
-use crate::pool::line;
 use crate::pool::record::{GrantLine, holding};
+use crate::pool::{Keep, Memory, line};
 
 /// `extent` of a grant that was used up.
 const PASSED: u64 = u64::MAX;
@@ -42,10 +41,11 @@ impl<M: Memory> GrantWriter<M> {
             for number in granted.saturating_sub(ahead)..granted {
                 writer.put(lane, number, PASSED, 0);
             }
-            (granted..ahead).for_each(|number| {
-                view.memory.store(view.layout.grant_line(candidate, lane, number), line::INVALID);
-                view.memory.flush_line(view.layout.grant_line(candidate, lane, number), crate::pool::Keep::Cached);
-            });
+            for number in granted..ahead {
+                let at = view.layout.grant_line(candidate, lane, number);
+                view.memory.store(at, line::INVALID);
+                view.memory.flush_line(at, Keep::Cached);
+            }
         }
         for (extent, known) in (0..).zip(extents.all()) {
             let is_recent = known.number + ahead >= extents.granted(known.lane);

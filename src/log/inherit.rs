@@ -55,9 +55,10 @@ fn check_ring<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
 
 /// The lines of extents that the lane has, or had last.
 fn check_extents<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
-    for extent in 0..view.layout.geometry.extents {
-        let at = view.layout.extent_line(extent);
-        match line::observe::<M, ExtentLine>(&view.memory, at, Access::Remote) {
+    let lines = (0..view.layout.geometry.extents).map(|extent| view.layout.extent_line(extent));
+    line::fetch_all(&view.memory, lines.clone(), Access::Remote);
+    for at in lines {
+        match line::read::<M, ExtentLine>(&view.memory, at) {
             Some((_, record)) if record.lane == u64::from(lane) + 1 => {
                 count("grant", record.grant).and_then(|()| count("end_slot", record.end_slot))?;
             }

@@ -57,7 +57,7 @@ struct Course {
 ///
 /// Call order: [`Self::begin`] for each topic before anything is counted of it, [`Self::count`] for each batch in the order of the index, [`Self::look`] after each
 /// commit; then [`Self::allowed`] is as far as everything may go, and [`Self::give_up`] is told how far it went. [`Self::forget`] ends a topic; its number may
-/// begin again. [`Self::kept_bytes`] and [`Self::progress`] only tell. Nothing here fails, and nothing touches the pool.
+/// begin again. [`Self::progress`] only tells. Nothing here fails, and nothing touches the pool.
 #[derive(Debug)]
 pub struct Targets {
     /// By id.
@@ -230,11 +230,6 @@ impl Targets {
         self.topics.iter_mut().flatten().for_each(|course| course.give_up(floor));
     }
 
-    /// Bytes of batches kept of all topics that are there.
-    pub fn kept_bytes(&self) -> u64 {
-        self.topics.iter().flatten().map(|course| course.bytes - course.earliest_bytes).sum()
-    }
-
     /// A topic's progress for its line in the table.
     pub fn progress(&self, topic: u32, position: u64) -> TopicProgress {
         let Some(course) = &self.topics[topic as usize] else { return TopicProgress::default() };
@@ -352,7 +347,8 @@ mod tests {
         };
         let mut targets = targets(&[]);
         targets.begin(0, Target { bytes: 0, ns: 100 * MS }, &progress, 50);
-        assert_eq!(targets.kept_bytes(), 500);
+        let kept = targets.progress(0, 0);
+        assert_eq!(kept.bytes - kept.earliest_bytes, 500);
         assert_eq!(allowed_at(&mut targets, 5000), 0);
         assert!(allowed_at(&mut targets, 5099) < 50);
         assert_eq!(allowed_at(&mut targets, 5100), u64::MAX);

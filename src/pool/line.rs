@@ -85,7 +85,13 @@ pub fn observe_words<M: Memory, R: Record>(memory: &M, at: u64, access: Access) 
     words(memory, at)
 }
 
-/// The words of a line after [`prefetch`] and a `full_fence`; see [`observe_words`].
+/// Drops this host's copies of many lines under one fence; then they are read without dropping each.
+pub fn fetch_all<M: Memory>(memory: &M, lines: impl Iterator<Item = u64>, access: Access) {
+    lines.for_each(|at| prefetch(memory, at, access));
+    memory.full_fence();
+}
+
+/// The words of a line after [`fetch_all`]; see [`observe_words`].
 #[inline]
 pub fn fetched_words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
     words(memory, at)

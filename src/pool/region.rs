@@ -343,6 +343,15 @@ impl Pool {
     pub fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
     }
+    /// Touches what a process may write: the tables and rings, and every extent, since any may be granted to it. If that fails, first
+    /// writes are slower.
+    pub fn populate(&self) {
+        let (mapping, layout) = (&self.mapping, &self.layout);
+        let touched = mapping.populate(0, layout.fixed_bytes());
+        if let Err(error) = touched.and_then(|()| mapping.populate(layout.extent(0), layout.blog_bytes())) {
+            log::warn!("cannot touch the pool in advance ({error}): first writes will be slower");
+        }
+    }
     /// Its layout.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout

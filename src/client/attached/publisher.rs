@@ -126,12 +126,7 @@ impl<C: Coherence> Driven<C> {
         let Taken { place, view, life } = Place::take::<C>(&pool, options.pool.host, PlaceKind::Publisher)?;
         let lane = place.lane.expect("a publisher's place has one");
         if options.pool.populate {
-            let layout = &view.layout;
-            let touched = pool.mapping().populate(0, layout.fixed_bytes());
-            let touched = touched.and_then(|()| pool.mapping().populate(layout.extent(0), layout.blog_bytes()));
-            if let Err(error) = touched {
-                log::warn!("cannot touch the pool in advance ({error}): first writes will be slower");
-            }
+            pool.populate();
         }
         let mut driven = Driven { core: Publishing::begin(&view, lane, life, options, MachineClock), place };
         let mut patience = driven.patience();

@@ -499,8 +499,7 @@ impl<M: Memory> ActiveSequencer<M> {
 
     fn take_back(&mut self) -> bool {
         let (core, lanes) = (&self.core, &self.lanes);
-        let settled = |lane: u32| core.settled(lane as u16, lanes[lane as usize].consumed());
-        self.stock.take_back(self.trimmer.floor(), settled)
+        self.stock.take_back(self.trimmer.floor(), |lane| settled(core, &lanes[lane as usize], lane))
     }
 
     /// Up to where something is to be given up: for those who write, for the index, for what retention says; the furthest of these.
@@ -549,13 +548,12 @@ impl<M: Memory> ActiveSequencer<M> {
         if self.giving_up.is_some() {
             return;
         }
-        let settled = |sequencer: &Self, lane: usize| {
-            let consumed = sequencer.lanes[lane].consumed();
-            (sequencer.core.settled(lane as u16, consumed), consumed)
+        let is_parked = |lane: &u32| {
+            let reader = &self.lanes[*lane as usize];
+            settled(&self.core, reader, *lane) < reader.consumed()
         };
-        let is_parked = |sequencer: &Self, lane: usize| settled(sequencer, lane).0 < settled(sequencer, lane).1;
-        let in_need = (0..self.lanes.len()).find(|lane| self.stock.is_in_need(*lane as u32) && is_parked(self, *lane));
-        let lane = in_need.or_else(|| (0..self.lanes.len()).find(|lane| is_parked(self, *lane)));
+        let parked = || (0..self.lanes.len() as u32).filter(is_parked);
+        let lane = parked().find(|lane| self.stock.is_in_need(*lane)).or_else(|| parked().next());
         let mut watermark = watermark;
         if let Some(lane) = lane.filter(|_| self.index.room() > 0)
             && self.core.let_go_lane(lane as u16, &mut appender!(self))
@@ -563,8 +561,8 @@ impl<M: Memory> ActiveSequencer<M> {
             self.commit_appended();
             watermark = self.commit.watermark();
         }
-        for lane in 0..self.lanes.len() {
-            self.settled[lane] = settled(self, lane).0;
+        for ((lane, reader), count) in (0..).zip(&self.lanes).zip(&mut self.settled) {
+            *count = settled(&self.core, reader, lane);
         }
         if self.settled.iter().zip(&self.given_up).any(|(settled, told)| settled > told) {
             self.giving_up = Some(watermark);
@@ -599,7 +597,7 @@ impl<M: Memory> ActiveSequencer<M> {
             let progress = LaneProgress {
                 epoch,
                 consumed,
-                settled: self.core.settled(lane as u16, consumed),
+                settled: settled(&self.core, &self.lanes[lane as usize], lane),
                 reusable: self.given_up[lane as usize],
                 granted: self.stock.extents().granted(lane),
                 recall: self.stock.recall(lane),
@@ -644,6 +642,11 @@ impl<M: Memory> ActiveSequencer<M> {
     pub fn core(&self) -> &OrderCore {
         &self.core
     }
+}
+
+/// Slots of a lane below this are appended or refused for good.
+fn settled<M: Memory>(core: &OrderCore, reader: &LaneReader<M>, lane: u32) -> u64 {
+    core.settled(lane as u16, reader.consumed())
 }
 
 /// Appends events to the index, folds them in and counts them.

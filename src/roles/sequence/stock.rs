@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::limits::GRANTS_AHEAD_MAX;
 use crate::log::extents::Extents;
 use crate::order::Event;
-use crate::pool::Layout;
 use crate::pool::record::{HoldingLine, LaneStatus, holding};
+use crate::pool::{Geometry, Layout};
 
 /// How often it is looked how fast lanes write, ns.
 const LOOK_NS: u64 = 100_000_000;
@@ -37,6 +37,18 @@ struct Need {
     begun: u64,
     /// As of the last look, and the one before.
     begun_at: [u64; 2],
+}
+
+impl Need {
+    /// Whether somebody waits for memory there, and there is none.
+    fn is_in_need(&self) -> bool {
+        self.is_waiting && self.in_hand == 0
+    }
+}
+
+/// Extents that a lane may have in hand however slowly it writes.
+fn least_wanted(geometry: &Geometry, lane: u32) -> u64 {
+    if geometry.is_attached_lane(lane) { 1 } else { 2 }
 }
 
 /// What the roll call says of a lane's writer.
@@ -102,7 +114,7 @@ impl Stock {
             stock.kept_bytes += if known.state == holding::STOCK { 0 } else { known.bytes };
         }
         for (lane, need) in (0..).zip(&mut stock.needs) {
-            need.wants = if g.is_attached_lane(lane) { 1 } else { 2 };
+            need.wants = least_wanted(&g, lane);
         }
         stock
     }
@@ -137,7 +149,7 @@ impl Stock {
         Some(extent)
     }
 
-    /// Whether `bytes` from `at` on lie in an extent that a lane has.
+    /// Whether a place lies in an extent that a lane has.
     #[inline]
     pub(super) fn is_of(&self, lane: u32, at: u64) -> bool {
         self.layout.extent_of(at).is_some_and(|extent| self.extents.is_of(extent, lane))
@@ -209,9 +221,8 @@ impl Stock {
         self.looked_ns = now_ns;
         let g = self.layout.geometry;
         for (lane, need) in (0..).zip(&mut self.needs) {
-            let least = if g.is_attached_lane(lane) { 1 } else { 2 };
             if need.begun - need.begun_at[0] < need.wants {
-                need.wants = (need.wants - 1).max(least);
+                need.wants = (need.wants - 1).max(least_wanted(&g, lane));
             }
             need.begun_at = [need.begun, need.begun_at[0]];
         }
@@ -244,8 +255,7 @@ impl Stock {
 
     /// Whether a lane waits that has nothing, while there is nothing to grant, nor to give up.
     fn is_dry(&self) -> bool {
-        let is_in_need = |need: &Need| need.is_waiting && need.in_hand == 0;
-        self.free.is_empty() && self.history.is_empty() && self.needs.iter().any(is_in_need)
+        self.free.is_empty() && self.history.is_empty() && self.needs.iter().any(Need::is_in_need)
     }
 
     /// Whether it has been dry for so long that nobody gives anything back unasked.
@@ -261,8 +271,7 @@ impl Stock {
 
     /// Whether a lane waits for memory and has none.
     pub(super) fn is_in_need(&self, lane: u32) -> bool {
-        let need = &self.needs[lane as usize];
-        need.is_waiting && need.in_hand == 0
+        self.needs[lane as usize].is_in_need()
     }
 
     /// What a lane is told of how much it may keep: see `LaneProgress::recall`.
@@ -281,6 +290,9 @@ impl Stock {
             need.in_hand < wants && !is_told
         };
         let lacking = self.needs.iter().filter(|need| lacks(need)).count();
+        if lacking == 0 {
+            return None;
+        }
         let is_scarce = self.free.len() < lacking.max(self.ready() / 2);
         let most = if is_scarce { 1 } else { u64::MAX };
         let in_turn = (0..lanes).map(|offset| (first + offset) % lanes);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::stock::{Presence, Stock};
-use super::tests::{FIRST, Feeder, batch, open, start, topic_spec};
+use super::tests::{FIRST, Feeder, batch, open, start, topic_spec, with_session};
 use crate::limits::{EXTENTS_FOUNDING, GRANTS_AHEAD_MAX};
 use crate::log::appender::Appender;
 use crate::log::commit::{CommitReader, CommitWriter};
@@ -296,11 +296,7 @@ fn what_a_superseded_sequencer_grants_is_not_taken() {
 #[test]
 fn a_lane_taken_over_has_what_it_was_granted() {
     let view = plain_view(1);
-    let mut sequencer = start(&view, 0);
-    let mut feeder = Feeder::new(&view, 0);
-    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
-    sequencer.pass(1);
-    feeder.lane.publish(&open());
+    let (mut sequencer, mut feeder) = with_session(&view);
     let mut next = 0;
     for now in 2..400 {
         if feeder.put(batch(FIRST, next), 64 << 10) {

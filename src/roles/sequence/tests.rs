@@ -88,6 +88,15 @@ pub(crate) fn open() -> BatchSlot {
     BatchSlot { kind: slot_kind::SESSION_OPEN, session_epoch: 1, ..BatchSlot::default() }
 }
 
+/// A sequencer, and a lane that has asked it for a topic and for the first session on it.
+pub(crate) fn with_session<M: Memory>(view: &View<M>) -> (ActiveSequencer<M>, Feeder<M>) {
+    let (mut sequencer, mut feeder) = (start(view, 0), Feeder::new(view, 0));
+    feeder.lane.publish(&topic_spec(view, OrderLevel::Session));
+    sequencer.pass(1);
+    feeder.lane.publish(&open());
+    (sequencer, feeder)
+}
+
 /// What [`topic_spec`] asks for is the first of all, and the first session the next: this is its id.
 pub(crate) const FIRST: u64 = 2;
 
@@ -161,16 +170,12 @@ fn an_idle_pass_moves_nothing() {
 #[test]
 fn a_thousand_laps() {
     let view = plain_view(1);
-    let mut sequencer = start(&view, 0);
+    let (mut sequencer, mut feeder) = with_session(&view);
     let mut follower = Follower::new(&view);
-    let mut feeder = Feeder::new(&view, 0);
     assert_eq!(
         (view.layout.geometry.ring_slots, view.layout.geometry.segment_entries * view.layout.geometry.segments),
         (64, 1024)
     );
-    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
-    sequencer.pass(1);
-    feeder.lane.publish(&open());
     let mut now = 1;
     let mut seq = 0;
     while seq < 1_024_000 {
@@ -198,11 +203,7 @@ fn a_thousand_laps() {
 #[test]
 fn an_owner_that_starts_again_costs_no_history() {
     let view = plain_view(1);
-    let mut sequencer = start(&view, 0);
-    let mut feeder = Feeder::new(&view, 0);
-    feeder.lane.publish(&topic_spec(&view, OrderLevel::Session));
-    sequencer.pass(1);
-    feeder.lane.publish(&open());
+    let (mut sequencer, mut feeder) = with_session(&view);
     let bytes = view.layout.geometry.extent_bytes / 4;
     for seq in 0..6 {
         assert!(feeder.put(batch(FIRST, seq), bytes));
