@@ -19,6 +19,7 @@ mod batches;
 mod history;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::log::damage::sound;
@@ -212,21 +213,12 @@ impl Checker {
         Ok(())
     }
 
-    /// The entry at a committed position, found as any reader finds it.
+    /// The entry at a committed position, found as any reader finds it; of one that is given up already, as the readers of an epoch before could:
+    /// nobody looks while which epoch is current is in doubt, and one that is superseded may commit and give up in that time.
     fn entry(&self, memory: &SharedMemory, position: u64) -> Result<IndexEntry, Violation> {
-        let g = &self.layout.geometry;
-        let candidate = ((self.epoch - 1) % u64::from(g.candidates)) as u32;
-        let mut best: Option<(u64, u32, u64, u64)> = None;
-        for (bank, owner) in (0..2).flat_map(|bank| (0..g.candidates).map(move |owner| (bank, owner))) {
-            for place in 0..u64::from(g.segments) {
-                let at = self.layout.directory_line(candidate, bank, owner, place);
-                let Some((guard, line)) = record::<SegmentLine>(memory, at) else { continue };
-                if line.epoch == self.epoch && (line.first..line.end).contains(&position) {
-                    best = best.max(Some((line.first, owner, guard - 1, line.filled_by)));
-                }
-            }
-        }
-        let Some((first, owner, number, epoch)) = best else {
+        let of_old = || (position < self.floor).then(|| self.segment_of(memory, position, 1..self.epoch)).flatten();
+        let segment = self.segment_of(memory, position, self.epoch..self.epoch + 1).or_else(of_old);
+        let Some((_, first, owner, number, epoch)) = segment else {
             return broken(1, format!("no segment holds committed position {position}"));
         };
         let at = self.layout.index_entry(owner, number, position - first);
@@ -234,6 +226,29 @@ impl Checker {
             Some((guard, entry)) if guard == position + 1 && u64::from(entry.epoch) <= epoch => Ok(entry),
             found => broken(1, format!("committed position {position} of epoch {epoch} holds {found:?}")),
         }
+    }
+
+    /// The last of `epochs` and of its segments that holds a position: epoch, first position, owner, number, and by which epoch it was filled.
+    fn segment_of(
+        &self,
+        memory: &SharedMemory,
+        position: u64,
+        epochs: Range<u64>,
+    ) -> Option<(u64, u64, u32, u64, u64)> {
+        let g = &self.layout.geometry;
+        let mut best = None;
+        for (bank, owner) in (0..2).flat_map(|bank| (0..g.candidates).map(move |owner| (bank, owner))) {
+            for (candidate, place) in
+                (0..g.candidates).flat_map(|own| (0..u64::from(g.segments)).map(move |place| (own, place)))
+            {
+                let at = self.layout.directory_line(candidate, bank, owner, place);
+                let Some((guard, line)) = record::<SegmentLine>(memory, at) else { continue };
+                if epochs.contains(&line.epoch) && (line.first..line.end).contains(&position) {
+                    best = best.max(Some((line.epoch, line.first, owner, guard - 1, line.filled_by)));
+                }
+            }
+        }
+        best
     }
 
     /// Under a new epoch everything kept is what it was.

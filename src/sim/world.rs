@@ -22,6 +22,8 @@ use crate::sim::trace::Event;
 
 /// Steps that nest in each other at most.
 const DEPTH_MAX: u32 = 3;
+/// Longest that a part is held up by those that are not held up themselves, ns. Times [`DEPTH_MAX`] it is less than what lives may take to let go.
+const HELD_UP_NS_MAX: u64 = 1_000_000_000;
 /// Steps in which everything must come to rest once faults have ended.
 const REST_STEPS_MAX: u64 = 150_000;
 /// How often rest is looked for, steps.
@@ -198,9 +200,10 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 /// A part is held up in the middle of its step: others run, or it is killed here.
 fn hold_up(world: &Weak<Mutex<State>>, index: usize, process: usize, life: u64, depth: u32) {
     let Some(world) = world.upgrade() else { return };
-    let others = {
+    let (others, until_ns) = {
         let mut state = lock(&world);
         state.look();
+        let until_ns = state.now_ns + HELD_UP_NS_MAX;
         let part = state.places[index].part;
         if state.strikes(Fault::KillInStep, 1, 6) {
             let fault = if state.strikes(Fault::PowerLoss, 1, 4) { Fault::PowerLoss } else { Fault::KillInStep };
@@ -213,7 +216,7 @@ fn hold_up(world: &Weak<Mutex<State>>, index: usize, process: usize, life: u64, 
                 }
                 _ => state.kill(process, false),
             }
-            0
+            (0, until_ns)
         } else if state.scenario.has(Fault::HoldUp) {
             let stands_still = state.stands_still(part);
             let others = match state.luck.below(100) {
@@ -223,7 +226,7 @@ fn hold_up(world: &Weak<Mutex<State>>, index: usize, process: usize, life: u64, 
                 _ => 300 + state.luck.below(1500),
             };
             state.note(Event::HeldUp(part, others));
-            others
+            (others, until_ns)
         } else {
             return;
         }
@@ -231,7 +234,8 @@ fn hold_up(world: &Weak<Mutex<State>>, index: usize, process: usize, life: u64, 
     for _ in 0..others {
         act(&world, depth + 1);
         let state = lock(&world);
-        if state.failure.is_some() || state.is_calm || state.processes[process].life != life {
+        let is_over = state.failure.is_some() || state.is_calm || state.processes[process].life != life;
+        if is_over || state.now_ns >= until_ns {
             break;
         }
     }

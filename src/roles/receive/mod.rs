@@ -277,7 +277,8 @@ impl<M: Memory, N: Network> Receive<M, N> {
         if self.waits_for_room() {
             self.ingest.lane.beat();
         }
-        let moved = looked + self.create_topics();
+        // It may be asked for memory back while nothing happens here.
+        let moved = looked + usize::from(self.ingest.refresh()) + self.create_topics();
         if now.monotonic_ns - self.report_ns >= REPORT_NS {
             self.report_ns = now.monotonic_ns;
             self.report();

@@ -1,7 +1,8 @@
 //! The pool's memory as one stock: which extents can be granted, who gets the next, and what is given up for them.
 //!
 //! Every live lane has some in hand before it asks, more the faster it begins them; what nobody has is stock, and some of that is kept ready for those
-//! who are writing. When there is less, the oldest extents of the log are given up, and when there are none, what lanes do not use is asked back.
+//! who are writing. When there is less, the oldest extents of the log are given up, and what lanes have beyond what they want is asked back; when there
+//! are none, all that they do not use.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -10,13 +11,15 @@ use std::sync::Arc;
 use crate::limits::GRANTS_AHEAD_MAX;
 use crate::log::extents::Extents;
 use crate::order::Event;
+use crate::pool::Layout;
 use crate::pool::record::{HoldingLine, LaneStatus, holding};
-use crate::pool::{Geometry, Layout};
 
 /// How often it is looked how fast lanes write, ns.
 const LOOK_NS: u64 = 100_000_000;
 /// Most extents kept ready.
 const READY_MAX: usize = 16;
+/// Extents that a lane may have in hand however slowly it writes.
+const WANTED_MIN: u64 = 1;
 
 /// What a lane needs, as it was last told.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,11 +47,6 @@ impl Need {
     fn is_in_need(&self) -> bool {
         self.is_waiting && self.in_hand == 0
     }
-}
-
-/// Extents that a lane may have in hand however slowly it writes.
-fn least_wanted(geometry: &Geometry, lane: u32) -> u64 {
-    if geometry.is_attached_lane(lane) { 1 } else { 2 }
 }
 
 /// What the roll call says of a lane's writer.
@@ -81,6 +79,8 @@ pub(crate) struct Stock {
     kept_bytes: u64,
     /// By lane.
     needs: Vec<Need>,
+    /// Extents to be ready for those who write, as of the last look.
+    ready: usize,
     looked_ns: u64,
     /// Nothing can be granted, nothing given up, and somebody waits: since then.
     dry_since_ns: Option<u64>,
@@ -100,7 +100,8 @@ impl Stock {
             dirty: Vec::with_capacity(count),
             is_dirty: vec![false; count],
             kept_bytes: 0,
-            needs: vec![Need::default(); g.lanes() as usize],
+            needs: vec![Need { wants: WANTED_MIN, ..Need::default() }; g.lanes() as usize],
+            ready: 1,
             looked_ns: 0,
             dry_since_ns: None,
             extents,
@@ -112,9 +113,6 @@ impl Stock {
                 _ => {}
             }
             stock.kept_bytes += if known.state == holding::STOCK { 0 } else { known.bytes };
-        }
-        for (lane, need) in (0..).zip(&mut stock.needs) {
-            need.wants = least_wanted(&g, lane);
         }
         stock
     }
@@ -213,23 +211,22 @@ impl Stock {
         need.begun = begun.max(need.begun);
     }
 
-    /// Looks now and then how fast lanes write: who begins less than it has in hand needs less.
+    /// Looks at what was heard of all lanes, and now and then at how fast they write: who begins less than it has in hand needs less.
     pub(super) fn look(&mut self, now_ns: u64) {
+        self.ready = self.wanted_ready();
         if now_ns.saturating_sub(self.looked_ns) < LOOK_NS {
             return;
         }
         self.looked_ns = now_ns;
-        let g = self.layout.geometry;
-        for (lane, need) in (0..).zip(&mut self.needs) {
+        for need in &mut self.needs {
             if need.begun - need.begun_at[0] < need.wants {
-                need.wants = (need.wants - 1).max(least_wanted(&g, lane));
+                need.wants = (need.wants - 1).max(WANTED_MIN);
             }
             need.begun_at = [need.begun, need.begun_at[0]];
         }
     }
 
-    /// Extents to be ready for those who write.
-    fn ready(&self) -> usize {
+    fn wanted_ready(&self) -> usize {
         let writes = |need: &&Need| need.is_live && need.begun > need.begun_at[1];
         let wanted: u64 = self.needs.iter().filter(writes).map(|need| need.wants).sum();
         (wanted as usize).clamp(1, (self.layout.geometry.extents as usize / 32).clamp(1, READY_MAX))
@@ -237,7 +234,7 @@ impl Stock {
 
     /// Up to where the oldest extents go that would make up for what is lacking. `None`: nothing is lacking, or there is nothing to give up.
     pub(super) fn wants_given_up(&mut self) -> Option<u64> {
-        let lacking = self.ready().saturating_sub(self.free.len());
+        let lacking = self.ready.saturating_sub(self.free.len());
         while self.passed.len() < lacking
             && let Some(oldest) = self.history.pop()
         {
@@ -277,7 +274,13 @@ impl Stock {
     /// What a lane is told of how much it may keep: see `LaneProgress::recall`.
     pub(super) fn recall(&self, lane: u32) -> u64 {
         let need = &self.needs[lane as usize];
-        u64::from(self.dry_since_ns.is_some() && !need.is_waiting)
+        match self.dry_since_ns {
+            _ if need.is_waiting => 0,
+            Some(_) => 1,
+            // History goes already: what lies unused in another's hand is history that readers could have.
+            None if self.free.len() <= self.ready => 1 + need.wants,
+            None => 0,
+        }
     }
 
     /// Who is granted the next extent, and which, if somebody lacks some: who has least is first, of those from `first` on. Where there is not enough
@@ -293,7 +296,7 @@ impl Stock {
         if lacking == 0 {
             return None;
         }
-        let is_scarce = self.free.len() < lacking.max(self.ready() / 2);
+        let is_scarce = self.free.len() < lacking.max(self.ready / 2);
         let most = if is_scarce { 1 } else { u64::MAX };
         let in_turn = (0..lanes).map(|offset| (first + offset) % lanes);
         let next = in_turn.filter(|lane| lacks(&self.needs[*lane]) && self.needs[*lane].in_hand < most).min_by_key(
