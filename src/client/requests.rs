@@ -31,6 +31,8 @@ pub struct TopicInfo {
     pub earliest_order: Order,
     /// Bytes of its batches kept from about that order on.
     pub kept_bytes: u64,
+    /// Bytes of its batches that were given up although its retention target wanted them, ever: the pool's memory was short.
+    pub taken_bytes: u64,
 }
 
 /// What a topic is to be, as a request says it.
@@ -150,6 +152,7 @@ pub(crate) fn parse_record(bytes: &[u8], name: &str) -> Result<TopicInfo, WireEr
         next_order: Order(record.next_order),
         earliest_order: Order(record.earliest_order),
         kept_bytes: record.kept_bytes,
+        taken_bytes: record.taken_bytes,
     })
 }
 

@@ -48,6 +48,9 @@ struct Course {
     /// Nothing below this is kept.
     earliest_order: u64,
     earliest_bytes: u64,
+    /// Bytes that went although they were wanted, ever, and as of the last time that was told.
+    taken_bytes: u64,
+    told_bytes: u64,
     /// Oldest first.
     marks: VecDeque<Mark>,
     is_active: bool,
@@ -88,13 +91,18 @@ impl Course {
 
     /// Lowest position it still wants.
     fn wants(&self, floor: u64, now_ns: u64) -> u64 {
-        let is_over = self.target.ns > 0 && now_ns.saturating_sub(self.last_ns) >= self.target.ns;
-        if !self.holds_data(floor) || is_over {
-            return u64::MAX;
+        match self.holds_data(floor) {
+            true => self.wanted(now_ns).map_or(u64::MAX, |first| first.map_or(floor, |mark| mark.position)),
+            false => u64::MAX,
         }
-        let past = self.marks.iter().rev().find(|mark| self.is_past(mark, now_ns));
+    }
+
+    /// From where on it wants what it holds; `Some(None)`: all. `None`: it wants nothing of it.
+    fn wanted(&self, now_ns: u64) -> Option<Option<&Mark>> {
+        let is_over = self.target.ns > 0 && now_ns.saturating_sub(self.last_ns) >= self.target.ns;
+        let past = || self.marks.iter().rev().find(|mark| self.is_past(mark, now_ns));
         // Without one: from its first batch on, which is not below the last mark that the floor has passed.
-        past.or(self.marks.front()).map_or(floor, |mark| mark.position)
+        (!is_over).then(|| past().or(self.marks.front()))
     }
 
     fn is_mark_due(&self, now_ns: u64, every_bytes: u64) -> bool {
@@ -116,7 +124,17 @@ impl Course {
         self.marks.push_back(mark);
     }
 
-    fn give_up(&mut self, floor: u64) {
+    /// The floor moves to `floor`.
+    fn give_up(&mut self, floor: u64, now_ns: u64) {
+        let wanted = match self.target == Target::default() {
+            true => None,
+            false => self.wanted(now_ns).map(|first| first.map_or(0, |mark| mark.bytes).max(self.earliest_bytes)),
+        };
+        self.let_go(floor);
+        self.taken_bytes += wanted.map_or(0, |from| self.earliest_bytes.saturating_sub(from));
+    }
+
+    fn let_go(&mut self, floor: u64) {
         while self.marks.get(1).is_some_and(|mark| mark.position <= floor) {
             self.marks.pop_front();
         }
@@ -158,6 +176,8 @@ impl Targets {
             last_ns: self.now_ns,
             earliest_order: progress.earliest_order,
             earliest_bytes: progress.earliest_bytes.min(progress.bytes),
+            taken_bytes: progress.taken_bytes,
+            told_bytes: progress.taken_bytes,
             marks: VecDeque::with_capacity(MARKS_MAX),
             is_active: false,
         });
@@ -227,7 +247,16 @@ impl Targets {
     /// The floor moved.
     pub fn give_up(&mut self, floor: u64) {
         self.floor = floor;
-        self.topics.iter_mut().flatten().for_each(|course| course.give_up(floor));
+        self.topics.iter_mut().flatten().for_each(|course| course.give_up(floor, self.now_ns));
+    }
+
+    /// A topic of which something went although it was wanted, and how many bytes of it ever did; each is told of once, and again when that has doubled.
+    pub fn take_shortened(&mut self) -> Option<(u32, u64)> {
+        let is_news = |course: &Course| course.taken_bytes > 2 * course.told_bytes;
+        let mut topics = (0..).zip(&mut self.topics).filter_map(|(id, course)| Some((id, course.as_mut()?)));
+        let (id, course) = topics.find(|(_, course)| is_news(course))?;
+        course.told_bytes = course.taken_bytes;
+        Some((id, course.taken_bytes))
     }
 
     /// A topic's progress for its line in the table.
@@ -239,6 +268,7 @@ impl Targets {
             bytes: course.bytes,
             earliest_order: course.earliest_order,
             earliest_bytes: course.earliest_bytes,
+            taken_bytes: course.taken_bytes,
             ..TopicProgress::default()
         }
     }
@@ -289,6 +319,22 @@ mod tests {
         assert!(allowed_at(&mut targets, 53) >= 45, "nobody wants what was a deleted topic's");
         targets.forget(1);
         assert_eq!(allowed_at(&mut targets, 54), u64::MAX);
+    }
+
+    /// What goes because memory is short, not because it is old, is counted and told; a topic without a target was promised nothing.
+    #[test]
+    fn what_memory_took_is_told() {
+        let mut targets = targets(&[Target { bytes: 800, ns: 0 }, NONE]);
+        (1..=40).for_each(|position| step(&mut targets, position, &[100, 100]));
+        targets.give_up(20);
+        assert_eq!(targets.take_shortened(), None, "its retention was over");
+        targets.give_up(37);
+        let (topic, bytes) = targets.take_shortened().expect("some of the last 800 bytes went");
+        assert!(topic == 0 && (300..=600).contains(&bytes), "{bytes} of topic {topic}");
+        assert_eq!(targets.take_shortened(), None, "it was told");
+        targets.give_up(50);
+        assert!((700..=900).contains(&targets.progress(0, 0).taken_bytes), "{:?}", targets.progress(0, 0));
+        assert_eq!(targets.progress(1, 0).taken_bytes, 0);
     }
 
     /// Whatever the batches are, as much as the target is always wanted, and not much more.

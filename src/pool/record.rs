@@ -462,8 +462,10 @@ record! {
         earliest_order: u64,
         /// `bytes` at that order
         earliest_bytes: u64,
+        /// bytes that were given up although its retention target wanted them, ever: memory was short
+        taken_bytes: u64,
         /// 0
-        reserved: [u64; 2],
+        reserved: u64,
     }
 }
 

@@ -176,6 +176,7 @@ fn record<M: Memory>(topics: &TopicReader<M>, topic: &Topic) -> Option<TopicReco
         next_order: progress.next_order,
         earliest_order: progress.earliest_order,
         kept_bytes: progress.bytes.saturating_sub(progress.earliest_bytes),
+        taken_bytes: progress.taken_bytes,
         ..TopicRecord::zeroed()
     })
 }

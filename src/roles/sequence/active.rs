@@ -525,8 +525,19 @@ impl<M: Memory> ActiveSequencer<M> {
         let floor = self.trimmer.floor();
         if floor > before {
             self.kept = self.kept.filter(|(_, last)| *last >= floor).map(|(first, last)| (first.max(floor), last));
+            self.tell_shortened();
         }
         moved
+    }
+
+    /// Says of which topics less is kept than they are meant to keep.
+    fn tell_shortened(&mut self) {
+        while let Some((topic, bytes)) = self.trimmer.targets.take_shortened() {
+            let name = self.topics.known[topic as usize].as_ref().map_or("", |topic| &topic.name);
+            log::warn!(
+                "memory was short: {bytes} bytes of topic {name:?} went before its retention was over; a larger pool keeps more"
+            );
+        }
     }
 
     /// Segments are used again only if a successor is sure to see the floor: it was published, and nobody has claimed since.

@@ -108,8 +108,8 @@ described! {
         earliest_order: u64,
         /// bytes of batches kept from about that order on; 0 in a request
         kept_bytes: u64,
-        /// 0
-        reserved_too: u64,
+        /// bytes that were given up although the retention target wanted them, ever, for memory was short; 0 in a request
+        taken_bytes: u64,
     }
 }
 

@@ -130,7 +130,11 @@ impl<'a> Lives<'a> {
 fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
     let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
     let g = view.layout.geometry;
-    let mut text = format!("pool {}: {} bytes\n", pool.path().display(), g.pool_bytes);
+    let (path, blog_bytes) = (pool.path().display(), pool.layout().blog_bytes());
+    let mut text = format!(
+        "pool {path}: {} bytes, {blog_bytes} of them for batches, in {} extents of {}\n",
+        g.pool_bytes, g.extents, g.extent_bytes
+    );
     let (lives, mut any_broker_lives) = (Lives::watch(pool, &view), false);
     let _ = writeln!(text, "sequencer: {}", lives.of_sequencer()?);
     for broker in 0..g.brokers {

@@ -117,6 +117,13 @@ fn description(topic: &TopicInfo) -> String {
     say("next order", &topic.next_order);
     say("earliest order", &topic.earliest_order);
     say("kept bytes", &topic.kept_bytes);
+    match topic.taken_bytes {
+        0 => say("taken bytes", &"0: memory never took what its retention wanted"),
+        bytes => say(
+            "taken bytes",
+            &format_args!("{bytes}: memory was short, and took them though its retention wanted them"),
+        ),
+    }
     text
 }
 
@@ -139,6 +146,7 @@ mod tests {
             next_order: Order(10),
             earliest_order: Order(4),
             kept_bytes: 640,
+            taken_bytes: 0,
         };
         assert_eq!(line(&topic), "t\torder 5\tack 1\treceipts batch\tnext 10\n");
         let text = description(&topic);
