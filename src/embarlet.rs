@@ -2,6 +2,7 @@
 //!
 //! * [`error`]: why it cannot start, why it ended.
 //! * [`preflight`]: what can be told before anything is touched.
+//! * `places`: which places in the pool it takes.
 //! * `watch`: whether the pool is still what it was.
 
 use std::net::{SocketAddr, TcpListener};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytemuck::Zeroable;
 
 use crate::config::{CoherenceMode, Config, Create as ConfigCreate, SlowReaderMode, auto_pool_bytes};
+use crate::log::brokers::announce_address;
 use crate::log::inherit::check_broker;
 use crate::log::member::Member;
 use crate::log::namesake::look_for_namesake;
@@ -23,7 +25,7 @@ use crate::net::ring::RingError;
 use crate::net::socket_options::listen;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
-use crate::pool::region::{Create, HostLock, LockName, Wanted, device_bytes};
+use crate::pool::region::{Create, HostLock, Wanted, device_bytes};
 use crate::pool::superblock::{HomeHosts, SuperblockError};
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
@@ -41,6 +43,7 @@ use crate::wire::SlowReader;
 use crate::wire::frame::LogRecord;
 
 pub mod error;
+mod places;
 pub mod preflight;
 mod watch;
 
@@ -66,6 +69,7 @@ pub struct Embarlet {
     threads: Vec<Running>,
     shutdown: Arc<Shutdown>,
     addresses: Vec<SocketAddr>,
+    places: Vec<u32>,
     pool: Pool,
     watch: Option<Watch>,
     _locks: Vec<HostLock>,
@@ -74,7 +78,7 @@ pub struct Embarlet {
 /// What to start.
 #[derive(Clone, Debug, Default)]
 pub struct StartOptions {
-    /// The brokers to run; all of one host.
+    /// The brokers to run, by where the configuration lists them, from 0; all of one host.
     pub brokers: Vec<u32>,
     /// Format the pool first.
     pub format: bool,
@@ -92,9 +96,9 @@ pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
         pool_bytes,
         extent_bytes: g.extent_bytes,
         hosts: g.hosts,
-        brokers: config.brokers.len() as u32,
+        brokers: g.hosts * config.brokers_per_host(),
         lanes_per_broker: g.lanes_per_broker,
-        candidates: config.sequencer.candidates.len() as u32,
+        candidates: config.candidates(),
         ring_slots: g.ring_slots,
         segment_entries: g.segment_entries,
         segments: g.segments,
@@ -103,15 +107,16 @@ pub fn geometry(config: &Config, pool_bytes: u64) -> Geometry {
         cursors_max: g.cursors_max,
         extents: 0,
         attached_per_broker: g.attached_per_broker,
-        reserved: 0,
+        spare_per_host: (config.brokers_per_host() - config.listed_per_host()) as u16,
     }
 }
 
-/// The host of each broker and sequencer candidate, as a configuration has them.
+/// The host of each place for a broker, and of each for a sequencer candidate: the former host by host, the latter on the hosts in turn.
 pub fn home_hosts(config: &Config) -> HomeHosts {
+    let (hosts, of_host) = (config.geometry.hosts, config.brokers_per_host());
     HomeHosts {
-        brokers: config.brokers.iter().map(|broker| broker.host).collect(),
-        candidates: config.sequencer.candidates.iter().map(|b| config.brokers[*b as usize].host).collect(),
+        brokers: (0..hosts * of_host).map(|place| place / of_host).collect(),
+        candidates: (0..config.candidates()).map(|place| place % hosts).collect(),
     }
 }
 
@@ -170,6 +175,8 @@ pub fn open_pool(config: &Config, create: Create) -> Result<Pool, StartError> {
         let wanted = Wanted {
             geometry: geometry(config, bytes),
             any_size: config.pool.bytes.is_none(),
+            any_places: config.geometry.brokers_per_host.is_none(),
+            any_candidates: config.sequencer.candidates.is_none(),
             homes: home_hosts(config),
             coherence: Some(config.pool.coherence),
         };
@@ -196,7 +203,7 @@ impl Embarlet {
     /// Starts the brokers named in `options`.
     pub fn start(config: &Config, options: &StartOptions) -> Result<Embarlet, StartError> {
         check_brokers(config, &options.brokers)?;
-        plan(&preflight::role_specs(config, &options.brokers), &usable_cores()?, &config.threads)?;
+        plan(&preflight::role_specs(config, &options.brokers, Some(0)), &usable_cores()?, &config.threads)?;
         if let Some(warning) = preflight::descriptors(config, &options.brokers)? {
             log::warn!("{warning}");
         }
@@ -235,16 +242,18 @@ impl Embarlet {
                 );
             }
         }
-        let mut locks = Vec::new();
-        for broker in &options.brokers {
-            locks.push(pool.lock(LockName::Broker(*broker))?);
-        }
+        let homes = Homes::new(config.brokers[options.brokers[0] as usize].host, pool.superblock().homes());
+        let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
+        let (places, locks) = places::take(config, &options.brokers, &pool, &view)?;
+        let candidate = places::take_candidate(&places, &pool, &view)?;
+        let slot = candidate.as_ref().map(|(slot, _)| *slot);
         let listeners = bind(config, &options.brokers)?;
         if config.pool.populate {
             pool.populate();
         }
-        let parts = Parts::<C>::new(config, &options.brokers, pool.clone(), &listeners)?;
-        assert_eq!(parts.specs, preflight::role_specs(config, &options.brokers), "what was looked at is what runs");
+        let seats = Seats { entries: &options.brokers, places: &places, listeners: &listeners, candidate };
+        let parts = Parts::<C>::new(config, seats, pool.clone(), &view)?;
+        assert_eq!(parts.specs, preflight::role_specs(config, &places, slot), "what was looked at is what runs");
         let plan = plan(&parts.specs, &usable_cores()?, &config.threads)?;
         plan.describe(&parts.specs).lines().for_each(|line| log::info!("{line}"));
         let shutdown = Shutdown::new(DRAIN_LIMIT);
@@ -255,7 +264,8 @@ impl Embarlet {
         }
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let mut builders: Vec<_> = parts.builders.into_iter().map(Some).collect();
-        let mut embarlet = Embarlet { threads: Vec::new(), shutdown, addresses, pool, watch: None, _locks: locks };
+        let mut embarlet =
+            Embarlet { threads: Vec::new(), shutdown, addresses, places, pool, watch: None, _locks: locks };
         let (started, starts) = channel();
         for thread in &plan.threads {
             let ticks = Arc::new(Ticks::default());
@@ -285,6 +295,11 @@ impl Embarlet {
     /// Where its brokers listen, in the order they were named.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The numbers its brokers have in the pool, in the order they were named.
+    pub fn places(&self) -> &[u32] {
+        &self.places
     }
 
     /// Tells it to drain and stop.
@@ -395,6 +410,17 @@ fn build_crew(
     Ok((ring, crew.into_iter().map(|role| (role.build)()).collect()))
 }
 
+/// What a process has taken of a pool, and where it listens.
+struct Seats<'a> {
+    /// Its brokers, by where the configuration lists them.
+    entries: &'a [u32],
+    /// The place of each.
+    places: &'a [u32],
+    /// The listener of each.
+    listeners: &'a [Arc<TcpListener>],
+    candidate: Option<(u32, HostLock)>,
+}
+
 /// The roles of a process before they are placed.
 struct Parts<C: Coherence> {
     pool: Pool,
@@ -404,21 +430,19 @@ struct Parts<C: Coherence> {
 }
 
 impl<C: Coherence> Parts<C> {
-    fn new(config: &Config, brokers: &[u32], pool: Pool, listeners: &[Arc<TcpListener>]) -> Result<Self, StartError> {
-        let homes = Homes::new(config.brokers[brokers[0] as usize].host, pool.superblock().homes());
-        let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
-        look_for_namesake(&view, 0..view.layout.geometry.members(), Process::this().boot_id)
+    fn new(config: &Config, seats: Seats<'_>, pool: Pool, view: &View<Mapped<C>>) -> Result<Self, StartError> {
+        let Seats { entries, places, listeners, candidate } = seats;
+        look_for_namesake(view, 0..view.layout.geometry.members(), Process::this().boot_id)
             .map_err(|source| StartError::Namesake { path: pool.path().into(), source })?;
         let mut parts = Parts { pool, specs: Vec::new(), builders: Vec::new(), coherence: std::marker::PhantomData };
-        for (index, broker) in brokers.iter().enumerate() {
-            check_broker(&view, *broker)
+        for (index, (entry, place)) in entries.iter().zip(places).enumerate() {
+            check_broker(view, *place)
                 .map_err(|source| StartError::Damaged { path: parts.pool.path().into(), source })?;
-            parts.add_broker(config, &view, *broker, &listeners[index], index == 0);
+            let address = config.brokers[*entry as usize].advertised();
+            parts.add_broker(config, view, (*place, &address), &listeners[index], index == 0);
         }
-        for (slot, broker) in config.sequencer.candidates.iter().enumerate() {
-            if brokers.contains(broker) {
-                parts.add_sequencer(config, &view, slot as u32, *broker)?;
-            }
+        if let Some((slot, lock)) = candidate {
+            parts.add_sequencer(config, view, (slot, lock), places[0]);
         }
         Ok(parts)
     }
@@ -432,12 +456,13 @@ impl<C: Coherence> Parts<C> {
         &mut self,
         config: &Config,
         view: &View<Mapped<C>>,
-        broker: u32,
+        (broker, address): (u32, &str),
         listener: &Arc<TcpListener>,
         creates_topics: bool,
     ) {
         let member = Member::announce(view, broker, Process::this());
         let incarnation = member.incarnation();
+        announce_address(view, broker, incarnation, address);
         let mut member = Some(member);
         let lanes = config.geometry.lanes_per_broker;
         let seats = config.receive.connections_max + SPARE_CONNECTIONS;
@@ -488,14 +513,7 @@ impl<C: Coherence> Parts<C> {
         }
     }
 
-    fn add_sequencer(
-        &mut self,
-        config: &Config,
-        view: &View<Mapped<C>>,
-        slot: u32,
-        broker: u32,
-    ) -> Result<(), StartError> {
-        let lock = self.pool.lock(LockName::Candidate(slot))?;
+    fn add_sequencer(&mut self, config: &Config, view: &View<Mapped<C>>, (slot, lock): (u32, HostLock), broker: u32) {
         let settings = SequencerSettings {
             session_lease_ns: config.sequencer.session_lease.as_nanos() as u64,
             session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
@@ -511,7 +529,6 @@ impl<C: Coherence> Parts<C> {
         let (view, pool) = (view.clone(), self.pool.clone());
         let build: Builder = Box::new(move || Box::new(Sequence::new(&view, pool, slot, lock, settings, takeover)));
         self.add(format!("sequence {slot}"), RoleKind::Sequence, broker, 0, 0, build);
-        Ok(())
     }
 }
 
@@ -563,7 +580,6 @@ fn ack_settings(config: &Config, broker: u32) -> AckSettings {
         zero_copy_from_bytes: config.ack.zero_copy_from_bytes,
         open_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         broker: broker as u16,
-        broker_list: config.broker_list(),
         log: LogRecord::zeroed(),
     }
 }
@@ -584,7 +600,6 @@ fn export_settings(config: &Config, broker: u32) -> ExportSettings {
         return_grace_ns: config.export.return_grace.as_nanos() as u64,
         reader_grace_ns: config.export.reader_grace.as_nanos() as u64,
         broker: broker as u16,
-        broker_list: config.broker_list(),
         log: LogRecord::zeroed(),
         client_silence_ns: config.liveness.client_silence.as_nanos() as u64,
     }

@@ -86,6 +86,8 @@ pub const SCAN_WINDOW_MAX: u32 = 64;
 pub const FRAME_HEADER_BYTES: usize = 64;
 /// Largest body of a control frame (hello, refused, welcome, topic), bytes, padding included.
 pub const CONTROL_BODY_BYTES_MAX: usize = 4096;
+/// Longest address at which clients find a broker, `host:port`, bytes.
+pub const ADDRESS_BYTES_MAX: usize = 255;
 /// Largest body of a request, bytes, padding included: a topic's name and what the operation defines.
 pub const REQUEST_BODY_BYTES_MAX: usize = 256;
 /// Most topics of one subscription.

@@ -22,7 +22,7 @@ usage: embarlet [--config FILE] [--brokers 0,1,...] [--format [--overwrite-forei
        embarlet [--config FILE] --check-config | --print-layout
 
   --config FILE     configuration; without it, the embedded one: four brokers on 127.0.0.1:7300-7303, pool in /dev/shm
-  --brokers LIST    run only these of the configured brokers (all of one host); default: all
+  --brokers LIST    run only these of the brokers that the file lists, counted from 0 (all of one host); default: all
   --format          format the pool before starting: everything in it is lost. Only a pool of ours that nobody uses, a
                     file that is empty or not there, or a device whose beginning is blank, is formatted
   --format-only     format the pool so and exit
@@ -152,13 +152,13 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
         print(&format!("formatted {}: {} bytes\n", pool.path().display(), pool.layout().geometry.pool_bytes));
         return Ok(ExitCode::SUCCESS);
     }
-    let all = || config.brokers.iter().map(|broker| broker.id).collect();
+    let all = || (0..config.brokers.len() as u32).collect();
     let brokers = arguments.brokers.clone().unwrap_or_else(all);
     let (format, overwrite_foreign) = (arguments.format, arguments.overwrite_foreign);
     let options = StartOptions { brokers, format, overwrite_foreign, on_signals: true };
     let embarlet = Embarlet::start(config, &options)?;
     let addresses: Vec<String> = embarlet.addresses().iter().map(ToString::to_string).collect();
-    log::info!("ready: brokers {:?} listen on {}", options.brokers, addresses.join(", "));
+    log::info!("ready: brokers {:?} listen on {}", embarlet.places(), addresses.join(", "));
     // The failure is in the log, with the thread it came from.
     Ok(embarlet.join().map_or_else(|error| ExitCode::from(error.exit_code()), |()| ExitCode::SUCCESS))
 }
@@ -178,9 +178,12 @@ fn print_layout(layout: &Layout) {
     part::<record::LaneProgress>(&mut text, 8);
     part::<record::LaneStatus>(&mut text, 8);
     part::<record::BrokerLine>(&mut text, 8);
+    part::<record::AddressLine>(&mut text, 8);
     part::<record::PinLine>(&mut text, 8);
     part::<record::SegmentLine>(&mut text, 8);
     part::<record::ExtentLine>(&mut text, 8);
+    part::<record::GrantLine>(&mut text, 8);
+    part::<record::HoldingLine>(&mut text, 8);
     part::<record::TopicLine>(&mut text, 8);
     part::<record::NameLine>(&mut text, 8);
     part::<record::TopicProgress>(&mut text, 8);
@@ -198,6 +201,7 @@ fn print_layout(layout: &Layout) {
     part::<frame::CaughtUp>(&mut text, 0);
     part::<frame::Goodbye>(&mut text, 0);
     part::<frame::Heartbeat>(&mut text, 0);
+    part::<frame::Brokers>(&mut text, 0);
     part::<frame::LogRecord>(&mut text, 0);
     part::<frame::Request>(&mut text, 0);
     part::<frame::Reply>(&mut text, 0);

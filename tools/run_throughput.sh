@@ -65,9 +65,8 @@ write_config() {
         echo "pool: { path: $POOL, bytes: $pool_bytes, create: if_missing, coherence: software }"
         echo "brokers:"
         for ((i = 0; i < brokers; i++)); do
-            echo "  - { id: $i, host: 0, address: \"127.0.0.1:$((first_port + i))\" }"
+            echo "  - { address: \"127.0.0.1:$((first_port + i))\" }"
         done
-        echo "sequencer: { candidates: [0] }"
         echo "log: info"
     } >"$CONFIG"
 }

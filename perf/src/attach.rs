@@ -78,12 +78,19 @@ impl Scene {
             topics_max: 16,
             extents: 0,
             attached_per_broker: 1,
-            reserved: 0,
+            spare_per_host: 0,
             cursors_max: 1,
         };
         let homes = HomeHosts::single_host(&geometry);
         let failed = |error| CompareError::Usage(format!("attach: {error}"));
-        let wanted = Wanted { geometry, any_size: false, homes, coherence: Some(args.coherence) };
+        let wanted = Wanted {
+            geometry,
+            any_size: false,
+            any_places: false,
+            any_candidates: false,
+            homes,
+            coherence: Some(args.coherence),
+        };
         let pool = Pool::open_as(&path, &wanted, Create::IfMissing).map_err(failed)?;
         let lock = pool.lock(LockName::Candidate(0)).map_err(failed)?;
         // The limits go over this mapping; the publisher touches its own.

@@ -43,7 +43,7 @@ impl Shape {
         Shape { brokers, hosts, pool_bytes, settle: Duration::ZERO, geometry: "" }
     }
 
-    /// The number of candidates: the first brokers.
+    /// The number of candidates: of the processes that are started first.
     pub fn candidates(&self) -> u32 {
         self.brokers.min(CANDIDATES_MAX)
     }
@@ -200,11 +200,10 @@ impl Drop for Cluster<'_> {
 
 /// Everything on one thread; all that is not written here is the default.
 fn configuration(pool: &Path, addresses: &[SocketAddr], shape: &Shape) -> String {
-    let candidates: Vec<String> = (0..shape.candidates()).map(|id| id.to_string()).collect();
-    let (candidates, settle_ms) = (candidates.join(", "), shape.settle.as_millis());
+    let (candidates, settle_ms) = (shape.candidates(), shape.settle.as_millis());
     Configuration::new(pool, &format!("bytes: {}, coherence: software", format_bytes(shape.pool_bytes)))
         .section("geometry", &format!("hosts: {}{}", shape.hosts, shape.geometry))
-        .section("sequencer", &format!("candidates: [{candidates}], takeover_settle: {settle_ms}ms"))
+        .section("sequencer", &format!("candidates: {candidates}, takeover_settle: {settle_ms}ms"))
         .brokers_on(addresses, |id| shape.host(id))
         .text()
 }
@@ -221,7 +220,7 @@ mod tests {
         let addresses: Vec<SocketAddr> = (1..6).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let config = Config::parse(&configuration(Path::new("/dev/shm/a.pool"), &addresses, &shape), "made").unwrap();
         assert_eq!(config.brokers.iter().map(|broker| broker.host).collect::<Vec<_>>(), [0, 1, 0, 1, 0]);
-        assert_eq!((config.sequencer.candidates.len(), config.geometry.hosts, config.geometry.segments), (4, 2, 4));
+        assert_eq!((config.candidates(), config.geometry.hosts, config.geometry.segments), (4, 2, 4));
         assert_eq!(config.sequencer.takeover_settle, shape.settle);
     }
 }

@@ -101,6 +101,8 @@ impl Engine {
 
     /// Does what the ports have ordered.
     fn obey(&mut self) {
+        // Brokers may have come.
+        self.sockets.resize_with(self.ports.len(), || None);
         while let Some(order) = self.ports.pop_order() {
             match order {
                 Order::Dial { port, generation, call } => self.dialer.begin(port, generation, *call),

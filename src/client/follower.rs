@@ -37,8 +37,10 @@ enum Line {
 pub(crate) struct Follower {
     intake: Intake,
     slow_reader: SlowReaderPolicy,
-    /// Seeds first, then the brokers they named.
+    /// Seeds first, then the brokers that are there as it was last told.
     brokers: Vec<String>,
+    /// How many of them are seeds.
+    seeds: usize,
     /// The broker to dial next.
     turn: usize,
     connect_timeout: Duration,
@@ -84,6 +86,7 @@ impl Follower {
             intake: Intake::new(options, first)?,
             slow_reader: options.slow_reader,
             brokers: options.brokers.clone(),
+            seeds: options.brokers.len(),
             turn: 0,
             connect_timeout: options.connect_timeout,
             line: Line::Dialing,
@@ -158,18 +161,24 @@ impl Follower {
             self.on_lost(&error, now);
             return Err(error);
         }
-        for (_, broker) in &greeting.brokers {
+        self.line = Line::Up { address: greeting.address.clone() };
+        self.know(&greeting.brokers);
+        (self.up_since, self.looked_at, self.is_of_use) = (now, now, false);
+        self.pulse = Pulse::of(greeting.heartbeat, greeting.log.is_some(), now);
+        Ok(())
+    }
+
+    /// Takes note of which brokers there are. Those it was given to begin with it always tries.
+    fn know(&mut self, brokers: &[(u16, String)]) {
+        let Line::Up { address } = &self.line else { return };
+        self.brokers.truncate(self.seeds);
+        for (_, broker) in brokers {
             if !self.brokers.contains(broker) {
                 self.brokers.push(broker.clone());
             }
         }
         // The broker whose turn it was when this one is lost: the next one's is after it.
-        let address = greeting.address.clone();
-        self.turn = self.brokers.iter().position(|broker| *broker == address).unwrap_or(self.turn);
-        self.line = Line::Up { address };
-        (self.up_since, self.looked_at, self.is_of_use) = (now, now, false);
-        self.pulse = Pulse::of(greeting.heartbeat, greeting.log.is_some(), now);
-        Ok(())
+        self.turn = self.brokers.iter().position(|broker| broker == address).unwrap_or(self.turn);
     }
 
     /// How long the next attempt may take: with several brokers, at first no longer than one that is well needs, so that a stopped one
@@ -252,6 +261,9 @@ impl Follower {
             Ok(step) => {
                 self.is_of_use |= matches!(step, Step::CaughtUp | Step::Handed);
                 *handed += usize::from(step == Step::Handed);
+                if let Some(brokers) = self.intake.take_brokers() {
+                    self.know(&brokers);
+                }
                 Ok(step != Step::NotWhole)
             }
             Err(fault) => {

@@ -4,7 +4,7 @@ use super::*;
 use crate::client::fake::{delivery, welcome};
 use crate::client::numbers::Order;
 use crate::client::options::Start;
-use crate::wire::frame::{LogRecord, Refused, Welcome, with_body};
+use crate::wire::frame::{Brokers, LogRecord, Refused, Welcome, with_body};
 use crate::wire::{OrderLevel, Refusal};
 
 const MS: Duration = Duration::from_millis(1);
@@ -163,4 +163,23 @@ fn another_log_is_not_gone_on_with() {
     let other = LogRecord { uuid: [1, 8], ..log };
     let error = bench.dialed(Ok(Greeting { log: Some(other), ..greeting("b:1", 0) })).unwrap_err();
     assert!(matches!(error, ClientError::OtherLog { .. }) && !bench.follower.is_up());
+}
+
+/// Those that it was given it always tries, and of those that it is told of the ones that are there now.
+#[test]
+fn it_goes_on_with_brokers_that_it_hears_of() {
+    let mut bench = Bench::new(&greeting("b:0", 0));
+    for list in ["5 c:5\n", "6 d:6\n"] {
+        bench.comes(&with_body(&Brokers::default(), list.as_bytes())).unwrap();
+    }
+    bench.lost();
+    let mut tried = Vec::new();
+    for _ in 0..4 {
+        tried.push(bench.redial(Duration::from_millis(900)).unwrap().expect("its time has come").address);
+        bench.dialed(Err(ClientError::io("b:0", "connecting to", &io::ErrorKind::ConnectionRefused.into()))).unwrap();
+    }
+    assert_eq!(tried, ["b:1", "d:6", "b:0", "b:1"]);
+    let damaged = with_body(&Brokers::default(), b"no list");
+    let mut bench = Bench::new(&greeting("b:0", 0));
+    assert!(bench.comes(&damaged).is_err());
 }

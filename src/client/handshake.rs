@@ -144,7 +144,7 @@ pub(crate) fn refused(broker: &str, refused: &Refused, text: &[u8]) -> ClientErr
 }
 
 /// The Welcome's body: one line `id address:port` for every broker.
-fn parse_brokers(body: &[u8]) -> Result<Vec<(u16, String)>, WireError> {
+pub(crate) fn parse_brokers(body: &[u8]) -> Result<Vec<(u16, String)>, WireError> {
     let wrong = |line: usize| WireError::Field {
         field: "line of the broker list",
         found: line as u64,

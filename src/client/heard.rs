@@ -1,5 +1,6 @@
 //! What a publisher hears on a live connection: acks, heartbeats and refusals, out of bytes as they come.
 
+use crate::client::handshake::parse_brokers;
 use crate::limits::{BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::wire::frame::{self, Ack, Refused};
 use crate::wire::{FrameKind, WireError};
@@ -12,6 +13,8 @@ const INBOX_BYTES: usize = FRAME_HEADER_BYTES + CONTROL_BODY_BYTES_MAX;
 pub(crate) enum Heard {
     Ack(Ack),
     Heartbeat,
+    /// The brokers there are from now on.
+    Brokers(Vec<(u16, String)>),
     Refused(Refused, Vec<u8>),
 }
 
@@ -57,6 +60,16 @@ impl HeardInbox {
     }
 }
 
+/// The length of a control frame and its body, of which `rest` is what came behind the header; if it is whole.
+pub(super) fn whole_body<'a>(
+    header: &[u8; FRAME_HEADER_BYTES],
+    rest: &'a [u8],
+) -> Result<Option<(usize, &'a [u8])>, WireError> {
+    let whole = frame::frame_bytes(header) as usize;
+    let Some(body) = rest.get(..whole - FRAME_HEADER_BYTES) else { return Ok(None) };
+    Ok(Some((whole, frame::check_body(header, body)?)))
+}
+
 /// The frame at the start of `bytes` and its length, if it is whole.
 fn parse(bytes: &[u8]) -> Result<Option<(usize, Heard)>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
@@ -64,12 +77,14 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Heard)>, WireError> {
         FrameKind::Ack => Ok(Some((FRAME_HEADER_BYTES, Heard::Ack(frame::read(header))))),
         FrameKind::Heartbeat => Ok(Some((FRAME_HEADER_BYTES, Heard::Heartbeat))),
         FrameKind::Refused => {
-            let whole = frame::frame_bytes(header) as usize;
-            let Some(body) = rest.get(..whole - FRAME_HEADER_BYTES) else { return Ok(None) };
-            let text = frame::check_body(header, body)?.to_vec();
-            Ok(Some((whole, Heard::Refused(frame::read(header), text))))
+            let Some((whole, text)) = whole_body(header, rest)? else { return Ok(None) };
+            Ok(Some((whole, Heard::Refused(frame::read(header), text.to_vec()))))
         }
-        found => Err(WireError::UnexpectedKind { found, expected: "Ack, Heartbeat or Refused" }),
+        FrameKind::Brokers => {
+            let Some((whole, list)) = whole_body(header, rest)? else { return Ok(None) };
+            Ok(Some((whole, Heard::Brokers(parse_brokers(list)?))))
+        }
+        found => Err(WireError::UnexpectedKind { found, expected: "Ack, Heartbeat, Brokers or Refused" }),
     }
 }
 

@@ -11,7 +11,8 @@
 use crate::client::delivered::{Delivered, Event, Found};
 use crate::client::error::ClientError;
 use crate::client::fault::{Fault, check_identity};
-use crate::client::handshake::Greeting;
+use crate::client::handshake::{Greeting, parse_brokers};
+use crate::client::heard::whole_body;
 use crate::client::inbox::Inbox;
 use crate::client::numbers::Order;
 use crate::client::options::SubscriberOptions;
@@ -68,6 +69,8 @@ pub(crate) struct Intake {
     handed_below: u64,
     /// Index positions below it were announced on this connection.
     announced_below: u64,
+    /// The brokers there are, if that was told since somebody asked.
+    brokers: Option<Vec<(u16, String)>>,
 }
 
 impl Intake {
@@ -107,6 +110,7 @@ impl Intake {
             announced: None,
             handed_below: 0,
             announced_below: 0,
+            brokers: None,
         })
     }
 
@@ -158,6 +162,11 @@ impl Intake {
             Some((deliver, place)) => self.take_batch(&deliver, place, handler),
             None => self.take_header(handler),
         }
+    }
+
+    /// The brokers there are from now on, if that was told.
+    pub fn take_brokers(&mut self) -> Option<Vec<(u16, String)>> {
+        self.brokers.take()
     }
 
     /// Whether a batch was announced and has not come whole.
@@ -233,13 +242,18 @@ impl Intake {
                 Step::Handed
             }
             FrameKind::Heartbeat => Step::Quiet,
+            FrameKind::Brokers => {
+                let Some((whole, list)) = whole_body(header, rest)? else { return Ok(Step::NotWhole) };
+                self.brokers = Some(parse_brokers(list)?);
+                self.inbox.start += whole;
+                return Ok(Step::Quiet);
+            }
             FrameKind::Refused => {
-                let whole = frame::frame_bytes(header) as usize;
-                let Some(body) = rest.get(..whole - FRAME_HEADER_BYTES) else { return Ok(Step::NotWhole) };
-                return Err(Fault::Refused(frame::read(header), frame::check_body(header, body)?.to_vec()));
+                let Some((_, text)) = whole_body(header, rest)? else { return Ok(Step::NotWhole) };
+                return Err(Fault::Refused(frame::read(header), text.to_vec()));
             }
             found => {
-                let expected = "Deliver, CaughtUp, Skipped, Heartbeat or Refused";
+                let expected = "Deliver, CaughtUp, Skipped, Heartbeat, Brokers or Refused";
                 return Err(WireError::UnexpectedKind { found, expected }.into());
             }
         };

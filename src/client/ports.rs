@@ -26,12 +26,15 @@ use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats};
 use crate::client::pulse::{Pulse, heartbeat};
 use crate::client::session::{DENIED_MIN, Session, identity};
 use crate::client::window::{AckEffect, Contradiction, Numbering, Window, WindowConfig};
-use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES, WINDOW_BATCHES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BROKERS_MAX, FRAME_HEADER_BYTES, LINE_BYTES, WINDOW_BATCHES_MAX};
 use crate::wire::frame::Ack;
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 
 /// Longest attempt to reopen a session at one broker; then another one is asked.
 const REOPEN_MAX: Duration = Duration::from_secs(1);
+
+/// Most brokers that are remembered, those that are gone included: as many as a pool may have, four times over.
+const BROKERS_KNOWN_MAX: usize = 4 * BROKERS_MAX as usize;
 
 /// How patient a publisher is with brokers.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +57,14 @@ enum PortState {
     Down { retry_at: Instant },
 }
 
+/// What is known of a broker beside its progress.
+struct Known {
+    /// Where it was said to be; it may have been reached at another address.
+    told_at: String,
+    /// It is there as far as was told. One that is gone is dialed only if nobody else can be reached.
+    is_listed: bool,
+}
+
 struct Port {
     /// Index into `Ports::brokers`.
     broker: usize,
@@ -64,6 +75,20 @@ struct Port {
     failure: Option<String>,
     was_up: bool,
     pulse: Pulse,
+}
+
+impl Port {
+    fn new(broker: usize, backoff: Backoff, now: Instant) -> Port {
+        Port {
+            broker,
+            state: PortState::Down { retry_at: now },
+            generation: 0,
+            backoff,
+            failure: None,
+            was_up: false,
+            pulse: Pulse::default(),
+        }
+    }
 }
 
 /// What whoever has the sockets is to do.
@@ -98,6 +123,12 @@ pub(crate) struct Ports {
     session: Session,
     ports: Vec<Port>,
     brokers: Vec<BrokerProgress>,
+    /// By broker.
+    known: Vec<Known>,
+    /// Whether it goes to brokers that it was not given.
+    discovers: bool,
+    per_broker: usize,
+    backoff: Backoff,
     orders: VecDeque<Order>,
     heartbeat: [u8; FRAME_HEADER_BYTES],
     /// When the connections were last listened to, and how long before that.
@@ -134,16 +165,13 @@ impl Ports {
         };
         let brokers = broker_table(options, first);
         let per_broker = options.connections_per_broker as usize;
-        let port = |index: usize| Port {
-            broker: index / per_broker,
-            state: PortState::Down { retry_at: now },
-            generation: 0,
-            backoff: patience.backoff,
-            failure: None,
-            was_up: false,
-            pulse: Pulse::default(),
-        };
+        let port = |index: usize| Port::new(index / per_broker, patience.backoff, now);
         let ports: Vec<Port> = (0..brokers.len() * per_broker).map(port).collect();
+        let told_at = |row: &BrokerProgress| {
+            let listed = first.brokers.iter().find(|(id, _)| *id == row.broker);
+            listed.map_or(&row.address, |(_, address)| address).clone()
+        };
+        let known = brokers.iter().map(|row| Known { told_at: told_at(row), is_listed: true }).collect();
         let skew = |port: &Port| {
             options.skew.filter(|skew| skew.broker == port.broker).map_or(Duration::ZERO, |skew| skew.delay)
         };
@@ -161,6 +189,10 @@ impl Ports {
             session: Session::of(welcome, first.log, (order_level, options.ack), patience.denied_min),
             ports,
             brokers,
+            known,
+            discovers: discovers(options, first),
+            per_broker,
+            backoff: patience.backoff,
             orders: VecDeque::new(),
             heartbeat: heartbeat(),
             looked_at: now,
@@ -188,11 +220,59 @@ impl Ports {
             if is_changing && self.is_dialing() {
                 return;
             }
-            if matches!(self.ports[index].state, PortState::Down { retry_at } if retry_at <= now) {
+            let is_due = matches!(self.ports[index].state, PortState::Down { retry_at } if retry_at <= now);
+            if is_due && self.may_dial(&self.ports[index]) {
                 self.ports[index].state = PortState::Dialing;
                 let call = Box::new(self.call(index));
                 self.orders.push_back(Order::Dial { port: index, generation: self.ports[index].generation, call });
             }
+        }
+    }
+
+    /// Whether a port's broker is there as far as was told, or nobody can be reached.
+    fn may_dial(&self, port: &Port) -> bool {
+        self.known[port.broker].is_listed || !self.is_any_up()
+    }
+
+    /// Takes note of which brokers there are: there are ports for those that are new; those that are gone are not dialed again.
+    fn know(&mut self, listed: &[(u16, String)], now: Instant) {
+        if !self.discovers || listed.is_empty() {
+            return;
+        }
+        for (row, known) in self.brokers.iter().zip(&mut self.known) {
+            known.is_listed = listed.iter().any(|(id, at)| (*id, at) == (row.broker, &known.told_at));
+        }
+        for (id, address) in listed {
+            let is_known = |(row, known): (&BrokerProgress, &Known)| (row.broker, &known.told_at) == (*id, address);
+            if !self.brokers.iter().zip(&self.known).any(is_known) {
+                self.add_broker(*id, address, now);
+            }
+        }
+    }
+
+    fn add_broker(&mut self, id: u16, address: &str, now: Instant) {
+        log::info!("topic {}: there is a broker {id} at {address} now", self.topic);
+        let row = BrokerProgress { broker: id, address: address.to_owned(), sent: 0, acked: 0, connected: false };
+        let known = Known { told_at: address.to_owned(), is_listed: true };
+        if self.brokers.len() < BROKERS_KNOWN_MAX {
+            let broker = self.brokers.len();
+            self.brokers.push(row);
+            self.known.push(known);
+            for _ in 0..self.per_broker {
+                self.ports.push(Port::new(broker, self.backoff, now));
+                self.window.add_link(Duration::ZERO);
+            }
+            return;
+        }
+        // In the place of one that is gone.
+        let is_idle = |broker: usize| {
+            let is_down = |port: &Port| port.broker != broker || matches!(port.state, PortState::Down { .. });
+            !self.known[broker].is_listed && self.ports.iter().all(is_down)
+        };
+        let Some(broker) = (0..self.brokers.len()).find(|broker| is_idle(*broker)) else { return };
+        (self.brokers[broker], self.known[broker]) = (row, known);
+        for port in self.ports.iter_mut().filter(|port| port.broker == broker) {
+            (port.state, port.backoff, port.failure) = (PortState::Down { retry_at: now }, self.backoff, None);
         }
     }
 
@@ -256,6 +336,7 @@ impl Ports {
         self.reconnects += u64::from(std::mem::replace(&mut port.was_up, true));
         self.brokers[port.broker].broker = greeting.welcome.broker;
         self.cut_off_since = None;
+        self.know(&greeting.brokers, now);
         true
     }
 
@@ -288,6 +369,7 @@ impl Ports {
         match heard {
             Heard::Ack(ack) => self.on_ack(index, ack, now),
             Heard::Heartbeat => {}
+            Heard::Brokers(listed) => self.know(listed, now),
             Heard::Refused(header, text) => {
                 let error = refused(self.address(index), header, text);
                 self.on_lost(index, &error, now);
@@ -489,7 +571,7 @@ impl Ports {
         let is_held_back = self.is_changing() && self.is_dialing();
         let due = |port: &Port| match port.state {
             PortState::Up => port.pulse.next_look(now),
-            PortState::Down { retry_at } if !is_held_back => Some(retry_at),
+            PortState::Down { retry_at } if !is_held_back && self.may_dial(port) => Some(retry_at),
             PortState::Down { .. } | PortState::Dialing => None,
         };
         self.ports.iter().filter_map(due).chain(self.window.next_due()).min()
@@ -595,10 +677,15 @@ fn shape(options: &PublisherOptions, first: &Greeting) -> Result<Shape, ClientEr
     Ok(Shape { target_bytes, frame_bytes_max, messages_max: options.batch_messages })
 }
 
+/// Whether it goes to the brokers that are listed, and not only to those it was given.
+fn discovers(options: &PublisherOptions, first: &Greeting) -> bool {
+    options.discover && first.brokers.iter().any(|(id, _)| *id == first.welcome.broker)
+}
+
 /// The brokers to stripe over. The one that answered keeps the address it was reached at.
 fn broker_table(options: &PublisherOptions, first: &Greeting) -> Vec<BrokerProgress> {
     let row = |(broker, address)| BrokerProgress { broker, address, sent: 0, acked: 0, connected: false };
-    if options.discover && first.brokers.iter().any(|(id, _)| *id == first.welcome.broker) {
+    if discovers(options, first) {
         let reached = |(id, address): &(u16, String)| {
             let here = *id == first.welcome.broker;
             (*id, if here { first.address.clone() } else { address.clone() })

@@ -17,7 +17,6 @@ fn options(brokers: usize) -> PublisherOptions {
     PublisherOptions {
         brokers: (0..brokers).map(|broker| format!("b:{broker}")).collect(),
         topic: "orders".to_owned(),
-        discover: false,
         window_batches: 8,
         connect_timeout: LONGEST,
         ..PublisherOptions::default()
@@ -36,6 +35,44 @@ fn refusal(code: Refusal, detail: u64) -> ClientError {
 
 fn broken() -> ClientError {
     ClientError::io("b:0", "reading from", &io::ErrorKind::ConnectionReset.into())
+}
+
+/// A greeting of the broker `port` that lists these ones.
+fn listing(port: usize, listed: &[(u16, &str)]) -> Greeting {
+    let brokers = listed.iter().map(|(id, address)| (*id, (*address).to_owned())).collect();
+    let welcome =
+        crate::wire::frame::Welcome { broker: port as u16, ..greeting(port, OrderLevel::Session, 1, 0).welcome };
+    Greeting { brokers, welcome, ..greeting(port, OrderLevel::Session, 1, 0) }
+}
+
+/// Told that one has come, it dials it; one that is gone it uses as long as it can, and then not again, unless there is nobody else.
+#[test]
+fn brokers_come_and_go() {
+    let mut bench = Bench::greeted(1, listing(0, &[(0, "b:0")]));
+    let told = |listed: &[(u16, &str)]| {
+        Heard::Brokers(listed.iter().map(|(id, address)| (*id, (*address).to_owned())).collect())
+    };
+    bench.heard(0, &told(&[(0, "b:0"), (1, "b:1")]));
+    bench.pass();
+    assert_eq!(bench.dials[&1].1.address, "b:1");
+    assert!(bench.dialed(1, Ok(listing(1, &[(0, "b:0"), (1, "b:1")]))));
+    bench.heard(1, &told(&[(1, "b:1")]));
+    assert!(bench.ports.is_up(0), "it is ended by the broker");
+    bench.ports.on_lost(0, &broken(), bench.now);
+    bench.obey();
+    bench.after(Duration::from_secs(60));
+    assert!(bench.dials.is_empty() && bench.ports.next_due(bench.now).is_none(), "nobody is there");
+    // Its place is another's.
+    bench.heard(1, &told(&[(0, "c:0"), (1, "b:1")]));
+    bench.pass();
+    assert_eq!(bench.dials.keys().collect::<Vec<_>>(), [&2]);
+    assert!(bench.dialed(2, Ok(listing(0, &[(0, "c:0"), (1, "b:1")]))));
+    for port in [1, 2] {
+        bench.ports.on_lost(port, &broken(), bench.now);
+        bench.obey();
+    }
+    bench.after(Duration::from_secs(60));
+    assert_eq!(bench.dials.len(), 3, "all that were ever there, when nobody is up");
 }
 
 /// Ports, one of each broker, and what they have ordered.

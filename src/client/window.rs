@@ -160,27 +160,13 @@ impl Window {
     /// An empty window over these links, each with the delay of the test hook. All links are down.
     pub fn new(config: WindowConfig, delays: &[Duration]) -> Window {
         assert!(config.batches_max > 0 && !delays.is_empty());
-        let per_session = config.numbering == Numbering::Session;
-        let link = |(index, delay): (usize, &Duration)| Link {
-            stream: if per_session { 0 } else { index },
-            live: false,
-            delay: *delay,
-            queue: VecDeque::with_capacity(LINK_QUEUE_BATCHES),
-            written: 0,
-            queued_bytes: 0,
-            holding: 0,
-            sent_messages: 0,
-            acked_messages: 0,
-            acked_messages_before: 0,
-        };
-        let streams = if per_session { 1 } else { delays.len() };
-        Window {
+        let mut window = Window {
             config,
             slots: (0..config.batches_max).map(|_| None).collect(),
             free: (0..config.batches_max).rev().collect(),
             waiting: VecDeque::with_capacity(config.batches_max),
-            streams: (0..streams).map(|_| BatchSequence::default()).collect(),
-            links: delays.iter().enumerate().map(link).collect(),
+            streams: Vec::new(),
+            links: Vec::with_capacity(delays.len()),
             next_ordinal: 0,
             before_session: 0,
             unacked: 0,
@@ -193,7 +179,28 @@ impl Window {
             recycled: Vec::with_capacity(config.batches_max),
             resent_batches: 0,
             let_go_count: 0,
+        };
+        delays.iter().for_each(|delay| window.add_link(*delay));
+        window
+    }
+
+    /// One more link, which is down.
+    pub fn add_link(&mut self, delay: Duration) {
+        if self.streams.is_empty() || self.config.numbering != Numbering::Session {
+            self.streams.push(BatchSequence::default());
         }
+        self.links.push(Link {
+            stream: self.streams.len() - 1,
+            live: false,
+            delay,
+            queue: VecDeque::with_capacity(LINK_QUEUE_BATCHES),
+            written: 0,
+            queued_bytes: 0,
+            holding: 0,
+            sent_messages: 0,
+            acked_messages: 0,
+            acked_messages_before: 0,
+        });
     }
 
     /// Whether another batch must wait for an ack.

@@ -135,7 +135,7 @@ pub fn auto_pool_bytes(free_bytes: u64, available_bytes: u64) -> Result<u64, Aut
 
 /// A configuration with every key in it, as YAML: what keys are known.
 pub(super) fn every_key() -> Value {
-    let topic = "topics: [{ name: any }]\nbrokers: [{ id: 0, address: \"127.0.0.1:1\", advertise: \"any:1\" }]";
+    let topic = "topics: [{ name: any }]\nbrokers: [{ address: \"127.0.0.1:1\", advertise: \"any:1\" }]";
     let config: Config = serde_yaml::from_str(topic).expect("a constant that a test reads");
     serde_yaml::to_value(&config).expect("every configuration value has a YAML form")
 }

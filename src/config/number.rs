@@ -73,35 +73,6 @@ pub mod auto {
     }
 }
 
-/// `#[serde(with)]` for a list of unsigned numbers.
-pub mod list {
-    use super::*;
-
-    pub(in crate::config) fn serialize<T: Serialize, S: Serializer>(value: &[T], out: S) -> Result<S::Ok, S::Error> {
-        value.serialize(out)
-    }
-
-    pub(in crate::config) fn deserialize<'de, T, D>(input: D) -> Result<Vec<T>, D::Error>
-    where
-        T: TryFrom<u64>,
-        D: Deserializer<'de>,
-    {
-        struct List<T>(PhantomData<T>);
-        impl<'de, T: TryFrom<u64>> Visitor<'de> for List<T> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a list of whole numbers such as [0, 1]")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Vec<T>, A::Error> {
-                items_of(items)
-            }
-        }
-        input.deserialize_any(List(PhantomData))
-    }
-}
-
 /// The numbers of a list.
 pub(super) fn items_of<'de, T: TryFrom<u64>, A: SeqAccess<'de>>(mut items: A) -> Result<Vec<T>, A::Error> {
     let mut list = Vec::new();

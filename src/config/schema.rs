@@ -22,7 +22,7 @@ pub struct Config {
     pub pool: PoolConfig,
     /// How the pool is divided; fixed when it is formatted.
     pub geometry: GeometryConfig,
-    /// All brokers of the pool; `brokers[i].id == i`.
+    /// The brokers that this file is for.
     pub brokers: Vec<BrokerConfig>,
     /// Ordering, sessions and takeover.
     pub sequencer: SequencerConfig,
@@ -116,6 +116,9 @@ pub struct GeometryConfig {
     /// Hosts that share the pool.
     #[serde(with = "number")]
     pub hosts: u32,
+    /// Places for brokers on each host. `None`: as many as `brokers` lists of the host that has most.
+    #[serde(with = "number::auto")]
+    pub brokers_per_host: Option<u32>,
     /// Receive cores, and so lanes, of each broker.
     #[serde(with = "number")]
     pub lanes_per_broker: u32,
@@ -149,6 +152,7 @@ impl Default for GeometryConfig {
     fn default() -> Self {
         GeometryConfig {
             hosts: 1,
+            brokers_per_host: None,
             lanes_per_broker: 1,
             ring_slots: 4096,
             extent_bytes: 8 << 20,
@@ -166,9 +170,6 @@ impl Default for GeometryConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct BrokerConfig {
-    /// Number of the broker: its place in the list.
-    #[serde(with = "number")]
-    pub id: u32,
     /// Host it runs on, below `geometry.hosts`.
     #[serde(with = "number", default)]
     pub host: u32,
@@ -183,7 +184,7 @@ impl Default for BrokerConfig {
     /// The first, for clients of this machine.
     fn default() -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 7300));
-        BrokerConfig { id: 0, host: 0, address, advertise: None }
+        BrokerConfig { host: 0, address, advertise: None }
     }
 }
 
@@ -191,9 +192,9 @@ impl Default for BrokerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
 pub struct SequencerConfig {
-    /// Brokers whose process may run the sequencer, by id; the first is preferred.
-    #[serde(with = "number::list")]
-    pub candidates: Vec<u32>,
+    /// Places for processes that may run the sequencer, on the hosts in turn; a process takes one of its host, if one is free. `None`: 1.
+    #[serde(with = "number::auto")]
+    pub candidates: Option<u32>,
     /// Age at which a gap in a session fences it.
     #[serde(with = "units::duration")]
     pub session_lease: Duration,
@@ -211,7 +212,7 @@ pub struct SequencerConfig {
 impl Default for SequencerConfig {
     fn default() -> Self {
         SequencerConfig {
-            candidates: vec![0],
+            candidates: None,
             session_lease: Duration::from_secs(5),
             session_expiry: Duration::from_secs(300),
             takeover_after: Duration::from_millis(500),
@@ -559,9 +560,20 @@ impl From<LogLevel> for LevelFilter {
 }
 
 impl Config {
-    /// All brokers as clients are told of them: a line of id and address each.
-    pub fn broker_list(&self) -> String {
-        self.brokers.iter().map(|broker| format!("{} {}\n", broker.id, broker.advertised())).collect()
+    /// Places for brokers on each host of a pool that is formatted by this.
+    pub fn brokers_per_host(&self) -> u32 {
+        self.geometry.brokers_per_host.unwrap_or_else(|| self.listed_per_host())
+    }
+
+    /// Brokers that are listed of the host that has most.
+    pub fn listed_per_host(&self) -> u32 {
+        let of_host = |host: u32| self.brokers.iter().filter(|broker| broker.host == host).count() as u32;
+        self.brokers.iter().map(|broker| of_host(broker.host)).max().unwrap_or(0)
+    }
+
+    /// Places for sequencer candidates of a pool that is formatted by this.
+    pub fn candidates(&self) -> u32 {
+        self.sequencer.candidates.unwrap_or(1)
     }
 }
 

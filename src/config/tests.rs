@@ -9,7 +9,7 @@ use locate::{collect_paths, line_of, path, steps};
 
 const MANUAL: &str = include_str!("../../config/embarcadero.yaml");
 const CXL: &str = include_str!("../../config/cxl-64-core.yaml");
-const SMALL: &str = "brokers: [{ id: 0, address: \"127.0.0.1:7300\" }]\n";
+const SMALL: &str = "brokers: [{ address: \"127.0.0.1:7300\" }]\n";
 
 fn good(text: &str) -> Config {
     Config::parse(text, "test.yaml").unwrap_or_else(|error| panic!("{error}"))
@@ -121,8 +121,8 @@ fn wrong_types_are_refused_with_what_is_expected() {
             "geometry: { attached_per_broker: 70000 }",
             &["test.yaml:2", "geometry.attached_per_broker", "70000", "0 to 65535"],
         ),
-        ("sequencer: { candidates: [one] }", &["test.yaml:2", "sequencer.candidates", "one", "a whole number"]),
-        ("sequencer: { candidates: 1 }", &["test.yaml:2", "sequencer.candidates", "a list of whole numbers"]),
+        ("sequencer: { candidates: one }", &["test.yaml:2", "sequencer.candidates", "one", "auto or a whole number"]),
+        ("sequencer: { candidates: [0] }", &["test.yaml:2", "sequencer.candidates", "auto or a whole number"]),
         ("threads: { cores: [x] }", &["test.yaml:2", "threads.cores", "x", "a whole number"]),
         ("export: { batches_per_send: 1.5 }", &["test.yaml:2", "export.batches_per_send", "1.5", "a whole number"]),
         ("pool:\n  bytes: 8 mib", &["test.yaml:3", "pool.bytes", "8 mib", "expected a size"]),
@@ -186,14 +186,11 @@ fn impossible_values_are_refused_with_line_and_remedy() {
         ),
         ("geometry: { hosts: 0 }", "test.yaml:2: `geometry.hosts` is 0, expected 1 to 64"),
         ("geometry: { topics_max: 1 }\ntopics: [{ name: a }, { name: b }]", "test.yaml:2: `geometry.topics_max` is 1,"),
-        ("sequencer: { candidates: [] }", "test.yaml:2: `sequencer.candidates` is a list of 0"),
+        ("sequencer: { candidates: 0 }", "test.yaml:2: `sequencer.candidates` is 0, expected 1 to 4"),
+        ("geometry: { brokers_per_host: 65 }", "test.yaml:2: `geometry.brokers_per_host` is 65, expected 1 to 64"),
         (
-            "sequencer:\n  candidates:\n    - 0\n    - 1",
-            "test.yaml:5: `sequencer.candidates[1]` is 1, expected the id of a broker, 0 to 0",
-        ),
-        (
-            "sequencer: { candidates: [0, 0] }",
-            "test.yaml:2: `sequencer.candidates[1]` is 0, expected each broker at most once",
+            "geometry: { hosts: 2, brokers_per_host: 33 }",
+            "test.yaml:2: `geometry.brokers_per_host` is 33, expected 1 to 32",
         ),
         (
             "sequencer: { session_lease: 1m, session_expiry: 30s }",
@@ -229,37 +226,42 @@ fn impossible_values_are_refused_with_line_and_remedy() {
 #[test]
 fn impossible_brokers_are_refused() {
     for (brokers, expected) in [
-        ("[{ id: 1, address: \"1.2.3.4:1\" }]", "`brokers[0].id` is 1, expected 0"),
         (
-            "[{ id: 0, address: \"1.2.3.4:1\" }, { id: 1, address: \"1.2.3.4:1\" }]",
+            "[{ address: \"1.2.3.4:1\" }, { address: \"1.2.3.4:1\" }]",
             "`brokers[1].address` is 1.2.3.4:1, expected an address",
         ),
-        ("[{ id: 0, address: \"0.0.0.0:1\" }]", "`brokers[0].address` is 0.0.0.0:1, expected an `advertise"),
-        ("[{ id: 0, address: \"1.2.3.4:0\" }]", "`brokers[0].address` is 1.2.3.4:0, expected a port"),
-        (
-            "[{ id: 0, address: \"0.0.0.0:1\", advertise: \"a b:1\" }]",
-            "`brokers[0].advertise` is `a b:1`, expected host:port",
-        ),
-        (
-            "[{ id: 0, address: \"0.0.0.0:1\", advertise: \"host\" }]",
-            "`brokers[0].advertise` is `host`, expected host:port",
-        ),
-        ("[{ id: 0, host: 1, address: \"1.2.3.4:1\" }]", "`brokers[0].host` is 1, expected less than geometry.hosts"),
+        ("[{ address: \"0.0.0.0:1\" }]", "`brokers[0].address` is 0.0.0.0:1, expected an `advertise"),
+        ("[{ address: \"1.2.3.4:0\" }]", "`brokers[0].address` is 1.2.3.4:0, expected a port"),
+        ("[{ address: \"0.0.0.0:1\", advertise: \"a b:1\" }]", "`brokers[0].advertise` is `a b:1`, expected host:port"),
+        ("[{ address: \"0.0.0.0:1\", advertise: \"host\" }]", "`brokers[0].advertise` is `host`, expected host:port"),
+        ("[{ host: 1, address: \"1.2.3.4:1\" }]", "`brokers[0].host` is 1, expected less than geometry.hosts"),
     ] {
         let refusal = Config::parse(&format!("brokers: {brokers}"), "b.yaml").unwrap_err().to_string();
         assert!(refusal.starts_with(&format!("b.yaml:1: {expected}")), "{refusal}");
     }
-    let unresolved = Config::parse("brokers: [{ id: 0, address: \"localhost:1\" }]", "b.yaml").unwrap_err().to_string();
+    let unresolved = Config::parse("brokers: [{ address: \"localhost:1\" }]", "b.yaml").unwrap_err().to_string();
     assert!(unresolved.starts_with("b.yaml:1: brokers[0].address: invalid socket address syntax"), "{unresolved}");
 }
 
 #[test]
 fn the_last_broker_id_and_lane_count_are_bounded() {
-    let list: Vec<String> = (0..64).map(|id| format!("{{ id: {id}, address: \"127.0.0.1:{}\" }}", 7300 + id)).collect();
+    let list: Vec<String> = (0..64).map(|id| format!("{{ address: \"127.0.0.1:{}\" }}", 7300 + id)).collect();
     let text = format!("brokers: [{}]\ngeometry: {{ lanes_per_broker: 4 }}", list.join(", "));
     assert_eq!(good(&text).brokers.len(), 64);
     let refusal = Config::parse(&text.replace("broker: 4", "broker: 5"), "b.yaml").unwrap_err().to_string();
     assert!(refusal.contains("320 lanes of 64 brokers, expected at most 256"), "{refusal}");
+}
+
+/// Places are for those that may come; those that are listed have one each.
+#[test]
+fn there_is_a_place_for_every_broker_that_is_listed() {
+    let two =
+        "brokers: [{ address: \"1.2.3.4:1\" }, { address: \"1.2.3.4:2\" }, { host: 1, address: \"1.2.3.4:3\" }]\n";
+    let with = |geometry: &str| Config::parse(&format!("{two}geometry: {{ hosts: 2{geometry} }}"), "b.yaml");
+    assert_eq!(with("").unwrap().brokers_per_host(), 2);
+    assert_eq!(with(", brokers_per_host: 7").unwrap().brokers_per_host(), 7);
+    let refusal = with(", brokers_per_host: 1").unwrap_err().to_string();
+    assert!(refusal.contains("`geometry.brokers_per_host` is 1, expected at least 2"), "{refusal}");
 }
 
 #[test]
@@ -296,26 +298,5 @@ fn steps_and_paths_of_the_schema_agree() {
     assert!(paths.len() > 50);
     for known in paths {
         assert_eq!(steps(&path(&known)), known);
-    }
-}
-
-#[test]
-fn a_list_of_brokers_that_clients_cannot_be_told_is_refused() {
-    let with = |name_bytes: usize| {
-        let broker = |id: u32| {
-            let name = format!("{id:0>name_bytes$}");
-            format!("  - {{ id: {id}, address: \"127.0.0.1:{}\", advertise: \"{name}:7300\" }}\n", 7300 + id)
-        };
-        let text = format!("brokers:\n{}", (0..16).map(broker).collect::<String>());
-        Config::parse(&text, "test.yaml")
-    };
-    let most = with(243).expect("a list that fits").broker_list();
-    assert!(most.len() <= 4096 - 64 && most.len() + 16 > 4096 - 64, "{}", most.len());
-    // The longest that is taken is told whole.
-    let body = crate::wire::frame::welcome_body(3, &bytemuck::Zeroable::zeroed(), &most);
-    assert!(crate::wire::padded(body.len() as u64) <= 4096);
-    let refusal = with(245).expect_err("a list that does not fit").to_string();
-    for part in ["test.yaml:1", "`brokers`", "a list of 16 that takes", "at most 4032 bytes", "advertise"] {
-        assert!(refusal.contains(part), "{refusal}: {part}");
     }
 }

@@ -10,12 +10,11 @@ use crate::config::coherence::CoherenceMode;
 use crate::config::schema::{BrokerConfig, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
-    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CONTROL_BODY_BYTES_MAX, CURSORS_MAX, EXTENT_BYTES_MAX,
-    EXTENT_BYTES_MIN, HOSTS_MAX, LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX,
-    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPIC_NAME_BYTES_MAX,
-    TOPICS_MAX,
+    BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, HOSTS_MAX,
+    LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN,
+    SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPIC_NAME_BYTES_MAX, TOPICS_MAX,
 };
-use crate::wire::frame::{LogRecord, check_topic_name};
+use crate::wire::frame::{check_topic_name, is_address};
 use crate::wire::{AckLevel, OrderLevel};
 
 /// Smallest pool anybody can want, bytes.
@@ -136,38 +135,16 @@ fn geometry(config: &Config) -> Result<(), Impossible> {
 }
 
 fn brokers(config: &Config) -> Result<(), Impossible> {
-    let count = config.brokers.len();
+    let (count, hosts) = (config.brokers.len(), config.geometry.hosts);
     if count == 0 || count > BROKERS_MAX as usize {
-        let expected = format!("1 to {BROKERS_MAX}: list each as {{ id: 0, address: \"127.0.0.1:7300\" }}");
+        let expected = format!("1 to {BROKERS_MAX}: list each as {{ address: \"127.0.0.1:7300\" }}");
         return impossible("brokers", format!("a list of {count}"), expected);
-    }
-    let lanes = u64::from(config.geometry.lanes_per_broker) * count as u64;
-    if lanes > LANES_MAX.into() {
-        let found = format!("{}, which makes {lanes} lanes of {count} brokers", config.geometry.lanes_per_broker);
-        return impossible("geometry.lanes_per_broker", found, format!("at most {LANES_MAX} lanes in all"));
-    }
-    let attached = u64::from(config.geometry.attached_per_broker) * count as u64;
-    if lanes + attached > LANES_MAX.into() {
-        let found = format!("{}, which makes {attached} places", config.geometry.attached_per_broker);
-        let expected = format!("at most {LANES_MAX} lanes in all, {lanes} of them receive cores'");
-        return impossible("geometry.attached_per_broker", found, expected);
     }
     let mut taken = BTreeSet::new();
     for (index, broker) in config.brokers.iter().enumerate() {
         let key = |name: &str| format!("brokers[{index}].{name}");
-        if broker.id as usize != index {
-            return impossible(
-                key("id"),
-                broker.id,
-                format!("{index}: ids are 0, 1, 2 and so on, in the order of the list"),
-            );
-        }
-        if broker.host >= config.geometry.hosts {
-            return impossible(
-                key("host"),
-                broker.host,
-                format!("less than geometry.hosts, which is {}", config.geometry.hosts),
-            );
+        if broker.host >= hosts {
+            return impossible(key("host"), broker.host, format!("less than geometry.hosts, which is {hosts}"));
         }
         // Two hosts may both listen on 0.0.0.0:7300; what clients connect to must differ.
         if !taken.insert((broker.host, broker.address.to_string())) || !taken.insert((u32::MAX, broker.advertised())) {
@@ -175,19 +152,36 @@ fn brokers(config: &Config) -> Result<(), Impossible> {
         }
         address(broker, key)?;
     }
-    let bytes = config.broker_list().len();
-    if bytes > BROKER_LIST_BYTES_MAX {
-        let found = format!("a list of {count} that takes {bytes} bytes as clients are told it");
-        let expected = format!(
-            "at most {BROKER_LIST_BYTES_MAX} bytes, so that it fits the Welcome: shorter names under `advertise`, or fewer brokers"
-        );
-        return impossible("brokers", found, expected);
+    places(config)
+}
+
+/// Lanes of all places for brokers, and of those for attached publishers.
+fn places(config: &Config) -> Result<(), Impossible> {
+    let (geometry, hosts) = (&config.geometry, config.geometry.hosts);
+    let of_host = config.brokers_per_host();
+    if of_host * hosts > BROKERS_MAX || of_host == 0 {
+        let expected = format!("1 to {}: a pool has places for {BROKERS_MAX} brokers in all", BROKERS_MAX / hosts);
+        return impossible("geometry.brokers_per_host", of_host, expected);
+    }
+    let listed = config.listed_per_host();
+    if of_host < listed {
+        let expected = format!("at least {listed}: that many are listed of one host under `brokers`");
+        return impossible("geometry.brokers_per_host", of_host, expected);
+    }
+    let count = of_host * hosts;
+    let lanes = u64::from(geometry.lanes_per_broker) * u64::from(count);
+    if lanes > LANES_MAX.into() {
+        let found = format!("{}, which makes {lanes} lanes of {count} brokers", geometry.lanes_per_broker);
+        return impossible("geometry.lanes_per_broker", found, format!("at most {LANES_MAX} lanes in all"));
+    }
+    let attached = u64::from(geometry.attached_per_broker) * u64::from(count);
+    if lanes + attached > LANES_MAX.into() {
+        let found = format!("{}, which makes {attached} places", geometry.attached_per_broker);
+        let expected = format!("at most {LANES_MAX} lanes in all, {lanes} of them receive cores'");
+        return impossible("geometry.attached_per_broker", found, expected);
     }
     Ok(())
 }
-
-/// What a Welcome has room for behind its record of the log, bytes.
-const BROKER_LIST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX - size_of::<LogRecord>();
 
 fn address(broker: &BrokerConfig, key: impl Fn(&str) -> String) -> Result<(), Impossible> {
     if broker.address.port() == 0 {
@@ -199,7 +193,7 @@ fn address(broker: &BrokerConfig, key: impl Fn(&str) -> String) -> Result<(), Im
             broker.address,
             "an `advertise: \"host:port\"` beside it, since nobody can connect to the unspecified address",
         ),
-        Some(advertise) if !is_host_and_port(advertise) => impossible(
+        Some(advertise) if !is_address(advertise) => impossible(
             key("advertise"),
             format!("`{advertise}`"),
             "host:port, with a port from 1 to 65535 and at most 255 bytes",
@@ -208,35 +202,9 @@ fn address(broker: &BrokerConfig, key: impl Fn(&str) -> String) -> Result<(), Im
     }
 }
 
-fn is_host_and_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return false;
-    };
-    let port_is_good = port.parse::<u16>().is_ok_and(|port| port > 0);
-    // The list of brokers is sent as one line each, so a blank or line end in a name would break it.
-    port_is_good && !host.is_empty() && text.len() <= 255 && text.chars().all(|c| c.is_ascii_graphic())
-}
-
 fn sequencer(config: &Config) -> Result<(), Impossible> {
     let sequencer = &config.sequencer;
-    let count = sequencer.candidates.len();
-    if count == 0 || count > CANDIDATES_MAX as usize {
-        return impossible(
-            "sequencer.candidates",
-            format!("a list of {count}"),
-            format!("1 to {CANDIDATES_MAX} broker ids"),
-        );
-    }
-    let mut seen = BTreeSet::new();
-    for (index, id) in sequencer.candidates.iter().enumerate() {
-        let key = format!("sequencer.candidates[{index}]");
-        if *id as usize >= config.brokers.len() {
-            return impossible(key, id, format!("the id of a broker, 0 to {}", config.brokers.len() - 1));
-        }
-        if !seen.insert(id) {
-            return impossible(key, id, "each broker at most once");
-        }
-    }
+    within("sequencer.candidates", config.candidates(), 1, CANDIDATES_MAX)?;
     duration("sequencer.session_lease", sequencer.session_lease, 10 * MILLISECOND, HOUR)?;
     duration("sequencer.session_expiry", sequencer.session_expiry, SECOND, 30 * DAY)?;
     if sequencer.session_expiry < sequencer.session_lease {

@@ -89,6 +89,20 @@ pub enum StartError {
         /// Another.
         second: u32,
     },
+    /// All places of a host are taken.
+    #[error(
+        "pool {path}: no place for the broker at {address}: processes of host {host} have all {places}; if it runs already, stop that one, else format the pool with a larger `geometry.brokers_per_host`"
+    )]
+    NoPlace {
+        /// The pool.
+        path: PathBuf,
+        /// Where the broker was to be.
+        address: String,
+        /// Its host.
+        host: u32,
+        /// How many places the host has.
+        places: usize,
+    },
     /// A listener.
     #[error(
         "broker {broker} cannot listen on {address}: {source}; another process may have that port (`ss -ltnp`): stop it or configure another"

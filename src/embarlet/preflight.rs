@@ -38,7 +38,7 @@ pub fn check(config: &Config, file: Option<&Path>, brokers: Option<&[u32]>) -> R
     }
     let bytes = length(config)?;
     lay_out(config, bytes, file)?;
-    let all: Vec<u32> = config.brokers.iter().map(|broker| broker.id).collect();
+    let all: Vec<u32> = (0..config.brokers.len() as u32).collect();
     match brokers {
         Some(brokers) => check_brokers(config, brokers)?,
         None if check_brokers(config, &all).is_err() => {
@@ -50,7 +50,7 @@ pub fn check(config: &Config, file: Option<&Path>, brokers: Option<&[u32]>) -> R
         None => {}
     }
     let brokers = brokers.unwrap_or(&all);
-    plan(&role_specs(config, brokers), &usable_cores()?, &config.threads)?;
+    plan(&role_specs(config, brokers, Some(0)), &usable_cores()?, &config.threads)?;
     notes.extend(descriptors(config, brokers)?);
     Ok(notes)
 }
@@ -115,8 +115,8 @@ fn lay_out_for_any_size(config: &Config, file: Option<&Path>) -> Result<u64, Sta
     }
 }
 
-/// The roles of a process, in the order in which they are made.
-pub(super) fn role_specs(config: &Config, brokers: &[u32]) -> Vec<RoleSpec> {
+/// The roles of a process with brokers in these places, in the order in which they are made. `candidate` is where it runs the sequencer, if it may.
+pub(super) fn role_specs(config: &Config, brokers: &[u32], candidate: Option<u32>) -> Vec<RoleSpec> {
     let mut specs = Vec::new();
     let lanes = config.geometry.lanes_per_broker;
     for broker in brokers.iter().copied() {
@@ -126,10 +126,8 @@ pub(super) fn role_specs(config: &Config, brokers: &[u32]) -> Vec<RoleSpec> {
         specs.push(RoleSpec { name: format!("ack {broker}"), kind: RoleKind::Ack, broker });
         specs.push(RoleSpec { name: format!("export {broker}"), kind: RoleKind::Export, broker });
     }
-    for (slot, broker) in config.sequencer.candidates.iter().enumerate() {
-        if brokers.contains(broker) {
-            specs.push(RoleSpec { name: format!("sequence {slot}"), kind: RoleKind::Sequence, broker: *broker });
-        }
+    if let Some(slot) = candidate {
+        specs.push(RoleSpec { name: format!("sequence {slot}"), kind: RoleKind::Sequence, broker: brokers[0] });
     }
     specs
 }

@@ -4,7 +4,6 @@
 //! given up extent by extent, in the order of the last entry that names bytes in each. Whoever has an extent that is closed and wholly below the
 //! floor has it no longer: that is no event, since everybody can tell it from these two.
 
-use crate::limits::EXTENTS_FOUNDING;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::damage::{count, place, within};
@@ -34,7 +33,7 @@ impl Extents {
                 all[extent as usize] = HoldingLine { lane, number, state: holding::GRANTED, ..HoldingLine::default() };
             }
         }
-        let founding = |lane| if geometry.is_attached_lane(lane) { 0 } else { EXTENTS_FOUNDING.into() };
+        let founding = |lane| geometry.founding_extents(lane).len() as u64;
         Extents { all, granted: (0..geometry.lanes()).map(founding).collect() }
     }
 

@@ -58,6 +58,12 @@ impl<M: Memory> Member<M> {
         true
     }
 
+    /// Says that it is about to stop: clients are not sent to it any more.
+    pub fn leave(&mut self) {
+        self.record.state = member_state::LEAVING;
+        self.line.publish(&self.record);
+    }
+
     /// Says that it stopped in good order.
     pub fn stop(&mut self) {
         self.record.state = member_state::STOPPED;

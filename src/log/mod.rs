@@ -26,6 +26,7 @@
 
 pub mod appender;
 pub mod blog;
+pub mod brokers;
 pub mod checkpoint;
 pub mod commit;
 pub mod cursors;
@@ -116,9 +117,17 @@ impl<M: Memory> View<M> {
     fn access(&self, host: u32) -> Access {
         if host == self.homes.here { Access::Local } else { Access::Remote }
     }
+    /// The host that a place for a broker belongs to.
+    pub fn home_of_broker(&self, broker: u32) -> u32 {
+        self.homes.brokers[broker as usize]
+    }
+    /// The host that a place for a sequencer candidate belongs to.
+    pub fn home_of_candidate(&self, candidate: u32) -> u32 {
+        self.homes.candidates[candidate as usize]
+    }
     /// How to read lines of a broker.
     pub fn access_to_broker(&self, broker: u32) -> Access {
-        self.access(self.homes.brokers[broker as usize])
+        self.access(self.home_of_broker(broker))
     }
     /// How to read lines of a member.
     pub fn access_to_member(&self, member: u32) -> Access {
@@ -130,6 +139,6 @@ impl<M: Memory> View<M> {
     }
     /// How to read lines of a candidate.
     pub fn access_to_candidate(&self, candidate: u32) -> Access {
-        self.access(self.homes.candidates[candidate as usize])
+        self.access(self.home_of_candidate(candidate))
     }
 }

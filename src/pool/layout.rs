@@ -35,8 +35,8 @@ described! {
         extents: u32,
         /// places for attached publishers that go with each broker; 0: no attached clients
         attached_per_broker: u16,
-        /// 0
-        reserved: u16,
+        /// places for brokers of each host, its last ones, that have no memory before somebody takes them
+        spare_per_host: u16,
         /// places for named cursors
         cursors_max: u32,
     }
@@ -103,6 +103,8 @@ pub const SUPERBLOCK_BYTES: u64 = 4096;
 pub const MEMBERS_AT: u64 = SUPERBLOCK_BYTES;
 /// Member lines of every pool.
 pub const MEMBER_LINES: u32 = 4096;
+/// Lines in which a broker's address lies.
+pub const ADDRESS_LINES: u64 = 6;
 /// Counter blocks of each broker besides one per lane: ack, export; and one for each candidate.
 const BROKER_BLOCKS: u64 = 2;
 
@@ -114,6 +116,7 @@ pub struct Layout {
     epochs: u64,
     floors: u64,
     pins: u64,
+    addresses: u64,
     lane_status: u64,
     lane_progress: u64,
     topics: u64,
@@ -190,16 +193,29 @@ impl Geometry {
             Some(place) => (place - self.attached()) / ATTACHED_READERS_PER_BROKER,
         }
     }
-    /// Extents that a lane has when the pool is formatted.
+    /// Extents that a lane has when the pool is formatted: that of a broker which was there then.
     pub fn founding_extents(&self, lane: u32) -> Range<u32> {
-        match self.is_attached_lane(lane) {
-            true => 0..0,
-            false => lane * EXTENTS_FOUNDING..(lane + 1) * EXTENTS_FOUNDING,
+        let founder = (!self.is_attached_lane(lane)).then(|| self.founder(lane / self.lanes_per_broker)).flatten();
+        founder.map_or(0..0, |broker| {
+            let rank = broker * self.lanes_per_broker + lane % self.lanes_per_broker;
+            rank * EXTENTS_FOUNDING..(rank + 1) * EXTENTS_FOUNDING
+        })
+    }
+    /// The rank of a broker among those whose places are not spare.
+    fn founder(&self, broker: u32) -> Option<u32> {
+        let of_host = self.brokers / self.hosts;
+        match u32::from(self.spare_per_host) {
+            0 => Some(broker),
+            spare => {
+                (broker % of_host + spare < of_host).then(|| broker / of_host * (of_host - spare) + broker % of_host)
+            }
         }
     }
-    /// Lanes that a pool has extents for when all of them write at once. An attached place takes none before somebody sits there.
+    /// Lanes that a pool has extents for when all of them write at once. A place that is spare, or for an attached publisher, takes none before
+    /// somebody sits there.
     fn lanes_at_once(&self) -> u32 {
-        self.broker_lanes() + u32::from(self.attached_per_broker > 0)
+        let spare = self.hosts * u32::from(self.spare_per_host) * self.lanes_per_broker;
+        self.broker_lanes() - spare + u32::from(self.attached_per_broker > 0 || spare > 0)
     }
     /// Largest batch, header and padding included, bytes.
     pub fn batch_bytes_max(&self) -> u64 {
@@ -219,6 +235,11 @@ impl Geometry {
         range("brokers", self.brokers.into(), 1, BROKERS_MAX.into())?;
         range("lanes_per_broker", self.lanes_per_broker.into(), 1, (LANES_MAX / self.brokers).into())?;
         let left = LANES_MAX / self.brokers - self.lanes_per_broker;
+        if self.spare_per_host > 0 {
+            let of_host = u64::from(self.brokers / self.hosts);
+            range("brokers", self.brokers.into(), u64::from(self.hosts) * of_host, u64::from(self.hosts) * of_host)?;
+            range("spare_per_host", self.spare_per_host.into(), 0, of_host - 1)?;
+        }
         range("attached_per_broker", self.attached_per_broker.into(), 0, left.into())?;
         range("candidates", self.candidates.into(), 1, CANDIDATES_MAX.into())?;
         range("ring_slots", self.ring_slots.into(), RING_SLOTS_MIN.into(), RING_SLOTS_MAX.into())?;
@@ -258,6 +279,7 @@ impl Layout {
             epochs: region(candidates),
             floors: region(candidates),
             pins: region(u64::from(g.members())),
+            addresses: region(u64::from(g.brokers) * ADDRESS_LINES),
             lane_status: region(lanes),
             lane_progress: region(candidates * lanes),
             topics: region(candidates * u64::from(g.topics_max) * TOPIC_LINES),
@@ -318,6 +340,11 @@ impl Layout {
     /// A member's pin.
     pub fn pin_line(&self, member: u32) -> u64 {
         Self::line(self.pins, member, self.geometry.members())
+    }
+    /// Line `part` of a broker's address.
+    pub fn address_line(&self, broker: u32, part: u64) -> u64 {
+        assert!(broker < self.geometry.brokers && part < ADDRESS_LINES);
+        self.addresses + (u64::from(broker) * ADDRESS_LINES + part) * LINE_BYTES
     }
     /// A lane's status, written by its receive core.
     pub fn lane_status(&self, lane: u32) -> u64 {
@@ -422,6 +449,7 @@ impl Layout {
             (self.epochs, "epoch lines", "each sequencer candidate"),
             (self.floors, "floor lines", "each sequencer candidate"),
             (self.pins, "reader pins", "each exporter, each attached subscriber"),
+            (self.addresses, "addresses", "each broker"),
             (self.lane_status, "lane status", "each receive core, each attached publisher"),
             (self.lane_progress, "lane progress", "sequencer, a copy per candidate"),
             (self.topics, "topic table", "sequencer, a copy per candidate"),
@@ -453,6 +481,27 @@ pub(crate) mod tests {
     /// A small geometry for tests.
     pub(crate) fn small() -> Geometry {
         crate::testing::memory::small_geometry(1)
+    }
+
+    /// Places that are spare have lines and a lane each, and no memory until somebody is there.
+    #[test]
+    fn spare_places_take_no_memory() {
+        let with = |spare_per_host| {
+            let geometry = Geometry { hosts: 2, brokers: 6, spare_per_host, pool_bytes: 64 << 20, ..small() };
+            Layout::new(geometry).unwrap().geometry
+        };
+        let lanes = with(0).lanes_per_broker;
+        let founded = |g: Geometry| -> Vec<u32> {
+            (0..g.lanes()).filter(|lane| !g.founding_extents(*lane).is_empty()).map(|lane| lane / lanes).collect()
+        };
+        assert_eq!(founded(with(0)).len() as u32, 6 * lanes);
+        let mut brokers = founded(with(2));
+        brokers.dedup();
+        assert_eq!(brokers, [0, 3], "the first of each host");
+        let all: Vec<u32> = (0..with(2).lanes()).flat_map(|lane| with(2).founding_extents(lane)).collect();
+        assert_eq!(all, (0..2 * lanes * EXTENTS_FOUNDING).collect::<Vec<_>>(), "each extent once");
+        let geometry = Geometry { hosts: 2, brokers: 6, spare_per_host: 3, ..small() };
+        assert!(matches!(Layout::new(geometry), Err(LayoutError::OutOfRange { name: "spare_per_host", .. })));
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub mod member_state {
     pub const SERVING: u64 = 2;
     /// It stopped in good order.
     pub const STOPPED: u64 = 3;
+    /// It ends its conversations, and stops then.
+    pub const LEAVING: u64 = 4;
 }
 
 /// What the sequencer knows of an extent.
@@ -313,7 +315,7 @@ record! {
         incarnation: u64,
         /// grows while it lives
         heartbeat: u64,
-        /// 1 starting, 2 serving, 3 stopped cleanly
+        /// 1 starting, 2 serving, 3 stopped cleanly, 4 leaving: it ends its conversations
         state: u64,
         /// process id
         process: u64,
@@ -323,6 +325,19 @@ record! {
         boot_id: u64,
         /// number of its host
         host: u64,
+    }
+}
+
+/// Bytes of an address in one of its lines.
+pub const ADDRESS_PIECE_BYTES: usize = 48;
+
+record! {
+    /// A piece of the address at which clients find a broker.
+    pub struct AddressLine {
+        /// incarnation of the broker that wrote this
+        incarnation: u64,
+        /// `host:port`, UTF-8, zero-filled; it goes on in the broker's next line
+        text: [u8; 48],
     }
 }
 

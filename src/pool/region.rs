@@ -45,6 +45,10 @@ pub struct Wanted {
     pub geometry: Geometry,
     /// Whether an existing pool may have another length.
     pub any_size: bool,
+    /// Whether an existing pool may have places for other numbers of brokers.
+    pub any_places: bool,
+    /// Whether an existing pool may have places for another number of sequencer candidates.
+    pub any_candidates: bool,
     /// Those it was formatted with.
     pub homes: HomeHosts,
     /// What all its processes do; none: whatever it was formatted for, software for a new one.
@@ -101,7 +105,9 @@ impl Pool {
         any_size: bool,
         create: Create,
     ) -> Result<Pool, PoolError> {
-        Self::open_as(path, &Wanted { geometry, any_size, homes: homes.clone(), coherence: None }, create)
+        let (any_places, any_candidates, coherence) = (false, false, None);
+        let wanted = Wanted { geometry, any_size, any_places, any_candidates, homes: homes.clone(), coherence };
+        Self::open_as(path, &wanted, create)
     }
 
     /// Attaches to the pool at `path`, creating or formatting it as `create` allows.
@@ -132,8 +138,8 @@ impl Pool {
             ) => Self::format(&opened, wanted, extent),
             (_, Err(error)) => Err(error.told(path)),
             (_, Ok((superblock, layout))) => {
-                agree(path, &layout.geometry, &wanted.geometry, wanted.any_size)?;
-                agree_on_homes(path, &superblock.homes(), &wanted.homes)?;
+                agree(path, &layout.geometry, wanted)?;
+                agree_on_homes(path, &superblock.homes(), wanted)?;
                 agree_on_coherence(path, superblock.coherence(), wanted.coherence)?;
                 let shared = Self::share(&opened)?;
                 Self::attach(&opened, superblock, layout, shared)
@@ -383,19 +389,24 @@ impl Examined {
     }
 }
 
-fn agree(path: &Path, found: &Geometry, wanted: &Geometry, any_size: bool) -> Result<(), PoolError> {
+fn agree(path: &Path, found: &Geometry, expected: &Wanted) -> Result<(), PoolError> {
+    let wanted = &expected.geometry;
     let same = |name, found: u64, expected: u64| {
         if found == expected { Ok(()) } else { Err(PoolError::Differs { path: path.into(), name, found, expected }) }
     };
-    if !any_size {
+    if !expected.any_size {
         same("pool.bytes", found.pool_bytes, wanted.pool_bytes)?;
     }
     same("extent_bytes", found.extent_bytes, wanted.extent_bytes)?;
     same("hosts", found.hosts.into(), wanted.hosts.into())?;
-    same("the number of brokers", found.brokers.into(), wanted.brokers.into())?;
+    if !expected.any_places {
+        same("the number of places for brokers", found.brokers.into(), wanted.brokers.into())?;
+    }
     same("lanes_per_broker", found.lanes_per_broker.into(), wanted.lanes_per_broker.into())?;
     same("attached_per_broker", found.attached_per_broker.into(), wanted.attached_per_broker.into())?;
-    same("the number of sequencer candidates", found.candidates.into(), wanted.candidates.into())?;
+    if !expected.any_candidates {
+        same("the number of sequencer candidates", found.candidates.into(), wanted.candidates.into())?;
+    }
     same("ring_slots", found.ring_slots.into(), wanted.ring_slots.into())?;
     same("segment_entries", found.segment_entries.into(), wanted.segment_entries.into())?;
     same("segments", found.segments.into(), wanted.segments.into())?;
@@ -404,13 +415,15 @@ fn agree(path: &Path, found: &Geometry, wanted: &Geometry, any_size: bool) -> Re
     same("cursors_max", found.cursors_max.into(), wanted.cursors_max.into())
 }
 
-fn agree_on_homes(path: &Path, found: &HomeHosts, wanted: &HomeHosts) -> Result<(), PoolError> {
-    let part = |kind, found: &[u32], wanted: &[u32]| {
+fn agree_on_homes(path: &Path, found: &HomeHosts, expected: &Wanted) -> Result<(), PoolError> {
+    let wanted = &expected.homes;
+    let part = |kind, any: bool, found: &[u32], wanted: &[u32]| {
+        let found = if any { &[] } else { found };
         let differs = found.iter().zip(wanted).position(|(found, wanted)| found != wanted);
         differs.map(|number| (format!("{kind} {number}"), found[number], wanted[number]))
     };
-    let differs = part("broker", &found.brokers, &wanted.brokers)
-        .or_else(|| part("sequencer candidate", &found.candidates, &wanted.candidates));
+    let differs = part("broker", expected.any_places, &found.brokers, &wanted.brokers)
+        .or_else(|| part("sequencer candidate", expected.any_candidates, &found.candidates, &wanted.candidates));
     match differs {
         Some((part, found, expected)) => Err(PoolError::Home { path: path.into(), part, found, expected }),
         None => Ok(()),

@@ -118,7 +118,9 @@ fn the_coherence_it_was_formatted_for_is_held_to() {
     let at = TempPool::new("coherence");
     let wanted = |coherence| {
         let homes = HomeHosts::single_host(&small());
-        Pool::open_as(&at.0, &Wanted { geometry: small(), any_size: false, homes, coherence }, Create::IfMissing)
+        let (any_size, any_places, any_candidates) = (false, false, false);
+        let wanted = Wanted { geometry: small(), any_size, any_places, any_candidates, homes, coherence };
+        Pool::open_as(&at.0, &wanted, Create::IfMissing)
     };
     drop(wanted(Some(CoherenceMode::Hardware)).unwrap());
     let refused = wanted(Some(CoherenceMode::Software)).unwrap_err();

@@ -333,7 +333,7 @@ impl Scenario {
             cursors_max: 4,
             extents: 0,
             attached_per_broker: has_places.into(),
-            reserved: 0,
+            spare_per_host: 0,
         }
     }
 

@@ -164,7 +164,7 @@ pub fn small_geometry(candidates: u32) -> Geometry {
         cursors_max: 4,
         extents: 0,
         attached_per_broker: 0,
-        reserved: 0,
+        spare_per_host: 0,
     }
 }
 

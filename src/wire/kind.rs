@@ -47,11 +47,13 @@ pub enum FrameKind {
     Skipped = 11,
     /// Both ways: the sender is there, and had nothing else to say. From version 3 on.
     Heartbeat = 12,
+    /// Broker to client: which brokers there are from now on. From version 3 on.
+    Brokers = 13,
 }
 
 impl FrameKind {
     /// All kinds, for documentation and tests.
-    pub const ALL: [FrameKind; 12] = [
+    pub const ALL: [FrameKind; 13] = [
         FrameKind::Hello,
         FrameKind::Welcome,
         FrameKind::Refused,
@@ -64,11 +66,12 @@ impl FrameKind {
         FrameKind::Reply,
         FrameKind::Skipped,
         FrameKind::Heartbeat,
+        FrameKind::Brokers,
     ];
 
     /// Lowest protocol version that has the kind.
     pub const fn version_lowest(self) -> u8 {
-        if matches!(self, FrameKind::Heartbeat) { VERSION_3 } else { VERSION_LOWEST }
+        if matches!(self, FrameKind::Heartbeat | FrameKind::Brokers) { VERSION_3 } else { VERSION_LOWEST }
     }
 
     /// Highest version in the header of a frame of this kind.

@@ -3,8 +3,8 @@
 use bytemuck::{Zeroable, bytes_of};
 
 use crate::wire::frame::{
-    self, Ack, BatchHeader, CaughtUp, Deliver, Goodbye, Heartbeat, Hello, LogRecord, Refused, Reply, Request, Role,
-    Skipped, TopicRecord, Welcome, with_body,
+    self, Ack, BatchHeader, Brokers, CaughtUp, Deliver, Goodbye, Heartbeat, Hello, LogRecord, Refused, Reply, Request,
+    Role, Skipped, TopicRecord, Welcome, with_body,
 };
 use crate::wire::message::push;
 use crate::wire::subscribe::push_start;
@@ -76,6 +76,7 @@ fn frames(version: u8) -> Vec<Vec<u8>> {
         let joins = Hello { session: 0x1007, token: 0x55aa_55aa, session_epoch: 1, log: tag, ..publisher() };
         all.push(with_body(&speaks(joins), b"orders"));
         all.push(frame::seal(&Heartbeat::default()).into());
+        all.push(with_body(&Brokers::default(), b"0 a:7300\n2 b:7300\n"));
     }
     let stored = batch(CREATED_AT + 1000);
     let deliver =

@@ -14,7 +14,7 @@ pool:
   bytes: 64MiB
 geometry: { extent_bytes: 1MiB }
 brokers:
-  - { id: 0, address: "127.0.0.1:$PORT" }
+  - { address: "127.0.0.1:$PORT" }
 threads: { mode: shared, idle: park }
 Y
 echo '{"verdict": "PASS"}' >"$root/run/main_job.json"

@@ -35,7 +35,7 @@ config() {
 pool: { path: $POOL, bytes: 64MiB, coherence: hardware }
 geometry: { extent_bytes: 1MiB }
 brokers:
-  - { id: 0, address: "127.0.0.1:$PORT" }
+  - { address: "127.0.0.1:$PORT" }
 threads: { mode: shared, idle: park }
 ${1-}
 Y

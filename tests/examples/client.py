@@ -14,7 +14,7 @@ import struct
 import sys
 import time
 
-HELLO, WELCOME, REFUSED, BATCH, ACK, DELIVER, CAUGHT_UP, GOODBYE, REQUEST, REPLY, SKIPPED, HEARTBEAT = range(1, 13)
+HELLO, WELCOME, REFUSED, BATCH, ACK, DELIVER, CAUGHT_UP, GOODBYE, REQUEST, REPLY, SKIPPED, HEARTBEAT, BROKERS = range(1, 14)
 VERSIONS, BATCH_VERSION = (2, 3), 2  # Lowest and highest of the protocol; of the format of batches, under both.
 LINE = 64  # Every frame is a multiple of this, bytes.
 CONTROL_BODY_BYTES_MAX = 4096
@@ -88,11 +88,11 @@ def check_header(header, versions, body_bytes_max):
     magic, version, kind, flags, body_bytes = PREFIX.unpack_from(header)
     body_crc, header_crc = struct.unpack_from("<II", header, 56)
     require(magic == b"EMBR" and version in versions, f"magic {magic}, version {version}")
-    require(HELLO <= kind <= HEARTBEAT, f"kind {kind}")
+    require(HELLO <= kind <= BROKERS, f"kind {kind}")
     # The time of receipt is written into a Batch without touching the CRC.
     covered = header[:48] + bytes(8) + header[56:60] if kind == BATCH else header[:60]
     require(crc32c(covered) == header_crc, f"the header CRC of a frame of kind {kind}")
-    require(kind != HEARTBEAT or version > 2, "a Heartbeat under version 2")
+    require(kind < HEARTBEAT or version > 2, f"a frame of kind {kind} under version 2")
     require(flags & ~FLAGS.get(kind, 0) == 0, f"flags {flags:#x} of a frame of kind {kind}")
     require(body_bytes <= body_bytes_max.get(kind, -1), f"a frame of kind {kind} with {body_bytes} bytes here")
     return version, kind, flags, header[12:56], body_bytes, body_crc
@@ -110,7 +110,8 @@ class Connection:
 
     def read(self, *kinds):
         """The next frame, one of these kinds: kind, flags, own, body."""
-        longest = {WELCOME: CONTROL_BODY_BYTES_MAX, REPLY: CONTROL_BODY_BYTES_MAX, DELIVER: self.batch_bytes_max}
+        control = dict.fromkeys((WELCOME, REPLY, BROKERS), CONTROL_BODY_BYTES_MAX)
+        longest = control | {DELIVER: self.batch_bytes_max}
         limits = {REFUSED: CONTROL_BODY_BYTES_MAX} | {kind: longest.get(kind, 0) for kind in kinds}
         header = check_header(self.read_exactly(LINE), self.versions, limits)
         version, kind, flags, own, body_bytes, body_crc = header
@@ -158,6 +159,10 @@ class Welcomed(Connection):
         if self.versions == (3,):
             require(len(body) >= 64, "a Welcome of version 3 without its Log record")
             self.log_tag, body = crc32c(body[:16]) or 1, body[64:]
+        self.know(body)
+
+    def know(self, body):
+        """Which brokers there are: told at first, and again when one comes or goes."""
         self.brokers = [line.split(" ")[1] for line in body.decode().splitlines()]
 
 
@@ -206,9 +211,11 @@ class Publisher(Welcomed):
         """Takes what has come, and waits until no more than so many batches are unacked."""
         deadline = time.monotonic() + WAIT_S
         while self.next - self.committed_next > unacked_max or select.select([self.socket], [], [], 0)[0]:
-            kind, flags, own, _ = self.read(ACK, HEARTBEAT)
+            kind, flags, own, body = self.read(ACK, HEARTBEAT, BROKERS)
             if kind == ACK:
                 self.take_ack(flags, *ACK_OWN.unpack(own))
+            elif kind == BROKERS:
+                self.know(body)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"batches from {self.committed_next} on are not acked")
 
@@ -247,9 +254,11 @@ class Subscriber(Welcomed):
     def up_to_now(self):
         """What there is, as (order, payload)."""
         while True:
-            kind, _, own, body = self.read(DELIVER, CAUGHT_UP, HEARTBEAT)
+            kind, _, own, body = self.read(DELIVER, CAUGHT_UP, HEARTBEAT, BROKERS)
             if kind == DELIVER:
                 yield from self.messages(body, *DELIVER_OWN.unpack(own))
+            elif kind == BROKERS:
+                self.know(body)
             elif kind == CAUGHT_UP:
                 require(CAUGHT_UP_OWN.unpack(own) == (self.topic, self.next), "caught up elsewhere")
                 return

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use embarcadero::config::{CoherenceMode, SendMode};
 use embarcadero::limits::{GRANTS_AHEAD_MAX, SCAN_WINDOW_MAX};
 use embarcadero::log::View;
+use embarcadero::log::brokers::announce_address;
 use embarcadero::log::commit::CommitReader;
 use embarcadero::log::member::Member;
 use embarcadero::log::reader;
@@ -147,7 +148,7 @@ impl Site {
             cursors_max: 4,
             extents: 0,
             attached_per_broker: 0,
-            reserved: 0,
+            spare_per_host: 0,
         };
         let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing)
             .expect("a pool in /dev/shm");
@@ -245,7 +246,6 @@ impl Site {
             zero_copy_from_bytes: 16 << 10,
             open_timeout_ns: 60_000_000_000,
             broker: 0,
-            broker_list: format!("0 {}\n", self.address),
             log: bytemuck::Zeroable::zeroed(),
         };
         Box::new(AckRole::new(view, 0, settings, tokens, self.links.clone(), places))
@@ -264,10 +264,10 @@ impl Site {
             reader_wait_max_ns: 0,
             return_grace_ns: 2_000_000_000,
             broker: 0,
-            broker_list: format!("0 {}\n", self.address),
             log: bytemuck::Zeroable::zeroed(),
         };
         let incarnation = Member::announce(view, 0, Process::default()).incarnation();
+        announce_address(view, 0, incarnation, &self.address.to_string());
         Box::new(Export::new(view, 0, incarnation, settings, self.subscriptions.clone()))
     }
 }

@@ -527,7 +527,7 @@ fn brokers_are_killed_and_started_again_under_attached_clients() {
 /// The sequencer's process is killed and the other half's candidate goes on: attached clients do not notice.
 #[test]
 fn the_sequencer_is_succeeded_under_attached_clients() {
-    let sequencer = "candidates: [0, 2], session_lease: 20s";
+    let sequencer = "candidates: 2, session_lease: 20s";
     let site = Site::new("attached-succeeded", &Setup { sequencer, ..PLACES });
     let mut halves = ["0,1", "2,3"].map(|brokers| Some(site.process(&["--brokers", brokers])));
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);

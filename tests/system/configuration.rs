@@ -55,8 +55,14 @@ fn a_configuration_that_cannot_be_used_is_refused_with_file_line_and_remedy() {
         ("relative-pool", 1, |t| t.replace("path: /dev", "path: dev"), &["pool.path", "absolute"]),
         ("port-0", 4, |t| t.replace(":7300", ":0"), &["brokers[0].address", "port"]),
         ("same-port", 5, |t| t.replace(":7301", ":7300"), &["brokers[1].address", "no other broker"]),
-        ("ids", 6, |t| t.replace("id: 2", "id: 5"), &["brokers[2].id", "5"]),
-        ("candidate", 8, |t| t.replace("session_lease: 5s", "candidates: [9]"), &["sequencer.candidates", "9"]),
+        (
+            "host",
+            6,
+            |t| t.replacen("host: 0", "host: 5", 3).replacen("host: 5", "host: 0", 2),
+            &["brokers[2].host", "5"],
+        ),
+        ("id", 4, |t| t.replacen("host: 0", "id: 0", 1), &["unknown key `brokers[0].id`", "host, address, advertise"]),
+        ("candidates", 8, |t| t.replace("session_lease: 5s", "candidates: 9"), &["sequencer.candidates", "9"]),
     ];
     for (name, line, change, parts) in cases {
         let (site, ended) = check(name, change);

@@ -19,6 +19,7 @@ mod hostile;
 mod kills;
 mod levels;
 mod load;
+mod members;
 mod pools;
 mod pressure;
 mod publishers;

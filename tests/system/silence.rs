@@ -20,8 +20,7 @@ const LAPS: u64 = 10;
 fn site(name: &str, hosts: u32) -> (Site, [Process; 2]) {
     let geometry =
         "extent_bytes: 256KiB, ring_slots: 64, segment_entries: 256, segments: 8, sessions_max: 16, topics_max: 4";
-    let (sequencer, receive) =
-        ("candidates: [0], session_lease: 20s", "receive_bytes_max: 256KiB, connections_max: 64");
+    let (sequencer, receive) = ("candidates: 1, session_lease: 20s", "receive_bytes_max: 256KiB, connections_max: 64");
     let site = Site::new(
         name,
         &Setup { brokers: 2, hosts, pool: "bytes: 16MiB", geometry, sequencer, receive, ..Setup::default() },

@@ -89,7 +89,7 @@ fn goes_on_meanwhile(load: &Load, what: &str) {
 /// not is sent again over the brokers that live.
 #[test]
 fn the_sequencers_process_is_killed_again_and_again() {
-    let sequencer = "candidates: [0, 2], session_lease: 20s";
+    let sequencer = "candidates: 2, session_lease: 20s";
     let mut scene = Scene::new("kill-sequencer", &Setup { sequencer, ..ROOMY });
     for (round, half) in [0, 1, 0, 1].into_iter().enumerate() {
         // The active one is in the half whose turn it is: the other was killed last.
@@ -113,7 +113,12 @@ fn the_sequencers_process_is_killed_again_and_again() {
 /// A process without the sequencer is stopped: sessions over other brokers go on all the time, the others when it does.
 #[test]
 fn a_stopped_broker_process_stops_nobody_else() {
-    let scene = Scene::new("stop-broker", &Setup { sequencer: "candidates: [2], session_lease: 20s", ..ROOMY });
+    let mut scene = Scene::new("stop-broker", &Setup { sequencer: "candidates: 2, session_lease: 20s", ..ROOMY });
+    // The other one is to have it.
+    scene.halves[0].take().expect("it runs").kill();
+    scene.half(1).wait_for_line("active, epoch 2");
+    scene.halves[0] = Some(scene.site.process(&["--brokers", HALVES[0]]));
+    scene.all_go_on("with the sequencer where it is to be");
     scene.half(0).signal(Signal::STOP);
     goes_on_meanwhile(&scene.loads[0], "while brokers that it does not use are stopped");
     scene.half(0).signal(Signal::CONT);
@@ -125,7 +130,7 @@ fn a_stopped_broker_process_stops_nobody_else() {
 /// finds that out and stands by. Once in each direction.
 #[test]
 fn a_stopped_sequencer_is_succeeded_and_does_no_harm_later() {
-    let sequencer = "candidates: [0, 2], takeover_after: 300ms, session_lease: 20s";
+    let sequencer = "candidates: 2, takeover_after: 300ms, session_lease: 20s";
     let scene = Scene::new("stop-sequencer", &Setup { sequencer, hosts: 2, ..ROOMY });
     scene.half(0).signal(Signal::STOP);
     goes_on_meanwhile(&scene.loads[0], "with the other host's candidate as the sequencer");

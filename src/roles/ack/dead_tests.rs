@@ -52,7 +52,6 @@ impl Bench {
             zero_copy_from_bytes: 0,
             open_timeout_ns: 1 << 50,
             broker: 0,
-            broker_list: String::new(),
             log: bytemuck::Zeroable::zeroed(),
         };
         let mut ack =

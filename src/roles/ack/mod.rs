@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::config::SendMode;
 use crate::log::View;
+use crate::log::brokers::BrokerList;
 use crate::log::recover::RecoverError;
 use crate::net::network::{FRAME_BYTES, Handle};
 use crate::net::{Asker, Completion, FrameSlot, Network, Stage};
@@ -30,7 +31,7 @@ use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::roles::heartbeats::{Looks, Quiet};
 use crate::roles::tokens::Tokens;
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
+use crate::wire::frame::{self, Ack, Brokers, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 use fate::{Fate, Wait};
 use tracker::{News, Tracker};
@@ -46,8 +47,6 @@ pub struct AckSettings {
     pub open_timeout_ns: u64,
     /// This broker's number.
     pub broker: u16,
-    /// `id address` lines for the Welcome.
-    pub broker_list: String,
     /// Which log this is, and how often its publishers are told something.
     pub log: LogRecord,
 }
@@ -66,6 +65,8 @@ enum Sending {
     Nothing,
     /// The welcome, of so many bytes; acks follow.
     Welcome(usize),
+    /// Which brokers there are, in so many bytes.
+    Brokers(usize),
     /// A frame; its slot may still be lent after it was accepted.
     Frame,
     /// The last words.
@@ -76,7 +77,7 @@ impl Sending {
     /// Whether a send of it came to all of it: behind a part of a frame nothing can be said.
     fn is_whole(self, result: i32) -> bool {
         match self {
-            Sending::Welcome(bytes) => result == bytes as i32,
+            Sending::Welcome(bytes) | Sending::Brokers(bytes) => result == bytes as i32,
             Sending::Frame => result == FRAME_BYTES as i32,
             Sending::Nothing | Sending::Last => result >= 0,
         }
@@ -106,6 +107,8 @@ struct Attached<H> {
     last_words: Option<Box<[u8]>>,
     /// How long it was told nothing.
     quiet: Quiet,
+    /// The version of the list of brokers that it was told.
+    told_brokers: u64,
 }
 
 impl<H> Attached<H> {
@@ -124,6 +127,7 @@ impl<H> Attached<H> {
             is_broken: false,
             has_failed: false,
             last_words: None,
+            told_brokers: 0,
         }
     }
 }
@@ -136,6 +140,7 @@ pub struct AckRole<M: Memory, N: Network> {
     tokens: Tokens,
     batch_bytes_max: u32,
     tracker: Tracker<M>,
+    brokers: BrokerList<M>,
     links: Vec<Arc<AckLink<Handle<N>>>>,
     seats_per_link: u32,
     connections: Vec<Option<Attached<Handle<N>>>>,
@@ -173,6 +178,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             role: 0,
             batch_bytes_max: view.layout.geometry.batch_bytes_max() as u32,
             tracker: Tracker::new(view, broker, seats),
+            brokers: BrokerList::new(view, broker),
             links,
             seats_per_link,
             connections: (0..seats).map(|_| None).collect(),
@@ -323,7 +329,8 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             ..Welcome::default()
         };
         let log = connection.quiet.promised(&self.settings.log);
-        let body = frame::welcome_body(attachment.version, &log, &self.settings.broker_list);
+        let body = frame::welcome_body(attachment.version, &log, self.brokers.text());
+        connection.told_brokers = self.brokers.version();
         let words: Box<[u8]> = frame::with_body(&welcome, &body).into();
         connection.sending = Sending::Welcome(words.len());
         if attachment.order == OrderLevel::None && attachment.ack != AckLevel::None {
@@ -506,7 +513,22 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             }
             return;
         }
-        if !std::mem::take(&mut connection.has_news) || connection.waiting.is_some() {
+        if connection.waiting.is_some() {
+            return;
+        }
+        let Attachment { socket, version, .. } = connection.attachment;
+        if connection.told_brokers != self.brokers.version() && version >= frame::VERSION_3 {
+            connection.told_brokers = self.brokers.version();
+            let brokers = Brokers { version, ..Brokers::default() };
+            let words: Box<[u8]> = frame::with_body(&brokers, self.brokers.text().as_bytes()).into();
+            connection.sending = Sending::Brokers(words.len());
+            connection.quiet.end();
+            if io.send_owned(asker, socket, words).is_none() {
+                self.failed(seat);
+            }
+            return;
+        }
+        if !std::mem::take(&mut connection.has_news) {
             return;
         }
         let Some(mut ack) = self.tracker.ack(seat) else { return };
@@ -535,6 +557,8 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         let mut moved = 0;
         for seat in self.looks.due(self.connections.len(), now.monotonic_ns) {
             let seat = seat as u32;
+            // It may have to be told of brokers that come or go.
+            self.send_pending(io, seat);
             let asker = self.asker(seat);
             let Some(connection) = &mut self.connections[seat as usize] else { continue };
             let is_due = connection.quiet.look();
@@ -632,6 +656,7 @@ impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
 
     fn poll(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = self.hear(io, now, MESSAGES_PER_PASS);
+        self.brokers.look(!self.waiting.is_empty(), now.monotonic_ns);
         moved += self.follow(io, now);
         moved += self.pass_on(io, now);
         moved += self.settle_waiting(io, now);

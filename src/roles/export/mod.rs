@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use crate::config::SendMode;
 use crate::log::View;
+use crate::log::brokers::BrokerList;
 use crate::log::commit::CommitReader;
 use crate::log::reader::Reader;
 use crate::log::retention::{Hold, NO_PIN};
@@ -71,8 +72,6 @@ pub struct ExportSettings {
     pub return_grace_ns: u64,
     /// This broker's number.
     pub broker: u16,
-    /// `id address` lines for the Welcome.
-    pub broker_list: String,
     /// Which log this is, and how often its subscribers are told something.
     pub log: LogRecord,
     /// Silence after which a subscriber that promised to be heard is gone, ns; 0: never.
@@ -149,6 +148,8 @@ struct Subscriber<M: Memory, S: Socket> {
     version: u8,
     /// How long it was told nothing.
     quiet: Quiet,
+    /// The version of the list of brokers that it was told.
+    told_brokers: u64,
     came_ns: u64,
     /// When it was last heard, ns.
     heard_ns: u64,
@@ -211,6 +212,7 @@ pub struct Export<M: Memory, N: Network> {
     view: View<M>,
     commit: CommitReader<M>,
     topics: TopicReader<M>,
+    brokers: BrokerList<M>,
     /// What the readers pin together.
     hold: Hold<M>,
     /// When it was last known that they were waited for; until it is known again, nothing is handed on.
@@ -259,6 +261,7 @@ impl<M: Memory, N: Network> Export<M, N> {
             view: view.clone(),
             commit: CommitReader::new(view),
             topics: TopicReader::new(view),
+            brokers: BrokerList::new(view, broker),
             hold: Hold::take_on(view, broker, incarnation),
             looked_ns: 0,
             is_waited_for: true,
@@ -348,6 +351,7 @@ impl<M: Memory, N: Network> Export<M, N> {
             peer,
             version,
             quiet: Quiet::new(in_heartbeats),
+            told_brokers: 0,
             came_ns: now.monotonic_ns,
             heard_ns: now.monotonic_ns,
             heartbeat_ms,
@@ -444,6 +448,7 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
     }
 
     fn poll(&mut self, io: &mut N, now: Now) -> usize {
+        self.brokers.look(!self.incoming.is_empty(), now.monotonic_ns);
         let mut moved = self.look(io, now) + self.take_in(io, now);
         if !self.active.is_empty()
             && self.is_waited_for

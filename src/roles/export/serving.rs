@@ -52,6 +52,9 @@ impl<M: Memory, N: Network> Export<M, N> {
         if self.awake.is_empty() {
             return moved;
         }
+        for index in 0..self.awake.len() {
+            moved += usize::from(self.tell_brokers(io, self.awake[index]));
+        }
         let mut reads = std::mem::take(&mut self.reads);
         self.read_all(commit, &mut reads);
         // That there is nothing yet, and what was read before, stand whatever the epoch.
@@ -205,6 +208,7 @@ impl<M: Memory, N: Network> Export<M, N> {
 
     fn welcome(&mut self, io: &mut N, seat: u32) {
         let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
+        subscriber.told_brokers = self.brokers.version();
         let mut words = Vec::new();
         for (index, topic) in subscriber.topics.iter().enumerate() {
             let welcome = Welcome {
@@ -217,7 +221,7 @@ impl<M: Memory, N: Network> Export<M, N> {
                 version: subscriber.version,
                 ..Welcome::default()
             };
-            let (log, list) = (subscriber.quiet.promised(&self.settings.log), &self.settings.broker_list);
+            let (log, list) = (subscriber.quiet.promised(&self.settings.log), self.brokers.text());
             let body = if index == 0 { frame::welcome_body(subscriber.version, &log, list) } else { Vec::new() };
             words.extend(frame::with_body(&welcome, &body));
         }

@@ -71,7 +71,6 @@ impl Bench {
             reader_wait_max_ns: 0,
             return_grace_ns: 0,
             broker: 0,
-            broker_list: String::new(),
             log: bytemuck::Zeroable::zeroed(),
         };
         let export = Export::new(&view, 0, 1, settings, subscriptions);

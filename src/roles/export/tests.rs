@@ -56,7 +56,6 @@ pub(super) fn settings(send: SendMode, slow_reader: SlowReader) -> ExportSetting
         return_grace_ns: 0,
         reader_grace_ns: 100_000_000,
         broker: 0,
-        broker_list: String::new(),
         log: bytemuck::Zeroable::zeroed(),
     }
 }

@@ -61,6 +61,11 @@ impl<M: Memory> Ingest<M> {
         self.lane.refresh(u64::MAX)
     }
 
+    /// Gives all memory back of which no stream has a run.
+    pub fn leave(&mut self) {
+        self.lane.leave();
+    }
+
     /// Reports this lane's room to the sequencer.
     pub fn report(&mut self, paused: bool) {
         self.counters.free_extents = self.lane.free_extents();

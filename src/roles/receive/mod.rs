@@ -131,6 +131,8 @@ pub struct Receive<M: Memory, N: Network> {
     accepts_failed: u64,
     accepts_failed_said_ns: u64,
     is_draining: bool,
+    /// It has said that it stopped.
+    has_left: bool,
     /// Whether the next configured topic was asked for.
     topic_asked: bool,
     block: CounterBlock<M>,
@@ -180,6 +182,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             accepts_failed: 0,
             accepts_failed_said_ns: 0,
             is_draining: false,
+            has_left: false,
             topic_asked: false,
             block: CounterBlock::new(view.memory.clone(), view.layout.receive_counters(lane)),
             member: None,
@@ -476,6 +479,7 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
     fn drain(&mut self, io: &mut N, now: Now) -> bool {
         if !self.is_draining {
             self.is_draining = true;
+            self.member.iter_mut().for_each(Member::leave);
             self.accepting.into_iter().for_each(|operation| io.cancel(operation));
             for seat in 0..self.connections.len() as u32 {
                 let Some(connection) = &self.connections[seat as usize] else { continue };
@@ -489,7 +493,9 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
         self.hear_ack(io, now);
         self.housekeeping(io, now);
         let drained = self.in_use() == 0 && self.accepting.is_none();
-        if drained {
+        if drained && !std::mem::replace(&mut self.has_left, true) {
+            // Nothing is armed any more: it needs no memory until it is back, if it ever is.
+            self.ingest.leave();
             self.member.iter_mut().for_each(Member::stop);
             self.report();
         }

@@ -39,6 +39,8 @@ use active::SequencerSettings;
 pub use candidate::TakeoverSettings;
 use candidate::{Candidate, Locks};
 
+/// Time for which it goes on ordering when it is told to end, if others go on publishing, ns: clients of its process have left by then, or will not.
+const DRAIN_NS: u64 = 500_000_000;
 const REPORT_NS: u64 = 1_000_000_000;
 
 impl Locks for Pool {
@@ -67,6 +69,7 @@ pub struct Sequence<M, L = Pool, H = HostLock> {
     block: CounterBlock<M>,
     report_ns: u64,
     reported_messages: u64,
+    draining_since_ns: Option<u64>,
     is_fault_counted: bool,
     _lock: H,
 }
@@ -88,6 +91,7 @@ impl<M: Memory, L: Locks, H> Sequence<M, L, H> {
             candidate: Candidate::new(view, candidate, settings, takeover),
             report_ns: 0,
             reported_messages: 0,
+            draining_since_ns: None,
             is_fault_counted: false,
             _lock: lock,
         }
@@ -157,15 +161,17 @@ impl<M: Memory, L: Locks, H, I: Io> Role<I> for Sequence<M, L, H> {
     }
 
     fn waits_for(&self) -> Option<String> {
-        Some("a pass in which no lane had anything to order".to_owned())
+        Some("what the receive cores of its process have published".to_owned())
     }
 
     fn drain(&mut self, _io: &mut I, now: Now) -> bool {
-        // It orders as long as any receive core of this process may still publish; other processes' wait for a successor.
+        let since_ns = *self.draining_since_ns.get_or_insert(now.monotonic_ns);
+        // It orders as long as any receive core of this process may still publish; other processes', which may publish for ever, wait for a successor.
         let moved = if self.candidate.active().is_some() { self.step(now) } else { 0 };
-        if moved == 0 {
+        let is_over = moved == 0 || now.monotonic_ns - since_ns > DRAIN_NS;
+        if is_over {
             self.report_now();
         }
-        moved == 0
+        is_over
     }
 }

@@ -19,7 +19,13 @@ pub(super) const BACKOFF: Backoff =
 /// What clients call the brokers.
 pub(super) fn addresses(kernel: &Kernel) -> Vec<String> {
     let brokers = kernel.with(|state| state.scenario.brokers.len());
-    (0..brokers).map(|broker| format!("broker:{broker}")).collect()
+    (0..brokers as u32).map(address).collect()
+}
+
+/// What clients call a broker.
+pub(super) fn address(broker: u32) -> String {
+    // There is no port 0.
+    format!("broker:{}", broker + 1)
 }
 
 /// An attempt in the air. Its [`link`](Attempt::link) is to be closed unless it becomes a connection.
@@ -33,8 +39,8 @@ pub(super) struct Attempt {
 impl Attempt {
     /// Connects, and says hello.
     pub fn begin(kernel: &Kernel, call: Call) -> Result<Attempt, ClientError> {
-        let broker = call.address.strip_prefix("broker:").and_then(|number| number.parse().ok());
-        let Some(link) = broker.and_then(|broker| kernel.dial(broker)) else {
+        let broker = call.address.strip_prefix("broker:").and_then(|port| port.parse::<u32>().ok());
+        let Some(link) = broker.and_then(|port| kernel.dial(port - 1)) else {
             return Err(ClientError::io(&call.address, "connecting to", &ErrorKind::ConnectionRefused.into()));
         };
         // A new connection has room for these words.

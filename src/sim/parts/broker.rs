@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::log::brokers::announce_address;
 use crate::log::member::Member;
 use crate::log::topics::Topic;
 use crate::pool::{Keep, Process};
@@ -14,6 +15,7 @@ use crate::roles::tokens::Tokens;
 use crate::runtime::{Io, Role};
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::part::LinkId;
+use crate::sim::parts::attempt::address;
 use crate::sim::parts::terms::{HELLO_TIMEOUT_NS, PLACES, TOKEN_KEY, UTC_NS, log_record, topic_name};
 use crate::sim::process::ProcessMemory;
 use crate::sim::scenario::Scenario;
@@ -117,6 +119,7 @@ pub(super) fn receive(kernel: &Kernel, broker: u32, core: u32) -> Option<Box<dyn
     let (wiring, member) = match core {
         0 => {
             let member = Member::announce(&view, broker, Process { started_at_utc_ns: UTC_NS, ..Process::default() });
+            announce_address(&view, broker, member.incarnation(), &address(broker));
             (Wiring::begin(kernel, broker, &scenario, member.incarnation()), Some(member))
         }
         _ => (Wiring::of(kernel, broker)?, None),
@@ -167,7 +170,6 @@ pub(super) fn ack(kernel: &Kernel, broker: u32) -> Option<Box<dyn Actor>> {
         zero_copy_from_bytes: 0,
         open_timeout_ns: HELLO_TIMEOUT_NS,
         broker: broker as u16,
-        broker_list: String::new(),
         log: log_record(&scenario),
     };
     let role =
@@ -191,7 +193,6 @@ pub(super) fn export(kernel: &Kernel, broker: u32) -> Option<Box<dyn Actor>> {
         reader_wait_max_ns: scenario.reader_wait_max_ns,
         return_grace_ns: scenario.return_grace_ns,
         broker: broker as u16,
-        broker_list: String::new(),
         log: log_record(&scenario),
         client_silence_ns: CLIENT_SILENCE_NS,
     };

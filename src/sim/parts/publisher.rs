@@ -67,7 +67,7 @@ fn options(kernel: &Kernel) -> PublisherOptions {
     let is_acked = scenario.topics[topic] == OrderLevel::Session || kernel.chance(3, 4);
     PublisherOptions {
         brokers: addresses(kernel),
-        discover: false,
+        discover: kernel.chance(1, 2),
         topic: topic_name(topic),
         ack: if is_acked { AckLevel::Committed } else { AckLevel::None },
         batch_bytes: (2 * scenario.payload_bytes_max).max(1024),
@@ -220,6 +220,8 @@ impl Session {
 
     /// Does what the ports have ordered.
     fn obey(&mut self, kernel: &Kernel) {
+        // Brokers may have come.
+        self.lines.resize_with(self.ports.len(), || Line::Nothing);
         while let Some(order) = self.ports.pop_order() {
             match order {
                 Order::Dial { port, generation, call } => match Attempt::begin(kernel, *call) {
@@ -305,7 +307,7 @@ impl Session {
                 kernel.note(Event::Acked(kernel.part, session, epoch, next, is_over, ack.let_go_from));
                 self.acked_below(kernel, session, next);
             }
-            Frame::Heartbeat => {}
+            Frame::Heartbeat | Frame::Brokers(_) => {}
             Frame::Refused(header, text) => {
                 is_over = true;
                 let session = self.ports.window().identity(port).session;

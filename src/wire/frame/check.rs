@@ -4,7 +4,7 @@ use bytemuck::{bytes_of, pod_read_unaligned};
 
 use super::{Frame, FrameKind, MAGIC, Prefix, VERSION, VERSION_LOWEST};
 use crate::limits::{
-    BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, CURSOR_NAME_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES,
+    ADDRESS_BYTES_MAX, BATCH_BYTES_MAX, CONTROL_BODY_BYTES_MAX, CURSOR_NAME_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES,
     REQUEST_BODY_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
 };
 use crate::wire::error::WireError;
@@ -75,7 +75,9 @@ pub fn check(header: &[u8; FRAME_HEADER_BYTES], batch_bytes_max: u64) -> Result<
     let max = match kind {
         FrameKind::Request => REQUEST_BODY_BYTES_MAX as u64,
         // The topic name of those who name one only is checked as such.
-        FrameKind::Hello | FrameKind::Welcome | FrameKind::Refused | FrameKind::Reply => CONTROL_BODY_BYTES_MAX as u64,
+        FrameKind::Hello | FrameKind::Welcome | FrameKind::Refused | FrameKind::Reply | FrameKind::Brokers => {
+            CONTROL_BODY_BYTES_MAX as u64
+        }
         FrameKind::Batch => batch_bytes_max.min(BATCH_BYTES_MAX) - LINE_BYTES,
         FrameKind::Deliver => batch_bytes_max.min(BATCH_BYTES_MAX),
         FrameKind::Ack | FrameKind::CaughtUp | FrameKind::Goodbye | FrameKind::Skipped | FrameKind::Heartbeat => 0,
@@ -111,6 +113,14 @@ pub fn check_body<'a>(header: &[u8; FRAME_HEADER_BYTES], padded_body: &'a [u8]) 
         return Err(WireError::BodyCrc { found: prefix.body_crc, computed });
     }
     Ok(body)
+}
+
+/// Whether clients can be told to connect there: `host:port` in one word.
+pub fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let port_is_good = port.parse::<u16>().is_ok_and(|port| port > 0);
+    // The list of brokers has a line for each, so a blank or line end in a name would break it.
+    port_is_good && !host.is_empty() && text.len() <= ADDRESS_BYTES_MAX && text.chars().all(|c| c.is_ascii_graphic())
 }
 
 /// Checks a topic name: 1 to 112 bytes of UTF-8 without control characters.

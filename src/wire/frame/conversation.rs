@@ -1,6 +1,7 @@
 //! Frames that begin and end a conversation, whatever it is for.
 
 use crate::described;
+use crate::limits::CONTROL_BODY_BYTES_MAX;
 use crate::wire::error::WireError;
 
 described! {
@@ -179,6 +180,32 @@ described! {
         reserved: [u64; 4],
     }
 }
+
+described! {
+    /// Which brokers there are from now on: the body lists them as that of a Welcome does. A client that may choose its brokers opens connections to
+    /// those that are new, and does not come back to those that are gone. Only under version 3.
+    pub struct Brokers: 64 {
+        /// "EMBR"
+        magic: u32,
+        /// protocol version in use, 3
+        version: u8,
+        /// 13
+        kind: u8,
+        /// 0
+        flags: u16,
+        /// length of the list, bytes
+        body_bytes: u32,
+        /// 0
+        reserved: [u32; 11],
+        /// CRC32C of the body without its padding
+        body_crc: u32,
+        /// CRC32C of bytes 0 to 59
+        header_crc: u32,
+    }
+}
+
+/// Longest list of brokers: a Welcome has room for it behind its record of the log, bytes.
+pub const BROKER_LIST_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX - size_of::<LogRecord>();
 
 impl LogRecord {
     /// What a hello names the log by.

@@ -27,10 +27,14 @@ pub use crate::wire::kind::{
     VERSION_LOWEST,
 };
 pub use check::{
-    RECEIVED_AT, check, check_body, check_cursor_name, check_topic_name, frame_bytes, header_crc, read, seal, with_body,
+    RECEIVED_AT, check, check_body, check_cursor_name, check_topic_name, frame_bytes, header_crc, is_address, read,
+    seal, with_body,
 };
 pub use control::{CursorRecord, Reply, Request, TopicRecord};
-pub use conversation::{Goodbye, Heartbeat, Hello, LogRecord, Refused, Welcome, split_welcome_body, welcome_body};
+pub use conversation::{
+    BROKER_LIST_BYTES_MAX, Brokers, Goodbye, Heartbeat, Hello, LogRecord, Refused, Welcome, split_welcome_body,
+    welcome_body,
+};
 pub use kinds::{AckLevel, Operation, OrderLevel, Receipts, Role, SlowReader};
 pub use publishing::{Ack, BatchHeader};
 pub use subscribing::{CaughtUp, Deliver, Skipped};
@@ -80,7 +84,7 @@ macro_rules! frames {
 }
 // A batch header's type is `BatchHeader`, its kind `Batch`.
 type Batch = BatchHeader;
-frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply, Skipped, Heartbeat);
+frames!(Hello, Welcome, Refused, Batch, Ack, Deliver, CaughtUp, Goodbye, Request, Reply, Skipped, Heartbeat, Brokers);
 
 /// The version of a conversation whose client speaks `lowest` to `highest`, where 0 stands for what clients that do not name
 /// their versions speak.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use embarcadero::log::View;
+use embarcadero::log::brokers::last_address;
 use embarcadero::log::commit::{Commit, CommitReader};
 use embarcadero::log::retention::FloorReader;
 use embarcadero::log::topics::TopicReader;
@@ -139,12 +140,13 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
     let _ = writeln!(text, "sequencer: {}", lives.of_sequencer()?);
     for broker in 0..g.brokers {
         if lives.line(broker).incarnation == 0 {
-            let _ = writeln!(text, "broker {broker}: never started");
+            let _ = writeln!(text, "broker {broker}: nobody ever had this place");
             continue;
         }
         let (is_alive, state) = lives.of(broker, LockName::Broker(broker))?;
         any_broker_lives |= is_alive;
-        let _ = writeln!(text, "broker {broker}: {state}");
+        let at = last_address(&view, broker).map_or(String::new(), |address| format!(", at {address}"));
+        let _ = writeln!(text, "broker {broker}: {state}{at}");
     }
     for member in (g.brokers..g.members()).filter(|member| lives.line(*member).incarnation > 0) {
         let kind = if g.members_of(PlaceKind::Publisher).contains(&member) { "publisher" } else { "subscriber" };

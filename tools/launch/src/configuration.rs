@@ -18,16 +18,16 @@ impl Configuration {
         Configuration { text, threads: "mode: shared, idle: park".to_owned() }
     }
 
-    /// With brokers 0, 1, … at these addresses, all on host 0.
+    /// With brokers at these addresses, all on host 0.
     pub fn brokers(self, addresses: &[impl Display]) -> Configuration {
         self.brokers_on(addresses, |_| 0)
     }
 
-    /// With brokers 0, 1, … at these addresses, each on the host that is told for it.
+    /// With brokers at these addresses, each on the host that is told for it.
     pub fn brokers_on(mut self, addresses: &[impl Display], host: impl Fn(u32) -> u32) -> Configuration {
         self.text.push_str("brokers:\n");
         for (id, address) in (0..).zip(addresses) {
-            let _ = writeln!(self.text, "  - {{ id: {id}, host: {}, address: \"{address}\" }}", host(id));
+            let _ = writeln!(self.text, "  - {{ host: {}, address: \"{address}\" }}", host(id));
         }
         self
     }
@@ -57,8 +57,8 @@ mod tests {
         let configuration = Configuration::new(Path::new("/p"), "bytes: 1MiB")
             .section("threads", "mode: shared, idle: spin")
             .brokers_on(&["a:1", "b:2"], |id| id % 2);
-        let expected = "pool: { path: /p, bytes: 1MiB }\nbrokers:\n  - { id: 0, host: 0, address: \"a:1\" }\n  \
-                        - { id: 1, host: 1, address: \"b:2\" }\nthreads: { mode: shared, idle: spin }\n";
+        let expected = "pool: { path: /p, bytes: 1MiB }\nbrokers:\n  - { host: 0, address: \"a:1\" }\n  \
+                        - { host: 1, address: \"b:2\" }\nthreads: { mode: shared, idle: spin }\n";
         assert_eq!(configuration.text(), expected);
     }
 }

@@ -1,0 +1,116 @@
+//! Brokers that come and go while the log is in use, each process with a configuration of its own: places in the pool, and what clients hear of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use embarcadero::wire::{OrderLevel, Receipts};
+use embarcadero::{Start, SubscriberOptions};
+
+use crate::harness::{LIMIT, Process, Setup, Signal, Site, Task, run_embarlet, wait_for};
+use crate::load::{Load, ROOMY, TOPIC};
+use crate::traffic::{Fifo, Watcher};
+
+/// Two hosts with places for two brokers each, and a configuration that lists one.
+const GEOMETRY: &str = "brokers_per_host: 2, extent_bytes: 1MiB, ring_slots: 64, segment_entries: 4096, segments: 16, sessions_max: 64, \
+                        topics_max: 16";
+
+fn site(name: &str) -> Site {
+    Site::new(
+        name,
+        &Setup { brokers: 1, hosts: 2, geometry: GEOMETRY, sequencer: "candidates: 4, session_lease: 20s", ..ROOMY },
+    )
+}
+
+/// Another process's configuration: the same, but for its one broker.
+fn file(site: &Site, port: u16, host: u32) -> PathBuf {
+    let text = std::fs::read_to_string(&site.config_file).unwrap();
+    let text = text.replace(":7300", &format!(":{port}")).replace("host: 0,", &format!("host: {host},"));
+    let file = site.file(&format!("of-{port}.yaml"));
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+fn address(site: &Site, port: u16) -> String {
+    site.address(0).replace(":7300", &format!(":{port}"))
+}
+
+fn join(site: &Site, port: u16, host: u32) -> Process {
+    site.process(&["--config", file(site, port, host).to_str().unwrap()])
+}
+
+/// Ends it in good order.
+fn leave(mut process: Process) {
+    process.signal(Signal::TERM);
+    let status = process.wait();
+    assert!(status.success(), "{status:?}");
+}
+
+/// Publishers have come to a broker.
+fn wait_for_publishers(site: &Site, broker: usize) {
+    let come = || site.counters().ack[broker].get("welcomed").is_some_and(|count| *count > 0).then_some(());
+    wait_for(&format!("a publisher to come to broker {broker}"), come);
+}
+
+/// One after the other, until nobody is left of those that were there: a publisher and a subscriber that were told of the first alone go on with the
+/// others, and everything is there once, in order.
+#[test]
+fn brokers_are_replaced_under_load() {
+    let site = site("members");
+    let first = site.process(&[]);
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let goal = Arc::new(AtomicU64::new(u64::MAX));
+    let (until, options) = (goal.clone(), site.subscriber(TOPIC, 0, Start::Earliest));
+    let watcher = Task::spawn("a subscriber all the time", move || {
+        let mut watcher = Watcher::connect(options, Fifo::Publisher);
+        watcher.read_until("all there is", |seen| seen.messages >= until.load(Ordering::Relaxed));
+        watcher
+    });
+    let load = Load::start_at(site.publisher(TOPIC), 0, Duration::from_millis(1));
+    load.wait_for_more(500, "with one broker");
+    let second = join(&site, 7301, 0);
+    wait_for_publishers(&site, 1);
+    leave(first);
+    load.wait_for_more(500, "when the first has left");
+    // The first of the other host.
+    let third = join(&site, 7302, 1);
+    wait_for_publishers(&site, 2);
+    leave(second);
+    load.wait_for_more(500, "with a broker of another host alone");
+    let (total, publisher) = load.finish();
+    assert_eq!(publisher.stats().fences, 0);
+    let seen: Vec<(u16, String)> =
+        publisher.broker_progress().iter().map(|row| (row.broker, row.address.clone())).collect();
+    assert_eq!(seen, [(0, 7300), (1, 7301), (2, 7302)].map(|(id, port)| (id, address(&site, port))));
+    publisher.close(LIMIT).unwrap();
+    goal.store(total, Ordering::Relaxed);
+    let mut watcher = watcher.join();
+    watcher.read_exactly(total);
+    assert_eq!((watcher.seen.sessions(), watcher.seen.complete(0)), (1, total));
+    let later = SubscriberOptions { brokers: vec![address(&site, 7302)], ..site.subscriber(TOPIC, 0, Start::Earliest) };
+    let mut later = Watcher::connect(later, Fifo::Publisher);
+    later.read_exactly(total);
+    assert_eq!(later.seen.hash, watcher.seen.hash);
+    drop(third);
+}
+
+/// A broker takes the place it had, wherever its file lists it; a host that is full says so.
+#[test]
+fn a_broker_comes_back_to_its_place_and_a_full_host_says_so() {
+    let site = site("members-places");
+    let first = site.process(&[]);
+    let second = join(&site, 7301, 0);
+    second.wait_for_line("ready: brokers [1]");
+    let third = file(&site, 7302, 0);
+    let refused = run_embarlet(&["--config", third.to_str().unwrap()]);
+    assert_ne!(refused.code, Some(0));
+    for part in [&*address(&site, 7302), "host 0", "all 2", "brokers_per_host"] {
+        assert!(refused.stderr.contains(part), "{part} is not in {}", refused.stderr);
+    }
+    leave(first);
+    leave(second);
+    // The other one first.
+    join(&site, 7301, 0).wait_for_line("ready: brokers [1]");
+    join(&site, 7302, 0).wait_for_line("ready: brokers [0]");
+}
