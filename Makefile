@@ -31,7 +31,7 @@ bench: ## throughput and latency as ratios of what the machine can do
 SEEDS ?= 10000
 
 simulate: ## simulated clusters on incoherent memory: SEEDS=n of them, or SEED=x with its story; a failure is shrunk
-	$(CARGO) run --release --quiet --package simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --threads 2)
+	$(CARGO) run --profile checked --quiet --package simulate -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --threads 2)
 
 RUNS ?= 20
 

@@ -34,6 +34,7 @@ use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
 use crate::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS};
 use crate::roles::sequence::active::SequencerSettings;
+use crate::roles::sequence::when_free::WhenFree;
 use crate::roles::sequence::{Sequence, TakeoverSettings};
 use crate::roles::tokens::Tokens;
 use crate::runtime::cpu::usable_cores;
@@ -441,9 +442,7 @@ impl<C: Coherence> Parts<C> {
             let address = config.brokers[*entry as usize].advertised();
             parts.add_broker(config, view, (*place, &address), &listeners[index], index == 0);
         }
-        if let Some((slot, lock)) = candidate {
-            parts.add_sequencer(config, view, (slot, lock), places[0]);
-        }
+        parts.add_sequencer(config, view, candidate, places[0]);
         Ok(parts)
     }
 
@@ -513,7 +512,13 @@ impl<C: Coherence> Parts<C> {
         }
     }
 
-    fn add_sequencer(&mut self, config: &Config, view: &View<Mapped<C>>, (slot, lock): (u32, HostLock), broker: u32) {
+    fn add_sequencer(
+        &mut self,
+        config: &Config,
+        view: &View<Mapped<C>>,
+        candidate: Option<(u32, HostLock)>,
+        broker: u32,
+    ) {
         let settings = SequencerSettings {
             session_lease_ns: config.sequencer.session_lease.as_nanos() as u64,
             session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
@@ -527,8 +532,12 @@ impl<C: Coherence> Parts<C> {
             settle_ns: config.sequencer.takeover_settle.as_nanos() as u64,
         };
         let (view, pool) = (view.clone(), self.pool.clone());
-        let build: Builder = Box::new(move || Box::new(Sequence::new(&view, pool, slot, lock, settings, takeover)));
-        self.add(format!("sequence {slot}"), RoleKind::Sequence, broker, 0, 0, build);
+        let name = candidate.as_ref().map_or("sequence".into(), |(slot, _)| format!("sequence {slot}"));
+        let build: Builder = Box::new(move || match candidate {
+            Some((slot, lock)) => Box::new(Sequence::new(&view, pool, slot, lock, settings, takeover)),
+            None => Box::new(WhenFree::new(&view, pool, settings, takeover)),
+        });
+        self.add(name, RoleKind::Sequence, broker, 0, 0, build);
     }
 }
 

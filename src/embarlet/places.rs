@@ -66,6 +66,6 @@ pub(super) fn take_candidate<M: Memory>(
             return Ok(Some((*slot, lock)));
         }
     }
-    log::info!("all places of this host to run the sequencer in are taken: this process does not");
+    log::info!("all places of this host to run the sequencer in are taken: this process waits for one");
     Ok(None)
 }

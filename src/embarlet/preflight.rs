@@ -115,7 +115,8 @@ fn lay_out_for_any_size(config: &Config, file: Option<&Path>) -> Result<u64, Sta
     }
 }
 
-/// The roles of a process with brokers in these places, in the order in which they are made. `candidate` is where it runs the sequencer, if it may.
+/// The roles of a process with brokers in these places, in the order in which they are made. `candidate` is where it runs the sequencer; none: it waits for
+/// a place.
 pub(super) fn role_specs(config: &Config, brokers: &[u32], candidate: Option<u32>) -> Vec<RoleSpec> {
     let mut specs = Vec::new();
     let lanes = config.geometry.lanes_per_broker;
@@ -126,9 +127,8 @@ pub(super) fn role_specs(config: &Config, brokers: &[u32], candidate: Option<u32
         specs.push(RoleSpec { name: format!("ack {broker}"), kind: RoleKind::Ack, broker });
         specs.push(RoleSpec { name: format!("export {broker}"), kind: RoleKind::Export, broker });
     }
-    if let Some(slot) = candidate {
-        specs.push(RoleSpec { name: format!("sequence {slot}"), kind: RoleKind::Sequence, broker: brokers[0] });
-    }
+    let name = candidate.map_or("sequence".into(), |slot| format!("sequence {slot}"));
+    specs.push(RoleSpec { name, kind: RoleKind::Sequence, broker: brokers[0] });
     specs
 }
 

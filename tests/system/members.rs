@@ -114,3 +114,31 @@ fn a_broker_comes_back_to_its_place_and_a_full_host_says_so() {
     join(&site, 7301, 0).wait_for_line("ready: brokers [1]");
     join(&site, 7302, 0).wait_for_line("ready: brokers [0]");
 }
+
+/// With the one place for a sequencer that is the default, the process that came second takes it when the first one leaves, and again the other way.
+#[test]
+fn the_place_of_the_sequencer_is_handed_on() {
+    let geometry = "brokers_per_host: 2, extent_bytes: 1MiB, ring_slots: 64, segment_entries: 4096, segments: 16, sessions_max: 64, topics_max: 16";
+    let site = Site::new("members-sequencer", &Setup { brokers: 1, geometry, ..ROOMY });
+    let first = site.process(&[]);
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let load = Load::start_at(site.publisher(TOPIC), 0, Duration::from_millis(1));
+    load.wait_for_more(500, "with one broker");
+    let second = join(&site, 7301, 0);
+    second.wait_for_line("this process waits for one");
+    wait_for_publishers(&site, 1);
+    leave(first);
+    second.wait_for_line("sequence 0: active, epoch 2");
+    load.wait_for_more(500, "with the second as the sequencer");
+    let third = join(&site, 7300, 0);
+    wait_for("the publisher to come back", || {
+        (site.counters().ack[0].get("welcomed").copied() > Some(0)).then_some(())
+    });
+    leave(second);
+    third.wait_for_line("sequence 0: active, epoch 3");
+    load.wait_for_more(500, "with the first again");
+    let (messages, publisher) = load.finish();
+    assert_eq!(publisher.stats().fences, 0);
+    publisher.close(LIMIT).unwrap();
+    crate::load::read_all(&site, 0, messages);
+}

@@ -29,6 +29,7 @@ pub mod tables;
 pub(crate) mod tests;
 #[cfg(test)]
 mod topic_tests;
+pub mod when_free;
 
 use crate::log::View;
 use crate::observe::counters::{CounterBlock, SequencerCounters};
