@@ -155,6 +155,33 @@ fn who_writes_fast_has_more_in_hand() {
     assert_eq!(turn(&mut table, 0), before, "it has enough by now");
 }
 
+/// The last of the stock is for whoever will have none: who has one in hand gets no other, however much it wants.
+#[test]
+fn the_last_of_the_stock_is_kept_for_who_has_none() {
+    let mut table = Table::new(2, 64 << 20);
+    let mut now_ns = 0;
+    let mut is_seen = false;
+    for turn in 0..400 {
+        now_ns += 10_000_000;
+        (0..8).for_each(|_| {
+            table.fill(0);
+        });
+        (0..2).for_each(|lane| table.hear(lane, false, Presence::There));
+        table.stock.look(now_ns);
+        if turn < 50 {
+            table.stock.take_back(u64::MAX, |_| u64::MAX);
+        }
+        // Then nothing comes back any more.
+        let left = table.stock.in_stock();
+        let is_granted = !table.grant(0).is_empty();
+        if (1..4).contains(&left) && is_granted {
+            assert_eq!(table.hands[0].len(), 1, "{left} were left");
+            is_seen = true;
+        }
+    }
+    assert!(is_seen, "there never was little");
+}
+
 #[test]
 fn what_nobody_uses_is_asked_back_when_somebody_has_nothing() {
     let mut table = Table::new(2, 4 << 20);
@@ -285,9 +312,12 @@ fn what_a_superseded_sequencer_grants_is_not_taken() {
         known.apply(position, &Event::Granted { extent: 20 + number as u32, lane: 0, number }, &view.layout);
     }
     tell(&writer, 6, 23);
+    let former = writer;
     let writer = GrantWriter::take_over(&view, 0, epoch, &known);
     again.activate(0);
     assert_eq!(lane.take(&reader), None, "the seventh was not granted");
+    tell(&former, 6, 23);
+    assert_eq!(lane.take(&reader), None, "of an epoch that is over");
     tell(&writer, 6, 24);
     assert_eq!(lane.take(&reader), Some(Grant { extent: 24, grant: 106 }));
 }
@@ -406,4 +436,27 @@ fn no_grant_is_seen_before_it_is_committed() {
     });
     watched.stop();
     assert!(seen.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}
+
+/// Nothing can be granted, and nothing of the log is left to be given up: what its lanes have begun is, and they are told so although the floor stands
+/// where it stood. (Seed 1584.)
+#[test]
+fn what_is_given_up_is_told_where_the_floor_stands_already() {
+    let view = plain_view(1);
+    let (mut sequencer, mut feeder) = with_session(&view);
+    let mut now_ns = 1_000_000_000;
+    for step in 0..600 {
+        if step % 200 == 0 {
+            // Consumed, and not appended.
+            feeder.lane.publish(&BatchSlot { kind: slot_kind::SESSION_ALIVE, session: FIRST, ..BatchSlot::default() });
+        }
+        while feeder.lane.acquire(64, view.layout.geometry.extent_bytes).is_some() {}
+        feeder.lane.refresh(u64::MAX);
+        feeder.lane.report(true);
+        now_ns += 10_000_000;
+        sequencer.pass(now_ns);
+    }
+    feeder.lane.refresh(u64::MAX);
+    assert_eq!((sequencer.stock().in_stock(), feeder.lane.free_extents()), (0, 0), "it is dry");
+    assert_eq!(feeder.lane.progress().reusable, feeder.lane.produced());
 }
