@@ -237,6 +237,13 @@ impl<M: Memory> CommitWriter<M> {
         self.line.publish(&self.record);
     }
 
+    /// Gives the active epoch up: another candidate may claim at once. What is committed stays so, and whatever this one goes on with until another
+    /// claims as well.
+    pub fn resign(&mut self) {
+        self.record.resigned = self.record.active;
+        self.line.publish(&self.record);
+    }
+
     /// The watermark as last published.
     pub fn watermark(&self) -> u64 {
         self.record.watermark

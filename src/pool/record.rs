@@ -241,8 +241,8 @@ record! {
         segments: u64,
         /// process id, informative
         process: u64,
-        /// 0
-        reserved: u64,
+        /// highest epoch that it gave up of its own: nobody need wait for it
+        resigned: u64,
     }
 }
 

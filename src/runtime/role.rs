@@ -83,6 +83,9 @@ pub trait Role<I: Io> {
     /// was begun. True when nothing is left. Called until every role says so, also after this one did, since another
     /// may still hand it something.
     fn drain(&mut self, io: &mut I, now: Now) -> bool;
+
+    /// Called last, once every role of the process is drained: there is no other pass.
+    fn end(&mut self) {}
 }
 
 /// Why a role cannot run.

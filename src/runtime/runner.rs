@@ -196,7 +196,10 @@ impl<I: Io, C: Clock> Runner<I, C> {
         let mut pass_began = self.clock.now();
         loop {
             match self.member.phase(pass_began) {
-                Phase::Stop => return self.failure.take().map_or(Ok(()), Err),
+                Phase::Stop => {
+                    self.roles.iter_mut().for_each(|role| role.end());
+                    return self.failure.take().map_or(Ok(()), Err);
+                }
                 Phase::TimedOut => return Err(self.failure.take().unwrap_or_else(|| self.not_drained())),
                 phase => {
                     let (charge, moved) = self.pass(phase, pass_began)?;

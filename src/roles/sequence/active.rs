@@ -633,6 +633,11 @@ impl<M: Memory> ActiveSequencer<M> {
         self.commit.beat();
     }
 
+    /// Lets another candidate go on at once.
+    pub fn resign(&mut self) {
+        self.commit.resign();
+    }
+
     /// What it has counted.
     pub fn counters(&self) -> &SequencerCounters {
         &self.counters

@@ -133,6 +133,15 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
+    /// Its process ends in good order: whoever takes over need not wait until it is found silent.
+    pub fn resign(&mut self) {
+        if let State::Active(sequencer) = &mut self.state {
+            sequencer.resign();
+            log::info!("sequence {}: epoch {} is given up", self.candidate, sequencer.epoch());
+            self.stand_back();
+        }
+    }
+
     /// Whether this candidate may claim now. Everyone watches whoever has the highest claim, active or not yet: who claims above a
     /// living claimant only makes it begin again.
     fn may_claim(&mut self, now_ns: u64, locks: &impl Locks) -> bool {
@@ -147,7 +156,7 @@ impl<M: Memory> Candidate<M> {
                 if line.active == epoch {
                     (self.yields, self.not_before_ns) = (0, 0);
                 }
-                let is_silent = self.is_silent((holder, epoch, line.heartbeat), now_ns);
+                let is_silent = self.is_silent((holder, epoch, line.heartbeat), now_ns) || line.resigned == epoch;
                 // A free lock says at once what silence says late. One that is held says nothing: its process may hang.
                 let is_local = self.view.access_to_candidate(holder) == Access::Local;
                 is_silent || is_local && !locks.is_candidate_held(holder)

@@ -91,6 +91,30 @@ impl Locks for Held {
     }
 }
 
+/// The process of the active one ends in good order, and no lock says so, as on another host: nobody waits until it is silent.
+#[test]
+fn nobody_waits_for_one_that_has_resigned() {
+    for resigns in [false, true] {
+        let (view, locks) = (plain_view(2), Held(vec![true, true]));
+        let mut first = candidate(&view);
+        (1..4).for_each(|second| {
+            first.step(second * SECOND, &locks);
+        });
+        let epoch = first.active().expect("nobody else claims").epoch();
+        let takeover = TakeoverSettings { after_ns: SECOND, settle_ns: 0 };
+        let mut second = Candidate::new(&view, 1, SETTINGS, takeover);
+        second.step(4 * SECOND, &locks);
+        if resigns {
+            first.resign();
+            assert!(first.active().is_none());
+        }
+        (1..6).for_each(|step| {
+            second.step(4 * SECOND + step * 20 * MS, &locks);
+        });
+        assert_eq!(second.active().map(|active| active.epoch() > epoch), resigns.then_some(true), "{resigns}");
+    }
+}
+
 /// What happens to the active one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {

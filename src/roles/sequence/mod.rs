@@ -175,4 +175,8 @@ impl<M: Memory, L: Locks, H, I: Io> Role<I> for Sequence<M, L, H> {
         }
         is_over
     }
+
+    fn end(&mut self) {
+        self.candidate.resign();
+    }
 }

@@ -74,4 +74,8 @@ impl<M: Memory, I: Io> Role<I> for WhenFree<M> {
     fn drain(&mut self, io: &mut I, now: Now) -> bool {
         self.sequence.as_mut().is_none_or(|sequence| sequence.drain(io, now))
     }
+
+    fn end(&mut self) {
+        self.sequence.iter_mut().for_each(|sequence| Role::<I>::end(sequence));
+    }
 }

@@ -99,6 +99,10 @@ impl<R: Role<Sockets> + Send + 'static> Actor for Thread<R> {
             if kernel.is_stopping() {
                 let is_drained = self.role.drain(&mut self.sockets, now);
                 assert!(is_drained || self.role.waits_for().is_some(), "what it waits for is told");
+                if is_drained {
+                    // Before others of its process, perhaps: a sequencer that has resigned is one too many for a while.
+                    self.role.end();
+                }
                 return kernel.with(|state| state.drained(kernel.part, is_drained));
             }
             let moved = self.role.poll(&mut self.sockets, now);
