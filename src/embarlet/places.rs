@@ -58,8 +58,7 @@ pub(super) fn take_candidate<M: Memory>(
     pool: &Pool,
     view: &View<M>,
 ) -> Result<Option<(u32, HostLock)>, StartError> {
-    let g = view.layout.geometry;
-    let here: Vec<u32> = (0..g.candidates).filter(|slot| view.home_of_candidate(*slot) == view.host()).collect();
+    let here: Vec<u32> = view.candidates_here().collect();
     let rank = (0..brokers[0]).filter(|place| view.home_of_broker(*place) == view.host()).count();
     for slot in here.get(rank).into_iter().chain(here.iter().rev()) {
         if let Some(lock) = pool.try_to_lock(LockName::Candidate(*slot))? {

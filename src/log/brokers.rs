@@ -11,7 +11,7 @@ use crate::pool::Memory;
 use crate::pool::layout::ADDRESS_LINES;
 use crate::pool::line::{self, Owned, observe_words};
 use crate::pool::record::{ADDRESS_PIECE_BYTES, AddressLine, BrokerLine, member_state};
-use crate::wire::frame::{BROKER_LIST_BYTES_MAX, is_address};
+use crate::wire::frame::{self, BROKER_LIST_BYTES_MAX, Brokers, is_address};
 
 /// How often it is looked who serves, ns.
 const LOOK_NS: u64 = 20_000_000;
@@ -121,6 +121,16 @@ impl<M: Memory> BrokerList<M> {
     /// As it was last found.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The frame that says which brokers there are, for a conversation in this version of the protocol that was told the list of the version `told`;
+    /// it counts as told then. `None`: that is this list, or the protocol does not have the frame.
+    pub fn news(&self, told: &mut u64, protocol: u8) -> Option<Vec<u8>> {
+        let is_news = *told != self.version && protocol >= frame::VERSION_3;
+        is_news.then(|| {
+            *told = self.version;
+            frame::with_body(&Brokers { version: protocol, ..Brokers::default() }, self.text.as_bytes())
+        })
     }
 
     /// Grows whenever it changes; 0: nobody was found yet.

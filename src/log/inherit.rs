@@ -1,5 +1,7 @@
 //! What a broker takes over from its last process, held against the geometry before it is taken.
 
+use std::ops::Range;
+
 use crate::log::View;
 use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
 use crate::log::recover::{RecoverError, in_record};
@@ -16,10 +18,7 @@ pub fn check_broker<M: Memory>(view: &View<M>, broker: u32) -> Result<(), Recove
     let line: BrokerLine = line::observe_words(&view.memory, view.layout.broker_line(broker), access);
     count("incarnation", line.incarnation).map_err(in_record("line of broker", broker))?;
     let lanes = view.layout.geometry.lanes_per_broker;
-    for lane in broker * lanes..(broker + 1) * lanes {
-        check_lane(view, lane)?;
-    }
-    Ok(())
+    check_lanes(view, broker * lanes..(broker + 1) * lanes)
 }
 
 /// Checks an attached place's line, and the ring, status and extents of its lane if it has one. The caller holds its host lock.
@@ -30,15 +29,19 @@ pub fn check_attached<M: Memory>(view: &View<M>, member: u32, lane: Option<u32>)
     let access = view.access_to_member(member);
     let line: BrokerLine = line::observe_words(&view.memory, view.layout.broker_line(member), access);
     count("incarnation", line.incarnation).map_err(in_record("line of attached member", member))?;
-    lane.map_or(Ok(()), |lane| check_lane(view, lane))
+    lane.map_or(Ok(()), |lane| check_lanes(view, lane..lane + 1))
+}
+
+fn check_lanes<M: Memory>(view: &View<M>, lanes: Range<u32>) -> Result<(), RecoverError> {
+    lanes.clone().try_for_each(|lane| check_lane(view, lane))?;
+    check_extents(view, &lanes)
 }
 
 fn check_lane<M: Memory>(view: &View<M>, lane: u32) -> Result<(), RecoverError> {
     let access = view.access_to_lane(lane);
     let status: LaneStatus = line::observe_words(&view.memory, view.layout.lane_status(lane), access);
     count("incarnation", status.incarnation).map_err(in_record("status of lane", lane))?;
-    check_ring(view, lane).map_err(in_record("ring of lane", lane))?;
-    check_extents(view, lane).map_err(in_record("extent table of lane", lane))
+    check_ring(view, lane).map_err(in_record("ring of lane", lane))
 }
 
 /// Every slot that was published lies in the place of its number.
@@ -53,16 +56,16 @@ fn check_ring<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
     Ok(())
 }
 
-/// The lines of extents that the lane has, or had last.
-fn check_extents<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
+/// The lines of extents that the lanes have, or had last.
+fn check_extents<M: Memory>(view: &View<M>, lanes: &Range<u32>) -> Result<(), RecoverError> {
     let lines = (0..view.layout.geometry.extents).map(|extent| view.layout.extent_line(extent));
     line::fetch_all(&view.memory, lines.clone(), Access::Remote);
     for at in lines {
-        match line::read::<M, ExtentLine>(&view.memory, at) {
-            Some((_, record)) if record.lane == u64::from(lane) + 1 => {
-                count("grant", record.grant).and_then(|()| count("end_slot", record.end_slot))?;
-            }
-            _ => {}
+        let Some((_, record)) = line::read::<M, ExtentLine>(&view.memory, at) else { continue };
+        if let Some(lane) = lanes.clone().find(|lane| record.lane == u64::from(*lane) + 1) {
+            count("grant", record.grant)
+                .and_then(|()| count("end_slot", record.end_slot))
+                .map_err(in_record("extent table of lane", lane))?;
         }
     }
     Ok(())

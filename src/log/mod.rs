@@ -125,6 +125,10 @@ impl<M: Memory> View<M> {
     pub fn home_of_candidate(&self, candidate: u32) -> u32 {
         self.homes.candidates[candidate as usize]
     }
+    /// The places for sequencer candidates that belong to this host.
+    pub fn candidates_here(&self) -> impl DoubleEndedIterator<Item = u32> {
+        (0..self.layout.geometry.candidates).filter(|slot| self.home_of_candidate(*slot) == self.host())
+    }
     /// How to read lines of a broker.
     pub fn access_to_broker(&self, broker: u32) -> Access {
         self.access(self.home_of_broker(broker))

@@ -31,7 +31,7 @@ use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::roles::heartbeats::{Looks, Quiet};
 use crate::roles::tokens::Tokens;
 use crate::runtime::{Now, Role, RoleError};
-use crate::wire::frame::{self, Ack, Brokers, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
+use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 use fate::{Fate, Wait};
 use tracker::{News, Tracker};
@@ -517,13 +517,10 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             return;
         }
         let Attachment { socket, version, .. } = connection.attachment;
-        if connection.told_brokers != self.brokers.version() && version >= frame::VERSION_3 {
-            connection.told_brokers = self.brokers.version();
-            let brokers = Brokers { version, ..Brokers::default() };
-            let words: Box<[u8]> = frame::with_body(&brokers, self.brokers.text().as_bytes()).into();
+        if let Some(words) = self.brokers.news(&mut connection.told_brokers, version) {
             connection.sending = Sending::Brokers(words.len());
             connection.quiet.end();
-            if io.send_owned(asker, socket, words).is_none() {
+            if io.send_owned(asker, socket, words.into()).is_none() {
                 self.failed(seat);
             }
             return;

@@ -12,7 +12,7 @@ use crate::roles::export::{Export, Phase, SEND, ZERO_COPY_FROM_BYTES};
 use crate::runtime::Now;
 use crate::runtime::machine::locked_bytes_limit;
 use crate::wire::Refusal;
-use crate::wire::frame::{self, Brokers, Heartbeat, Refused};
+use crate::wire::frame::{self, Heartbeat, Refused};
 
 /// First wait for what the kernel lacked, ns; it doubles.
 const AGAIN_FIRST_NS: u64 = 1_000_000;
@@ -125,16 +125,12 @@ impl<M: Memory, N: Network> Export<M, N> {
 
     /// Says which brokers there are from now on, if it was not told and hears us. True: that is on its way.
     pub(super) fn tell_brokers(&mut self, io: &mut N, seat: u32) -> bool {
-        let version = self.brokers.version();
         let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
         let is_free = !subscriber.is_busy() && subscriber.parting.is_none() && subscriber.items.is_empty();
-        let is_behind = subscriber.told_brokers != version && subscriber.version >= frame::VERSION_3;
-        if !is_behind || !is_free || subscriber.phase != Phase::Streaming {
+        if !is_free || subscriber.phase != Phase::Streaming {
             return false;
         }
-        subscriber.told_brokers = version;
-        let brokers = Brokers { version: subscriber.version, ..Brokers::default() };
-        let words = frame::with_body(&brokers, self.brokers.text().as_bytes());
+        let Some(words) = self.brokers.news(&mut subscriber.told_brokers, subscriber.version) else { return false };
         self.say(io, seat, words);
         true
     }

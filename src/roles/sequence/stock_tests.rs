@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::stock::{Presence, Stock};
 use super::tests::{FIRST, Feeder, batch, open, start, topic_spec, with_session};
 use crate::limits::{EXTENTS_FOUNDING, GRANTS_AHEAD_MAX};
+use crate::log::View;
 use crate::log::appender::Appender;
 use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::entry::grant_number;
@@ -14,7 +15,7 @@ use crate::log::views::{host_views, plain_view};
 use crate::order::{Arrival, Event};
 use crate::pool::record::{BatchSlot, GrantLine, LaneStatus, holding, slot_kind};
 use crate::pool::{Access, Geometry, Layout, Memory};
-use crate::testing::memory::{Whim, small_geometry};
+use crate::testing::memory::{HostMemory, Whim, small_geometry};
 use crate::testing::watched::Watched;
 use crate::wire::OrderLevel;
 
@@ -361,17 +362,22 @@ fn grants_of_a_former_life_are_not_told_again() {
     assert_eq!(view.memory.load(at(6)), 0, "it was never granted");
 }
 
+/// The first lane, which has begun all that it was founded with, and waits for more.
+fn lane_in_need(view: &View<HostMemory>) -> Appender<HostMemory> {
+    let mut lane = Appender::take(view, 0);
+    (0..EXTENTS_FOUNDING).for_each(|_| {
+        lane.acquire(64, view.layout.geometry.extent_bytes).expect("a founding extent");
+    });
+    lane.report(true);
+    lane
+}
+
 /// A lane that had not heard of its last grants before the sequencer was killed hears of them from the next one.
 #[test]
 fn what_was_granted_is_told_anew_by_a_successor() {
     let view = plain_view(2);
     let mut sequencer = start(&view, 0);
-    let mut lane = Appender::take(&view, 0);
-    lane.acquire(64, view.layout.geometry.extent_bytes).expect("a founding extent");
-    (0..3).for_each(|_| {
-        lane.acquire(64, view.layout.geometry.extent_bytes).expect("another");
-    });
-    lane.report(true);
+    let mut lane = lane_in_need(&view);
     (1..4).for_each(|now| {
         sequencer.pass(now);
     });
@@ -387,11 +393,7 @@ fn what_was_granted_is_told_anew_by_a_successor() {
 fn what_is_taken_is_told_before_it_is_begun() {
     let view = plain_view(1);
     let mut sequencer = start(&view, 0);
-    let mut lane = Appender::take(&view, 0);
-    (0..4).for_each(|_| {
-        lane.acquire(64, view.layout.geometry.extent_bytes).expect("a founding extent");
-    });
-    lane.report(true);
+    let mut lane = lane_in_need(&view);
     (1..4).for_each(|now| {
         sequencer.pass(now);
     });
@@ -407,11 +409,7 @@ fn no_grant_is_seen_before_it_is_committed() {
     let view = plain_view(1);
     let watched = Watched::new(view.memory.clone());
     let mut sequencer = start(&view.with_memory(watched.clone()), 0);
-    let mut lane = Appender::take(&view, 0);
-    (0..4).for_each(|_| {
-        lane.acquire(64, view.layout.geometry.extent_bytes).expect("a founding extent");
-    });
-    lane.report(true);
+    let _lane = lane_in_need(&view);
     let seen = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let (looks, told) = (view.clone(), seen.clone());
     watched.on_each(move || {

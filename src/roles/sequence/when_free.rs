@@ -29,10 +29,9 @@ impl<M: Memory> WhenFree<M> {
     }
 
     fn free_place(&self) -> Option<(u32, HostLock)> {
-        let view = &self.view;
-        let here = (0..view.layout.geometry.candidates).filter(|slot| view.home_of_candidate(*slot) == view.host());
         // What cannot be locked just now is looked at again.
-        here.rev().find_map(|slot| Some((slot, self.pool.try_to_lock(LockName::Candidate(slot)).ok()??)))
+        let lock = |slot| Some((slot, self.pool.try_to_lock(LockName::Candidate(slot)).ok()??));
+        self.view.candidates_here().rev().find_map(lock)
     }
 }
 
