@@ -65,7 +65,7 @@ pub struct Blog<M> {
 
 /// What an extent's line says, whole or cut short. Its words are read in the other order than they are written: where a later one is new, so are
 /// those before it. So what another lane takes just now is never taken for ours.
-fn last_said<M: Memory>(view: &View<M>, extent: u32) -> ExtentLine {
+pub(super) fn last_said<M: Memory>(view: &View<M>, extent: u32) -> ExtentLine {
     let at = view.layout.extent_line(extent);
     let word = |word: u64| view.memory.load(at + 8 * word);
     let (closed, begun, end_slot) = (word(5), word(4), word(3));
@@ -125,12 +125,15 @@ impl<M: Memory> Blog<M> {
 
     /// An extent was granted to the lane. It is said to be taken before it is begun.
     pub fn give(&mut self, grant: Grant) {
-        // The lane's last owner had taken it, and was killed before it said so: it was found in hand, and may be begun, or closed, by now.
+        // The lane's last owner had taken it, and was killed before it said so: it was found in hand, and may be begun, or closed, by now; then somebody
+        // else may have it since.
         let is_held = |held: &Held<M>| (held.extent, held.grant) == (grant.extent, grant.grant);
+        line::fetch_all(&self.view.memory, [self.view.layout.extent_line(grant.extent)].into_iter(), Access::Remote);
         let found = last_said(&self.view, grant.extent);
         let is_closed =
             (found.lane, found.grant) == (u64::from(self.lane) + 1, grant.grant) && found.closed == grant.grant + 1;
-        if is_closed || self.hand.iter().chain(&self.begun).chain(&self.done).any(is_held) {
+        if is_closed || found.grant > grant.grant || self.hand.iter().chain(&self.begun).chain(&self.done).any(is_held)
+        {
             return;
         }
         // What a line that was cut short seemed to say of an earlier grant is over.
@@ -336,6 +339,27 @@ mod tests {
         let mut third = Blog::take(&view, 0, 5);
         assert_eq!((closed(&mut third, 5), third.free_extents()), (vec![0], 4), "no slot said that it is closed");
         assert_eq!(closed(&mut Blog::take(&view, 0, 6), 6), []);
+    }
+
+    /// Its owner was killed when it had taken a grant and had not said so, and whoever gave everything back for it heard no sequencer: it is told of still
+    /// when it is somebody else's. (Seed 57 of the world with operators: the next owner wrote over what was acked.)
+    #[test]
+    fn a_grant_that_is_told_when_the_extent_is_anothers_is_void() {
+        let view = plain_view(1);
+        let (stale, fresh) = (Grant { extent: 20, grant: 9 }, Grant { extent: 20, grant: 30 });
+        Blog::take(&view, 0, 0).give(stale);
+        let mut leaving = Blog::take(&view, 0, 0);
+        leaving.keep_at_most(0, 0);
+        assert!(closed(&mut leaving, 1).contains(&20));
+        let mut late = Blog::take(&view, 0, 9);
+        late.give(stale);
+        assert_eq!(late.free_extents(), 0, "it was closed");
+        Blog::take(&view, 1, 0).give(fresh);
+        late.give(stale);
+        let line = last_said(&view, 20);
+        assert_eq!((late.free_extents(), line.lane, line.grant), (0, 2, 30), "it is another's");
+        late.give(Grant { grant: 31, ..stale });
+        assert_eq!(late.free_extents(), 1, "it is granted anew");
     }
 
     /// Its owner is killed after any of the stores of any rewrite of an extent's line: the next one neither begins it anew nor loses it. (Seed 413815: a first
