@@ -30,6 +30,7 @@ use crate::pool::superblock::{HomeHosts, SuperblockError};
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::addresses::{AddressBounds, Addresses};
+use crate::roles::caretaker::Caretaker;
 use crate::roles::export::{Export, ExportSettings};
 use crate::roles::handoff::{AckLink, Subscriptions};
 use crate::roles::receive::{Receive, ReceiveSettings, SPARE_CONNECTIONS};
@@ -288,7 +289,7 @@ impl Embarlet {
             embarlet.stop();
             return Err(embarlet.end(|_| ()).err().unwrap_or_else(|| RunnerError::NotStarted).into());
         }
-        let watch = Watch::start(embarlet.pool.clone(), embarlet.shutdown.clone());
+        let watch = Watch::start(embarlet.pool.clone(), embarlet.shutdown.clone(), Caretaker::new(&view));
         embarlet.watch = Some(watch.map_err(|source| RunnerError::Spawn { thread: "housekeeping".into(), source })?);
         Ok(embarlet)
     }

@@ -1,6 +1,6 @@
-//! Housekeeping of a process: a thread that looks once a second whether its pool is still what it was.
+//! Housekeeping of a process: a thread that looks once a second whether its pool is still what it was, and after what dead members of its host have there.
 //!
-//! Roles do not look: it costs system calls. Whoever loses its pool goes on with memory that nobody else will ever see, beside
+//! Roles do not look: it costs system calls, and time. Whoever loses its pool goes on with memory that nobody else will ever see, beside
 //! processes that began a new log at the same path; so it is told, and the process ends.
 
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::pool::Pool;
 use crate::pool::region::Lost;
+use crate::pool::{Memory, Pool};
+use crate::roles::caretaker::Caretaker;
 use crate::runtime::Shutdown;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -22,7 +23,11 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins to look. The process is asked to end when the pool is lost.
-    pub(super) fn start(pool: Pool, shutdown: Arc<Shutdown>) -> std::io::Result<Watch> {
+    pub(super) fn start<M: Memory + Send + 'static>(
+        pool: Pool,
+        shutdown: Arc<Shutdown>,
+        mut caretaker: Caretaker<M>,
+    ) -> std::io::Result<Watch> {
         let (stop, told) = channel();
         let look = move || {
             while told.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
@@ -30,6 +35,10 @@ impl Watch {
                     log::error!("FAULT: pool {} is lost to this process: {lost}; it ends", pool.path().display());
                     shutdown.request();
                     return Some(lost);
+                }
+                let given = caretaker.look(&pool);
+                if given > 0 {
+                    log::info!("{given} extents of members of this host that are gone go back to the pool's stock");
                 }
             }
             None

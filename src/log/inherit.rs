@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::limits::LINE_BYTES;
 use crate::log::View;
 use crate::log::damage::{COUNT_MAX, FieldFault, count, within_steps};
 use crate::log::recover::{RecoverError, in_record};
@@ -32,7 +33,11 @@ pub fn check_attached<M: Memory>(view: &View<M>, member: u32, lane: Option<u32>)
     lane.map_or(Ok(()), |lane| check_lanes(view, lane..lane + 1))
 }
 
-fn check_lanes<M: Memory>(view: &View<M>, lanes: Range<u32>) -> Result<(), RecoverError> {
+/// Checks the ring, status and extents of some lanes.
+///
+/// # Errors
+/// As [`check_broker`].
+pub fn check_lanes<M: Memory>(view: &View<M>, lanes: Range<u32>) -> Result<(), RecoverError> {
     lanes.clone().try_for_each(|lane| check_lane(view, lane))?;
     check_extents(view, &lanes)
 }
@@ -47,6 +52,9 @@ fn check_lane<M: Memory>(view: &View<M>, lane: u32) -> Result<(), RecoverError> 
 /// Every slot that was published lies in the place of its number.
 fn check_ring<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
     let slots = u64::from(view.layout.geometry.ring_slots);
+    if view.access_to_lane(lane) == Access::Remote {
+        view.memory.discard(view.layout.ring_slot(lane, 0), slots * LINE_BYTES);
+    }
     for slot in 0..slots {
         match view.memory.load(view.layout.ring_slot(lane, slot)) {
             line::INVALID => {}

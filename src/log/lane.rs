@@ -3,7 +3,7 @@
 //! Cursors are absolute counts for ever: slot = count mod capacity, in flight = produced - consumed. The guard of slot
 //! `n` is `n + 1`, so a line left from the last lap never looks ready.
 
-use crate::limits::GRANTS_AHEAD_MAX;
+use crate::limits::{GRANTS_AHEAD_MAX, LINE_BYTES};
 use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::order::Origin;
@@ -24,16 +24,24 @@ pub struct LaneWriter<M> {
 
 impl<M: Memory> LaneWriter<M> {
     /// Takes a lane over: finds what its last owner produced, writes the ring back, begins a new incarnation.
-    /// The caller holds the host lock of the lane's broker.
+    /// The caller holds the host lock of the lane's broker, or knows that its host is off.
     pub fn take(view: &View<M>, lane: u32) -> Self {
         let slots = u64::from(view.layout.geometry.ring_slots);
+        if view.access_to_lane(lane) == Access::Remote {
+            // What this host has of the ring in its cache is what it read there once.
+            view.memory.discard(view.layout.ring_slot(lane, 0), slots * LINE_BYTES);
+        }
         // Slot guards are their absolute number + 1: the highest is where production stood. A slot whose
         // publication was cut short is invalid and was never seen by anyone.
         let guards = (0..slots).map(|slot| view.memory.load(view.layout.ring_slot(lane, slot)));
         let produced = guards.max().unwrap_or(0);
-        view.memory.write_back(view.layout.ring_slot(lane, 0), slots * 64, Keep::Dropped);
+        view.memory.write_back(view.layout.ring_slot(lane, 0), slots * LINE_BYTES, Keep::Dropped);
         view.memory.store_fence();
-        let mut status: Owned<LaneStatus, M> = Owned::take(view.memory.clone(), view.layout.lane_status(lane));
+        let at = view.layout.lane_status(lane);
+        let mut status: Owned<LaneStatus, M> = match view.access_to_lane(lane) {
+            Access::Local => Owned::take(view.memory.clone(), at),
+            Access::Remote => Owned::take_from_another(view.memory.clone(), at),
+        };
         // Its last owner may have been killed while it wrote: the incarnation must go up all the same.
         // Nobody is short before its extents are counted: the sequencer would give up history for an owner that just starts.
         let before = status.last();

@@ -71,6 +71,13 @@ impl<M: Memory> Member<M> {
     }
 }
 
+/// Says of a member that it stopped: its process ended without a word, and whoever says so knows that.
+pub fn stop_for<M: Memory>(view: &View<M>, member: u32) {
+    let mut line: Owned<BrokerLine, M> = Owned::take_from_another(view.memory.clone(), view.layout.broker_line(member));
+    // Words: it may have been cut off while it wrote.
+    line.publish(&BrokerLine { state: member_state::STOPPED, ..line.last() });
+}
+
 /// How long somebody has shown the same, on the clock of whoever watches.
 ///
 /// A watcher that slept finds everyone silent: so one look adds at most two of its looking intervals, and a silence is long only if

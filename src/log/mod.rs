@@ -14,6 +14,7 @@
 //! * [`entry`]: events of the order core as index entries, and back, checked.
 //! * [`cursors`]: how far named consumers have come.
 //! * [`damage`]: fields that hold what no writer puts there.
+//! * [`estate`]: what members that are gone have of the memory, given back for them.
 //! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`member`]: what each member of the pool says of itself.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
@@ -33,6 +34,7 @@ pub mod cursors;
 pub mod damage;
 pub mod directory;
 pub mod entry;
+pub mod estate;
 pub mod extents;
 pub mod grants;
 pub mod inherit;
@@ -79,6 +81,9 @@ pub struct Homes {
 }
 
 impl Homes {
+    /// As seen by somebody who lives on none of the pool's hosts, or does not say on which.
+    pub const NOWHERE: u32 = u32::MAX;
+
     /// Those of a pool, as seen from a host.
     pub fn new(here: u32, hosts: HomeHosts) -> Homes {
         Homes { here, brokers: hosts.brokers, candidates: hosts.candidates }

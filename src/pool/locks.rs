@@ -67,9 +67,6 @@ impl Drop for HostLock {
     }
 }
 
-/// How long to wait for another process that is formatting.
-const FORMAT_WAIT: Duration = Duration::from_secs(30);
-
 /// The file or device that was opened as a pool.
 #[derive(Clone, Debug)]
 pub(super) struct Opened {
@@ -123,8 +120,9 @@ impl Opened {
         Ok(locked.then_some(HostLock { file, byte: name.byte() }))
     }
 
-    pub(super) fn wait_lock(&self, name: LockName) -> Result<HostLock, PoolError> {
-        let deadline = Instant::now() + FORMAT_WAIT;
+    /// Takes a lock that somebody may have for so long at most.
+    pub(super) fn wait_lock(&self, name: LockName, most: Duration) -> Result<HostLock, PoolError> {
+        let deadline = Instant::now() + most;
         loop {
             if let Some(lock) = self.try_lock(name, LockMode::Exclusive)? {
                 return Ok(lock);

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use memmap2::MmapOptions;
 
@@ -92,6 +93,10 @@ pub enum Lost {
 
 /// How often a file that was replaced just when it was opened is opened anew.
 const OPENED_ANEW_MAX: u32 = 100;
+/// How long another process formats at most.
+const FORMAT_WAIT: Duration = Duration::from_secs(30);
+/// How long others have the lock of a member that is gone at most, while they look after what it had.
+pub(crate) const CARE_WAIT: Duration = Duration::from_millis(300);
 
 impl Pool {
     /// Attaches to the pool at `path`, creating or formatting it as `create` allows, of whatever coherence.
@@ -125,7 +130,7 @@ impl Pool {
 
     fn open_once(path: &Path, wanted: &Wanted, create: Create) -> Result<Pool, PoolError> {
         let opened = Self::open_file(path, create != Create::Never, true)?;
-        let _format_lock = opened.wait_lock(LockName::Format)?;
+        let _format_lock = opened.wait_lock(LockName::Format, FORMAT_WAIT)?;
         let extent = Extent::of(path, opened.file())?;
         let examined = Self::examine(path, opened.file(), extent);
         match (create, examined) {
@@ -326,14 +331,20 @@ impl Pool {
         if self.opened.is_in_place() { Ok(()) } else { Err(Lost::Replaced) }
     }
 
-    /// Takes a lock of this host for as long as the answer lives.
+    /// Takes a lock of this host for as long as the answer lives. Waits a moment: others have one that is nobody's while they look after what the dead
+    /// had.
     pub fn lock(&self, name: LockName) -> Result<HostLock, PoolError> {
-        self.try_to_lock(name)?.ok_or_else(|| PoolError::InUse { path: self.path.clone(), what: name.to_string() })
+        self.opened.wait_lock(name, CARE_WAIT)
     }
 
     /// Takes a lock of this host if nobody has it.
     pub fn try_to_lock(&self, name: LockName) -> Result<Option<HostLock>, PoolError> {
         self.opened.try_lock(name, LockMode::Exclusive)
+    }
+
+    /// The lock of a member: a broker, or the process in an attached place.
+    pub fn member_lock(&self, member: u32) -> LockName {
+        if member < self.layout().geometry.brokers { LockName::Broker(member) } else { LockName::Attached(member) }
     }
 
     /// Whether a process of this host holds a lock.

@@ -20,9 +20,10 @@ use crate::pool::record::{
 };
 use crate::pool::{Memory, line};
 use crate::roles::ack::tracker::Tracker;
+use crate::roles::locks::Locks;
 use crate::roles::sequence::TakeoverSettings;
 use crate::roles::sequence::active::ActiveSequencer;
-use crate::roles::sequence::candidate::{Candidate, Locks};
+use crate::roles::sequence::candidate::Candidate;
 use crate::roles::sequence::tests::{SETTINGS, start};
 use crate::testing::memory::HostMemory;
 use crate::wire::StartAt;
@@ -41,6 +42,7 @@ const NO_LOCKS: NoLocks = NoLocks;
 struct NoLocks;
 
 impl Locks for NoLocks {
+    fn while_member_free(&self, _member: u32, _act: &mut dyn FnMut()) {}
     fn is_candidate_held(&self, _: u32) -> bool {
         false
     }

@@ -74,6 +74,8 @@ pub(crate) struct State {
     pub network: Network,
     /// What the parts of each broker have in common, while its process lives.
     pub(super) common: Vec<Option<Arc<dyn Any + Send + Sync>>>,
+    /// How often each broker has moved to another address.
+    pub moves: Vec<u32>,
     /// What is under way for each part that has a network.
     pub(super) rings: Vec<Option<Ring>>,
     /// What is left of those that died, to be dropped while nobody holds the world.
@@ -85,6 +87,8 @@ pub(crate) struct State {
     pub(super) luck: Random,
     start: Instant,
     pub(super) clocks: Vec<HostClock>,
+    /// By host: from which host it is being forgotten. It stays off until that is done.
+    pub(super) forgotten_from: Vec<Option<usize>>,
     pub(super) now_ns: u64,
     pub(super) step: u64,
     pub(super) faults: u64,
@@ -116,6 +120,7 @@ impl State {
             processes: Vec::new(),
             network: Network::new(LATENCY_NS),
             common: scenario.brokers.iter().map(|_| None).collect(),
+            moves: vec![0; scenario.brokers.len()],
             rings: Vec::new(),
             remains: Vec::new(),
             checker: Checker::new(layout, &scenario),
@@ -126,6 +131,7 @@ impl State {
             luck: Random::new(seed ^ 0xfa17_0000),
             start: Instant::now(),
             clocks: scenario.clocks.clone(),
+            forgotten_from: vec![None; scenario.hosts],
             now_ns: 1_000_000,
             step: 0,
             faults: 0,
@@ -144,8 +150,13 @@ impl State {
         for (broker, host) in scenario.brokers.iter().enumerate() {
             let broker = broker as u32;
             let cores = (0..scenario.lanes_per_broker).map(|core| Part::Receive(broker, core));
-            let parts: Vec<Part> = cores.chain([Part::Ack(broker), Part::Export(broker)]).collect();
+            let parts: Vec<Part> =
+                cores.chain([Part::Ack(broker), Part::Export(broker), Part::Caretaker(broker)]).collect();
             self.settle(Some(*host as usize), &parts);
+            let joins_ns = scenario.joins_ns.get(broker as usize).copied().unwrap_or(0);
+            if let Some(process) = self.processes.last_mut().filter(|_| joins_ns > 0) {
+                (process.is_alive, process.until_ns) = (false, joins_ns);
+            }
         }
         for (candidate, host) in scenario.candidates.iter().enumerate() {
             self.settle(Some(*host as usize), &[Part::Sequencer(candidate as u32)]);
@@ -159,6 +170,7 @@ impl State {
             self.settle(Some(host), &[Part::AttachedSubscriber(number)]);
         });
         (0..scenario.hosts).for_each(|host| self.settle(Some(host), &[Part::Watcher(host as u32)]));
+        (0..scenario.hosts).for_each(|host| self.settle(Some(host), &[Part::Operator(host as u32)]));
         (0..scenario.publishers).for_each(|number| self.settle(None, &[Part::Publisher(number as u32)]));
         (0..scenario.subscribers).for_each(|number| self.settle(None, &[Part::Subscriber(number as u32)]));
         (0..scenario.admins).for_each(|number| self.settle(None, &[Part::Admin(number as u32)]));
@@ -372,6 +384,7 @@ impl Kernel {
     }
 
     /// Asks a broker for a connection. `None`: nobody listens.
+    /// Connects to a broker, wherever it is. `None`: nobody listens there.
     pub fn dial(&self, broker: u32) -> Option<LinkId> {
         self.with(|state| {
             let listens = |process: &Process| process.part == Part::Receive(broker, 0) && process.is_alive;
@@ -382,6 +395,12 @@ impl Kernel {
             state.note(Event::Dialed(self.part, broker, link));
             Some(link)
         })
+    }
+
+    /// As [`Self::dial`], to where a broker was after so many moves.
+    pub fn dial_at(&self, broker: u32, moves: u32) -> Option<LinkId> {
+        let is_there = self.with(|state| state.moves.get(broker as usize) == Some(&moves));
+        if is_there { self.dial(broker) } else { None }
     }
 
     pub fn read(&self, link: LinkId, at: End, most: usize) -> Heard {

@@ -9,6 +9,9 @@ use crate::sim::trace::Event;
 /// A connection that nothing comes through is given up by its ends after this time at most, ns.
 const SILENCE_MAX_NS: u64 = 500_000_000;
 
+/// A host that lost power stays off for this time at most, ns.
+const OFF_NS_MAX: u64 = 500_000_000;
+
 impl State {
     /// Whether a misfortune of this kind strikes now, `times` in `of`.
     pub(super) fn strikes(&mut self, fault: Fault, times: u64, of: u64) -> bool {
@@ -170,7 +173,33 @@ impl State {
                 }
             }
             self.memory.lose_power(host);
+            if self.luck.chance(1, 3) {
+                // It stays off for a while.
+                let until_ns = self.now_ns + self.luck.below(OFF_NS_MAX);
+                let of_host = self.processes.iter_mut().filter(|process| process.host == Some(host));
+                of_host.for_each(|process| process.until_ns = process.until_ns.max(until_ns));
+            }
         }
+    }
+
+    /// A host to be forgotten from another: one that was begun with, or, if that is wanted, one on which nothing runs. It is switched off.
+    pub fn begin_to_forget(&mut self, from: usize, wants: bool) -> Option<usize> {
+        if let Some(begun) = self.forgotten_from.iter().position(|by| *by == Some(from)) {
+            return Some(begun);
+        }
+        let runs = |host: usize| self.processes.iter().any(|process| process.host == Some(host) && process.is_alive);
+        let is_meant = |host: &usize| *host != from && self.forgotten_from[*host].is_none() && !runs(*host);
+        let host = (0..self.scenario.hosts).find(is_meant).filter(|_| wants)?;
+        self.forgotten_from[host] = Some(from);
+        self.note(Event::PowerLost(host));
+        self.memory.lose_power(host);
+        Some(host)
+    }
+
+    /// It may be switched on again. Until now it fetched nothing, ahead of need or not.
+    pub fn has_forgotten(&mut self, host: usize) {
+        self.memory.lose_power(host);
+        self.forgotten_from[host] = None;
     }
 
     /// Somebody sets a host's time of day: a little, or wrong.
@@ -185,7 +214,8 @@ impl State {
     pub(super) fn restart_due(&mut self) {
         for process in 0..self.processes.len() {
             let dead = &mut self.processes[process];
-            if !dead.is_alive && dead.locked_by.is_none() && dead.until_ns <= self.now_ns {
+            let is_kept_off = dead.host.is_some_and(|host| self.forgotten_from[host].is_some());
+            if !dead.is_alive && !is_kept_off && dead.locked_by.is_none() && dead.until_ns <= self.now_ns {
                 dead.is_alive = true;
                 self.note(Event::Restarted(self.processes[process].part));
             }

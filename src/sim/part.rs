@@ -14,6 +14,8 @@ pub enum Part {
     Ack(u32),
     /// A broker's exporter.
     Export(u32),
+    /// A broker's housekeeping.
+    Caretaker(u32),
     /// A sequencer candidate.
     Sequencer(u32),
     /// A publisher's place; the client in it changes when one dies.
@@ -32,6 +34,8 @@ pub enum Part {
     AttachedSubscriber(u32),
     /// A reader of all lanes' rings on a host.
     Watcher(u32),
+    /// Somebody on a host who knows of others whether they are off.
+    Operator(u32),
 }
 
 impl Part {
@@ -48,6 +52,7 @@ impl fmt::Display for Part {
             Part::Receive(broker, core) => write!(out, "receive core {core} of broker {broker}"),
             Part::Ack(broker) => write!(out, "the ack core of broker {broker}"),
             Part::Export(broker) => write!(out, "the exporter of broker {broker}"),
+            Part::Caretaker(broker) => write!(out, "the housekeeping of broker {broker}"),
             Part::Sequencer(candidate) => write!(out, "sequencer candidate {candidate}"),
             Part::Publisher(number) => write!(out, "publisher {number}"),
             Part::Subscriber(number) => write!(out, "subscriber {number}"),
@@ -57,6 +62,7 @@ impl fmt::Display for Part {
             Part::AttachedPublisher(number) => write!(out, "attached publisher {number}"),
             Part::AttachedSubscriber(number) => write!(out, "attached subscriber {number}"),
             Part::Watcher(host) => write!(out, "the watcher on host {host}"),
+            Part::Operator(host) => write!(out, "the operator on host {host}"),
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::wire::{OrderLevel, Receipts, SlowReader};
 const ATTACHED_EXTENTS: u16 = 4;
 /// The shortest time for which a session is kept that nobody has, ns: longer than a lease.
 const SESSION_EXPIRY_SHORT_NS: u64 = 200_000_000;
+/// A broker comes for the first time by then, ns.
+const JOIN_NS_MAX: u64 = 150_000_000;
 /// Hosts of a world at most.
 const HOSTS_MAX: u64 = 3;
 /// What the time of day was when the world began, UTC ns.
@@ -106,6 +108,13 @@ pub struct Scenario {
     pub hosts: usize,
     /// Home host of each broker.
     pub brokers: Vec<u32>,
+    /// When each broker comes for the first time, ns; others are there at once.
+    pub joins_ns: Vec<u64>,
+    /// A broker that starts again may have another address. Who knows of no other than the first finds room there: whoever is refused is not told of
+    /// others.
+    pub brokers_move: bool,
+    /// The last broker's place is spare, on a single host: no memory is its own before it comes.
+    pub has_spare: bool,
     /// Home host of each sequencer candidate.
     pub candidates: Vec<u32>,
     /// Clocks of each host, as they begin.
@@ -234,9 +243,15 @@ impl Scenario {
         // Most runs have most kinds; some have few, so that one kind is seen alone.
         let rare = random.below(4);
         faults.iter_mut().for_each(|fault| *fault = random.chance(4 - rare, 4));
+        let mut late = Random::new(seed ^ 0x1a7e_0000);
+        let comes_late = late.chance(1, 3);
+        let join_ns = |place: usize| if comes_late && place > 0 { late.below(JOIN_NS_MAX) } else { 0 };
         let mut scenario = Scenario {
             seed,
             hosts,
+            joins_ns: (0..brokers.len()).map(join_ns).collect(),
+            has_spare: comes_late,
+            brokers_move: late.chance(1, 2),
             brokers,
             candidates,
             clocks: clocks(&mut wider),
@@ -290,6 +305,9 @@ impl Scenario {
             // No more than it needs: whoever comes back before it is missed is one too many.
             self.connections_per_address = self.connections_per_broker as u32;
         }
+        let is_roomy =
+            self.connections_max > 12 && self.subscribers_per_broker > 2 && self.connections_per_address > 20;
+        self.brokers_move &= is_roomy && !self.is_one_address;
         if self.attached_subscribers > 0 && attached.chance(1, 3) {
             self.overtakes_readers();
         }
@@ -333,7 +351,7 @@ impl Scenario {
             cursors_max: 4,
             extents: 0,
             attached_per_broker: has_places.into(),
-            spare_per_host: 0,
+            spare_per_host: (self.has_spare && self.hosts == 1 && brokers > 1).into(),
         }
     }
 

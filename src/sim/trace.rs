@@ -57,6 +57,8 @@ pub enum Event {
     Control(u64, u8, u32, u64),
     /// An extent was granted to a lane, or closed by it: position, extent, lane, which of the two.
     Extent(u64, u64, u16, bool),
+    /// Extents were given back for members that are gone.
+    GivenBack(Part, u32),
     /// An epoch became the current one, at this position.
     Epoch(u64, u64),
     /// A subscriber was handed a batch: position, first order, messages.
@@ -79,6 +81,7 @@ impl fmt::Display for Event {
             Event::Killed(part, _) => write!(out, "{part} is killed"),
             Event::Stopped(part) => write!(out, "{part} is asked to end, with its process"),
             Event::Restarted(part) => write!(out, "{part} starts again"),
+            Event::GivenBack(part, extents) => write!(out, "{part} gives back {extents} extents of others"),
             Event::PowerLost(host) => write!(out, "host {host} loses power, and its cache"),
             Event::Paused(part, until) => write!(out, "{part} is stopped until {} us", until / 1000),
             Event::Cut(link) => write!(out, "connection {link} breaks"),

@@ -23,10 +23,12 @@ use embarcadero::pool::region::Create;
 use embarcadero::pool::superblock::HomeHosts;
 use embarcadero::pool::{Keep, Layout, Mapped, Memory, Pool, Software};
 use embarcadero::roles::ack::tracker::Tracker;
+use embarcadero::roles::caretaker::Caretaker;
+use embarcadero::roles::locks::Locks;
 use embarcadero::roles::receive::ingest::Ingest;
 use embarcadero::roles::sequence::TakeoverSettings;
 use embarcadero::roles::sequence::active::{ActiveSequencer, SequencerSettings};
-use embarcadero::roles::sequence::candidate::{Candidate, Locks};
+use embarcadero::roles::sequence::candidate::Candidate;
 use embarcadero::testing::memory::small_geometry;
 use embarcadero::wire::StartAt;
 use embarcadero::wire::frame::{self, BatchHeader};
@@ -52,9 +54,13 @@ const BATCHES: u64 = 200;
 /// Rounds that whoever looks at a pool has; nobody needs as many.
 const ROUNDS: u64 = 64;
 
-struct NoLocks;
+/// Nobody has a lock; whether members are taken for gone therefore.
+struct NoLocks(bool);
 
 impl Locks for NoLocks {
+    fn while_member_free(&self, _: u32, act: &mut dyn FnMut()) {
+        act();
+    }
     fn is_candidate_held(&self, _: u32) -> bool {
         false
     }
@@ -62,7 +68,7 @@ impl Locks for NoLocks {
         act();
     }
     fn is_member_gone(&self, _: u32) -> bool {
-        false
+        self.0
     }
 }
 
@@ -309,13 +315,18 @@ fn write(view: &HostView) {
     }
     let mut candidate = Candidate::new(view, view.layout.geometry.candidates - 1, SETTINGS, TAKEOVER);
     for step in 1..ROUNDS {
-        candidate.step(step * 20_000_000, &NoLocks);
+        candidate.step(step * 20_000_000, &NoLocks(false));
         for ingest in &mut lanes {
             ingest.refresh();
             ingest.control(BatchSlot { kind: slot_kind::SESSION_OPEN, session_epoch: 1, ..BatchSlot::default() });
         }
     }
     assert!(candidate.active().is_none() || candidate.fault().is_none());
+    drop(lanes);
+    let mut caretaker = Caretaker::new(view);
+    for _ in 0..3 {
+        caretaker.look(&NoLocks(true));
+    }
 }
 
 #[test]
@@ -353,7 +364,7 @@ fn the_pool_without_damage_works() {
     assert_eq!(check_broker(&view, 0), Ok(()));
     let mut candidate = Candidate::new(&view, 1, SETTINGS, TAKEOVER);
     for step in 1..9 {
-        candidate.step(step * 20_000_000, &NoLocks);
+        candidate.step(step * 20_000_000, &NoLocks(false));
     }
     assert!(candidate.active().is_some());
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use embarcadero::log::estate::{LostHost, held_extents};
+use embarcadero::log::{Homes, View};
+use embarcadero::pool::{Mapped, Software};
 use embarcadero::wire::{OrderLevel, Receipts};
 use embarcadero::{Start, SubscriberOptions};
 
@@ -93,6 +96,50 @@ fn brokers_are_replaced_under_load() {
     later.read_exactly(total);
     assert_eq!(later.seen.hash, watcher.seen.hash);
     drop(third);
+}
+
+/// Two brokers are killed and stay away. What the one had is given back by the other process of its host; of the one whose host is gone with it that is
+/// not to be known, until an operator says so. Then it comes back, to the same place.
+#[test]
+fn what_the_dead_have_of_the_memory_is_given_back() {
+    let site = site("members-dead");
+    let first = site.process(&[]);
+    let (second, third) = (join(&site, 7301, 0), join(&site, 7302, 1));
+    second.wait_for_line("ready: brokers [1]");
+    third.wait_for_line("ready: brokers [2]");
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let load = Load::start_at(site.publisher(TOPIC), 0, Duration::from_millis(1));
+    (1..3).for_each(|broker| wait_for_publishers(&site, broker));
+    load.wait_for_more(500, "with three brokers");
+    let pool = site.pool_now();
+    let homes = Homes::new(Homes::NOWHERE, pool.superblock().homes());
+    let view = View::new(Mapped::<Software>::new(pool.mapping().clone()), pool.layout().clone(), homes);
+    let g = view.layout.geometry;
+    let held = |broker| {
+        let of_lanes = (0..).zip(held_extents(&view)).filter(|(lane, _)| g.member_of_lane(*lane) == broker);
+        of_lanes.map(|(_, held)| held).sum::<u32>()
+    };
+    assert!((0..3).all(|broker| held(broker) > 0) && held(3) == 0);
+    second.kill();
+    third.kill();
+    first.wait_for_line("extents of members of this host that are gone go back");
+    wait_for("the second's memory to be given back", || (held(1) == 0).then_some(()));
+    load.wait_for_more(500, "with one broker");
+    assert!(held(2) > 0, "nobody knows what has become of it");
+    let lost = LostHost::watch(&view, 1);
+    load.wait_for_more(100, "while a host is watched");
+    assert_eq!(lost.who_lives(), None);
+    let forgotten = lost.forget().unwrap();
+    assert!(forgotten.extents > 0 && (forgotten.members, forgotten.left) == (1, 0), "{forgotten:?}");
+    assert_eq!(held(2), 0);
+    let third = join(&site, 7302, 1);
+    third.wait_for_line("ready: brokers [2]");
+    wait_for_publishers(&site, 2);
+    load.wait_for_more(500, "when it is back");
+    let (messages, publisher) = load.finish();
+    assert_eq!(publisher.stats().fences, 0);
+    publisher.close(LIMIT).unwrap();
+    crate::load::read_all(&site, 0, messages);
 }
 
 /// A broker takes the place it had, wherever its file lists it; a host that is full says so.

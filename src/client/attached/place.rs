@@ -10,7 +10,7 @@ use crate::config::CoherenceMode;
 use crate::log::namesake::look_for_namesake;
 use crate::log::{Homes, View};
 use crate::pool::coherence::Coherence;
-use crate::pool::region::{HostLock, LockName};
+use crate::pool::region::{CARE_WAIT, HostLock, LockName};
 use crate::pool::{Mapped, PlaceKind, Pool, PoolError, Process};
 
 /// Opens the pool at `path`, whatever its geometry.
@@ -58,18 +58,27 @@ impl Place {
             .map_err(|source| ClientError::OtherHost { pool: pool.path().into(), source })?;
         let members = g.members_of(kind);
         let is_here = |member: &u32| homes.brokers[g.broker_of_member(*member) as usize] == host;
-        let mut places = 0;
-        for member in members.clone().filter(is_here) {
-            places += 1;
-            let lock = pool.try_to_lock(LockName::Attached(member));
-            let Some(lock) = lock.map_err(|error| ClientError::Pool(Arc::new(error)))? else { continue };
-            let lane = (kind == PlaceKind::Publisher).then(|| g.attached_lane(member - members.start));
-            let life = Life::begin(&view, member, lane, Process::this(), Instant::now());
-            let life = life.map_err(damaged(pool.path()))?;
-            let place = Place { _pool: pool.clone(), member, lane, _lock: lock };
-            return Ok(Taken { place, view, life });
+        let places: Vec<u32> = members.clone().filter(is_here).collect();
+        let free = || {
+            let lock =
+                |member: &u32| pool.try_to_lock(LockName::Attached(*member)).map(|lock| lock.map(|it| (*member, it)));
+            places.iter().find_map(|member| lock(member).transpose()).transpose()
+        };
+        let io = |error| ClientError::Pool(Arc::new(error));
+        let mut found = free().map_err(io)?;
+        if found.is_none() && !places.is_empty() {
+            // A broker of this host may have one for a moment, to give back what a dead process had there.
+            std::thread::sleep(CARE_WAIT);
+            found = free().map_err(io)?;
         }
-        Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places })
+        let Some((member, lock)) = found else {
+            return Err(ClientError::NoPlace { pool: pool.path().into(), host, kind, places: places.len() as u32 });
+        };
+        let lane = (kind == PlaceKind::Publisher).then(|| g.attached_lane(member - members.start));
+        let life = Life::begin(&view, member, lane, Process::this(), Instant::now());
+        let life = life.map_err(damaged(pool.path()))?;
+        let place = Place { _pool: pool.clone(), member, lane, _lock: lock };
+        Ok(Taken { place, view, life })
     }
 }
 

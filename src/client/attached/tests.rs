@@ -12,8 +12,9 @@ use crate::log::{Homes, View};
 use crate::pool::Process;
 use crate::pool::record::{BatchSlot, LaneStatus, slot_kind};
 use crate::pool::{Geometry, Keep, Layout, Memory};
+use crate::roles::locks::Locks;
 use crate::roles::sequence::active::SequencerSettings;
-use crate::roles::sequence::candidate::{Candidate, Locks, TakeoverSettings};
+use crate::roles::sequence::candidate::{Candidate, TakeoverSettings};
 use crate::roles::sequence::tests::session_of;
 use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 use crate::testing::watched::Watched;
@@ -26,6 +27,7 @@ const STEP_NS: u64 = 10_000_000;
 struct AllLive;
 
 impl Locks for AllLive {
+    fn while_member_free(&self, _member: u32, _act: &mut dyn FnMut()) {}
     fn is_candidate_held(&self, _: u32) -> bool {
         true
     }

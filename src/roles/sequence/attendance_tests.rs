@@ -2,7 +2,7 @@
 
 use super::active::SequencerSettings;
 use super::attendance::{Attendance, ROLL_CALL_NS};
-use super::candidate::{Candidate, Locks, TakeoverSettings};
+use super::candidate::{Candidate, TakeoverSettings};
 use super::tests::{FIRST, Feeder, SETTINGS, batch, open, topic_spec};
 use crate::log::View;
 use crate::log::lane::LaneWriter;
@@ -10,6 +10,7 @@ use crate::log::member::Member;
 use crate::log::retention::Hold;
 use crate::log::views::host_views;
 use crate::pool::Process;
+use crate::roles::locks::Locks;
 use crate::testing::memory::{HostMemory, Whim};
 use crate::wire::OrderLevel;
 
@@ -23,6 +24,7 @@ struct Held {
 }
 
 impl Locks for Held {
+    fn while_member_free(&self, _member: u32, _act: &mut dyn FnMut()) {}
     fn is_candidate_held(&self, _: u32) -> bool {
         true
     }

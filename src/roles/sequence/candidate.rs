@@ -12,6 +12,7 @@ use crate::log::member::Silence;
 use crate::log::mend::mend_candidate;
 use crate::log::recover::RecoverError;
 use crate::pool::{Access, Memory};
+use crate::roles::locks::Locks;
 use crate::roles::sequence::active::{ActiveSequencer, SequencerSettings};
 use crate::roles::sequence::attendance::ROLL_CALL_NS;
 
@@ -22,16 +23,6 @@ pub struct TakeoverSettings {
     pub after_ns: u64,
     /// Wait between claiming and reading the predecessor's lines, ns.
     pub settle_ns: u64,
-}
-
-/// The locks of this host: who of its processes lives.
-pub trait Locks {
-    /// Whether a process holds a candidate's slot. When in doubt it does: claiming is never urgent.
-    fn is_candidate_held(&self, candidate: u32) -> bool;
-    /// Runs `act` while holding a candidate's slot, if nobody else does.
-    fn while_free(&self, candidate: u32, act: &mut dyn FnMut());
-    /// Whether no process serves as a broker or has an attached place. When in doubt one does.
-    fn is_member_gone(&self, member: u32) -> bool;
 }
 
 const BEAT_NS: u64 = 10_000_000;

@@ -1,6 +1,6 @@
 //! A candidate whose claim, or whose epoch, is superseded.
 
-use super::candidate::{Candidate, Locks, TakeoverSettings};
+use super::candidate::{Candidate, TakeoverSettings};
 use super::tests::SETTINGS;
 use crate::log::View;
 use crate::log::commit::{CommitReader, CommitWriter};
@@ -8,6 +8,7 @@ use crate::log::views::{host_views, plain_view};
 use crate::pool::line::INVALID;
 use crate::pool::record::EpochLine;
 use crate::pool::{Access, Memory, line};
+use crate::roles::locks::Locks;
 use crate::testing::memory::{HostMemory, Whim};
 use crate::testing::random::Random;
 
@@ -15,6 +16,7 @@ use crate::testing::random::Random;
 struct Alone;
 
 impl Locks for Alone {
+    fn while_member_free(&self, _member: u32, _act: &mut dyn FnMut()) {}
     fn is_candidate_held(&self, _candidate: u32) -> bool {
         false
     }
@@ -78,6 +80,7 @@ fn lines_its_former_life_left_torn_are_mended() {
 struct Held(Vec<bool>);
 
 impl Locks for Held {
+    fn while_member_free(&self, _member: u32, _act: &mut dyn FnMut()) {}
     fn is_candidate_held(&self, candidate: u32) -> bool {
         self.0[candidate as usize]
     }

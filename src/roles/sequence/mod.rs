@@ -33,34 +33,17 @@ pub mod when_free;
 
 use crate::log::View;
 use crate::observe::counters::{CounterBlock, SequencerCounters};
-use crate::pool::region::{HostLock, LockName};
+use crate::pool::region::HostLock;
 use crate::pool::{Memory, Pool};
+use crate::roles::locks::Locks;
 use crate::runtime::{Io, Now, Role, RoleError};
 use active::SequencerSettings;
+use candidate::Candidate;
 pub use candidate::TakeoverSettings;
-use candidate::{Candidate, Locks};
 
 /// Time for which it goes on ordering when it is told to end, if others go on publishing, ns: clients of its process have left by then, or will not.
 const DRAIN_NS: u64 = 500_000_000;
 const REPORT_NS: u64 = 1_000_000_000;
-
-impl Locks for Pool {
-    fn is_candidate_held(&self, candidate: u32) -> bool {
-        self.is_locked(LockName::Candidate(candidate)).unwrap_or(true)
-    }
-
-    fn while_free(&self, candidate: u32, act: &mut dyn FnMut()) {
-        if let Ok(Some(_lock)) = self.try_to_lock(LockName::Candidate(candidate)) {
-            act();
-        }
-    }
-
-    fn is_member_gone(&self, member: u32) -> bool {
-        let is_broker = member < self.layout().geometry.brokers;
-        let name = if is_broker { LockName::Broker(member) } else { LockName::Attached(member) };
-        self.is_locked(name).is_ok_and(|locked| !locked)
-    }
-}
 
 /// One sequencer candidate, on a host whose locks are `L`, in a slot that is its own as long as it has `H`.
 pub struct Sequence<M, L = Pool, H = HostLock> {

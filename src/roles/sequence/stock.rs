@@ -17,7 +17,7 @@ use crate::pool::record::{HoldingLine, LaneStatus, holding};
 /// How often it is looked how fast lanes write, ns.
 const LOOK_NS: u64 = 100_000_000;
 /// Most extents kept ready.
-const READY_MAX: usize = 16;
+const READY_MAX: usize = 12;
 /// Extents that a lane may have in hand however slowly it writes.
 const WANTED_MIN: u64 = 1;
 

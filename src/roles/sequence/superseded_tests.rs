@@ -1,7 +1,7 @@
 //! Claimants that are paused, superseded, and go on: what was committed stays what it is.
 
 use super::active::ActiveSequencer;
-use super::candidate::{Candidate, Locks, TakeoverSettings};
+use super::candidate::{Candidate, TakeoverSettings};
 use super::tests::{FIRST, Feeder, SETTINGS, batch, open, session_of, start, topic_spec};
 use crate::log::View;
 use crate::log::checkpoint::recover;
@@ -12,6 +12,7 @@ use crate::log::views::{host_views, plain_view};
 use crate::pool::Memory;
 use crate::pool::record::{IndexEntry, entry_kind};
 use crate::roles::ack::tracker::Tracker;
+use crate::roles::locks::Locks;
 use crate::testing::memory::Whim;
 use crate::testing::watched::Watched;
 use crate::wire::OrderLevel;
@@ -120,6 +121,7 @@ fn an_id_that_a_superseded_epoch_gave_is_told_to_nobody() {
 
 struct Silent;
 impl Locks for Silent {
+    fn while_member_free(&self, _member: u32, _act: &mut dyn FnMut()) {}
     fn is_candidate_held(&self, _: u32) -> bool {
         true
     }

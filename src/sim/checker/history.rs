@@ -350,7 +350,10 @@ impl History {
         let checked = memory.behind_caches(entry.blog_at(), bytes, |bytes| check_bytes(bytes, &due));
         let (client, first) = match checked {
             Ok(begin) => begin,
-            Err((promise, text)) => return broken(promise, format!("position {position}, batch {seq}: {text}")),
+            Err((promise, text)) => {
+                let (lane, at) = (entry.lane, entry.place >> 16 << 6);
+                return broken(promise, format!("position {position}, batch {seq} of lane {lane} at {at:#x}: {text}"));
+            }
         };
         let end = first + u64::from(entry.message_count);
         let goes_on_from = self.clients.get(&client).map_or(0, |client| client.messages.len() as u64);

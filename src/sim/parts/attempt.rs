@@ -16,16 +16,25 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 pub(super) const BACKOFF: Backoff =
     Backoff::within(Duration::from_nanos(REDIAL_NS), Duration::from_nanos(8 * REDIAL_NS));
 
-/// What clients call the brokers.
+/// Addresses of brokers that have moved equally often.
+const ADDRESSES: u32 = 16;
+
+/// What clients call the brokers when they begin.
 pub(super) fn addresses(kernel: &Kernel) -> Vec<String> {
     let brokers = kernel.with(|state| state.scenario.brokers.len());
-    (0..brokers as u32).map(address).collect()
+    (0..brokers as u32).map(|broker| address(broker, 0)).collect()
 }
 
-/// What clients call a broker.
-pub(super) fn address(broker: u32) -> String {
+/// What clients call a broker that has moved so often.
+pub(super) fn address(broker: u32, moves: u32) -> String {
     // There is no port 0.
-    format!("broker:{}", broker + 1)
+    format!("broker:{}", 1 + broker + moves * ADDRESSES)
+}
+
+/// The broker that was meant, and how often it had moved.
+fn meant(address: &str) -> Option<(u32, u32)> {
+    let port: u32 = address.strip_prefix("broker:")?.parse().ok()?;
+    Some(((port - 1) % ADDRESSES, (port - 1) / ADDRESSES))
 }
 
 /// An attempt in the air. Its [`link`](Attempt::link) is to be closed unless it becomes a connection.
@@ -39,8 +48,7 @@ pub(super) struct Attempt {
 impl Attempt {
     /// Connects, and says hello.
     pub fn begin(kernel: &Kernel, call: Call) -> Result<Attempt, ClientError> {
-        let broker = call.address.strip_prefix("broker:").and_then(|port| port.parse::<u32>().ok());
-        let Some(link) = broker.and_then(|port| kernel.dial(port - 1)) else {
+        let Some(link) = meant(&call.address).and_then(|(broker, moves)| kernel.dial_at(broker, moves)) else {
             return Err(ClientError::io(&call.address, "connecting to", &ErrorKind::ConnectionRefused.into()));
         };
         // A new connection has room for these words.

@@ -116,6 +116,17 @@ impl<R: Role<Sockets> + Send + 'static> Actor for Thread<R> {
     }
 }
 
+/// How often a broker that starts has moved to another address: now and then once more. The first one stays where all find it who know nobody else.
+fn move_on(kernel: &Kernel, broker: u32) -> u32 {
+    let may_move =
+        kernel.with(|state| state.scenario.brokers_move) && broker > 0 && kernel.life() > 1 && !kernel.is_calm();
+    let moves = may_move && kernel.chance(1, 4);
+    kernel.with(|state| {
+        state.moves[broker as usize] += u32::from(moves);
+        state.moves[broker as usize]
+    })
+}
+
 /// A receive core of a broker. The first one announces the broker.
 pub(super) fn receive(kernel: &Kernel, broker: u32, core: u32) -> Option<Box<dyn Actor>> {
     let (view, scenario) = (kernel.view(), kernel.with(|state| state.scenario.clone()));
@@ -123,7 +134,7 @@ pub(super) fn receive(kernel: &Kernel, broker: u32, core: u32) -> Option<Box<dyn
     let (wiring, member) = match core {
         0 => {
             let member = Member::announce(&view, broker, Process { started_at_utc_ns: UTC_NS, ..Process::default() });
-            announce_address(&view, broker, member.incarnation(), &address(broker));
+            announce_address(&view, broker, member.incarnation(), &address(broker, move_on(kernel, broker)));
             (Wiring::begin(kernel, broker, &scenario, member.incarnation()), Some(member))
         }
         _ => (Wiring::of(kernel, broker)?, None),

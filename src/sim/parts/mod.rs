@@ -1,7 +1,7 @@
 //! The parts of the world: production code, stepped. A broker's roles run as they are, over a simulated network; candidates and clients are
 //! their state machines, with what dials, reads and waits for them told anew.
 //!
-//! * [`broker`]: the roles of a broker. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
+//! * [`broker`]: the roles of a broker. [`caretaker`]: its housekeeping, and who says that a host is off. [`sequencer`]: a candidate. [`watcher`]: somebody who only looks.
 //! * [`attached`]: clients that map the pool: the production cores, in places of their own.
 //! * [`publisher`], [`subscriber`]: clients, around the client's own state machines; [`attempt`]: how they dial. [`admin`], [`eraser`]: who makes and
 //!   deletes topics and cursors, over a [`control`] connection. [`stranger`]: who keeps to no protocol, and says [`wrongs`]. `terms`: what all of them take for granted.
@@ -10,6 +10,7 @@ mod admin;
 mod attached;
 mod attempt;
 mod broker;
+mod caretaker;
 mod control;
 mod eraser;
 mod publisher;
@@ -32,6 +33,8 @@ pub(crate) fn boot(part: Part, kernel: &Kernel) -> Option<Box<dyn Actor>> {
         Part::Sequencer(candidate) => Box::new(sequencer::Sequencer::new(kernel, candidate)),
         Part::Admin(number) => Box::new(admin::Admin::new(kernel, number)),
         Part::Eraser => Box::new(eraser::Eraser::new(kernel)),
+        Part::Caretaker(_) => Box::new(caretaker::Housekeeping::new(kernel)),
+        Part::Operator(host) => Box::new(caretaker::Operator::new(host)),
         Part::Watcher(_) => Box::new(watcher::Watcher::new(kernel)),
         Part::Publisher(number) => Box::new(publisher::Publisher::new(kernel, number)),
         Part::AttachedPublisher(number) => Box::new(attached::AttachedPublisher::new(kernel, number)),

@@ -1,8 +1,9 @@
 //! A sequencer candidate: the role as it is, with the world's processes for locks.
 
+use crate::roles::locks::Locks;
 use crate::roles::sequence::Sequence;
 use crate::roles::sequence::active::SequencerSettings;
-use crate::roles::sequence::candidate::{Locks, TakeoverSettings};
+use crate::roles::sequence::candidate::TakeoverSettings;
 use crate::sim::checker::Checker;
 use crate::sim::kernel::{Actor, Kernel};
 use crate::sim::part::Part;
@@ -55,6 +56,16 @@ impl Locks for Kernel {
             let part = state.scenario.part_of_member(&state.layout.geometry, member);
             part.is_none_or(|part| !state.is_held(part))
         })
+    }
+
+    fn while_member_free(&self, member: u32, act: &mut dyn FnMut()) {
+        let part = self.with(|state| state.scenario.part_of_member(&state.layout.geometry, member));
+        // Nobody ever has the place.
+        let Some(part) = part else { return };
+        if self.with(|state| state.take_lock(part, self.process)) {
+            act();
+            self.with(|state| state.drop_lock(part));
+        }
     }
 }
 

@@ -79,6 +79,32 @@ pub enum CommandError {
         /// Order of the topic's next message.
         next_order: u64,
     },
+    /// A pool has no such host.
+    #[error("there is no host {found}: the pool has hosts 0 to {last}")]
+    NoHost {
+        /// Its number.
+        found: u32,
+        /// The last there is.
+        last: u32,
+    },
+    /// A host that was said to be off is not.
+    #[error(
+        "host {host} is not off: {who}; nothing was done. Switch it off, or end its processes in good order: then they give back what they have"
+    )]
+    HostLives {
+        /// Its number.
+        host: u32,
+        /// Who of it lives, and how that is known.
+        who: String,
+    },
+    /// What a host left in the pool is no record of it.
+    #[error("what host {host} left is damaged: {source}")]
+    Damaged {
+        /// Its number.
+        host: u32,
+        /// What is damaged.
+        source: embarcadero::log::recover::RecoverError,
+    },
     /// Every broker of the pool is gone.
     #[error("no broker of this pool runs")]
     AllGone,

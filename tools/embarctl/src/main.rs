@@ -8,6 +8,7 @@ mod consume;
 mod cursor;
 mod error;
 mod format;
+mod host;
 mod lines;
 mod produce;
 mod status;
@@ -53,6 +54,9 @@ enum Command {
     /// Set, read, list and delete the named cursors of a topic: where consumers resume.
     #[command(subcommand)]
     Cursor(cursor::CursorCommand),
+    /// Say of a host what no process can find out: that it is off.
+    #[command(subcommand)]
+    Host(host::HostCommand),
 }
 
 /// How a command ended that did not fail.
@@ -113,6 +117,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
         Command::Consume(args) => consume::run(args, &interrupt),
         Command::Topic(command) => topic::run(command),
         Command::Cursor(command) => cursor::run(command),
+        Command::Host(command) => host::run(command),
     }
 }
 

@@ -10,14 +10,15 @@ use clap::Args;
 use embarcadero::log::View;
 use embarcadero::log::brokers::last_address;
 use embarcadero::log::commit::{Commit, CommitReader};
-use embarcadero::log::retention::FloorReader;
+use embarcadero::log::estate::held_extents;
+use embarcadero::log::retention::{FloorReader, NO_PIN};
 use embarcadero::log::topics::TopicReader;
 use embarcadero::observe::counters::{
     AckCounters, CounterBlock, Counters, ExportCounters, ReceiveCounters, SequencerCounters,
 };
-use embarcadero::pool::line::Peer;
+use embarcadero::pool::line::{Peer, observe_words};
 use embarcadero::pool::process::boot_id;
-use embarcadero::pool::record::BrokerLine;
+use embarcadero::pool::record::{BrokerLine, PinLine};
 use embarcadero::pool::region::LockName;
 use embarcadero::pool::{Access, Mapped, Memory, PlaceKind, Pool, Software};
 
@@ -153,6 +154,8 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
         let (_, state) = lives.of(member, LockName::Attached(member))?;
         let _ = writeln!(text, "attached {kind}, place {member}: {state}");
     }
+    text.push_str(&of_pins(&view));
+    text.push_str(&of_extents(&lives, &view));
     let mut topics = TopicReader::new(&view);
     topics.refresh();
     for topic in topics.known() {
@@ -184,6 +187,48 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
         );
     }
     Ok((text, any_broker_lives))
+}
+
+/// Who holds the floor: whose pin is the lowest, of those that hold anything.
+fn of_pins(view: &View<Mapped<Software>>) -> String {
+    let (g, floor) = (view.layout.geometry, FloorReader::new(view).read().map_or(0, |floors| floors.floor));
+    let pin = |member| {
+        let line: PinLine = observe_words(&view.memory, view.layout.pin_line(member), Access::Remote);
+        (line.incarnation > 0 && line.position != NO_PIN && line.position >= floor).then_some((line.position, member))
+    };
+    match (0..g.members()).filter_map(pin).min() {
+        Some((position, member)) if member < g.brokers => {
+            format!("floor: readers of broker {member} need position {position} and what is behind it\n")
+        }
+        Some((position, member)) => {
+            format!(
+                "floor: the attached subscriber in place {member} needs position {position} and what is behind it\n"
+            )
+        }
+        None => "floor: no reader needs anything of the log\n".to_owned(),
+    }
+}
+
+/// Who has the pool's extents that are not given back. Those of members that are gone are kept for them until somebody knows that they have ended.
+fn of_extents(lives: &Lives<'_>, view: &View<Mapped<Software>>) -> String {
+    let g = view.layout.geometry;
+    let (mut with_writers, mut quarantined) = (0, Vec::new());
+    for (lane, held) in (0..).zip(held_extents(view)).filter(|(_, held)| *held > 0) {
+        let member = g.member_of_lane(lane);
+        match lives.of(member, lives.pool.member_lock(member)) {
+            Ok((false, _)) => quarantined.push((lives.line(member).host, member, held)),
+            _ => with_writers += held,
+        }
+    }
+    let all: u32 = quarantined.iter().map(|(.., held)| held).sum();
+    let mut text = format!("extents: {with_writers} with those who write, {all} in quarantine\n");
+    for (host, member, held) in quarantined {
+        let _ = writeln!(
+            text,
+            "  {held} of member {member}, which is gone: a broker of host {host} gives them back, or `embarctl host forget {host}` if that is off"
+        );
+    }
+    text
 }
 
 /// The subscriber that a broker's publishers are held up by most.
@@ -234,9 +279,11 @@ fn block<C: Counters>(text: &mut String, view: &View<Mapped<Software>>, at: u64,
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use embarcadero::log::appender::Appender;
     use embarcadero::log::commit::CommitWriter;
     use embarcadero::log::member::{BEAT_NS, Member};
     use embarcadero::pool::Process;
+    use embarcadero::pool::line::Owned;
     use embarcadero::pool::region::Create;
     use embarcadero::pool::superblock::HomeHosts;
     use embarcadero::testing::memory::small_geometry;
@@ -255,6 +302,11 @@ mod tests {
         sequencer.activate(0);
         let there = Process { id: 70, started_at_utc_ns: 1, boot_id: boot_id() + 1 };
         let mut member = Member::announce(&view, 1, there);
+        drop(Appender::take(&view, 1));
+        let had = held_extents(&view)[1];
+        assert!(had > 0 && of_pins(&view).contains("no reader needs anything"));
+        let pin = PinLine { incarnation: member.incarnation(), position: 0, ..PinLine::default() };
+        Owned::take(view.memory.clone(), view.layout.pin_line(1)).publish(&pin);
         let over = AtomicBool::new(false);
         let told = std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -274,10 +326,14 @@ mod tests {
         let (told, any_lives) = told.unwrap();
         assert!(told.contains("sequencer: candidate 0, epoch 1, running;"), "{told}");
         assert!(any_lives && told.contains("broker 1: running on host 0, process 70,"), "{told}");
+        assert!(told.contains("floor: readers of broker 1 need position 0 and what is behind it"), "{told}");
+        assert!(told.contains(&format!("extents: {had} with those who write, 0 in quarantine")), "{told}");
         let (silent, any_lives) = describe(&pool, false).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(silent.contains("sequencer: candidate 0, epoch 1, gone;"), "{silent}");
         assert!(!any_lives && silent.contains("broker 1: gone on host 0, process 70,"), "{silent}");
+        assert!(silent.contains(&format!("extents: 0 with those who write, {had} in quarantine")), "{silent}");
+        assert!(silent.contains(&format!("{had} of member 1, which is gone: a broker of host 0")), "{silent}");
     }
 
     #[test]
