@@ -225,6 +225,14 @@ fn topics(random: &mut Random) -> Vec<OrderLevel> {
     (0..count).map(level).collect()
 }
 
+/// When brokers come for the first time, whether the last has a spare place, and whether those that come again may have moved.
+fn comings(seed: u64, brokers: usize) -> (Vec<u64>, bool, bool) {
+    let mut random = Random::new(seed ^ 0x1a7e_0000);
+    let comes_late = random.chance(1, 3);
+    let join_ns = |place: usize| if comes_late && place > 0 { random.below(JOIN_NS_MAX) } else { 0 };
+    ((0..brokers).map(join_ns).collect(), comes_late, random.chance(1, 2))
+}
+
 impl Scenario {
     /// What this seed stands for.
     pub fn new(seed: u64) -> Scenario {
@@ -243,15 +251,13 @@ impl Scenario {
         // Most runs have most kinds; some have few, so that one kind is seen alone.
         let rare = random.below(4);
         faults.iter_mut().for_each(|fault| *fault = random.chance(4 - rare, 4));
-        let mut late = Random::new(seed ^ 0x1a7e_0000);
-        let comes_late = late.chance(1, 3);
-        let join_ns = |place: usize| if comes_late && place > 0 { late.below(JOIN_NS_MAX) } else { 0 };
+        let (joins_ns, has_spare, brokers_move) = comings(seed, brokers.len());
         let mut scenario = Scenario {
             seed,
             hosts,
-            joins_ns: (0..brokers.len()).map(join_ns).collect(),
-            has_spare: comes_late,
-            brokers_move: late.chance(1, 2),
+            joins_ns,
+            has_spare,
+            brokers_move,
             brokers,
             candidates,
             clocks: clocks(&mut wider),
