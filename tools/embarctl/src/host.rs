@@ -94,7 +94,7 @@ fn told(host: u32, forgotten: Forgotten) -> String {
         _ => format!("; {left} more wait until a sequencer has made room in their rings: run this again then"),
     };
     format!(
-        "host {host} is forgotten: {members} members had not said that they stopped, {extents} extents go back to the stock{more}\n"
+        "host {host} is forgotten; members that had not said that they stopped: {members}; extents that go back to the stock: {extents}{more}\n"
     )
 }
 
