@@ -53,6 +53,7 @@ fn check_lane<M: Memory>(view: &View<M>, lane: u32) -> Result<(), RecoverError> 
 fn check_ring<M: Memory>(view: &View<M>, lane: u32) -> Result<(), FieldFault> {
     let slots = u64::from(view.layout.geometry.ring_slots);
     if view.access_to_lane(lane) == Access::Remote {
+        // What this host has of it in its cache is what it read there once.
         view.memory.discard(view.layout.ring_slot(lane, 0), slots * LINE_BYTES);
     }
     for slot in 0..slots {

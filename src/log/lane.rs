@@ -24,13 +24,9 @@ pub struct LaneWriter<M> {
 
 impl<M: Memory> LaneWriter<M> {
     /// Takes a lane over: finds what its last owner produced, writes the ring back, begins a new incarnation.
-    /// The caller holds the host lock of the lane's broker, or knows that its host is off.
+    /// The caller holds the host lock of the lane's broker; or knows that its host is off, and has checked the lane, by which its ring was fetched.
     pub fn take(view: &View<M>, lane: u32) -> Self {
         let slots = u64::from(view.layout.geometry.ring_slots);
-        if view.access_to_lane(lane) == Access::Remote {
-            // What this host has of the ring in its cache is what it read there once.
-            view.memory.discard(view.layout.ring_slot(lane, 0), slots * LINE_BYTES);
-        }
         // Slot guards are their absolute number + 1: the highest is where production stood. A slot whose
         // publication was cut short is invalid and was never seen by anyone.
         let guards = (0..slots).map(|slot| view.memory.load(view.layout.ring_slot(lane, slot)));
