@@ -88,15 +88,9 @@ impl<'a, M: Memory> LostHost<'a, M> {
         lost
     }
 
-    fn members(&self) -> impl Iterator<Item = u32> + use<'_, M> {
-        let g = self.view.layout.geometry;
-        (0..g.members()).filter(move |member| self.view.home_of_broker(g.broker_of_member(*member)) == self.host)
-    }
-
     fn lanes(&self) -> impl Iterator<Item = u32> + use<'_, M> {
         let g = self.view.layout.geometry;
-        let home = move |lane: u32| self.view.home_of_broker(g.broker_of_member(g.member_of_lane(lane)));
-        (0..g.lanes()).filter(move |lane| home(*lane) == self.host)
+        (0..g.lanes()).filter(move |lane| self.view.home_of_member(g.member_of_lane(*lane)) == self.host)
     }
 
     fn signs(&self) -> Vec<(String, Signs)> {
@@ -115,9 +109,8 @@ impl<'a, M: Memory> LostHost<'a, M> {
             let line: EpochLine = observe_words(memory, layout.epoch_line(candidate), Access::Remote);
             (format!("sequencer candidate {candidate}"), (line.claimed, line.heartbeat, line.watermark))
         };
-        let candidates = (0..layout.geometry.candidates).filter(|slot| self.view.home_of_candidate(*slot) == self.host);
-        let members = self.members().map(of_member).chain(self.lanes().map(of_lane));
-        members.chain(candidates.map(of_candidate)).collect()
+        let members = self.view.members_of(self.host).map(of_member).chain(self.lanes().map(of_lane));
+        members.chain(self.view.candidates_of(self.host).map(of_candidate)).collect()
     }
 
     /// Who of the host shows that it lives, if anybody does.
@@ -133,8 +126,8 @@ impl<'a, M: Memory> LostHost<'a, M> {
     /// What a lane left behind is damaged; others may have been given back.
     pub fn forget(self) -> Result<Forgotten, RecoverError> {
         let mut forgotten = Forgotten::default();
-        let had = self.held();
-        for member in self.members() {
+        let had = held_extents(self.view);
+        for member in self.view.members_of(self.host) {
             let at = self.view.layout.broker_line(member);
             let line: BrokerLine = observe_words(&self.view.memory, at, Access::Remote);
             if line.incarnation > 0 && line.state != member_state::STOPPED {
@@ -150,13 +143,9 @@ impl<'a, M: Memory> LostHost<'a, M> {
         let lanes: Vec<u32> = self.lanes().filter(is_used).collect();
         lanes.iter().try_for_each(|lane| give_back(self.view, *lane))?;
         let of = |held: Vec<u32>| self.lanes().map(|lane| held[lane as usize]).sum::<u32>();
-        forgotten.left = of(self.held());
+        forgotten.left = of(held_extents(self.view));
         forgotten.extents = of(had).saturating_sub(forgotten.left);
         Ok(forgotten)
-    }
-
-    fn held(&self) -> Vec<u32> {
-        held_extents(self.view)
     }
 }
 

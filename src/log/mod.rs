@@ -130,9 +130,21 @@ impl<M: Memory> View<M> {
     pub fn home_of_candidate(&self, candidate: u32) -> u32 {
         self.homes.candidates[candidate as usize]
     }
+    /// The host that a member belongs to.
+    pub fn home_of_member(&self, member: u32) -> u32 {
+        self.home_of_broker(self.layout.geometry.broker_of_member(member))
+    }
+    /// The members that belong to a host.
+    pub fn members_of(&self, host: u32) -> impl Iterator<Item = u32> {
+        (0..self.layout.geometry.members()).filter(move |member| self.home_of_member(*member) == host)
+    }
+    /// The places for sequencer candidates that belong to a host.
+    pub fn candidates_of(&self, host: u32) -> impl DoubleEndedIterator<Item = u32> {
+        (0..self.layout.geometry.candidates).filter(move |slot| self.home_of_candidate(*slot) == host)
+    }
     /// The places for sequencer candidates that belong to this host.
     pub fn candidates_here(&self) -> impl DoubleEndedIterator<Item = u32> {
-        (0..self.layout.geometry.candidates).filter(|slot| self.home_of_candidate(*slot) == self.host())
+        self.candidates_of(self.host())
     }
     /// How to read lines of a broker.
     pub fn access_to_broker(&self, broker: u32) -> Access {
@@ -140,7 +152,7 @@ impl<M: Memory> View<M> {
     }
     /// How to read lines of a member.
     pub fn access_to_member(&self, member: u32) -> Access {
-        self.access_to_broker(self.layout.geometry.broker_of_member(member))
+        self.access(self.home_of_member(member))
     }
     /// How to read lines of a lane.
     pub fn access_to_lane(&self, lane: u32) -> Access {

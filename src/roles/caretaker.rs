@@ -50,17 +50,18 @@ impl<M: Memory> Caretaker<M> {
             if lanes.is_empty() {
                 *found = Found { settled: incarnation, ..Found::default() };
             } else if std::mem::replace(&mut found.was_gone, true) {
-                let mut damage = None;
-                locks.while_member_free(member, &mut || match lanes
-                    .iter()
-                    .try_for_each(|lane| give_back(&self.view, *lane))
-                {
-                    Ok(()) => given += lanes.iter().map(|lane| held[*lane as usize]).sum::<u32>(),
-                    Err(error) => damage = Some(error),
+                let mut outcome = None;
+                locks.while_member_free(member, &mut || {
+                    outcome = Some(lanes.iter().try_for_each(|lane| give_back(&self.view, *lane)));
                 });
-                if let Some(error) = damage {
-                    log::error!("member {member} of this host is gone, and what it had is not given back: {error}");
-                    found.settled = incarnation;
+                match outcome {
+                    Some(Ok(())) => given += lanes.iter().map(|lane| held[*lane as usize]).sum::<u32>(),
+                    Some(Err(error)) => {
+                        log::error!("member {member} of this host is gone, and what it had is not given back: {error}");
+                        found.settled = incarnation;
+                    }
+                    // It is back.
+                    None => {}
                 }
             }
         }

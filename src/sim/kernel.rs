@@ -383,7 +383,6 @@ impl Kernel {
         self.with(|state| state.checker.deletions(&state.memory, topic))
     }
 
-    /// Asks a broker for a connection. `None`: nobody listens.
     /// Connects to a broker, wherever it is. `None`: nobody listens there.
     pub fn dial(&self, broker: u32) -> Option<LinkId> {
         self.with(|state| {

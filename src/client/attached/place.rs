@@ -51,14 +51,13 @@ impl Place {
             return Err(ClientError::Pool(Arc::new(error)));
         }
         let homes = Homes::new(host, pool.superblock().homes());
-        let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes.clone());
+        let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
         let g = pool.layout().geometry;
         // Brokers beat all the time; an attached process only while it is used.
         look_for_namesake(&view, 0..g.brokers, Process::this().boot_id)
             .map_err(|source| ClientError::OtherHost { pool: pool.path().into(), source })?;
         let members = g.members_of(kind);
-        let is_here = |member: &u32| homes.brokers[g.broker_of_member(*member) as usize] == host;
-        let places: Vec<u32> = members.clone().filter(is_here).collect();
+        let places: Vec<u32> = members.clone().filter(|member| view.home_of_member(*member) == host).collect();
         let free = || {
             let lock =
                 |member: &u32| pool.try_to_lock(LockName::Attached(*member)).map(|lock| lock.map(|it| (*member, it)));

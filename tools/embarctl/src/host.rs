@@ -76,10 +76,8 @@ fn forget(pool: &Pool, host: u32, watched: Duration) -> Result<Forgotten, Comman
 
 /// Who of the host has a lock on this machine, which two hosts of a pool in a file share.
 fn who_runs_here(pool: &Pool, view: &View<Mapped<Software>>, host: u32) -> Result<Option<String>, CommandError> {
-    let g = pool.layout().geometry;
-    let members = (0..g.members()).filter(|member| view.home_of_broker(g.broker_of_member(*member)) == host);
-    let candidates = (0..g.candidates).filter(|candidate| view.home_of_candidate(*candidate) == host);
-    for lock in members.map(|member| pool.member_lock(member)).chain(candidates.map(LockName::Candidate)) {
+    let members = view.members_of(host).map(|member| pool.member_lock(member));
+    for lock in members.chain(view.candidates_of(host).map(LockName::Candidate)) {
         if pool.is_locked(lock)? {
             return Ok(Some(lock.to_string().replacen("its ", "", 1)));
         }

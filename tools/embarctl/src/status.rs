@@ -113,11 +113,11 @@ impl<'a> Lives<'a> {
     }
 
     /// Whether a member lives, and in words.
-    fn of(&self, member: u32, lock: LockName) -> Result<(bool, String), CommandError> {
+    fn of(&self, member: u32) -> Result<(bool, String), CommandError> {
         let line = self.line(member);
         let beats = line.heartbeat != self.before[member as usize];
         let is_here = line.boot_id == boot_id();
-        let state = match (beats, is_here && self.pool.is_locked(lock)?) {
+        let state = match (beats, is_here && self.pool.is_locked(self.pool.member_lock(member))?) {
             (true, _) => "running",
             // An attached process shows life only while it is used.
             (false, true) if member >= self.view.layout.geometry.brokers => "running",
@@ -144,14 +144,14 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
             let _ = writeln!(text, "broker {broker}: nobody ever had this place");
             continue;
         }
-        let (is_alive, state) = lives.of(broker, LockName::Broker(broker))?;
+        let (is_alive, state) = lives.of(broker)?;
         any_broker_lives |= is_alive;
         let at = last_address(&view, broker).map_or(String::new(), |address| format!(", at {address}"));
         let _ = writeln!(text, "broker {broker}: {state}{at}");
     }
     for member in (g.brokers..g.members()).filter(|member| lives.line(*member).incarnation > 0) {
         let kind = if g.members_of(PlaceKind::Publisher).contains(&member) { "publisher" } else { "subscriber" };
-        let (_, state) = lives.of(member, LockName::Attached(member))?;
+        let (_, state) = lives.of(member)?;
         let _ = writeln!(text, "attached {kind}, place {member}: {state}");
     }
     text.push_str(&of_pins(&view));
@@ -215,7 +215,7 @@ fn of_extents(lives: &Lives<'_>, view: &View<Mapped<Software>>) -> String {
     let (mut with_writers, mut quarantined) = (0, Vec::new());
     for (lane, held) in (0..).zip(held_extents(view)).filter(|(_, held)| *held > 0) {
         let member = g.member_of_lane(lane);
-        match lives.of(member, lives.pool.member_lock(member)) {
+        match lives.of(member) {
             Ok((false, _)) => quarantined.push((lives.line(member).host, member, held)),
             _ => with_writers += held,
         }
