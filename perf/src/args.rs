@@ -38,6 +38,8 @@ pub enum Command {
     Hostile(HostileArgs),
     /// Ack latency of a session while another one has a gap, against the same without
     Gap(GapArgs),
+    /// Many attached publishers at once with hardly any memory to grant: the longest wait, against the same with memory for all
+    Need(NeedArgs),
     /// Clients that map the pool: append throughput against memcpy and clflushopt, latency against a cache-line ping-pong
     Attach(AttachArgs),
     /// Delivery to one subscriber, against a sender that only sends
@@ -372,6 +374,35 @@ impl GapArgs {
     pub fn settled(mut self) -> GapArgs {
         if self.output.tiny {
             (self.runs, self.gap_ms) = (1, 300);
+        }
+        self
+    }
+}
+
+/// Lanes in need of memory, all at once.
+#[derive(Args, Clone, Debug)]
+pub struct NeedArgs {
+    /// Rounds that count, each on both pools; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Attached publishers, each with a lane and a thread of its own
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(6..=64))]
+    pub lanes: u32,
+    /// Extents of the pool beyond one for each lane
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub stock: u32,
+    /// How long is measured, ms
+    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub measure_ms: u64,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl NeedArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> NeedArgs {
+        if self.output.tiny {
+            (self.runs, self.lanes, self.measure_ms) = (1, 6, 400);
         }
         self
     }

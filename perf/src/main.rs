@@ -14,6 +14,7 @@
 //!   [`verified`].
 //! * [`takeover`]: how long a pool is without a sequencer.
 //! * [`hostile`], [`enemies`], [`raw`]: a client beside one that does what it should not.
+//! * [`need`]: many lanes in need of memory at once.
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
@@ -35,6 +36,7 @@ mod hostile;
 mod kill;
 mod latency;
 mod machine;
+mod need;
 mod publish;
 mod raw;
 mod report;
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Some(Command::Takeover(takeover)) => takeover::run(&takeover.settled()),
         Some(Command::Hostile(hostile)) => hostile::run(&hostile.settled()),
         Some(Command::Gap(gap)) => gap::run(&gap.settled()),
+        Some(Command::Need(need)) => need::run(&need.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),
         None => rounds::run(&arguments.run.settled()),
     };

@@ -159,6 +159,15 @@ fn a_gap_is_opened_and_closed_again() {
     assert!(printed.contains("gap / none p50") && !printed.contains("NaN"), "{printed}");
 }
 
+/// Six lanes on eight extents: all get on, and what each waited for is told.
+#[test]
+fn lanes_in_need_are_granted_memory_in_turn() {
+    let output = compare().args(["need", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert!(printed.contains("longest wait of any lane") && !printed.contains("NaN"), "{printed}");
+}
+
 #[test]
 fn delivery_fan_out_and_relay_have_their_ratios() {
     let ratios: [(&str, &[&str]); 3] = [

@@ -13,9 +13,11 @@ use crate::pool::Geometry;
 use crate::pool::record::TopicProgress;
 
 /// Most marks of one topic; when they are all in use every second goes.
-const MARKS_MAX: usize = 32;
+const MARKS_MAX: usize = 64;
 /// Marks made while a target's worth of bytes or of time passes.
 const MARKS_PER_TARGET: u64 = 8;
+/// Marks made of a topic without a target while it fills the pool: what is said to be kept of it is right to so small a part.
+const MARKS_PER_POOL: u64 = 32;
 /// Time between two looks at what may go, ns.
 const LOOK_NS: u64 = 10_000_000;
 
@@ -100,7 +102,10 @@ impl Course {
     /// From where on it wants what it holds; `Some(None)`: all. `None`: it wants nothing of it.
     fn wanted(&self, now_ns: u64) -> Option<Option<&Mark>> {
         let is_over = self.target.ns > 0 && now_ns.saturating_sub(self.last_ns) >= self.target.ns;
-        let past = || self.marks.iter().rev().find(|mark| self.is_past(mark, now_ns));
+        // A mark before one that is past is past too.
+        let past = || {
+            self.marks.partition_point(|mark| self.is_past(mark, now_ns)).checked_sub(1).map(|last| &self.marks[last])
+        };
         // Without one: from its first batch on, which is not below the last mark that the floor has passed.
         (!is_over).then(|| past().or(self.marks.front()))
     }
@@ -157,7 +162,7 @@ impl Targets {
             topics: (0..g.topics_max).map(|_| None).collect(),
             active: Vec::with_capacity(g.topics_max as usize),
             floor,
-            every_bytes: payload / MARKS_PER_TARGET,
+            every_bytes: payload / MARKS_PER_POOL,
             now_ns: 0,
             watermark: floor,
             looked_ns: 0,

@@ -18,6 +18,8 @@ use crate::pool::record::{HoldingLine, LaneStatus, holding};
 const LOOK_NS: u64 = 100_000_000;
 /// Most extents kept ready.
 const READY_MAX: usize = 12;
+/// And at most this part of the pool: what is ready is not history.
+const READY_PART: usize = 64;
 /// Extents that a lane may have in hand however slowly it writes.
 const WANTED_MIN: u64 = 1;
 
@@ -229,7 +231,7 @@ impl Stock {
     fn wanted_ready(&self) -> usize {
         let writes = |need: &&Need| need.is_live && need.begun > need.begun_at[1];
         let wanted: u64 = self.needs.iter().filter(writes).map(|need| need.wants).sum();
-        (wanted as usize).clamp(1, (self.layout.geometry.extents as usize / 32).clamp(1, READY_MAX))
+        (wanted as usize).clamp(1, (self.layout.geometry.extents as usize / READY_PART).clamp(1, READY_MAX))
     }
 
     /// Up to where the oldest extents go that would make up for what is lacking. `None`: nothing is lacking, or there is nothing to give up.
