@@ -159,7 +159,7 @@ fn who_writes_fast_has_more_in_hand() {
 /// The last of the stock is for whoever will have none: who has one in hand gets no other, however much it wants.
 #[test]
 fn the_last_of_the_stock_is_kept_for_who_has_none() {
-    let mut table = Table::new(2, 64 << 20);
+    let mut table = Table::new(2, 256 << 20);
     let mut now_ns = 0;
     let mut is_seen = false;
     for turn in 0..400 {
