@@ -83,7 +83,7 @@ pub use client::{
     AckedBatch, Admin, Attempt, Attempts, BackgroundPublisher, BatchSeq, Batches, BrokerProgress,
     CONNECTIONS_PER_BROKER_MAX, ClientError, Cursor, Delivered, Event, Order, OwnedBatch, OwnedEvent, PoolOptions,
     Position, Publisher, PublisherOptions, PublisherStats, SessionId, Skew, SlowReaderPolicy, Start, Subscriber,
-    SubscriberOptions, TopicInfo, TopicProperties, create_topic,
+    SubscriberOptions, TopicInfo, TopicProperties, UNKNOWN_BROKER, create_topic,
 };
 pub use config::CoherenceMode;
 pub use net::readiness::Readiness;

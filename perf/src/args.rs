@@ -386,7 +386,7 @@ pub struct NeedArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
     /// Attached publishers, each with a lane and a thread of its own
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(6..=64))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(16..=64))]
     pub lanes: u32,
     /// Extents of the pool beyond one for each lane
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -402,7 +402,7 @@ impl NeedArgs {
     /// With the sizes that `--tiny` stands for.
     pub fn settled(mut self) -> NeedArgs {
         if self.output.tiny {
-            (self.runs, self.lanes, self.measure_ms) = (1, 6, 400);
+            (self.runs, self.lanes, self.measure_ms) = (1, 16, 400);
         }
         self
     }

@@ -199,14 +199,18 @@ pub fn run(args: &NeedArgs) -> Result<(), CompareError> {
     report(args, &in_need, &at_ease)
 }
 
+/// A figure of a run: its name, what it is, and the decimals that are printed.
+type Figure = (&'static str, fn(&Run) -> f64, usize);
+
+const FIGURES: [Figure; 4] = [
+    ("longest wait of any lane, ms", |run| run.longest_ms, 1),
+    ("longest wait, the middle lane, ms", |run| run.middle_ms, 1),
+    ("the slowest lane, of an equal share", |run| run.least, 2),
+    ("all lanes, MB/s", |run| run.rate, 0),
+];
+
 fn report(args: &NeedArgs, in_need: &[Run], at_ease: &[Run]) -> Result<(), CompareError> {
     let each = |runs: &[Run], figure: fn(&Run) -> f64| runs.iter().map(figure).collect::<Vec<f64>>();
-    let figures: [(&str, fn(&Run) -> f64, usize); 4] = [
-        ("longest wait of any lane, ms", |run| run.longest_ms, 1),
-        ("longest wait, the middle lane, ms", |run| run.middle_ms, 1),
-        ("the slowest lane, of an equal share", |run| run.least, 2),
-        ("all lanes, MB/s", |run| run.rate, 0),
-    ];
     println!(
         "{} attached publishers, as fast as they can; {} extents for all, and with memory for all {}",
         args.lanes,
@@ -214,7 +218,7 @@ fn report(args: &NeedArgs, in_need: &[Run], at_ease: &[Run]) -> Result<(), Compa
         args.lanes * ROOMY
     );
     let mut all = serde_json::Map::new();
-    for (name, figure, decimals) in figures {
+    for (name, figure, decimals) in FIGURES {
         let [need, ease] = [in_need, at_ease].map(|runs| each(runs, figure));
         let ratio = Spread::of_ratios(&need, &ease);
         let [need, ease] = [need, ease].map(Spread::of);

@@ -159,7 +159,7 @@ fn a_gap_is_opened_and_closed_again() {
     assert!(printed.contains("gap / none p50") && !printed.contains("NaN"), "{printed}");
 }
 
-/// Six lanes on eight extents: all get on, and what each waited for is told.
+/// 16 lanes on 18 extents: all get on, and what each waited for is told.
 #[test]
 fn lanes_in_need_are_granted_memory_in_turn() {
     let output = compare().args(["need", "--tiny"]).output().expect("compare runs");

@@ -343,6 +343,8 @@ fn update(report: &mut Report, engine: &Engine) {
     for (told, now) in report.brokers.iter_mut().zip(engine.brokers()) {
         (told.broker, told.sent, told.acked, told.connected) = (now.broker, now.sent, now.acked, now.connected);
     }
+    // Those that have come.
+    report.brokers.extend_from_slice(&engine.brokers()[report.brokers.len()..]);
     report.cut_off = engine.cut_off();
     let unreachable = engine.unreachable();
     report.unreachable = (!unreachable.0.is_empty()).then_some(unreachable);

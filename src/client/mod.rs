@@ -73,7 +73,7 @@ pub use options::{
     CONNECTIONS_PER_BROKER_MAX, PoolOptions, PublisherOptions, Skew, SlowReaderPolicy, Start, SubscriberOptions,
     TopicProperties,
 };
-pub use progress::{AckedBatch, BrokerProgress, PublisherStats};
+pub use progress::{AckedBatch, BrokerProgress, PublisherStats, UNKNOWN_BROKER};
 pub use publisher::Publisher;
 pub use requests::TopicInfo;
 pub use subscriber::{Batches, Subscriber};

@@ -22,7 +22,7 @@ use crate::client::handshake::{Call, Greeting, refused, same_log};
 use crate::client::heard::Heard;
 use crate::client::numbers::SessionId;
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
-use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats};
+use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats, UNKNOWN_BROKER};
 use crate::client::pulse::{Pulse, heartbeat};
 use crate::client::session::{DENIED_MIN, Session, identity};
 use crate::client::window::{AckEffect, Contradiction, Numbering, Window, WindowConfig};
@@ -127,6 +127,8 @@ pub(crate) struct Ports {
     known: Vec<Known>,
     /// Whether it goes to brokers that it was not given.
     discovers: bool,
+    /// The addresses that it was given, for when nobody that it was told of answers: all of them may have gone while it heard of nobody.
+    seeds: Vec<String>,
     per_broker: usize,
     backoff: Backoff,
     orders: VecDeque<Order>,
@@ -191,6 +193,7 @@ impl Ports {
             brokers,
             known,
             discovers: discovers(options, first),
+            seeds: options.brokers.clone(),
             per_broker,
             backoff: patience.backoff,
             orders: VecDeque::new(),
@@ -215,6 +218,7 @@ impl Ports {
     /// turn.
     pub fn begin_pass(&mut self, now: Instant) {
         self.since_last = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
+        self.go_back_to_seeds(now);
         let is_changing = self.is_changing();
         for index in 0..self.ports.len() {
             if is_changing && self.is_dialing() {
@@ -244,16 +248,32 @@ impl Ports {
         }
         for (id, address) in listed {
             let is_known = |(row, known): (&BrokerProgress, &Known)| (row.broker, &known.told_at) == (*id, address);
-            if !self.brokers.iter().zip(&self.known).any(is_known) {
-                self.add_broker(*id, address, now);
+            let is_known = self.brokers.iter().zip(&self.known).any(is_known);
+            if !is_known && self.add_broker(*id, address, now) {
+                log::info!("topic {}: there is a broker {id} at {address} now", self.topic);
             }
         }
     }
 
-    fn add_broker(&mut self, id: u16, address: &str, now: Instant) {
-        log::info!("topic {}: there is a broker {id} at {address} now", self.topic);
-        let row = BrokerProgress { broker: id, address: address.to_owned(), sent: 0, acked: 0, connected: false };
-        let known = Known { told_at: address.to_owned(), is_listed: true };
+    /// If nobody that it knows answers, those that it was given at the beginning are asked again.
+    fn go_back_to_seeds(&mut self, now: Instant) {
+        let is_lost = self.discovers && self.cut_off_since.is_some();
+        if !is_lost || self.ports.iter().any(|port| port.failure.is_none()) {
+            return;
+        }
+        for seed in std::mem::take(&mut self.seeds) {
+            let is_known = self.brokers.iter().any(|broker| broker.address == seed);
+            if !is_known && self.add_broker(UNKNOWN_BROKER, &seed, now) {
+                log::warn!("topic {}: no broker answers that it was told of, back to {seed}", self.topic);
+            }
+            self.seeds.push(seed);
+        }
+    }
+
+    /// False: so many are remembered that there is no place for it.
+    fn add_broker(&mut self, id: u16, address: &str, now: Instant) -> bool {
+        let row = BrokerProgress::none(id, address.to_owned());
+        let known = Known { told_at: address.to_owned(), is_listed: id != UNKNOWN_BROKER };
         if self.brokers.len() < BROKERS_KNOWN_MAX {
             let broker = self.brokers.len();
             self.brokers.push(row);
@@ -262,18 +282,19 @@ impl Ports {
                 self.ports.push(Port::new(broker, self.backoff, now));
                 self.window.add_link(Duration::ZERO);
             }
-            return;
+            return true;
         }
         // In the place of one that is gone.
         let is_idle = |broker: usize| {
             let is_down = |port: &Port| port.broker != broker || matches!(port.state, PortState::Down { .. });
             !self.known[broker].is_listed && self.ports.iter().all(is_down)
         };
-        let Some(broker) = (0..self.brokers.len()).find(|broker| is_idle(*broker)) else { return };
+        let Some(broker) = (0..self.brokers.len()).find(|broker| is_idle(*broker)) else { return false };
         (self.brokers[broker], self.known[broker]) = (row, known);
         for port in self.ports.iter_mut().filter(|port| port.broker == broker) {
             (port.state, port.backoff, port.failure) = (PortState::Down { retry_at: now }, self.backoff, None);
         }
+        true
     }
 
     fn call(&self, index: usize) -> Call {
@@ -684,7 +705,7 @@ fn discovers(options: &PublisherOptions, first: &Greeting) -> bool {
 
 /// The brokers to stripe over. The one that answered keeps the address it was reached at.
 fn broker_table(options: &PublisherOptions, first: &Greeting) -> Vec<BrokerProgress> {
-    let row = |(broker, address)| BrokerProgress { broker, address, sent: 0, acked: 0, connected: false };
+    let row = |(broker, address)| BrokerProgress::none(broker, address);
     if discovers(options, first) {
         let reached = |(id, address): &(u16, String)| {
             let here = *id == first.welcome.broker;

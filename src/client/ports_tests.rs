@@ -75,6 +75,28 @@ fn brokers_come_and_go() {
     assert_eq!(bench.dials.len(), 3, "all that were ever there, when nobody is up");
 }
 
+/// All that it was told of have gone, and nobody was left to tell it of others: it goes back to the address it was given.
+#[test]
+fn who_knows_nobody_goes_back_to_where_it_began() {
+    let mut bench = Bench::greeted(1, listing(0, &[(0, "b:0"), (2, "c:2")]));
+    let gone = Heard::Brokers(vec![(2, "c:2".to_owned())]);
+    bench.ports.seeds = vec!["b:0".to_owned(), "b:1".to_owned()];
+    bench.pass();
+    assert!(bench.dialed(1, Ok(listing(2, &[(0, "b:0"), (2, "c:2")]))));
+    bench.heard(1, &gone);
+    for port in [0, 1] {
+        bench.ports.on_lost(port, &broken(), bench.now);
+        bench.obey();
+    }
+    bench.after(Duration::from_secs(60));
+    assert_eq!(bench.dials.keys().collect::<Vec<_>>(), [&0, &1, &2], "two that were there, and one that was given");
+    assert_eq!(bench.dials[&2].1.address, "b:1");
+    assert!(bench.dialed(2, Ok(listing(1, &[(1, "d:1")]))));
+    assert_eq!(bench.ports.brokers()[2].broker, 1);
+    assert_eq!(bench.ports.brokers()[3].address, "d:1", "and it hears of those that are there");
+    assert_eq!(bench.ports.len(), 4);
+}
+
 /// Ports, one of each broker, and what they have ordered.
 struct Bench {
     ports: Ports,

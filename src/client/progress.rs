@@ -30,7 +30,7 @@ pub(crate) type OnAcked = Box<dyn FnMut(AckedBatch) + Send>;
 /// What went to one broker and came back from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerProgress {
-    /// Id of the broker in its pool.
+    /// Id of the broker in its pool; [`UNKNOWN_BROKER`]: an address that was given, at which nobody has answered yet.
     pub broker: u16,
     /// `host:port`.
     pub address: String,
@@ -40,6 +40,16 @@ pub struct BrokerProgress {
     pub acked: u64,
     /// Whether any connection to it is live.
     pub connected: bool,
+}
+
+/// No broker's id.
+pub const UNKNOWN_BROKER: u16 = u16::MAX;
+
+impl BrokerProgress {
+    /// Nothing went to it yet.
+    pub(crate) fn none(broker: u16, address: String) -> BrokerProgress {
+        BrokerProgress { broker, address, sent: 0, acked: 0, connected: false }
+    }
 }
 
 /// What should be rare, counted since the publisher was opened.
@@ -78,7 +88,7 @@ impl AddAssign for PublisherStats {
 /// `Waiting for ACKs: [B0=986828, B1=986828] total=1973656/10485760`
 pub(crate) fn line(brokers: &[BrokerProgress], acked: u64, total: u64) -> String {
     let mut line = String::from("Waiting for ACKs: [");
-    for (index, broker) in brokers.iter().enumerate() {
+    for (index, broker) in brokers.iter().filter(|broker| broker.broker != UNKNOWN_BROKER).enumerate() {
         let comma = if index == 0 { "" } else { ", " };
         // Writing to a string cannot fail.
         let _ = write!(line, "{comma}B{}={}", broker.broker, broker.acked);
@@ -98,5 +108,6 @@ mod tests {
         let wanted = "Waiting for ACKs: [B0=986828, B1=986828, B2=986828, B3=0] total=2960484/10485760";
         assert_eq!(line(&brokers, 2960484, 10485760), wanted);
         assert_eq!(line(&[], 0, 1), "Waiting for ACKs: [] total=0/1");
+        assert_eq!(line(&[broker(UNKNOWN_BROKER, 0), broker(1, 7)], 7, 9), "Waiting for ACKs: [B1=7] total=7/9");
     }
 }

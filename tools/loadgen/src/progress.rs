@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use embarcadero::BrokerProgress;
+use embarcadero::{BrokerProgress, UNKNOWN_BROKER};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::board::Board;
@@ -120,7 +120,7 @@ pub fn ack_line(board: &Board, total: u64) -> String {
 /// Progress per broker, summed over sessions, by broker.
 pub fn sum_brokers(all: impl Iterator<Item = BrokerProgress>) -> Vec<BrokerProgress> {
     let mut sums: Vec<BrokerProgress> = Vec::new();
-    for one in all {
+    for one in all.filter(|one| one.broker != UNKNOWN_BROKER) {
         match sums.iter_mut().find(|sum| sum.broker == one.broker) {
             Some(sum) => {
                 sum.sent += one.sent;
