@@ -221,6 +221,8 @@ pub struct Pin<M> {
     memory: M,
     line: Owned<PinLine, M>,
     record: PinLine,
+    /// Of the floors by which it was last known to be waited for: epoch, and pins dropped ever.
+    known_by: Option<(u64, u64)>,
 }
 
 impl<M: Memory> Pin<M> {
@@ -238,7 +240,7 @@ impl<M: Memory> Pin<M> {
         let mut line: Owned<PinLine, M> = Owned::take(view.memory.clone(), view.layout.pin_line(broker));
         let record = PinLine { incarnation, position: position(line.current()), ..PinLine::default() };
         line.publish(&record);
-        Pin { memory: view.memory.clone(), line, record }
+        Pin { memory: view.memory.clone(), line, record, known_by: None }
     }
 
     /// The position pinned, or [`NO_PIN`].
@@ -259,8 +261,9 @@ impl<M: Memory> Pin<M> {
     /// the time.
     ///
     /// The beat is visible before the floors are read, and the trimmer says what it is about to close before it looks at the beat
-    /// again: so either it sees that the holder lives, or the holder sees that its pin lies below what is closing, as no pin that
-    /// is waited for does, and pins again as if for the first time. False: the floors cannot be read now, so nothing is known.
+    /// again: so either it sees that the holder lives, or the holder sees that its pin lies below what is closing and pins again as if for
+    /// the first time. A pin may lie below what is closing and be waited for all the same: it was there when the trimmer looked for the
+    /// second time, and not yet at the first. Then nobody's was dropped since. False: the floors cannot be read now, so nothing is known.
     ///
     /// # Errors
     /// [`Dropped`] if what lies at `position` may be given up at any moment, or is gone. The pin is away: a holder with several
@@ -271,10 +274,13 @@ impl<M: Memory> Pin<M> {
         self.line.publish(&self.record);
         self.memory.full_fence();
         let Some(now) = floors.read() else { return Ok(false) };
-        if now.closing > position {
+        let known_by = Some((now.epoch, now.dropped_pins));
+        let is_gone = now.floor > position || self.record.position > position;
+        if now.closing > position && (is_gone || self.known_by != known_by) {
             self.raise(NO_PIN);
             return Err(Dropped { closing: now.closing });
         }
+        self.known_by = known_by;
         Ok(true)
     }
 
@@ -296,8 +302,10 @@ impl<M: Memory> Pin<M> {
         self.line.publish(&self.record);
         // The pin is visible before `closing` is read: the trimmer does it in the other order.
         self.memory.full_fence();
-        let closing = floors.read().map(|floors| floors.closing);
+        let now = floors.read();
+        let closing = now.map(|floors| floors.closing);
         if closing.is_some_and(|closing| closing <= position) {
+            self.known_by = now.map(|floors| (floors.epoch, floors.dropped_pins));
             return Ok(());
         }
         self.record.position = before;

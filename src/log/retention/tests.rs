@@ -157,6 +157,48 @@ fn a_hold_that_was_not_waited_for_ends_for_those_below() {
     assert_eq!(trimmer.floor(), 96, "are waited for again");
 }
 
+/// The trimmer says what it is about to close, and finds a pin below that which was not there when it looked first: it waits for it, and the
+/// holder is not told that it does not. (Seed 36098 of its time: a reader was let go, and what was being sent to it used again.)
+#[test]
+fn a_pin_below_what_is_closing_is_waited_for_until_it_is_dropped() {
+    let view = plain_view(1);
+    let mut commit = CommitWriter::take(&view, 0);
+    let epoch = commit.claim(0, 1);
+    commit.activate(0);
+    let mut trimmer = Trimmer::new(&view, 0, epoch, 0, 96);
+    trimmer.announce();
+    let floors = FloorReader::new(&view);
+    let mut pin = Pin::take(&view, 1, 1);
+    let closes = |trimmer: &mut Trimmer<HostMemory>, closing| {
+        trimmer.record.closing = closing;
+        trimmer.floors.publish(&trimmer.record);
+    };
+    pin.try_lower(10, &floors).unwrap();
+    closes(&mut trimmer, 64);
+    assert!(!trimmer.advance(64) || trimmer.floor() == 10, "it is waited for");
+    assert_eq!((trimmer.floor(), pin.renew(10, &floors)), (10, Ok(true)));
+    assert_eq!(pin.renew(20, &floors), Ok(true), "and moves up");
+    trimmer.advance(64);
+    assert_eq!(trimmer.floor(), 20);
+    // It does not look after it, and is not waited for: it is told, though the floor has not moved yet.
+    trimmer.drop_pin(1);
+    assert_eq!(pin.renew(20, &floors), Err(Dropped { closing: 64 }));
+    // Another sequencer has counted for itself: by its floors nothing is known of what its predecessor did.
+    pin.try_lower(64, &floors).unwrap();
+    let epoch = commit.claim(64, 2);
+    commit.activate(64);
+    let mut next = Trimmer::new(&view, 0, epoch, 20, 96);
+    next.set_dropped_pins(trimmer.dropped_pins());
+    closes(&mut next, 90);
+    assert_eq!(pin.renew(64, &floors), Err(Dropped { closing: 90 }));
+    // What is gone is gone, whoever was dropped.
+    let mut pin = Pin::take(&view, 1, 2);
+    pin.try_lower(92, &floors).unwrap();
+    (next.record.closing, next.record.floor) = (96, 93);
+    next.floors.publish(&next.record);
+    assert_eq!(pin.renew(92, &floors), Err(Dropped { closing: 96 }));
+}
+
 /// A broker died, what its readers had pinned went, and it is back: they are told so before they are handed other bytes.
 #[test]
 fn what_went_with_a_dead_process_is_not_held_by_the_next() {
