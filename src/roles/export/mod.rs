@@ -427,6 +427,8 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
 
     fn complete(&mut self, io: &mut N, completion: Completion, now: Now) {
         let (seat, generation) = (completion.tag as u32, (completion.tag >> 32) as u32 & 0x00ff_ffff);
+        // What is left of a list is handed on at once, and this may be the first thing after the process stood still.
+        self.look(io, now);
         let known = self.subscribers[seat as usize].as_ref();
         if known.is_none_or(|subscriber| subscriber.generation != generation) {
             return;

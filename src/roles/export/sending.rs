@@ -72,6 +72,14 @@ impl<M: Memory, N: Network> Export<M, N> {
         }
     }
 
+    /// Sends what is left of the list, once it is known that it was waited for.
+    fn submit_rest(&mut self, io: &mut N, seat: u32, now: Now) {
+        match self.is_waited_for {
+            true => self.submit(io, seat, now),
+            false => self.subscriber(seat).again.due_ns = Some(now.monotonic_ns),
+        }
+    }
+
     /// Sends words of our own.
     pub(super) fn say(&mut self, io: &mut N, seat: u32, words: Vec<u8>) {
         let asker = self.asker(seat, SEND);
@@ -185,7 +193,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         let list = io.list(self.subscriber(seat).list);
         list.consume(bytes);
         if list.bytes() > 0 {
-            return if is_cut { self.cut(io, seat, now) } else { self.submit(io, seat, now) };
+            return if is_cut { self.cut(io, seat, now) } else { self.submit_rest(io, seat, now) };
         }
         list.clear();
         let subscriber = self.subscriber(seat);
@@ -212,7 +220,7 @@ impl<M: Memory, N: Network> Export<M, N> {
                     locked_bytes_limit(),
                 );
             }
-            return self.submit(io, seat, now);
+            return self.submit_rest(io, seat, now);
         }
         let again = &mut subscriber.again;
         again.tries += 1;
@@ -239,7 +247,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         again.due_ns = None;
         let words = std::mem::take(&mut again.words);
         if words.is_empty() {
-            self.submit(io, seat, now)
+            self.submit_rest(io, seat, now)
         } else {
             self.say(io, seat, words)
         }

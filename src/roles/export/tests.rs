@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Export, ExportSettings, Phase, SEND};
+use super::{Export, ExportSettings, Phase, SEND, TRUST_NS};
 use crate::config::SendMode;
 use crate::log::View;
 use crate::log::commit::CommitWriter;
@@ -337,6 +337,42 @@ fn what_the_kernel_lacks_is_not_the_subscribers_fault() {
             (counters.copied_connections, counters.sends_again),
             if send == SendMode::Copy { (0, 1) } else { (1, 0) }
         );
+    }
+}
+
+/// The kernel took a part of a list, and the process stood still before it heard of it: what is left of the list is handed on only if it is known
+/// that it was waited for. (Seed 14956 of its time.)
+#[test]
+fn the_rest_of_a_list_is_looked_after_before_it_is_handed_on() {
+    for is_known in [true, false] {
+        let mut bench = Bench::new(settings(SendMode::Copy, SlowReader::Wait));
+        let mut peer = bench.subscribe(&[StartAt::Earliest]);
+        bench.run_until("its socket is full", Bench::is_sending);
+        let sends = bench.export.counters.sends;
+        if is_known {
+            bench.drop_pin(BATCHES + 1);
+        } else {
+            // Whose floors are to be read is not known while another sequencer takes over.
+            CommitWriter::take(&bench.view, 1).claim(0, 9);
+        }
+        let reading = std::thread::spawn(move || {
+            let mut bytes = vec![0; 1 << 20];
+            while peer.read(&mut bytes).is_ok_and(|got| got > 0) {}
+        });
+        let until = Instant::now() + Duration::from_secs(20);
+        while bench.is_sending() {
+            assert!(Instant::now() < until, "no send ended in 20 s");
+            bench.ring.submit(Some(Duration::from_millis(2))).unwrap();
+            let ns = bench.now().monotonic_ns + 10 * TRUST_NS;
+            while let Some(mut completion) = bench.ring.next_completion() {
+                completion.result = completion.result.min(10_000);
+                bench.export.complete(&mut bench.ring, completion, Now { monotonic_ns: ns, utc_ns: ns });
+            }
+        }
+        assert_eq!(bench.export.counters.sends, sends, "dropped: {is_known}");
+        assert_eq!(bench.export.counters.too_slow, u64::from(is_known), "it ended, or waits to be told");
+        drop(bench);
+        reading.join().unwrap();
     }
 }
 
