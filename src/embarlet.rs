@@ -25,7 +25,7 @@ use crate::net::ring::RingError;
 use crate::net::socket_options::listen;
 use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
-use crate::pool::region::{Create, HostLock, Wanted, device_bytes};
+use crate::pool::region::{Create, HostLock, Wanted, device_bytes, device_node};
 use crate::pool::superblock::{HomeHosts, SuperblockError};
 use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
@@ -38,7 +38,7 @@ use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::when_free::WhenFree;
 use crate::roles::sequence::{Sequence, TakeoverSettings};
 use crate::roles::tokens::Tokens;
-use crate::runtime::cpu::usable_cores;
+use crate::runtime::cpu::{numa_node, usable_cores};
 use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown, Ticks, plan, spawn};
 use crate::runtime::{fault, machine};
 use crate::wire::SlowReader;
@@ -258,6 +258,9 @@ impl Embarlet {
         assert_eq!(parts.specs, preflight::role_specs(config, &places, slot), "what was looked at is what runs");
         let plan = plan(&parts.specs, &usable_cores()?, &config.threads)?;
         plan.describe(&parts.specs).lines().for_each(|line| log::info!("{line}"));
+        if let Some(node) = device_node(parts.pool.path()) {
+            plan.describe_distance(node, numa_node).lines().for_each(|line| log::info!("{line}"));
+        }
         let shutdown = Shutdown::new(DRAIN_LIMIT);
         if options.on_signals
             && let Err(error) = shutdown.on_signals()

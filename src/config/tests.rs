@@ -9,6 +9,7 @@ use locate::{collect_paths, line_of, path, steps};
 
 const MANUAL: &str = include_str!("../../config/embarcadero.yaml");
 const CXL: &str = include_str!("../../config/cxl-64-core.yaml");
+const TWO_HOSTS: &str = include_str!("../../config/cxl-two-hosts.yaml");
 const SMALL: &str = "brokers: [{ address: \"127.0.0.1:7300\" }]\n";
 
 fn good(text: &str) -> Config {
@@ -31,6 +32,13 @@ fn the_files_in_config_are_good() {
     assert_eq!(two_core.threads.mode, ThreadMode::Shared);
     let cxl = good(CXL);
     assert_eq!((cxl.pool.create, cxl.threads.mode), (Create::Never, ThreadMode::Dedicated));
+    let two_hosts = good(TWO_HOSTS);
+    assert_eq!((two_hosts.geometry.hosts, two_hosts.candidates(), two_hosts.brokers_per_host()), (2, 4, 4));
+    assert!(two_hosts.brokers.iter().all(|broker| broker.host == 0));
+    // The other host's is the same but for the number and the addresses.
+    let other = good(&TWO_HOSTS.replace("host: 0", "host: 1").replace("host-0:", "host-1:"));
+    assert_eq!((other.geometry, other.sequencer), (two_hosts.geometry, two_hosts.sequencer));
+    assert_eq!(other.brokers[1].advertise.as_deref(), Some("host-1:7301"));
     good(MANUAL);
 }
 

@@ -10,7 +10,7 @@ use crate::config::{Config, ExportConfig, Place, ReceiveConfig};
 use crate::embarlet::error::StartError;
 use crate::embarlet::{check_brokers, geometry, pool_bytes};
 use crate::pool::layout::{Layout, LayoutError};
-use crate::pool::region::{PoolError, device_bytes, free_bytes, is_missing_device};
+use crate::pool::region::{PoolError, device_bytes, device_state, free_bytes, is_missing_device};
 use crate::roles::receive::SPARE_CONNECTIONS;
 use crate::runtime::cpu::usable_cores;
 use crate::runtime::machine::{memory_room, raise_limits};
@@ -28,6 +28,9 @@ pub fn check(config: &Config, file: Option<&Path>, brokers: Option<&[u32]>) -> R
     let path = &config.pool.path;
     let mut notes = Vec::new();
     if is_missing_device(path) {
+        if let Some(state) = device_state(path) {
+            return Err(PoolError::Device { path: path.clone(), state }.into());
+        }
         let needed = lay_out_for_any_size(config, file)?;
         notes.push(format!(
             "{} is not on this machine: the configuration is for another one, and only that can tell whether its cores, the \
@@ -174,12 +177,14 @@ mod tests {
 
     #[test]
     fn a_configuration_for_another_machine_is_looked_at_as_far_as_it_goes() {
-        let mut config = Config::parse(include_str!("../../config/cxl-64-core.yaml"), "cxl-64-core.yaml").unwrap();
-        config.pool.path = "/dev/dax987.0".into();
-        let notes = check(&config, None, None).unwrap();
-        assert!(notes[0].contains("is not on this machine") && notes[0].contains("bytes are needed"), "{notes:?}");
-        config.pool.bytes = Some(1 << 30);
-        assert!(matches!(check(&config, None, None), Err(StartError::Layout { .. })), "too small wherever it runs");
+        for file in [include_str!("../../config/cxl-64-core.yaml"), include_str!("../../config/cxl-two-hosts.yaml")] {
+            let mut config = Config::parse(file, "shipped").unwrap();
+            config.pool.path = "/dev/dax987.0".into();
+            let notes = check(&config, None, None).unwrap();
+            assert!(notes[0].contains("is not on this machine") && notes[0].contains("bytes are needed"), "{notes:?}");
+            config.pool.bytes = Some(1 << 30);
+            assert!(matches!(check(&config, None, None), Err(StartError::Layout { .. })), "too small wherever it runs");
+        }
     }
 
     #[test]

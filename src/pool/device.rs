@@ -1,19 +1,28 @@
-//! What the operating system says of a pool's file or device: its length, the piece in which it is mapped, whether it may be made.
+//! What the operating system says of a pool's file or device: its length, the piece in which it is mapped, whether it may be made, and
+//! where it is.
 
-use std::fs::File;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::limits::REGION_ALIGNMENT_BYTES;
 use crate::pool::error::PoolError;
 use crate::pool::locks::os_error;
+use crate::pool::os;
+
+/// Where the kernel lists devices of memory.
+const DAX_DEVICES: &str = "/sys/bus/dax/devices";
+/// Pages of ordinary files, bytes.
+const PAGE_BYTES: u64 = 4096;
 
 /// Length of a pool's file or device, and how it is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     /// Length, bytes.
     pub bytes: u64,
-    /// A mapping of a device is a multiple of this; of a file, of a page.
+    /// A mapping is a multiple of this: what the device says, the size of a huge page, or of a page.
     pub alignment: u64,
     /// Whether it is a device.
     pub is_device: bool,
@@ -24,19 +33,22 @@ impl Extent {
     pub(super) fn of(path: &Path, file: &File) -> Result<Extent, PoolError> {
         let meta = file.metadata().map_err(os_error(path, "stat it"))?;
         if meta.file_type().is_file() {
-            return Ok(Extent { bytes: meta.len(), alignment: 4096, is_device: false });
+            let huge = os::huge_page_bytes(file).map_err(os_error(path, "ask for its file system"))?;
+            return Ok(Extent { bytes: meta.len(), alignment: huge.unwrap_or(PAGE_BYTES), is_device: false });
         }
         if !meta.file_type().is_char_device() {
             return Err(PoolError::Kind { path: path.into() });
         }
-        // Linux encodes a device number in 12 bits of major and 20 of minor (makedev(3)).
-        let (major, minor) = (meta.rdev() >> 8 & 0xfff, meta.rdev() & 0xff | meta.rdev() >> 12 & 0xfff00);
-        let said = |what: &str| std::fs::read_to_string(format!("/sys/dev/char/{major}:{minor}/{what}"));
-        let size = said("size").map_err(os_error(path, "read the device's size from /sys/dev/char"))?;
-        let bytes = size.trim().parse().map_err(|_| PoolError::Kind { path: path.into() })?;
+        let size = said(&meta, "size").map_err(os_error(path, "read the device's size from /sys/dev/char"))?;
+        let bytes = size.parse().map_err(|_| PoolError::Kind { path: path.into() })?;
         // Kernels before 5.10 do not say; 2 MiB is what devices are given unless somebody asks for more.
-        let alignment = said("align").ok().and_then(|text| text.trim().parse().ok());
+        let alignment = said(&meta, "align").ok().and_then(|text| text.parse().ok());
         Ok(Extent { bytes, alignment: alignment.unwrap_or(REGION_ALIGNMENT_BYTES), is_device: true })
+    }
+
+    /// Whether it is a file of huge pages: it is mapped and reserved like others, and has no write(2).
+    pub(super) fn is_huge(&self) -> bool {
+        !self.is_device && self.alignment > PAGE_BYTES
     }
 
     /// How much is mapped to look at the beginning.
@@ -44,18 +56,88 @@ impl Extent {
         REGION_ALIGNMENT_BYTES.max(self.alignment).min(self.bytes)
     }
 
-    /// Whether a pool of this length can be mapped here, if it is a device.
+    /// Whether a pool of this length can be mapped here.
     pub(super) fn holds(&self, path: &Path, bytes: u64) -> Result<(), PoolError> {
-        if !self.is_device {
-            return Ok(());
-        }
-        if bytes > self.bytes {
+        if self.is_device && bytes > self.bytes {
             return Err(PoolError::DeviceTooSmall { path: path.into(), found: self.bytes, expected: bytes });
         }
         if !bytes.is_multiple_of(self.alignment) {
             return Err(PoolError::Alignment { path: path.into(), bytes, alignment: self.alignment });
         }
         Ok(())
+    }
+}
+
+/// What the kernel says of a character device.
+fn said(meta: &Metadata, what: &str) -> io::Result<String> {
+    // Linux encodes a device number in 12 bits of major and 20 of minor (makedev(3)).
+    let (major, minor) = (meta.rdev() >> 8 & 0xfff, meta.rdev() & 0xff | meta.rdev() >> 12 & 0xfff00);
+    let text = std::fs::read_to_string(format!("/sys/dev/char/{major}:{minor}/{what}"))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The NUMA node that a device is nearest to, if it is one and the kernel tells.
+pub fn device_node(path: &Path) -> Option<usize> {
+    let meta = std::fs::metadata(path).ok().filter(|meta| meta.file_type().is_char_device())?;
+    said(&meta, "numa_node").ok()?.parse().ok()
+}
+
+/// How a device that cannot be mapped is there all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Its memory was given to the kernel.
+    SystemRam {
+        /// As the kernel calls it.
+        name: String,
+    },
+    /// No driver has it.
+    Disabled {
+        /// As the kernel calls it.
+        name: String,
+    },
+    /// It could be mapped if it had a name below /dev.
+    NoNode {
+        /// As the kernel calls it.
+        name: String,
+    },
+}
+
+impl fmt::Display for DeviceState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceState::SystemRam { name } => write!(
+                out,
+                "the device is there as system RAM (mode system-ram): the kernel gives its memory to programs. Take it back: \
+                 `daxctl offline-memory {name}`, then `daxctl reconfigure-device --mode=devdax {name}`"
+            ),
+            DeviceState::Disabled { name } => {
+                write!(out, "the device is there and disabled, no driver has it: `daxctl enable-device {name}`")
+            }
+            DeviceState::NoNode { name } => write!(
+                out,
+                "the kernel has the device {name}, and there is no node for it below /dev: wait for udev, or give it to the container \
+                 (`--device /dev/{name}`)"
+            ),
+        }
+    }
+}
+
+/// How the device is there that should be at a path where nothing is; none: it is not.
+pub fn device_state(path: &Path) -> Option<DeviceState> {
+    state_in(Path::new(DAX_DEVICES), path)
+}
+
+fn state_in(devices: &Path, path: &Path) -> Option<DeviceState> {
+    let name = path.file_name()?.to_str()?.to_owned();
+    let device = devices.join(&name);
+    if !device.exists() {
+        return None;
+    }
+    let driver: Option<PathBuf> = std::fs::read_link(device.join("driver")).ok();
+    match driver.as_deref().and_then(Path::file_name) {
+        None => Some(DeviceState::Disabled { name }),
+        Some(driver) if driver == "kmem" => Some(DeviceState::SystemRam { name }),
+        Some(_) => Some(DeviceState::NoNode { name }),
     }
 }
 
@@ -96,6 +178,36 @@ mod tests {
         let odd = device.holds(path, (1 << 30) + (2 << 20));
         assert!(matches!(odd, Err(PoolError::Alignment { alignment, .. }) if alignment == 1 << 30), "{odd:?}");
         assert!(Extent { bytes: 0, alignment: 4096, is_device: false }.holds(path, 7 << 30).is_ok());
+        let huge = Extent { bytes: 0, alignment: 2 << 20, is_device: false };
+        assert!(huge.is_huge() && huge.holds(path, 7 << 30).is_ok());
+        assert!(
+            matches!(huge.holds(path, (1 << 30) + 4096), Err(PoolError::Alignment { alignment, .. }) if alignment == 2 << 20)
+        );
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_mapped_says_why() {
+        let devices = std::env::temp_dir().join(format!("embarcadero-dax-{}", std::process::id()));
+        let state = |driver: Option<&str>| {
+            let device = devices.join("dax0.0");
+            let _ = std::fs::remove_dir_all(&devices);
+            std::fs::create_dir_all(&device).unwrap();
+            if let Some(driver) = driver {
+                std::os::unix::fs::symlink(format!("../../../bus/dax/drivers/{driver}"), device.join("driver"))
+                    .unwrap();
+            }
+            state_in(&devices, Path::new("/dev/dax0.0")).map(|state| state.to_string())
+        };
+        for (driver, words) in [
+            (Some("kmem"), "daxctl reconfigure-device --mode=devdax dax0.0"),
+            (None, "daxctl enable-device dax0.0"),
+            (Some("device_dax"), "--device /dev/dax0.0"),
+        ] {
+            let said = state(driver).unwrap();
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(state_in(&devices, Path::new("/dev/dax1.0")), None);
+        std::fs::remove_dir_all(&devices).unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::CoherenceMode;
+use crate::pool::device::DeviceState;
 use crate::pool::layout::LayoutError;
 use crate::pool::superblock::SuperblockError;
 
@@ -96,6 +97,30 @@ pub enum PoolError {
         /// Its path.
         path: PathBuf,
     },
+    /// A device that is there, and cannot be mapped.
+    #[error("pool {path}: {state}")]
+    Device {
+        /// Its path.
+        path: PathBuf,
+        /// As what it is there.
+        state: DeviceState,
+    },
+    /// Another user's.
+    #[error(
+        "pool {path}: cannot {doing}: it belongs to user {user} and group {group}, with mode {mode:o}; run as that user, or give it to the one that runs this (`chown`; for a device by a udev rule, as config/OPERATING.md has it)"
+    )]
+    Permission {
+        /// Its path.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// Its owner.
+        user: u32,
+        /// Its group.
+        group: u32,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The file that was opened lies there no more.
     #[error(
         "pool {path}: another file lies there than the one that was opened, or none: it was unlinked or replaced; this process has nothing to do with the new one"
@@ -116,16 +141,16 @@ pub enum PoolError {
         /// Asked for.
         expected: u64,
     },
-    /// A device that is mapped in larger pieces.
+    /// A device, or a file of huge pages, that is mapped in larger pieces.
     #[error(
-        "pool {path}: {bytes} bytes are no multiple of {alignment}, the piece in which this device can be mapped; give a multiple, or `bytes: auto`"
+        "pool {path}: {bytes} bytes are no multiple of {alignment}, the piece in which it can be mapped; give a multiple, or, for a device, `bytes: auto`"
     )]
     Alignment {
         /// Its path.
         path: PathBuf,
         /// Asked for.
         bytes: u64,
-        /// The device's.
+        /// Of the device, or its file system.
         alignment: u64,
     },
     /// The geometry cannot be laid out.
@@ -155,6 +180,18 @@ pub enum PoolError {
         bytes: u64,
         /// Left.
         free: u64,
+        /// As the kernel says.
+        source: io::Error,
+    },
+    /// Too few huge pages.
+    #[error(
+        "pool {path}: cannot reserve {bytes} bytes of huge pages ({source}); see HugePages_Free in /proc/meminfo, and have more (`sysctl vm.nr_hugepages=N`), or give a smaller pool.bytes"
+    )]
+    NoHugePages {
+        /// Its path.
+        path: PathBuf,
+        /// Asked for.
+        bytes: u64,
         /// As the kernel says.
         source: io::Error,
     },

@@ -92,7 +92,7 @@ pub(super) fn living_member(head: &Mapped<Software>) -> Option<u32> {
 
 /// A fresh file of zeros behind the word that says it is not finished, with all its blocks reserved. Nothing of an old pool is
 /// touched before it is known that there is room; a file that cannot be had is not left behind.
-pub(super) fn make_room(path: &Path, file: &File, bytes: u64) -> Result<(), PoolError> {
+pub(super) fn make_room(path: &Path, file: &File, bytes: u64, is_huge: bool) -> Result<(), PoolError> {
     let meta = file.metadata().map_err(os_error(path, "stat it"))?;
     let give_up = |error| {
         if meta.len() == 0 {
@@ -107,10 +107,18 @@ pub(super) fn make_room(path: &Path, file: &File, bytes: u64) -> Result<(), Pool
     // Asked first: the kernel would fill the file system to the brim before it says no. Its own blocks come back.
     let free = os::free_bytes(path).map_err(os_error(path, "ask how much is free"))? + 512 * meta.blocks();
     let no_room = |source| PoolError::NoRoom { path: path.into(), bytes, free, source };
-    if free < bytes {
+    // Of huge pages nobody says how many this user may have.
+    if free < bytes && !is_huge {
         return Err(give_up(no_room(io::Error::from_raw_os_error(libc::ENOSPC))));
     }
     file.set_len(0).map_err(os_error(path, "truncate it"))?;
+    if is_huge {
+        // They are zeros, and there is no write(2): whoever maps it says that it is not finished.
+        return os::allocate(file, bytes).map_err(|source| {
+            let _ = std::fs::remove_file(path);
+            PoolError::NoHugePages { path: path.into(), bytes, source }
+        });
+    }
     let mut page = [0; SUPERBLOCK_BYTES as usize];
     page[..8].copy_from_slice(&MAGIC_UNFINISHED.to_le_bytes());
     file.write_all_at(&page, 0).and_then(|()| os::reserve(file, bytes)).map_err(|source| {
@@ -141,8 +149,8 @@ pub(super) fn fill_holes(path: &Path, file: &File, bytes: u64) -> Result<(), Poo
     }
 }
 
-/// Clears the tables and rings of a device; a fresh file is clear. First of all it says that this is not a pool yet.
-pub(super) fn begin_device(view: &Mapped<Software>, fixed_bytes: u64) {
+/// Clears the tables and rings of what is written through its mapping alone; a fresh file is clear. First of all it says that this is not a pool yet.
+pub(super) fn begin_mapped(view: &Mapped<Software>, fixed_bytes: u64) {
     view.copy_in(0, &MAGIC_UNFINISHED.to_le_bytes());
     view.write_back(0, 8, Keep::Dropped);
     view.store_fence();

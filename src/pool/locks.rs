@@ -74,12 +74,19 @@ pub(super) struct Opened {
     file: Arc<File>,
     writable: bool,
     identity: (u64, u64),
+    was_linked: bool,
 }
 
 impl Opened {
     pub(super) fn new(path: &Path, file: File, writable: bool) -> Result<Opened, PoolError> {
         let meta = file.metadata().map_err(os_error(path, "stat it"))?;
-        Ok(Opened { path: path.into(), file: Arc::new(file), writable, identity: (meta.dev(), meta.ino()) })
+        let (identity, was_linked) = ((meta.dev(), meta.ino()), meta.nlink() > 0);
+        Ok(Opened { path: path.into(), file: Arc::new(file), writable, identity, was_linked })
+    }
+
+    /// Whether it had a name when it was opened; memory files have none (`memfd_create`, `/proc/PID/fd/N`).
+    pub(super) fn was_linked(&self) -> bool {
+        self.was_linked
     }
 
     pub(super) fn path(&self) -> &Path {

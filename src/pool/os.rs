@@ -95,6 +95,17 @@ pub fn file_bytes_limit() -> io::Result<u64> {
     }
 }
 
+/// Size of the huge pages that a file consists of; none, if it lies on no hugetlbfs.
+pub fn huge_page_bytes(file: &File) -> io::Result<Option<u64>> {
+    // SAFETY: invariant 2.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: invariants 1 and 2.
+    match unsafe { libc::fstatfs(file.as_raw_fd(), &mut stat) } {
+        0 => Ok((stat.f_type == libc::HUGETLBFS_MAGIC).then_some(stat.f_bsize as u64)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Bytes free to this user on the file system of `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     use std::os::unix::ffi::OsStrExt;

@@ -15,7 +15,7 @@ use memmap2::MmapOptions;
 use crate::config::CoherenceMode;
 use crate::pool::coherence::{Mapped, Mapping, Memory, Software};
 use crate::pool::device::Extent;
-pub use crate::pool::device::{device_bytes, is_missing_device};
+pub use crate::pool::device::{DeviceState, device_bytes, device_node, device_state, is_missing_device};
 pub use crate::pool::error::PoolError;
 use crate::pool::format::{self, Found};
 use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
@@ -89,6 +89,11 @@ pub enum Lost {
         /// Length of the pool.
         expected: u64,
     },
+    /// Another pool lies in its memory.
+    #[error(
+        "it was formatted anew, or is being: all that was in it is gone. Whoever did it, on this host or another, did not wait for this process to end"
+    )]
+    Formatted,
 }
 
 /// How often a file that was replaced just when it was opened is opened anew.
@@ -176,13 +181,15 @@ impl Pool {
 
     fn open_file(path: &Path, may_create: bool, writable: bool) -> Result<Opened, PoolError> {
         if is_missing_device(path) {
-            return Err(PoolError::NoDevice { path: path.into() });
+            let state = device_state(path).map(|state| PoolError::Device { path: path.into(), state });
+            return Err(state.unwrap_or_else(|| PoolError::NoDevice { path: path.into() }));
         }
         let mut options = OpenOptions::new();
         let result = options.read(true).write(writable).create(may_create).truncate(false).mode(0o600).open(path);
         let doing = if writable { "open it for reading and writing" } else { "open it for reading" };
         let file = result.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound if !may_create => PoolError::Missing { path: path.into() },
+            io::ErrorKind::PermissionDenied => not_permitted(path, doing, source),
             _ => PoolError::Os { path: path.into(), doing, source },
         })?;
         Opened::new(path, file, writable)
@@ -257,11 +264,11 @@ impl Pool {
         let bytes = layout.geometry.pool_bytes;
         extent.holds(path, bytes)?;
         if !extent.is_device {
-            format::make_room(path, file, bytes)?;
+            format::make_room(path, file, bytes, extent.is_huge())?;
         }
         let view = Self::map(path, file, bytes)?;
-        if extent.is_device {
-            format::begin_device(&view, layout.fixed_bytes());
+        if extent.is_device || extent.is_huge() {
+            format::begin_mapped(&view, layout.fixed_bytes());
         }
         let [uuid @ .., key_0, key_1] = format::random(path)?;
         let now = utc_ns();
@@ -325,10 +332,17 @@ impl Pool {
         if is_file && meta.len() < expected {
             return Err(Lost::Short { found: meta.len(), expected });
         }
-        if is_file && std::os::unix::fs::MetadataExt::nlink(&meta) == 0 {
+        if is_file && self.opened.was_linked() && std::os::unix::fs::MetadataExt::nlink(&meta) == 0 {
             return Err(Lost::Unlinked);
         }
-        if self.opened.is_in_place() { Ok(()) } else { Err(Lost::Replaced) }
+        if !self.opened.is_in_place() {
+            return Err(Lost::Replaced);
+        }
+        // Another host's locks keep nobody out here.
+        let view = Mapped::<Software>::new(self.mapping.clone());
+        view.discard(0, SUPERBLOCK_BYTES);
+        let is_ours = |bytes: &[u8]| bytes.starts_with(bytemuck::bytes_of(&self.superblock));
+        if view.with_bytes(0, SUPERBLOCK_BYTES, is_ours) { Ok(()) } else { Err(Lost::Formatted) }
     }
 
     /// Takes a lock of this host for as long as the answer lives. Waits a moment: others have one that is nobody's while they look after what the dead
@@ -380,6 +394,18 @@ impl Pool {
     /// Whether this call formatted it.
     pub fn was_formatted(&self) -> bool {
         self.formatted
+    }
+}
+
+/// What is said of a pool that somebody else owns.
+fn not_permitted(path: &Path, doing: &'static str, source: io::Error) -> PoolError {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata(path) {
+        Ok(meta) => {
+            let (user, group, mode) = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
+            PoolError::Permission { path: path.into(), doing, user, group, mode }
+        }
+        Err(_) => PoolError::Os { path: path.into(), doing, source },
     }
 }
 

@@ -181,6 +181,48 @@ fn locks_belong_to_the_file_that_was_opened() {
     drop(held);
 }
 
+/// Another host formats what this one has; no lock of this host keeps it from that.
+#[test]
+fn a_pool_that_was_formatted_under_its_processes_is_lost_to_them() {
+    use std::os::unix::fs::FileExt;
+    let at = TempPool::new("anew");
+    let pool = open(&at.0, small(), false, Create::IfMissing).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&at.0).unwrap();
+    let mut uuid = [0; 1];
+    file.read_exact_at(&mut uuid, 16).unwrap();
+    file.write_all_at(&[uuid[0] ^ 1], 16).unwrap();
+    assert_eq!(pool.check(), Err(Lost::Formatted));
+    file.write_all_at(&uuid, 16).unwrap();
+    assert_eq!(pool.check(), Ok(()));
+    file.write_all_at(&crate::pool::superblock::MAGIC_UNFINISHED.to_le_bytes(), 0).unwrap();
+    assert_eq!(pool.check(), Err(Lost::Formatted), "it is being formatted");
+}
+
+/// As of `memfd_create`: a file without a name is found through a process that has it.
+#[test]
+fn a_file_without_a_name_is_a_pool_too() {
+    use std::os::fd::AsRawFd;
+    let at = TempPool::new("nameless");
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&at.0).unwrap();
+    std::fs::remove_file(&at.0).unwrap();
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    let pool = open(&path, small(), false, Create::IfMissing).unwrap();
+    assert_eq!(pool.check(), Ok(()), "it was never linked");
+    let _lock = pool.lock(LockName::Broker(0)).unwrap();
+    assert!(Pool::inspect(&path).unwrap().is_locked(LockName::Broker(0)).unwrap());
+}
+
+#[test]
+fn of_a_pool_of_another_user_is_said_whose_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let at = TempPool::new("theirs");
+    drop(open(&at.0, small(), false, Create::IfMissing).unwrap());
+    std::fs::set_permissions(&at.0, std::fs::Permissions::from_mode(0o400)).unwrap();
+    let source = io::Error::from(io::ErrorKind::PermissionDenied);
+    let said = not_permitted(&at.0, "open it for reading and writing", source).to_string();
+    assert!(said.contains("with mode 400") && said.contains("chown"), "{said}");
+}
+
 #[test]
 fn what_was_made_in_vain_is_taken_away_unless_others_use_it() {
     let at = TempPool::new("vain");

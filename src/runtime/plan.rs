@@ -73,6 +73,21 @@ impl Plan {
         }
         text
     }
+
+    /// Where memory on this NUMA node is from the cores of this plan, for the log; `node_of` tells the node of a core.
+    pub fn describe_distance(&self, node: usize, node_of: impl Fn(usize) -> Option<usize>) -> String {
+        let mut text = format!("the pool's memory is on NUMA node {node}\n");
+        let is_far = |thread: &&ThreadPlan| thread.core.and_then(&node_of).is_some_and(|of_core| of_core != node);
+        for thread in self.threads.iter().filter(is_far) {
+            let core = thread.core.expect("it has one");
+            let _ = writeln!(
+                text,
+                "note: thread {} is on core {core}, which is on another node: `threads.cores` lists better ones, if there are any",
+                thread.name
+            );
+        }
+        text
+    }
 }
 
 /// What was asked for cannot be had.

@@ -148,3 +148,14 @@ fn what_cannot_be_had_is_refused_or_noted() {
     let crowd = plan(&roles(257), &cores(2), &ThreadsConfig::default());
     assert_eq!(crowd, Err(PlanError::TooManyRoles { roles: 257 }));
 }
+
+#[test]
+fn cores_far_from_the_pool_are_named() {
+    let roles = roles(4);
+    let plan = plan(&roles, &cores(16), &asked(ThreadMode::Dedicated, IdleMode::Auto)).unwrap();
+    let of = |core: usize| Some(usize::from(core >= 3));
+    let told = plan.describe_distance(0, of);
+    let far = plan.threads.iter().filter(|thread| thread.core.is_some_and(|core| core >= 3)).count();
+    assert!(far > 0 && told.matches("on another node").count() == far, "{told}");
+    assert!(!plan.describe_distance(0, |_| None).contains("note"), "nobody says where cores are");
+}
