@@ -2,19 +2,16 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-cxl lint mutants fuzz build bench simulate repeat clean help
+.PHONY: run test lint mutants fuzz build bench simulate repeat clean help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 run: build ## the main job, end to end, with its verdict: publish, order, ack, deliver and verify 1 GiB
 	tools/run_main_job.sh
 
 test: lint ## everything in the suite
 	$(CARGO) test --workspace --no-fail-fast
-
-test-cxl: ## two emulated hosts (QEMU) on one CXL memory device: before a release; installs what it needs
-	tests/cxl/run.sh
 
 lint: ## formatting and warnings, of the client library alone as well
 	$(CARGO) fmt --all --check

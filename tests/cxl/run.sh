@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# make test-cxl: the real binaries on two emulated hosts that share one CXL memory device (/dev/dax0.0 in both), with verdicts.
+# The real binaries on two emulated hosts that share one CXL memory device (/dev/dax0.0 in both), with verdicts.
+#
+# NOT TRIED YET: written, and never run from here. It becomes `make test-cxl` when it has been.
 #
 # What it shows: plumbing, hosts, reboots, power losses, pauses, refusals. What it cannot: caches that are not coherent (the simulator does), and speed.
 # Exit code: 0 passed, 1 faults, 77 skipped for want of a package.
