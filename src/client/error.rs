@@ -179,7 +179,7 @@ pub enum ClientError {
     },
     /// Every place for attached clients is taken, or the pool has none.
     #[error(
-        "pool {pool} has {places} places for attached {kind} on host {host}, and none is free; end one, connect over TCP, or          format the pool with a larger geometry.attached_per_broker"
+        "pool {pool} has {places} places for attached {kind} on host {host}, and none is free; end one, connect over TCP, or format the pool with a larger geometry.attached_per_broker"
     )]
     NoPlace {
         /// Its path.

@@ -177,7 +177,7 @@ fn places(config: &Config) -> Result<(), Impossible> {
     let attached = u64::from(geometry.attached_per_broker) * u64::from(count);
     if lanes + attached > LANES_MAX.into() {
         let found = format!("{}, which makes {attached} places", geometry.attached_per_broker);
-        let expected = format!("at most {LANES_MAX} lanes in all, {lanes} of them receive cores'");
+        let expected = format!("at most {LANES_MAX} lanes in all, of which {lanes} are receive cores'");
         return impossible("geometry.attached_per_broker", found, expected);
     }
     Ok(())
