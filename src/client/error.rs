@@ -225,7 +225,7 @@ pub enum ClientError {
     /// An attached subscriber was not polled for `export.reader_stall` while publishers waited for memory, and was not waited
     /// for. Nothing that was overwritten has been handed on.
     #[error(
-        "pool {pool}: this subscriber was not polled for too long while publishers waited for memory; what comes next, from          order {next_order}, may be gone: begin again from the earliest, and poll more often or keep more memory"
+        "pool {pool}: this subscriber was not polled for too long while publishers waited for memory; what comes next, from order {next_order}, may be gone: begin again from the earliest, and poll more often or keep more memory"
     )]
     TooSlow {
         /// Its path.

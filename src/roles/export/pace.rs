@@ -170,7 +170,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         let names: Vec<_> = subscriber.topics.iter().filter_map(|topic| name_of(topic.id)).collect();
         let behind = commit.watermark.saturating_sub(subscriber.reader.needs().min(subscriber.lent_from));
         log::warn!(
-            "{}: publishers wait for the subscriber at {} of topic {}, which is {behind} batches behind and holds the memory              they need; it is let go after export.reader_stall without taking anything, or export.reader_wait_max",
+            "{}: publishers wait for the subscriber at {} of topic {}, which is {behind} batches behind and holds the memory they need; it is let go after export.reader_stall without taking anything, or export.reader_wait_max",
             self.name,
             subscriber.peer,
             names.join(", "),
