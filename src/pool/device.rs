@@ -1,14 +1,13 @@
 //! What the operating system says of a pool's file or device: its length, the piece in which it is mapped, whether it may be made, and
 //! where it is.
 
-use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::limits::REGION_ALIGNMENT_BYTES;
-use crate::pool::error::PoolError;
+use crate::pool::error::{DeviceState, PoolError};
 use crate::pool::locks::os_error;
 use crate::pool::os;
 
@@ -80,46 +79,6 @@ fn said(meta: &Metadata, what: &str) -> io::Result<String> {
 pub fn device_node(path: &Path) -> Option<usize> {
     let meta = std::fs::metadata(path).ok().filter(|meta| meta.file_type().is_char_device())?;
     said(&meta, "numa_node").ok()?.parse().ok()
-}
-
-/// How a device that cannot be mapped is there all the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeviceState {
-    /// Its memory was given to the kernel.
-    SystemRam {
-        /// As the kernel calls it.
-        name: String,
-    },
-    /// No driver has it.
-    Disabled {
-        /// As the kernel calls it.
-        name: String,
-    },
-    /// It could be mapped if it had a name below /dev.
-    NoNode {
-        /// As the kernel calls it.
-        name: String,
-    },
-}
-
-impl fmt::Display for DeviceState {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceState::SystemRam { name } => write!(
-                out,
-                "the device is there as system RAM (mode system-ram): the kernel gives its memory to programs. Take it back: \
-                 `daxctl offline-memory {name}`, then `daxctl reconfigure-device --mode=devdax {name}`"
-            ),
-            DeviceState::Disabled { name } => {
-                write!(out, "the device is there and disabled, no driver has it: `daxctl enable-device {name}`")
-            }
-            DeviceState::NoNode { name } => write!(
-                out,
-                "the kernel has the device {name}, and there is no node for it below /dev: wait for udev, or give it to the container \
-                 (`--device /dev/{name}`)"
-            ),
-        }
-    }
 }
 
 /// How the device is there that should be at a path where nothing is; none: it is not.

@@ -1,10 +1,10 @@
 //! What cannot be done with a pool, and what to do about it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use crate::config::CoherenceMode;
-use crate::pool::device::DeviceState;
 use crate::pool::layout::LayoutError;
 use crate::pool::superblock::SuperblockError;
 
@@ -243,6 +243,46 @@ pub enum PoolError {
         /// As the kernel says.
         source: io::Error,
     },
+}
+
+/// How a device that cannot be mapped is there all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Its memory was given to the kernel.
+    SystemRam {
+        /// As the kernel calls it.
+        name: String,
+    },
+    /// No driver has it.
+    Disabled {
+        /// As the kernel calls it.
+        name: String,
+    },
+    /// It could be mapped if it had a name below /dev.
+    NoNode {
+        /// As the kernel calls it.
+        name: String,
+    },
+}
+
+impl fmt::Display for DeviceState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceState::SystemRam { name } => write!(
+                out,
+                "the device is there as system RAM (mode system-ram): the kernel gives its memory to programs. Take it back: \
+                 `daxctl offline-memory {name}`, then `daxctl reconfigure-device --mode=devdax {name}`"
+            ),
+            DeviceState::Disabled { name } => {
+                write!(out, "the device is there and disabled, no driver has it: `daxctl enable-device {name}`")
+            }
+            DeviceState::NoNode { name } => write!(
+                out,
+                "the kernel has the device {name}, and there is no node for it below /dev: wait for udev, or give it to the container \
+                 (`--device /dev/{name}`)"
+            ),
+        }
+    }
 }
 
 fn coherence_word(mode: CoherenceMode) -> &'static str {
