@@ -6,13 +6,16 @@
 //! pool with memory for all: what is left of a wait there is the machine's, which has fewer cores than publishers.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
+use embarcadero::config::Config;
 use embarcadero::config::units::format_bytes;
-use embarcadero::pool::{Geometry, Layout, Pool};
+use embarcadero::embarlet::geometry;
+use embarcadero::pool::{Geometry, Layout};
 use embarcadero::{PoolOptions, Publisher, PublisherOptions, TopicProperties};
 use launch::configuration::Configuration;
 use launch::place::Folder;
@@ -77,20 +80,24 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    fn configuration(&self, pool: &Path, pool_bytes: u64, addresses: &[SocketAddr]) -> String {
+        Configuration::new(pool, &format!("bytes: {}, coherence: software", format_bytes(pool_bytes)))
+            .section(
+                "geometry",
+                &format!("extent_bytes: {}, attached_per_broker: {}", format_bytes(EXTENT_BYTES), self.args.lanes),
+            )
+            .section("receive", &format!("receive_bytes_max: {}", format_bytes(RECEIVE_BYTES)))
+            .brokers(addresses)
+            .text()
+    }
+
     /// A broker on a new pool of this length. It listens.
     fn broker(&mut self, pool_bytes: u64) -> Result<(Subject, PathBuf), CompareError> {
         self.started += 1;
         let name = format!("embarlet-need-{}", self.started);
         let [config, pool] = ["yaml", "pool"].map(|end| self.folder.path().join(format!("{name}.{end}")));
         let addresses = subject::free_addresses(1)?;
-        let text = Configuration::new(&pool, &format!("bytes: {}, coherence: software", format_bytes(pool_bytes)))
-            .section(
-                "geometry",
-                &format!("extent_bytes: {}, attached_per_broker: {}", format_bytes(EXTENT_BYTES), self.args.lanes),
-            )
-            .section("receive", &format!("receive_bytes_max: {}", format_bytes(RECEIVE_BYTES)))
-            .brokers(&addresses)
-            .text();
+        let text = self.configuration(&pool, pool_bytes, &addresses);
         fs::write(&config, text).map_err(CompareError::io(format!("writing {}", config.display())))?;
         let mut broker = Subject::configured(&name, &config, addresses, self.folder)?;
         broker.wait_until_it_listens()?;
@@ -98,13 +105,11 @@ impl Scene<'_> {
     }
 
     /// The length of a pool that has so many extents.
-    fn pool_bytes(&mut self, extents: u32) -> Result<u64, CompareError> {
-        let (broker, path) = self.broker(64 << 20)?;
-        let pool = Pool::look(&path).map_err(|error| CompareError::Usage(error.to_string()))?;
-        let found = length(pool.layout().geometry, extents);
-        drop((broker, pool));
-        remove(&path)?;
-        found
+    fn pool_bytes(&self, extents: u32) -> Result<u64, CompareError> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 1));
+        let text = self.configuration(Path::new("/dev/shm/any"), 64 << 20, &[any]);
+        let config = Config::parse(&text, NAME).map_err(|error| CompareError::Usage(error.to_string()))?;
+        length(geometry(&config, 0), extents)
     }
 
     /// All lanes at once, as fast as they can.

@@ -78,9 +78,8 @@ fn brokers_come_and_go() {
 /// All that it was told of have gone, and nobody was left to tell it of others: it goes back to the address it was given.
 #[test]
 fn who_knows_nobody_goes_back_to_where_it_began() {
-    let mut bench = Bench::greeted(1, listing(0, &[(0, "b:0"), (2, "c:2")]));
+    let mut bench = Bench::greeted(2, listing(0, &[(0, "b:0"), (2, "c:2")]));
     let gone = Heard::Brokers(vec![(2, "c:2".to_owned())]);
-    bench.ports.seeds = vec!["b:0".to_owned(), "b:1".to_owned()];
     bench.pass();
     assert!(bench.dialed(1, Ok(listing(2, &[(0, "b:0"), (2, "c:2")]))));
     bench.heard(1, &gone);

@@ -10,7 +10,7 @@ use crate::config::{Config, ExportConfig, Place, ReceiveConfig};
 use crate::embarlet::error::StartError;
 use crate::embarlet::{check_brokers, geometry, pool_bytes};
 use crate::pool::layout::{Layout, LayoutError};
-use crate::pool::region::{PoolError, device_bytes, device_state, free_bytes, is_missing_device};
+use crate::pool::region::{PoolError, device_bytes, free_bytes, is_missing_device, unmappable_device};
 use crate::roles::receive::SPARE_CONNECTIONS;
 use crate::runtime::cpu::usable_cores;
 use crate::runtime::machine::{memory_room, raise_limits};
@@ -28,8 +28,8 @@ pub fn check(config: &Config, file: Option<&Path>, brokers: Option<&[u32]>) -> R
     let path = &config.pool.path;
     let mut notes = Vec::new();
     if is_missing_device(path) {
-        if let Some(state) = device_state(path) {
-            return Err(PoolError::Device { path: path.clone(), state }.into());
+        if let Some(error) = unmappable_device(path) {
+            return Err(error.into());
         }
         let needed = lay_out_for_any_size(config, file)?;
         notes.push(format!(

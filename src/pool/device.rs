@@ -81,9 +81,9 @@ pub fn device_node(path: &Path) -> Option<usize> {
     said(&meta, "numa_node").ok()?.parse().ok()
 }
 
-/// How the device is there that should be at a path where nothing is; none: it is not.
-pub fn device_state(path: &Path) -> Option<DeviceState> {
-    state_in(Path::new(DAX_DEVICES), path)
+/// Why the device cannot be mapped that should be at a path where nothing is; none: there is no such device.
+pub fn unmappable_device(path: &Path) -> Option<PoolError> {
+    state_in(Path::new(DAX_DEVICES), path).map(|state| PoolError::Device { path: path.into(), state })
 }
 
 fn state_in(devices: &Path, path: &Path) -> Option<DeviceState> {

@@ -15,8 +15,8 @@ use memmap2::MmapOptions;
 use crate::config::CoherenceMode;
 use crate::pool::coherence::{Mapped, Mapping, Memory, Software};
 use crate::pool::device::Extent;
-pub use crate::pool::device::{device_bytes, device_node, device_state, is_missing_device};
-pub use crate::pool::error::{DeviceState, PoolError};
+pub use crate::pool::device::{device_bytes, device_node, is_missing_device, unmappable_device};
+pub use crate::pool::error::PoolError;
 use crate::pool::format::{self, Found};
 use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
 pub use crate::pool::locks::{HostLock, LockName};
@@ -181,8 +181,7 @@ impl Pool {
 
     fn open_file(path: &Path, may_create: bool, writable: bool) -> Result<Opened, PoolError> {
         if is_missing_device(path) {
-            let state = device_state(path).map(|state| PoolError::Device { path: path.into(), state });
-            return Err(state.unwrap_or_else(|| PoolError::NoDevice { path: path.into() }));
+            return Err(unmappable_device(path).unwrap_or_else(|| PoolError::NoDevice { path: path.into() }));
         }
         let mut options = OpenOptions::new();
         let result = options.read(true).write(writable).create(may_create).truncate(false).mode(0o600).open(path);
