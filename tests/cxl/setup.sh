@@ -43,7 +43,7 @@ binaries="${CARGO_TARGET_DIR:-$root/target}/cxl/$target/release"
 
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-modules=$(ls -d "$work/$image"/lib/modules/* "$work/$image"/usr/lib/modules/* 2>/dev/null | head -1)
+modules=$(find "$work/$image" -mindepth 3 -maxdepth 4 -path '*/lib/modules/*' -type d | head -1)
 version=$(basename "$modules")
 base=${modules%/lib/modules/*}
 mkdir -p "$tree"/{bin,usr,proc,sys,dev,tmp,run,etc,lib64} "$tree/lib/modules/$version"
@@ -55,7 +55,7 @@ for applet in $(busybox --list); do
 done
 for binary in "$(command -v cxl)" "$(command -v ndctl)" "$(command -v daxctl)" "$binaries"/{embarlet,embarctl,loadgen}; do
     cp -L "$binary" "$tree/bin/"
-    { ldd "$binary" 2>/dev/null || true; } | grep -o '/[^ ]*' | sort -u | while read -r library; do
+    { ldd "$binary" 2>/dev/null | grep -o '/[^ ]*' || true; } | sort -u | while read -r library; do
         mkdir -p "$tree$(dirname "$library")"
         cp -Ln "$library" "$tree$library" || true
     done

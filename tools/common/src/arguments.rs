@@ -37,11 +37,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 
-/// Whole seconds, more than none.
+/// Whole seconds, from one to a day's: `30`, or `30s`.
 pub fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err(format!("{text:?} is not a whole number of seconds above 0")),
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+    let whole = text.parse().map(Duration::from_secs).or_else(|_| duration(text));
+    match whole {
+        Ok(time) if time.subsec_nanos() == 0 && (1..=86_400).contains(&time.as_secs()) => Ok(time),
+        _ => Err(format!("{text:?} is not a whole number of seconds from 1 to 86400, like 30 or 30s")),
     }
 }
 
@@ -112,7 +113,10 @@ mod tests {
         assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
         assert!(duration("5").is_err());
         assert_eq!(seconds("300"), Ok(Duration::from_secs(300)));
-        assert!(seconds("0").is_err());
+        assert_eq!(seconds("300s"), Ok(Duration::from_secs(300)));
+        for bad in ["0", "0s", "1500ms", "86401", "-1", "soon"] {
+            assert!(seconds(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 use embarcadero::{Admin, ClientError, PoolOptions, TopicProperties};
-use tools_common::arguments::{HostArgs, ack, bytes, duration, order, receipts};
+use tools_common::arguments::{HostArgs, ack, bytes, duration, order, receipts, seconds};
 use tools_common::clients;
 
 use crate::error::CommandError;
@@ -19,19 +19,19 @@ pub struct ConnectArgs {
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:7300", value_name = "ADDRESS,…")]
     pub brokers: Vec<String>,
     /// Longest wait for a connection or an answer, seconds.
-    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=86_400), value_name = "SECONDS")]
-    timeout: u64,
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    timeout: Duration,
 }
 
 impl ConnectArgs {
     /// Longest wait for a connection or an answer.
     pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
+        self.timeout
     }
 
     /// The same, for messages.
     pub fn timeout_seconds(&self) -> u64 {
-        self.timeout
+        self.timeout.as_secs()
     }
 }
 
