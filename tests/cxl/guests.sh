@@ -1,10 +1,11 @@
-# Sourced: two QEMU guests, A and B, on one CXL Type-3 memory file. WORK is where setup.sh has put things, BACK the file.
+# Sourced: two QEMU guests, A and B, on one CXL Type-3 memory file. WORK is where setup.sh has put things, BACK the file of BYTES, PORT the first of two free ports.
 #
 # TCG, always: /dev/kvm may be there and not do. Two root ports: with one, QEMU 7.2 drops what is written to the device.
 # shellcheck shell=bash
 
 number() { [ "$1" = A ] && echo 0 || echo 1; }
 address() { echo "10.9.0.$(($(number "$1") + 1))"; }
+other() { [ "$1" = A ] && echo B || echo A; }
 
 # power_on GUEST make|find: starts it; `find` where the namespace was made before.
 power_on() {
@@ -23,7 +24,7 @@ power_on() {
         -device cxl-rp,port=0,bus=cxl.1,id=rp0,chassis=0,slot=2 -device cxl-rp,port=1,bus=cxl.1,id=rp1,chassis=0,slot=3 \
         -device cxl-type3,bus=rp0,memdev=cm0,lsa=lsa0,id=t3,sn=0x1 \
         -netdev "$between" -device virtio-net-pci,bus=pcie.0,netdev=n0,romfile=,mac=52:54:00:00:00:0$n \
-        -netdev user,id=n1,restrict=on,hostfwd=tcp:127.0.0.1:$((23230 + n))-:2323 \
+        -netdev user,id=n1,restrict=on,hostfwd=tcp:127.0.0.1:$((PORT + n))-:2323 \
         -device virtio-net-pci,bus=pcie.0,netdev=n1,romfile=,mac=52:54:00:00:01:0$n \
         -serial "file:$WORK/$name.console" -monitor none -kernel "$WORK/vmlinuz" -initrd "$WORK/initrd.cpio" \
         -append "console=ttyS0 panic=-1 quiet name=$name ip=$(address "$name") namespace=$2" >"$WORK/$name.qemu" 2>&1 &
@@ -53,7 +54,7 @@ go_on() { kill -CONT "$(cat "$WORK/$1.pid")"; }
 in_guest() {
     local answer code
     answer=$(printf 'cd /tmp\n{ %s\n} 2>&1\necho "exit-code=$?"\nexit\n' "$3" \
-        | timeout "$2" busybox nc 127.0.0.1 $((23230 + $(number "$1"))) 2>/dev/null)
+        | timeout "$2" busybox nc 127.0.0.1 $((PORT + $(number "$1"))) 2>/dev/null)
     code=${answer##*exit-code=}
     [[ $code =~ ^[0-9]+$ ]] || { echo "$answer"; echo "guest $1 gave no answer in $2 s to: $3"; return 99; }
     answer=${answer%exit-code=*}

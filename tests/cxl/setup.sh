@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh WORK: everything two guests need, into WORK: packages by name, a kernel (unpacked, not installed), static binaries, an initrd.
+# setup.sh WORK: everything two guests need, into WORK: packages by name, a kernel (unpacked, not installed), the binaries, an initrd.
 # Exit code 77: a package cannot be had.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -35,11 +35,9 @@ if [ ! -d "$work/$image" ]; then
 fi
 cp "$work/$image"/boot/vmlinuz-* "$work/vmlinuz"
 
-# No shared libraries in the guests.
-target=x86_64-unknown-linux-gnu
-(cd "$root" && RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/cxl" \
-    cargo build --quiet --release --target $target -p embarcadero -p embarctl -p loadgen)
-binaries="${CARGO_TARGET_DIR:-$root/target}/cxl/$target/release"
+# The binaries that the other tests run, with their assertions; their libraries go with them.
+(cd "$root" && cargo build --quiet -p embarcadero -p embarctl -p loadgen)
+binaries=${CARGO_TARGET_DIR:-$root/target}/debug
 
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
@@ -57,7 +55,7 @@ for binary in "$(command -v cxl)" "$(command -v ndctl)" "$(command -v daxctl)" "
     cp -L "$binary" "$tree/bin/"
     { ldd "$binary" 2>/dev/null | grep -o '/[^ ]*' || true; } | sort -u | while read -r library; do
         mkdir -p "$tree$(dirname "$library")"
-        cp -Ln "$library" "$tree$library" || true
+        [ -e "$tree$library" ] || cp -L "$library" "$tree$library"
     done
 done
 [ -e "$modules/modules.dep" ] || depmod -b "$base" "$version"
