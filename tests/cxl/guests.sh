@@ -7,7 +7,7 @@ number() { [ "$1" = A ] && echo 0 || echo 1; }
 address() { echo "10.9.0.$(($(number "$1") + 1))"; }
 other() { [ "$1" = A ] && echo B || echo A; }
 
-# power_on GUEST make|find: starts it; `find` where the namespace was made before.
+# power_on GUEST make|find|none: starts it; `make` and `find` make a region, `make` a namespace too.
 power_on() {
     local name=$1 n
     n=$(number "$name")
@@ -16,8 +16,8 @@ power_on() {
     # Datagrams between unix sockets: either guest may die and come back.
     local between="dgram,id=n0,local.type=unix,local.path=$WORK/net$n.sock,remote.type=unix,remote.path=$WORK/net$((1 - n)).sock"
     nice -n 5 qemu-system-x86_64 -nodefaults -no-user-config -nographic -no-reboot -name "$name" \
-        -machine q35,cxl=on,cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G -accel tcg,thread=multi -cpu max,hypervisor=off \
-        -smp 2 -m 512M,maxmem=8G,slots=4 \
+        -machine q35,cxl=on,cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=8G -accel tcg,thread=multi -cpu max,hypervisor=off \
+        -smp 2 -m 512M,maxmem=16G,slots=4 \
         -object memory-backend-file,id=cm0,share=on,mem-path="$BACK",size="$BYTES" \
         -object memory-backend-file,id=lsa0,share=on,mem-path="$WORK/$name.lsa",size=1M \
         -device pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1 \
@@ -27,7 +27,7 @@ power_on() {
         -netdev user,id=n1,restrict=on,hostfwd=tcp:127.0.0.1:$((PORT + n))-:2323 \
         -device virtio-net-pci,bus=pcie.0,netdev=n1,romfile=,mac=52:54:00:00:01:0$n \
         -serial "file:$WORK/$name.console" -monitor none -kernel "$WORK/vmlinuz" -initrd "$WORK/initrd.cpio" \
-        -append "console=ttyS0 panic=-1 quiet name=$name ip=$(address "$name") namespace=$2" >"$WORK/$name.qemu" 2>&1 &
+        -append "console=ttyS0 panic=-1 quiet name=$name ip=$(address "$name") namespace=$2" >"$WORK/$name.qemu" 2>&1 9>&- &
     echo $! >"$WORK/$name.pid"
     disown
     local tries

@@ -72,6 +72,7 @@ for list in "$modules"/modules.builtin "$modules"/modules.order "$modules"/modul
 done
 depmod -b "$tree" "$version" 2>/dev/null
 cp "$here/init" "$tree/init"
+cp -r "$root/config" "$tree/config"
 chmod +x "$tree/init"
 (cd "$tree" && find . | cpio -o -H newc --quiet) >"$work/initrd.cpio"
 echo "kernel $version, initrd of $(stat -c %s "$work/initrd.cpio") bytes, $(qemu-system-x86_64 --version | head -1)"
