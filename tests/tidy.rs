@@ -499,6 +499,35 @@ fn what_documents_name_is_there() {
 }
 
 /// What the rest of this file is read with.
+/// Commands of the operators' page: its indented lines without their comments, but for lines of settings.
+fn commands_of_the_page(page: &str) -> BTreeSet<String> {
+    let indented = page.lines().filter_map(|line| line.strip_prefix("    ")).map(str::trim);
+    let is_setting = |line: &str| line.split(' ').next().is_some_and(|word| word.contains('='));
+    let without_comment = |line: &str| line.split("  #").next().unwrap_or_default().trim().to_owned();
+    indented.filter(|line| !line.is_empty() && !is_setting(line)).map(without_comment).collect()
+}
+
+/// What is typed on emulated hosts, or is said not to be: the last argument of these calls.
+fn commands_typed(script: &str) -> BTreeSet<String> {
+    let is_call = |line: &&str| {
+        let name = line.split(' ').next().unwrap_or_default();
+        ["typed", "started", "told", "not_here"].contains(&name) && line.ends_with('\'')
+    };
+    let calls = script.lines().flat_map(|line| line.split("do ")).map(|part| part.trim().trim_end_matches("; done"));
+    calls.filter(is_call).filter_map(|call| call.split('\'').nth_back(1).map(str::to_owned)).collect()
+}
+
+#[test]
+fn each_command_of_the_operators_page_is_typed_on_emulated_hosts() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).expect("a text");
+    let (page, typed) =
+        (commands_of_the_page(&read("config/OPERATING.md")), commands_typed(&read("tests/cxl/page.sh")));
+    assert!(page.len() > 20, "commands are found: {page:?}");
+    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| these.difference(those).cloned().collect::<Vec<_>>();
+    none("on the page, and not in tests/cxl/page.sh", &only(&page, &typed));
+    none("in tests/cxl/page.sh, and not on the page", &only(&typed, &page));
+}
+
 #[test]
 fn sources_are_read_as_they_are_written() {
     let code = "use crate::a::{b, c::{D, e as f}, self};\nlet x = super::super::g::h(); other_crate::i();";
