@@ -15,6 +15,7 @@ use bytemuck::Zeroable;
 
 use crate::config::{CoherenceMode, Config, Create as ConfigCreate, SlowReaderMode, auto_pool_bytes};
 use crate::log::brokers::announce_address;
+use crate::log::faults::FaultNotes;
 use crate::log::inherit::check_broker;
 use crate::log::member::Member;
 use crate::log::namesake::look_for_namesake;
@@ -247,6 +248,10 @@ impl Embarlet {
         let homes = Homes::new(config.brokers[options.brokers[0] as usize].host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
         let (places, locks) = places::take(config, &options.brokers, &pool, &view)?;
+        if options.on_signals {
+            let notes = FaultNotes::open(&view, places[0]);
+            fault::note_with(Box::new(move |offset| notes.note(offset)));
+        }
         let candidate = places::take_candidate(&places, &pool, &view)?;
         let slot = candidate.as_ref().map(|(slot, _)| *slot);
         let listeners = bind(config, &options.brokers)?;

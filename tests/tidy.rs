@@ -523,7 +523,8 @@ fn each_command_of_the_operators_page_is_typed_on_emulated_hosts() {
     let (page, typed) =
         (commands_of_the_page(&read("config/OPERATING.md")), commands_typed(&read("tests/cxl/page.sh")));
     assert!(page.len() > 20, "commands are found: {page:?}");
-    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| these.difference(those).cloned().collect::<Vec<_>>();
+    let only =
+        |these: &BTreeSet<String>, those: &BTreeSet<String>| these.difference(those).cloned().collect::<Vec<_>>();
     none("on the page, and not in tests/cxl/page.sh", &only(&page, &typed));
     none("in tests/cxl/page.sh, and not on the page", &only(&typed, &page));
 }

@@ -15,6 +15,7 @@
 //! * [`cursors`]: how far named consumers have come.
 //! * [`damage`]: fields that hold what no writer puts there.
 //! * [`estate`]: what members that are gone have of the memory, given back for them.
+//! * [`faults`]: memory that failed.
 //! * [`inherit`]: what a broker takes over from its last process, checked.
 //! * [`member`]: what each member of the pool says of itself.
 //! * [`mend`]: lines whose owner was killed while it wrote them.
@@ -36,6 +37,7 @@ pub mod directory;
 pub mod entry;
 pub mod estate;
 pub mod extents;
+pub mod faults;
 pub mod grants;
 pub mod inherit;
 pub mod lane;

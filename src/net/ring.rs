@@ -309,7 +309,7 @@ impl Ring {
             Stage::Done
         };
         if !matches!(stage, Stage::Released { .. }) {
-            Self::check_memory(&operation.lent, entry.result(), self.pool.bytes());
+            self.check_memory(index, entry.result());
         }
         if stage != Stage::Accepted {
             self.take_back(index, entry.result());
@@ -319,13 +319,17 @@ impl Ring {
     }
 
     /// Our own memory is there; if the pool's is not any more, there is no way on without it.
-    fn check_memory(lent: &Lent, result: i32, pool_bytes: u64) {
+    fn check_memory(&mut self, index: u32, result: i32) {
         if !fault::is_memory_fault(result.saturating_neg()) {
             return;
         }
-        match *lent {
-            Lent::Pool(at, bytes) => fault::end("a receive into it", at, bytes, -result),
-            Lent::List(_) => fault::end("a send of batches out of it", 0, pool_bytes, -result),
+        match self.operations[index as usize].lent {
+            Lent::Pool(at, bytes) => fault::end("a receive into it", &[(at, bytes)], -result),
+            Lent::List(list) => {
+                let in_pool = |piece| if let Piece::Pool(at, bytes) = piece { Some((at, bytes)) } else { None };
+                let ranges: Vec<_> = self.lists.get(ListId(list)).pieces().filter_map(in_pool).collect();
+                fault::end("a send of batches out of it", &ranges, -result)
+            }
             _ => {}
         }
     }

@@ -116,6 +116,7 @@ pub struct Layout {
     epochs: u64,
     floors: u64,
     pins: u64,
+    faults: u64,
     addresses: u64,
     lane_status: u64,
     lane_progress: u64,
@@ -279,6 +280,7 @@ impl Layout {
             epochs: region(candidates),
             floors: region(candidates),
             pins: region(u64::from(g.members())),
+            faults: region(g.brokers.into()),
             addresses: region(u64::from(g.brokers) * ADDRESS_LINES),
             lane_status: region(lanes),
             lane_progress: region(candidates * lanes),
@@ -340,6 +342,10 @@ impl Layout {
     /// A member's pin.
     pub fn pin_line(&self, member: u32) -> u64 {
         Self::line(self.pins, member, self.geometry.members())
+    }
+    /// Where memory failed under a broker's processes.
+    pub fn fault_line(&self, broker: u32) -> u64 {
+        Self::line(self.faults, broker, self.geometry.brokers)
     }
     /// Line `part` of a broker's address.
     pub fn address_line(&self, broker: u32, part: u64) -> u64 {
@@ -449,6 +455,7 @@ impl Layout {
             (self.epochs, "epoch lines", "each sequencer candidate"),
             (self.floors, "floor lines", "each sequencer candidate"),
             (self.pins, "reader pins", "each exporter, each attached subscriber"),
+            (self.faults, "failed memory", "each broker"),
             (self.addresses, "addresses", "each broker"),
             (self.lane_status, "lane status", "each receive core, each attached publisher"),
             (self.lane_progress, "lane progress", "sequencer, a copy per candidate"),
@@ -533,6 +540,7 @@ pub(crate) mod tests {
                 claim(layout.pin_line(member));
             }
             for broker in 0..brokers {
+                claim(layout.fault_line(broker));
                 (0..8).for_each(|line| claim(layout.ack_counters(broker) + line * 64));
                 (0..8).for_each(|line| claim(layout.export_counters(broker) + line * 64));
             }

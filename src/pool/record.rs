@@ -356,6 +356,15 @@ record! {
 }
 
 record! {
+    /// Where memory failed under the processes of a broker; kept until the pool is formatted. Each word says something by itself, and there is no guard:
+    /// they are written one by one, by whoever met it, as the last thing a process does.
+    pub struct FaultLine {
+        /// one more than an offset in the pool; 0: none
+        offsets: [u64; 7],
+    }
+}
+
+record! {
     /// One index segment in the directory of an epoch; its guard is the segment's absolute number + 1.
     pub struct SegmentLine {
         /// epoch whose directory lists it; 0: taken off the list

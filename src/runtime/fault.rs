@@ -26,6 +26,11 @@ struct Watched {
 
 static WATCHED: OnceLock<Watched> = OnceLock::new();
 
+/// Keeps a place, an offset in the pool, for those who come after. It runs in the handler of a signal: it takes no lock and no memory.
+type Note = Box<dyn Fn(u64) + Send + Sync>;
+
+static NOTE: OnceLock<Note> = OnceLock::new();
+
 /// From now on a bus error in the pool, mapped at `address` with `bytes`, is told with its place, and ends the process with
 /// [`EXIT_CODE`]. Of one pool; for the process that has it, so never called by a library.
 ///
@@ -41,6 +46,11 @@ pub fn watch(path: &Path, address: *const u8, bytes: u64) -> io::Result<()> {
     os::on_bus_error()
 }
 
+/// From now on places that the hardware reports are noted before the process ends.
+pub fn note_with(note: Note) {
+    let _ = NOTE.set(note);
+}
+
 /// In the handler: writes the record if the address is the pool's.
 pub(super) fn told(address: usize, code: i32) -> bool {
     let Some(watched) = WATCHED.get() else { return false };
@@ -49,7 +59,11 @@ pub(super) fn told(address: usize, code: i32) -> bool {
         return false;
     }
     let mut line = Line { bytes: [0; 1024], used: 0 };
-    let why = match os::is_hardware(code) {
+    let is_hardware = os::is_hardware(code);
+    if let Some(note) = NOTE.get().filter(|_| is_hardware) {
+        note(offset as u64);
+    }
+    let why = match is_hardware {
         true => "the hardware reports that this memory failed",
         false => "its file was cut short, or its file system could not give the memory",
     };
@@ -83,14 +97,24 @@ pub fn is_memory_fault(errno: i32) -> bool {
     matches!(errno, libc::EFAULT | libc::EHWPOISON)
 }
 
-/// The kernel met a fault in `bytes` of the pool from `at` on, in an operation of ours that failed with `errno`: tells of it and
-/// ends the process with [`EXIT_CODE`]. `what` names the operation.
-pub fn end(what: &str, at: u64, bytes: u64, errno: i32) -> ! {
+/// The kernel met a fault in one of these ranges of the pool (offset, bytes), in an operation of ours that failed with `errno`: tells of it and
+/// ends the process with [`EXIT_CODE`]. `what` names the operation. Which byte it was the kernel does not say: all are read, and the one that is not
+/// there is met by the handler.
+pub fn end(what: &str, ranges: &[(u64, u64)], errno: i32) -> ! {
     let error = io::Error::from_raw_os_error(errno);
+    let (at, bytes) = (ranges.first().map_or(0, |(at, _)| *at), ranges.iter().map(|(_, bytes)| bytes).sum::<u64>());
     log::error!(
-        "FAULT: {what}: the kernel cannot use {bytes} bytes at offset {at} of the pool ({error}): its file was cut short, or its memory failed; this process ends with code {EXIT_CODE}"
+        "FAULT: {what}: the kernel cannot use {bytes} bytes, in {} ranges of the pool, the first at offset {at} ({error}): its file was cut short, or its memory failed; this process ends with code {EXIT_CODE}",
+        ranges.len()
     );
     logging::flush(Duration::from_secs(1));
+    if let Some(watched) = WATCHED.get() {
+        let is_inside = |(at, bytes): &&(u64, u64)| at + bytes <= watched.bytes as u64;
+        ranges
+            .iter()
+            .filter(is_inside)
+            .for_each(|(at, bytes)| os::read_all(watched.from + *at as usize, *bytes as usize));
+    }
     std::process::exit(EXIT_CODE.into())
 }
 

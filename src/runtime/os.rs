@@ -2,9 +2,10 @@
 //!
 //! Invariants, cited by the SAFETY comments:
 //! 1. Out-parameters are plain C structs for which all zero is a valid value, alive for the call.
-//! 2. A handler of a fault only looks at atomics, writes from its own stack with `write`, and ends the process with `_exit` or
-//!    leaves it to the default action: nothing in it allocates, locks or unwinds.
+//! 2. A handler of a fault only looks at atomics, stores words to the pool, writes from its own stack with `write`, and ends the process with
+//!    `_exit` or leaves it to the default action: nothing in it allocates, locks or unwinds.
 //! 3. A buffer outlives the call that reads it.
+//! 4. The pool stays mapped until the process ends, once it is watched: what was watched can be read, or raises a signal that is handled.
 
 #![allow(unsafe_code)]
 
@@ -90,6 +91,14 @@ extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c
     // Not the pool's. The instruction runs again and meets the default action.
     // SAFETY: invariant 2.
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}
+
+/// Reads a byte of each line of what is watched, which may not be there: the handler of that signal does not return.
+pub(super) fn read_all(address: usize, bytes: usize) {
+    for at in (address..address + bytes).step_by(64) {
+        // SAFETY: invariant 4. A value that somebody else changes meanwhile is not used.
+        unsafe { std::ptr::read_volatile(at as *const u8) };
+    }
 }
 
 /// Whether the hardware reported the memory itself, not the mapping of it.

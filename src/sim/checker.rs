@@ -76,6 +76,8 @@ pub struct Checker {
     claims: Vec<Claim>,
     /// Batches below a number of a session are in the pool, and so committed in the end: acks of level 0.
     landed: HashMap<u64, u64>,
+    /// An extent whose memory failed, and the highest epoch that was claimed before: no later one grants it.
+    failed: Option<(u32, u64)>,
 }
 
 /// A record behind the caches. `None`: blank, or in mid-rewrite.
@@ -103,6 +105,7 @@ impl Checker {
             owners: HashMap::new(),
             claims: Vec::new(),
             landed: HashMap::new(),
+            failed: None,
         }
     }
 
@@ -431,10 +434,31 @@ impl Checker {
         (0..self.layout.geometry.lanes()).filter_map(lane).collect()
     }
 
+    /// Whether memory of an extent has failed.
+    pub fn has_failed_memory(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// Memory of an extent failed, and that is noted.
+    pub fn memory_failed(&mut self, memory: &SharedMemory, extent: u32) {
+        let claimed = (0..self.layout.geometry.candidates).map(|candidate| self.epoch_line(memory, candidate).claimed);
+        self.failed = Some((extent, claimed.max().unwrap_or(0)));
+    }
+
     /// After everything came to rest.
     pub fn at_the_end(&self) -> Result<(), Violation> {
         if !self.claims.is_empty() {
             return broken(5, "no epoch is current at the end".into());
+        }
+        let granted = |(extent, before): &(u32, u64)| {
+            let is_again = |entry: &&IndexEntry| {
+                (entry.kind, entry.first_order) == (entry_kind::GRANT, u64::from(*extent))
+                    && u64::from(entry.epoch) > *before
+            };
+            self.history.log.iter().find(is_again).map(|entry| (*extent, entry.epoch))
+        };
+        if let Some((extent, epoch)) = self.failed.as_ref().and_then(granted) {
+            return broken(8, format!("epoch {epoch} granted extent {extent}, whose memory had failed"));
         }
         for (session, next) in &self.landed {
             let frontier = self.history.frontier(*session);

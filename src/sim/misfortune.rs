@@ -1,5 +1,7 @@
 //! Misfortunes, and what each of them does to the world: who dies, stands still, loses power or a connection, and comes back.
 
+use crate::log::faults::FaultNotes;
+use crate::log::{Homes, View};
 use crate::sim::kernel::State;
 use crate::sim::network::End;
 use crate::sim::part::{LinkId, Part};
@@ -44,6 +46,7 @@ impl State {
                 self.lose_power(hosts);
             }
             Fault::ClockJump => self.set_a_clock(),
+            Fault::MemoryFailure => self.fail_memory(),
             Fault::Pause => self.pause_one(200_000_000, |part| {
                 matches!(part, Part::Receive(..) | Part::Sequencer(_)) || part.is_attached()
             }),
@@ -70,6 +73,28 @@ impl State {
             let is_silent = self.processes[process].host.is_none() && self.strikes(Fault::HalfOpen, 1, 2);
             self.kill(process, is_silent);
         }
+    }
+
+    /// Memory fails under a broker process, whichever it reads or writes there.
+    fn fail_memory(&mut self) {
+        let is_broker = |part: &Part| matches!(part, Part::Receive(..));
+        let Some(process) = self.one_of(is_broker).filter(|_| !self.checker.has_failed_memory()) else { return };
+        let (Part::Receive(broker, _), Some(host)) = (self.processes[process].part, self.processes[process].host)
+        else {
+            return;
+        };
+        let g = self.layout.geometry;
+        let (extent, within) = (self.luck.below(g.extents.into()) as u32, self.luck.below(g.extent_bytes));
+        let homes = Homes {
+            here: host as u32,
+            brokers: self.scenario.brokers.clone(),
+            candidates: self.scenario.candidates.clone(),
+        };
+        let view = View::new(self.memory.host(host), self.layout.clone(), homes);
+        FaultNotes::open(&view, broker).note(self.layout.extent(extent) + within);
+        self.note(Event::MemoryFailed(self.processes[process].part, extent));
+        self.kill(process, false);
+        self.checker.memory_failed(&self.memory, extent);
     }
 
     fn pause_one(&mut self, most_ns: u64, is_meant: impl Fn(&Part) -> bool) {

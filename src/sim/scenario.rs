@@ -52,11 +52,13 @@ pub enum Fault {
     HalfOpen,
     /// A host's time of day jumps.
     ClockJump,
+    /// Memory of an extent fails under a broker process: that notes where, and is gone. Once in a run, so that enough is left.
+    MemoryFailure,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 15] = [
         Fault::HoldUp,
         Fault::KillInStep,
         Fault::KillBroker,
@@ -71,6 +73,7 @@ impl Fault {
         Fault::Stall,
         Fault::HalfOpen,
         Fault::ClockJump,
+        Fault::MemoryFailure,
     ];
 
     /// Its place in [`Fault::ALL`].

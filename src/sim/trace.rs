@@ -57,6 +57,8 @@ pub enum Event {
     Control(u64, u8, u32, u64),
     /// An extent was granted to a lane, or closed by it: position, extent, lane, which of the two.
     Extent(u64, u64, u16, bool),
+    /// Memory of an extent failed under a process, which is gone.
+    MemoryFailed(Part, u32),
     /// Extents were given back for members that are gone.
     GivenBack(Part, u32),
     /// An epoch became the current one, at this position.
@@ -81,6 +83,9 @@ impl fmt::Display for Event {
             Event::Killed(part, _) => write!(out, "{part} is killed"),
             Event::Stopped(part) => write!(out, "{part} is asked to end, with its process"),
             Event::Restarted(part) => write!(out, "{part} starts again"),
+            Event::MemoryFailed(part, extent) => {
+                write!(out, "memory of extent {extent} fails under {part}, which is killed")
+            }
             Event::GivenBack(part, extents) => write!(out, "{part} gives back {extents} extents of others"),
             Event::PowerLost(host) => write!(out, "host {host} loses power, and its cache"),
             Event::Paused(part, until) => write!(out, "{part} is stopped until {} us", until / 1000),

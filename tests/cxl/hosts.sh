@@ -18,6 +18,21 @@ begin() {
     ok "device: $(in_guest A 10 'cat /sys/bus/dax/devices/dax0.0/size') bytes, in pieces of $(in_guest A 10 'cat /sys/bus/dax/devices/dax0.0/align')"
 }
 
+# Memory that is none of a device in its own mode: given to the kernel, and huge pages.
+kinds_of_memory() {
+    refused "a device that the kernel has as its memory" A "system-ram" 'daxctl reconfigure-device --mode=system-ram --no-online dax0.0 >/dev/null; embarlet --config host-0.yaml --format-only'
+    check "it is a device again" in_guest A 30 'daxctl reconfigure-device --mode=devdax --force dax0.0'
+    refused "a device that is disabled" A "disabled" 'daxctl disable-device dax0.0 >/dev/null; embarlet --config host-0.yaml --format-only'
+    check "it is enabled again" in_guest A 30 'daxctl enable-device dax0.0'
+    in_guest A 30 'echo 24 >/proc/sys/vm/nr_hugepages; mkdir /huge; mount -t hugetlbfs none /huge; sed "s#/dev/dax0.0#/huge/pool#; s/hosts: 2/hosts: 1/; s/candidates: 2/candidates: 1/" host-0.yaml >huge.yaml'
+    refused "a pool in huge pages that is no multiple of them" A "no multiple of" 'sed s/32MiB/33MiB/ huge.yaml >x.yaml; embarlet --config x.yaml --format-only'
+    refused "a pool in huge pages of which there are not enough" A "huge pages" 'sed s/32MiB/64MiB/ huge.yaml >x.yaml; embarlet --config x.yaml --format-only'
+    check "formatted in huge pages" in_guest A 60 'embarlet --config huge.yaml --format-only'
+    check "a broker on huge pages" start A huge.yaml
+    is "a message there and back" "$(in_guest A 60 "echo hello | embarctl produce --topic huge --create --brokers $(address A):7300; embarctl consume --topic huge --from earliest --count 1 --brokers $(address A):7300")" hello
+    in_guest A 30 'kill $(cat broker.pid); while kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; done; rm /huge/pool; umount /huge; echo 0 >/proc/sys/vm/nr_hugepages'
+}
+
 formatting() {
     refused "a blank device" A "never completely formatted" 'embarlet --config host-0.yaml'
     refused "a device that is not there" A "there is no such device" "sed 's/dax0.0/dax7.0/' host-0.yaml >x.yaml; embarlet --config x.yaml"
@@ -154,4 +169,19 @@ format_under_a_host() {
     said=$(in_guest B 60 'i=0; while [ $i -lt 300 ] && kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; i=$((i+1)); done; grep FAULT broker.log | tail -1; tail -1 broker.log')
     if grep -q 'formatted' <<<"$said"; then ok "host 1's broker says so and ends: $(grep -m 1 formatted <<<"$said" | cut -c1-220)"; else bad "host 1's broker under a new format: $said"; fi
     check "and starts on the new pool" start B host-1.yaml
+}
+
+# The hardware reports a page that batches lie in: of the pool that format_under_a_host has left.
+memory_fails() {
+    local at said
+    in_guest A 60 "seq 1 100 | embarctl produce --topic torn --create --brokers $(address A):7300"
+    at=$(in_guest A 20 'embarlet --config host-0.yaml --print-layout' | awk '/blog extents/ { print $1 }')
+    in_guest A 20 "echo 1 >/proc/sys/vm/memory_failure_early_kill; printf '0x%x' \$((\$(cat /sys/bus/dax/devices/dax0.0/resource) + $at)) >/sys/devices/system/memory/hard_offline_page"
+    said=$(in_guest A 60 'i=0; while [ $i -lt 300 ] && kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; i=$((i+1)); done; grep "FAULT: SIGBUS" broker.log')
+    if grep -q "offset $at of pool /dev/dax0.0: the hardware reports" <<<"$said"; then ok "A's broker says so and ends: $said"; else bad "A's broker on failed memory: $said"; fi
+    check "A's broker again" start A host-0.yaml
+    said=$(status B)
+    if grep -q "memory failed at offset $at: extent 0 is out of use" <<<"$said"; then ok "status on B: $(grep 'memory failed' <<<"$said")"; else bad "status on B: $said"; fi
+    in_guest A 200 "timeout 190 loadgen publish --no-discover --brokers $(address A):7300 --topic fill --order 5 --total-bytes 32MiB --message-size 4096 --batch-bytes 64KiB --ack-timeout 60 --no-progress >fill.out 2>&1"
+    passed "round the pool without it" A fill.out
 }

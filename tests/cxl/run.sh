@@ -8,7 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$here/../../target/cxl-guests}
 mkdir -p "$WORK"
 WORK=$(cd "$WORK" && pwd)
-BACK=/dev/shm/embarcadero-cxl-$$.raw
+# In memory, if there is room for what the guests touch of it: 2 GiB.
+shm=$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)
+BACK=$([ "${shm:-0}" -gt $((2 << 20)) ] && echo /dev/shm || echo "$WORK")/embarcadero-cxl-$$.raw
 BYTES=256M
 # Of the guests' shells, on the loopback: two.
 PORT=$((20000 + $$ % 20000))
@@ -43,7 +45,8 @@ parts() {
 
 # Both, or one of the two: `run.sh hosts`, `run.sh page`.
 if [ "${1:-hosts}" = hosts ]; then
-    parts begin formatting two_machines one_order kill_and_reboot lose_the_sequencer stand_still_and_go_on replace_a_host no_errors format_under_a_host
+    parts begin kinds_of_memory formatting two_machines one_order kill_and_reboot lose_the_sequencer stand_still_and_go_on
+    parts replace_a_host no_errors format_under_a_host memory_fails
     switch_off
 fi
 if [ "${1:-page}" = page ]; then

@@ -11,6 +11,7 @@ use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
 use crate::log::entry::{check_batch, check_cursor, check_spec, grant_number, to_entry};
 use crate::log::extents::Extents;
+use crate::log::faults;
 use crate::log::grants::{Grant, GrantWriter};
 use crate::log::lane::LaneReader;
 use crate::log::order_index::{IndexWriter, Inherited};
@@ -512,7 +513,7 @@ impl<M: Memory> ActiveSequencer<M> {
         let over = if is_over { self.stock.oldest_end() } else { None };
         let allowed = self.trimmer.targets.allowed();
         let unwanted = self.kept.filter(|(first, _)| *first < allowed).map(|_| allowed);
-        [for_memory, for_index, over, unwanted, self.giving_up]
+        [for_memory, for_index, over, unwanted, self.giving_up, self.stock.failed_end()]
             .into_iter()
             .flatten()
             .max()
@@ -626,6 +627,21 @@ impl<M: Memory> ActiveSequencer<M> {
         let bury = |member, incarnation| trimmer.note_dead(member, incarnation);
         self.attendance.call(now_ns, self.settings.member_silence_ns, is_gone, bury);
         self.end_sessions_of_the_dead();
+        self.look_at_failed_memory();
+    }
+
+    /// Takes extents out of use whose memory failed, as somebody has noted.
+    pub(super) fn look_at_failed_memory(&mut self) {
+        for broker in 0..self.view.layout.geometry.brokers {
+            for offset in faults::noted(&self.view, broker) {
+                match self.view.layout.extent_of(offset) {
+                    Some(extent) if self.stock.retire(extent) => log::error!(
+                        "the pool's memory failed at offset {offset}, under broker {broker}: extent {extent} is taken out of use, and what lies in it and before it is given up"
+                    ),
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Shows that this sequencer lives.

@@ -270,8 +270,9 @@ impl<M: Memory> Candidate<M> {
                 let State::Claimed(claim, _) = std::mem::replace(&mut self.state, State::Standby) else { return 0 };
                 let (writer, epoch) = *claim;
                 let watermark = recovered.as_ref().map_or(0, |recovered| recovered.commit.watermark);
-                let active =
+                let mut active =
                     ActiveSequencer::take_over(&self.view, self.candidate, writer, epoch, recovered, self.settings);
+                active.look_at_failed_memory();
                 log::info!("sequence {}: active, epoch {epoch}, from index position {watermark}", self.candidate);
                 self.state = State::Active(Box::new(active));
                 1

@@ -74,6 +74,8 @@ pub(crate) struct Stock {
     history: BinaryHeap<Reverse<(u64, u32)>>,
     /// Taken out of the history for a moment.
     passed: Vec<Reverse<(u64, u32)>>,
+    /// Their memory failed: nobody is granted them any more.
+    retired: Vec<u32>,
     /// Changed since they were last taken from here.
     dirty: Vec<u32>,
     is_dirty: Vec<bool>,
@@ -99,6 +101,7 @@ impl Stock {
             unsettled: Vec::with_capacity(count),
             history: BinaryHeap::with_capacity(count),
             passed: Vec::with_capacity(READY_MAX),
+            retired: Vec::new(),
             dirty: Vec::with_capacity(count),
             is_dirty: vec![false; count],
             kept_bytes: 0,
@@ -189,9 +192,28 @@ impl Stock {
             self.kept_bytes -= self.extents.get(extent).bytes;
             self.extents.take_back(extent);
             self.mark_dirty(extent);
-            self.free.push_back(extent);
+            if !self.retired.contains(&extent) {
+                self.free.push_back(extent);
+            }
         }
         self.free.len() > before
+    }
+
+    /// Takes an extent out of use, as its memory failed. False if it was before.
+    pub(super) fn retire(&mut self, extent: u32) -> bool {
+        if self.retired.contains(&extent) {
+            return false;
+        }
+        self.free.retain(|free| *free != extent);
+        self.retired.push(extent);
+        true
+    }
+
+    /// Up to where all goes that lies in extents whose memory failed, as far as they are closed: who reads there does not come back.
+    pub(super) fn failed_end(&self) -> Option<u64> {
+        let closed =
+            self.retired.iter().map(|extent| self.extents.get(*extent)).filter(|known| known.state == holding::CLOSED);
+        closed.map(|known| known.end).max()
     }
 
     /// Hears what a lane says of itself. Nothing, if its line is being rewritten.

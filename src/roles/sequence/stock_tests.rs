@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::active::ActiveSequencer;
 use super::stock::{Presence, Stock};
 use super::tests::{FIRST, Feeder, batch, open, start, topic_spec, with_session};
 use crate::limits::{EXTENTS_FOUNDING, GRANTS_AHEAD_MAX};
@@ -10,7 +11,9 @@ use crate::log::appender::Appender;
 use crate::log::commit::{CommitReader, CommitWriter};
 use crate::log::entry::grant_number;
 use crate::log::extents::Extents;
+use crate::log::faults::FaultNotes;
 use crate::log::grants::{Grant, GrantReader, GrantWriter};
+use crate::log::retention::FloorReader;
 use crate::log::views::{host_views, plain_view};
 use crate::order::{Arrival, Event};
 use crate::pool::record::{BatchSlot, GrantLine, LaneStatus, holding, slot_kind};
@@ -124,6 +127,62 @@ fn what_may_still_come_into_the_order_keeps_its_extent() {
     assert_eq!(table.stock.oldest_end(), Some(1));
     assert!(table.stock.take_back(1, |_| 9));
     assert_eq!((table.stock.in_stock(), table.stock.oldest_end()), (free + 1, None));
+}
+
+/// What lies where memory failed goes with all before it, and nobody is granted that extent again.
+#[test]
+fn an_extent_whose_memory_failed_is_granted_to_nobody() {
+    let mut table = Table::new(2, 16 << 20);
+    let (held, stocked) = (table.hands[0][0], table.layout.geometry.extents - 1);
+    for extent in [held, stocked] {
+        assert!(table.stock.retire(extent) && !table.stock.retire(extent), "once");
+    }
+    assert_eq!(table.stock.failed_end(), None, "its lane has it");
+    table.fill(1);
+    table.fill(0);
+    assert_eq!(table.stock.failed_end(), Some(3), "the batch in it, behind another's that was closed");
+    let mut granted = 0;
+    for pass in 0..400 {
+        (0..2).for_each(|lane| {
+            table.fill(lane);
+            table.hear(lane, true, Presence::There);
+        });
+        table.stock.take_back(table.position, |_| 9);
+        granted += table.grant(pass % 2).len();
+        assert!(!table.hands.iter().flatten().any(|extent| [held, stocked].contains(extent)), "in pass {pass}");
+    }
+    assert!(granted > 400, "others are granted again and again: {granted}");
+    assert_eq!(table.stock.failed_end(), None, "it went");
+}
+
+/// Memory fails under a process that a reader made read it; the sequencer hears of it, as does each of its successors.
+#[test]
+fn what_lies_where_memory_failed_is_given_up() {
+    let view = plain_view(2);
+    let (mut sequencer, mut feeder) = with_session(&view);
+    let mut seq = 0;
+    let failed = view.layout.geometry.founding_extents(0).start;
+    // Two extents are filled, and some of the third.
+    while sequencer.stock().extents().is_of(failed, 0) || seq < 40 {
+        assert!(feeder.put(batch(FIRST, seq), 64 << 10));
+        seq += 1;
+        sequencer.pass(1_000_000 * seq);
+    }
+    let floor = |view: &View<HostMemory>| FloorReader::new(view).read().expect("one is active").floor;
+    assert_eq!(floor(&view), 0, "nothing had to go");
+    FaultNotes::open(&view, 1).note(view.layout.extent(failed) + 70_000);
+    sequencer.call_the_roll(1_000_000 * seq, |_| false);
+    sequencer.pass(1_000_000 * seq);
+    assert!(floor(&view) > 0 && sequencer.stock().extents().get(failed).state == holding::STOCK);
+    let is_free = |sequencer: &ActiveSequencer<HostMemory>| {
+        let all = sequencer.stock().extents().all();
+        sequencer.stock().in_stock() == all.iter().filter(|known| known.state == holding::STOCK).count() as u64
+    };
+    assert!(!is_free(&sequencer), "one of those that nobody has is no stock");
+    let mut successor = start(&view, 1);
+    successor.look_at_failed_memory();
+    successor.pass(1_000_000 * seq);
+    assert!(successor.stock().extents().get(failed).state == holding::STOCK && !is_free(&successor));
 }
 
 /// A lane that writes fast gets ahead of what it begins; once it rests it is granted less, and what it does not use is asked back only when

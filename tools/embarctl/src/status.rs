@@ -11,6 +11,7 @@ use embarcadero::log::View;
 use embarcadero::log::brokers::last_address;
 use embarcadero::log::commit::{Commit, CommitReader};
 use embarcadero::log::estate::held_extents;
+use embarcadero::log::faults;
 use embarcadero::log::retention::{FloorReader, NO_PIN};
 use embarcadero::log::topics::TopicReader;
 use embarcadero::observe::counters::{
@@ -156,6 +157,7 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
     }
     text.push_str(&of_pins(&view));
     text.push_str(&of_extents(&lives, &view));
+    text.push_str(&of_failed_memory(&view));
     let mut topics = TopicReader::new(&view);
     topics.refresh();
     for topic in topics.known() {
@@ -229,6 +231,18 @@ fn of_extents(lives: &Lives<'_>, view: &View<Mapped<Software>>) -> String {
         );
     }
     text
+}
+
+/// Where memory failed, as the processes that met it have noted.
+fn of_failed_memory(view: &View<Mapped<Software>>) -> String {
+    let noted = (0..view.layout.geometry.brokers).flat_map(|broker| faults::noted(view, broker));
+    let line = |offset| match view.layout.extent_of(offset) {
+        Some(extent) => format!("memory failed at offset {offset}: extent {extent} is out of use\n"),
+        None => format!(
+            "memory failed at offset {offset}, where the pool keeps its tables: format a pool elsewhere (pool.path, or a smaller pool.bytes)\n"
+        ),
+    };
+    noted.map(line).collect()
 }
 
 /// The subscriber that a broker's publishers are held up by most.
