@@ -86,6 +86,17 @@ pub fn unmappable_device(path: &Path) -> Option<PoolError> {
     state_in(Path::new(DAX_DEVICES), path).map(|state| PoolError::Device { path: path.into(), state })
 }
 
+/// Why a pool's file or device cannot be opened: what the operating system said, and for a device that no driver of ours has (ENXIO), why that is.
+pub(super) fn not_opened(path: &Path, doing: &'static str, source: io::Error) -> PoolError {
+    let has_driver = !matches!(source.raw_os_error(), Some(libc::ENXIO | libc::ENODEV));
+    match state_in(Path::new(DAX_DEVICES), path)
+        .filter(|state| !has_driver && !matches!(state, DeviceState::NoNode { .. }))
+    {
+        Some(state) => PoolError::Device { path: path.into(), state },
+        None => PoolError::Os { path: path.into(), doing, source },
+    }
+}
+
 fn state_in(devices: &Path, path: &Path) -> Option<DeviceState> {
     let name = path.file_name()?.to_str()?.to_owned();
     let device = devices.join(&name);
@@ -106,7 +117,7 @@ pub fn device_bytes(path: &Path) -> Result<Option<u64>, PoolError> {
         Ok(meta) if meta.file_type().is_char_device() => {}
         _ => return Ok(None),
     }
-    let file = File::open(path).map_err(os_error(path, "open it"))?;
+    let file = File::open(path).map_err(|source| not_opened(path, "open it", source))?;
     let extent = Extent::of(path, &file)?;
     Ok(Some(extent.bytes - extent.bytes % extent.alignment))
 }

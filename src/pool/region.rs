@@ -14,7 +14,7 @@ use memmap2::MmapOptions;
 
 use crate::config::CoherenceMode;
 use crate::pool::coherence::{Mapped, Mapping, Memory, Software};
-use crate::pool::device::Extent;
+use crate::pool::device::{Extent, not_opened};
 pub use crate::pool::device::{device_bytes, device_node, is_missing_device, unmappable_device};
 pub use crate::pool::error::PoolError;
 use crate::pool::format::{self, Found};
@@ -189,7 +189,7 @@ impl Pool {
         let file = result.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound if !may_create => PoolError::Missing { path: path.into() },
             io::ErrorKind::PermissionDenied => not_permitted(path, doing, source),
-            _ => PoolError::Os { path: path.into(), doing, source },
+            _ => not_opened(path, doing, source),
         })?;
         Opened::new(path, file, writable)
     }
