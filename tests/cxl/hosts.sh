@@ -175,7 +175,7 @@ format_under_a_host() {
 memory_fails() {
     local at said
     in_guest A 60 "seq 1 100 | embarctl produce --topic torn --create --brokers $(address A):7300"
-    at=$(in_guest A 20 'embarlet --config host-0.yaml --print-layout' | awk '/blog extents/ { print $1 }')
+    at=$(in_guest A 20 'embarlet --config host-0.yaml --print-layout' | awk '/ blog extents / { print $1; exit }')
     in_guest A 20 "echo 1 >/proc/sys/vm/memory_failure_early_kill; printf '0x%x' \$((\$(cat /sys/bus/dax/devices/dax0.0/resource) + $at)) >/sys/devices/system/memory/hard_offline_page"
     said=$(in_guest A 60 'i=0; while [ $i -lt 300 ] && kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; i=$((i+1)); done; grep "FAULT: SIGBUS" broker.log')
     if grep -q "offset $at of pool /dev/dax0.0: the hardware reports" <<<"$said"; then ok "A's broker says so and ends: $said"; else bad "A's broker on failed memory: $said"; fi
