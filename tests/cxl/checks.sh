@@ -27,7 +27,7 @@ passed() {
     local said
     said=$(in_guest "$2" 20 "cat $3")
     if grep -q '^PASS' <<<"$said" && grep -q ' 0 fences' <<<"$said"; then
-        ok "$1: $(grep '^PASS' <<<"$said"); $(grep -o '[0-9]* batches resent.*fences' <<<"$said"); $(grep -o 'publish to ack.*' <<<"$said" | grep -o 'max [0-9.]*' | head -1) µs from publish to ack"
+        ok "$1: $(grep '^PASS' <<<"$said"); $(grep -o '[0-9]* batches resent.*fences' <<<"$said")$(grep -o 'publish to ack.*' <<<"$said" | grep -o 'max [0-9.]*' | head -1 | sed 's/^max/; µs from publish to ack at most/')"
     else
         bad "$1: $(tail -5 <<<"$said")"
     fi

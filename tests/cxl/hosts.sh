@@ -171,10 +171,23 @@ format_under_a_host() {
     check "and starts on the new pool" start B host-1.yaml
 }
 
+# A device that is mapped in pieces of 1 GiB: after the operators' page, whose device is large enough.
+large_pieces() {
+    in_guest A 60 'kill $(cat /broker.pid); while kill -0 $(cat /broker.pid) 2>/dev/null; do sleep 0.1; done'
+    check "a namespace in pieces of 1 GiB" in_guest A 60 'ndctl destroy-namespace -f namespace0.0 && ndctl create-namespace -f -m devdax -M mem -a 1G'
+    is "its pieces" "$(in_guest A 10 'cat /sys/bus/dax/devices/dax0.0/align')" 1073741824
+    put A "$here/one.yaml"
+    refused "half a piece" A "no multiple of 1073741824" 'sed "s#/dev/dax0.0,#/dev/dax0.0, bytes: 1536MiB,#" one.yaml >x.yaml; embarlet --config x.yaml --format-only'
+    check "the whole device is formatted (bytes: auto)" in_guest A 120 'embarlet --config one.yaml --format-only'
+    check "a broker on it" start A one.yaml
+    ok "$(in_guest A 10 'grep -o "pool /dev/dax0.0: attached, [0-9]* bytes" broker.log | tail -1')"
+    is "a message there and back" "$(in_guest A 60 "echo hello | embarctl produce --topic large --create --brokers $(address A):7300 2>/dev/null; embarctl consume --topic large --from earliest --count 1 --brokers $(address A):7300")" hello
+}
+
 # The hardware reports a page that batches lie in: of the pool that format_under_a_host has left.
 memory_fails() {
     local at said
-    in_guest A 60 "seq 1 100 | embarctl produce --topic torn --create --brokers $(address A):7300"
+    in_guest A 60 "seq 1 100 | embarctl produce --topic torn --create --brokers $(address A):7300 2>/dev/null"
     at=$(in_guest A 20 'embarlet --config host-0.yaml --print-layout' | awk '/ blog extents / { print $1; exit }')
     in_guest A 20 "echo 1 >/proc/sys/vm/memory_failure_early_kill; printf '0x%x' \$((\$(cat /sys/bus/dax/devices/dax0.0/resource) + $at)) >/sys/devices/system/memory/hard_offline_page"
     said=$(in_guest A 60 'i=0; while [ $i -lt 300 ] && kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; i=$((i+1)); done; grep "FAULT: SIGBUS" broker.log')
