@@ -120,7 +120,23 @@ pub fn end(what: &str, ranges: &[(u64, u64)], errno: i32) -> ! {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+
+    /// What a file that was cut short does is no fault of the memory.
+    #[test]
+    fn what_the_hardware_reports_is_noted() {
+        static NOTED: AtomicU64 = AtomicU64::new(u64::MAX);
+        let pool = [0_u8; 4096];
+        watch(Path::new("/pool"), pool.as_ptr(), 4096).unwrap();
+        note_with(Box::new(|offset| NOTED.store(offset, Ordering::Relaxed)));
+        let at = pool.as_ptr() as usize;
+        assert!(told(at + 100, libc::BUS_ADRERR) && NOTED.load(Ordering::Relaxed) == u64::MAX);
+        assert!(told(at + 100, libc::BUS_MCEERR_AR) && NOTED.load(Ordering::Relaxed) == 100);
+        assert!(told(at + 200, libc::BUS_MCEERR_AO) && NOTED.load(Ordering::Relaxed) == 200);
+        assert!(!told(at + 4096, libc::BUS_MCEERR_AR), "not the pool's");
+    }
 
     #[test]
     fn a_record_that_is_too_long_is_cut() {
