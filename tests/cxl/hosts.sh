@@ -47,6 +47,7 @@ formatting() {
 two_machines() {
     check "a broker on A" start A host-0.yaml
     check "a broker on B" start B host-1.yaml
+    is "the device is mapped in pieces of 2 MiB" "$(in_guest A 10 'grep -A3 /dev/dax0.0 /proc/$(cat broker.pid)/smaps | grep -o "KernelPageSize: *[0-9]* kB" | tr -s " "')" "KernelPageSize: 2048 kB"
     refused "host 0's broker on the machine of host 1" B "lives on another machine" 'sed s/7300/7301/g host-0.yaml >x.yaml; embarlet --config x.yaml'
     refused "attaching on B as host 0" B "lives on another machine" 'echo x | embarctl produce --topic x --create --attach /dev/dax0.0 --host 0'
     refused "another coherence than the pool's" A "formatted for coherence" "sed 's/coherence: software/coherence: hardware, hosts_are_coherent: true/;s/7300/7301/g' host-0.yaml >x.yaml; embarlet --config x.yaml"
