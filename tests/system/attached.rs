@@ -307,6 +307,11 @@ fn the_pin_of_a_killed_attached_subscriber_goes() {
             pin.observe().is_some_and(|pin| pin.position < NO_PIN)
         })
     };
+    // One that leaves in good order takes it along: on another host nobody would see its end.
+    let leaving = Subscriber::attach(to_subscribe(&site, TOPIC, Start::Earliest)).unwrap();
+    assert!(pins(), "one that is there");
+    drop(leaving);
+    assert!(!pins(), "one that has left");
     let process = child(&site, "subscribe");
     wait_for("its pin", || pins().then_some(()));
     let mut publisher = attach(PublisherOptions { batch_bytes: 32 << 10, ..to_publish(&site, TOPIC) });

@@ -139,7 +139,7 @@ impl<M: Memory> PinnedReader<M> {
     }
 
     /// Pins nothing any more; begins anew at the next message.
-    fn unpin(&mut self) {
+    pub fn unpin(&mut self) {
         if self.phase == Phase::Streaming {
             self.start.start = StartAt::Order(self.next_order);
         }

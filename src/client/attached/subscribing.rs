@@ -159,6 +159,10 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
 
     /// Gives the place back.
     pub fn retire(&mut self) {
+        // On another host nobody sees that its process has ended: they would wait for it.
+        if let Some(reader) = &mut self.reader {
+            reader.unpin();
+        }
         self.life.stop();
     }
 

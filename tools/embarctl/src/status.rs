@@ -155,7 +155,7 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
         let (_, state) = lives.of(member)?;
         let _ = writeln!(text, "attached {kind}, place {member}: {state}");
     }
-    text.push_str(&of_pins(&view));
+    text.push_str(&of_pins(&lives, &view));
     text.push_str(&of_extents(&lives, &view));
     text.push_str(&of_failed_memory(&view));
     let mut topics = TopicReader::new(&view);
@@ -192,7 +192,7 @@ fn describe(pool: &Pool, all: bool) -> Result<(String, bool), CommandError> {
 }
 
 /// Who holds the floor: whose pin is the lowest, of those that hold anything.
-fn of_pins(view: &View<Mapped<Software>>) -> String {
+fn of_pins(lives: &Lives<'_>, view: &View<Mapped<Software>>) -> String {
     let (g, floor) = (view.layout.geometry, FloorReader::new(view).read().map_or(0, |floors| floors.floor));
     let pin = |member| {
         let line: PinLine = observe_words(&view.memory, view.layout.pin_line(member), Access::Remote);
@@ -204,7 +204,8 @@ fn of_pins(view: &View<Mapped<Software>>) -> String {
         }
         Some((position, member)) => {
             format!(
-                "floor: the attached subscriber in place {member} needs position {position} and what is behind it\n"
+                "floor: the attached subscriber in place {member} needs position {position} and what is behind it{}\n",
+                if matches!(lives.of(member), Ok((false, _))) { "; it is gone, and is let go" } else { "" }
             )
         }
         None => "floor: no reader needs anything of the log\n".to_owned(),
@@ -318,7 +319,7 @@ mod tests {
         let mut member = Member::announce(&view, 1, there);
         drop(Appender::take(&view, 1));
         let had = held_extents(&view)[1];
-        assert!(had > 0 && of_pins(&view).contains("no reader needs anything"));
+        assert!(had > 0 && of_pins(&Lives::watch(&pool, &view), &view).contains("no reader needs anything"));
         let pin = PinLine { incarnation: member.incarnation(), position: 0, ..PinLine::default() };
         Owned::take(view.memory.clone(), view.layout.pin_line(1)).publish(&pin);
         let over = AtomicBool::new(false);

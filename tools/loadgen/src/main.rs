@@ -26,6 +26,7 @@ mod report;
 mod run;
 mod subscribe;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,7 +75,11 @@ fn run(command: &Command, interrupted: &Arc<AtomicBool>) -> Result<Outcome, Load
         Command::Resume(args) => (resume::run(args, interrupted)?, &args.output),
         Command::ResumeReader(args) => return resume::read(args, interrupted),
     };
-    println!("{}", ended.words);
+    if let Err(source) = writeln!(io::stdout(), "{}", ended.words)
+        && source.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(LoadError::Output { path: "standard output".into(), source });
+    }
     if let Some(path) = &output.json {
         write_json(&ended.json, path).map_err(|source| LoadError::Output { path: path.clone(), source })?;
     }
