@@ -7,6 +7,12 @@ number() { [ "$1" = A ] && echo 0 || echo 1; }
 address() { echo "10.9.0.$(($(number "$1") + 1))"; }
 other() { [ "$1" = A ] && echo B || echo A; }
 
+# Blank memory of BYTES, and no labels.
+new_device() {
+    rm -f "$WORK"/*.lsa "$BACK"
+    truncate -s "$BYTES" "$BACK"
+}
+
 # power_on GUEST make|find|none: starts it; `make` and `find` make a region, `make` a namespace too.
 power_on() {
     local name=$1 n
@@ -67,10 +73,19 @@ put() { in_guest "$1" 20 "base64 -d >/tmp/$(basename "$2") <<'EOF'
 $(base64 "$2")
 EOF"; }
 
-# start GUEST CONFIG: starts embarlet there, and waits until it listens.
-start() {
-    in_guest "$1" 200 "touch broker.log; before=\$(grep -c ready: broker.log)
-(setsid embarlet --config $2 </dev/null >>broker.log 2>&1 & echo \$! >broker.pid) </dev/null >/dev/null 2>&1
-i=0; while [ \$i -lt 900 ] && kill -0 \$(cat broker.pid) 2>/dev/null && [ \$(grep -c ready: broker.log) = \$before ]; do sleep 0.1; i=\$((i+1)); done
-tail -3 broker.log; [ \$(grep -c ready: broker.log) != \$before ]"
+# What a guest's shell runs to start a broker by COMMAND, and to wait until it listens; its log and process id are in broker.log and broker.pid.
+until_ready() {
+    cat <<EOF
+touch broker.log; before=\$(grep -c ready: broker.log)
+(setsid $1 </dev/null >>broker.log 2>&1 & echo \$! >broker.pid) </dev/null >/dev/null 2>&1
+i=0; while [ \$i -lt 1200 ] && kill -0 \$(cat broker.pid) 2>/dev/null && [ \$(grep -c ready: broker.log) = \$before ]; do sleep 0.1; i=\$((i+1)); done
+tail -3 broker.log; [ \$(grep -c ready: broker.log) != \$before ]
+EOF
 }
+# The same until the broker is gone, for 30 s at most.
+UNTIL_GONE='i=0; while [ $i -lt 300 ] && kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; i=$((i+1)); done'
+
+# start GUEST CONFIG: starts embarlet there, and waits until it listens.
+start() { in_guest "$1" 200 "$(until_ready "embarlet --config $2")"; }
+# stop GUEST [FOLDER]: ends the broker that was started in that folder, /tmp if none is said.
+stop() { in_guest "$1" 60 "cd ${2:-/tmp}; kill \$(cat broker.pid); $UNTIL_GONE"; }

@@ -8,9 +8,15 @@ switch_on() {
     for file in one host-0 host-1; do put "$1" "$here/$file.yaml" || return; done
 }
 
+# A message to A's broker and back.
+there_and_back() {
+    local said
+    said=$(in_guest A 60 "echo hello | embarctl produce --topic there --create --brokers $(address A):7300 2>/dev/null; embarctl consume --topic there --from earliest --count 1 --brokers $(address A):7300")
+    is "a message there and back" "$said" hello
+}
+
 begin() {
-    rm -f "$WORK"/*.lsa "$BACK"
-    truncate -s $BYTES "$BACK"
+    new_device
     check "guest A is up, and makes a region and a namespace" switch_on A make
     # The second one has the same labels, as two hosts of one device do.
     cp "$WORK/A.lsa" "$WORK/B.lsa"
@@ -29,8 +35,9 @@ kinds_of_memory() {
     refused "a pool in huge pages of which there are not enough" A "huge pages" 'sed s/32MiB/64MiB/ huge.yaml >x.yaml; embarlet --config x.yaml --format-only'
     check "formatted in huge pages" in_guest A 60 'embarlet --config huge.yaml --format-only'
     check "a broker on huge pages" start A huge.yaml
-    is "a message there and back" "$(in_guest A 60 "echo hello | embarctl produce --topic huge --create --brokers $(address A):7300 2>/dev/null; embarctl consume --topic huge --from earliest --count 1 --brokers $(address A):7300")" hello
-    in_guest A 30 'kill $(cat broker.pid); while kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; done; rm /huge/pool; umount /huge; echo 0 >/proc/sys/vm/nr_hugepages'
+    there_and_back
+    stop A
+    in_guest A 30 'rm /huge/pool; umount /huge; echo 0 >/proc/sys/vm/nr_hugepages'
 }
 
 formatting() {
@@ -91,7 +98,7 @@ kill_and_reboot() {
 load() { in_background "$1" "loadgen e2e --topic $2 --order 5 --duration 25s --message-size 512 --rate 25 --lag-max 300s --ack-timeout 300s --no-progress $3 >$2.out 2>&1; echo done >$2.end"; }
 
 lose_the_sequencer() {
-    local lost left filled blog
+    local lost left blog
     lost=$(sequencer A)
     left=$(other "$lost")
     in_background "$lost" "embarctl consume --topic both --follow --brokers $(address "$lost"):7300"
@@ -167,14 +174,14 @@ format_under_a_host() {
     check "formatted while host 1 stands still" in_guest A 60 'kill $(cat broker.pid); sleep 2; embarlet --config host-0.yaml --format-only'
     check "a broker on the new pool" start A host-0.yaml
     go_on B
-    said=$(in_guest B 60 'i=0; while [ $i -lt 300 ] && kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; i=$((i+1)); done; grep FAULT broker.log | tail -1; tail -1 broker.log')
+    said=$(in_guest B 60 "$UNTIL_GONE; grep FAULT broker.log | tail -1; tail -1 broker.log")
     if grep -q 'formatted' <<<"$said"; then ok "host 1's broker says so and ends: $(grep -m 1 formatted <<<"$said" | cut -c1-220)"; else bad "host 1's broker under a new format: $said"; fi
     check "and starts on the new pool" start B host-1.yaml
 }
 
 # A device that is mapped in pieces of 1 GiB: after the operators' page, whose device is large enough.
 large_pieces() {
-    in_guest A 60 'kill $(cat /broker.pid); while kill -0 $(cat /broker.pid) 2>/dev/null; do sleep 0.1; done'
+    stop A /
     check "a namespace in pieces of 1 GiB" in_guest A 60 'ndctl destroy-namespace -f namespace0.0 && ndctl create-namespace -f -m devdax -M mem -a 1G'
     is "its pieces" "$(in_guest A 10 'cat /sys/bus/dax/devices/dax0.0/align')" 1073741824
     put A "$here/one.yaml"
@@ -182,7 +189,7 @@ large_pieces() {
     check "the whole device is formatted (bytes: auto)" in_guest A 120 'embarlet --config one.yaml --format-only'
     check "a broker on it" start A one.yaml
     ok "$(in_guest A 10 'grep -o "pool /dev/dax0.0: attached, [0-9]* bytes" broker.log | tail -1')"
-    is "a message there and back" "$(in_guest A 60 "echo hello | embarctl produce --topic large --create --brokers $(address A):7300 2>/dev/null; embarctl consume --topic large --from earliest --count 1 --brokers $(address A):7300")" hello
+    there_and_back
 }
 
 # The hardware reports a page that batches lie in: of the pool that format_under_a_host has left.
@@ -191,7 +198,7 @@ memory_fails() {
     in_guest A 60 "seq 1 100 | embarctl produce --topic torn --create --brokers $(address A):7300 2>/dev/null"
     at=$(in_guest A 20 'embarlet --config host-0.yaml --print-layout' | awk '/ blog extents / { print $1; exit }')
     in_guest A 20 "echo 1 >/proc/sys/vm/memory_failure_early_kill; printf '0x%x' \$((\$(cat /sys/bus/dax/devices/dax0.0/resource) + $at)) >/sys/devices/system/memory/hard_offline_page"
-    said=$(in_guest A 60 'i=0; while [ $i -lt 300 ] && kill -0 $(cat broker.pid) 2>/dev/null; do sleep 0.1; i=$((i+1)); done; grep "FAULT: SIGBUS" broker.log')
+    said=$(in_guest A 60 "$UNTIL_GONE; grep 'FAULT: SIGBUS' broker.log")
     if grep -q "offset $at of pool /dev/dax0.0: the hardware reports" <<<"$said"; then ok "A's broker says so and ends: $said"; else bad "A's broker on failed memory: $said"; fi
     check "A's broker again" start A host-0.yaml
     said=$(status B)

@@ -5,10 +5,7 @@
 # typed GUEST WORDS 'command of the page': it succeeds, and prints these words.
 typed() { as_written "$1" "$2" "$3" "$3"; }
 # started GUEST 'command of the page': the same for one that runs until it is stopped.
-started() {
-    as_written "$1" "ready:" "$2" "(setsid $2 </dev/null >>broker.log 2>&1 & echo \$! >broker.pid) </dev/null >/dev/null 2>&1
-i=0; while [ \$i -lt 1200 ] && kill -0 \$(cat broker.pid) 2>/dev/null && ! grep -q ready: broker.log; do sleep 0.1; i=\$((i+1)); done; grep ready: broker.log || tail -2 broker.log"
-}
+started() { as_written "$1" "ready:" "$2" "$(until_ready "$2"; echo "grep ready: broker.log")"; }
 # not_here WHY 'command of the page'
 not_here() { echo "# not typed here, $1: $2" >>"$WORK/transcript.txt"; }
 # edited GUEST 'commands': what the page leaves to whoever reads it.
@@ -42,8 +39,7 @@ told() {
 }
 
 bare_machines() {
-    rm -f "$WORK"/*.lsa "$BACK"
-    truncate -s "$BYTES" "$BACK"
+    new_device
     date -u +'# %Y-%m-%d, QEMU guests, typed by tests/cxl/page.sh' >"$WORK/transcript.txt"
     check "a bare machine" power_on A none
     in_guest A 10 'echo "10.9.0.1 host-0 embarcadero
@@ -80,7 +76,8 @@ one_host() {
 }
 
 two_hosts() {
-    in_guest A 30 'kill $(cat /broker.pid); while kill -0 $(cat /broker.pid) 2>/dev/null; do sleep 0.1; done; rm /broker.log'
+    stop A /
+    in_guest A 10 'rm /broker.log'
     cp "$WORK/A.lsa" "$WORK/B.lsa"
     check "another bare machine" power_on B none
     in_guest B 10 'echo "10.9.0.1 host-0
