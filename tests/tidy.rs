@@ -498,7 +498,6 @@ fn what_documents_name_is_there() {
     none("documents name what is not there", &missing);
 }
 
-/// What the rest of this file is read with.
 /// Commands of the operators' page: its indented lines without their comments, but for lines of settings.
 fn commands_of_the_page(page: &str) -> BTreeSet<String> {
     let indented = page.lines().filter_map(|line| line.strip_prefix("    ")).map(str::trim);
@@ -529,6 +528,7 @@ fn each_command_of_the_operators_page_is_typed_on_emulated_hosts() {
     none("in tests/cxl/page.sh, and not on the page", &only(&typed, &page));
 }
 
+/// What the rest of this file is read with.
 #[test]
 fn sources_are_read_as_they_are_written() {
     let code = "use crate::a::{b, c::{D, e as f}, self};\nlet x = super::super::g::h(); other_crate::i();";

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits::ATTACHED_READERS_PER_BROKER;
-use crate::log::{Homes, View};
+use crate::log::View;
 use crate::pool::Layout;
 use crate::runtime::Now;
 use crate::sim::checker::{Checker, Violation};
@@ -315,8 +315,7 @@ impl Kernel {
             let blog = layout.fixed_bytes();
             let memory = self.interrupts.memory(|| state.memory.host(host));
             let memory = ProcessMemory::new(memory, self.interrupts.clone(), scenario.sabotage, blog);
-            let (brokers, candidates) = (scenario.brokers.clone(), scenario.candidates.clone());
-            View::new(memory, layout, Homes { here: host as u32, brokers, candidates })
+            View::new(memory, layout, scenario.homes(host))
         })
     }
 

@@ -1,7 +1,7 @@
 //! Misfortunes, and what each of them does to the world: who dies, stands still, loses power or a connection, and comes back.
 
+use crate::log::View;
 use crate::log::faults::FaultNotes;
-use crate::log::{Homes, View};
 use crate::sim::kernel::State;
 use crate::sim::network::End;
 use crate::sim::part::{LinkId, Part};
@@ -85,12 +85,7 @@ impl State {
         };
         let g = self.layout.geometry;
         let (extent, within) = (self.luck.below(g.extents.into()) as u32, self.luck.below(g.extent_bytes));
-        let homes = Homes {
-            here: host as u32,
-            brokers: self.scenario.brokers.clone(),
-            candidates: self.scenario.candidates.clone(),
-        };
-        let view = View::new(self.memory.host(host), self.layout.clone(), homes);
+        let view = View::new(self.memory.host(host), self.layout.clone(), self.scenario.homes(host));
         FaultNotes::open(&view, broker).note(self.layout.extent(extent) + within);
         self.note(Event::MemoryFailed(self.processes[process].part, extent));
         self.kill(process, false);

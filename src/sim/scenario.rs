@@ -2,6 +2,7 @@
 
 use crate::config::SendMode;
 use crate::limits::ATTACHED_READERS_PER_BROKER;
+use crate::log::Homes;
 use crate::pool::Geometry;
 use crate::runtime::Now;
 use crate::sim::part::Part;
@@ -334,6 +335,11 @@ impl Scenario {
     /// Whether a kind of fault happens.
     pub fn has(&self, fault: Fault) -> bool {
         self.faults[fault.index()]
+    }
+
+    /// Where everything lives, as a host knows it.
+    pub fn homes(&self, here: usize) -> Homes {
+        Homes { here: here as u32, brokers: self.brokers.clone(), candidates: self.candidates.clone() }
     }
 
     /// Tiny rings, index and blog, so that laps and trims come all the time.
