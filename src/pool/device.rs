@@ -86,15 +86,25 @@ pub fn unmappable_device(path: &Path) -> Option<PoolError> {
     state_in(Path::new(DAX_DEVICES), path).map(|state| PoolError::Device { path: path.into(), state })
 }
 
-/// Why a pool's file or device cannot be opened: what the operating system said, and for a device that no driver of ours has (ENXIO), why that is.
+/// Why a pool's file or device cannot be opened: whose it is, if one may not; of a device that no driver of ours has (ENXIO), what it is there as; else what
+/// the operating system said.
 pub(super) fn not_opened(path: &Path, doing: &'static str, source: io::Error) -> PoolError {
-    let has_driver = !matches!(source.raw_os_error(), Some(libc::ENXIO | libc::ENODEV));
-    match state_in(Path::new(DAX_DEVICES), path)
-        .filter(|state| !has_driver && !matches!(state, DeviceState::NoNode { .. }))
-    {
-        Some(state) => PoolError::Device { path: path.into(), state },
-        None => PoolError::Os { path: path.into(), doing, source },
-    }
+    let refused = match source.raw_os_error() {
+        // It has a node: that is what was opened.
+        Some(libc::ENXIO | libc::ENODEV) => state_in(Path::new(DAX_DEVICES), path)
+            .filter(|state| !matches!(state, DeviceState::NoNode { .. }))
+            .map(|state| PoolError::Device { path: path.into(), state }),
+        _ if source.kind() == io::ErrorKind::PermissionDenied => not_permitted(path, doing),
+        _ => None,
+    };
+    refused.unwrap_or_else(|| PoolError::Os { path: path.into(), doing, source })
+}
+
+/// What is said of a pool that somebody else owns.
+fn not_permitted(path: &Path, doing: &'static str) -> Option<PoolError> {
+    let meta = std::fs::metadata(path).ok()?;
+    let (user, group, mode) = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
+    Some(PoolError::Permission { path: path.into(), doing, user, group, mode })
 }
 
 fn state_in(devices: &Path, path: &Path) -> Option<DeviceState> {

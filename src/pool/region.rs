@@ -188,7 +188,6 @@ impl Pool {
         let doing = if writable { "open it for reading and writing" } else { "open it for reading" };
         let file = result.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound if !may_create => PoolError::Missing { path: path.into() },
-            io::ErrorKind::PermissionDenied => not_permitted(path, doing, source),
             _ => not_opened(path, doing, source),
         })?;
         Opened::new(path, file, writable)
@@ -393,18 +392,6 @@ impl Pool {
     /// Whether this call formatted it.
     pub fn was_formatted(&self) -> bool {
         self.formatted
-    }
-}
-
-/// What is said of a pool that somebody else owns.
-fn not_permitted(path: &Path, doing: &'static str, source: io::Error) -> PoolError {
-    use std::os::unix::fs::MetadataExt;
-    match std::fs::metadata(path) {
-        Ok(meta) => {
-            let (user, group, mode) = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
-            PoolError::Permission { path: path.into(), doing, user, group, mode }
-        }
-        Err(_) => PoolError::Os { path: path.into(), doing, source },
     }
 }
 

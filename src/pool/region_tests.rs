@@ -219,7 +219,7 @@ fn of_a_pool_of_another_user_is_said_whose_it_is() {
     drop(open(&at.0, small(), false, Create::IfMissing).unwrap());
     std::fs::set_permissions(&at.0, std::fs::Permissions::from_mode(0o400)).unwrap();
     let source = io::Error::from(io::ErrorKind::PermissionDenied);
-    let said = not_permitted(&at.0, "open it for reading and writing", source).to_string();
+    let said = not_opened(&at.0, "open it for reading and writing", source).to_string();
     assert!(said.contains("with mode 400") && said.contains("chown"), "{said}");
 }
 
