@@ -424,11 +424,13 @@ impl IoThread {
         taken
     }
 
-    /// Seals the open batch if it has lingered. Returns how long until it will have.
+    /// Seals the open batch if it has lingered, or waits for nobody. Returns how long until it will have.
     fn seal_lingered(&mut self) -> Option<Duration> {
         // A sender that holds the lock rings when it matters.
         let Ok(mut filler) = self.shared.filler.try_lock() else { return Some(Duration::from_micros(50)) };
-        let left = filler.due(self.linger)?.saturating_duration_since(Instant::now());
+        let is_idle = self.engine.window().is_idle() && self.shared.sealed.is_empty();
+        let linger = if is_idle { Duration::ZERO } else { self.linger };
+        let left = filler.due(linger)?.saturating_duration_since(Instant::now());
         if left.is_zero() {
             self.shared.seal_open(&mut filler);
             // Without a spare buffer the next returning one wakes us; do not spin until then.

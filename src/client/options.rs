@@ -123,7 +123,8 @@ pub struct PublisherOptions {
     pub batch_bytes: u64,
     /// Most messages in a batch.
     pub batch_messages: u32,
-    /// Longest time a message waits in the open batch, looked at by `poll`, never per message.
+    /// Longest time a message waits in the open batch for company while earlier ones are on their way; with nothing unacked it does not
+    /// wait (but at ack level 0, where nobody says when something has come). Looked at by `poll`, never per message.
     pub linger: Duration,
     /// Most batches sealed and not acked. A broker's limit clips it.
     pub window_batches: u32,

@@ -595,7 +595,7 @@ impl Ports {
             PortState::Down { retry_at } if !is_held_back && self.may_dial(port) => Some(retry_at),
             PortState::Down { .. } | PortState::Dialing => None,
         };
-        self.ports.iter().filter_map(due).chain(self.window.next_due()).min()
+        self.ports.iter().filter_map(due).chain(self.window.next_due(now)).min()
     }
 
     /// Whether a port has bytes of batches to write.

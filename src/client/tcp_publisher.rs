@@ -106,20 +106,25 @@ impl TcpPublisher {
             return Ok(moved);
         }
         let now = Instant::now();
-        let due = self.filler.due(self.linger).filter(|_| !self.engine.window().is_full());
-        let wait = due.map_or(timeout, |due| timeout.min(due.saturating_duration_since(now)));
+        let wait = self.lingers_until().map_or(timeout, |due| timeout.min(due.saturating_duration_since(now)));
         self.engine.wait(wait, None)?;
         let lingered = self.seal_lingered();
         Ok(self.drive()? + usize::from(lingered))
     }
 
     pub fn watch(&self, readiness: &mut Readiness) -> Option<Instant> {
-        let lingers = self.filler.due(self.linger).filter(|_| !self.engine.window().is_full());
-        self.engine.watch(readiness).into_iter().chain(lingers).min()
+        self.engine.watch(readiness).into_iter().chain(self.lingers_until()).min()
+    }
+
+    /// When the open batch is to be sealed as it is; none: it is empty, or waits for room in the window.
+    fn lingers_until(&self) -> Option<Instant> {
+        let window = self.engine.window();
+        let linger = if window.is_idle() { Duration::ZERO } else { self.linger };
+        self.filler.due(linger).filter(|_| !window.is_full())
     }
 
     fn seal_lingered(&mut self) -> bool {
-        let due = self.filler.due(self.linger).is_some_and(|due| due <= Instant::now());
+        let due = self.lingers_until().is_some_and(|due| due <= Instant::now());
         due && self.seal_open()
     }
 

@@ -357,6 +357,34 @@ fn a_spoiled_ack_costs_the_connection_only() {
     assert_log(&shared, 10);
 }
 
+/// With nothing on its way a message has no company to wait for.
+#[test]
+fn a_lone_message_does_not_linger() {
+    let shared = sequencer();
+    let served = shared.clone();
+    let fake = Fake::start(move |_, peer| serve(&served, peer));
+    let options = PublisherOptions { linger: Duration::MAX, ..publisher(&[&fake]) };
+    let mut publisher = Publisher::connect(options).unwrap();
+    let deadline = Instant::now() + SOON;
+    for number in 0..3 {
+        publisher.send(&message(number)).unwrap();
+        while publisher.messages_acked() <= number as u64 {
+            assert!(Instant::now() < deadline, "message {number} waits for company");
+            publisher.poll(SECOND).unwrap();
+        }
+    }
+    let background = BackgroundPublisher::start(publisher).unwrap();
+    for number in 3..6 {
+        background.send(&message(number)).unwrap();
+        while background.messages_acked() <= number as u64 {
+            assert!(Instant::now() < deadline, "message {number} waits for company");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    background.close(SOON).unwrap();
+    assert_log(&shared, 6);
+}
+
 #[test]
 fn a_background_publisher_lingers_flushes_and_closes() {
     let shared = sequencer();

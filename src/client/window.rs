@@ -213,6 +213,12 @@ impl Window {
         self.unacked
     }
 
+    /// Nothing is on its way of which an ack is to come: a message that waits for company would wait for nobody. Never at ack level 0,
+    /// where nobody says when something has come.
+    pub fn is_idle(&self) -> bool {
+        self.unacked == 0 && !self.config.unacknowledged
+    }
+
     /// Takes a sealed batch. The window must not be full.
     pub fn push(&mut self, batch: SealedBatch) {
         let id = self.free.pop().expect("the caller asks is_full first");
@@ -506,10 +512,11 @@ impl Window {
         }
     }
 
-    /// The next moment at which time alone changes something.
-    pub fn next_due(&self) -> Option<Instant> {
+    /// The next moment at which time alone changes something. What may be written already waits for room in its socket, not for time: a
+    /// moment of the past here would have whoever sleeps until then not sleep at all.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
         let held = self.links.iter().filter_map(|link| link.queue.front()).map(|queued| queued.not_before);
-        let held = held.chain(self.let_go.map(|let_go| let_go.due)).min();
+        let held = held.filter(|not_before| *not_before > now).chain(self.let_go.map(|let_go| let_go.due)).min();
         match self.config.numbering {
             Numbering::Session => held.into_iter().chain(self.resend_due()).min(),
             Numbering::Connection => held,

@@ -183,7 +183,7 @@ fn the_last_resort_resends_over_another_link_and_backs_off() {
     bench.push(2);
     assert_eq!((bench.write(0), bench.write(1)), (vec![0], vec![1]));
     assert_eq!(bench.after(RESEND_AFTER - Duration::from_millis(1)), 0);
-    assert_eq!(bench.window.next_due(), Some(bench.now + Duration::from_millis(1)));
+    assert_eq!(bench.window.next_due(bench.now), Some(bench.now + Duration::from_millis(1)));
     assert_eq!(bench.after(Duration::from_millis(1)), 2);
     assert_eq!((bench.write(0), bench.write(1)), (vec![1], vec![0]));
     assert_eq!((bench.after(RESEND_AFTER), bench.after(RESEND_AFTER)), (0, 2));
@@ -192,6 +192,21 @@ fn the_last_resort_resends_over_another_link_and_backs_off() {
     bench.write_all();
     bench.ack(0, |ack| ack.committed_next = 1).unwrap();
     assert_eq!(bench.after(RESEND_AFTER), 1, "an ack resets the back-off");
+}
+
+/// A publisher whose sockets were full slept until a moment of the past: not at all, with one of two cores.
+#[test]
+fn what_waits_for_room_in_a_socket_waits_for_no_moment() {
+    for numbering in [Numbering::Session, Numbering::Connection] {
+        let mut bench = Bench::new(numbering, 2, 8);
+        assert!(bench.window.is_idle());
+        bench.push(4);
+        assert_eq!(bench.window.next_due(bench.now), None, "queued, and nothing written");
+        bench.after(Duration::from_millis(1));
+        bench.write(0);
+        assert!(bench.window.next_due(bench.now).is_none_or(|due| due > bench.now), "half is written");
+        assert!(!bench.window.is_idle());
+    }
 }
 
 #[test]
@@ -207,7 +222,7 @@ fn let_go_is_answered_at_once_then_at_a_bounded_rate() {
         bench.ack(1, |ack| (ack.committed_next, ack.let_go_from) = (1, 3)).unwrap();
         assert_eq!(bench.after(Duration::ZERO), 0);
     }
-    assert!(bench.window.next_due().unwrap() > bench.now);
+    assert!(bench.window.next_due(bench.now).unwrap() > bench.now);
     assert_eq!(bench.after(LET_GO_PAUSE * 2), 2);
     assert_eq!((bench.write_all(), bench.window.resend_counts()), (vec![3, 4], (4, 11)));
 }
@@ -278,7 +293,7 @@ fn a_skewed_link_holds_its_batches_back() {
     let mut bench = Bench::with(Numbering::Session, &[delay, Duration::ZERO], 8, false);
     bench.push(4);
     assert_eq!((bench.write(0), bench.write(1)), (vec![], vec![1, 3]));
-    assert_eq!(bench.window.next_due(), Some(bench.now + delay));
+    assert_eq!(bench.window.next_due(bench.now), Some(bench.now + delay));
     bench.after(delay);
     assert_eq!(bench.write(0), [0, 2]);
 }

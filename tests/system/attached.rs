@@ -144,6 +144,23 @@ fn attached_and_connected_clients_see_the_same() {
     assert_eq!(site.counters().sequencer["invalid_slots"], 0);
 }
 
+/// With nothing on its way a message has no company to wait for.
+#[test]
+fn a_lone_attached_message_does_not_linger() {
+    let site = Site::new("attached-lone", &PLACES);
+    let _cluster = site.start();
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let mut publisher = attach(PublisherOptions { linger: Duration::MAX, ..to_publish(&site, TOPIC) });
+    for number in 0..3 {
+        send(&mut publisher, 0, number..number + 1);
+        wait_for("the ack of a lone message", || {
+            publisher.poll(Duration::from_millis(1)).unwrap();
+            (publisher.messages_acked() > number).then_some(())
+        });
+    }
+    publisher.close(LIMIT).unwrap();
+}
+
 /// Far more than fits the pool, through an attached lane of four small extents: the publisher waits, nothing is lost or damaged,
 /// for readers of either kind.
 #[test]

@@ -167,10 +167,12 @@ impl<M: Memory, K: Clock> Publishing<M, K> {
         Ok(usize::from(is_due) + self.drive()?)
     }
 
-    /// How much longer the open batch may linger.
+    /// How much longer the open batch may linger: not at all while nothing is on its way of which an ack is to come.
     pub fn linger_left(&self, now: Instant) -> Option<Duration> {
         let since = self.writer.open_since()?;
-        Some(self.options.linger.saturating_sub(now.saturating_duration_since(since)))
+        let is_idle = self.writer.in_flight() == 0 && self.options.ack != AckLevel::None;
+        let linger = if is_idle { Duration::ZERO } else { self.options.linger };
+        Some(linger.saturating_sub(now.saturating_duration_since(since)))
     }
 
     /// Says that a message waits, and that somebody is there who waits with it. Gives how many things moved.
