@@ -220,6 +220,7 @@ impl Embarlet {
             pool.superblock().uuid[0],
             pool.mapping().flush_name()
         );
+        log::info!("checksums: {}", crate::crc::described());
         let started = match config.pool.coherence {
             CoherenceMode::Software => {
                 log::info!("coherence: software (lines are written back and dropped explicitly)");

@@ -38,15 +38,16 @@
 // The map, for contributors; `ARCHITECTURE.md` tells the life of a batch. A room imports only rooms of lower floors (`tests/tidy.rs` holds that):
 //
 // ```text
-// 8 │ sim                         │ the whole cluster from one seed
-// 7 │ testing                     │ simulated memory and chance
-// 6 │ embarlet                    │ assembles a broker process
-// 5 │ roles · client              │ duty cycles: receive, sequence, ack, export │ publishers and subscribers, over TCP or attached
-// 4 │ log · net · observe         │ structures of the pool │ io_uring, readiness │ the catalogue of counters
-// 3 │ pool · runtime              │ shared memory │ the one loop
-// 2 │ order · config              │ decisions │ the configuration file
-// 1 │ wire                        │ frames
-// 0 │ limits · fields · crc · utc │ bounds, byte layouts, checksum, the time of day
+// 9 │ sim                           │ the whole cluster from one seed
+// 8 │ testing                       │ simulated memory and chance
+// 7 │ embarlet                      │ assembles a broker process
+// 6 │ roles · client                │ duty cycles: receive, sequence, ack, export │ publishers and subscribers, over TCP or attached
+// 5 │ log · net · observe           │ structures of the pool │ io_uring, readiness │ the catalogue of counters
+// 4 │ pool · runtime                │ shared memory │ the one loop
+// 3 │ order · config                │ decisions │ the configuration file
+// 2 │ wire                          │ frames
+// 1 │ crc                           │ the checksum
+// 0 │ limits · fields · processor · utc │ bounds, byte layouts, what the processor has, the time of day
 // ```
 //
 // Only tests and tools import the two at the top.
@@ -71,7 +72,7 @@
 //
 // # Unsafe code
 //
-// Denied here, allowed by name in `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
+// Denied here, allowed by name in `crc/kernels.rs` (vector instructions), `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
 // `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection),
 // `net/socket_options.rs` (what a socket is told) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
 
@@ -95,7 +96,8 @@ pub use wire::{AckLevel, OrderLevel, Receipts, Refusal, WireError};
 // promised of it, from one commit to the next.
 #[doc(hidden)]
 pub mod config;
-mod crc;
+#[doc(hidden)]
+pub mod crc;
 #[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod embarlet;
@@ -113,6 +115,8 @@ pub mod observe;
 pub mod order;
 #[doc(hidden)]
 pub mod pool;
+#[doc(hidden)]
+pub mod processor;
 #[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod roles;

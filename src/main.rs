@@ -111,6 +111,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
+    embarcadero::processor::limit(config.instructions);
     if let Err(error) = logging::start(config.log.into()) {
         log::warn!("the log has no thread of its own ({error}): a reader that stops reading it stops this process");
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use embarcadero::config::CoherenceMode;
+use embarcadero::processor::Instructions;
 use serde_json::Value;
 use tools_common::arguments::{bytes, coherence, size};
 use tools_common::report::write_json;
@@ -21,6 +22,10 @@ pub struct Arguments {
     pub command: Option<Command>,
     #[command(flatten)]
     pub run: RunArgs,
+    /// Most of the processor's instruction set that both sides use, glibc's copies included: sse4.2, avx2 or all. So that one machine
+    /// shows what others will see
+    #[arg(long, global = true, default_value_t)]
+    pub cpu_features: Instructions,
 }
 
 /// Other measurements, and what this program starts of itself.

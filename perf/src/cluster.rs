@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
 use embarcadero::{TopicProperties, create_topic};
-use launch::configuration::Configuration;
 use launch::place::Folder;
 
 use crate::args::LoadArgs;
 use crate::error::CompareError;
-use crate::subject::{Subject, free_addresses};
+use crate::subject::{self, Subject, free_addresses};
 
 /// Longest wait for acks, or for anything else.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -201,7 +200,7 @@ impl Drop for Cluster<'_> {
 /// Everything on one thread; all that is not written here is the default.
 fn configuration(pool: &Path, addresses: &[SocketAddr], shape: &Shape) -> String {
     let (candidates, settle_ms) = (shape.candidates(), shape.settle.as_millis());
-    Configuration::new(pool, &format!("bytes: {}, coherence: software", format_bytes(shape.pool_bytes)))
+    subject::configuration_of(pool, &format!("bytes: {}, coherence: software", format_bytes(shape.pool_bytes)))
         .section("geometry", &format!("hosts: {}{}", shape.hosts, shape.geometry))
         .section("sequencer", &format!("candidates: {candidates}, takeover_settle: {settle_ms}ms"))
         .brokers_on(addresses, |id| shape.host(id))

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use embarcadero::config::units::format_bytes;
 use embarcadero::wire::OrderLevel;
 use embarcadero::{Publisher, PublisherOptions, TopicProperties, create_topic};
-use launch::configuration::Configuration;
 use launch::place::Folder;
 use serde_json::{Value, json};
 use tools_common::figures::Spread;
@@ -229,7 +228,7 @@ fn start(args: &HostileArgs, name: &str, user: User, folder: &Folder) -> Result<
         READER_WAIT.as_secs()
     );
     let pool = folder.path().join("hostile.pool");
-    let text = Configuration::new(&pool, &format!("bytes: {}", format_bytes(args.pool_bytes)))
+    let text = subject::configuration_of(&pool, &format!("bytes: {}", format_bytes(args.pool_bytes)))
         .section("geometry", "extent_bytes: 2MiB")
         .section("receive", &format!("hello_timeout: {}s", HELLO_TIMEOUT.as_secs()))
         .section("sequencer", &format!("session_lease: {}s", LEASE.as_secs()))

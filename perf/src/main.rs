@@ -17,6 +17,7 @@
 //! * [`need`]: many lanes in need of memory at once.
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
+//! * [`limit`]: as on a lesser processor.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
 //!
 //! What each side does is said in [`cases::CASES`] and printed with the figures.
@@ -35,6 +36,7 @@ mod gap;
 mod hostile;
 mod kill;
 mod latency;
+mod limit;
 mod machine;
 mod need;
 mod publish;
@@ -59,6 +61,10 @@ use args::{Arguments, Command};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(error) = limit::processor(arguments.cpu_features) {
+        eprintln!("compare: {error}");
+        return ExitCode::from(error.exit_code());
+    }
     let ended = match arguments.command {
         Some(Command::Sink(sink)) => sink::run(&sink),
         Some(Command::Echo(echo)) => echo::run(&echo),

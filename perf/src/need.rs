@@ -17,7 +17,6 @@ use embarcadero::config::units::format_bytes;
 use embarcadero::embarlet::geometry;
 use embarcadero::pool::{Geometry, Layout};
 use embarcadero::{PoolOptions, Publisher, PublisherOptions, TopicProperties};
-use launch::configuration::Configuration;
 use launch::place::Folder;
 use serde_json::json;
 use tools_common::figures::{Spread, in_turn};
@@ -81,7 +80,7 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     fn configuration(&self, pool: &Path, pool_bytes: u64, addresses: &[SocketAddr]) -> String {
-        Configuration::new(pool, &format!("bytes: {}, coherence: software", format_bytes(pool_bytes)))
+        subject::configuration_of(pool, &format!("bytes: {}, coherence: software", format_bytes(pool_bytes)))
             .section(
                 "geometry",
                 &format!("extent_bytes: {}, attached_per_broker: {}", format_bytes(EXTENT_BYTES), self.args.lanes),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::config::CoherenceMode;
 use embarcadero::config::units::format_bytes;
+use embarcadero::processor;
 use embarcadero::wire::{AckLevel, OrderLevel};
 use embarcadero::{TopicProperties, create_topic};
 use launch::configuration::Configuration;
@@ -266,11 +267,16 @@ pub fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, CompareError> {
     place::free_addresses(count).map_err(CompareError::io("finding free ports"))
 }
 
+/// On this pool, with more of its section, and as limited as this process is.
+pub fn configuration_of(pool: &Path, more: &str) -> Configuration {
+    Configuration::new(pool, more).value("instructions", processor::limited_to())
+}
+
 /// Everything on one thread, as on any small machine; all that is not written here is the default.
 fn configuration(pool: &Path, pool_bytes: u64, addresses: &[SocketAddr], idle: Idle, args: &RunArgs) -> String {
     let coherence = if args.coherence == CoherenceMode::Software { "software" } else { "hardware" };
     let idle = if idle == Idle::Spin { "spin" } else { "park" };
-    Configuration::new(pool, &format!("bytes: {}, coherence: {coherence}", format_bytes(pool_bytes)))
+    configuration_of(pool, &format!("bytes: {}, coherence: {coherence}", format_bytes(pool_bytes)))
         .section("receive", &format!("receive_bytes_max: {}", format_bytes(args.receive_bytes)))
         .section("threads", &format!("mode: shared, idle: {idle}"))
         .brokers(addresses)

@@ -126,14 +126,17 @@ fn bad_clients_hurt_nobody() {
     }
 }
 
+/// As on a processor with SSE4.2 and no more.
 #[test]
 fn attached_clients_append_and_deliver() {
     let json = std::env::temp_dir().join(format!("compare-attach-{}.json", std::process::id()));
-    let output = compare().args(["attach", "--tiny", "--json"]).arg(&json).output().expect("compare runs");
+    let command = ["attach", "--tiny", "--cpu-features", "sse4.2", "--json"];
+    let output = compare().args(command).arg(&json).output().expect("compare runs");
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{printed}\n{errors}");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON");
     std::fs::remove_file(&json).expect("removed");
+    assert_eq!(report["machine"]["instructions"], "sse4.2");
     let cores = report["machine"]["usable_cores"].as_u64().expect("a number");
     for name in [
         "append_1024 / messages by clock",

@@ -1,16 +1,20 @@
 //! The open batch and the sealed one: the only place where payload bytes are copied.
 //!
 //! A batch is built in its final form: header, messages, padding, in one buffer that goes to the socket as it is. The
-//! body's CRC is computed once, at sealing; the header is written when the batch is given to a connection, because
+//! body's CRC is computed once, as pieces of it are full and still in the nearest cache; the header is written when the batch is given to a connection, because
 //! session, epoch and number may change between two sendings. A sealed body never changes.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::client::deadline;
+use crate::crc::Crc;
 use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES};
 use crate::wire::frame::{BatchHeader, seal};
 use crate::wire::message::{message_bytes, push};
-use crate::wire::{crc32c, padded};
+use crate::wire::padded;
+
+/// Bytes of messages after which they are summed.
+const PIECE_BYTES: usize = 8192;
 
 /// A buffer of a batch: allocated at its first use, then recycled for the publisher's whole life.
 pub(crate) type Buffer = Vec<u8>;
@@ -81,6 +85,9 @@ pub(crate) struct Filler {
     frame: Buffer,
     messages: u32,
     payload_bytes: u64,
+    crc: Crc,
+    /// Bytes of the frame, header included, that are summed.
+    summed: usize,
     /// Messages taken since the publisher was opened.
     messages_sent: u64,
     opened_at: Option<Instant>,
@@ -90,8 +97,16 @@ impl Filler {
     pub fn new(shape: Shape, buffer: Buffer) -> Filler {
         assert!(shape.target_bytes.is_multiple_of(LINE_BYTES) && shape.frame_bytes_max.is_multiple_of(LINE_BYTES));
         assert!(shape.target_bytes <= shape.frame_bytes_max && shape.messages_max > 0);
-        let mut filler =
-            Filler { shape, frame: Buffer::new(), messages: 0, payload_bytes: 0, messages_sent: 0, opened_at: None };
+        let mut filler = Filler {
+            shape,
+            frame: Buffer::new(),
+            messages: 0,
+            payload_bytes: 0,
+            crc: Crc::default(),
+            summed: 0,
+            messages_sent: 0,
+            opened_at: None,
+        };
         filler.adopt(buffer);
         filler
     }
@@ -106,6 +121,7 @@ impl Filler {
         }
         buffer.reserve_exact(target);
         buffer.resize(FRAME_HEADER_BYTES, 0);
+        (self.crc, self.summed) = (Crc::default(), FRAME_HEADER_BYTES);
         std::mem::replace(&mut self.frame, buffer)
     }
 
@@ -137,9 +153,17 @@ impl Filler {
             self.opened_at = Some(Instant::now());
         }
         push(&mut self.frame, payload);
+        if self.frame.len() - self.summed >= PIECE_BYTES {
+            self.sum_up();
+        }
         self.messages += 1;
         self.payload_bytes += payload.len() as u64;
         self.messages_sent += 1;
+    }
+
+    fn sum_up(&mut self) {
+        self.crc.update(&self.frame[self.summed..]);
+        self.summed = self.frame.len();
     }
 
     /// When the open batch must be sealed for its oldest message's sake. None if it is empty.
@@ -152,10 +176,11 @@ impl Filler {
         if self.is_empty() {
             return Err(fresh);
         }
+        self.sum_up();
+        let body_crc = self.crc.value();
         let mut frame = self.adopt(fresh);
         let body_bytes = frame.len() - FRAME_HEADER_BYTES;
         assert!(body_bytes.is_multiple_of(MESSAGE_ALIGNMENT_BYTES as usize), "messages are padded");
-        let body_crc = crc32c(&frame[FRAME_HEADER_BYTES..]);
         frame.resize(FRAME_HEADER_BYTES + padded(body_bytes as u64) as usize, 0);
         assert!(frame.len() as u64 <= self.shape.frame_bytes_max);
         let header = BatchHeader {

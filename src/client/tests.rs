@@ -368,7 +368,7 @@ fn a_lone_message_does_not_linger() {
     let deadline = Instant::now() + SOON;
     for number in 0..3 {
         publisher.send(&message(number)).unwrap();
-        while publisher.messages_acked() <= number as u64 {
+        while publisher.messages_acked() <= number {
             assert!(Instant::now() < deadline, "message {number} waits for company");
             publisher.poll(SECOND).unwrap();
         }
@@ -376,7 +376,7 @@ fn a_lone_message_does_not_linger() {
     let background = BackgroundPublisher::start(publisher).unwrap();
     for number in 3..6 {
         background.send(&message(number)).unwrap();
-        while background.messages_acked() <= number as u64 {
+        while background.messages_acked() <= number {
             assert!(Instant::now() < deadline, "message {number} waits for company");
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -7,8 +7,8 @@
 //! * `validate`: values that cannot work.
 //! * [`coherence`]: what attached clients have in common with brokers; all there is without the feature `broker`.
 //!
-//! Nothing is read from the environment, and nothing is guessed: an unknown key stops the process. Imports `limits`
-//! and the level names of `wire` only.
+//! Nothing is read from the environment, and nothing is guessed: an unknown key stops the process. Imports `limits`,
+//! `processor` and the level names of `wire` only.
 
 pub mod coherence;
 #[cfg(feature = "broker")]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::coherence::CoherenceMode;
 use crate::config::{number, units};
+use crate::processor::Instructions;
 use crate::wire::{AckLevel, OrderLevel, Receipts};
 
 /// The whole configuration of a process.
@@ -42,6 +43,8 @@ pub struct Config {
     pub threads: ThreadsConfig,
     /// Topics created at start if they do not exist.
     pub topics: Vec<TopicConfig>,
+    /// Most of the processor's instruction set that data paths use.
+    pub instructions: Instructions,
     /// Least severe level that is logged.
     pub log: LogLevel,
 }
@@ -62,6 +65,7 @@ impl Default for Config {
             retention: RetentionConfig::default(),
             threads: ThreadsConfig::default(),
             topics: Vec::new(),
+            instructions: Instructions::All,
             log: LogLevel::Info,
         }
     }

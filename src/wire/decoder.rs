@@ -2,12 +2,14 @@
 //! batch needs, checks the message framing and the CRC as they arrive, and is total on hostile bytes:
 //! every input gives progress or a typed error, never a panic or a read past what landed.
 
-use crc_fast::{CrcAlgorithm, Digest};
-
+use crate::crc::Crc;
 use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES, MESSAGE_HEADER_BYTES};
 use crate::wire::error::WireError;
 use crate::wire::frame::{self, BatchHeader, FrameKind};
 use crate::wire::message::{MessageHeader, message_bytes, read_header};
+
+/// Bytes that are summed before the headers among them are read: they fit the nearest cache twice over.
+const PIECE_BYTES: usize = 8192;
 
 /// What the landed bytes amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +32,9 @@ pub struct BatchDecoder {
     batch_bytes_max: u64,
     checks_body: bool,
     header: Option<BatchHeader>,
-    digest: Digest,
-    /// Body bytes the digest has taken.
-    digested: u64,
+    crc: Crc,
+    /// Body bytes that were taken in.
+    summed: u64,
     /// Body offset of the next message header.
     next_message: u64,
     messages: u32,
@@ -45,8 +47,8 @@ impl BatchDecoder {
             batch_bytes_max,
             checks_body: true,
             header: None,
-            digest: Digest::new(CrcAlgorithm::Crc32Iscsi),
-            digested: 0,
+            crc: Crc::default(),
+            summed: 0,
             next_message: 0,
             messages: 0,
         }
@@ -60,8 +62,8 @@ impl BatchDecoder {
     /// Forgets the frame, to begin the next one.
     pub fn reset(&mut self) {
         self.header = None;
-        self.digest.reset();
-        (self.digested, self.next_message, self.messages) = (0, 0, 0);
+        self.crc = Crc::default();
+        (self.summed, self.next_message, self.messages) = (0, 0, 0);
     }
 
     /// Takes note of everything that has landed. `landed` starts at the first byte of the frame and may
@@ -87,22 +89,33 @@ impl BatchDecoder {
         };
         let body_bytes = u64::from(header.body_bytes);
         let body = &rest[..rest.len().min(body_bytes as usize)];
-        self.walk(&header, body)?;
-        if self.checks_body {
-            self.digest.update(&body[self.digested as usize..]);
-            self.digested = body.len() as u64;
-        }
+        self.take_in(&header, body)?;
         if (rest.len() as u64) < header.frame_bytes() - LINE_BYTES {
             return Ok(Progress::NeedBytes(header.frame_bytes()));
         }
         if self.next_message != body_bytes {
             return Err(WireError::TrailingBytes { messages: self.messages, end: self.next_message, body_bytes });
         }
-        let computed = self.digest.finalize() as u32;
+        let computed = self.crc.value();
         if self.checks_body && computed != header.body_crc {
             return Err(WireError::BodyCrc { found: header.body_crc, computed });
         }
         Ok(Progress::Complete(header))
+    }
+
+    /// Sums and steps over what has landed, a piece at a time: a message's header is read while the sum has it in the nearest cache.
+    fn take_in(&mut self, header: &BatchHeader, body: &[u8]) -> Result<(), WireError> {
+        loop {
+            let end = body.len().min(self.summed as usize + PIECE_BYTES);
+            if self.checks_body {
+                self.crc.update(&body[self.summed as usize..end]);
+            }
+            self.summed = end as u64;
+            self.walk(header, &body[..end])?;
+            if end == body.len() {
+                return Ok(());
+            }
+        }
     }
 
     /// Steps over every message header that has landed.

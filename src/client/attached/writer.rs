@@ -10,10 +10,9 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crc_fast::{CrcAlgorithm, Digest};
-
 use crate::client::numbers::{BatchSeq, Order};
 use crate::client::progress::AckedBatch;
+use crate::crc::Crc;
 use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
 use crate::log::View;
 use crate::log::appender::Appender;
@@ -63,7 +62,7 @@ struct Open {
     body_bytes: u64,
     messages: u32,
     payload_bytes: u64,
-    digest: Digest,
+    crc: Crc,
     /// Body bytes summed and, in whole lines, written back.
     done_bytes: u64,
     opened_at: Instant,
@@ -264,7 +263,7 @@ impl<M: Memory> Writer<M> {
             body_bytes: 0,
             messages: 0,
             payload_bytes: 0,
-            digest: Digest::new(CrcAlgorithm::Crc32Iscsi),
+            crc: Crc::default(),
             done_bytes: 0,
             opened_at: now,
             created_at: utc_ns,
@@ -319,7 +318,7 @@ impl<M: Memory> Writer<M> {
             session_epoch: session.epoch,
             topic: session.topic,
             received_at: utc_ns,
-            body_crc: open.digest.finalize() as u32,
+            body_crc: open.crc.value(),
             ..BatchHeader::default()
         };
         let bytes = header.frame_bytes();
@@ -525,8 +524,8 @@ impl Open {
     /// Sums up and writes back what was copied since the last time: whole lines only, so that none is written back twice.
     #[inline(never)]
     fn sum_up<M: Memory>(&mut self, memory: &M, keep: Keep) {
-        let (from, digest) = (self.at + LINE_BYTES + self.done_bytes, &mut self.digest);
-        memory.with_bytes(from, self.body_bytes - self.done_bytes, |bytes| digest.update(bytes));
+        let (from, crc) = (self.at + LINE_BYTES + self.done_bytes, &mut self.crc);
+        memory.with_bytes(from, self.body_bytes - self.done_bytes, |bytes| crc.update(bytes));
         let written = self.written_back();
         self.done_bytes = self.body_bytes;
         memory.write_back(self.at + LINE_BYTES + written, self.written_back() - written, keep);

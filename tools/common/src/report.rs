@@ -4,6 +4,8 @@ use std::fs::{self, read_to_string};
 use std::io;
 use std::path::Path;
 
+use embarcadero::crc::described;
+use embarcadero::processor::limited_to;
 use embarcadero::runtime::cpu::usable_cores;
 use serde_json::{Value, json};
 
@@ -35,6 +37,8 @@ pub fn machine() -> Value {
         "processor": field("model name"),
         "usable_cores": cores(),
         "virtual_machine": virtual_machine,
+        "instructions": limited_to().to_string(),
+        "checksums": described(),
         "kernel": line("/proc/sys/kernel/osrelease"),
         "memory_bytes": memory_bytes("MemTotal:"),
         "shmem_huge_pages": line("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),

@@ -32,6 +32,12 @@ impl Configuration {
         self
     }
 
+    /// With a value that stands in no section.
+    pub fn value(mut self, key: &str, value: impl Display) -> Configuration {
+        let _ = writeln!(self.text, "{key}: {value}");
+        self
+    }
+
     /// With a section.
     pub fn section(mut self, name: &str, inside: &str) -> Configuration {
         if name == "threads" {
@@ -56,8 +62,9 @@ mod tests {
     fn sections_stand_once() {
         let configuration = Configuration::new(Path::new("/p"), "bytes: 1MiB")
             .section("threads", "mode: shared, idle: spin")
+            .value("log", "warn")
             .brokers_on(&["a:1", "b:2"], |id| id % 2);
-        let expected = "pool: { path: /p, bytes: 1MiB }\nbrokers:\n  - { host: 0, address: \"a:1\" }\n  \
+        let expected = "pool: { path: /p, bytes: 1MiB }\nlog: warn\nbrokers:\n  - { host: 0, address: \"a:1\" }\n  \
                         - { host: 1, address: \"b:2\" }\nthreads: { mode: shared, idle: spin }\n";
         assert_eq!(configuration.text(), expected);
     }
