@@ -44,7 +44,7 @@ pub const CURSORS_MAX: u32 = 4096;
 /// Most topics of one pool.
 pub const TOPICS_MAX: u32 = 4096;
 /// Most sessions open at once in one pool.
-pub const SESSIONS_MAX: u32 = 1 << 16;
+pub const SESSIONS_MAX: u32 = 1 << 17;
 /// A session that was opened and never used makes room for another after this silence, ns. Brokers say every second that such a one is
 /// connected (`slot_kind::SESSION_ALIVE`).
 pub const UNUSED_SESSION_NS: u64 = 4_000_000_000;

@@ -47,6 +47,8 @@ pub enum Command {
     Need(NeedArgs),
     /// Clients that map the pool: append throughput against memcpy and clflushopt, latency against a cache-line ping-pong
     Attach(AttachArgs),
+    /// The sequencer alone, without brokers and network: ns a batch, and what it gets done at twice the load it can take
+    Sequencer(SequencerArgs),
     /// Delivery to one subscriber, against a sender that only sends
     Deliver(DeliverArgs),
     /// Delivery to 1, 4 and 16 subscribers, against a sender that only sends
@@ -443,6 +445,38 @@ impl AttachArgs {
     pub fn settled(mut self) -> AttachArgs {
         if self.output.tiny {
             (self.runs, self.total, self.latency_messages, self.pool_bytes) = (1, 16 << 20, 200, 160 << 20);
+        }
+        self
+    }
+}
+
+/// The sequencer alone.
+#[derive(Args, Clone, Debug)]
+pub struct SequencerArgs {
+    /// Runs of each case that count; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Batches of each run, at least
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub batches: u64,
+    /// How long it is driven at each load, ms
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub drive_ms: u64,
+    /// Only the cases that have this in their names
+    #[arg(long)]
+    pub only: Option<String>,
+    /// How caches are kept in agreement
+    #[arg(long, default_value = "software", value_parser = coherence)]
+    pub coherence: CoherenceMode,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl SequencerArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> SequencerArgs {
+        if self.output.tiny {
+            (self.runs, self.batches, self.drive_ms) = (1, 2000, 20);
         }
         self
     }

@@ -20,14 +20,9 @@ use std::time::{Duration, Instant};
 
 use embarcadero::config::CoherenceMode;
 use embarcadero::limits::LINE_BYTES;
-use embarcadero::log::{Homes, View};
 use embarcadero::pool::coherence::Coherence;
-use embarcadero::pool::region::{Create, HostLock, LockName, Wanted};
-use embarcadero::pool::superblock::HomeHosts;
+use embarcadero::pool::region::HostLock;
 use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software};
-use embarcadero::roles::sequence::TakeoverSettings;
-use embarcadero::roles::sequence::active::SequencerSettings;
-use embarcadero::roles::sequence::candidate::Candidate;
 use embarcadero::{PoolOptions, Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions, TopicProperties};
 use launch::place::Folder;
 use serde_json::json;
@@ -37,6 +32,7 @@ use tools_common::report::{cores, machine};
 
 use crate::args::AttachArgs;
 use crate::error::CompareError;
+use crate::scene::{BenchPool, candidate, view};
 use crate::subject;
 
 /// What is aimed at.
@@ -63,7 +59,6 @@ struct Scene {
 
 impl Scene {
     fn new(args: &AttachArgs, folder: &Folder) -> Result<Scene, CompareError> {
-        let path = folder.path().join("attach");
         let geometry = Geometry {
             pool_bytes: args.pool_bytes,
             extent_bytes: EXTENT_BYTES,
@@ -81,21 +76,11 @@ impl Scene {
             spare_per_host: 0,
             cursors_max: 1,
         };
-        let homes = HomeHosts::single_host(&geometry);
-        let failed = |error| CompareError::Usage(format!("attach: {error}"));
-        let wanted = Wanted {
-            geometry,
-            any_size: false,
-            any_places: false,
-            any_candidates: false,
-            homes,
-            coherence: Some(args.coherence),
-        };
-        let pool = Pool::open_as(&path, &wanted, Create::IfMissing).map_err(failed)?;
-        let lock = pool.lock(LockName::Candidate(0)).map_err(failed)?;
+        let scene = BenchPool::create("attach", &folder.path().join("attach"), geometry, args.coherence)?;
+        let lock = scene.lock()?;
         // The limits go over this mapping; the publisher touches its own.
-        let touched = pool.mapping().populate(0, args.pool_bytes);
-        touched.map_err(CompareError::io("attach: touching the pool"))?;
+        scene.touch()?;
+        let BenchPool { path, pool, .. } = scene;
         let stop = Arc::new(AtomicBool::new(false));
         let (ours, until) = (pool.clone(), stop.clone());
         let sequencer = match args.coherence {
@@ -142,18 +127,7 @@ impl Drop for Scene {
 }
 
 fn sequence<C: Coherence>(pool: &Pool, lock: HostLock, until: &AtomicBool) {
-    let homes = Homes::new(0, pool.superblock().homes());
-    let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
-    let settings = SequencerSettings {
-        session_lease_ns: 5_000_000_000,
-        session_expiry_ns: 300_000_000_000,
-        retention_bytes: 0,
-        retention_ns: 0,
-        reader_stall_ns: 10_000_000_000,
-        member_silence_ns: 2_000_000_000,
-    };
-    let takeover = TakeoverSettings { after_ns: 500_000_000, settle_ns: 0 };
-    let mut candidate = Candidate::new(&view, 0, settings, takeover);
+    let mut candidate = candidate(&view::<C>(pool));
     while !until.load(Ordering::Relaxed) && candidate.fault().is_none() {
         candidate.step(monotonic_ns(), pool);
     }

@@ -16,6 +16,7 @@
 //! * [`hostile`], [`enemies`], [`raw`]: a client beside one that does what it should not.
 //! * [`need`]: many lanes in need of memory at once.
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
+//! * [`sequencer`]: the sequencer without anybody else, on the [`scene`] that it has in common with [`attach`].
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`limit`]: as on a lesser processor.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
@@ -43,6 +44,8 @@ mod publish;
 mod raw;
 mod report;
 mod rounds;
+mod scene;
+mod sequencer;
 mod session;
 mod sink;
 mod source;
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Some(Command::Gap(gap)) => gap::run(&gap.settled()),
         Some(Command::Need(need)) => need::run(&need.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),
+        Some(Command::Sequencer(args)) => sequencer::run(&args.settled()),
         None => rounds::run(&arguments.run.settled()),
     };
     match ended {
