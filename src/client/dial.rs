@@ -15,7 +15,7 @@ use crate::client::deadline;
 use crate::client::error::{Attempt, Attempts, ClientError};
 use crate::client::handshake::{Call, Greeting, Handshake};
 use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::net::socket_options::{SILENCE, prepare};
+use crate::net::socket_options::{SILENCE, keep_little, prepare};
 use crate::wire::frame::{self, Hello};
 use crate::wire::{FrameKind, WireError};
 
@@ -27,7 +27,9 @@ pub(crate) fn dial(call: &Call) -> Result<Welcomed, ClientError> {
     let deadline = deadline::within(call.timeout);
     let io = |doing, error: io::Error| ClientError::io(&call.address, doing, &error);
     let mut stream = connect(&call.address, deadline).map_err(|error| io("connecting to", error))?;
-    prepare(&stream, SILENCE).map_err(|error| io("setting socket options towards", error))?;
+    prepare(&stream, SILENCE)
+        .and_then(|()| keep_little(&stream))
+        .map_err(|error| io("setting socket options towards", error))?;
     stream.set_write_timeout(Some(remaining(deadline))).map_err(|error| io("setting a timeout towards", error))?;
     stream.write_all(&call.hello_bytes()).map_err(|error| io("sending the hello to", error))?;
     let mut handshake = Handshake::of(call);

@@ -18,20 +18,18 @@ use std::time::Duration;
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// Unanswered questions after which the other end is gone.
 const QUESTIONS: u32 = 5;
-/// Bytes that a connection keeps beyond what its other end has room for. Whoever writes more waits, and holds on to what it has: a batch can
-/// still go to another broker, and what is sent is sent by the writer, where else the reader's acknowledgements would send it, on its core.
+/// Bytes that a publisher's connection keeps beyond what the broker has room for.
 const UNSENT_MAX: u32 = 512 << 10;
 /// Connections that wait to be accepted; what comes beyond is dropped by the kernel, which has a bound of its own (net.core.somaxconn).
 const QUEUE_MAX: i32 = 4096;
 
-/// For a new connection: small writes leave at once, little is kept that the other end has no room for; if the other end's host is silent for `silence`, the connection is over. Zero: the
+/// For a new connection: small writes leave at once; if the other end's host is silent for `silence`, the connection is over. Zero: the
 /// kernel's own times.
 ///
 /// # Errors
 /// The kernel's; the connection works without.
 pub fn prepare(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    set(stream, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_MAX)?;
     set(stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     if silence.is_zero() {
         return Ok(());
@@ -43,6 +41,16 @@ pub fn prepare(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, QUESTIONS)?;
     let ms = silence.as_millis().min(i32::MAX as u128) as u32;
     set(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms)
+}
+
+/// Of a prepared connection that much is written to: it keeps little that the other end has no room for. The writer waits, and holds on to
+/// what it has: a batch can still go to another broker; and what is sent is sent by the writer, where else the broker's acknowledgements
+/// would have the kernel send it, on the broker's core. For brokers that serve readers it measures no better.
+///
+/// # Errors
+/// The kernel's; the connection works without.
+pub fn keep_little(stream: &TcpStream) -> io::Result<()> {
+    set(stream, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, UNSENT_MAX)
 }
 
 /// Of a prepared connection whose other end may take nothing for as long as it likes.
@@ -97,6 +105,7 @@ mod tests {
         let stream = connect();
         prepare(&stream, Duration::from_secs(30)).unwrap();
         assert!(stream.nodelay().unwrap() && is_kept_alive(&stream));
+        keep_little(&stream).unwrap();
         assert_eq!(get(&stream, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), UNSENT_MAX);
         assert_eq!(times(&stream), [15, 3, 5, 30_000]);
         let_rest(&stream).unwrap();
