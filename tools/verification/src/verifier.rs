@@ -23,7 +23,7 @@ use crate::promise::Level;
 pub const NUMBERS_MAX: u64 = 1 << 32;
 
 /// Most sessions a topic may have: what a broker's pool has places for.
-pub const SESSIONS_MAX: usize = 1 << 16;
+pub const SESSIONS_MAX: usize = 1 << 17;
 
 /// Whose messages the topic may contain.
 #[derive(Clone, Debug)]
