@@ -79,8 +79,12 @@ pub const SEGMENTS_PER_CANDIDATE_MIN: u32 = 4;
 /// Most segments of one candidate.
 pub const SEGMENTS_PER_CANDIDATE_MAX: u32 = 1 << 12;
 
-/// Most slots the sequencer looks at in one lane in one pass.
-pub const SCAN_WINDOW_MAX: u32 = 64;
+/// Slots the sequencer looks at in all lanes in one pass, as far as the bounds of a lane's own allow.
+pub const SCAN_SLOTS: u32 = 512;
+/// Most slots it looks at in one lane in one pass, of many lanes and of few.
+pub const SCAN_WINDOW_MIN: u32 = 64;
+/// See [`SCAN_WINDOW_MIN`].
+pub const SCAN_WINDOW_MAX: u32 = 256;
 
 /// Bytes of a frame header on the wire.
 pub const FRAME_HEADER_BYTES: usize = 64;

@@ -1,5 +1,9 @@
 //! What this processor can do that data paths choose from, and a limit on it: so that one machine shows what others will see.
+//!
+//! Invariant, cited by the SAFETY comment: a prefetch reads nothing that a program can see and never faults, whatever its address.
+#![allow(unsafe_code)]
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -55,4 +59,11 @@ pub fn limit(instructions: Instructions) -> bool {
 /// The limit in use; asking makes it final.
 pub fn limited_to() -> Instructions {
     *LIMIT.get_or_init(Instructions::default)
+}
+
+/// Begins to fetch what will be looked at soon, and does not wait for it.
+#[inline(always)]
+pub fn prefetch<T>(soon: &T) {
+    // SAFETY: the invariant.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *soon).cast()) }
 }

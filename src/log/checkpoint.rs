@@ -55,6 +55,11 @@ impl<M: Memory> CheckpointWriter<M> {
         });
     }
 
+    /// Begins to fetch the line of a session that will be written soon.
+    pub fn prefetch_session(&self, slot: u32) {
+        self.view.memory.prefetch(self.view.layout.session_line(self.candidate, slot));
+    }
+
     /// Writes what is known of an extent, if its line says something else. Visible by the next fence.
     pub fn write_holding(&self, extent: u32, known: &HoldingLine) {
         let at = self.view.layout.holding_line(self.candidate, extent);

@@ -3,7 +3,7 @@
 //! Cursors are absolute counts for ever: slot = count mod capacity, in flight = produced - consumed. The guard of slot
 //! `n` is `n + 1`, so a line left from the last lap never looks ready.
 
-use crate::limits::{GRANTS_AHEAD_MAX, LINE_BYTES};
+use crate::limits::{GRANTS_AHEAD_MAX, LINE_BYTES, SCAN_SLOTS, SCAN_WINDOW_MAX, SCAN_WINDOW_MIN};
 use crate::log::View;
 use crate::log::commit::CommitReader;
 use crate::order::Origin;
@@ -150,6 +150,7 @@ pub struct LaneReader<M> {
     consumed: u64,
     /// Slots looked at in the next pass: doubles on hits, falls to one on a miss.
     window: u64,
+    window_max: u64,
     status: Peer<LaneStatus, M>,
 }
 
@@ -158,7 +159,9 @@ impl<M: Memory> LaneReader<M> {
     pub fn new(view: &View<M>, lane: u32, consumed: u64) -> Self {
         let access = view.access_to_lane(lane);
         let status = Peer::new(view.memory.clone(), view.layout.lane_status(lane), access);
-        LaneReader { view: view.clone(), lane, access, consumed, window: 1, status }
+        let of_all = u64::from(SCAN_SLOTS / view.layout.geometry.lanes());
+        let window_max = of_all.clamp(SCAN_WINDOW_MIN.into(), SCAN_WINDOW_MAX.into());
+        LaneReader { view: view.clone(), lane, access, consumed, window: 1, window_max, status }
     }
 
     /// Begins to fetch the next window of slots; a `full_fence` must follow before [`Self::peek`].
@@ -183,9 +186,16 @@ impl<M: Memory> LaneReader<M> {
     /// The next slot, if its producer has published it.
     #[inline]
     pub fn peek(&self) -> Option<BatchSlot> {
-        let at = self.view.layout.ring_slot(self.lane, self.consumed);
+        self.peek_at(0)
+    }
+
+    /// The slot so many behind the next, if its producer has published it. It must lie in the window.
+    #[inline]
+    pub fn peek_at(&self, ahead: u64) -> Option<BatchSlot> {
+        let number = self.consumed + ahead;
+        let at = self.view.layout.ring_slot(self.lane, number);
         match line::read::<M, BatchSlot>(&self.view.memory, at) {
-            Some((guard, slot)) if guard == self.consumed + 1 => Some(slot),
+            Some((guard, slot)) if guard == number + 1 => Some(slot),
             _ => None,
         }
     }
@@ -206,8 +216,7 @@ impl<M: Memory> LaneReader<M> {
     /// Adapts the window to whether this pass found all it looked for, something, or nothing.
     #[inline]
     pub fn adapt(&mut self, found: u64) {
-        self.window =
-            if found >= self.window { (self.window * 2).min(crate::limits::SCAN_WINDOW_MAX.into()) } else { 1 };
+        self.window = if found >= self.window { (self.window * 2).min(self.window_max) } else { 1 };
     }
 
     /// Slots consumed, ever.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::limits::LINE_BYTES;
 use crate::log::View;
 use crate::log::commit::{Commit, Epoch};
 use crate::log::damage::FieldFault;
@@ -13,6 +14,9 @@ use crate::log::directory::{self, Segment};
 use crate::pool::line;
 use crate::pool::record::IndexEntry;
 use crate::pool::{Access, Memory};
+
+/// Entries between the one that is written and the one that is fetched to be written.
+const AHEAD: u64 = 8;
 
 /// The appending side: one epoch of one candidate.
 #[derive(Debug)]
@@ -112,6 +116,9 @@ impl<M: Memory> IndexWriter<M> {
         let last = *self.live.back().expect("a segment was begun");
         let at = self.view.layout.index_entry(self.candidate, last.number, position - last.first);
         line::write(&self.view.memory, at, position + 1, &IndexEntry { epoch: self.epoch as u32, ..entry });
+        if position + AHEAD < last.end {
+            self.view.memory.prefetch(at + AHEAD * LINE_BYTES);
+        }
         self.next += 1;
         position
     }

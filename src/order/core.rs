@@ -7,6 +7,7 @@
 use crate::order::event::{Arrival, Event, Origin};
 use crate::order::hold::{HoldBuffer, NoRoom};
 use crate::order::table::{SESSION_LEVEL, Session, SessionTable, State};
+use crate::processor::prefetch;
 
 /// What became of an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct OrderLimits {
 struct Tracking {
     /// When the gap it waits for was first seen; meaningful while something is parked.
     gap_since_ns: u64,
+    /// Where it stands among the gapped, from 1; 0: it is not among them.
+    gapped_at: u32,
     /// First batch it was told to send again and has not.
     let_go_from: Option<u64>,
     /// By the clock of silence, which never stands still.
@@ -129,10 +132,10 @@ impl OrderCore {
         self.gapped.len() as u32
     }
 
-    /// Most events the next arrival of this session can cause.
+    /// Most events the next arrival of the session at this place can cause; none: of one that is not known.
     #[inline]
-    pub fn events_max(&self, session: u64) -> u64 {
-        self.table.slot_of(session).map_or(1, |slot| u64::from(self.hold.held_of(slot)) + 1)
+    pub fn events_max(&self, slot: Option<u32>) -> u64 {
+        slot.map_or(1, |slot| u64::from(self.hold.held_of(slot)) + 1)
     }
 
     /// Slots of a lane below this are appended or refused for good; `consumed` of it were looked at.
@@ -174,14 +177,35 @@ impl OrderCore {
         }
     }
 
-    /// Decides about one batch. `now_ns` is of the clock that gaps age by.
+    /// Begins to fetch what a decision about the session at this place will need.
     #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        prefetch(&self.tracking[slot as usize]);
+        self.hold.prefetch(slot);
+    }
+
+    /// Decides about one batch. `now_ns` is of the clock that gaps age by.
     pub fn arrive(&mut self, arrival: Arrival, now_ns: u64, emit: &mut impl FnMut(Event)) -> Verdict {
-        let Some(slot) = self.table.slot_of(arrival.session) else { return Verdict::Unknown };
-        let session = *self.table.session(slot);
+        self.arrive_at(self.table.slot_of(arrival.session), arrival, now_ns, emit)
+    }
+
+    /// Decides about one batch whose session's place was looked up; none: its session is not known.
+    #[inline]
+    pub fn arrive_at(
+        &mut self,
+        slot: Option<u32>,
+        arrival: Arrival,
+        now_ns: u64,
+        emit: &mut impl FnMut(Event),
+    ) -> Verdict {
+        let Some(slot) = slot else { return Verdict::Unknown };
+        debug_assert!(self.table.is_at(slot, arrival.session), "the place was looked up");
+        // Not copied: it was written just now, a word of it, and a copy would wait for that.
+        let session = self.table.session(slot);
         if session.topic != arrival.topic || arrival.message_count == 0 {
             return Verdict::Unknown;
         }
+        let next_batch = session.next_batch;
         self.tracking[slot as usize].last_seen_ns = self.now_ns;
         if session.epoch != arrival.session_epoch || session.state != State::Open {
             self.fenced += 1;
@@ -194,13 +218,13 @@ impl OrderCore {
         if self.tracking[slot as usize].let_go_from.is_some_and(|from| arrival.batch_seq <= from) {
             self.tracking[slot as usize].let_go_from = None;
         }
-        match arrival.batch_seq.cmp(&session.next_batch) {
+        match arrival.batch_seq.cmp(&next_batch) {
             std::cmp::Ordering::Less => Verdict::Duplicate,
             std::cmp::Ordering::Equal => {
                 self.append(slot, arrival, emit);
                 Verdict::Appended { drained: self.drain(slot, now_ns, emit) }
             }
-            std::cmp::Ordering::Greater => self.park(slot, &session, arrival, now_ns, emit),
+            std::cmp::Ordering::Greater => self.park(slot, next_batch, arrival, now_ns, emit),
         }
     }
 
@@ -225,10 +249,21 @@ impl OrderCore {
     }
 
     fn forget_gap_if_closed(&mut self, slot: u32) {
-        if self.hold.held_of(slot) == 0
-            && let Some(index) = self.gapped.iter().position(|gapped| *gapped == slot)
-        {
-            self.gapped.swap_remove(index);
+        if self.hold.held_of(slot) == 0 {
+            self.leave_gapped(slot);
+        }
+    }
+
+    fn join_gapped(&mut self, slot: u32) {
+        self.gapped.push(slot);
+        self.tracking[slot as usize].gapped_at = self.gapped.len() as u32;
+    }
+
+    fn leave_gapped(&mut self, slot: u32) {
+        let Some(at) = std::mem::take(&mut self.tracking[slot as usize].gapped_at).checked_sub(1) else { return };
+        self.gapped.swap_remove(at as usize);
+        if let Some(moved) = self.gapped.get(at as usize) {
+            self.tracking[*moved as usize].gapped_at = at + 1;
         }
     }
 
@@ -241,16 +276,16 @@ impl OrderCore {
     fn park(
         &mut self,
         slot: u32,
-        session: &Session,
+        next_batch: u64,
         arrival: Arrival,
         now_ns: u64,
         emit: &mut impl FnMut(Event),
     ) -> Verdict {
-        match self.hold.park(slot, session.next_batch, arrival) {
+        match self.hold.park(slot, next_batch, arrival) {
             Ok(()) => {
                 if self.hold.held_of(slot) == 1 {
                     self.tracking[slot as usize].gap_since_ns = now_ns;
-                    self.gapped.push(slot);
+                    self.join_gapped(slot);
                 }
                 Verdict::Parked
             }
@@ -298,7 +333,7 @@ impl OrderCore {
             }
             let session = *self.table.session(slot);
             self.drop_parked(slot, session.next_batch);
-            self.gapped.swap_remove(index);
+            self.leave_gapped(slot);
             let event = Event::Fence { slot, session_epoch: session.epoch, next_batch: session.next_batch };
             self.happen(event, emit);
             fenced += 1;
@@ -369,8 +404,8 @@ impl OrderCore {
         emit: &mut impl FnMut(Event),
     ) {
         let order_level = self.table.topic(request.topic).expect("checked").order_level;
-        self.tracking[slot as usize] =
-            Tracking { last_seen_ns: self.now_ns, dirty: self.tracking[slot as usize].dirty, ..Tracking::default() };
+        let Tracking { dirty, gapped_at, .. } = self.tracking[slot as usize];
+        self.tracking[slot as usize] = Tracking { last_seen_ns: self.now_ns, dirty, gapped_at, ..Tracking::default() };
         let OpenRequest { session, topic, origin, .. } = *request;
         self.happen(Event::Open { slot, session, session_epoch, topic, order_level, next_batch, origin }, emit);
     }

@@ -6,6 +6,7 @@
 
 use crate::limits::HELD_PER_SESSION_MAX;
 use crate::order::event::Arrival;
+use crate::processor::prefetch;
 
 const NONE: u32 = u32::MAX;
 
@@ -73,6 +74,12 @@ impl HoldBuffer {
     #[inline]
     pub fn held_of(&self, slot: u32) -> u32 {
         self.per_session[slot as usize]
+    }
+
+    /// Begins to fetch what is to be looked at of a session.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        prefetch(&self.per_session[slot as usize]);
     }
 
     /// A lane's oldest parked slot.

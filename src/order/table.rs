@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::order::event::{Event, Origin};
+use crate::order::places::Places;
 
 /// Order level at which a session is numbered, held and fenced; below it a batch is ordered as it comes.
 pub const SESSION_LEVEL: u8 = 5;
@@ -21,8 +22,9 @@ pub enum State {
     Fenced,
 }
 
-/// One session.
+/// One session, on a line of its own: of very many each is fetched by one look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct Session {
     /// Its id.
     pub id: u64,
@@ -65,7 +67,7 @@ pub struct TopicOrder {
 pub struct SessionTable {
     sessions: Vec<Session>,
     topics: Vec<TopicOrder>,
-    by_id: HashMap<u64, u32>,
+    by_id: Places,
     /// By the request that opened a session last.
     by_origin: HashMap<Origin, u32>,
     free: Free,
@@ -111,7 +113,7 @@ impl SessionTable {
             topics: vec![TopicOrder::default(); topics_max as usize],
             // Twice what it will hold, and one that an insertion reserves though its key is there: what removals left behind is
             // then cleared in place, and it never grows.
-            by_id: HashMap::with_capacity(2 * (sessions_max as usize + 1)),
+            by_id: Places::new(sessions_max),
             by_origin: HashMap::with_capacity(2 * (sessions_max as usize + 1)),
             free: Free::new(sessions_max),
         }
@@ -120,7 +122,14 @@ impl SessionTable {
     /// Place of a session.
     #[inline]
     pub fn slot_of(&self, session: u64) -> Option<u32> {
-        self.by_id.get(&session).copied()
+        self.by_id.find(session, |place| self.sessions[place as usize].id == session)
+    }
+
+    /// Whether a session still has the place that it had.
+    #[inline]
+    pub fn is_at(&self, slot: u32, session: u64) -> bool {
+        let there = &self.sessions[slot as usize];
+        there.id == session && there.state != State::Free
     }
 
     /// Place of the session that this request opened last.
@@ -199,7 +208,7 @@ impl SessionTable {
                     self.free.take(slot);
                 } else if before.id != session {
                     // A checkpoint read while it was written may name a session that is not this event's, or none.
-                    self.by_id.remove(&before.id);
+                    self.by_id.remove(before.id, slot, |place| self.sessions[place as usize].id);
                 }
                 self.forget_origin(slot, before.opened_by);
                 self.by_id.insert(session, slot);
@@ -246,7 +255,7 @@ impl SessionTable {
     fn close(&mut self, slot: u32) {
         let session = std::mem::take(&mut self.sessions[slot as usize]);
         if session.state != State::Free {
-            self.by_id.remove(&session.id);
+            self.by_id.remove(session.id, slot, |place| self.sessions[place as usize].id);
             self.forget_origin(slot, session.opened_by);
             self.free.give(slot);
         }
@@ -304,6 +313,6 @@ mod tests {
             step(&mut table, &|table| table.apply(&Event::Fence { slot, session_epoch: 1, next_batch: 0 }));
             step(&mut table, &|table| table.apply(&Event::Close { slot }));
         }
-        assert!(table.free.places.len() == most as usize && table.by_id.is_empty());
+        assert!(table.free.places.len() == most as usize && table.by_id.count() == 0);
     }
 }

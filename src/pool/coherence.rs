@@ -25,6 +25,7 @@ use memmap2::MmapRaw;
 
 use crate::config::CoherenceMode;
 use crate::limits::LINE_BYTES;
+use crate::processor;
 
 /// Whether written-back lines are worth keeping in this host's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +57,9 @@ pub trait Memory: Clone + Send + 'static {
     fn store_fence(&self);
     /// Orders earlier stores and flushes before later loads as well (`mfence`).
     fn full_fence(&self);
+    /// Begins to fetch a line of our own that will be written soon. Changes nothing that anybody can see.
+    #[inline]
+    fn prefetch(&self, _at: u64) {}
     /// Lets `read` look at bytes that nobody writes meanwhile (invariant 4).
     fn with_bytes<R>(&self, at: u64, bytes: u64, read: impl FnOnce(&[u8]) -> R) -> R;
     /// Copies bytes that others may write meanwhile: what comes out is to be checked, and may be of several batches.
@@ -304,6 +308,11 @@ impl<C: Coherence> Memory for Mapped<C> {
         // `lfence` does not order `clflushopt`: only `mfence` will do.
         // SAFETY: a fence has no operands; every x86-64 has it.
         unsafe { _mm_mfence() }
+    }
+
+    #[inline]
+    fn prefetch(&self, at: u64) {
+        processor::prefetch(self.mapping.word(at));
     }
 
     #[inline]

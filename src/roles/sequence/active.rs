@@ -4,7 +4,7 @@
 //! then, derived from what is now committed: lane progress, topic lines, checkpoints, floors, and what lanes are granted. No epoch timer: a batch is
 //! ordered when it is seen.
 
-use crate::limits::HELD_BATCHES_MAX;
+use crate::limits::{HELD_BATCHES_MAX, HELD_PER_SESSION_MAX};
 use crate::log::View;
 use crate::log::checkpoint::Recovered;
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
@@ -69,6 +69,8 @@ impl SequencerSettings {
 
 /// Events of one arrival besides what it drains: a let-go, or two closes and an open.
 const EVENTS_EXTRA: u64 = 3;
+/// Slots of a lane that are looked up together.
+const AHEAD: usize = 8;
 /// Extents granted in one pass at most.
 const GRANTS_PER_PASS: usize = 16;
 /// How long others have to give back what they do not use, before all that can be is given up, ns.
@@ -238,32 +240,70 @@ impl<M: Memory> ActiveSequencer<M> {
     fn scan_lane(&mut self, lane: usize) -> usize {
         let window = self.lanes[lane].window();
         let mut found = 0;
-        while found < window {
-            let Some(slot) = self.lanes[lane].peek() else { break };
-            if self.index.room() < self.core.events_max(slot.session) + EVENTS_EXTRA {
-                self.counters.index_full += 1;
-                self.is_held_back = true;
-                break;
+        'window: while found < window {
+            let seen = self.look_ahead(lane, (window - found).min(AHEAD as u64));
+            for seen in seen {
+                let Some((slot, place)) = seen else { break 'window };
+                if !self.has_room_for(&slot, place) {
+                    break 'window;
+                }
+                let number = self.lanes[lane].consume();
+                found += 1;
+                self.take(lane as u32, number, &slot, place);
             }
-            let number = self.lanes[lane].consume();
-            found += 1;
-            self.take(lane as u32, number, &slot);
         }
         self.lanes[lane].adapt(found);
         found as usize
     }
 
-    fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
-        if !self.may_name(lane, slot) {
+    /// The next slots of a lane, and where their sessions stand: looked up for several at once, so that the memory is waited for once and
+    /// not for each. A place holds until a session is opened or closed.
+    #[inline]
+    fn look_ahead(&self, lane: usize, most: u64) -> [Option<(BatchSlot, Option<u32>)>; AHEAD] {
+        let mut seen = [None; AHEAD];
+        for (ahead, seen) in (0..most).zip(&mut seen) {
+            let Some(slot) = self.lanes[lane].peek_at(ahead) else { break };
+            let place = self.core.table().slot_of(slot.session);
+            if let Some(place) = place {
+                self.core.prefetch(place);
+            }
+            *seen = Some((slot, place));
+        }
+        seen
+    }
+
+    /// Whether the index has room for whatever this slot may lead to.
+    #[inline]
+    fn has_room_for(&mut self, slot: &BatchSlot, place: Option<u32>) -> bool {
+        let place = || self.place_now(slot.session, place);
+        let most = u64::from(HELD_PER_SESSION_MAX) + 1 + EVENTS_EXTRA;
+        if self.index.room() >= most || self.index.room() >= self.core.events_max(place()) + EVENTS_EXTRA {
+            return true;
+        }
+        self.counters.index_full += 1;
+        self.is_held_back = true;
+        false
+    }
+
+    /// Where a session stands, that stood there a moment ago.
+    #[inline]
+    fn place_now(&self, session: u64, before: Option<u32>) -> Option<u32> {
+        let table = self.core.table();
+        before.filter(|place| table.is_at(*place, session)).or_else(|| table.slot_of(session))
+    }
+
+    fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot, place: Option<u32>) {
+        let place = self.place_now(slot.session, place);
+        if !self.may_name(lane, place) {
             self.counters.invalid_slots += 1;
             return;
         }
         match slot.kind {
-            slot_kind::BATCH => self.take_batch(lane, number, slot),
+            slot_kind::BATCH => self.take_batch(lane, number, slot, place),
             slot_kind::SESSION_OPEN => self.open_session(Origin { lane: lane as u16, slot: number }, slot),
             slot_kind::SESSION_ALIVE => {
-                if let Some(session) = self.core.table().slot_of(slot.session) {
-                    self.core.touch(session);
+                if let Some(place) = place {
+                    self.core.touch(place);
                 }
             }
             slot_kind::SESSION_CLOSE => self.close_session(lane, slot),
@@ -278,16 +318,15 @@ impl<M: Memory> ActiveSequencer<M> {
     /// A receive core has seen the token of every session it names. An attached publisher is any program that may map the pool:
     /// it names sessions that its own lane opened, and no others. What is nobody's, or closed by now, harms nobody.
     #[inline]
-    fn may_name(&self, lane: u32, slot: &BatchSlot) -> bool {
+    fn may_name(&self, lane: u32, place: Option<u32>) -> bool {
         if !self.view.layout.geometry.is_attached_lane(lane) {
             return true;
         }
-        let table = self.core.table();
-        let opened_by = |session| u32::from(table.session(session).opened_by.lane);
-        table.slot_of(slot.session).is_none_or(|session| opened_by(session) == lane)
+        let opened_by = |place| u32::from(self.core.table().session(place).opened_by.lane);
+        place.is_none_or(|place| opened_by(place) == lane)
     }
 
-    fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
+    fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot, place: Option<u32>) {
         let arrival = Arrival {
             lane: lane as u16,
             lane_slot: number,
@@ -307,7 +346,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         let verdict = {
             let mut append = appender!(self);
-            self.core.arrive(arrival, self.gap_clock_ns, &mut append)
+            self.core.arrive_at(place, arrival, self.gap_clock_ns, &mut append)
         };
         match verdict {
             // Counted as they are appended, and by the order core.

@@ -14,6 +14,11 @@ use crate::roles::sequence::stock::Stock;
 
 /// Sessions, and extents, checkpointed in one pass at most.
 pub const CHECKPOINTS_PER_PASS: usize = 64;
+/// A round is over before this part of the index was appended since it began: what a successor replays is as long as two rounds, and what lies below
+/// is free to be given up.
+const ROUNDS_IN_INDEX: u64 = 16;
+/// While batches come, a round begins when at least this part of the index was appended since the last one began.
+const BEGINNINGS_IN_INDEX: u64 = 128;
 
 /// The sequencer's topics, and a candidate's copy of the table.
 pub(super) struct Topics<M> {
@@ -33,6 +38,11 @@ pub(super) struct Checkpoints<M> {
     round: Vec<u32>,
     round_extents: Vec<u32>,
     round_started_at: u64,
+    /// Checkpoints that this round began with.
+    round_length: u64,
+    /// Watermark at the last step.
+    stepped_at: u64,
+    index_entries: u64,
 }
 
 impl<M: Memory> Topics<M> {
@@ -125,7 +135,9 @@ impl<M: Memory> Checkpoints<M> {
         let g = view.layout.geometry;
         let (round, round_extents) =
             (Vec::with_capacity(g.sessions_max as usize), Vec::with_capacity(g.extents as usize));
-        Checkpoints { writer, round, round_extents, round_started_at: position }
+        let index_entries = u64::from(g.segments) * u64::from(g.segment_entries);
+        let (round_length, round_started_at, stepped_at) = (0, position, position);
+        Checkpoints { writer, round, round_extents, round_started_at, round_length, stepped_at, index_entries }
     }
 
     /// Writes some of this round's checkpoints; begins the next round when it is done. True if anything was written.
@@ -137,28 +149,58 @@ impl<M: Memory> Checkpoints<M> {
         targets: &Targets,
         watermark: u64,
     ) -> bool {
-        if self.is_round_over() {
-            if watermark == self.round_started_at {
-                return false;
-            }
-            self.round_started_at = watermark;
-            while let Some(slot) = core.take_dirty() {
-                self.round.push(slot);
-            }
-            while let Some(extent) = stock.take_dirty() {
-                self.round_extents.push(extent);
-            }
-            topics.write_progress(targets, watermark);
+        let appended = watermark - std::mem::replace(&mut self.stepped_at, watermark);
+        if self.is_round_over() && !self.begin_round(core, stock, topics, targets, watermark, appended) {
+            return false;
         }
-        for _ in 0..CHECKPOINTS_PER_PASS {
+        let most = self.most(appended);
+        for _ in 0..most {
             let Some(slot) = self.round.pop() else { break };
             self.writer.write_session(slot, core.table().session(slot), watermark);
         }
-        for _ in 0..CHECKPOINTS_PER_PASS {
+        for _ in 0..most {
             let Some(extent) = self.round_extents.pop() else { break };
             self.writer.write_holding(extent, stock.extents().get(extent));
         }
+        // What the next step will write.
+        self.round.iter().rev().take(most as usize).for_each(|slot| self.writer.prefetch_session(*slot));
         true
+    }
+
+    /// Begins a round if there is anything new to say, and it is time to.
+    fn begin_round(
+        &mut self,
+        core: &mut OrderCore,
+        stock: &mut Stock,
+        topics: &mut Topics<M>,
+        targets: &Targets,
+        watermark: u64,
+        appended: u64,
+    ) -> bool {
+        let since = watermark - self.round_started_at;
+        if since == 0 || appended > 0 && since < self.index_entries / BEGINNINGS_IN_INDEX {
+            return false;
+        }
+        self.round_started_at = watermark;
+        while let Some(slot) = core.take_dirty() {
+            self.round.push(slot);
+        }
+        while let Some(extent) = stock.take_dirty() {
+            self.round_extents.push(extent);
+        }
+        self.round_length = (self.round.len() + self.round_extents.len()) as u64;
+        topics.write_progress(targets, watermark);
+        true
+    }
+
+    /// Checkpoints of each kind to write now: while batches come, as few as end the round in time, since each costs as much as a batch does;
+    /// while none comes, many.
+    fn most(&self, appended: u64) -> u64 {
+        if appended == 0 {
+            return CHECKPOINTS_PER_PASS as u64;
+        }
+        let in_time = (appended * self.round_length * ROUNDS_IN_INDEX).div_ceil(self.index_entries);
+        in_time.clamp(1, appended.max(CHECKPOINTS_PER_PASS as u64))
     }
 
     /// Position that every checkpoint stands for at least, after a step was fenced.
