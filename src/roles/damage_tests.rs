@@ -366,6 +366,10 @@ fn a_candidate_stops_at_a_damaged_pool() {
 fn a_topic_that_is_gone_is_missed() {
     let mut sound = Sound::new();
     (BATCHES..BATCHES + 4).for_each(|number| sound.publish(number));
+    // Nothing comes, so that there is time for checkpoints.
+    (0..4).for_each(|_| {
+        sound.sequencer.pass(sound.lane.produced());
+    });
     for line in 0..3 {
         let at = sound.view.layout.topic_line(0, 0, line);
         let guard = sound.view.memory.load(at);
