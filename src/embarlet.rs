@@ -206,7 +206,7 @@ impl Embarlet {
     /// Starts the brokers named in `options`.
     pub fn start(config: &Config, options: &StartOptions) -> Result<Embarlet, StartError> {
         check_brokers(config, &options.brokers)?;
-        plan(&preflight::role_specs(config, &options.brokers, Some(0)), &usable_cores()?, &config.threads)?;
+        plan(&preflight::role_specs(config, &options.brokers, Some(0)), &usable_cores()?, &config.rested_threads())?;
         if let Some(warning) = preflight::descriptors(config, &options.brokers)? {
             log::warn!("{warning}");
         }
@@ -262,7 +262,7 @@ impl Embarlet {
         let seats = Seats { entries: &options.brokers, places: &places, listeners: &listeners, candidate };
         let parts = Parts::<C>::new(config, seats, pool.clone(), &view)?;
         assert_eq!(parts.specs, preflight::role_specs(config, &places, slot), "what was looked at is what runs");
-        let plan = plan(&parts.specs, &usable_cores()?, &config.threads)?;
+        let plan = plan(&parts.specs, &usable_cores()?, &config.rested_threads())?;
         plan.describe(&parts.specs).lines().for_each(|line| log::info!("{line}"));
         if let Some(node) = device_node(parts.pool.path()) {
             plan.describe_distance(node, numa_node).lines().for_each(|line| log::info!("{line}"));

@@ -71,6 +71,15 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Roles on threads, with rests no longer than whoever listens for this process has patience for.
+    pub fn rested_threads(&self) -> ThreadsConfig {
+        let patience = (self.sequencer.takeover_after / 8).min(self.liveness.heartbeat / 4);
+        let ThreadsConfig { park_max, rest_max, .. } = self.threads;
+        ThreadsConfig { rest_max: rest_max.min(patience).max(park_max), ..self.threads.clone() }
+    }
+}
+
 /// Whether a process may format a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -478,6 +487,9 @@ pub struct ThreadsConfig {
     /// Park: longest sleep; each sleep is twice the one before.
     #[serde(with = "units::duration")]
     pub park_max: Duration,
+    /// Park: longest sleep once nothing has moved for a second.
+    #[serde(with = "units::duration")]
+    pub rest_max: Duration,
 }
 
 impl Default for ThreadsConfig {
@@ -489,6 +501,7 @@ impl Default for ThreadsConfig {
             spin_for: Duration::from_micros(20),
             park_min: Duration::from_micros(50),
             park_max: Duration::from_millis(1),
+            rest_max: Duration::from_millis(10),
         }
     }
 }

@@ -25,6 +25,15 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
+fn rests_are_no_longer_than_others_have_patience() {
+    let rest_ms = |text: &str| good(text).rested_threads().rest_max.as_millis();
+    assert_eq!(rest_ms(SMALL), 10);
+    assert_eq!(rest_ms("sequencer: { takeover_after: 40ms }"), 5);
+    assert_eq!(rest_ms("sequencer: { takeover_after: 10ms }\nthreads: { park_max: 2ms }"), 2);
+    assert_eq!(rest_ms("liveness: { heartbeat: 20ms }"), 5);
+}
+
+#[test]
 fn the_files_in_config_are_good() {
     let two_core = Config::embedded();
     assert_eq!(two_core.brokers.len(), 4);

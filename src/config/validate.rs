@@ -262,9 +262,9 @@ fn liveness(config: &Config) -> Result<(), Impossible> {
     if config.liveness.client_silence > Duration::ZERO {
         duration("liveness.client_silence", config.liveness.client_silence, SECOND, DAY)?;
     }
-    if silence < RESTS_OF_SILENCE * config.threads.park_max {
-        let park_max = format_duration(config.threads.park_max);
-        let expected = format!("at least {RESTS_OF_SILENCE} times threads.park_max, which is {park_max}");
+    if silence < RESTS_OF_SILENCE * config.rested_threads().rest_max {
+        let rest_max = format_duration(config.rested_threads().rest_max);
+        let expected = format!("at least {RESTS_OF_SILENCE} times threads.rest_max, which is {rest_max}");
         return impossible("liveness.member_silence", format_duration(silence), expected);
     }
     Ok(())
@@ -278,6 +278,7 @@ fn threads(config: &Config) -> Result<(), Impossible> {
     duration("threads.spin_for", threads.spin_for, Duration::ZERO, SECOND)?;
     duration("threads.park_min", threads.park_min, MICROSECOND, SECOND)?;
     duration("threads.park_max", threads.park_max, MICROSECOND, SECOND)?;
+    duration("threads.rest_max", threads.rest_max, MICROSECOND, SECOND)?;
     if threads.park_max < threads.park_min {
         let expected = format!("at least threads.park_min, which is {}", format_duration(threads.park_min));
         return impossible("threads.park_max", format_duration(threads.park_max), expected);

@@ -53,7 +53,7 @@ pub fn check(config: &Config, file: Option<&Path>, brokers: Option<&[u32]>) -> R
         None => {}
     }
     let brokers = brokers.unwrap_or(&all);
-    plan(&role_specs(config, brokers, Some(0)), &usable_cores()?, &config.threads)?;
+    plan(&role_specs(config, brokers, Some(0)), &usable_cores()?, &config.rested_threads())?;
     notes.extend(descriptors(config, brokers)?);
     Ok(notes)
 }

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+/// Time without anything to do after which a thread takes longer rests: who uses it now and then is not kept waiting, and who does not pays
+/// little for it.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
 /// How a thread rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdlePolicy {
@@ -18,6 +22,8 @@ pub enum IdlePolicy {
         park_min: Duration,
         /// Longest timeout.
         park_max: Duration,
+        /// Longest timeout once nothing has moved for [`REST_AFTER`].
+        rest_max: Duration,
     },
 }
 
@@ -48,6 +54,7 @@ pub struct Idle {
     policy: IdlePolicy,
     idle_since_ns: Option<u64>,
     next_sleep: Duration,
+    sleep_max: Duration,
 }
 
 impl Idle {
@@ -56,14 +63,15 @@ impl Idle {
     /// # Panics
     /// If a parking policy has no time to sleep or its bounds are crossed: the configuration is checked.
     pub fn new(policy: IdlePolicy) -> Idle {
-        let next_sleep = match policy {
-            IdlePolicy::Park { park_min, park_max, .. } => {
+        let (next_sleep, sleep_max) = match policy {
+            IdlePolicy::Park { park_min, park_max, rest_max, .. } => {
                 assert!(park_min > Duration::ZERO && park_min <= park_max, "park_min is above 0 and at most park_max");
-                park_min
+                assert!(park_max <= rest_max, "rests are not shorter than sleeps");
+                (park_min, park_max)
             }
-            _ => Duration::ZERO,
+            _ => (Duration::ZERO, Duration::ZERO),
         };
-        Idle { policy, idle_since_ns: None, next_sleep }
+        Idle { policy, idle_since_ns: None, next_sleep, sleep_max }
     }
 
     /// Something moved: start over.
@@ -79,8 +87,10 @@ impl Idle {
         match self.policy {
             IdlePolicy::Spin => IdleStep::Spin,
             IdlePolicy::Yield => IdleStep::Yield,
-            IdlePolicy::Park { spin_for, .. } => {
+            IdlePolicy::Park { spin_for, park_max, rest_max, .. } => {
                 let idle_ns = monotonic_ns - *self.idle_since_ns.get_or_insert(monotonic_ns);
+                let rests = u128::from(idle_ns) >= REST_AFTER.as_nanos();
+                self.sleep_max = if rests { rest_max } else { park_max };
                 match u128::from(idle_ns) < spin_for.as_nanos() {
                     true => IdleStep::Spin,
                     false => IdleStep::Sleep(self.next_sleep),
@@ -91,9 +101,7 @@ impl Idle {
 
     /// It slept as told: the next sleep is twice as long.
     pub fn slept(&mut self) {
-        if let IdlePolicy::Park { park_max, .. } = self.policy {
-            self.next_sleep = self.next_sleep.saturating_mul(2).min(park_max);
-        }
+        self.next_sleep = self.next_sleep.saturating_mul(2).min(self.sleep_max);
     }
 }
 
@@ -105,9 +113,31 @@ mod tests {
         Duration::from_micros(us)
     }
 
+    fn park(spin_for: Duration, park_max: Duration, rest_max: Duration) -> IdlePolicy {
+        IdlePolicy::Park { spin_for, park_min: us(50), park_max, rest_max }
+    }
+
+    #[test]
+    fn rests_longer_after_a_second_and_not_after_work() {
+        let mut idle = Idle::new(park(us(20), us(100), us(400)));
+        let after = |idle: &mut Idle, ns| {
+            let step = idle.step(ns);
+            idle.slept();
+            step
+        };
+        assert_eq!(idle.step(5), IdleStep::Spin);
+        let found = [30_000, 900_000_000, 1_000_000_004, 1_000_000_005, 1_100_000_000, 1_200_000_000]
+            .map(|ns| after(&mut idle, ns));
+        assert_eq!(found, [50, 100, 100, 100, 200, 400].map(|time| IdleStep::Sleep(us(time))));
+        idle.worked();
+        assert_eq!(idle.step(2_000_000_000), IdleStep::Spin);
+        let found = [2_000_030_000, 2_000_040_000, 2_000_050_000].map(|ns| after(&mut idle, ns));
+        assert_eq!(found, [50, 100, 100].map(|time| IdleStep::Sleep(us(time))));
+    }
+
     #[test]
     fn parks_after_spinning_and_doubles_up_to_the_bound() {
-        let mut idle = Idle::new(IdlePolicy::Park { spin_for: us(20), park_min: us(50), park_max: us(120) });
+        let mut idle = Idle::new(park(us(20), us(120), us(120)));
         assert_eq!(idle.step(1_000), IdleStep::Spin);
         assert_eq!(idle.step(20_999), IdleStep::Spin);
         for expected in [50, 100, 120, 120] {
@@ -121,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_sleep_refused_by_a_role_does_not_back_off() {
-        let mut idle = Idle::new(IdlePolicy::Park { spin_for: Duration::ZERO, park_min: us(50), park_max: us(1000) });
+        let mut idle = Idle::new(park(Duration::ZERO, us(1000), us(1000)));
         assert_eq!(idle.step(1), IdleStep::Sleep(us(50)));
         assert_eq!(idle.step(2), IdleStep::Sleep(us(50)));
     }

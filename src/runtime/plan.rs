@@ -272,8 +272,8 @@ impl<'a> Planner<'a> {
     }
 
     fn park(&self) -> IdlePolicy {
-        let ThreadsConfig { spin_for, park_min, park_max, .. } = *self.threads;
-        IdlePolicy::Park { spin_for, park_min, park_max }
+        let ThreadsConfig { spin_for, park_min, park_max, rest_max, .. } = *self.threads;
+        IdlePolicy::Park { spin_for, park_min, park_max, rest_max }
     }
 }
 

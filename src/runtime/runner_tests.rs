@@ -146,6 +146,7 @@ const PARK: IdlePolicy = IdlePolicy::Park {
     spin_for: Duration::ZERO,
     park_min: Duration::from_micros(50),
     park_max: Duration::from_micros(150),
+    rest_max: Duration::from_micros(150),
 };
 
 impl Bench {

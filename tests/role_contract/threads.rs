@@ -121,7 +121,10 @@ fn there_and_back(client: &mut Client, reader: &mut Client) {
 fn arriving_bytes_wake_a_parked_thread() {
     for mode in MODES {
         let spin_for = Duration::from_micros(50);
-        let running = Running::new(Setup::new(mode), IdlePolicy::Park { spin_for, park_min: HOUR, park_max: HOUR });
+        let running = Running::new(
+            Setup::new(mode),
+            IdlePolicy::Park { spin_for, park_min: HOUR, park_max: HOUR, rest_max: HOUR },
+        );
         let (mut client, mut reader) = clients(&running);
         assert_eq!(running.ticks.read().sleeps, 0, "no thread sleeps while one of its roles may not");
         running.is_wakeful.store(false, Ordering::Release);

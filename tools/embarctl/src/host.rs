@@ -50,7 +50,7 @@ pub fn run(command: &HostCommand) -> Result<Ended, CommandError> {
     Ok(Ended::Done)
 }
 
-/// How long the host is watched. A broker whose threads rest beats each `threads.park_max` at least, which is up to a second.
+/// How long the host is watched. A broker whose threads rest beats each `threads.rest_max` at least, which is up to a second.
 const WATCHED: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

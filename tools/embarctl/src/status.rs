@@ -47,7 +47,7 @@ pub fn run(args: &StatusArgs) -> Result<Ended, CommandError> {
     if any_broker_lives { Ok(Ended::Done) } else { Err(CommandError::AllGone) }
 }
 
-/// How long members are watched at most. A broker whose threads rest beats each `threads.park_max` at least, which is up to a second.
+/// How long members are watched at most. A broker whose threads rest beats each `threads.rest_max` at least, which is up to a second.
 const WATCHED_MAX: Duration = Duration::from_millis(1500);
 /// How often they are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
