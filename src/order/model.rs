@@ -408,3 +408,37 @@ fn state_is_a_fold_of_the_events() {
     events[gone..].iter().for_each(|event| fold.apply(event));
     assert_eq!(fold.sessions(), before);
 }
+
+/// Sessions whose gaps close and age in any order: those that are left are still found, and no other is fenced.
+#[test]
+fn gaps_close_and_age_in_any_order() {
+    for closed in 0..6u64 {
+        let mut core = core(SESSION_LEVEL);
+        (1..=6).for_each(|session| open(&mut core, session, 1, &mut |_| ()));
+        let mut slot = 0;
+        let mut arrive = |core: &mut OrderCore, session, batch_seq, now_ns| {
+            slot += 1;
+            core.arrive(arrival(session, batch_seq, 0, slot), now_ns, &mut |_| ())
+        };
+        (1..=6).for_each(|session| assert_eq!(arrive(&mut core, session, 1, session), Verdict::Parked));
+        let first = 1 + closed;
+        let second = 1 + (closed + 4) % 6;
+        for session in [first, second] {
+            assert_eq!(arrive(&mut core, session, 0, 10), Verdict::Appended { drained: 1 });
+        }
+        assert_eq!(core.gapped(), 4);
+        let mut fenced = Vec::new();
+        for now_ns in 101..108 {
+            let mut emit = |event: Event| {
+                if let Event::Fence { slot, .. } = event {
+                    fenced.push(slot);
+                }
+            };
+            core.expire(now_ns, 100, 6, &mut emit);
+        }
+        let table = core.table();
+        let fenced: BTreeSet<u64> = fenced.into_iter().map(|slot| table.session(slot).id).collect();
+        let expected: BTreeSet<u64> = (1..=6).filter(|session| ![first, second].contains(session)).collect();
+        assert_eq!((fenced, core.gapped()), (expected, 0));
+    }
+}
