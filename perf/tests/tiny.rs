@@ -189,3 +189,17 @@ fn delivery_fan_out_and_relay_have_their_ratios() {
         }
     }
 }
+
+/// Every batch is ordered, alone and driven, at every kind of case.
+#[test]
+fn the_sequencer_alone_orders_everything() {
+    let output = compare().args(["sequencer", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert_eq!(
+        printed.lines().filter(|line| line.contains("lanes, ") && line.contains("(aim: ")).count(),
+        27,
+        "{printed}"
+    );
+    assert!(!printed.contains("NaN"), "{printed}");
+}

@@ -1,6 +1,6 @@
 //! CRC32C (Castagnoli, reflected, initial and final xor all ones): the one checksum of pool, wire and files.
 //!
-//! Which instructions compute it is [chosen](choice) once, by what the processor has and how fast that is here.
+//! Which instructions compute it is chosen once (`choice`), by what the processor has and how fast that is here.
 
 mod choice;
 mod kernels;

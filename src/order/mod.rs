@@ -3,7 +3,7 @@
 //! * [`event`]: what can happen in the one order.
 //! * [`table`]: sessions and topics as a fold of those events; the same fold serves the sequencer, a takeover's replay
 //!   and the ack core.
-//! * [`places`]: where each session stands in the table.
+//! * `places`: where each session stands in the table.
 //! * [`hold`]: batches parked behind a gap; bounded, without allocation.
 //! * [`core`]: the decisions: append, park, drop a duplicate, let go, fence.
 

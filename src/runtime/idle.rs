@@ -22,7 +22,7 @@ pub enum IdlePolicy {
         park_min: Duration,
         /// Longest timeout.
         park_max: Duration,
-        /// Longest timeout once nothing has moved for [`REST_AFTER`].
+        /// Longest timeout once nothing has moved for `REST_AFTER`.
         rest_max: Duration,
     },
 }
