@@ -429,8 +429,7 @@ impl IoThread {
         // A sender that holds the lock rings when it matters.
         let Ok(mut filler) = self.shared.filler.try_lock() else { return Some(Duration::from_micros(50)) };
         let is_idle = self.engine.window().is_idle() && self.shared.sealed.is_empty();
-        let linger = if is_idle { Duration::ZERO } else { self.linger };
-        let left = filler.due(linger)?.saturating_duration_since(Instant::now());
+        let left = filler.due(self.linger, is_idle)?.saturating_duration_since(Instant::now());
         if left.is_zero() {
             self.shared.seal_open(&mut filler);
             // Without a spare buffer the next returning one wakes us; do not spin until then.

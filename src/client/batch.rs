@@ -1,7 +1,8 @@
 //! The open batch and the sealed one: the only place where payload bytes are copied.
 //!
 //! A batch is built in its final form: header, messages, padding, in one buffer that goes to the socket as it is. The
-//! body's CRC is computed once, as pieces of it are full and still in the nearest cache; the header is written when the batch is given to a connection, because
+//! body's CRC is computed once, as pieces of it are full and still in the nearest cache; the header is written when the
+//! batch is given to a connection, because
 //! session, epoch and number may change between two sendings. A sealed body never changes.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -167,7 +168,10 @@ impl Filler {
     }
 
     /// When the open batch must be sealed for its oldest message's sake. None if it is empty.
-    pub fn due(&self, linger: Duration) -> Option<Instant> {
+    ///
+    /// `is_idle`: nothing is on its way before it, so that it would wait for nobody, and does not.
+    pub fn due(&self, linger: Duration, is_idle: bool) -> Option<Instant> {
+        let linger = if is_idle { Duration::ZERO } else { linger };
         self.opened_at.map(|opened_at| deadline::after(opened_at, linger))
     }
 
@@ -263,6 +267,6 @@ pub(crate) mod tests {
         let mut filler = Filler::new(SHAPE, Buffer::new());
         filler.push(&[0; 96]);
         assert!(filler.fits(64) && !filler.fits(65));
-        assert!(filler.due(Duration::ZERO).is_some());
+        assert!(filler.due(Duration::ZERO, false).is_some());
     }
 }

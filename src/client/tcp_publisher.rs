@@ -119,8 +119,7 @@ impl TcpPublisher {
     /// When the open batch is to be sealed as it is; none: it is empty, or waits for room in the window.
     fn lingers_until(&self) -> Option<Instant> {
         let window = self.engine.window();
-        let linger = if window.is_idle() { Duration::ZERO } else { self.linger };
-        self.filler.due(linger).filter(|_| !window.is_full())
+        self.filler.due(self.linger, window.is_idle()).filter(|_| !window.is_full())
     }
 
     fn seal_lingered(&mut self) -> bool {

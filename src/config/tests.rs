@@ -24,6 +24,15 @@ fn refusal(text: &str) -> String {
     }
 }
 
+/// What benches write is what they mean.
+#[test]
+fn instructions_are_called_what_they_print() {
+    for each in crate::processor::Instructions::EVERY {
+        assert_eq!(good(&format!("instructions: {each}")).instructions, each);
+        assert_eq!(each.to_string().parse(), Ok(each));
+    }
+}
+
 #[test]
 fn rests_are_no_longer_than_others_have_patience() {
     let rest_ms = |text: &str| good(text).rested_threads().rest_max.as_millis();

@@ -182,12 +182,8 @@ impl<M: Memory> Checkpoints<M> {
             return false;
         }
         self.round_started_at = watermark;
-        while let Some(slot) = core.take_dirty() {
-            self.round.push(slot);
-        }
-        while let Some(extent) = stock.take_dirty() {
-            self.round_extents.push(extent);
-        }
+        self.round.extend(std::iter::from_fn(|| core.take_dirty()));
+        self.round_extents.extend(std::iter::from_fn(|| stock.take_dirty()));
         self.round_length = (self.round.len() + self.round_extents.len()) as u64;
         topics.write_progress(targets, watermark);
         true
