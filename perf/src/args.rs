@@ -55,6 +55,8 @@ pub enum Command {
     Fanout(DeliverArgs),
     /// Publishing and subscribing at once, against a relay that only receives and sends
     Relay(DeliverArgs),
+    /// Redis and NATS, if they are installed (perf/peers.sh does that), driven alike: single messages, throughput, a trickle, idleness
+    Peers(PeersArgs),
     /// (started by compare) A sender that only sends, and a relay: one thread, one io_uring
     #[command(hide = true)]
     Source(SourceArgs),
@@ -477,6 +479,29 @@ impl SequencerArgs {
     pub fn settled(mut self) -> SequencerArgs {
         if self.output.tiny {
             (self.runs, self.batches, self.drive_ms) = (1, 2000, 20);
+        }
+        self
+    }
+}
+
+/// Other systems.
+#[derive(Args, Clone, Debug)]
+pub struct PeersArgs {
+    /// Rounds that count; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// How long each is measured, each time, ms
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(20..=600_000))]
+    pub measure_ms: u64,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl PeersArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> PeersArgs {
+        if self.output.tiny {
+            (self.runs, self.measure_ms) = (1, 50);
         }
         self
     }

@@ -18,6 +18,7 @@
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`sequencer`]: the sequencer without anybody else, on the [`scene`] that it has in common with [`attach`].
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
+//! * [`peers`]: other systems on the same machine.
 //! * [`limit`]: as on a lesser processor.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
 //!
@@ -40,6 +41,7 @@ mod latency;
 mod limit;
 mod machine;
 mod need;
+mod peers;
 mod publish;
 mod raw;
 mod report;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Some(Command::Need(need)) => need::run(&need.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),
         Some(Command::Sequencer(args)) => sequencer::run(&args.settled()),
+        Some(Command::Peers(peers)) => peers::run(&peers.settled()),
         None => rounds::run(&arguments.run.settled()),
     };
     match ended {

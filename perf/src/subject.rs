@@ -5,7 +5,7 @@
 //! each can be told.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use embarcadero::{TopicProperties, create_topic};
 use launch::configuration::Configuration;
 use launch::place::{self, Folder};
 use launch::process::{End, LISTENS, Process, Signal};
+use launch::wait_for;
 
 use crate::args::{DeliverArgs, RunArgs};
 use crate::error::CompareError;
@@ -151,6 +152,25 @@ impl Subject {
         let mut command = Command::new(broker_program()?);
         command.arg("--config").arg(config).args(["--brokers", &broker.to_string()]);
         Subject::start(name, command, Vec::new(), folder)
+    }
+
+    /// Another system's server, as soon as somebody answers there.
+    pub fn listening(
+        name: &str,
+        command: Command,
+        addresses: Vec<SocketAddr>,
+        folder: &Folder,
+    ) -> Result<Self, CompareError> {
+        let mut subject = Subject::start(name, command, addresses, folder)?;
+        let answers = wait_for(READY_MAX, || match TcpStream::connect(subject.addresses[0]) {
+            Ok(_) => Some(Ok(())),
+            Err(_) => subject.process.check_alive().err().map(Err),
+        });
+        match answers {
+            Some(Ok(())) => Ok(subject),
+            Some(Err(silence)) => Err(subject.failed(silence.to_string())),
+            None => Err(subject.failed(format!("does not listen after {READY_MAX:?}"))),
+        }
     }
 
     /// Waits until it says that it listens.

@@ -27,6 +27,8 @@ const SLICES_MAX: usize = 16;
 const CALLS_PER_PORT: usize = 4;
 /// While an attempt is in the air, look for its result this often: nothing else announces it.
 const DIAL_CHECK: Duration = Duration::from_millis(2);
+/// Sockets that were asked no longer ago have hardly anything new to say.
+const ASKED_JUST_NOW: Duration = Duration::from_micros(100);
 /// At the start, wait this long at most for brokers beside the first; later ones join when they answer.
 const JOIN_WAIT: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,12 @@ pub(crate) struct Engine {
     sockets: Vec<Option<Socket>>,
     dialer: Dialer,
     readiness: Readiness,
+    /// `readiness` has the answers of a wait, and nothing was read since.
+    is_looked: bool,
+    /// When the sockets were last asked.
+    looked_at: Instant,
+    /// Nobody owed an ack when the last batch was pushed.
+    was_idle: bool,
     on_acked: Option<OnAcked>,
     messages_acked: u64,
     bytes_acked: u64,
@@ -58,6 +66,9 @@ impl Engine {
             ports,
             dialer: Dialer::new(),
             readiness: Readiness::default(),
+            is_looked: false,
+            looked_at: Instant::now(),
+            was_idle: false,
             on_acked: None,
             messages_acked: 0,
             bytes_acked: 0,
@@ -130,12 +141,33 @@ impl Engine {
         self.ports.begin_pass(now);
         self.obey();
         // Read first: what is written to a connection that has ended is in doubt, if only for those who did not look.
+        self.look(now)?;
         for port in 0..self.ports.len() {
-            let (read, is_heard) = self.read(port, now);
+            let (read, is_heard) = if self.has_to_read(port) { self.read(port, now) } else { (0, false) };
             moved += read + usize::from(self.ports.on_look(port, is_heard, now));
             self.obey();
         }
-        moved += self.ports.assign(now);
+        self.assign_and_write(moved, now)
+    }
+
+    /// After a push: as [`drive`](Engine::drive), but where nobody has anything to answer and all were asked just now they are not asked
+    /// again.
+    pub fn send(&mut self) -> Result<usize, ClientError> {
+        let now = Instant::now();
+        match self.was_idle && now.saturating_duration_since(self.looked_at) < ASKED_JUST_NOW {
+            true => self.assign_and_write(0, now),
+            false => self.drive(),
+        }
+    }
+
+    /// Only writes: before a [`wait`](Engine::wait), which asks all sockets anyway.
+    pub fn write_only(&mut self) -> Result<usize, ClientError> {
+        self.assign_and_write(0, Instant::now())
+    }
+
+    /// The second half of a pass. Of the first so many things moved.
+    fn assign_and_write(&mut self, moved: usize, now: Instant) -> Result<usize, ClientError> {
+        let mut moved = moved + self.ports.assign(now);
         for port in 0..self.ports.len() {
             moved += self.write(port, now);
         }
@@ -146,6 +178,36 @@ impl Engine {
         match self.ports.failed() {
             Some(error) => Err(error.clone()),
             None => Ok(moved),
+        }
+    }
+
+    /// Finds out which sockets have something to read, unless a wait just did: one question about all costs less than a read of each
+    /// that gives nothing. A single one is asked by reading.
+    fn look(&mut self, now: Instant) -> Result<(), ClientError> {
+        self.looked_at = now;
+        if std::mem::take(&mut self.is_looked) {
+            return Ok(());
+        }
+        self.readiness.clear();
+        for socket in self.sockets.iter().flatten() {
+            self.readiness.watch(socket.stream(), false);
+        }
+        if self.readiness.watched() <= 1 {
+            self.readiness.clear();
+            return Ok(());
+        }
+        self.sleep(Duration::ZERO)
+    }
+
+    fn has_to_read(&self, port: usize) -> bool {
+        let is_asked = self.readiness.watched() > 0;
+        self.sockets[port].as_ref().is_some_and(|socket| !is_asked || self.readiness.is_readable(socket.stream()))
+    }
+
+    fn sleep(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        match self.readiness.wait(timeout) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ClientError::io(self.ports.topic(), "waiting for the sockets of topic", &error)),
         }
     }
 
@@ -163,9 +225,8 @@ impl Engine {
                 self.readiness.watch(socket.stream(), self.ports.has_to_write(index, now));
             }
         }
-        if let Err(error) = self.readiness.wait(until.saturating_duration_since(now)) {
-            return Err(ClientError::io(self.ports.topic(), "waiting for the sockets of topic", &error));
-        }
+        self.sleep(until.saturating_duration_since(now))?;
+        self.is_looked = true;
         for socket in self.sockets.iter_mut().flatten() {
             if socket.full_until().is_some() && self.readiness.is_writable(socket.stream()) {
                 socket.has_room();
@@ -286,6 +347,7 @@ impl Engine {
 
     /// Takes a sealed batch; the window must not be full.
     pub fn push(&mut self, batch: SealedBatch) {
+        self.was_idle = self.ports.window().is_idle();
         self.ports.push(batch);
     }
 

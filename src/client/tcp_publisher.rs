@@ -48,7 +48,7 @@ impl TcpPublisher {
         self.filler.push(payload);
         // Batches of equal messages go out when they are full, not when the next message finds no room.
         if !self.filler.fits(payload.len()) && self.seal_open() {
-            self.drive()?;
+            self.pass(Engine::send)?;
         }
         Ok(true)
     }
@@ -65,7 +65,7 @@ impl TcpPublisher {
                 return Ok(false);
             }
         }
-        self.drive()?;
+        self.pass(Engine::send)?;
         assert!(self.filler.fits(payload_bytes), "an empty batch takes every payload up to the limit");
         Ok(true)
     }
@@ -88,7 +88,11 @@ impl TcpPublisher {
     }
 
     fn drive(&mut self) -> Result<usize, ClientError> {
-        let moved = self.engine.drive();
+        self.pass(Engine::drive)
+    }
+
+    fn pass(&mut self, kind: fn(&mut Engine) -> Result<usize, ClientError>) -> Result<usize, ClientError> {
+        let moved = kind(&mut self.engine);
         while let Some(buffer) = self.engine.pop_buffer() {
             self.spare.push(buffer);
         }
@@ -101,7 +105,8 @@ impl TcpPublisher {
 
     pub fn poll(&mut self, timeout: Duration) -> Result<usize, ClientError> {
         let lingered = self.seal_lingered();
-        let moved = self.drive()? + usize::from(lingered);
+        let moved =
+            self.pass(if timeout.is_zero() { Engine::drive } else { Engine::write_only })? + usize::from(lingered);
         if moved > 0 || timeout.is_zero() {
             return Ok(moved);
         }

@@ -32,9 +32,19 @@ impl Readiness {
         self.entries.push(libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 });
     }
 
+    /// How many sockets it watches.
+    pub fn watched(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether the last wait found that `socket`, watched for it, can be written.
     pub fn is_writable(&self, socket: &impl AsRawFd) -> bool {
         self.entries.iter().any(|entry| entry.fd == socket.as_raw_fd() && entry.revents & libc::POLLOUT != 0)
+    }
+
+    /// Whether the last wait found that `socket` can be read, has ended, or failed.
+    pub fn is_readable(&self, socket: &impl AsRawFd) -> bool {
+        self.entries.iter().any(|entry| entry.fd == socket.as_raw_fd() && entry.revents & !libc::POLLOUT != 0)
     }
 
     /// Waits until a socket is ready or `timeout` has passed, and says how many are. A signal ends the wait early with 0.
@@ -74,11 +84,17 @@ mod tests {
         assert_eq!(readiness.wait(Duration::ZERO).unwrap(), 0);
         far.write_all(b"x").unwrap();
         assert_eq!(readiness.wait(Duration::from_secs(1)).unwrap(), 1);
+        assert!(readiness.is_readable(&near) && !readiness.is_readable(&far));
         readiness.clear();
         assert_eq!(readiness.wait(Duration::from_micros(10)).unwrap(), 0);
-        assert!(!readiness.is_writable(&near));
+        assert!(!readiness.is_writable(&near) && !readiness.is_readable(&near));
         readiness.watch(&near, true);
         assert_eq!(readiness.wait(Duration::ZERO).unwrap(), 1);
         assert!(readiness.is_writable(&near) && !readiness.is_writable(&far));
+        drop(far);
+        readiness.clear();
+        readiness.watch(&near, false);
+        readiness.wait(Duration::ZERO).unwrap();
+        assert!(readiness.is_readable(&near), "its end is something to read");
     }
 }
