@@ -3,6 +3,7 @@
 //! * [`error`]: why it cannot start, why it ended.
 //! * [`preflight`]: what can be told before anything is touched.
 //! * `places`: which places in the pool it takes.
+//! * `progress`: how far its memory is made ready.
 //! * `watch`: whether the pool is still what it was.
 
 use std::net::{SocketAddr, TcpListener};
@@ -48,6 +49,7 @@ use crate::wire::frame::LogRecord;
 pub mod error;
 mod places;
 pub mod preflight;
+mod progress;
 mod watch;
 
 pub use error::{RunError, StartError};
@@ -182,6 +184,7 @@ pub fn open_pool(config: &Config, create: Create) -> Result<Pool, StartError> {
             any_candidates: config.sequencer.candidates.is_none(),
             homes: home_hosts(config),
             coherence: Some(config.pool.coherence),
+            told: progress::show,
         };
         Pool::open_as(path, &wanted, create)
     };
@@ -257,7 +260,7 @@ impl Embarlet {
         let slot = candidate.as_ref().map(|(slot, _)| *slot);
         let listeners = bind(config, &options.brokers)?;
         if config.pool.populate {
-            pool.populate();
+            pool.populate(progress::show);
         }
         let seats = Seats { entries: &options.brokers, places: &places, listeners: &listeners, candidate };
         let parts = Parts::<C>::new(config, seats, pool.clone(), &view)?;

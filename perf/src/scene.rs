@@ -33,7 +33,15 @@ impl BenchPool {
     ) -> Result<BenchPool, CompareError> {
         let homes = HomeHosts::single_host(&geometry);
         let coherence = Some(coherence);
-        let wanted = Wanted { geometry, any_size: false, any_places: false, any_candidates: false, homes, coherence };
+        let wanted = Wanted {
+            geometry,
+            any_size: false,
+            any_places: false,
+            any_candidates: false,
+            homes,
+            coherence,
+            told: |_| (),
+        };
         let pool = Pool::open_as(path, &wanted, Create::IfMissing)
             .map_err(|error| CompareError::Usage(format!("{name}: {error}")))?;
         Ok(BenchPool { path: path.to_owned(), pool, name })

@@ -25,6 +25,7 @@ use memmap2::MmapRaw;
 
 use crate::config::CoherenceMode;
 use crate::limits::LINE_BYTES;
+use crate::pool::os;
 use crate::processor;
 
 /// Whether written-back lines are worth keeping in this host's cache.
@@ -160,18 +161,28 @@ fn detect_flush() -> Flush {
 #[derive(Debug)]
 pub struct Mapping {
     map: MmapRaw,
+    /// Where the pool begins in it: before that lies address space that aligns it.
+    start: usize,
+    length: usize,
     flush: Flush,
 }
 
 impl Mapping {
     /// Takes over a mapping.
     pub fn new(map: MmapRaw) -> Arc<Mapping> {
-        Arc::new(Mapping { map, flush: detect_flush() })
+        let length = map.len();
+        Self::of_part(map, 0, length)
+    }
+
+    /// Takes over a mapping of which so many bytes from `start` on are the pool.
+    pub(super) fn of_part(map: MmapRaw, start: usize, length: usize) -> Arc<Mapping> {
+        assert!(start <= map.len() && length <= map.len() - start, "the pool lies in the mapping");
+        Arc::new(Mapping { map, start, length, flush: detect_flush() })
     }
 
     /// Length, bytes.
     pub fn bytes(&self) -> u64 {
-        self.map.len() as u64
+        self.length as u64
     }
 
     /// What writes a line back here, in words, for the start-up log.
@@ -190,12 +201,20 @@ impl Mapping {
             "range {at}+{bytes} outside a pool of {}",
             self.bytes()
         );
-        self.map.as_mut_ptr().wrapping_add(at as usize)
+        self.map.as_mut_ptr().wrapping_add(self.start + at as usize)
     }
 
     /// Asks the kernel to map every page of a range now, so that none faults on the data path.
     pub fn populate(&self, at: u64, bytes: u64) -> std::io::Result<()> {
-        self.map.advise_range(memmap2::Advice::PopulateWrite, at as usize, bytes as usize)
+        self.map.advise_range(memmap2::Advice::PopulateWrite, self.start + at as usize, bytes as usize)
+    }
+
+    /// Asks the kernel for a huge page under a range that nobody uses yet.
+    ///
+    /// # Errors
+    /// EAGAIN: not now. Others: it has none, or gives none to files like this.
+    pub(super) fn collapse(&self, at: u64, bytes: u64) -> std::io::Result<()> {
+        os::collapse(&self.map, self.start + at as usize, bytes as usize)
     }
 
     fn word(&self, at: u64) -> &AtomicU64 {

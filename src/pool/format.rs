@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use bytemuck::bytes_of;
 
 use crate::limits::{LINE_BYTES, REGION_ALIGNMENT_BYTES};
-use crate::pool::coherence::{Keep, Mapped, Memory, Software};
+use crate::pool::coherence::{Keep, Mapped, Mapping, Memory, Software};
 use crate::pool::error::PoolError;
 use crate::pool::layout::{MEMBER_LINES, MEMBERS_AT, SUPERBLOCK_BYTES};
 use crate::pool::locks::os_error;
-use crate::pool::os;
+use crate::pool::os::{self, HUGE_PAGE_BYTES};
 use crate::pool::superblock::{MAGIC_UNFINISHED, Superblock, SuperblockError};
+use crate::pool::touch::{Told, by_pieces};
 
 /// How long members are watched for a beat, each of which beats at least every 100 ms.
 const WATCH: Duration = Duration::from_millis(1000);
@@ -92,7 +93,7 @@ pub(super) fn living_member(head: &Mapped<Software>) -> Option<u32> {
 
 /// A fresh file of zeros behind the word that says it is not finished, with all its blocks reserved. Nothing of an old pool is
 /// touched before it is known that there is room; a file that cannot be had is not left behind.
-pub(super) fn make_room(path: &Path, file: &File, bytes: u64, is_huge: bool) -> Result<(), PoolError> {
+pub(super) fn make_room(path: &Path, file: &File, bytes: u64, is_huge: bool, tell: Told) -> Result<(), PoolError> {
     let meta = file.metadata().map_err(os_error(path, "stat it"))?;
     let give_up = |error| {
         if meta.len() == 0 {
@@ -121,10 +122,34 @@ pub(super) fn make_room(path: &Path, file: &File, bytes: u64, is_huge: bool) -> 
     }
     let mut page = [0; SUPERBLOCK_BYTES as usize];
     page[..8].copy_from_slice(&MAGIC_UNFINISHED.to_le_bytes());
-    file.write_all_at(&page, 0).and_then(|()| os::reserve(file, bytes)).map_err(|source| {
+    let begun = file.write_all_at(&page, 0).and_then(|()| file.set_len(bytes));
+    begun.and_then(|()| make_huge(path, file, bytes, tell)).and_then(|()| os::reserve(file, bytes)).map_err(|source| {
         let _ = std::fs::remove_file(path);
         no_room(source)
     })
+}
+
+/// Puts a fresh file on huge pages, as far as there are any: every process maps it in no time, then and later. Errors: the file system is full.
+fn make_huge(path: &Path, file: &File, bytes: u64, tell: Told) -> io::Result<()> {
+    let Ok((map, start)) = os::map_aligned(file, bytes as usize, HUGE_PAGE_BYTES as usize) else { return Ok(()) };
+    let mapping = Mapping::of_part(map, start, bytes as usize);
+    let whole = bytes - bytes % HUGE_PAGE_BYTES;
+    let made = by_pieces("making huge pages", 0..whole, HUGE_PAGE_BYTES, tell, |at, bytes| {
+        os::allocate_page(file, at)?;
+        match mapping.collapse(at, bytes) {
+            // The kernel has the page in hand just now.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => Ok(()),
+            other => other,
+        }
+    });
+    match made {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => Err(error),
+        Err(error) => {
+            log::debug!("pool {}: not all of it lies on huge pages ({error})", path.display());
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Reserves the blocks of a pool that came here with holes, as by a copy: no store hits a full file system later.

@@ -11,7 +11,7 @@
 //! * [`process`]: what this process says of itself.
 //! * [`superblock`]: the first 4 KiB: what a pool says of itself, and who may use it.
 //! * [`region`]: create, format, attach or refuse. Its parts: `format` (over what, in which order it is written), `device` (lengths,
-//!   alignments), `locks` (of this host), `error`.
+//!   alignments), `locks` (of this host), `touch` (memory ahead of its use), `error`.
 
 pub mod coherence;
 mod device;
@@ -25,9 +25,11 @@ pub mod process;
 pub mod record;
 pub mod region;
 pub mod superblock;
+mod touch;
 
 pub use coherence::{Hardware, Keep, Mapped, Mapping, Memory, Software};
 pub use layout::{Geometry, Layout, PlaceKind};
 pub use line::{Access, Owned, Peer};
 pub use process::Process;
 pub use region::{Pool, PoolError};
+pub use touch::{Told, Touched};

@@ -3,6 +3,7 @@
 //! Invariants, cited by the SAFETY comments:
 //! 1. Descriptors are borrowed from a live `File`.
 //! 2. Out-parameters are plain C structs for which all zero is a valid value, alive for the call.
+//! 3. What is mapped at a given address takes the place of a reservation of our own that nobody else knows of, and goes with it.
 
 #![allow(unsafe_code)]
 
@@ -10,6 +11,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// The smaller of x86-64's huge pages.
+pub const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// What to ask of a byte-range lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +97,39 @@ pub fn file_bytes_limit() -> io::Result<u64> {
     // SAFETY: invariant 2.
     match unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } {
         0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A mapping whose part from the second value on begins at a multiple of `alignment`, and shows the file from its start: the kernel maps huge
+/// pages of a file only where file and address agree on them, and gives ordinary files no such address.
+pub fn map_aligned(file: &File, bytes: usize, alignment: usize) -> io::Result<(MmapRaw, usize)> {
+    let reserved: MmapRaw = MmapOptions::new().len(bytes + alignment).no_reserve_swap().map_anon()?.into();
+    let start = reserved.as_ptr().align_offset(alignment);
+    let address = reserved.as_mut_ptr().wrapping_add(start).cast();
+    let (rights, how) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+    // SAFETY: invariants 1 and 3: `start` is below `alignment`, so address and length lie inside the reservation.
+    match unsafe { libc::mmap(address, bytes, rights, how, file.as_raw_fd(), 0) } {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        _ => Ok((reserved, start)),
+    }
+}
+
+/// Puts a range of a file on a huge page, and fills what is missing with zeros. What is in it stays.
+pub fn collapse(map: &MmapRaw, at: usize, bytes: usize) -> io::Result<()> {
+    assert!(at <= map.len() && bytes <= map.len() - at, "it lies in the mapping");
+    // SAFETY: the range lies in the mapping; contents and rights of its memory stay what they are.
+    match unsafe { libc::madvise(map.as_mut_ptr().wrapping_add(at).cast(), bytes, libc::MADV_COLLAPSE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Reserves a page, and fails where a store would end the process.
+pub fn allocate_page(file: &File, at: u64) -> io::Result<()> {
+    // SAFETY: invariant 1.
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, at as i64, 4096) } {
+        0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

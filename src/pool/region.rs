@@ -21,9 +21,10 @@ use crate::pool::format::{self, Found};
 use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
 pub use crate::pool::locks::{HostLock, LockName};
 use crate::pool::locks::{Opened, os_error};
-use crate::pool::os::LockMode;
 pub use crate::pool::os::free_bytes;
+use crate::pool::os::{self, HUGE_PAGE_BYTES, LockMode};
 use crate::pool::superblock::{HomeHosts, Superblock, SuperblockError};
+use crate::pool::touch::{Told, by_pieces};
 use crate::utc::utc_ns;
 
 /// Whether a pool may be made.
@@ -54,6 +55,8 @@ pub struct Wanted {
     pub homes: HomeHosts,
     /// What all its processes do; none: whatever it was formatted for, software for a new one.
     pub coherence: Option<CoherenceMode>,
+    /// Who is told how far it is while a new one is made.
+    pub told: Told,
 }
 
 /// An attached pool.
@@ -98,8 +101,10 @@ pub enum Lost {
 
 /// How often a file that was replaced just when it was opened is opened anew.
 const OPENED_ANEW_MAX: u32 = 100;
-/// How long another process formats at most.
-const FORMAT_WAIT: Duration = Duration::from_secs(30);
+/// How long another process formats at most: every page of a large pool is cleared.
+const FORMAT_WAIT: Duration = Duration::from_secs(120);
+/// What a thread touches at once, bytes.
+const TOUCH_BYTES: u64 = 16 << 20;
 /// How long others have the lock of a member that is gone at most, while they look after what it had.
 pub(crate) const CARE_WAIT: Duration = Duration::from_millis(300);
 
@@ -116,7 +121,8 @@ impl Pool {
         create: Create,
     ) -> Result<Pool, PoolError> {
         let (any_places, any_candidates, coherence) = (false, false, None);
-        let wanted = Wanted { geometry, any_size, any_places, any_candidates, homes: homes.clone(), coherence };
+        let wanted =
+            Wanted { geometry, any_size, any_places, any_candidates, homes: homes.clone(), coherence, told: |_| () };
         Self::open_as(path, &wanted, create)
     }
 
@@ -262,7 +268,7 @@ impl Pool {
         let bytes = layout.geometry.pool_bytes;
         extent.holds(path, bytes)?;
         if !extent.is_device {
-            format::make_room(path, file, bytes, extent.is_huge())?;
+            format::make_room(path, file, bytes, extent.is_huge(), wanted.told)?;
         }
         let view = Self::map(path, file, bytes)?;
         if extent.is_device || extent.is_huge() {
@@ -280,6 +286,14 @@ impl Pool {
     }
 
     fn map(path: &Path, file: &File, bytes: u64) -> Result<Mapped<Software>, PoolError> {
+        let is_huge = |file| os::huge_page_bytes(file).is_ok_and(|bytes| bytes.is_some());
+        // Devices and huge pages have an alignment of their own.
+        if file.metadata().is_ok_and(|meta| meta.file_type().is_file())
+            && !is_huge(file)
+            && let Ok((map, start)) = os::map_aligned(file, bytes as usize, HUGE_PAGE_BYTES as usize)
+        {
+            return Ok(Mapped::new(Mapping::of_part(map, start, bytes as usize)));
+        }
         // An explicit length: a device's stat says 0.
         let map = MmapOptions::new().len(bytes as usize).map_raw(file).map_err(os_error(path, "map it"))?;
         Ok(Mapped::new(Mapping::new(map)))
@@ -374,10 +388,11 @@ impl Pool {
     }
     /// Touches what a process may write: the tables and rings, and every extent, since any may be granted to it. If that fails, first
     /// writes are slower.
-    pub fn populate(&self) {
+    pub fn populate(&self, tell: Told) {
         let (mapping, layout) = (&self.mapping, &self.layout);
-        let touched = mapping.populate(0, layout.fixed_bytes());
-        if let Err(error) = touched.and_then(|()| mapping.populate(layout.extent(0), layout.blog_bytes())) {
+        let blog = layout.extent(0)..layout.extent(0) + layout.blog_bytes();
+        let touch = |range| by_pieces("touching", range, TOUCH_BYTES, tell, |at, bytes| mapping.populate(at, bytes));
+        if let Err(error) = touch(0..layout.fixed_bytes()).and_then(|()| touch(blog)) {
             log::warn!("cannot touch the pool in advance ({error}): first writes will be slower");
         }
     }

@@ -114,12 +114,25 @@ fn a_pool_can_be_looked_at_without_the_right_to_write_it() {
 }
 
 #[test]
+fn a_pool_begins_where_a_huge_page_may() {
+    let at = TempPool::new("aligned");
+    let pool = open(&at.0, small(), false, Create::IfMissing).unwrap();
+    assert_eq!(pool.mapping().address(0, 8).addr() as u64 % HUGE_PAGE_BYTES, 0);
+    // Reserved around it is only address space: the last word is its own.
+    let last = pool.mapping().bytes() - 8;
+    let view = Mapped::<Software>::new(pool.mapping().clone());
+    view.store(last, 7);
+    let again = open(&at.0, small(), false, Create::Never).unwrap();
+    assert_eq!(Mapped::<Software>::new(again.mapping().clone()).load(last), 7);
+}
+
+#[test]
 fn the_coherence_it_was_formatted_for_is_held_to() {
     let at = TempPool::new("coherence");
     let wanted = |coherence| {
         let homes = HomeHosts::single_host(&small());
         let (any_size, any_places, any_candidates) = (false, false, false);
-        let wanted = Wanted { geometry: small(), any_size, any_places, any_candidates, homes, coherence };
+        let wanted = Wanted { geometry: small(), any_size, any_places, any_candidates, homes, coherence, told: |_| () };
         Pool::open_as(&at.0, &wanted, Create::IfMissing)
     };
     drop(wanted(Some(CoherenceMode::Hardware)).unwrap());

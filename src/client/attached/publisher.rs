@@ -126,7 +126,7 @@ impl<C: Coherence> Driven<C> {
         let Taken { place, view, life } = Place::take::<C>(&pool, options.pool.host, PlaceKind::Publisher)?;
         let lane = place.lane.expect("a publisher's place has one");
         if options.pool.populate {
-            pool.populate();
+            pool.populate(|_| ());
         }
         let mut driven = Driven { core: Publishing::begin(&view, lane, life, options, MachineClock), place };
         let mut patience = driven.patience();
