@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use bytemuck::bytes_of;
 
 use crate::limits::{LINE_BYTES, REGION_ALIGNMENT_BYTES};
-use crate::pool::coherence::{Keep, Mapped, Mapping, Memory, Software};
+use crate::pool::coherence::{Keep, Mapped, Memory, Software};
 use crate::pool::error::PoolError;
+use crate::pool::huge;
 use crate::pool::layout::{MEMBER_LINES, MEMBERS_AT, SUPERBLOCK_BYTES};
 use crate::pool::locks::os_error;
-use crate::pool::os::{self, HUGE_PAGE_BYTES};
+use crate::pool::os;
 use crate::pool::superblock::{MAGIC_UNFINISHED, Superblock, SuperblockError};
-use crate::pool::touch::{Told, by_pieces};
+use crate::pool::touch::Told;
 
 /// How long members are watched for a beat, each of which beats at least every 100 ms.
 const WATCH: Duration = Duration::from_millis(1000);
@@ -115,7 +116,7 @@ pub(super) fn make_room(path: &Path, file: &File, bytes: u64, is_huge: bool, tel
     file.set_len(0).map_err(os_error(path, "truncate it"))?;
     if is_huge {
         // They are zeros, and there is no write(2): whoever maps it says that it is not finished.
-        return os::allocate(file, bytes).map_err(|source| {
+        return os::allocate(file, 0, bytes).map_err(|source| {
             let _ = std::fs::remove_file(path);
             PoolError::NoHugePages { path: path.into(), bytes, source }
         });
@@ -123,33 +124,10 @@ pub(super) fn make_room(path: &Path, file: &File, bytes: u64, is_huge: bool, tel
     let mut page = [0; SUPERBLOCK_BYTES as usize];
     page[..8].copy_from_slice(&MAGIC_UNFINISHED.to_le_bytes());
     let begun = file.write_all_at(&page, 0).and_then(|()| file.set_len(bytes));
-    begun.and_then(|()| make_huge(path, file, bytes, tell)).and_then(|()| os::reserve(file, bytes)).map_err(|source| {
+    begun.and_then(|()| huge::fill(path, file, bytes, tell)).and_then(|()| os::reserve(file, bytes)).map_err(|source| {
         let _ = std::fs::remove_file(path);
         no_room(source)
     })
-}
-
-/// Puts a fresh file on huge pages, as far as there are any: every process maps it in no time, then and later. Errors: the file system is full.
-fn make_huge(path: &Path, file: &File, bytes: u64, tell: Told) -> io::Result<()> {
-    let Ok((map, start)) = os::map_aligned(file, bytes as usize, HUGE_PAGE_BYTES as usize) else { return Ok(()) };
-    let mapping = Mapping::of_part(map, start, bytes as usize);
-    let whole = bytes - bytes % HUGE_PAGE_BYTES;
-    let made = by_pieces("making huge pages", 0..whole, HUGE_PAGE_BYTES, tell, |at, bytes| {
-        os::allocate_page(file, at)?;
-        match mapping.collapse(at, bytes) {
-            // The kernel has the page in hand just now.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) => Ok(()),
-            other => other,
-        }
-    });
-    match made {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => Err(error),
-        Err(error) => {
-            log::debug!("pool {}: not all of it lies on huge pages ({error})", path.display());
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
 }
 
 /// Reserves the blocks of a pool that came here with holes, as by a copy: no store hits a full file system later.
@@ -158,7 +136,7 @@ pub(super) fn fill_holes(path: &Path, file: &File, bytes: u64) -> Result<(), Poo
     if !meta.file_type().is_file() || 512 * meta.blocks() >= bytes {
         return Ok(());
     }
-    match os::allocate(file, bytes) {
+    match os::allocate(file, 0, bytes) {
         Ok(()) => Ok(()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
             let free = os::free_bytes(path).map_err(os_error(path, "ask how much is free"))?;

@@ -11,12 +11,13 @@
 //! * [`process`]: what this process says of itself.
 //! * [`superblock`]: the first 4 KiB: what a pool says of itself, and who may use it.
 //! * [`region`]: create, format, attach or refuse. Its parts: `format` (over what, in which order it is written), `device` (lengths,
-//!   alignments), `locks` (of this host), `touch` (memory ahead of its use), `error`.
+//!   alignments), `locks` (of this host), `huge` (what a fresh file lies on), `touch` (memory ahead of its use), `error`.
 
 pub mod coherence;
 mod device;
 mod error;
 mod format;
+mod huge;
 pub mod layout;
 pub mod line;
 mod locks;

@@ -80,11 +80,11 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Reserves the blocks of holes and keeps what is there: other processes may be writing it. `posix_fallocate` would write to blocks
+/// Reserves the blocks of holes in a range and keeps what is there: other processes may be writing it. `posix_fallocate` would write to blocks
 /// itself where the file system cannot do it.
-pub fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+pub fn allocate(file: &File, at: u64, bytes: u64) -> io::Result<()> {
     // SAFETY: invariant 1.
-    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as i64) } {
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, at as i64, bytes as i64) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -120,15 +120,6 @@ pub fn collapse(map: &MmapRaw, at: usize, bytes: usize) -> io::Result<()> {
     assert!(at <= map.len() && bytes <= map.len() - at, "it lies in the mapping");
     // SAFETY: the range lies in the mapping; contents and rights of its memory stay what they are.
     match unsafe { libc::madvise(map.as_mut_ptr().wrapping_add(at).cast(), bytes, libc::MADV_COLLAPSE) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Reserves a page, and fails where a store would end the process.
-pub fn allocate_page(file: &File, at: u64) -> io::Result<()> {
-    // SAFETY: invariant 1.
-    match unsafe { libc::fallocate(file.as_raw_fd(), 0, at as i64, 4096) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
