@@ -3,7 +3,8 @@
 //! * Appending: an attached publisher's messages, ordered and acked, against `memcpy` and `clflushopt` of the same bytes over the same
 //!   memory: message by message, and in blocks of a batch.
 //! * Latency: from an attached publish to its attached delivery, publisher and subscriber on one spinning thread and the sequencer on
-//!   another, against a cache line that two spinning threads pass to and fro: the message's way is one such round and more.
+//!   another, against two bare exchanges of two spinning threads, which is the least a message's way can be: a cache line to and fro, and a
+//!   relay that writes lines back and drops them before it looks, as the pool's coherence asks for.
 //!
 //! The sequencer is the broker's own, on a thread by itself as on a machine with a core for each role; no broker process runs. In
 //! every round each side runs once, beginning with another one each time.
@@ -27,7 +28,7 @@ use embarcadero::{PoolOptions, Publisher, PublisherOptions, Start, Subscriber, S
 use launch::place::Folder;
 use serde_json::json;
 use tools_common::clock::{monotonic_ns, thread_ns};
-use tools_common::figures::{self, Spread, in_turn};
+use tools_common::figures::{self, Spread};
 use tools_common::report::{cores, machine};
 
 use crate::args::AttachArgs;
@@ -263,9 +264,10 @@ fn publish_to_deliver(
     Ok(Latency::of(&found))
 }
 
-/// Two threads pass a line of the pool to and fro.
-fn ping_pong(scene: &Scene, args: &AttachArgs) -> Latency {
-    let memory = Mapped::<Hardware>::new(scene.pool.mapping().clone());
+/// Two threads pass lines of the pool to and fro: as the hardware does it, or as `C` does.
+fn ping_pong<C: Coherence>(scene: &Scene, args: &AttachArgs) -> Latency {
+    let memory = Mapped::<C>::new(scene.pool.mapping().clone());
+    let (tell, hear) = (tell::<Mapped<C>>, hear::<Mapped<C>>);
     // Two lines of the broker's own lane, which nobody uses here.
     let at = scene.pool.layout().extent(0);
     let (there, back) = (at, at + 4 * LINE_BYTES);
@@ -274,17 +276,17 @@ fn ping_pong(scene: &Scene, args: &AttachArgs) -> Latency {
     let (far, count) = (memory.clone(), args.latency_messages);
     let echo = std::thread::spawn(move || {
         for number in 1..=count {
-            while far.load(there) != number {
+            while hear(&far, there) != number {
                 std::hint::spin_loop();
             }
-            far.store(back, number);
+            tell(&far, back, number);
         }
     });
     let mut found = figures::Latencies::default();
     for number in 1..=count {
         let begin = Instant::now();
-        memory.store(there, number);
-        while memory.load(back) != number {
+        tell(&memory, there, number);
+        while hear(&memory, back) != number {
             std::hint::spin_loop();
         }
         found.record(begin.elapsed().as_nanos() as u64);
@@ -292,6 +294,17 @@ fn ping_pong(scene: &Scene, args: &AttachArgs) -> Latency {
     // It has answered the last one.
     let _ = echo.join();
     Latency::of(&found)
+}
+
+fn tell<M: Memory>(memory: &M, at: u64, word: u64) {
+    memory.store(at, word);
+    memory.write_back(at, LINE_BYTES, Keep::Dropped);
+    memory.store_fence();
+}
+
+fn hear<M: Memory>(memory: &M, at: u64) -> u64 {
+    memory.discard(at, LINE_BYTES);
+    memory.load(at)
 }
 
 /// GB/s of one message size, by round: appended, copied message by message, copied in blocks.
@@ -331,38 +344,50 @@ pub fn run(args: &AttachArgs) -> Result<(), CompareError> {
     report(args, &sizes, latencies.as_ref())
 }
 
-/// By round: publish to deliver, and the ping-pong.
-type Latencies = (Vec<Latency>, Vec<Latency>);
+/// What is measured of latency, in every round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The log's.
+    Deliver,
+    /// A cache line, as the hardware passes it.
+    Line,
+    /// The same with what the pool's coherence asks for.
+    Relay,
+}
+
+const WAYS: [Way; 3] = [Way::Deliver, Way::Line, Way::Relay];
+
+/// By way, by round.
+type Latencies = [Vec<Latency>; 3];
 
 fn latency_rounds(args: &AttachArgs, folder: &Folder) -> Result<Latencies, CompareError> {
-    let (mut delivered, mut bounced) = (Vec::new(), Vec::new());
-    for round in 0..=args.runs {
-        let one = |is_log: bool| -> Result<Latency, CompareError> {
-            let scene = Scene::new(args, folder)?;
-            let latency = if is_log {
-                let mut publisher = scene.publisher(args, 4096)?;
-                let mut subscriber = scene.subscriber(args)?;
-                publish_to_deliver(args, &mut publisher, &mut subscriber)
-            } else {
-                // The sequencer's core is needed.
-                scene.stop.store(true, Ordering::Relaxed);
-                Ok(ping_pong(&scene, args))
-            };
-            drop(scene);
+    let mut found = Latencies::default();
+    for round in 0..=args.runs as usize {
+        for turn in 0..WAYS.len() {
+            let place = (turn + round) % WAYS.len();
+            let latency = latency(args, folder, WAYS[place])?;
             let _ = fs::remove_file(folder.path().join("attach"));
-            latency
-        };
-        let (log, bare) = in_turn(round, one)?;
-        eprintln!(
-            "round {round}: deliver p50 {} ns p99 {}, ping-pong p50 {} p99 {}",
-            log.p50, log.p99, bare.p50, bare.p99
-        );
-        if round > 0 {
-            delivered.push(log);
-            bounced.push(bare);
+            if round > 0 {
+                found[place].push(latency);
+            }
         }
     }
-    Ok((delivered, bounced))
+    Ok(found)
+}
+
+fn latency(args: &AttachArgs, folder: &Folder, way: Way) -> Result<Latency, CompareError> {
+    let scene = Scene::new(args, folder)?;
+    if way == Way::Deliver {
+        let mut publisher = scene.publisher(args, 4096)?;
+        let mut subscriber = scene.subscriber(args)?;
+        return publish_to_deliver(args, &mut publisher, &mut subscriber);
+    }
+    // The sequencer's core is needed.
+    scene.stop.store(true, Ordering::Relaxed);
+    Ok(match (way, args.coherence) {
+        (Way::Relay, CoherenceMode::Software) => ping_pong::<Software>(&scene, args),
+        _ => ping_pong::<Hardware>(&scene, args),
+    })
 }
 
 fn report(args: &AttachArgs, sizes: &[Appends; 2], latencies: Option<&Latencies>) -> Result<(), CompareError> {
@@ -386,19 +411,18 @@ fn report(args: &AttachArgs, sizes: &[Appends; 2], latencies: Option<&Latencies>
             runs.insert(format!("{bytes} by {by}"), gb_s);
         }
     }
-    if let Some((delivered, bounced)) = latencies {
+    if let Some([delivered, line, relay]) = latencies {
         for (name, figure) in [("p50", (|l: &Latency| l.p50) as fn(&Latency) -> f64), ("p99", |l| l.p99)] {
             let all = |runs: &[Latency]| runs.iter().map(figure).collect::<Vec<_>>();
-            let (log, bare) = (all(delivered), all(bounced));
-            let ratio = Spread::of_ratios(&log, &bare);
-            println!(
-                "  publish to deliver {name}: {} ns; cache-line ping-pong {} ns; ratio {}",
-                Spread::of(log.clone()).words(0),
-                Spread::of(bare.clone()).words(0),
-                ratio.words(2)
-            );
-            ratios.insert(format!("deliver / pingpong {name}"), ratio.json());
-            runs.insert(format!("latency_{name}"), json!({ "deliver_ns": log, "pingpong_ns": bare }));
+            let (log, line, relay) = (all(delivered), all(line), all(relay));
+            println!("  publish to deliver {name}: {} ns", Spread::of(log.clone()).words(0));
+            for (limit, below) in [("cache-line ping-pong", &line), ("bare relay", &relay)] {
+                let ratio = Spread::of_ratios(&log, below);
+                println!("  {name} of a {limit}: {} ns; ratio {}", Spread::of(below.clone()).words(0), ratio.words(2));
+                ratios.insert(format!("deliver / {limit} {name}"), ratio.json());
+            }
+            let of = json!({ "deliver_ns": log, "pingpong_ns": line, "relay_ns": relay });
+            runs.insert(format!("latency_{name}"), of);
         }
     }
     args.output.write(&json!({

@@ -72,19 +72,21 @@ const fn against(above: &'static str, below: &'static str, aim: Option<&'static 
 }
 
 /// Every ratio that is reported: of throughputs more is better, of latencies less.
-pub const COMPARISONS: [Comparison; 12] = [
-    against("order5", "sink", Some("at least 0.7")),
+pub const COMPARISONS: [Comparison; 14] = [
+    against("order5", "sink", Some("at least 0.95")),
+    against("order5", "order0", Some("at least 0.97")),
     against("order0", "sink", None),
     against("order5", "sink_flush", None),
     against("order5", "sink_ack", None),
     against("order0", "sink_ack", None),
-    against("order5_1", "sink_1", Some("at least 0.7")),
+    against("order5_1", "sink_1", Some("at least 0.95")),
+    against("order5_1", "order0_1", Some("at least 0.97")),
     against("order0_1", "sink_1", None),
     against("order5_1", "sink_flush_1", None),
     against("order5_1", "sink_ack_1", None),
     against("order0_1", "sink_ack_1", None),
-    against("ack_park", "pingpong_block", Some("at most 2")),
-    against("ack_spin", "pingpong_spin", Some("at most 2")),
+    against("ack_park", "pingpong_block", Some("at most 1.3")),
+    against("ack_spin", "pingpong_spin", Some("at most 1.3")),
 ];
 
 /// One run of one case.

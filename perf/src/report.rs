@@ -92,10 +92,11 @@ impl Report {
         } else {
             let (client, receiver) = (self.spread(index, Self::client_cpu), self.spread(index, Self::receiver_cpu));
             println!(
-                "  {:<15} {:<28} {} GB/s; {} connections; processor s per GB: clients {:.2}, receiver {:.2}",
+                "  {:<15} {:<28} {} GB/s, {} k messages/s; {} connections; processor s per GB: clients {:.2}, receiver {:.2}",
                 case.key,
                 case.what,
                 self.spread(index, Self::speed).words(2),
+                format_args!("{:.0}", self.spread(index, Self::speed).median * 1e6 / self.args.message_bytes as f64),
                 brokers * self.args.sessions,
                 client.median,
                 receiver.median

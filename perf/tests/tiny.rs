@@ -7,7 +7,9 @@ use std::process::Command;
 use launch::place::build_broker;
 use serde_json::Value;
 
-const RATIOS: [&str; 14] = [
+const RATIOS: [&str; 16] = [
+    "order5 / order0",
+    "order5_1 / order0_1",
     "order5 / sink",
     "order0 / sink",
     "order5 / sink_flush",

@@ -5,11 +5,12 @@
 //! batch is given to a connection, because
 //! session, epoch and number may change between two sendings. A sealed body never changes.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::client::deadline;
 use crate::crc::Crc;
 use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES, MESSAGE_ALIGNMENT_BYTES};
+use crate::utc::utc_ns;
 use crate::wire::frame::{BatchHeader, seal};
 use crate::wire::message::{message_bytes, push};
 use crate::wire::padded;
@@ -204,11 +205,6 @@ impl Filler {
         (self.messages, self.payload_bytes, self.opened_at) = (0, 0, None);
         Ok(sealed)
     }
-}
-
-/// UTC nanoseconds; 0 for a clock set before 1970, since the field is only informative.
-pub(crate) fn utc_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 #[cfg(test)]

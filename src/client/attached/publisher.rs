@@ -128,7 +128,7 @@ impl<C: Coherence> Driven<C> {
         if options.pool.populate {
             pool.populate(|_| ());
         }
-        let mut driven = Driven { core: Publishing::begin(&view, lane, life, options, MachineClock), place };
+        let mut driven = Driven { core: Publishing::begin(&view, lane, life, options, MachineClock::new()), place };
         let mut patience = driven.patience();
         loop {
             patience.wait(match driven.core.open()? {
@@ -173,16 +173,24 @@ impl<C: Coherence> Driven<C> {
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<usize, ClientError> {
+        let moved = self.core.poll()?;
+        if moved > 0 || timeout.is_zero() { Ok(moved) } else { self.poll_in_time(timeout) }
+    }
+
+    /// Waits for what was not there.
+    #[cold]
+    #[inline(never)]
+    fn poll_in_time(&mut self, timeout: Duration) -> Result<usize, ClientError> {
         let begun = Instant::now();
         let mut patience = self.boundless();
         loop {
-            let moved = self.core.poll()?;
-            if moved > 0 || timeout.is_zero() || begun.elapsed() >= timeout {
-                return Ok(moved);
-            }
             self.core.await_room()?;
             let left = timeout.saturating_sub(begun.elapsed());
             patience.rest(self.core.linger_left(Instant::now()).map_or(left, |due| due.min(left)));
+            let moved = self.core.poll()?;
+            if moved > 0 || begun.elapsed() >= timeout {
+                return Ok(moved);
+            }
         }
     }
 

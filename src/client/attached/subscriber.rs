@@ -94,7 +94,7 @@ impl<C: Coherence> Driven<C> {
     fn attach(options: SubscriberOptions) -> Result<Self, ClientError> {
         let pool = place::open(&options.pool.path, options.pool.host)?;
         let Taken { place, view, life } = Place::take::<C>(&pool, options.pool.host, PlaceKind::Subscriber)?;
-        let core = Subscribing::begin(&view, place.member, life, options, MachineClock);
+        let core = Subscribing::begin(&view, place.member, life, options, MachineClock::new());
         let mut driven = Driven { core, _place: place, trimmed: 0 };
         let pool = &driven.core.options().pool;
         let mut patience = Patience::new(&pool.path, pool.wait, pool.spin);
@@ -120,6 +120,25 @@ impl<C: Coherence> Driven<C> {
         timeout: Duration,
         handler: &mut dyn FnMut(&Delivered<'_>),
     ) -> Result<usize, ClientError> {
+        loop {
+            match self.core.poll(most, handler)? {
+                Polled::Handed(handed) => return Ok(handed),
+                Polled::Moved => continue,
+                Polled::Nothing if timeout.is_zero() => return Ok(0),
+                Polled::Nothing => return self.poll_in_time(most, timeout, handler),
+            }
+        }
+    }
+
+    /// Waits for what was not there. Out of the way of what is: a clock is most of what a look costs.
+    #[cold]
+    #[inline(never)]
+    fn poll_in_time(
+        &mut self,
+        most: usize,
+        timeout: Duration,
+        handler: &mut dyn FnMut(&Delivered<'_>),
+    ) -> Result<usize, ClientError> {
         let begun = Instant::now();
         let pool = &self.core.options().pool;
         let mut patience = Patience::new(&pool.path, Duration::MAX, pool.spin);
@@ -127,7 +146,7 @@ impl<C: Coherence> Driven<C> {
             match self.core.poll(most, handler)? {
                 Polled::Handed(handed) => return Ok(handed),
                 Polled::Moved => continue,
-                Polled::Nothing if timeout.is_zero() || begun.elapsed() >= timeout => return Ok(0),
+                Polled::Nothing if begun.elapsed() >= timeout => return Ok(0),
                 Polled::Nothing => patience.rest(timeout.saturating_sub(begun.elapsed())),
             }
         }

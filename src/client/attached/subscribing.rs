@@ -78,12 +78,16 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
     }
 
     fn go_on(&mut self, most: usize, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ReadError> {
+        // What it takes it makes sure of itself.
+        if self.is_streaming() {
+            return self.hand_on(most, handler);
+        }
         let is_known = self.renew()?;
         let Some(reader) = self.reader.as_mut().filter(|_| is_known) else { return Ok(Polled::Nothing) };
         let moved = match reader.phase() {
             Phase::Unpinned => usize::from(reader.pin()?),
             Phase::Seeking => reader.seek()?,
-            Phase::Streaming => return self.hand_on(most, handler),
+            Phase::Streaming => 0,
         };
         Ok(if moved > 0 { Polled::Moved } else { Polled::Nothing })
     }
@@ -118,8 +122,9 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
     fn hand_on(&mut self, most: usize, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<Polled, ReadError> {
         for handed in 0..most {
             let is_taken = self.reader.as_mut().map_or(Ok(false), PinnedReader::take)?;
-            // A batch that was copied long ago was not overwritten meanwhile: made sure of now, or at the next poll.
-            if !is_taken || !self.renew()? {
+            // The pin is renewed whether anything came or not. A batch that was copied long ago was not overwritten meanwhile: made sure
+            // of now, or at the next poll.
+            if !self.renew()? || !is_taken {
                 return Ok(if handed > 0 { Polled::Handed(handed) } else { Polled::Nothing });
             }
             self.reader.iter_mut().for_each(|reader| reader.hand_on(handler));
