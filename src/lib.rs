@@ -73,7 +73,7 @@
 // # Unsafe code
 //
 // Denied here, allowed by name in `crc/kernels.rs` (vector instructions), `processor.rs` (prefetches),
-// `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation),
+// `pool/coherence.rs` (mapping and flushes), `pool/os.rs` (locks, reservation, addresses), `pool/stream.rs` (copies past the caches),
 // `net/ring.rs` (memory lent to the kernel), `net/readiness.rs` (poll), `net/peer.rs` (one connection),
 // `net/socket_options.rs` (what a socket is told) and `runtime/os.rs` (limits, bus errors). Each numbers its invariants.
 

@@ -28,6 +28,7 @@ const UNSAFE_FILES: [&str; 11] = [
     "src/net/socket_options.rs",
     "src/pool/coherence.rs",
     "src/pool/os.rs",
+    "src/pool/stream.rs",
     "src/processor.rs",
     "src/runtime/os.rs",
     "tests/no_allocation.rs",

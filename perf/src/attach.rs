@@ -1,7 +1,8 @@
 //! `compare attach`: clients that map the pool, beside what this machine's memory gives.
 //!
-//! * Appending: an attached publisher's messages, ordered and acked, against `memcpy` and `clflushopt` of the same bytes over the same
-//!   memory: message by message, and in blocks of a batch.
+//! * Appending: an attached publisher's messages, ordered and acked, against the same bytes brought to the same memory: by `memcpy` and
+//!   `clflushopt`, message by message and in blocks of a batch, and in such blocks by stores past the caches. And the same by a process of
+//!   brokers on the embedded default, whose sequencer sleeps and shares its thread.
 //! * Latency: from an attached publish to its attached delivery, publisher and subscriber on one spinning thread and the sequencer on
 //!   another, against two bare exchanges of two spinning threads, which is the least a message's way can be: a cache line to and fro, and a
 //!   relay that writes lines back and drops them before it looks, as the pool's coherence asks for.
@@ -34,10 +35,12 @@ use tools_common::report::{cores, machine};
 use crate::args::AttachArgs;
 use crate::error::CompareError;
 use crate::scene::{BenchPool, candidate, view};
-use crate::subject;
+use crate::subject::{self, Subject};
 
 /// What is aimed at.
 const AIM: f64 = 0.7;
+/// The same of the embedded default against the best case.
+const AIM_DEFAULT: f64 = 0.9;
 const TOPIC: &str = "attach";
 const EXTENT_BYTES: u64 = 8 << 20;
 const WAIT: Duration = Duration::from_secs(30);
@@ -163,8 +166,7 @@ impl Begin {
 }
 
 /// An attached publisher, up to the last ack.
-fn append(scene: &Scene, args: &AttachArgs, message_bytes: u64) -> Result<Rate, CompareError> {
-    let mut publisher = scene.publisher(args, args.batch_bytes)?;
+fn append(publisher: &mut Publisher, args: &AttachArgs, message_bytes: u64) -> Result<Rate, CompareError> {
     let message = vec![7; message_bytes as usize];
     let count = (args.total / message_bytes).max(1);
     let begin = Begin::now();
@@ -172,29 +174,37 @@ fn append(scene: &Scene, args: &AttachArgs, message_bytes: u64) -> Result<Rate, 
         publisher.send(&message).map_err(client())?;
     }
     publisher.flush(WAIT).map_err(client())?;
-    let rate = begin.rate(count * message_bytes);
-    publisher.close(WAIT).map_err(client())?;
-    Ok(rate)
+    Ok(begin.rate(count * message_bytes))
 }
 
-/// Copying pieces of this size over the same memory and writing each batch back.
-fn copy_and_flush(scene: &Scene, args: &AttachArgs, piece_bytes: u64) -> Rate {
+/// Bringing as many bytes to the same memory.
+fn bare(scene: &Scene, args: &AttachArgs, how: How) -> Rate {
     let g = scene.pool.layout().geometry;
     let start = scene.pool.layout().extent(g.founding_extents(0).end);
     let bytes = u64::from(g.extents - g.founding_extents(0).end) * g.extent_bytes;
-    let piece = vec![9; piece_bytes as usize];
     match args.coherence {
         CoherenceMode::Software => {
-            copy(&Mapped::<Software>::new(scene.pool.mapping().clone()), start, bytes, &piece, args)
+            copy(&Mapped::<Software>::new(scene.pool.mapping().clone()), start, bytes, how, args)
         }
         CoherenceMode::Hardware => {
-            copy(&Mapped::<Hardware>::new(scene.pool.mapping().clone()), start, bytes, &piece, args)
+            copy(&Mapped::<Hardware>::new(scene.pool.mapping().clone()), start, bytes, how, args)
         }
     }
 }
 
-fn copy<M: Memory>(memory: &M, start: u64, room_bytes: u64, piece: &[u8], args: &AttachArgs) -> Rate {
-    let (total, piece_bytes) = (args.total, piece.len() as u64);
+/// How bytes are brought to memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Copied in pieces of so many bytes, then written back.
+    Copied(u64),
+    /// Streamed past the caches, in blocks of a batch.
+    Streamed,
+}
+
+fn copy<M: Memory>(memory: &M, start: u64, room_bytes: u64, how: How, args: &AttachArgs) -> Rate {
+    let piece_bytes = if let How::Copied(bytes) = how { bytes } else { args.batch_bytes };
+    let piece = vec![9; piece_bytes as usize];
+    let total = args.total;
     let batch_bytes = args.batch_bytes / piece_bytes * piece_bytes;
     let (mut done, mut at) = (0, 0);
     let begin = Begin::now();
@@ -203,9 +213,14 @@ fn copy<M: Memory>(memory: &M, start: u64, room_bytes: u64, piece: &[u8], args: 
             at = 0;
         }
         for offset in (0..batch_bytes).step_by(piece.len()) {
-            memory.copy_in(start + at + offset, piece);
+            match how {
+                How::Copied(_) => memory.copy_in(start + at + offset, &piece),
+                How::Streamed => memory.stream_in(start + at + offset, &piece),
+            }
         }
-        memory.write_back(start + at, batch_bytes, Keep::Dropped);
+        if how != How::Streamed {
+            memory.write_back(start + at, batch_bytes, Keep::Dropped);
+        }
         memory.store_fence();
         at += batch_bytes.next_multiple_of(LINE_BYTES);
         done += batch_bytes;
@@ -307,37 +322,74 @@ fn hear<M: Memory>(memory: &M, at: u64) -> u64 {
     memory.load(at)
 }
 
-/// GB/s of one message size, by round: appended, copied message by message, copied in blocks.
-#[derive(Default)]
-struct Appends {
-    append: Vec<Rate>,
-    messages: Vec<Rate>,
-    blocks: Vec<Rate>,
+/// What is measured of appending, in every round; the first of them against each of the others.
+const APPENDS: [&str; 5] =
+    ["append", "memcpy in messages", "memcpy in blocks", "streamed blocks", "append, embedded default"];
+/// Its place there.
+const BY_DEFAULT: usize = 4;
+
+/// GB/s of one message size: by kind, by round.
+type Appends = [Vec<Rate>; APPENDS.len()];
+
+fn append_round(
+    args: &AttachArgs,
+    folder: &Folder,
+    round: usize,
+    bytes: u64,
+) -> Result<[Rate; APPENDS.len()], CompareError> {
+    let scene = Scene::new(args, folder)?;
+    let mut rates = [Rate::default(); APPENDS.len()];
+    for turn in 0..BY_DEFAULT {
+        let kind = (turn + round) % BY_DEFAULT;
+        rates[kind] = match kind {
+            0 => append(&mut scene.publisher(args, args.batch_bytes)?, args, bytes)?,
+            1 => bare(&scene, args, How::Copied(bytes)),
+            2 => bare(&scene, args, How::Copied(args.batch_bytes)),
+            _ => bare(&scene, args, How::Streamed),
+        };
+    }
+    let (path, place) = (scene.path.clone(), scene.place(args));
+    drop(scene);
+    let _ = fs::remove_file(path);
+    rates[BY_DEFAULT] = append_by_default(args, folder, place, bytes)?;
+    Ok(rates)
+}
+
+/// A process of four brokers on a shared thread that sleeps: all that is not written here is the default.
+fn append_by_default(args: &AttachArgs, folder: &Folder, place: PoolOptions, bytes: u64) -> Result<Rate, CompareError> {
+    let (config, pool) = (folder.path().join("attach-default.yaml"), folder.path().join("attach-default"));
+    let coherence = if args.coherence == CoherenceMode::Software { "software" } else { "hardware" };
+    let addresses = subject::free_addresses(4)?;
+    let text = subject::configuration_of(&pool, &format!("bytes: {}, coherence: {coherence}", args.pool_bytes))
+        .section("geometry", "attached_per_broker: 1")
+        .brokers(&addresses)
+        .text();
+    fs::write(&config, text).map_err(CompareError::io(format!("writing {}", config.display())))?;
+    let mut brokers = Subject::configured("attach-default", &config, addresses, folder)?;
+    brokers.wait_until_it_listens()?;
+    let options = PublisherOptions {
+        pool: PoolOptions { path: pool.clone(), ..place },
+        topic: TOPIC.to_owned(),
+        create: Some(TopicProperties::default()),
+        ..PublisherOptions::default()
+    };
+    let rate = append(&mut Publisher::attach(options).map_err(client())?, args, bytes);
+    drop(brokers);
+    let _ = fs::remove_file(pool);
+    rate
 }
 
 /// Runs it and prints what it found.
 pub fn run(args: &AttachArgs) -> Result<(), CompareError> {
     let folder = subject::folder()?;
     let mut sizes = [Appends::default(), Appends::default()];
-    for round in 0..=args.runs {
+    for round in 0..=args.runs as usize {
         for (bytes, found) in SIZES.into_iter().zip(&mut sizes) {
-            let scene = Scene::new(args, &folder)?;
-            let [mut append_rate, mut messages, mut blocks] = [Rate::default(); 3];
-            for turn in 0..3 {
-                match (turn + round) % 3 {
-                    0 => append_rate = append(&scene, args, bytes)?,
-                    1 => messages = copy_and_flush(&scene, args, bytes),
-                    _ => blocks = copy_and_flush(&scene, args, args.batch_bytes),
-                }
-            }
-            eprintln!("round {round}: {bytes} B: {append_rate:.2?}, messages {messages:.2?}, blocks {blocks:.2?}");
+            let rates = append_round(args, &folder, round, bytes)?;
+            eprintln!("round {round}: {bytes} B: {:.2?} GB/s", rates.map(|rate| rate.clock));
             if round > 0 {
-                found.append.push(append_rate);
-                found.messages.push(messages);
-                found.blocks.push(blocks);
+                found.iter_mut().zip(rates).for_each(|(found, rate)| found.push(rate));
             }
-            drop(scene);
-            let _ = fs::remove_file(folder.path().join("attach"));
         }
     }
     let latencies = if cores() >= 2 { Some(latency_rounds(args, &folder)?) } else { None };
@@ -396,19 +448,20 @@ fn report(args: &AttachArgs, sizes: &[Appends; 2], latencies: Option<&Latencies>
     let mut runs = serde_json::Map::new();
     for (bytes, found) in SIZES.iter().zip(sizes) {
         for (by, figure) in [("clock", (|rate| rate.clock) as fn(&Rate) -> f64), ("processor", |rate| rate.processor)] {
-            let all = |rates: &[Rate]| rates.iter().map(figure).collect::<Vec<_>>();
-            let of = |rates: &[Rate]| Spread::of(all(rates)).words(2);
-            println!("  by {by}: append {bytes} B {} GB/s of payload, ordered and acked", of(&found.append));
-            let (messages, blocks) = (of(&found.messages), of(&found.blocks));
-            println!("  by {by}: memcpy + flush {messages} GB/s in messages of {bytes} B, {blocks} GB/s in blocks");
-            for (name, below) in [("messages", &found.messages), ("blocks", &found.blocks)] {
-                let ratio = Spread::of_ratios(&all(&found.append), &all(below));
-                println!("  by {by}: append {bytes} / memcpy in {name} {}   (aim: at least {AIM})", ratio.words(2));
-                ratios.insert(format!("append_{bytes} / {name} by {by}"), ratio.json());
+            let all: Vec<Vec<f64>> = found.iter().map(|rates| rates.iter().map(figure).collect()).collect();
+            for (kind, of) in APPENDS.iter().zip(&all) {
+                println!("  by {by}: {bytes} B, {kind}: {} GB/s of payload", Spread::of(of.clone()).words(2));
             }
-            let (append, messages, blocks) = (all(&found.append), all(&found.messages), all(&found.blocks));
-            let gb_s = json!({ "append_gb_s": append, "messages_gb_s": messages, "blocks_gb_s": blocks });
-            runs.insert(format!("{bytes} by {by}"), gb_s);
+            for (kind, below) in APPENDS[1..BY_DEFAULT].iter().zip(&all[1..]) {
+                let ratio = Spread::of_ratios(&all[0], below);
+                println!("  by {by}: append {bytes} / {kind} {}   (aim: at least {AIM})", ratio.words(2));
+                ratios.insert(format!("append_{bytes} / {kind} by {by}"), ratio.json());
+            }
+            let ratio = Spread::of_ratios(&all[BY_DEFAULT], &all[0]);
+            println!("  by {by}: append {bytes}, default / best {}   (aim: at least {AIM_DEFAULT})", ratio.words(2));
+            ratios.insert(format!("append_{bytes} default / best by {by}"), ratio.json());
+            let of = APPENDS.iter().zip(&all).map(|(kind, of)| ((*kind).to_owned(), json!(of)));
+            runs.insert(format!("{bytes} by {by}, GB/s"), of.collect::<serde_json::Map<_, _>>().into());
         }
     }
     if let Some([delivered, line, relay]) = latencies {

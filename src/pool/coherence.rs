@@ -25,7 +25,7 @@ use memmap2::MmapRaw;
 
 use crate::config::CoherenceMode;
 use crate::limits::LINE_BYTES;
-use crate::pool::os;
+use crate::pool::{os, stream};
 use crate::processor;
 
 /// Whether written-back lines are worth keeping in this host's cache.
@@ -69,12 +69,11 @@ pub trait Memory: Clone + Send + 'static {
     }
     /// Writes bytes that nobody else reads or writes yet.
     fn copy_in(&self, at: u64, bytes: &[u8]);
-    /// Writes a message where nobody else reads or writes yet: 16 bytes of header, the payload, zeros up to a multiple of 16.
-    #[inline]
-    fn write_message(&self, at: u64, header: [u64; 2], payload: &[u8]) {
-        self.copy_in(at, bytemuck::bytes_of(&header));
-        self.copy_in(at + 16, payload);
-        self.copy_in(at + 16 + payload.len() as u64, &[0; 16][..payload.len().next_multiple_of(16) - payload.len()]);
+    /// Writes whole lines that nobody else reads or writes yet, and has them written back by the next [`Memory::store_fence`]. No cache
+    /// of this host has them afterwards.
+    fn stream_in(&self, at: u64, lines: &[u8]) {
+        self.copy_in(at, lines);
+        self.write_back(at, lines.len() as u64, Keep::Dropped);
     }
     /// Copies between two ranges, which may overlap, that nobody else reads or writes yet.
     fn copy_within(&self, from: u64, to: u64, bytes: u64);
@@ -110,9 +109,6 @@ pub struct Software;
 /// Marker: the hardware keeps the pool coherent; nothing is flushed.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware;
-
-/// Payloads up to this many bytes are copied in place: a call would cost more than they do.
-const SMALL_BYTES: usize = 256;
 
 /// How lines are kept coherent: a type, so that neither mode pays for the other.
 pub trait Coherence: Clone + Send + Sync + 'static {
@@ -355,34 +351,14 @@ impl<C: Coherence> Memory for Mapped<C> {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer, bytes.len()) }
     }
 
-    #[inline]
-    fn write_message(&self, at: u64, header: [u64; 2], payload: &[u8]) {
-        let padded = payload.len().next_multiple_of(16);
-        let pointer = self.mapping.address(at, 16 + padded as u64);
-        assert!(at.is_multiple_of(16), "message at {at} is not aligned");
-        let whole = payload.len() - payload.len() % 16;
-        // SAFETY: invariants 1 and 2, with one look at the bounds for a whole message: there are millions a second. The caller
-        // owns the range and nobody else looks at it yet (trait contract); `payload` is a Rust slice outside the pool. The
-        // last 16 bytes are zeroed before the payload covers what is not padding.
-        unsafe {
-            pointer.cast::<[u64; 2]>().write(header);
-            if padded > whole {
-                pointer.add(padded).cast::<[u64; 2]>().write([0; 2]);
-            }
-            if payload.len() > SMALL_BYTES {
-                std::ptr::copy_nonoverlapping(payload.as_ptr(), pointer.add(16), payload.len());
-            } else {
-                for at in (0..whole).step_by(16) {
-                    let piece = payload.as_ptr().add(at).cast::<[u64; 2]>().read_unaligned();
-                    pointer.add(16 + at).cast::<[u64; 2]>().write(piece);
-                }
-                std::ptr::copy_nonoverlapping(
-                    payload.as_ptr().add(whole),
-                    pointer.add(16 + whole),
-                    payload.len() - whole,
-                );
-            }
+    fn stream_in(&self, at: u64, lines: &[u8]) {
+        if !C::SOFTWARE {
+            return self.copy_in(at, lines);
         }
+        let pointer = self.mapping.address(at, lines.len() as u64);
+        // SAFETY: invariants 1 and 2; the caller owns the range and nobody else looks at it yet (trait contract). That they are whole
+        // lines is looked at there.
+        unsafe { stream::copy(pointer, lines) }
     }
 
     fn copy_within(&self, from: u64, to: u64, bytes: u64) {
@@ -396,22 +372,21 @@ impl<C: Coherence> Memory for Mapped<C> {
 mod tests {
     use super::*;
 
-    /// Every length about the places where the way of copying changes, between bytes that stay as they are.
     #[test]
-    fn a_message_is_written_whole_and_nothing_beside_it() {
-        let map = memmap2::MmapOptions::new().len(1 << 16).map_anon().expect("memory").into();
-        let memory: Mapped<Software> = Mapped::new(Mapping::new(map));
-        let payload: Vec<u8> = (0..600).map(|index| index as u8 | 1).collect();
-        for length in (0..70).chain(SMALL_BYTES - 20..SMALL_BYTES + 20).chain([600]) {
+    fn lines_are_written_whole_and_nothing_beside_them() {
+        fn check<C: Coherence>() {
+            let map = memmap2::MmapOptions::new().len(1 << 16).map_anon().expect("memory").into();
+            let memory: Mapped<C> = Mapped::new(Mapping::new(map));
             memory.copy_in(0, &[0xee; 1024]);
-            memory.write_message(32, [length as u64, 9], &payload[..length]);
-            let end = 48 + length.next_multiple_of(16);
+            memory.stream_in(128, &[7; 256]);
+            memory.stream_in(512, &[]);
+            memory.store_fence();
             memory.with_bytes(0, 1024, |bytes| {
-                assert!(bytes[..32].iter().chain(&bytes[end..]).all(|byte| *byte == 0xee), "{length}");
-                assert_eq!((bytes[32] as usize | (bytes[33] as usize) << 8, bytes[40]), (length, 9));
-                assert_eq!(bytes[48..48 + length], payload[..length]);
-                assert!(bytes[48 + length..end].iter().all(|byte| *byte == 0), "padding of {length}");
+                assert_eq!(bytes[128..384], [7; 256]);
+                assert!(bytes[..128].iter().chain(&bytes[384..]).all(|byte| *byte == 0xee), "{}", C::NAME);
             });
         }
+        check::<Software>();
+        check::<Hardware>();
     }
 }

@@ -5,6 +5,7 @@
 //! no lock ever crosses a host.
 //!
 //! * [`coherence`]: the [`Memory`] trait, and the real implementation; the only inline assembly.
+//! * `stream`: copies past the caches.
 //! * [`mod@line`]: the line protocol over any memory: publish and observe one line; `Owned` and `Peer` handles.
 //! * [`record`]: the records that lie in one line.
 //! * [`layout`]: geometry and the offset of everything: pure arithmetic, printable.
@@ -25,6 +26,7 @@ mod os;
 pub mod process;
 pub mod record;
 pub mod region;
+mod stream;
 pub mod superblock;
 mod touch;
 

@@ -15,6 +15,7 @@ mod place;
 mod publisher;
 pub(crate) mod publishing;
 mod reader;
+mod stage;
 mod subscriber;
 pub(crate) mod subscribing;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An attached publisher's lane: messages are copied into the blog as they come, batches are published where they lie. No I/O
+//! An attached publisher's lane: messages go into the blog in whole lines as they come, batches are published where they lie. No I/O
 //! and no clock of its own, so that tests drive it on simulated memory.
 //!
 //! Invariants:
@@ -10,10 +10,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::client::attached::stage::Stage;
 use crate::client::numbers::{BatchSeq, Order};
 use crate::client::progress::AckedBatch;
 use crate::crc::Crc;
-use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
+use crate::limits::{LINE_BYTES, MESSAGE_ALIGNMENT_BYTES, RUN_BYTES_MIN};
 use crate::log::View;
 use crate::log::appender::Appender;
 use crate::log::blog::Run;
@@ -28,8 +29,8 @@ use crate::wire::frame::{self, BatchHeader};
 use crate::wire::message::message_bytes;
 use crate::wire::{AckLevel, Receipts, padded};
 
-/// Bytes after which what was copied is summed and written back, while it is still in the nearest cache.
-const CHUNK_BYTES: u64 = 8 << 10;
+/// Batches up to this size stay in this host's cache: whoever waits for a message alone is not made to fetch it from memory.
+const CACHED_BYTES: u64 = 4 << 10;
 /// Slots kept for a request to open or close beside the open batch.
 const CONTROL_SLOTS: u64 = 1;
 
@@ -63,8 +64,8 @@ struct Open {
     messages: u32,
     payload_bytes: u64,
     crc: Crc,
-    /// Body bytes summed and, in whole lines, written back.
-    done_bytes: u64,
+    /// Body bytes summed and in the pool; the rest is on the stage.
+    moved_bytes: u64,
     opened_at: Instant,
     created_at: u64,
 }
@@ -118,6 +119,7 @@ pub(crate) struct Writer<M> {
     /// Bytes of the run that hold published batches.
     used: u64,
     open: Option<Open>,
+    stage: Stage,
     in_flight: VecDeque<InFlight>,
     /// Numbers from here on, of those in flight, are published again.
     resend_from: Option<u64>,
@@ -143,6 +145,7 @@ impl<M: Memory> Writer<M> {
             run: None,
             used: 0,
             open: None,
+            stage: Stage::new(),
             in_flight: VecDeque::with_capacity(bounds.window_batches),
             resend_from: None,
             acked: VecDeque::with_capacity(bounds.window_batches),
@@ -210,17 +213,17 @@ impl<M: Memory> Writer<M> {
             return false;
         }
         let open = self.open.as_mut().expect("begun above");
-        let header = match self.stamps {
-            false => [payload.len() as u64, 0],
-            true => [payload.len() as u64 | 1 << 32, times().utc_ns],
-        };
-        self.view.memory.write_message(open.at + LINE_BYTES + open.body_bytes, header, payload);
+        let stamp = if self.stamps { times().utc_ns } else { 0 };
+        let header = [payload.len() as u64 | u64::from(self.stamps) << 32, stamp];
+        if !self.stage.put_message(header, payload) {
+            open.put_large(&mut self.stage, &self.view.memory, header, payload);
+        }
         open.body_bytes += bytes;
         open.messages += 1;
         open.payload_bytes += payload.len() as u64;
         self.messages_sent += 1;
-        if open.body_bytes - open.done_bytes >= CHUNK_BYTES {
-            open.sum_up(&self.view.memory, self.bounds.keep);
+        if self.stage.is_full() {
+            open.move_lines(&mut self.stage, &self.view.memory);
         }
         // Batches of equal messages go out when they are full, not when the next message finds no room.
         if LINE_BYTES + open.body_bytes + bytes > open.bytes_max {
@@ -256,6 +259,7 @@ impl<M: Memory> Writer<M> {
             return false;
         }
         let run = self.run.as_ref().expect("looked at above");
+        self.stage.clear();
         let Times { now, utc_ns } = times();
         self.open = Some(Open {
             at: run.start + self.used,
@@ -264,7 +268,7 @@ impl<M: Memory> Writer<M> {
             messages: 0,
             payload_bytes: 0,
             crc: Crc::default(),
-            done_bytes: 0,
+            moved_bytes: 0,
             opened_at: now,
             created_at: utc_ns,
         });
@@ -307,7 +311,7 @@ impl<M: Memory> Writer<M> {
         let Some(mut open) = self.open.take() else { return };
         let session = self.session.as_mut().expect("a batch is of a session");
         let memory = &self.view.memory;
-        open.sum_up(memory, self.bounds.keep);
+        open.move_rest(&mut self.stage, memory, self.bounds.keep);
         let Times { now, utc_ns } = times();
         let header = BatchHeader {
             body_bytes: open.body_bytes as u32,
@@ -322,12 +326,8 @@ impl<M: Memory> Writer<M> {
             ..BatchHeader::default()
         };
         let bytes = header.frame_bytes();
-        let end = LINE_BYTES + open.body_bytes;
-        memory.copy_in(open.at + end, &[0; LINE_BYTES as usize][..(bytes - end) as usize]);
         memory.copy_in(open.at, &frame::seal(&header));
-        let written = LINE_BYTES + open.written_back();
         memory.write_back(open.at, LINE_BYTES, self.bounds.keep);
-        memory.write_back(open.at + written, bytes - written, self.bounds.keep);
         memory.store_fence();
         let slot = self.lane.publish_batch(&header, open.at);
         session.next_number += 1;
@@ -521,18 +521,43 @@ impl<M: Memory> Writer<M> {
 }
 
 impl Open {
-    /// Sums up and writes back what was copied since the last time: whole lines only, so that none is written back twice.
+    /// Sums up what is on the stage and moves it into the pool, in whole lines only, so that none is written twice.
     #[inline(never)]
-    fn sum_up<M: Memory>(&mut self, memory: &M, keep: Keep) {
-        let (from, crc) = (self.at + LINE_BYTES + self.done_bytes, &mut self.crc);
-        memory.with_bytes(from, self.body_bytes - self.done_bytes, |bytes| crc.update(bytes));
-        let written = self.written_back();
-        self.done_bytes = self.body_bytes;
-        memory.write_back(self.at + LINE_BYTES + written, self.written_back() - written, keep);
+    fn move_lines<M: Memory>(&mut self, stage: &mut Stage, memory: &M) {
+        let at = self.at + LINE_BYTES + self.moved_bytes;
+        stage.take_lines(|lines| {
+            self.crc.update(lines);
+            memory.stream_in(at, lines);
+            self.moved_bytes += lines.len() as u64;
+        });
     }
 
-    /// Body bytes written back.
-    fn written_back(&self) -> u64 {
-        self.done_bytes - self.done_bytes % LINE_BYTES
+    /// The rest of it, with zeros up to a line.
+    fn move_rest<M: Memory>(&mut self, stage: &mut Stage, memory: &M, keep: Keep) {
+        let at = self.at + LINE_BYTES + self.moved_bytes;
+        stage.take_all(|bytes, lines| {
+            self.crc.update(bytes);
+            if self.body_bytes > CACHED_BYTES {
+                memory.stream_in(at, lines);
+            } else {
+                memory.copy_in(at, lines);
+                memory.write_back(at, lines.len() as u64, keep);
+            }
+        });
+    }
+
+    /// Puts a message on the stage for which that has no room, piece by piece.
+    #[cold]
+    #[inline(never)]
+    fn put_large<M: Memory>(&mut self, stage: &mut Stage, memory: &M, header: [u64; 2], payload: &[u8]) {
+        let padding = payload.len().next_multiple_of(MESSAGE_ALIGNMENT_BYTES as usize) - payload.len();
+        for mut part in [bytemuck::bytes_of(&header), payload, &[0; MESSAGE_ALIGNMENT_BYTES as usize][..padding]] {
+            while !part.is_empty() {
+                part = stage.put(part);
+                if stage.is_full() {
+                    self.move_lines(stage, memory);
+                }
+            }
+        }
     }
 }
