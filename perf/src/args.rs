@@ -55,6 +55,8 @@ pub enum Command {
     Fanout(DeliverArgs),
     /// Publishing and subscribing at once, against a relay that only receives and sends
     Relay(DeliverArgs),
+    /// Every comparison that gives ratios, and all of them in one report
+    All(AllArgs),
     /// Redis and NATS, if they are installed (perf/peers.sh does that), driven alike: single messages, throughput, a trickle, idleness
     Peers(PeersArgs),
     /// (started by compare) A sender that only sends, and a relay: one thread, one io_uring
@@ -482,6 +484,16 @@ impl SequencerArgs {
         }
         self
     }
+}
+
+/// Everything.
+#[derive(Args, Clone, Debug)]
+pub struct AllArgs {
+    /// Rounds that count, of each comparison; one more, the cold one, is run first and dropped
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Other systems.

@@ -18,6 +18,7 @@
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`sequencer`]: the sequencer without anybody else, on the [`scene`] that it has in common with [`attach`].
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
+//! * [`all`]: every one that gives ratios.
 //! * [`peers`]: other systems on the same machine.
 //! * [`limit`]: as on a lesser processor.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
@@ -25,6 +26,7 @@
 //! What each side does is said in [`cases::CASES`] and printed with the figures.
 #![forbid(unsafe_code)]
 
+mod all;
 mod args;
 mod attach;
 mod cases;
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Some(Command::Need(need)) => need::run(&need.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),
         Some(Command::Sequencer(args)) => sequencer::run(&args.settled()),
+        Some(Command::All(all)) => all::run(&all),
         Some(Command::Peers(peers)) => peers::run(&peers.settled()),
         None => rounds::run(&arguments.run.settled()),
     };

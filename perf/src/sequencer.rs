@@ -3,6 +3,7 @@
 //! * *Alone*: lanes are filled with slots, then its passes are timed until all are ordered; then they are filled again. Nanoseconds
 //!   a batch, by order level, arrival, lanes and sessions. In order: each session's batches come one after the other. Half shuffled: in
 //!   pairs, the later one first, so that every other one is parked. Which session comes next is drawn by chance.
+//!   Beside each the least that can be: a loop that reads as many slots and writes a line back for each.
 //! * *Driven*: another thread fills the lanes while it runs, at parts and multiples of what it can take alone. A sequencer that is offered
 //!   twice its most is to get as much done as at its best.
 
@@ -11,11 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use embarcadero::config::CoherenceMode;
+use embarcadero::limits::LINE_BYTES;
 use embarcadero::log::appender::Appender;
 use embarcadero::log::topics::Topic;
 use embarcadero::order::Origin;
 use embarcadero::pool::coherence::Coherence;
-use embarcadero::pool::{Geometry, Hardware, Mapped, Pool, Software};
+use embarcadero::pool::{Geometry, Hardware, Keep, Mapped, Memory, Pool, Software};
 use embarcadero::roles::sequence::candidate::Candidate;
 use embarcadero::wire::frame::BatchHeader;
 use embarcadero::wire::{AckLevel, OrderLevel};
@@ -37,8 +39,11 @@ const AIM_OVERLOADED: f64 = 0.95;
 const FILL: u64 = 512;
 const LANES: [u32; 3] = [1, 8, 64];
 const SESSIONS: [u32; 3] = [1, 1000, 100_000];
+const TINY_SESSIONS: u32 = 2000;
 /// Parts of what it takes alone that it is offered when it is driven.
 const LOADS: [f64; 5] = [0.5, 0.8, 1.0, 1.5, 2.0];
+/// Lines that the bare loop writes between two fences.
+const FENCED: u64 = 64;
 const WAIT: Duration = Duration::from_secs(60);
 /// A batch as small as there is: its bytes are not looked at.
 const BATCH_BYTES: u64 = 128;
@@ -60,7 +65,9 @@ struct Case {
 }
 
 impl Case {
-    fn all() -> Vec<Case> {
+    /// In a smoke test the most sessions are fewer: to open them is most of what it takes.
+    fn all(is_tiny: bool) -> Vec<Case> {
+        let most = |sessions: u32| if is_tiny { sessions.min(TINY_SESSIONS) } else { sessions };
         let kinds = [
             (OrderLevel::Total, Arrivals::InOrder),
             (OrderLevel::Session, Arrivals::InOrder),
@@ -68,7 +75,7 @@ impl Case {
         ];
         let each = |(order, arrivals)| {
             LANES.into_iter().flat_map(move |lanes| {
-                SESSIONS.into_iter().map(move |sessions| Case { order, arrivals, lanes, sessions })
+                SESSIONS.into_iter().map(move |sessions| Case { order, arrivals, lanes, sessions: most(sessions) })
             })
         };
         kinds.into_iter().flat_map(each).collect()
@@ -86,7 +93,7 @@ impl Case {
     fn geometry(&self) -> Geometry {
         let brokers = self.lanes.min(8);
         Geometry {
-            pool_bytes: 512 << 20,
+            pool_bytes: if self.sessions > TINY_SESSIONS { 512 << 20 } else { 256 << 20 },
             extent_bytes: 256 << 10,
             hosts: 1,
             brokers,
@@ -238,6 +245,27 @@ impl<C: Coherence> Scene<C> {
         }
     }
 
+    /// Nanoseconds of reading a slot and writing a line back for it, fenced as often as a pass is.
+    fn bare(&self, batches: u64) -> f64 {
+        let memory = Mapped::<C>::new(self.pool.mapping().clone());
+        let layout = self.pool.layout();
+        // Of the last extent nobody makes use here.
+        let target = layout.extent(layout.geometry.extents - 1);
+        let begin = Instant::now();
+        for number in 0..batches {
+            let slot = layout.ring_slot((number / FILL % u64::from(layout.geometry.lanes())) as u32, number % FILL);
+            let at = target + number % FILL * LINE_BYTES;
+            for word in (0..LINE_BYTES).step_by(8) {
+                memory.store(at + word, memory.load(slot + word));
+            }
+            memory.flush_line(at, Keep::Cached);
+            if number % FENCED == FENCED - 1 {
+                memory.store_fence();
+            }
+        }
+        begin.elapsed().as_nanos() as f64 / batches as f64
+    }
+
     fn appended(&self) -> u64 {
         self.candidate.active().map_or(0, |active| active.counters().appended_batches)
     }
@@ -303,25 +331,32 @@ pub fn run(args: &SequencerArgs) -> Result<(), CompareError> {
 
 fn run_on<C: Coherence>(args: &SequencerArgs) -> Result<(), CompareError> {
     let folder = subject::folder()?;
-    let cases: Vec<Case> = Case::all()
+    let cases: Vec<Case> = Case::all(args.output.tiny)
         .into_iter()
         .filter(|case| args.only.as_ref().is_none_or(|only| case.name().contains(only)))
         .collect();
     println!("the sequencer alone, coherence {:?}, {} batches a run; ns a batch", args.coherence, args.batches);
-    let mut report = serde_json::Map::new();
+    let (mut report, mut ratios) = (serde_json::Map::new(), serde_json::Map::new());
     for case in &cases {
-        let found = with_scene::<C, _>(case, args, &folder, |scene| {
+        let (found, bare) = with_scene::<C, _>(case, args, &folder, |scene| {
             // The first is cold.
             scene.alone(args.batches)?;
-            (0..args.runs).map(|_| scene.alone(args.batches)).collect::<Result<Vec<f64>, _>>()
+            let (mut found, mut bare) = (Vec::new(), Vec::new());
+            for _ in 0..args.runs {
+                found.push(scene.alone(args.batches)?);
+                bare.push(scene.bare(args.batches));
+            }
+            Ok((found, bare))
         })?;
-        let spread = Spread::of(found.clone());
-        println!("  {:<52} {}   (aim: at most {})", case.name(), spread.words(1), case.aim());
-        report.insert(case.name(), json!({ "ns": spread.json(), "runs": found }));
+        let (spread, ratio) = (Spread::of(found.clone()), Spread::of_ratios(&found, &bare));
+        let (ns, aim) = (spread.words(1), case.aim());
+        println!("  {:<52} {ns}   (aim: at most {aim}); / bare {}", case.name(), ratio.words(1));
+        ratios.insert(format!("{} / bare", case.name()), ratio.json());
+        report.insert(case.name(), json!({ "ns": spread.json(), "runs": found, "bare": bare }));
     }
     let driven = if args.only.is_none() && cores() >= 2 { driven::<C>(args, &folder)? } else { Vec::new() };
     args.output.write(&json!({
-        "machine": machine(), "batches": args.batches, "cases": report,
+        "machine": machine(), "batches": args.batches, "cases": report, "ratios": ratios,
         "driven": driven.iter().map(|(load, rate)| json!({ "offered": load, "rate_m_s": rate })).collect::<Vec<_>>(),
     }))
 }

@@ -272,7 +272,8 @@ pub fn topic(order: OrderLevel) -> &'static str {
     if order == OrderLevel::Session { "ordered" } else { "unordered" }
 }
 
-fn this_program() -> Result<PathBuf, CompareError> {
+/// This program, which starts itself for what it measures beside.
+pub fn this_program() -> Result<PathBuf, CompareError> {
     std::env::current_exe().map_err(CompareError::io("finding this program's own path"))
 }
 

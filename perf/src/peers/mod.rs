@@ -56,9 +56,11 @@ pub fn run(args: &PeersArgs) -> Result<(), CompareError> {
     args.output.write(&table.json())
 }
 
+type Peers = Vec<Box<dyn Peer>>;
+
 /// All that are installed, each stopped until its turn; and the others, with what to do about them.
-fn start(folder: &Folder) -> Result<(Vec<Box<dyn Peer>>, Vec<String>), CompareError> {
-    let mut peers: Vec<Box<dyn Peer>> = vec![
+fn start(folder: &Folder) -> Result<(Peers, Vec<String>), CompareError> {
+    let mut peers: Peers = vec![
         Box::new(ours::Ours::start("embarcadero", ours::BROKERS, folder)?),
         Box::new(ours::Ours::start("embarcadero_1", 1, folder)?),
     ];

@@ -1,0 +1,51 @@
+//! `compare all`: every comparison that gives ratios, one after the other, and all ratios in one report: what is kept of a machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+use tools_common::report::machine;
+
+use crate::args::AllArgs;
+use crate::error::CompareError;
+use crate::subject::{self, this_program};
+
+/// What is run, by its command line; none: the comparison itself.
+const PARTS: [&str; 8] = ["", "deliver", "relay", "fanout", "attach", "sequencer", "gap", "peers"];
+
+/// Runs it.
+pub fn run(args: &AllArgs) -> Result<(), CompareError> {
+    let folder = subject::folder()?;
+    let mut ratios = Map::new();
+    let mut failed = Vec::new();
+    for part in PARTS {
+        let name = if part.is_empty() { "publish" } else { part };
+        println!("== {name}");
+        let file = folder.path().join(format!("{name}.json"));
+        let mut command = Command::new(this_program()?);
+        command.args((!part.is_empty()).then_some(part)).args(["--runs", &args.runs.to_string()]);
+        command.arg("--json").arg(&file).args(args.output.tiny.then_some("--tiny"));
+        let status = command.status().map_err(CompareError::io(format!("starting compare {part}")))?;
+        if status.code().is_none() || status.code() == Some(CompareError::Interrupted.exit_code().into()) {
+            return Err(CompareError::Interrupted);
+        }
+        // What missed an aim has figures all the same.
+        match read(&file) {
+            Some(found) => ratios.extend(found.into_iter().map(|(key, ratio)| (format!("{name}: {key}"), ratio))),
+            None => failed.push(format!("{name} ended with {status} and without figures")),
+        }
+    }
+    let count = ratios.len();
+    args.output.write(&json!({ "machine": machine(), "runs": args.runs, "ratios": ratios, "failed": failed }))?;
+    println!("== {count} ratios of {} comparisons", PARTS.len() - failed.len());
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(CompareError::Unsound { name: "all".into(), what: failed.join("; ") }),
+    }
+}
+
+fn read(file: &Path) -> Option<Map<String, Value>> {
+    let report: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
+    report["ratios"].as_object().cloned()
+}
