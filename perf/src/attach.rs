@@ -43,6 +43,8 @@ const AIM: f64 = 0.7;
 const AIM_DEFAULT: f64 = 0.9;
 const TOPIC: &str = "attach";
 const EXTENT_BYTES: u64 = 8 << 20;
+/// What four brokers and a publisher need of a pool.
+const DEFAULT_POOL_BYTES_MIN: u64 = 256 << 20;
 const WAIT: Duration = Duration::from_secs(30);
 /// Sizes of the messages that are appended.
 const SIZES: [u64; 2] = [1024, 64];
@@ -360,7 +362,8 @@ fn append_by_default(args: &AttachArgs, folder: &Folder, place: PoolOptions, byt
     let (config, pool) = (folder.path().join("attach-default.yaml"), folder.path().join("attach-default"));
     let coherence = if args.coherence == CoherenceMode::Software { "software" } else { "hardware" };
     let addresses = subject::free_addresses(4)?;
-    let text = subject::configuration_of(&pool, &format!("bytes: {}, coherence: {coherence}", args.pool_bytes))
+    let pool_bytes = args.pool_bytes.max(DEFAULT_POOL_BYTES_MIN);
+    let text = subject::configuration_of(&pool, &format!("bytes: {pool_bytes}, coherence: {coherence}"))
         .section("geometry", "attached_per_broker: 1")
         .brokers(&addresses)
         .text();
