@@ -64,7 +64,7 @@ const MONOTONIC_FILES: [&str; 23] = [
     "src/client/attached/subscriber.rs",
 ];
 
-/// Where the time of day is read: in one place, and where a copy of it is still to go.
+/// Where the time of day is read: in one place.
 const TIME_OF_DAY_FILES: [&str; 1] = ["src/utc.rs"];
 
 /// Files of test code that are neither `tests.rs` nor `…_tests.rs`: what several tests use, or a test that is a program of its own.

@@ -4,7 +4,7 @@ use embarcadero::wire::OrderLevel;
 
 use crate::latency::LatencyRun;
 use crate::publish::PublishRun;
-use crate::sink::{ACK_TOPIC, FLUSH_TOPIC, RECEIVE_TOPIC};
+use crate::sink::{ACK_TOPIC, FLUSH_TOPIC, RECEIVE_TOPIC, STREAM_TOPIC};
 use crate::subject::Idle;
 
 /// What a case measures.
@@ -34,14 +34,16 @@ pub struct Case {
 }
 
 /// Everything that is measured.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 16] = [
     Case { key: "sink", what: "receiver only receives", kind: Kind::Sink(RECEIVE_TOPIC), single: false },
     Case { key: "sink_flush", what: "receives, clwb over all", kind: Kind::Sink(FLUSH_TOPIC), single: false },
+    Case { key: "sink_stream", what: "receives hot, streams on", kind: Kind::Sink(STREAM_TOPIC), single: false },
     Case { key: "sink_ack", what: "receives, acks by headers", kind: Kind::Sink(ACK_TOPIC), single: false },
     Case { key: "order5", what: "brokers, order 5, ack 1", kind: Kind::Publish(OrderLevel::Session), single: false },
     Case { key: "order0", what: "brokers, order 0, ack 1", kind: Kind::Publish(OrderLevel::None), single: false },
     Case { key: "sink_1", what: "receiver only receives", kind: Kind::Sink(RECEIVE_TOPIC), single: true },
     Case { key: "sink_flush_1", what: "receives, clwb over all", kind: Kind::Sink(FLUSH_TOPIC), single: true },
+    Case { key: "sink_stream_1", what: "receives hot, streams on", kind: Kind::Sink(STREAM_TOPIC), single: true },
     Case { key: "sink_ack_1", what: "receives, acks by headers", kind: Kind::Sink(ACK_TOPIC), single: true },
     Case {
         key: "order5_1",
@@ -72,17 +74,19 @@ const fn against(above: &'static str, below: &'static str, aim: Option<&'static 
 }
 
 /// Every ratio that is reported: of throughputs more is better, of latencies less.
-pub const COMPARISONS: [Comparison; 14] = [
+pub const COMPARISONS: [Comparison; 16] = [
     against("order5", "sink", Some("at least 0.95")),
     against("order5", "order0", Some("at least 0.97")),
     against("order0", "sink", None),
     against("order5", "sink_flush", None),
+    against("sink_stream", "sink_flush", None),
     against("order5", "sink_ack", None),
     against("order0", "sink_ack", None),
     against("order5_1", "sink_1", Some("at least 0.95")),
     against("order5_1", "order0_1", Some("at least 0.97")),
     against("order0_1", "sink_1", None),
     against("order5_1", "sink_flush_1", None),
+    against("sink_stream_1", "sink_flush_1", None),
     against("order5_1", "sink_ack_1", None),
     against("order0_1", "sink_ack_1", None),
     against("ack_park", "pingpong_block", Some("at most 1.3")),

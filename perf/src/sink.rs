@@ -3,7 +3,8 @@
 //! One thread, one io_uring, one RECV armed for each connection, into a mapped file of the pool's kind that was touched in
 //! advance: what a broker would do if it neither checked, ordered, acked nor kept anything. Bytes land in pieces of an extent
 //! taken in turn from the whole file, so that its cache footprint is a broker's. On topic [`FLUSH_TOPIC`] every byte is also
-//! written back as a broker does on a pool that is not coherent between hosts.
+//! written back as a broker does on a pool that is not coherent between hosts. On topic [`STREAM_TOPIC`] bytes land in a small part of
+//! the file that stays in the caches, and go from there to their place by stores past these: what is copied twice, and memory touched once.
 //!
 //! On these topics it sends no acks, so its client runs at ack level 0, and the end of a run is what it says: the moment the last
 //! byte had landed here. Such a client fills socket buffers: what a receiver that owes acks cannot let it do. So on topic
@@ -18,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, WINDOW_BATCHES_MAX};
+use embarcadero::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, LINE_BYTES, WINDOW_BATCHES_MAX};
 use embarcadero::net::{Asker, Completion, Network, Ring};
 use embarcadero::pool::{Keep, Mapped, Mapping, Memory, Software};
 use embarcadero::runtime::Io;
@@ -34,6 +35,8 @@ use crate::walk::Walk;
 pub const RECEIVE_TOPIC: &str = "receive";
 /// Topic whose bytes are also written back.
 pub const FLUSH_TOPIC: &str = "flush";
+/// Topic whose bytes are received into a cache and streamed on.
+pub const STREAM_TOPIC: &str = "stream";
 /// Topic whose batches are also acked.
 pub const ACK_TOPIC: &str = "ack";
 /// What a connection fills before it takes the next piece: a broker's default extent.
@@ -46,6 +49,8 @@ const OPERATIONS_MAX: u32 = 4096;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest sleep of the loop.
 const SLEEP: Duration = Duration::from_millis(500);
+/// Connections at most whose bytes are streamed on: each lands in its own part of a piece.
+const STREAMS_MAX: u64 = 16;
 /// Tags from here on are listeners'.
 const LISTENERS: u64 = 1 << 32;
 
@@ -53,6 +58,7 @@ const LISTENERS: u64 = 1 << 32;
 enum Work {
     Nothing,
     Flush,
+    Stream,
     Ack(Walk, u64),
 }
 
@@ -63,6 +69,17 @@ struct Connection {
     end: u64,
     /// Where the next byte lands.
     at: u64,
+}
+
+impl Connection {
+    /// Where the next receive of the connection of this number lands.
+    fn lands_at(&self, index: usize) -> u64 {
+        match self.work {
+            // Each has its own part of the first piece.
+            Work::Stream => PIECE_BYTES / STREAMS_MAX * (index as u64 % STREAMS_MAX),
+            _ => self.at,
+        }
+    }
 }
 
 /// What was received since the first connection of a run.
@@ -193,13 +210,15 @@ impl Sink {
     fn arm(&mut self, index: usize) {
         let connection = self.connections[index].as_mut().expect("only an open connection is armed");
         if connection.end - connection.at < ROOM_MIN_BYTES {
-            connection.at = self.taken % self.pieces * PIECE_BYTES;
+            // The first piece is where streamed bytes land.
+            connection.at = (1 + self.taken % (self.pieces - 1)) * PIECE_BYTES;
             connection.end = connection.at + PIECE_BYTES;
             self.taken += 1;
         }
         let bytes = (connection.end - connection.at).min(self.receive_bytes);
         let asker = Asker { role: 0, tag: index as u64 };
-        let begun = self.ring.receive_pool(asker, connection.stream.as_raw_fd(), connection.at, bytes);
+        let at = connection.lands_at(index);
+        let begun = self.ring.receive_pool(asker, connection.stream.as_raw_fd(), at, bytes);
         assert!(begun.is_some(), "the ring has room for every connection");
     }
 
@@ -209,10 +228,17 @@ impl Sink {
         }
         let bytes = result as u64;
         let connection = self.connections[index].as_mut().expect("a receive ends before its connection does");
+        let landed_at = connection.lands_at(index);
         match &mut connection.work {
             Work::Nothing => {}
             Work::Flush => {
                 self.memory.write_back(connection.at, bytes, Keep::Cached);
+                self.memory.store_fence();
+            }
+            Work::Stream => {
+                // What is no whole line goes with the next bytes of a broker; here it goes as a line.
+                let (target, lines) = (connection.at - connection.at % LINE_BYTES, bytes.next_multiple_of(LINE_BYTES));
+                self.memory.with_bytes(landed_at, lines, |bytes| self.memory.stream_in(target, bytes));
                 self.memory.store_fence();
             }
             Work::Ack(walk, acked) => {
@@ -271,8 +297,13 @@ fn welcome(mut stream: TcpStream, broker: u16, broker_list: &str) -> io::Result<
     let (work, acks) = match topic {
         RECEIVE_TOPIC => (Work::Nothing, AckLevel::None),
         FLUSH_TOPIC => (Work::Flush, AckLevel::None),
+        STREAM_TOPIC => (Work::Stream, AckLevel::None),
         ACK_TOPIC => (Work::Ack(Walk::default(), 0), AckLevel::Committed),
-        _ => return Err(wrong(format!("topic {topic:?}; a sink has {RECEIVE_TOPIC}, {FLUSH_TOPIC} and {ACK_TOPIC}"))),
+        _ => {
+            return Err(wrong(format!(
+                "topic {topic:?}; a sink has {RECEIVE_TOPIC}, {FLUSH_TOPIC}, {STREAM_TOPIC} and {ACK_TOPIC}"
+            )));
+        }
     };
     if hello.ack_level != acks as u8 {
         return Err(wrong(format!("topic {topic:?} at ack level {}, not {}", hello.ack_level, acks as u8)));
