@@ -11,22 +11,28 @@ use crate::args::AllArgs;
 use crate::error::CompareError;
 use crate::subject::{self, this_program};
 
-/// What is run, by its command line; none: the comparison itself.
-const PARTS: [&str; 8] = ["", "deliver", "relay", "fanout", "attach", "sequencer", "gap", "peers"];
+/// The comparison that has no subcommand.
+const PUBLISH: &str = "publish";
+/// What is run, by its subcommand.
+const PARTS: [&str; 8] = [PUBLISH, "deliver", "relay", "fanout", "attach", "sequencer", "gap", "peers"];
 
 /// Runs it.
 pub fn run(args: &AllArgs) -> Result<(), CompareError> {
+    if let Some(unknown) = args.parts.iter().find(|name| !PARTS.contains(&name.as_str())) {
+        return Err(CompareError::Usage(format!("--parts {unknown}: not one of {}", PARTS.join(", "))));
+    }
+    let is_wanted = |part: &&str| args.parts.is_empty() || args.parts.iter().any(|name| name == part);
+    let parts: Vec<&str> = PARTS.into_iter().filter(is_wanted).collect();
     let folder = subject::folder()?;
     let mut ratios = Map::new();
     let mut failed = Vec::new();
-    for part in PARTS {
-        let name = if part.is_empty() { "publish" } else { part };
+    for name in &parts {
         println!("== {name}");
         let file = folder.path().join(format!("{name}.json"));
         let mut command = Command::new(this_program()?);
-        command.args((!part.is_empty()).then_some(part)).args(["--runs", &args.runs.to_string()]);
+        command.args((*name != PUBLISH).then_some(name)).args(["--runs", &args.runs.to_string()]);
         command.arg("--json").arg(&file).args(args.output.tiny.then_some("--tiny"));
-        let status = command.status().map_err(CompareError::io(format!("starting compare {part}")))?;
+        let status = command.status().map_err(CompareError::io(format!("starting compare {name}")))?;
         if status.code().is_none() || status.code() == Some(CompareError::Interrupted.exit_code().into()) {
             return Err(CompareError::Interrupted);
         }
@@ -38,7 +44,7 @@ pub fn run(args: &AllArgs) -> Result<(), CompareError> {
     }
     let count = ratios.len();
     args.output.write(&json!({ "machine": machine(), "runs": args.runs, "ratios": ratios, "failed": failed }))?;
-    println!("== {count} ratios of {} comparisons", PARTS.len() - failed.len());
+    println!("== {count} ratios of {} comparisons", parts.len() - failed.len());
     match failed.is_empty() {
         true => Ok(()),
         false => Err(CompareError::Unsound { name: "all".into(), what: failed.join("; ") }),

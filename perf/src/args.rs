@@ -492,6 +492,9 @@ pub struct AllArgs {
     /// Rounds that count, of each comparison; one more, the cold one, is run first and dropped
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
+    /// These only, by their subcommands; `publish` is the one that has none
+    #[arg(long, value_delimiter = ',')]
+    pub parts: Vec<String>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

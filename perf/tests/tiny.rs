@@ -157,6 +157,34 @@ fn attached_clients_append_and_deliver() {
     );
 }
 
+/// Whoever is installed is measured; who is not is named.
+#[test]
+fn other_systems_are_measured_as_we_are() {
+    let output = compare().args(["peers", "--tiny"]).output().expect("compare runs");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+    assert_eq!(printed.lines().filter(|line| line.starts_with("  embarcadero_1  ")).count(), 9, "{printed}");
+    for (name, program) in [("redis", "redis-server"), ("nats", "nats-server")] {
+        let is_measured = printed.lines().any(|line| line.trim_start().starts_with(&format!("{name} ")));
+        assert!(is_measured != printed.contains(&format!("{program} is not installed")), "{printed}");
+    }
+}
+
+#[test]
+fn several_comparisons_make_one_report() {
+    let json = std::env::temp_dir().join(format!("compare-all-{}.json", std::process::id()));
+    let command = ["all", "--tiny", "--runs", "1", "--parts", "gap,sequencer", "--json"];
+    let output = compare().args(command).arg(&json).output().expect("compare runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON");
+    std::fs::remove_file(&json).expect("removed");
+    for name in ["gap: p50", "sequencer: order 5 in order, 8 lanes, 1000 sessions / bare"] {
+        assert!(report["ratios"][name]["median"].as_f64().is_some_and(|median| median > 0.0), "{name}: {report:#}");
+    }
+    let refused = compare().args(["all", "--parts", "latency"]).output().expect("compare runs");
+    assert_eq!(refused.status.code(), Some(2));
+}
+
 #[test]
 fn a_gap_is_opened_and_closed_again() {
     let output = compare().args(["gap", "--tiny"]).output().expect("compare runs");

@@ -262,7 +262,7 @@ fn take(mut consumer: Box<dyn Consumer>, sent: &AtomicU64, is_over: &AtomicBool)
 
 /// Processor time of a server that nobody talks to.
 fn idle(peer: &dyn Peer, time: Duration) -> Result<Vec<f64>, CompareError> {
-    thread::sleep(SETTLE);
+    thread::sleep(SETTLE.min(time * 10));
     let (before, begin) = (processor_ns(peer.subject().process()), Instant::now());
     thread::sleep(time);
     let used = processor_ns(peer.subject().process()).saturating_sub(before);
