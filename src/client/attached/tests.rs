@@ -1,9 +1,15 @@
 //! A writer and a reader on simulated memory of several hosts, with the real sequencer between them.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::client::attached::reader::{Phase, PinnedReader, ReadError};
+use crate::client::attached::subscribing::{Polled, Subscribing};
 use crate::client::attached::writer::{Bounds, Times, Writer};
+use crate::client::attached::{Clock, Life};
+use crate::client::error::ClientError;
+use crate::client::options::{Start, SubscriberOptions};
 use crate::log::lane::LaneReader;
 use crate::log::member::Member;
 use crate::log::session::Standing;
@@ -156,7 +162,9 @@ fn read(reader: &mut PinnedReader<HostMemory>, next: &mut u64) -> Result<u64, Re
 }
 
 fn payload(number: u64) -> Vec<u8> {
-    (0..50 + number % 60).map(|index| (number * 31 + index) as u8).collect()
+    // Now and then one that goes to the pool in several pieces.
+    let bytes = if number % 500 == 77 { 20_000 } else { 50 } + number % 60;
+    (0..bytes).map(|index| (number * 31 + index) as u8).collect()
 }
 
 /// Laps of ring and extents on memory that evicts, refills and delays as it likes: every message comes out whole and in order, and
@@ -250,6 +258,51 @@ fn a_reader_that_was_not_waited_for_is_told_first() {
     assert_eq!(reader.pin(), Ok(true));
     let sought = (0..400).find_map(|_| reader.seek().err());
     assert!(matches!(sought, Some(ReadError::Trimmed(earliest)) if earliest > 1), "{sought:?}");
+}
+
+/// A clock that is set by hand.
+#[derive(Clone)]
+struct SetClock(Rc<Cell<Instant>>);
+
+impl Clock for SetClock {
+    fn times(&self) -> Times {
+        Times { now: self.0.get(), utc_ns: 5 }
+    }
+}
+
+/// A subscriber that was held up looks whether it was waited for before it hands anything on, though all may still be there.
+#[test]
+fn nothing_is_handed_on_that_was_not_waited_for() {
+    let mut scene = Scene::new(Whim::LAZY, 3);
+    let mut writer = scene.writer();
+    let clock = SetClock(Rc::new(Cell::new(Instant::now())));
+    let view = scene.views[1].clone();
+    let member = view.layout.geometry.reader_member(crate::limits::ATTACHED_READERS_PER_BROKER);
+    let life = Life::begin(&view, member, None, Process::default(), clock.times().now).unwrap();
+    let options = SubscriberOptions { topic: "t".into(), start: Start::Earliest, ..SubscriberOptions::default() };
+    let mut subscriber = Subscribing::begin(&view, member, life, options, clock.clone());
+    for _ in 0..50 {
+        assert!(!matches!(subscriber.poll(1, &mut |_| panic!("nothing was sent")), Err(_) | Ok(Polled::Handed(_))));
+        scene.steps(1);
+    }
+    assert!(subscriber.is_streaming());
+    let mut sent = 0;
+    while scene.sequencer.active().unwrap().counters().dropped_pins == 0 {
+        if writer.push(&payload(sent % 70), times) {
+            sent += 1;
+            continue;
+        }
+        writer.report(true);
+        writer.beat();
+        scene.steps(1);
+        writer.follow().unwrap();
+        assert!(sent < 100_000, "its pin is held against everybody");
+    }
+    // What lies there is given up; nobody writes there yet.
+    scene.steps(5);
+    clock.0.set(clock.0.get() + std::time::Duration::from_secs(1));
+    let polled = subscriber.poll(1, &mut |batch| panic!("{} messages are handed on", batch.messages().count()));
+    assert!(matches!(polled, Err(ClientError::TooSlow { .. })), "{polled:?}");
 }
 
 /// As long as it shows itself it is waited for, however slow it is.

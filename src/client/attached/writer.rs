@@ -29,7 +29,8 @@ use crate::wire::frame::{self, BatchHeader};
 use crate::wire::message::message_bytes;
 use crate::wire::{AckLevel, Receipts, padded};
 
-/// Batches up to this size stay in this host's cache: whoever waits for a message alone is not made to fetch it from memory.
+/// Batches up to this size that were sealed before they were half full stay in this host's cache: somebody waits for them, and is not made
+/// to fetch them from memory.
 const CACHED_BYTES: u64 = 4 << 10;
 /// Slots kept for a request to open or close beside the open batch.
 const CONTROL_SLOTS: u64 = 1;
@@ -311,7 +312,8 @@ impl<M: Memory> Writer<M> {
         let Some(mut open) = self.open.take() else { return };
         let session = self.session.as_mut().expect("a batch is of a session");
         let memory = &self.view.memory;
-        open.move_rest(&mut self.stage, memory, self.bounds.keep);
+        let is_cached = open.body_bytes <= CACHED_BYTES.min(self.bounds.batch_bytes / 2);
+        open.move_rest(&mut self.stage, memory, is_cached.then_some(self.bounds.keep));
         let Times { now, utc_ns } = times();
         let header = BatchHeader {
             body_bytes: open.body_bytes as u32,
@@ -532,17 +534,14 @@ impl Open {
         });
     }
 
-    /// The rest of it, with zeros up to a line.
-    fn move_rest<M: Memory>(&mut self, stage: &mut Stage, memory: &M, keep: Keep) {
+    /// The rest of it, with zeros up to a line; past the caches unless it is said how to write it back.
+    fn move_rest<M: Memory>(&mut self, stage: &mut Stage, memory: &M, keep: Option<Keep>) {
         let at = self.at + LINE_BYTES + self.moved_bytes;
         stage.take_all(|bytes, lines| {
             self.crc.update(bytes);
-            if self.body_bytes > CACHED_BYTES {
-                memory.stream_in(at, lines);
-            } else {
-                memory.copy_in(at, lines);
-                memory.write_back(at, lines.len() as u64, keep);
-            }
+            let Some(keep) = keep else { return memory.stream_in(at, lines) };
+            memory.copy_in(at, lines);
+            memory.write_back(at, lines.len() as u64, keep);
         });
     }
 
