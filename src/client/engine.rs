@@ -39,7 +39,7 @@ pub(crate) struct Engine {
     sockets: Vec<Option<Socket>>,
     dialer: Dialer,
     readiness: Readiness,
-    /// `readiness` has the answers of a wait, and nothing was read since.
+    /// `readiness` has the answers of a wait, and nobody has acted on them yet.
     is_looked: bool,
     /// When the sockets were last asked.
     looked_at: Instant,
@@ -196,7 +196,7 @@ impl Engine {
             self.readiness.clear();
             return Ok(());
         }
-        self.sleep(Duration::ZERO)
+        self.sleep(Duration::ZERO).map(drop)
     }
 
     fn has_to_read(&self, port: usize) -> bool {
@@ -204,11 +204,10 @@ impl Engine {
         self.sockets[port].as_ref().is_some_and(|socket| !is_asked || self.readiness.is_readable(socket.stream()))
     }
 
-    fn sleep(&mut self, timeout: Duration) -> Result<(), ClientError> {
-        match self.readiness.wait(timeout) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(ClientError::io(self.ports.topic(), "waiting for the sockets of topic", &error)),
-        }
+    /// Gives how many sockets are ready.
+    fn sleep(&mut self, timeout: Duration) -> Result<usize, ClientError> {
+        let waiting = |error| ClientError::io(self.ports.topic(), "waiting for the sockets of topic", &error);
+        self.readiness.wait(timeout).map_err(waiting)
     }
 
     /// Sleeps until a socket is ready, a moment has come, `doorbell` rings or `timeout` has passed.
@@ -225,8 +224,8 @@ impl Engine {
                 self.readiness.watch(socket.stream(), self.ports.has_to_write(index, now));
             }
         }
-        self.sleep(until.saturating_duration_since(now))?;
-        self.is_looked = true;
+        // A signal ends it early and says nothing of the sockets.
+        self.is_looked = self.sleep(until.saturating_duration_since(now))? > 0;
         for socket in self.sockets.iter_mut().flatten() {
             if socket.full_until().is_some() && self.readiness.is_writable(socket.stream()) {
                 socket.has_room();

@@ -87,6 +87,7 @@ impl<M: Memory, K: Clock> Subscribing<M, K> {
         let moved = match reader.phase() {
             Phase::Unpinned => usize::from(reader.pin()?),
             Phase::Seeking => reader.seek()?,
+            // Not from here: what is pinned is sought first.
             Phase::Streaming => 0,
         };
         Ok(if moved > 0 { Polled::Moved } else { Polled::Nothing })
