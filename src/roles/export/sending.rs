@@ -95,6 +95,9 @@ impl<M: Memory, N: Network> Export<M, N> {
     /// they promised not to be.
     pub(super) fn beat(&mut self, io: &mut N, now: Now) -> usize {
         let mut moved = 0;
+        if self.active.is_empty() {
+            return 0;
+        }
         for seat in self.looks.due(self.subscribers.len(), now.monotonic_ns) {
             if self.subscribers[seat].is_some() {
                 moved += self.look_for_quiet(io, seat as u32, now);

@@ -260,6 +260,9 @@ impl<M: Memory, N: Network> Receive<M, N> {
     fn look_after_all(&mut self, io: &mut N, now: Now) -> usize {
         let count = self.connections.len();
         let mut moved = 0;
+        if self.in_use() == 0 {
+            return 0;
+        }
         for seat in self.rounds.due(count, HOUSEKEEPING_NS, count, now.monotonic_ns) {
             let seat = seat as u32;
             moved += usize::from(self.look_after(io, seat, now));
