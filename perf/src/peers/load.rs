@@ -157,7 +157,7 @@ fn single(peer: &dyn Peer, count: usize, time: Duration) -> Result<Vec<f64>, Com
             producer.hand_over()?;
             while producer.acked() == acked {
                 producer.hear(COARSE)?;
-                patient(begin, peer_silent)?;
+                patient(begin)?;
             }
             latencies.record(begin.elapsed().as_nanos() as u64);
         }
@@ -172,12 +172,12 @@ fn single(peer: &dyn Peer, count: usize, time: Duration) -> Result<Vec<f64>, Com
     })
 }
 
-fn peer_silent() -> CompareError {
-    CompareError::Unsound { name: "peers".into(), what: format!("nothing came for {SILENCE_MAX:?}") }
-}
-
-fn patient(since: Instant, error: impl FnOnce() -> CompareError) -> Result<(), CompareError> {
-    if since.elapsed() > SILENCE_MAX { Err(error()) } else { Ok(()) }
+/// An error if nothing has come since then for too long.
+fn patient(since: Instant) -> Result<(), CompareError> {
+    if since.elapsed() <= SILENCE_MAX {
+        return Ok(());
+    }
+    Err(CompareError::Unsound { name: "peers".into(), what: format!("nothing came for {SILENCE_MAX:?}") })
 }
 
 /// Two producers as fast as a window allows, up to the last ack.
@@ -209,7 +209,7 @@ fn catch_up(producer: &mut dyn Producer, count: u64) -> Result<(), CompareError>
         if producer.acked() > since.0 {
             since = (producer.acked(), Instant::now());
         }
-        patient(since.1, peer_silent)?;
+        patient(since.1)?;
     }
     Ok(())
 }
@@ -255,7 +255,7 @@ fn take(mut consumer: Box<dyn Consumer>, sent: &AtomicU64, is_over: &AtomicBool)
         if latencies.count() > before {
             last = Instant::now();
         }
-        patient(last, peer_silent)?;
+        patient(last)?;
     }
     Ok(latencies)
 }

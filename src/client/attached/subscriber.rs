@@ -120,12 +120,17 @@ impl<C: Coherence> Driven<C> {
         timeout: Duration,
         handler: &mut dyn FnMut(&Delivered<'_>),
     ) -> Result<usize, ClientError> {
+        let handed = self.poll_now(most, handler)?;
+        if handed > 0 || timeout.is_zero() { Ok(handed) } else { self.poll_in_time(most, timeout, handler) }
+    }
+
+    /// Hands on what is there.
+    fn poll_now(&mut self, most: usize, handler: &mut dyn FnMut(&Delivered<'_>)) -> Result<usize, ClientError> {
         loop {
             match self.core.poll(most, handler)? {
                 Polled::Handed(handed) => return Ok(handed),
                 Polled::Moved => continue,
-                Polled::Nothing if timeout.is_zero() => return Ok(0),
-                Polled::Nothing => return self.poll_in_time(most, timeout, handler),
+                Polled::Nothing => return Ok(0),
             }
         }
     }
@@ -143,11 +148,10 @@ impl<C: Coherence> Driven<C> {
         let pool = &self.core.options().pool;
         let mut patience = Patience::new(&pool.path, Duration::MAX, pool.spin);
         loop {
-            match self.core.poll(most, handler)? {
-                Polled::Handed(handed) => return Ok(handed),
-                Polled::Moved => continue,
-                Polled::Nothing if begun.elapsed() >= timeout => return Ok(0),
-                Polled::Nothing => patience.rest(timeout.saturating_sub(begun.elapsed())),
+            patience.rest(timeout.saturating_sub(begun.elapsed()));
+            let handed = self.poll_now(most, handler)?;
+            if handed > 0 || begun.elapsed() >= timeout {
+                return Ok(handed);
             }
         }
     }
