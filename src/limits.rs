@@ -35,6 +35,14 @@ pub const MESSAGE_ALIGNMENT_BYTES: u64 = 16;
 /// First size of a connection's run (its private piece of a blog extent), bytes.
 pub const RUN_BYTES_MIN: u64 = 64 << 10;
 
+/// Least and most of a receive, bytes: what lands stays in a core's caches.
+pub const RECEIVE_BYTES_LEAST: u64 = 64 << 10;
+/// See [`RECEIVE_BYTES_LEAST`].
+pub const RECEIVE_BYTES_MOST: u64 = 4 << 20;
+
+/// Landing buffers of a receive core: so many connections less one keep what they received while they wait for room.
+pub const LANDING_BUFFERS: u32 = 8;
+
 /// Longest topic name, bytes of UTF-8.
 pub const TOPIC_NAME_BYTES_MAX: usize = 112;
 /// Longest name of a cursor, bytes of UTF-8.

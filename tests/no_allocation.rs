@@ -19,13 +19,13 @@ use embarcadero::pool::coherence::Coherence;
 use embarcadero::pool::record::{BatchSlot, slot_kind};
 use embarcadero::pool::{Hardware, Keep, Layout, Mapped, Mapping, Memory, Software};
 use embarcadero::roles::ack::tracker::Tracker;
-use embarcadero::roles::receive::ingest::{Ingest, NEEDED_AT_LEAST, Next};
-use embarcadero::roles::receive::stream::Stream;
+use embarcadero::roles::receive::ingest::{Ingest, Next};
+use embarcadero::roles::receive::stream::{Stream, Terms};
 use embarcadero::roles::sequence::active::{ActiveSequencer, SequencerSettings};
 use embarcadero::testing::memory::small_geometry;
 use embarcadero::wire::frame::{self, BatchHeader};
 use embarcadero::wire::message::push;
-use embarcadero::wire::{AckLevel, BatchDecoder, OrderLevel, Receipts};
+use embarcadero::wire::{AckLevel, OrderLevel, Receipts};
 
 struct Counting;
 
@@ -87,7 +87,7 @@ fn topic() -> embarcadero::log::topics::Topic {
 }
 
 fn stream(batch_bytes_max: u64) -> Stream {
-    Stream {
+    let terms = Terms {
         session: SESSION,
         asked_slot: 0,
         session_epoch: 1,
@@ -95,15 +95,8 @@ fn stream(batch_bytes_max: u64) -> Stream {
         receipts: Receipts::Message,
         next_seq: None,
         counts_landed: false,
-        published: 0,
-        run: None,
-        landed: 0,
-        parsed: 0,
-        end_slot: 0,
-        decoder: BatchDecoder::new(batch_bytes_max),
-        needed: NEEDED_AT_LEAST,
-        run_bytes: 64 << 10,
-    }
+    };
+    Stream::new(terms, batch_bytes_max)
 }
 
 /// The bytes of batch `seq`, built in place: the client's work, not the broker's.
@@ -162,11 +155,7 @@ fn drive<C: Coherence>() -> u64 {
         let batch_seq = if seq % 2 == 0 { 0 } else { asked };
         asked = ingest.lane.produced();
         assert!(ingest.control(BatchSlot { kind, session_epoch: 1, batch_seq, ..BatchSlot::default() }));
-        assert!(ingest.make_room(&mut stream, 256 << 10), "extents come back");
-        let at = stream.run.as_ref().expect("room was made").start + stream.landed;
-        view.memory.copy_in(at, &bytes);
-        stream.landed += bytes.len() as u64;
-        assert_eq!(ingest.publish_landed(&mut stream, 77), Ok(Next::Receive));
+        assert_eq!(ingest.take_in(&mut stream, &mut bytes, 256 << 10, 77), Ok((bytes.len(), Next::Receive)));
         ingest.report(false);
         acked = order_and_ack(&mut sequencer, &mut tracker, 3 + seq * 1000).unwrap_or(acked);
     }

@@ -225,7 +225,7 @@ fn impossible_values_are_refused_with_line_and_remedy() {
         ("sequencer: { takeover_after: 0s }", "test.yaml:2: `sequencer.takeover_after` is 0s, expected 10ms to 1h"),
         (
             "receive: { receive_bytes_max: 16MiB }",
-            "test.yaml:2: `receive.receive_bytes_max` is 16MiB, expected 64KiB to geometry",
+            "test.yaml:2: `receive.receive_bytes_max` is 16MiB, expected 64KiB to 4MiB",
         ),
         ("receive: { connections_max: 0 }", "test.yaml:2: `receive.connections_max` is 0, expected 1 to 16384"),
         ("threads: { park_min: 2ms }", "test.yaml:2: `threads.park_max` is 1ms, expected at least threads.park_min"),

@@ -11,8 +11,9 @@ use crate::config::schema::{BrokerConfig, Config, TopicConfig};
 use crate::config::units::{format_bytes, format_duration};
 use crate::limits::{
     BROKERS_MAX, CANDIDATES_MAX, CONNECTIONS_MAX, CURSORS_MAX, EXTENT_BYTES_MAX, EXTENT_BYTES_MIN, HOSTS_MAX,
-    LANES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN, RUN_BYTES_MIN, SEGMENT_ENTRIES_MAX, SEGMENT_ENTRIES_MIN,
-    SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPIC_NAME_BYTES_MAX, TOPICS_MAX,
+    LANES_MAX, RECEIVE_BYTES_LEAST, RECEIVE_BYTES_MOST, RING_SLOTS_MAX, RING_SLOTS_MIN, SEGMENT_ENTRIES_MAX,
+    SEGMENT_ENTRIES_MIN, SEGMENTS_PER_CANDIDATE_MAX, SEGMENTS_PER_CANDIDATE_MIN, SESSIONS_MAX, TOPIC_NAME_BYTES_MAX,
+    TOPICS_MAX,
 };
 use crate::wire::frame::{check_topic_name, is_address};
 use crate::wire::{AckLevel, OrderLevel};
@@ -219,9 +220,9 @@ fn sequencer(config: &Config) -> Result<(), Impossible> {
 fn connections(config: &Config) -> Result<(), Impossible> {
     let receive = &config.receive;
     within("receive.connections_max", receive.connections_max, 1, CONNECTIONS_MAX)?;
-    let (least, most) = (RUN_BYTES_MIN, config.geometry.extent_bytes);
+    let (least, most) = (RECEIVE_BYTES_LEAST, RECEIVE_BYTES_MOST);
     if !(least..=most).contains(&receive.receive_bytes_max) {
-        let expected = format!("{} to geometry.extent_bytes, which is {}", format_bytes(least), format_bytes(most));
+        let expected = format!("{} to {}", format_bytes(least), format_bytes(most));
         return impossible("receive.receive_bytes_max", format_bytes(receive.receive_bytes_max), expected);
     }
     duration("receive.hello_timeout", receive.hello_timeout, MILLISECOND, HOUR)?;

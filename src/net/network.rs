@@ -93,11 +93,6 @@ pub trait Socket: Send + 'static {
     /// # Errors
     /// The connection's.
     fn receive_now(&self, into: &mut [u8]) -> io::Result<usize>;
-    /// As [`receive_now`](Socket::receive_now), and leaves it there.
-    ///
-    /// # Errors
-    /// The connection's.
-    fn peek_now(&self, into: &mut [u8]) -> io::Result<usize>;
     /// Gives the connection what it takes at once; gives how much that was.
     ///
     /// # Errors
@@ -138,8 +133,6 @@ pub trait Network: Io<Completion = Completion> {
     fn accept(&mut self, asker: Asker, listener: &Self::Listener) -> Option<Operation>;
     /// The connection of the accept whose completion was just given out.
     fn take_accepted(&mut self) -> Option<Self::Socket>;
-    /// Receives into the pool, at most `bytes` at offset `at`.
-    fn receive_pool(&mut self, asker: Asker, socket: Handle<Self>, at: u64, bytes: u64) -> Option<Operation>;
     /// Receives into `buffer[from..]`; the buffer comes back with [`take_returned`](Network::take_returned).
     fn receive_owned(
         &mut self,

@@ -63,12 +63,6 @@ impl Socket for TcpStream {
         bytes_of(unsafe { libc::recv(self.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) })
     }
 
-    fn peek_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
-        // SAFETY: invariants 1 and 2.
-        bytes_of(unsafe { libc::recv(self.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), flags) })
-    }
-
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: invariants 1 and 2.
@@ -122,9 +116,6 @@ mod tests {
         assert!(unacked > 0 && unacked < given, "{unacked} of {given}");
         peer.write_all(b"word").unwrap();
         let mut word = [0; 8];
-        while ours.peek_now(&mut word).is_err() {
-            std::thread::yield_now();
-        }
         while ours.receive_now(&mut word).is_err() {
             std::thread::yield_now();
         }

@@ -75,6 +75,17 @@ pub trait Memory: Clone + Send + 'static {
         self.copy_in(at, lines);
         self.write_back(at, lines.len() as u64, Keep::Dropped);
     }
+    /// Writes whole lines that nobody else reads or writes yet, and has them written back by the next [`Memory::store_fence`]: by way of the
+    /// caches, where they are kept as is said, or past them.
+    fn write_lines(&self, at: u64, lines: &[u8], cached: Option<Keep>) {
+        match cached {
+            None => self.stream_in(at, lines),
+            Some(keep) => {
+                self.copy_in(at, lines);
+                self.write_back(at, lines.len() as u64, keep);
+            }
+        }
+    }
     /// Copies between two ranges, which may overlap, that nobody else reads or writes yet.
     fn copy_within(&self, from: u64, to: u64, bytes: u64);
 
@@ -352,13 +363,15 @@ impl<C: Coherence> Memory for Mapped<C> {
     }
 
     fn stream_in(&self, at: u64, lines: &[u8]) {
-        if !C::SOFTWARE {
-            return self.copy_in(at, lines);
-        }
         let pointer = self.mapping.address(at, lines.len() as u64);
         // SAFETY: invariants 1 and 2; the caller owns the range and nobody else looks at it yet (trait contract). That they are whole
         // lines is looked at there.
         unsafe { stream::copy(pointer, lines) }
+        if !C::SOFTWARE {
+            // Such stores are not in order, and where nothing is written back nobody else fences.
+            // SAFETY: as for `store_fence`.
+            unsafe { _mm_sfence() }
+        }
     }
 
     fn copy_within(&self, from: u64, to: u64, bytes: u64) {

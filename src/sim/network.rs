@@ -201,18 +201,6 @@ impl Network {
         Heard::Bytes(self.links[link].toward(at).read(count))
     }
 
-    /// Reads all that has arrived, as far as there is room for it.
-    pub fn take(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Heard {
-        let there = self.there(link, at, most, now_ns);
-        there.map_or_else(|nothing| nothing, |there| Heard::Bytes(self.links[link].toward(at).read(there)))
-    }
-
-    /// As [`take`](Network::take), and leaves it there.
-    pub fn peek(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Heard {
-        let there = self.there(link, at, most, now_ns);
-        there.map_or_else(|nothing| nothing, |there| Heard::Bytes(self.links[link].toward(at).front(there)))
-    }
-
     /// How much has arrived, or that nothing has.
     fn there(&mut self, link: LinkId, at: End, most: usize, now_ns: u64) -> Result<usize, Heard> {
         if self.links[link].is_in_the_dark(at) {

@@ -58,13 +58,6 @@ impl State {
     fn step(&mut self, host: usize, work: Work, is_cancelled: bool) -> Step {
         match work {
             Work::Accept { broker } => self.step_accept(broker, is_cancelled),
-            Work::ReceivePool { link, at, bytes } => {
-                self.step_receive(link, bytes, is_cancelled).map_or(Step::Waits(work), |received| {
-                    let landed = received.as_deref().unwrap_or(&[]);
-                    self.memory.host(host).copy_in(at, landed);
-                    Step::Done(result_of(&received), Back::Nothing)
-                })
-            }
             Work::Receive { link, mut buffer, from } => {
                 match self.step_receive(link, (buffer.len() - from) as u64, is_cancelled) {
                     None => Step::Waits(Work::Receive { link, buffer, from }),
@@ -105,7 +98,12 @@ impl State {
     }
 
     /// What a receive gets now. `None`: it waits.
-    fn step_receive(&mut self, link: LinkId, bytes: u64, is_cancelled: bool) -> Option<Result<Vec<u8>, i32>> {
+    pub(super) fn step_receive(
+        &mut self,
+        link: LinkId,
+        bytes: u64,
+        is_cancelled: bool,
+    ) -> Option<Result<Vec<u8>, i32>> {
         if is_cancelled && self.chance.chance(1, 2) {
             return Some(Err(libc::ECANCELED));
         }

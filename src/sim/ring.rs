@@ -53,11 +53,6 @@ pub(super) enum Work {
     Accept {
         broker: u32,
     },
-    ReceivePool {
-        link: LinkId,
-        at: u64,
-        bytes: u64,
-    },
     Receive {
         link: LinkId,
         buffer: Box<[u8]>,
@@ -113,8 +108,7 @@ impl Ring {
     pub(super) fn uses(&self, connection: LinkId) -> bool {
         self.under_way.iter().any(|operation| match &operation.work {
             Work::Accept { .. } => false,
-            Work::ReceivePool { link, .. }
-            | Work::Receive { link, .. }
+            Work::Receive { link, .. }
             | Work::Poll { link }
             | Work::Send(Send { link, .. })
             | Work::Lent { link, .. } => *link == connection,

@@ -12,7 +12,7 @@ use crate::net::{Asker, Completion, FrameSlot, ListId, Network, Operation, Socke
 use crate::runtime::Io;
 use crate::sim::checker::Violation;
 use crate::sim::kernel::Kernel;
-use crate::sim::network::{End, Heard};
+use crate::sim::network::End;
 use crate::sim::part::{LinkId, Part};
 use crate::sim::ring::{Back, Lent, Read, Ring, Send, Work};
 
@@ -44,17 +44,6 @@ impl Drop for SimSocket {
             }
         });
         self.kernel.close(self.link, End::Broker);
-    }
-}
-
-fn heard(heard: Heard, into: &mut [u8]) -> io::Result<usize> {
-    match heard {
-        Heard::Bytes(bytes) => {
-            into[..bytes.len()].copy_from_slice(&bytes);
-            Ok(bytes.len())
-        }
-        Heard::Nothing => Err(io::ErrorKind::WouldBlock.into()),
-        Heard::End => Ok(0),
     }
 }
 
@@ -94,15 +83,17 @@ impl Socket for SimSocket {
         self.kernel.with(|state| state.network.abort(self.link, End::Broker, &mut state.chance));
     }
 
-    /// What a peek has seen is given whole, as kernels give it.
     fn receive_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        let taken = self.kernel.with(|state| state.network.take(self.link, End::Broker, into.len(), state.now_ns));
-        heard(taken, into)
-    }
-
-    fn peek_now(&self, into: &mut [u8]) -> io::Result<usize> {
-        let there = self.kernel.with(|state| state.network.peek(self.link, End::Broker, into.len(), state.now_ns));
-        heard(there, into)
+        self.kernel.may_be_held_up();
+        let received = self.kernel.with(|state| state.step_receive(self.link, into.len() as u64, false));
+        match received {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(Err(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Some(Ok(bytes)) => {
+                into[..bytes.len()].copy_from_slice(&bytes);
+                Ok(bytes.len())
+            }
+        }
     }
 
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -209,10 +200,6 @@ impl Network for Sockets {
 
     fn take_accepted(&mut self) -> Option<SimSocket> {
         self.accepted.take()
-    }
-
-    fn receive_pool(&mut self, asker: Asker, link: LinkId, at: u64, bytes: u64) -> Option<Operation> {
-        self.begin(asker, Work::ReceivePool { link, at, bytes })
     }
 
     fn receive_owned(&mut self, asker: Asker, link: LinkId, buffer: Box<[u8]>, from: usize) -> Option<Operation> {

@@ -81,10 +81,6 @@ impl Bed for World {
     fn fill_pool(&mut self, at: u64, bytes: &[u8]) {
         self.kernel.view().memory.copy_in(at, bytes);
     }
-
-    fn pool(&mut self, at: u64, bytes: u64) -> Vec<u8> {
-        self.kernel.view().memory.with_bytes(at, bytes, <[u8]>::to_vec)
-    }
 }
 
 conformance!(World);

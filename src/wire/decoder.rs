@@ -9,7 +9,7 @@ use crate::wire::frame::{self, BatchHeader, FrameKind};
 use crate::wire::message::{MessageHeader, message_bytes, read_header};
 
 /// Bytes that are summed before the headers among them are read: they fit the nearest cache twice over.
-const PIECE_BYTES: usize = 8192;
+pub const PIECE_BYTES: usize = 8192;
 
 /// What the landed bytes amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,17 @@ pub enum Progress {
     Heartbeat,
 }
 
+/// What a frame's first line says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// A batch; its body follows.
+    Batch(BatchHeader),
+    /// The peer says goodbye; nothing follows.
+    Goodbye,
+    /// The peer is there; nothing follows.
+    Heartbeat,
+}
+
 /// Decodes one frame of a publisher's stream, then is reset for the next.
 #[derive(Debug)]
 pub struct BatchDecoder {
@@ -33,8 +44,8 @@ pub struct BatchDecoder {
     checks_body: bool,
     header: Option<BatchHeader>,
     crc: Crc,
-    /// Body bytes that were taken in.
-    summed: u64,
+    /// Bytes of the frame that were taken in.
+    taken: u64,
     /// Body offset of the next message header.
     next_message: u64,
     messages: u32,
@@ -48,7 +59,7 @@ impl BatchDecoder {
             checks_body: true,
             header: None,
             crc: Crc::default(),
-            summed: 0,
+            taken: 0,
             next_message: 0,
             messages: 0,
         }
@@ -63,63 +74,86 @@ impl BatchDecoder {
     pub fn reset(&mut self) {
         self.header = None;
         self.crc = Crc::default();
-        (self.summed, self.next_message, self.messages) = (0, 0, 0);
+        (self.taken, self.next_message, self.messages) = (0, 0, 0);
     }
 
     /// Takes note of everything that has landed. `landed` starts at the first byte of the frame and may
     /// run past its end; earlier bytes must be the same as in the last call.
     pub fn advance(&mut self, landed: &[u8]) -> Result<Progress, WireError> {
-        let Some((head, rest)) = landed.split_first_chunk::<FRAME_HEADER_BYTES>() else {
-            return Ok(Progress::NeedHeader);
-        };
+        let Some(line) = landed.first_chunk() else { return Ok(Progress::NeedHeader) };
         let header = match self.header {
             Some(header) => header,
-            None => match frame::check(head, self.batch_bytes_max)? {
-                FrameKind::Batch => {
-                    let header: BatchHeader = frame::read(head);
-                    header.check_fields()?;
-                    *self.header.insert(header)
-                }
-                FrameKind::Goodbye => return Ok(Progress::Goodbye),
-                FrameKind::Heartbeat => return Ok(Progress::Heartbeat),
-                found => {
-                    return Err(WireError::UnexpectedKind { found, expected: "Batch, Heartbeat or Goodbye" });
-                }
+            None => match self.begin(line)? {
+                Begun::Batch(header) => header,
+                Begun::Goodbye => return Ok(Progress::Goodbye),
+                Begun::Heartbeat => return Ok(Progress::Heartbeat),
             },
         };
-        let body_bytes = u64::from(header.body_bytes);
-        let body = &rest[..rest.len().min(body_bytes as usize)];
-        self.take_in(&header, body)?;
-        if (rest.len() as u64) < header.frame_bytes() - LINE_BYTES {
-            return Ok(Progress::NeedBytes(header.frame_bytes()));
+        let there = (landed.len() as u64).min(header.frame_bytes());
+        self.take(&landed[self.taken as usize..(there - there % LINE_BYTES) as usize])?;
+        Ok(if self.missing() == 0 { Progress::Complete(header) } else { Progress::NeedBytes(header.frame_bytes()) })
+    }
+
+    /// Begins a frame with its first line.
+    pub fn begin(&mut self, line: &[u8; FRAME_HEADER_BYTES]) -> Result<Begun, WireError> {
+        match frame::check(line, self.batch_bytes_max)? {
+            FrameKind::Batch => {
+                let header: BatchHeader = frame::read(line);
+                header.check_fields()?;
+                self.header = Some(header);
+                self.taken = LINE_BYTES;
+                if self.missing() == 0 {
+                    // Nothing comes that would show that its messages are not there.
+                    self.walk(&header, 0, &[])?;
+                }
+                Ok(Begun::Batch(header))
+            }
+            FrameKind::Goodbye => Ok(Begun::Goodbye),
+            FrameKind::Heartbeat => Ok(Begun::Heartbeat),
+            found => Err(WireError::UnexpectedKind { found, expected: "Batch, Heartbeat or Goodbye" }),
         }
-        if self.next_message != body_bytes {
-            return Err(WireError::TrailingBytes { messages: self.messages, end: self.next_message, body_bytes });
+    }
+
+    /// The header of the batch under way.
+    pub fn header(&self) -> Option<&BatchHeader> {
+        self.header.as_ref()
+    }
+
+    /// Bytes of the batch under way that were not taken in: whole lines.
+    pub fn missing(&self) -> u64 {
+        self.header.map_or(0, |header| header.frame_bytes() - self.taken)
+    }
+
+    /// Where in the body the next message begins, and where what is taken next does, bytes.
+    pub fn next_message(&self) -> (u64, u64) {
+        (self.next_message, self.taken - LINE_BYTES)
+    }
+
+    /// Takes in the next lines of the batch under way: no more than are [`missing`](BatchDecoder::missing). With the last of them it is sound.
+    pub fn take(&mut self, lines: &[u8]) -> Result<(), WireError> {
+        debug_assert!(lines.len() as u64 <= self.missing() && (lines.len() as u64).is_multiple_of(LINE_BYTES));
+        let Some(header) = self.header else { return Ok(()) };
+        lines.chunks(PIECE_BYTES).try_for_each(|piece| self.take_piece(&header, piece))
+    }
+
+    /// Sums and steps over a piece: a message's header is read while the sum has it in the nearest cache.
+    fn take_piece(&mut self, header: &BatchHeader, piece: &[u8]) -> Result<(), WireError> {
+        let (start, body_bytes) = (self.taken - LINE_BYTES, u64::from(header.body_bytes));
+        let body = &piece[..piece.len().min((body_bytes - start) as usize)];
+        if self.checks_body {
+            self.crc.update(body);
         }
+        self.taken += piece.len() as u64;
+        self.walk(header, start, body)?;
         let computed = self.crc.value();
-        if self.checks_body && computed != header.body_crc {
+        if self.missing() == 0 && self.checks_body && computed != header.body_crc {
             return Err(WireError::BodyCrc { found: header.body_crc, computed });
         }
-        Ok(Progress::Complete(header))
+        Ok(())
     }
 
-    /// Sums and steps over what has landed, a piece at a time: a message's header is read while the sum has it in the nearest cache.
-    fn take_in(&mut self, header: &BatchHeader, body: &[u8]) -> Result<(), WireError> {
-        loop {
-            let end = body.len().min(self.summed as usize + PIECE_BYTES);
-            if self.checks_body {
-                self.crc.update(&body[self.summed as usize..end]);
-            }
-            self.summed = end as u64;
-            self.walk(header, &body[..end])?;
-            if end == body.len() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Steps over every message header that has landed.
-    fn walk(&mut self, header: &BatchHeader, body: &[u8]) -> Result<(), WireError> {
+    /// Steps over every message header in a piece of the body that begins at `start`.
+    fn walk(&mut self, header: &BatchHeader, start: u64, piece: &[u8]) -> Result<(), WireError> {
         let body_bytes = u64::from(header.body_bytes);
         while self.messages < header.message_count {
             let offset = self.next_message;
@@ -127,7 +161,9 @@ impl BatchDecoder {
             if offset + MESSAGE_HEADER_BYTES > body_bytes {
                 return Err(overrun(MESSAGE_HEADER_BYTES));
             }
-            let Some(bytes) = body.get(offset as usize..(offset + MESSAGE_HEADER_BYTES) as usize) else {
+            // None lies across two lines.
+            let at = (offset - start) as usize;
+            let Some(bytes) = piece.get(at..at + MESSAGE_HEADER_BYTES as usize) else {
                 return Ok(());
             };
             let message = read_header(bytes);

@@ -26,7 +26,7 @@ pub mod subscribe;
 #[cfg(test)]
 mod vectors_tests;
 
-pub use decoder::{BatchDecoder, Progress};
+pub use decoder::{BatchDecoder, Begun, Progress};
 pub use error::{Refusal, WireError};
 pub use frame::{AckLevel, FrameKind, Operation, OrderLevel, Receipts, SlowReader};
 pub use subscribe::StartAt;

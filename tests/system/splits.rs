@@ -134,6 +134,5 @@ fn batches_across_the_ends_of_runs_and_extents() {
     cluster.stop();
     let counters = site.counters();
     counters.check_conserved();
-    assert!(counters.received("moved_bytes") > 0, "some batches met the end of a run");
     assert!(counters.sequencer["trims"] > 0, "memory was used again");
 }

@@ -539,9 +539,7 @@ impl Open {
         let at = self.at + LINE_BYTES + self.moved_bytes;
         stage.take_all(|bytes, lines| {
             self.crc.update(bytes);
-            let Some(keep) = keep else { return memory.stream_in(at, lines) };
-            memory.copy_in(at, lines);
-            memory.write_back(at, lines.len() as u64, keep);
+            memory.write_lines(at, lines, keep);
         });
     }
 

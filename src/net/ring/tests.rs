@@ -191,10 +191,6 @@ impl Bed for Sockets {
     fn fill_pool(&mut self, at: u64, bytes: &[u8]) {
         Mapped::<Hardware>::new(self.ring.pool().clone()).copy_in(at, bytes);
     }
-
-    fn pool(&mut self, at: u64, bytes: u64) -> Vec<u8> {
-        Mapped::<Hardware>::new(self.ring.pool().clone()).with_bytes(at, bytes, <[u8]>::to_vec)
-    }
 }
 
 conformance!(Sockets);

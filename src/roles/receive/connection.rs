@@ -61,8 +61,6 @@ pub struct Connection<S> {
     pub reading: Option<Operation>,
     /// Whether that operation was asked to end.
     pub cancelling: bool,
-    /// Its stream after it ended, while a receive is still armed in its run.
-    pub leaving: Option<Box<Stream>>,
     /// Whether the ack core knows it, and writes to it.
     pub with_ack: bool,
     /// Whether words of ours are on their way to it.
@@ -94,7 +92,6 @@ impl<S> Connection<S> {
             heard_ns: now.monotonic_ns,
             reading: None,
             cancelling: false,
-            leaving: None,
             with_ack: false,
             is_writing: false,
             is_cut: false,

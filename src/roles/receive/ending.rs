@@ -11,6 +11,7 @@ use crate::roles::addresses::Cost;
 use crate::roles::handoff::{FromAck, ToAck};
 use crate::roles::receive::connection::{DROPPED_MAX, Phase};
 use crate::roles::receive::hello::Refuse;
+use crate::roles::receive::landing::Rest;
 use crate::roles::receive::stream::Stream;
 use crate::roles::receive::{LINGER_NS, Receive, WRITE};
 use crate::runtime::Now;
@@ -106,8 +107,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
-    /// Changes to a phase in which nothing is landed any more. The run goes back now, or when the receive armed in it
-    /// has completed.
+    /// Changes to a phase in which nothing is taken in any more.
     pub(super) fn leave_stream(&mut self, io: &mut N, seat: u32, phase: Phase, said_goodbye: bool, now: Now) {
         let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         connection.active_ns = now.monotonic_ns;
@@ -119,8 +119,9 @@ impl<M: Memory, N: Network> Receive<M, N> {
             io.cancel(operation);
         }
         let Phase::Streaming(mut stream) = before else { return };
-        if connection.reading.is_none() {
-            self.ingest.release_run(&mut stream);
+        self.ingest.release_run(&mut stream);
+        if let Rest::Buffer(buffer, ..) = std::mem::take(&mut stream.rest) {
+            self.landing.give_back(buffer);
         }
         self.close_session(&stream, said_goodbye);
         let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
@@ -129,29 +130,20 @@ impl<M: Memory, N: Network> Receive<M, N> {
             // As long as its place is kept.
             let expiry = Expiry::new(self.settings.session_expiry_ns, UNUSED_SESSION_NS);
             let after_ns = if was_used { expiry.silent_ns } else { expiry.unused_ns };
-            match stream.next_seq.is_some() || said_goodbye {
+            match stream.terms.next_seq.is_some() || said_goodbye {
                 true => self.addresses.close_session(address),
                 false => self.addresses.leave_session(address, was_used, after_ns, now.monotonic_ns),
             }
         }
-        connection.leaving = connection.reading.is_some().then_some(stream);
     }
 
     /// Tells the sequencer that a session is over: below level 5 with its connection, at level 5 when its publisher says so.
     pub(super) fn close_session(&mut self, stream: &Stream, said_goodbye: bool) {
-        if stream.next_seq.is_some() || said_goodbye {
+        if stream.terms.next_seq.is_some() || said_goodbye {
             // One whose id was not told yet is named by the slot that asked for it.
-            let (kind, session, batch_seq) = (slot_kind::SESSION_CLOSE, stream.session, stream.asked_slot);
+            let (kind, session, batch_seq) = (slot_kind::SESSION_CLOSE, stream.terms.session, stream.terms.asked_slot);
             // No room: the sequencer closes it when its place is needed.
             self.ingest.control(BatchSlot { kind, session, session_epoch: 1, batch_seq, ..BatchSlot::default() });
-        }
-    }
-
-    pub(super) fn left_stream(&mut self, seat: u32, received: i32) {
-        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
-        if let Some(mut stream) = connection.leaving.take() {
-            stream.landed += received.max(0) as u64;
-            self.ingest.release_run(&mut stream);
         }
     }
 
@@ -177,7 +169,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
     /// Its session is open: what comes of it is read from now on.
     fn opened(&mut self, io: &mut N, seat: u32, session: u64) {
         if let Some(stream) = self.connection(seat).streaming() {
-            stream.session = session;
+            stream.terms.session = session;
             self.read_on(io, seat);
         }
     }

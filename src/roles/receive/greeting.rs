@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{FRAME_HEADER_BYTES, RUN_BYTES_MIN};
+use crate::limits::FRAME_HEADER_BYTES;
 use crate::log::topics::Topic;
 use crate::net::{Asker, Network, Socket};
 use crate::pool::Memory;
@@ -10,12 +10,11 @@ use crate::roles::addresses::{Admission, Admitted, Cost, Turn};
 use crate::roles::handoff::{Attachment, ConnectionId, Subscription, ToAck, is_loopback};
 use crate::roles::receive::connection::{Connection, DROPPED_OF_STREAM_MAX, Phase};
 use crate::roles::receive::hello::{self, Refuse};
-use crate::roles::receive::ingest::NEEDED_AT_LEAST;
-use crate::roles::receive::stream::Stream;
+use crate::roles::receive::stream::{Stream, Terms};
 use crate::roles::receive::{ACCEPT, Receive};
 use crate::runtime::Now;
 use crate::wire::frame::{self, Hello, NEW_SESSION};
-use crate::wire::{BatchDecoder, FrameKind, OrderLevel, Refusal, SlowReader, WireError};
+use crate::wire::{FrameKind, OrderLevel, Refusal, SlowReader, WireError};
 
 /// Pause after an accept that failed, and between two lines about it, ns.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
@@ -295,7 +294,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             }
         }
         let by_connection = topic.order != OrderLevel::Session;
-        let stream = Stream {
+        let terms = Terms {
             session,
             asked_slot: asked.map_or(0, |asked| asked.slot),
             session_epoch,
@@ -303,15 +302,8 @@ impl<M: Memory, N: Network> Receive<M, N> {
             receipts: topic.receipts,
             next_seq: by_connection.then_some(0),
             counts_landed: topic.order == OrderLevel::None,
-            published: 0,
-            run: None,
-            landed: 0,
-            parsed: 0,
-            end_slot: 0,
-            decoder: BatchDecoder::new(self.ingest.batch_bytes_max()),
-            needed: NEEDED_AT_LEAST,
-            run_bytes: RUN_BYTES_MIN,
         };
+        let stream = Stream::new(terms, self.ingest.batch_bytes_max());
         self.link.set_landed(seat, 0);
         let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         let in_heartbeats = self.addresses.in_heartbeats(connection.address(), self.settings.heartbeat_ms);

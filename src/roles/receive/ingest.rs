@@ -1,24 +1,29 @@
 //! From landed bytes to a published slot: the part of receiving that touches the pool. No I/O.
 //!
-//! Publishing a batch: header and framing checked, CRC checked, receipt stamped, written back, fenced, slot published. A reader
-//! that sees the slot sees every byte, receipt included, by construction.
+//! Taking a batch in: its header is checked and a place for all of it found; then, piece by piece, while a piece is in the nearest cache,
+//! framing and sum are checked, receipts stamped, and it goes to its place past the caches. Publishing it: the sum is right, the header is
+//! written with the receipt, fenced, the slot published. A reader that sees the slot sees every byte, receipt included, by construction;
+//! what was not whole and sound has no header in the pool.
 
-use crate::limits::FRAME_HEADER_BYTES;
+use crate::crc::Crc;
+use crate::limits::{LINE_BYTES, MESSAGE_HEADER_BYTES};
 use crate::log::View;
 use crate::log::appender::Appender;
-use crate::log::blog::Run;
 use crate::log::topics::Topic;
 use crate::observe::counters::ReceiveCounters;
 use crate::order::Origin;
 use crate::pool::record::BatchSlot;
 use crate::pool::{Keep, Memory};
-use crate::roles::receive::stream::Stream;
+use crate::roles::receive::stream::{Stream, Terms};
+use crate::wire::decoder::{Begun, PIECE_BYTES};
 use crate::wire::frame::{self, BatchHeader};
 use crate::wire::message::{message_bytes, read_header};
-use crate::wire::{Progress, Receipts, Refusal, WireError};
+use crate::wire::{Receipts, Refusal, WireError};
 
-/// Room asked for a frame of which not even the header has landed, bytes.
-pub const NEEDED_AT_LEAST: u64 = 4096;
+const LINE: usize = LINE_BYTES as usize;
+
+/// Batches up to this size that came whole stay in this host's cache: somebody waits for them, and is not made to fetch them from memory.
+const CACHED_BYTES: u64 = 4 << 10;
 
 /// A lane with its blog: everything a receive core writes in the pool.
 pub struct Ingest<M> {
@@ -35,8 +40,8 @@ pub struct Ingest<M> {
 pub enum Next {
     /// More bytes.
     Receive,
-    /// Slots in the ring; TCP pushes back until then.
-    RingRoom,
+    /// Slots in the ring, or memory for a batch; TCP pushes back until then.
+    Room,
     /// The peer said goodbye.
     Goodbye,
 }
@@ -72,165 +77,148 @@ impl<M: Memory> Ingest<M> {
         self.lane.report(paused);
     }
 
-    /// Walks what has landed and publishes every complete batch. Bounded by what one receive can land.
-    pub fn publish_landed(&mut self, stream: &mut Stream, now_utc_ns: u64) -> Result<Next, StreamError> {
-        loop {
-            let Some(run) = &stream.run else { return Ok(Next::Receive) };
-            let (start, bytes) = (run.start + stream.parsed, stream.landed - stream.parsed);
-            if bytes == 0 {
-                return Ok(Next::Receive);
+    /// Takes in the whole lines of what has landed, a batch's place after the other, and publishes every batch that is complete. Gives how many
+    /// bytes it took: what it leaves comes again. Runs are no longer than `run_bytes_max` unless a batch is.
+    pub fn take_in(
+        &mut self,
+        stream: &mut Stream,
+        landed: &mut [u8],
+        run_bytes_max: u64,
+        now_utc_ns: u64,
+    ) -> Result<(usize, Next), StreamError> {
+        let (mut taken, whole) = (0, landed.len() - landed.len() % LINE);
+        while taken < whole {
+            let lines = &mut landed[taken..whole];
+            let Some(header) = stream.decoder.header().copied() else {
+                let line = lines.first_chunk().expect("there is a line");
+                taken += LINE;
+                match stream.decoder.begin(line).map_err(StreamError::Wire)? {
+                    // It was heard when it landed.
+                    Begun::Heartbeat => {}
+                    Begun::Goodbye => return Ok((taken, Next::Goodbye)),
+                    Begun::Batch(header) => check_identity(&stream.terms, &header)?,
+                }
+                continue;
+            };
+            if !self.has_place(stream, &header, run_bytes_max) {
+                return Ok((taken, Next::Room));
             }
-            // The frame under way lies in our run, behind it a receive may be armed only past `landed`.
-            let decoder = &mut stream.decoder;
-            let progress = self.view.memory.with_bytes(start, bytes, |landed| decoder.advance(landed));
-            match progress.map_err(StreamError::Wire)? {
-                Progress::NeedHeader => {
-                    stream.needed = NEEDED_AT_LEAST;
-                    return Ok(Next::Receive);
-                }
-                Progress::NeedBytes(needed) => {
-                    stream.needed = needed;
-                    return Ok(Next::Receive);
-                }
-                Progress::Goodbye => return Ok(Next::Goodbye),
-                Progress::Heartbeat => {
-                    // It was heard when its bytes landed; its place in the run belongs to no batch. If nothing lies behind it
-                    // that place is landed in again: those who have nothing to say use up no memory.
-                    // No dirty line of it is left to fall on the extent's next content.
-                    self.view.memory.write_back(start, FRAME_HEADER_BYTES as u64, Keep::Dropped);
-                    match bytes == FRAME_HEADER_BYTES as u64 {
-                        true => stream.landed = stream.parsed,
-                        false => stream.parsed += FRAME_HEADER_BYTES as u64,
-                    }
-                    stream.needed = NEEDED_AT_LEAST;
-                    stream.decoder.reset();
-                }
-                Progress::Complete(header) => {
-                    check_identity(stream, &header)?;
-                    if !self.lane.has_room(1) {
-                        self.counters.ring_full += 1;
-                        return Ok(Next::RingRoom);
-                    }
-                    self.publish(stream, start, &header, now_utc_ns);
-                    stream.parsed += header.frame_bytes();
-                    stream.end_slot = self.lane.produced();
-                    stream.needed = NEEDED_AT_LEAST;
-                    stream.published += 1;
-                    stream.decoder.reset();
-                }
+            let missing = stream.decoder.missing() as usize;
+            if lines.len() >= missing && !self.has_room() {
+                return Ok((taken, Next::Room));
+            }
+            let lines = &mut lines[..missing.min(PIECE_BYTES).min(whole - taken)];
+            // A batch is waited for, not a part of one.
+            let is_small = header.frame_bytes() <= CACHED_BYTES && lines.len() == missing;
+            let cached = (is_small && self.keep == Keep::Cached).then_some(Keep::Cached);
+            self.take_piece(stream, lines, cached, now_utc_ns)?;
+            taken += lines.len();
+            if stream.decoder.missing() == 0 {
+                self.publish(stream, &header, cached, now_utc_ns);
             }
         }
+        Ok((taken, Next::Receive))
     }
 
-    /// Stamps, writes back, fences, publishes.
-    fn publish(&mut self, stream: &mut Stream, at: u64, header: &BatchHeader, now_utc_ns: u64) {
-        if stream.receipts == Receipts::Message {
-            self.stamp_messages(at, header, now_utc_ns);
+    /// Checks a piece of the batch under way while it is in the nearest cache, and writes it to its place.
+    fn take_piece(
+        &mut self,
+        stream: &mut Stream,
+        piece: &mut [u8],
+        cached: Option<Keep>,
+        now_utc_ns: u64,
+    ) -> Result<(), StreamError> {
+        let (message, start) = stream.decoder.next_message();
+        stream.decoder.take(piece).map_err(StreamError::Wire)?;
+        if stream.terms.receipts == Receipts::Message {
+            let body_bytes = stream.decoder.header().map_or(0, |header| u64::from(header.body_bytes));
+            let body = piece.len().min((body_bytes - start) as usize);
+            stamp_messages(&mut piece[..body], (message - start) as usize, now_utc_ns);
+            stream.stamped.update(&piece[..body]);
         }
-        self.view.memory.store(at + frame::RECEIVED_AT.start as u64, now_utc_ns);
-        let bytes = header.frame_bytes();
-        self.view.memory.write_back(at, bytes, self.keep);
+        let run = stream.run.as_ref().expect("it has a place");
+        self.view.memory.write_lines(run.start + stream.written, piece, cached);
+        stream.written += piece.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the header, fences, publishes.
+    fn publish(&mut self, stream: &mut Stream, header: &BatchHeader, cached: Option<Keep>, now_utc_ns: u64) {
+        let header = BatchHeader { received_at: now_utc_ns, ..*header };
+        let line = match stream.terms.receipts {
+            Receipts::Batch => bytemuck::cast(header),
+            Receipts::Message => frame::seal(&BatchHeader { body_crc: stream.stamped.value(), ..header }),
+        };
+        let at = stream.run.as_ref().expect("it has a place").start + stream.filled;
+        self.view.memory.write_lines(at, &line, cached);
         self.view.memory.store_fence();
-        self.lane.publish_batch(&BatchHeader { received_at: now_utc_ns, ..*header }, at);
+        self.lane.publish_batch(&header, at);
         self.counters.published_batches += 1;
         self.counters.published_messages += u64::from(header.message_count);
-        self.counters.published_bytes += bytes;
-        if let Some(next) = &mut stream.next_seq {
+        self.counters.published_bytes += header.frame_bytes();
+        if let Some(next) = &mut stream.terms.next_seq {
             *next += 1;
         }
+        stream.filled = stream.written;
+        stream.published += 1;
+        stream.stamped = Crc::default();
+        stream.decoder.reset();
     }
 
-    /// Stamps every message header and seals the batch again: before the write-back, so that no reader sees a stale stamp.
-    fn stamp_messages(&mut self, at: u64, header: &BatchHeader, now_utc_ns: u64) {
-        let memory = &self.view.memory;
-        let body = at + 64;
-        let mut offset = 0;
-        for _ in 0..header.message_count {
-            let message = memory.with_bytes(body + offset, 16, read_header);
-            // One line, one word each: a message header never straddles a line.
-            memory.store(body + offset, u64::from(message.payload_bytes) | 1 << 32);
-            memory.store(body + offset + 8, now_utc_ns);
-            offset += message_bytes(message.payload_bytes.into());
-        }
-        let body_crc = memory.with_bytes(body, header.body_bytes.into(), crate::wire::crc32c);
-        let sealed = frame::seal(&BatchHeader { body_crc, ..*header });
-        memory.copy_in(at, &sealed);
+    /// Whether the ring takes another slot; counts if it does not.
+    pub fn has_room(&mut self) -> bool {
+        let has_room = self.lane.has_room(1);
+        self.counters.ring_full += u64::from(!has_room);
+        has_room
     }
 
-    /// Makes sure that the frame under way can be received: the room left in the run, a fresh run to which what has
-    /// landed of the frame is moved, or its own run once more. False: no extent is free.
-    pub fn make_room(&mut self, stream: &mut Stream, run_bytes_max: u64) -> bool {
-        let enough = |run: &Run| {
-            run.bytes - stream.parsed >= stream.needed && run.bytes - stream.landed >= stream.worth_a_receive()
-        };
-        if stream.run.as_ref().is_some_and(enough) {
+    /// Whether something can be received of a stream: the ring has room, and a batch whose header has come its place.
+    pub fn has_room_for(&mut self, stream: &mut Stream, run_bytes_max: u64) -> bool {
+        let header = stream.decoder.header().copied();
+        self.has_room() && header.is_none_or(|header| self.has_place(stream, &header, run_bytes_max))
+    }
+
+    /// Whether the batch under way has its place: behind the last one in the stream's run, or in a fresh run. False: no extent is free.
+    fn has_place(&mut self, stream: &mut Stream, header: &BatchHeader, run_bytes_max: u64) -> bool {
+        if stream.has_half_a_batch() {
             return true;
         }
-        let is_busy = stream.run.is_some();
-        if !self.move_to_fresh_run(stream, stream.run_bytes.min(run_bytes_max)) {
-            if self.rewind(stream) {
-                return true;
+        let bytes = header.frame_bytes();
+        if stream.run.as_ref().is_none_or(|run| run.bytes - stream.filled < bytes) {
+            // First of all it gives back what it has: streams that wait keep no memory that others wait for.
+            if self.release_run(stream) {
+                stream.run_bytes = (stream.run_bytes * 2).min(self.view.layout.geometry.extent_bytes);
             }
-            self.counters.extent_wait += 1;
-            return false;
+            stream.run = self.lane.acquire(bytes, stream.run_bytes.min(run_bytes_max).max(bytes));
         }
-        if is_busy {
-            stream.run_bytes = (stream.run_bytes * 2).min(self.view.layout.geometry.extent_bytes);
+        match &stream.run {
+            Some(_) => stream.written += LINE_BYTES,
+            None => self.counters.extent_wait += 1,
         }
-        true
+        stream.run.is_some()
     }
 
-    /// Moves a half frame out of an extent that waits for it, if there is another. No receive is armed.
+    /// Moves half a batch out of an extent that waits for it, if there is another.
     pub fn move_out(&mut self, stream: &mut Stream) {
-        self.move_to_fresh_run(stream, stream.needed);
-    }
-
-    fn move_to_fresh_run(&mut self, stream: &mut Stream, wanted: u64) -> bool {
-        let Some(fresh) = self.lane.acquire(stream.needed, wanted.max(stream.needed)) else { return false };
-        let partial = stream.landed - stream.parsed;
+        let bytes = stream.decoder.header().map_or(0, BatchHeader::frame_bytes);
+        let Some(fresh) = self.lane.acquire(bytes, bytes) else { return };
+        let half = stream.written - stream.filled;
         if let Some(old) = stream.run.take() {
-            if partial > 0 {
-                self.view.memory.copy_within(old.start + stream.parsed, fresh.start, partial);
-                self.counters.moved_bytes += partial;
-            }
-            self.lane.release(old, stream.parsed, stream.landed);
+            self.view.memory.copy_within(old.start + stream.filled, fresh.start, half);
+            self.view.memory.write_back(fresh.start, half, Keep::Dropped);
+            self.counters.moved_bytes += half;
+            self.lane.release(old, stream.filled, stream.written);
         }
-        (stream.parsed, stream.landed, stream.end_slot, stream.run) = (0, partial, 0, Some(fresh));
-        true
+        (stream.filled, stream.written, stream.run) = (0, half, Some(fresh));
     }
 
-    /// Begins a stream's run again, if all that was published from it may be overwritten. Without this, streams that have filled
-    /// their runs could each keep an extent that another waits for.
-    fn rewind(&mut self, stream: &mut Stream) -> bool {
-        let (parsed, partial) = (stream.parsed, stream.landed - stream.parsed);
-        let Some(run) = stream.run.as_ref() else { return false };
-        if parsed == 0 || stream.needed > run.bytes || self.lane.progress().reusable < stream.end_slot {
-            return false;
-        }
-        if partial > 0 {
-            self.view.memory.copy_within(run.start + parsed, run.start, partial);
-            // No dirty line is left where they lay: the next content may end before it.
-            self.view.memory.write_back(run.start + parsed, partial, Keep::Dropped);
-            self.view.memory.store_fence();
-            self.counters.moved_bytes += partial;
-        }
-        (stream.parsed, stream.landed, stream.end_slot) = (0, partial, 0);
-        true
-    }
-
-    /// Whether a stream's half batch cannot get on though nothing but half batches is left in this lane.
-    pub fn is_stuck(&self, stream: &Stream) -> bool {
-        stream.is_in_mid_frame()
-            && self.lane.free_extents() == 0
-            && self.lane.progress().reusable == self.lane.produced()
-    }
-
-    /// Takes a stream's run back. No receive is armed in it.
-    pub fn release_run(&mut self, stream: &mut Stream) {
-        if let Some(run) = stream.run.take() {
-            self.lane.release(run, stream.parsed, stream.landed);
-        }
-        (stream.parsed, stream.landed, stream.end_slot) = (0, 0, 0);
+    /// Takes a stream's run back. False: it had none.
+    pub fn release_run(&mut self, stream: &mut Stream) -> bool {
+        let run = stream.run.take();
+        let had_one = run.is_some();
+        run.into_iter().for_each(|run| self.lane.release(run, stream.filled, stream.written));
+        (stream.filled, stream.written) = (0, 0);
+        had_one
     }
 
     /// Largest batch taken, bytes.
@@ -250,11 +238,7 @@ impl<M: Memory> Ingest<M> {
     /// Where the next slot will be; `None`: no room now. The answer to what is asked there can come as soon as it is asked: whoever is to
     /// hear it is told of the place first.
     pub fn place_to_ask(&mut self) -> Option<Origin> {
-        if !self.lane.has_room(1) {
-            self.counters.ring_full += 1;
-            return None;
-        }
-        Some(self.lane.next_origin())
+        self.has_room().then(|| self.lane.next_origin())
     }
 
     /// Asks for a new session (0, epoch 1) on a topic, or for the next epoch of one. False: no room now.
@@ -267,22 +251,32 @@ impl<M: Memory> Ingest<M> {
     }
 }
 
-fn check_identity(stream: &Stream, header: &BatchHeader) -> Result<(), StreamError> {
+/// Stamps every message header in a piece of a body, the first of which begins at `at`: before anybody sees it.
+fn stamp_messages(piece: &mut [u8], mut at: usize, now_utc_ns: u64) {
+    while let Some(header) = piece.get_mut(at..at + MESSAGE_HEADER_BYTES as usize) {
+        let payload_bytes = read_header(header).payload_bytes;
+        header[..8].copy_from_slice(&(u64::from(payload_bytes) | 1 << 32).to_le_bytes());
+        header[8..].copy_from_slice(&now_utc_ns.to_le_bytes());
+        at += message_bytes(payload_bytes.into()) as usize;
+    }
+}
+
+fn check_identity(terms: &Terms, header: &BatchHeader) -> Result<(), StreamError> {
     let refused = |refusal, detail, text| Err(StreamError::Refused(refusal, detail, text));
-    if header.session != stream.session {
-        let text = format!("batch of session {:#x} on a connection of session {:#x}", header.session, stream.session);
+    if header.session != terms.session {
+        let text = format!("batch of session {:#x} on a connection of session {:#x}", header.session, terms.session);
         return refused(Refusal::UnknownSession, 0, text);
     }
-    if header.topic != stream.topic {
-        let text = format!("batch for topic {}, the session's is {}", header.topic, stream.topic);
+    if header.topic != terms.topic {
+        let text = format!("batch for topic {}, the session's is {}", header.topic, terms.topic);
         return refused(Refusal::UnknownTopic, 0, text);
     }
-    if header.session_epoch != stream.session_epoch {
+    if header.session_epoch != terms.session_epoch {
         let text =
-            format!("batch of session epoch {}, the connection's is {}", header.session_epoch, stream.session_epoch);
-        return refused(Refusal::SessionEpoch, stream.session_epoch.into(), text);
+            format!("batch of session epoch {}, the connection's is {}", header.session_epoch, terms.session_epoch);
+        return refused(Refusal::SessionEpoch, terms.session_epoch.into(), text);
     }
-    match stream.next_seq {
+    match terms.next_seq {
         Some(next) if next != header.batch_seq => {
             let text = format!("batch {} where {next} comes next on this connection", header.batch_seq);
             refused(Refusal::Protocol, next, text)

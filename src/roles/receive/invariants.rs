@@ -3,6 +3,7 @@
 use crate::net::Network;
 use crate::pool::Memory;
 use crate::roles::receive::connection::{Connection, Phase};
+use crate::roles::receive::landing::Rest;
 use crate::roles::receive::{LINGER_NS, Receive};
 use crate::runtime::Now;
 use crate::wire::frame::NEW_SESSION;
@@ -29,15 +30,11 @@ impl<M: Memory, N: Network> Receive<M, N> {
 
     /// Who uses its socket, and whether that ends.
     fn check_operations(&self, connection: &Connection<N::Socket>, now: Now) {
-        let Connection { reading, cancelling, leaving, with_ack, is_writing, active_ns, .. } = connection;
+        let Connection { reading, cancelling, with_ack, is_writing, active_ns, .. } = connection;
         let name = &self.name;
         assert!(!(*with_ack && *is_writing), "{name}: a socket has one writer");
         assert!(!*cancelling || reading.is_some(), "{name}: nothing is cancelled that is over");
         let is_ending = matches!(connection.phase, Phase::Ending { .. });
-        assert!(
-            leaving.is_none() || is_ending && reading.is_some(),
-            "{name}: a run is kept for a receive that is armed in it"
-        );
         if is_ending {
             assert!(!connection.is_unused(), "{name}: an ending waits for somebody");
             assert!(reading.is_none() || *cancelling, "{name}: what is armed in an ending was asked to end");
@@ -47,9 +44,13 @@ impl<M: Memory, N: Network> Receive<M, N> {
             assert!(still_ns < STUCK_NS, "{name}: an ending does not end");
         }
         if let Phase::Streaming(stream) = &connection.phase {
-            assert!(stream.parsed <= stream.landed, "{name}: no more is parsed than has landed");
+            assert!(stream.filled <= stream.written, "{name}: no more is published than was written");
             let bytes = stream.run.as_ref().map_or(0, |run| run.bytes);
-            assert!(stream.landed <= bytes || stream.run.is_none(), "{name}: what has landed lies in the run");
+            assert!(stream.written <= bytes, "{name}: what was written lies in the run");
+            let has_begun = stream.decoder.header().is_some();
+            assert!(has_begun || !stream.has_half_a_batch(), "{name}: half a batch has begun");
+            let is_held = matches!(stream.rest, Rest::Buffer(..));
+            assert!(!is_held || connection.is_blocked, "{name}: who keeps a landing buffer waits for room");
         }
     }
 
@@ -61,7 +62,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             "{name}: who waits for room is looked at again"
         );
         match &connection.phase {
-            Phase::Streaming(stream) if stream.session != NEW_SESSION => {
+            Phase::Streaming(stream) if stream.terms.session != NEW_SESSION => {
                 assert!(is_reading || connection.is_blocked, "{name}: a stream is read, or waits for room");
             }
             Phase::Streaming(_) => assert!(connection.with_ack, "{name}: a session is waited for with the ack core"),

@@ -1,10 +1,10 @@
 //! The receive core: accepts connections, reads hellos, and lands publishers' streams in the blog.
 //!
-//! The stream lands in place: one RECV is armed at the tail of the connection's run with all the room that is left; every complete
-//! batch is published where it landed. Ring full or no extent: the next RECV is not armed, and TCP pushes back.
+//! A stream that has something is received into a buffer that stays in this core's cache, checked there, and written to its place in the
+//! blog past the caches: memory is touched once. Ring full or no extent: nothing is received, and TCP pushes back.
 //!
 //! * `greeting`, `streaming`, `ending`: the three parts of a connection's life. `control`: the life of one that asks.
-//! * [`connection`]: one connection's state. [`stream`]: that of a publisher's.
+//! * [`connection`]: one connection's state. [`stream`]: that of a publisher's. [`landing`]: where its bytes land.
 //! * [`hello`]: what a new connection may ask for.
 //! * [`requests`], `cursors`: what a control connection may ask for, one function for each operation; no I/O. [`desk`]: what these have in
 //!   common.
@@ -23,6 +23,7 @@ mod greeting;
 pub mod hello;
 pub mod ingest;
 mod invariants;
+pub mod landing;
 pub mod requests;
 mod restraint;
 pub mod stream;
@@ -53,7 +54,9 @@ use crate::wire::frame::NEW_SESSION;
 use connection::{Connection, Phase};
 use hello::Refuse;
 use ingest::Ingest;
+use landing::Landing;
 use restraint::Restraint;
+use stream::Terms;
 
 /// What the configuration says about receiving.
 #[derive(Clone, Debug)]
@@ -62,6 +65,8 @@ pub struct ReceiveSettings {
     pub connections_max: u32,
     /// Most bytes asked for by one receive.
     pub receive_bytes_max: u64,
+    /// Receives whose bytes may wait for room at a time, and one; at least one.
+    pub landing_buffers: u32,
     /// Time a new connection has for its hello, ns.
     pub hello_timeout_ns: u64,
     /// Idle time after which a connection gives its run back, ns.
@@ -104,6 +109,7 @@ pub struct Receive<M: Memory, N: Network> {
     settings: ReceiveSettings,
     listener: Arc<N::Listener>,
     ingest: Ingest<M>,
+    landing: Landing,
     topics: TopicReader<M>,
     cursors: CursorReader<M>,
     tokens: Tokens,
@@ -161,6 +167,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             name: format!("receive {}/{lane}", settings.broker),
             role: 0,
             ingest: Ingest::take(view, lane, settings.keep),
+            landing: Landing::new(settings.landing_buffers, settings.receive_bytes_max),
             topics: TopicReader::new(view),
             cursors: CursorReader::new(view),
             tokens,
@@ -221,39 +228,20 @@ impl<M: Memory, N: Network> Receive<M, N> {
     fn read_finished(&mut self, io: &mut N, seat: u32, from: usize, result: i32, now: Now) {
         let connection = self.connection(seat);
         connection.reading = None;
-        let cancelled = std::mem::take(&mut connection.cancelling);
+        connection.cancelling = false;
         match &connection.phase {
             Phase::Hello { .. } => self.hello_landed(io, seat, from, result, now),
-            Phase::Streaming(stream) if stream.run.is_none() => self.wake(io, seat, now),
-            Phase::Streaming(_) if result > 0 => self.landed(io, seat, result as u64, now),
-            Phase::Streaming(_) if cancelled && result == -libc::ECANCELED => self.rest(io, seat, now),
-            Phase::Streaming(_) if result == -libc::EINTR || result == -libc::EAGAIN => self.arm(io, seat, now),
-            Phase::Streaming(_) => self.peer_gone(io, seat, now),
+            Phase::Streaming(_) => self.receive(io, seat, now),
             // Nothing is read meanwhile.
             Phase::Asking(_) | Phase::Replying => {}
             Phase::Ending { .. } => {
                 io.take_returned();
-                self.left_stream(seat, result);
                 if self.connection(seat).is_unused() {
                     self.part(io, seat);
                 }
             }
             Phase::Lingering => self.dropped(io, seat, result, now),
         }
-    }
-
-    /// An idle connection's receive was cancelled, and is over: it gives its run back and polls, or moves its half batch
-    /// out of an extent that waits for it.
-    fn rest(&mut self, io: &mut N, seat: u32, now: Now) {
-        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
-        let Phase::Streaming(stream) = &mut connection.phase else { return };
-        if !stream.is_in_mid_frame() {
-            self.ingest.release_run(stream);
-            stream.run_bytes = RUN_BYTES_MIN;
-            return self.wait_readable(io, seat);
-        }
-        self.ingest.move_out(stream);
-        self.arm(io, seat, now);
     }
 
     /// Looks after every connection, each once in [`HOUSEKEEPING_NS`].
@@ -313,8 +301,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
     }
 
     fn look_after(&mut self, io: &mut N, seat: u32, now: Now) -> bool {
-        let (hello_timeout, idle_release) = (self.settings.hello_timeout_ns, self.settings.idle_release_ns);
-        let short = self.ingest.lane.free_extents() == 0;
+        let hello_timeout = self.settings.hello_timeout_ns;
         if self.is_silent(seat, now) {
             self.peer_gone(io, seat, now);
             return true;
@@ -333,27 +320,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
                 connection.socket.abort();
                 true
             }
-            Phase::Streaming(stream) if connection.is_blocked => {
-                let is_stuck = idle_ns > hello_timeout && self.ingest.is_stuck(stream);
-                if is_stuck {
-                    self.refuse_half_batch(io, seat, now);
-                }
-                is_stuck
-            }
-            Phase::Streaming(stream) if connection.reading.is_some() && !connection.cancelling => {
-                let Some(run) = &stream.run else { return false };
-                let in_the_way = self.ingest.lane.is_sealed(run);
-                if stream.is_in_mid_frame() && short && idle_ns > hello_timeout {
-                    self.refuse_half_batch(io, seat, now);
-                    return true;
-                }
-                if idle_ns <= idle_release || stream.is_in_mid_frame() && !in_the_way {
-                    return false;
-                }
-                connection.cancelling = true;
-                connection.reading.into_iter().for_each(|operation| io.cancel(operation));
-                true
-            }
+            Phase::Streaming(_) if !connection.is_blocked => self.look_after_run(io, seat, now),
             // It takes nothing, not even the last words: what is being sent fails now, and whoever sends it lets go.
             Phase::Ending { .. }
                 if idle_ns > LINGER_NS && !connection.is_cut && (connection.with_ack || connection.is_writing) =>
@@ -377,6 +344,26 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
+    /// An idle stream gives its run back, or moves half a batch out of an extent that waits for it, or lets go of that where memory is short.
+    fn look_after_run(&mut self, io: &mut N, seat: u32, now: Now) -> bool {
+        let (hello_timeout, idle_release) = (self.settings.hello_timeout_ns, self.settings.idle_release_ns);
+        let short = self.ingest.lane.free_extents() == 0;
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
+        let idle_ns = now.monotonic_ns.saturating_sub(connection.active_ns);
+        let Phase::Streaming(stream) = &mut connection.phase else { return false };
+        let Some(run) = &stream.run else { return false };
+        match stream.has_half_a_batch() {
+            true if short && idle_ns > hello_timeout => self.refuse_half_batch(io, seat, now),
+            true if idle_ns > idle_release && self.ingest.lane.is_sealed(run) => self.ingest.move_out(stream),
+            false if idle_ns > idle_release => {
+                self.ingest.release_run(stream);
+                stream.run_bytes = RUN_BYTES_MIN;
+            }
+            _ => return false,
+        }
+        true
+    }
+
     /// Tells the sequencer now and then that a session is connected, whether anything comes or not: one that nobody has is ended when
     /// others want its place.
     fn say_it_is_connected(&mut self, seat: u32, now: Now) -> bool {
@@ -387,7 +374,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
         if now.monotonic_ns.saturating_sub(connection.said_ns) < every_ns {
             return false;
         }
-        let (session, session_epoch, topic) = (stream.session, stream.session_epoch, stream.topic);
+        let Terms { session, session_epoch, topic, .. } = stream.terms;
         if session == NEW_SESSION {
             // Its publisher was not told of it either.
             return false;

@@ -1,14 +1,15 @@
-//! A publisher's stream: what its batches must be, and where its bytes land.
+//! A publisher's stream: what its batches must be, and how far it has come.
 
+use crate::crc::Crc;
+use crate::limits::{LINE_BYTES, RUN_BYTES_MIN};
 use crate::log::blog::Run;
+use crate::roles::receive::landing::Rest;
 use crate::wire::{BatchDecoder, Receipts};
 
-/// Room that makes a receive worth its system call, bytes.
-const RECEIVE_WORTH_BYTES: u64 = 4096;
-
-/// A publisher's stream.
-pub struct Stream {
-    /// Session its batches must name; 0: it was asked for, and nothing is read before it is told.
+/// What a stream's batches must be.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Session they must name; 0: it was asked for, and nothing is read before it is told.
     pub session: u64,
     /// The slot that asked for it, if this connection did.
     pub asked_slot: u64,
@@ -22,34 +23,59 @@ pub struct Stream {
     pub next_seq: Option<u64>,
     /// Whether landed batches are counted for the ack core (order level 0).
     pub counts_landed: bool,
+}
+
+/// A publisher's stream.
+pub struct Stream {
+    /// What its batches must be.
+    pub terms: Terms,
     /// Batches published.
     pub published: u64,
-    /// Where its bytes land.
+    /// Where its batches go.
     pub run: Option<Run>,
-    /// Bytes of the run received.
-    pub landed: u64,
-    /// Bytes of the run published: where the frame under way begins.
-    pub parsed: u64,
-    /// Slot just past the last batch published from the run; 0 if there is none.
-    pub end_slot: u64,
+    /// Bytes of the run that are published: where the batch under way begins, once it has its place there.
+    pub filled: u64,
+    /// Bytes of the run that are written, or belong to the header of the batch under way, which is written last. No more than `filled`: that
+    /// batch has no place yet.
+    pub written: u64,
     /// The frame under way.
     pub decoder: BatchDecoder,
-    /// Bytes the frame under way needs in all, as far as known.
-    pub needed: u64,
+    /// Sum of its body as stamped, where messages are.
+    pub stamped: Crc,
     /// Length of its next run: grows while it proves busy.
     pub run_bytes: u64,
+    /// What was received of it and is not taken in.
+    pub rest: Rest,
 }
 
 impl Stream {
-    /// Less room than this at a run's end is not worth a receive.
-    pub fn worth_a_receive(&self) -> u64 {
-        // What is missing of a frame whose length is known is always worth it.
-        let missing = self.needed.saturating_sub(self.landed - self.parsed);
-        missing.clamp(1, RECEIVE_WORTH_BYTES)
+    /// One of which nothing has come, and whose batches may have so many bytes.
+    pub fn new(terms: Terms, batch_bytes_max: u64) -> Stream {
+        Stream {
+            terms,
+            published: 0,
+            run: None,
+            filled: 0,
+            written: 0,
+            decoder: BatchDecoder::new(batch_bytes_max),
+            stamped: Crc::default(),
+            run_bytes: RUN_BYTES_MIN,
+            rest: Rest::default(),
+        }
     }
 
-    /// Whether part of a frame has landed.
+    /// Whether part of a frame has come.
     pub fn is_in_mid_frame(&self) -> bool {
-        self.landed > self.parsed
+        self.decoder.header().is_some() || !self.rest.is_empty()
+    }
+
+    /// Bytes that can come before anything has to be waited for: a header, or what is missing of a batch that has its place.
+    pub fn has_place_for(&self) -> usize {
+        if self.has_half_a_batch() { self.decoder.missing() as usize } else { LINE_BYTES as usize }
+    }
+
+    /// Whether part of a batch lies in the run.
+    pub fn has_half_a_batch(&self) -> bool {
+        self.written > self.filled
     }
 }

@@ -1,54 +1,60 @@
-//! Landing a publisher's stream: arming receives, publishing what has landed, waiting for room.
+//! A publisher's stream: waiting until there is something to read, taking it in, waiting for room.
 
 use std::io::ErrorKind;
 
-use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES, RUN_BYTES_MIN};
+use crate::limits::RUN_BYTES_MIN;
 use crate::net::{Network, Socket};
 use crate::pool::Memory;
 use crate::roles::receive::Receive;
 use crate::roles::receive::connection::Phase;
 use crate::roles::receive::hello::Refuse;
 use crate::roles::receive::ingest::{Next, StreamError};
+use crate::roles::receive::landing::Rest;
 use crate::runtime::Now;
-use crate::wire::frame::{self, FrameKind, NEW_SESSION};
-
-/// Heartbeats of one connection that are taken without a run at one time.
-const HEARTBEATS_PER_WAKE: usize = 16;
-
-/// Takes the heartbeats that lie at the front of what a socket has. False: something else is there, or the end.
-fn takes_heartbeats_only(socket: &impl Socket) -> bool {
-    let mut header = [0; FRAME_HEADER_BYTES];
-    for _ in 0..HEARTBEATS_PER_WAKE {
-        match socket.peek_now(&mut header) {
-            Ok(FRAME_HEADER_BYTES) if frame::check(&header, BATCH_BYTES_MAX) == Ok(FrameKind::Heartbeat) => {
-                let taken = socket.receive_now(&mut header);
-                debug_assert!(taken.is_ok_and(|bytes| bytes == FRAME_HEADER_BYTES), "it was there");
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-            _ => return false,
-        }
-    }
-    true
-}
+use crate::wire::frame::NEW_SESSION;
 
 impl<M: Memory, N: Network> Receive<M, N> {
-    /// Begins to read a publisher's stream, once it is known which session its batches must name. An idle connection polls and owns no
-    /// run.
+    /// Begins to read a publisher's stream, once it is known which session its batches must name.
     pub(super) fn read_on(&mut self, io: &mut N, seat: u32) {
         let Some(connection) = &mut self.connections[seat as usize] else { return };
-        if connection.streaming().is_some_and(|stream| stream.session != NEW_SESSION) {
+        if connection.streaming().is_some_and(|stream| stream.terms.session != NEW_SESSION) {
             self.wait_readable(io, seat);
         }
     }
 
-    /// There is something to read on a connection that has no run. Heartbeats are taken without one, so that publishers that have
-    /// nothing to say use up no memory.
-    pub(super) fn wake(&mut self, io: &mut N, seat: u32, now: Now) {
-        let connection = self.connection(seat);
+    /// There is something to read, or the peer is gone. Where it could not be published it is left to TCP, which pushes back.
+    pub(super) fn receive(&mut self, io: &mut N, seat: u32, now: Now) {
+        let run_bytes_max = self.run_bytes_max();
+        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
+        let Phase::Streaming(stream) = &mut connection.phase else { return };
+        if !self.ingest.has_room_for(stream, run_bytes_max) {
+            return self.block(seat);
+        }
+        let most = if self.landing.is_scarce() { stream.has_place_for() } else { usize::MAX };
+        let (mut buffer, left) = self.landing.take(&mut stream.rest);
+        let to = buffer.len().min(most);
+        let received = connection.socket.receive_now(&mut buffer[left..to]);
+        let Ok(bytes @ 1..) = received else {
+            stream.rest = self.landing.leave(buffer, 0, left);
+            return match received {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    self.wait_readable(io, seat)
+                }
+                _ => self.peer_gone(io, seat, now),
+            };
+        };
+        stream.rest = Rest::Buffer(buffer, 0, left + bytes);
+        self.ingest.counters.received_bytes += bytes as u64;
+        self.ingest.counters.receives += 1;
         connection.heard_ns = now.monotonic_ns;
-        match takes_heartbeats_only(&connection.socket) {
-            true => self.wait_readable(io, seat),
-            false => self.arm(io, seat, now),
+        let published = stream.published;
+        self.publish(io, seat, now);
+        // Heartbeats are no work: a run that nothing else is written to is given back all the same.
+        if let Some(connection) = &mut self.connections[seat as usize]
+            && let Phase::Streaming(stream) = &connection.phase
+            && (stream.published > published || stream.has_half_a_batch())
+        {
+            connection.active_ns = now.monotonic_ns;
         }
     }
 
@@ -77,25 +83,6 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
-    /// Arms a receive at the tail of the run, with a fresh run where the old one does not do.
-    pub(super) fn arm(&mut self, io: &mut N, seat: u32, now: Now) {
-        let run_bytes_max = self.run_bytes_max();
-        let (asker, most) = (self.asker(seat), self.settings.receive_bytes_max);
-        let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
-        let socket = connection.socket.handle();
-        let Phase::Streaming(stream) = &mut connection.phase else { return };
-        if !self.ingest.make_room(stream, run_bytes_max) {
-            return self.block(seat);
-        }
-        let run = stream.run.as_ref().expect("room was made");
-        let (at, bytes) = (run.start + stream.landed, (run.bytes - stream.landed).min(most));
-        connection.reading = io.receive_pool(asker, socket, at, bytes);
-        connection.active_ns = now.monotonic_ns;
-        if connection.reading.is_none() {
-            self.block(seat);
-        }
-    }
-
     /// Longest run of a connection: all of them together take at most half of the lane's extents.
     pub(super) fn run_bytes_max(&self) -> u64 {
         (self.ingest.lane.even_share_bytes() / 2 / u64::from(self.in_use().max(1))).max(RUN_BYTES_MIN)
@@ -109,38 +96,23 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
-    pub(super) fn landed(&mut self, io: &mut N, seat: u32, bytes: u64, now: Now) {
-        self.ingest.counters.received_bytes += bytes;
-        self.ingest.counters.receives += 1;
-        let connection = self.connection(seat);
-        connection.heard_ns = now.monotonic_ns;
-        let active_ns = std::mem::replace(&mut connection.active_ns, now.monotonic_ns);
-        let Some(stream) = connection.streaming() else { return };
-        stream.landed += bytes;
-        let published = stream.published;
-        self.publish(io, seat, now);
-        // Heartbeats are no work: a run that lands nothing else is given back all the same.
-        if let Some(connection) = &mut self.connections[seat as usize]
-            && let Phase::Streaming(stream) = &connection.phase
-            && stream.published == published
-            && !stream.is_in_mid_frame()
-            && stream.run.is_some()
-        {
-            connection.active_ns = active_ns;
-        }
-    }
-
-    /// Publishes what has landed, then arms the next receive.
-    pub(super) fn publish(&mut self, io: &mut N, seat: u32, now: Now) {
+    /// Publishes what has come, then waits for more.
+    fn publish(&mut self, io: &mut N, seat: u32, now: Now) {
+        let run_bytes_max = self.run_bytes_max();
         let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
         let Phase::Streaming(stream) = &mut connection.phase else { return };
-        let next = self.ingest.publish_landed(stream, now.utc_ns);
-        if stream.counts_landed {
+        let Rest::Buffer(mut buffer, from, to) = std::mem::take(&mut stream.rest) else {
+            unreachable!("something has come")
+        };
+        let found = self.ingest.take_in(stream, &mut buffer[from..to], run_bytes_max, now.utc_ns);
+        let taken = found.as_ref().map_or(0, |(taken, _)| *taken);
+        stream.rest = self.landing.leave(buffer, from + taken, to);
+        if stream.terms.counts_landed {
             self.link.set_landed(seat, stream.published);
         }
-        match next {
-            Ok(Next::Receive) => self.arm(io, seat, now),
-            Ok(Next::RingRoom) => self.block(seat),
+        match found.map(|(_, next)| next) {
+            Ok(Next::Receive) => self.wait_readable(io, seat),
+            Ok(Next::Room) => self.block(seat),
             Ok(Next::Goodbye) => self.end(io, seat, true, now),
             Err(StreamError::Wire(error)) => self.refuse(io, seat, Refuse::from(error), now),
             Err(StreamError::Refused(refusal, detail, text)) => {
@@ -151,17 +123,24 @@ impl<M: Memory, N: Network> Receive<M, N> {
 
     /// Looks again at everything that waited for room. Gives how many got on.
     pub(super) fn retry_blocked(&mut self, io: &mut N, now: Now) -> usize {
-        let mut moved = 0;
+        let (mut moved, run_bytes_max) = (0, self.run_bytes_max());
         for _ in 0..self.blocked.len() {
             // In turn: who waited longest is first at what room there is.
             let seat = self.blocked.remove(0);
             let Some(connection) = &mut self.connections[seat as usize] else { continue };
             connection.is_blocked = false;
-            if connection.reading.is_some() || !matches!(connection.phase, Phase::Streaming(_)) {
+            let Phase::Streaming(stream) = &mut connection.phase else { continue };
+            if connection.reading.is_some() {
                 continue;
             }
             let produced = self.ingest.lane.produced();
-            self.publish(io, seat, now);
+            if matches!(stream.rest, Rest::Buffer(..)) {
+                self.publish(io, seat, now);
+            } else if self.ingest.has_room_for(stream, run_bytes_max) {
+                self.wait_readable(io, seat);
+            } else {
+                self.block(seat);
+            }
             // Some of its batches may have found room, and the next one not.
             let got_on = self.ingest.lane.produced() > produced;
             let is_blocked = self.connections[seat as usize].as_ref().is_some_and(|connection| connection.is_blocked);

@@ -4,10 +4,9 @@ use bytemuck::{Zeroable, bytes_of};
 
 use super::desk::{Asked, Desk, Maker};
 use super::hello;
-use super::ingest::{Ingest, NEEDED_AT_LEAST, Next, StreamError};
+use super::ingest::{Ingest, Next, StreamError};
 use super::requests;
-use super::stream::Stream;
-use crate::limits::RUN_BYTES_MIN;
+use super::stream::{Stream, Terms};
 use crate::log::View;
 use crate::log::commit::CommitWriter;
 use crate::log::cursors::CursorReader;
@@ -16,8 +15,7 @@ use crate::log::lane::LaneReader;
 
 use crate::log::topics::{Topic, TopicReader};
 use crate::log::views::{plain_view, view_of};
-use crate::pool::line::Owned;
-use crate::pool::record::{BatchSlot, LaneProgress};
+use crate::pool::record::BatchSlot;
 use crate::pool::{Geometry, Keep, Layout, Memory};
 use crate::roles::addresses::{Address, AddressBounds, Addresses};
 use crate::roles::tokens::Tokens;
@@ -30,23 +28,9 @@ use crate::wire::{AckLevel, BatchDecoder, Operation, OrderLevel, Receipts, Refus
 const NOW: u64 = 1_700_000_000_000_000_000;
 
 fn stream(receipts: Receipts) -> Stream {
-    Stream {
-        session: 9,
-        asked_slot: 0,
-        session_epoch: 1,
-        topic: 2,
-        receipts,
-        next_seq: None,
-        counts_landed: false,
-        published: 0,
-        run: None,
-        landed: 0,
-        parsed: 0,
-        end_slot: 0,
-        decoder: BatchDecoder::new(small_geometry(1).batch_bytes_max()),
-        needed: NEEDED_AT_LEAST,
-        run_bytes: RUN_BYTES_MIN,
-    }
+    let terms =
+        Terms { session: 9, asked_slot: 0, session_epoch: 1, topic: 2, receipts, next_seq: None, counts_landed: false };
+    Stream::new(terms, small_geometry(1).batch_bytes_max())
 }
 
 fn batch(batch_seq: u64, payloads: &[Vec<u8>]) -> Vec<u8> {
@@ -68,24 +52,26 @@ fn batch(batch_seq: u64, payloads: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// Lands `bytes` as receives of at most `most` bytes would.
+/// Takes in what is pending; what is not taken in stays there.
+fn take_in<M: Memory>(ingest: &mut Ingest<M>, stream: &mut Stream, pending: &mut Vec<u8>) -> Result<Next, StreamError> {
+    let (taken, next) = ingest.take_in(stream, pending, u64::MAX, NOW)?;
+    pending.drain(..taken);
+    Ok(next)
+}
+
+/// Takes `bytes` in as receives of at most `most` bytes would land them.
 fn land<M: Memory>(
     ingest: &mut Ingest<M>,
-    view: &View<M>,
     stream: &mut Stream,
-    mut bytes: &[u8],
+    bytes: &[u8],
     most: impl Fn() -> usize,
 ) -> Result<Next, StreamError> {
-    let mut next = Next::Receive;
-    while !bytes.is_empty() {
-        assert!(ingest.make_room(stream, u64::MAX), "there are extents");
-        let run = stream.run.as_ref().expect("room was made");
-        let room = (run.bytes - stream.landed) as usize;
-        let now = most().clamp(1, room).min(bytes.len());
-        view.memory.copy_in(run.start + stream.landed, &bytes[..now]);
-        stream.landed += now as u64;
-        bytes = &bytes[now..];
-        next = ingest.publish_landed(stream, NOW)?;
+    let (mut next, mut pending, mut bytes) = (Next::Receive, Vec::new(), bytes);
+    while !bytes.is_empty() && next == Next::Receive {
+        let (now, later) = bytes.split_at(most().clamp(1, bytes.len()));
+        pending.extend_from_slice(now);
+        bytes = later;
+        next = take_in(ingest, stream, &mut pending)?;
     }
     Ok(next)
 }
@@ -137,7 +123,7 @@ fn a_stream_cut_anywhere_is_published_whole() {
             sent.push(payloads);
         }
         let most = || random.borrow_mut().below(if seed % 4 == 0 { 200 } else { 20_000 }) as usize;
-        assert_eq!(land(&mut ingest, &writer, &mut stream, &bytes, most), Ok(Next::Receive));
+        assert_eq!(land(&mut ingest, &mut stream, &bytes, most), Ok(Next::Receive));
         let got = published(&reader, &mut lane);
         assert_eq!(got.len(), 40, "seed {seed}");
         for (seq, ((slot, payloads), sent)) in got.iter().zip(&sent).enumerate() {
@@ -151,7 +137,7 @@ fn receipts_per_message_are_stamped_before_anyone_sees_them() {
     let view = plain_view(1);
     let mut ingest = Ingest::take(&view, 0, Keep::Cached);
     let mut stream = stream(Receipts::Message);
-    land(&mut ingest, &view, &mut stream, &batch(0, &[vec![1; 5], vec![], vec![2; 100]]), || 1000).unwrap();
+    land(&mut ingest, &mut stream, &batch(0, &[vec![1; 5], vec![], vec![2; 100]]), || 1000).unwrap();
     let slot = LaneReader::new(&view, 0, 0).peek().unwrap();
     view.memory.with_bytes(slot.blog_at, slot.batch_bytes.into(), |bytes| {
         let header: BatchHeader = bytemuck::pod_read_unaligned(&bytes[..64]);
@@ -173,8 +159,8 @@ fn what_a_batch_names_must_be_the_connections() {
         let mut bytes = frame::seal(&header).to_vec();
         bytes.extend(&whole[64..]);
         let mut stream = stream(Receipts::Batch);
-        stream.next_seq = Some(0);
-        let error = land(&mut ingest, &view, &mut stream, &bytes, || 4096).unwrap_err();
+        stream.terms.next_seq = Some(0);
+        let error = land(&mut ingest, &mut stream, &bytes, || 4096).unwrap_err();
         assert_eq!(ingest.lane.produced(), 0, "nothing of it is published");
         error
     };
@@ -195,14 +181,16 @@ fn a_full_ring_holds_the_stream_back_and_loses_nothing() {
     let mut ingest = Ingest::take(&view, 0, Keep::Cached);
     let mut stream = stream(Receipts::Batch);
     let bytes: Vec<u8> = (0..100).flat_map(|seq| batch(seq, &[vec![seq as u8; 10]])).collect();
-    assert_eq!(land(&mut ingest, &view, &mut stream, &bytes, || 60_000), Ok(Next::RingRoom));
+    let mut pending = bytes;
+    assert_eq!(take_in(&mut ingest, &mut stream, &mut pending), Ok(Next::Room));
     assert_eq!((ingest.lane.produced(), ingest.counters.ring_full), (64, 1));
     // A sequencer that has consumed them makes room.
     let mut sequencer = crate::roles::sequence::tests::start(&view, 0);
     sequencer.pass(1);
-    while ingest.publish_landed(&mut stream, NOW) == Ok(Next::RingRoom) {
+    while take_in(&mut ingest, &mut stream, &mut pending) == Ok(Next::Room) {
         sequencer.pass(2);
     }
+    assert!(pending.is_empty());
     assert_eq!(ingest.lane.produced(), 100);
 }
 
@@ -225,23 +213,19 @@ fn extents_that_close_after_the_last_word_come_back() {
         }
         ingest.lane.free_extents()
     };
-    while {
+    loop {
         let mut next = stream(Receipts::Batch);
-        let has_room =
-            ingest.make_room(&mut next, u64::MAX) || wait(&mut ingest) > 0 && ingest.make_room(&mut next, u64::MAX);
-        if has_room {
-            view.memory.copy_in(next.run.as_ref().unwrap().start, &one);
-            next.landed = one.len() as u64;
-            if streams.len() < 16 {
-                ingest.publish_landed(&mut next, NOW).unwrap();
-            }
-            streams.push(next);
+        // A whole one, or its first half.
+        let bytes = if streams.len() < 16 { &one[..] } else { &one[..128] };
+        let mut land = |ingest: &mut Ingest<HostMemory>| land(ingest, &mut next, bytes, || 1 << 20);
+        if land(&mut ingest) == Ok(Next::Room) && (wait(&mut ingest) == 0 || land(&mut ingest) == Ok(Next::Room)) {
+            break;
         }
-        has_room
-    } {}
+        streams.push(next);
+    }
     assert_eq!(wait(&mut ingest), 0, "every extent has a run in use");
     assert_eq!(ingest.lane.progress().reusable, ingest.lane.produced());
-    streams.iter_mut().for_each(|stream| ingest.release_run(stream));
+    streams.iter_mut().for_each(|stream| assert!(ingest.release_run(stream)));
     assert!(wait(&mut ingest) > 0);
 }
 
@@ -271,44 +255,77 @@ fn a_request_that_finds_no_memory_is_waited_with() {
     assert!(ingest.lane.ask_for_topic(&Topic::new("u", OrderLevel::Session, AckLevel::Committed)).is_some());
 }
 
-/// Found by simulation (seed 5100): streams that had filled their runs each kept an extent, and no extent was left for any.
+/// Found by simulation (seed 5100): streams that had filled their runs each kept an extent, and no extent was left for any. Who waits for
+/// memory keeps none, so that what it had comes back.
 #[test]
-fn streams_that_fill_every_extent_go_on_in_their_own_runs() {
+fn streams_that_fill_every_extent_give_them_back() {
     let geometry = Geometry { pool_bytes: 4 << 20, ..small_geometry(1) };
     let (extent_bytes, view) = (geometry.extent_bytes, view_of(geometry));
-    let mut commit = CommitWriter::take(&view, 0);
-    let epoch = commit.claim(0, 1);
-    commit.activate(0);
+    let mut sequencer = crate::roles::sequence::tests::start(&view, 0);
     let mut ingest = Ingest::take(&view, 0, Keep::Cached);
     let large: Vec<u8> = (0..40_000).map(|n| n as u8).collect();
+    let whole = |batch_seq| batch(batch_seq, std::slice::from_ref(&large));
     let mut streams = Vec::new();
-    // One run to an extent, each full but for half a batch.
+    // One run to an extent, each full; the first half of the next batch has come.
     while ingest.lane.free_extents() > 0 {
         let mut stream = Stream { run_bytes: extent_bytes, ..stream(Receipts::Batch) };
         for batch_seq in 0..6 {
-            land(&mut ingest, &view, &mut stream, &batch(batch_seq, std::slice::from_ref(&large)), || 1 << 20).unwrap();
+            assert_eq!(land(&mut ingest, &mut stream, &whole(batch_seq), || 1 << 20), Ok(Next::Receive));
         }
-        land(&mut ingest, &view, &mut stream, &batch(6, std::slice::from_ref(&large))[..20_000], || 1 << 20).unwrap();
-        streams.push(stream);
+        streams.push((stream, whole(6)[..20_032].to_vec()));
     }
     assert!(streams.len() > 1);
-    assert!(
-        streams.iter_mut().all(|stream| !ingest.make_room(stream, u64::MAX)),
-        "what they published is still needed"
-    );
-    assert!(!ingest.is_stuck(&streams[0]));
+    for (stream, pending) in &mut streams {
+        assert_eq!(take_in(&mut ingest, stream, pending), Ok(Next::Room));
+        assert!(stream.run.is_none() && stream.is_in_mid_frame() && !stream.has_half_a_batch());
+    }
+    // Nothing of them is kept: the sequencer knows no such session.
+    let mut now = 0;
+    for (stream, pending) in &mut streams {
+        while take_in(&mut ingest, stream, pending) == Ok(Next::Room) {
+            now += 1_000_000;
+            assert!(now < 1_000_000_000, "memory comes back");
+            ingest.report(true);
+            sequencer.pass(now);
+            ingest.refresh();
+        }
+        assert!(stream.has_half_a_batch() && pending.is_empty());
+    }
     let mut lane = LaneReader::new(&view, 0, ingest.lane.produced());
-    let produced = ingest.lane.produced();
-    let progress =
-        LaneProgress { epoch, consumed: produced, settled: produced, reusable: produced, ..LaneProgress::default() };
-    Owned::take(view.memory.clone(), view.layout.lane_progress(0, 0)).publish(&progress);
-    assert!(ingest.refresh() && ingest.is_stuck(&streams[0]));
-    for stream in &mut streams {
-        land(&mut ingest, &view, stream, &batch(6, std::slice::from_ref(&large))[20_000..], || 1 << 20).unwrap();
+    for (stream, _) in &mut streams {
+        land(&mut ingest, stream, &whole(6)[20_032..], || 1 << 20).unwrap();
         let found = published(&view, &mut lane);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].0.batch_seq, &found[0].1), (6, &vec![large.clone()]));
     }
+}
+
+/// Half a batch of a stream that rests leaves an extent that waits for it, and goes on elsewhere.
+#[test]
+fn half_a_batch_moves_out_of_a_sealed_extent() {
+    let (pool, views) = crate::log::views::host_views([0, 0], &[0], Whim::HARSH, 3);
+    let view = &views[0];
+    let mut ingest = Ingest::take(view, 0, Keep::Dropped);
+    let mut half = stream(Receipts::Message);
+    let whole = batch(0, &[vec![7; 5000], vec![8; 3000]]);
+    land(&mut ingest, &mut half, &whole[..6016], || 1 << 20).unwrap();
+    let extent_bytes = view.layout.geometry.extent_bytes;
+    let rest = ingest.lane.acquire(extent_bytes, extent_bytes).expect("there are extents");
+    assert!(ingest.lane.is_sealed(half.run.as_ref().unwrap()));
+    ingest.move_out(&mut half);
+    assert_eq!(ingest.counters.moved_bytes, 6016);
+    assert!(!ingest.lane.is_sealed(half.run.as_ref().unwrap()) || ingest.lane.free_extents() == 0);
+    land(&mut ingest, &mut half, &whole[6016..], || 1 << 20).unwrap();
+    let at = LaneReader::new(view, 0, 0).peek().expect("it is published").blog_at;
+    let header: BatchHeader = pool.behind_caches(at, 64, bytemuck::pod_read_unaligned);
+    pool.behind_caches(at, header.frame_bytes(), |bytes| {
+        let found = BatchDecoder::new(u64::MAX).advance(bytes);
+        assert!(matches!(found, Ok(crate::wire::Progress::Complete(_))), "{found:?}");
+        let messages: Vec<_> = Messages::new(&bytes[64..64 + header.body_bytes as usize]).collect();
+        assert!(messages.iter().all(|message| message.header.ts == NOW));
+        assert_eq!((messages[0].payload, messages[1].payload), (&[7; 5000][..], &[8; 3000][..]));
+    });
+    ingest.lane.release(rest, 0, 0);
 }
 
 /// Promise 7 between any two operations of the receive core: a reader on another host that sees a slot sees the whole batch and
@@ -334,7 +351,7 @@ fn at_any_moment_a_seen_slot_is_a_whole_batch() {
         });
         let mut stream = stream(receipts);
         for seq in 0..8 {
-            land(&mut ingest, &writer, &mut stream, &batch(seq, &[vec![seq as u8; 150]]), || 4096).unwrap();
+            land(&mut ingest, &mut stream, &batch(seq, &[vec![seq as u8; 150]]), || 4096).unwrap();
         }
         watched.stop();
     }
@@ -467,20 +484,22 @@ fn a_publisher_that_comes_back_is_told_that_its_topic_was_made_anew() {
     assert_eq!(joined, Err(Refusal::TopicDeleted), "at level 5, whatever its token");
 }
 
-/// A heartbeat landed, alone or before something else: its line is not left to fall on what another host writes there, once the extent is its.
+/// Heartbeats, and what is refused, take no place in the pool.
 #[test]
-fn a_heartbeat_leaves_no_dirty_line() {
-    for behind_it in [&[][..], &frame::seal(&frame::Heartbeat::default())[..20]] {
-        let (pool, views) = crate::log::views::host_views([0, 0], &[0], Whim::LAZY, 1);
-        let view = &views[0];
-        let mut ingest = Ingest::take(view, 0, Keep::Cached);
-        let mut stream = stream(Receipts::Batch);
-        let heartbeat = frame::seal(&frame::Heartbeat::default());
-        let bytes = [&heartbeat[..], behind_it].concat();
-        assert_eq!(land(&mut ingest, view, &mut stream, &bytes, || 1 << 20), Ok(Next::Receive));
-        let start = stream.run.as_ref().unwrap().start;
-        ingest.release_run(&mut stream);
-        view.memory.store_fence();
-        pool.behind_caches(start, 64, |bytes| assert_eq!(bytes, heartbeat));
-    }
+fn what_is_no_batch_uses_no_memory() {
+    let view = plain_view(1);
+    let mut ingest = Ingest::take(&view, 0, Keep::Cached);
+    let mut stream = stream(Receipts::Batch);
+    let heartbeat = frame::seal(&frame::Heartbeat::default());
+    let bytes = [&heartbeat[..], &heartbeat[..], &batch(0, &[vec![1; 5]])[..64], &[0xff; 64][..]].concat();
+    let mut pending = bytes[..130].to_vec();
+    assert_eq!(take_in(&mut ingest, &mut stream, &mut pending), Ok(Next::Receive));
+    assert_eq!((pending.len(), stream.run.is_none(), stream.is_in_mid_frame()), (2, true, false));
+    pending.extend(&bytes[130..192]);
+    assert_eq!(take_in(&mut ingest, &mut stream, &mut pending), Ok(Next::Receive));
+    assert!(stream.run.is_none() && stream.is_in_mid_frame(), "a header alone has no place yet");
+    pending.extend(&bytes[192..]);
+    assert!(matches!(take_in(&mut ingest, &mut stream, &mut pending), Err(StreamError::Wire(_))));
+    let run = stream.run.as_ref().expect("its body has come").start;
+    view.memory.with_bytes(run, 128, |bytes| assert_eq!(bytes, [0; 128], "nothing of it"));
 }

@@ -1,6 +1,5 @@
 //! What the bytes of a committed batch must be.
 
-use crate::pool::Geometry;
 use crate::pool::record::IndexEntry;
 use crate::sim::scenario::{Fault, Scenario};
 use crate::sim::workload;
@@ -12,22 +11,19 @@ use crate::wire::{BatchDecoder, Progress, Receipts};
 pub enum Stamps {
     /// Nothing.
     None,
-    /// When the batch was: a receive core stamps all at once.
-    All,
-    /// When each was taken: an attached publisher stamps them as they come, before the batch is sealed.
+    /// When each came: they are stamped before the batch is whole.
     Each,
     /// So too, by a clock that somebody sets meanwhile.
     EachAtAnyTime,
 }
 
 impl Stamps {
-    /// Those of a lane's batches.
-    pub fn of(g: &Geometry, lane: u32, scenario: &Scenario) -> Stamps {
+    /// Those of a world.
+    pub fn of(scenario: &Scenario) -> Stamps {
         match scenario.receipts {
             Receipts::Batch => Stamps::None,
-            Receipts::Message if g.is_attached_lane(lane) && scenario.has(Fault::ClockJump) => Stamps::EachAtAnyTime,
-            Receipts::Message if g.is_attached_lane(lane) => Stamps::Each,
-            Receipts::Message => Stamps::All,
+            Receipts::Message if scenario.has(Fault::ClockJump) => Stamps::EachAtAnyTime,
+            Receipts::Message => Stamps::Each,
         }
     }
 
@@ -35,7 +31,6 @@ impl Stamps {
     pub fn are_sound(self, message_ts: u64, received_at: u64) -> bool {
         match self {
             Stamps::None => true,
-            Stamps::All => message_ts == received_at,
             Stamps::Each => (1..=received_at).contains(&message_ts),
             Stamps::EachAtAnyTime => message_ts > 0,
         }

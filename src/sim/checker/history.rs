@@ -340,7 +340,7 @@ impl History {
         let due = Due {
             session: id,
             entry,
-            stamps: Stamps::of(&self.layout.geometry, entry.lane.into(), &self.scenario),
+            stamps: Stamps::of(&self.scenario),
             payload_bytes_max: self.scenario.payload_bytes_max,
             client: session.client,
             // Below level 5 what a connection had is sent again on another one.

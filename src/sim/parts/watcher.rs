@@ -47,8 +47,7 @@ impl Watcher {
         if access == Access::Remote {
             self.view.memory.discard(slot.blog_at, slot.batch_bytes.into());
         }
-        let seen =
-            self.view.memory.with_bytes(slot.blog_at, slot.batch_bytes.into(), |bytes| self.check(lane, &slot, bytes));
+        let seen = self.view.memory.with_bytes(slot.blog_at, slot.batch_bytes.into(), |bytes| self.check(&slot, bytes));
         match seen {
             Ok(()) => kernel.with(|state| state.receipts_seen += 1),
             // Given up while it was read: a reader without a pin may see that.
@@ -57,7 +56,7 @@ impl Watcher {
         }
     }
 
-    fn check(&self, lane: u32, slot: &BatchSlot, bytes: &[u8]) -> Result<(), String> {
+    fn check(&self, slot: &BatchSlot, bytes: &[u8]) -> Result<(), String> {
         let header: BatchHeader = match BatchDecoder::new(u64::MAX).advance(bytes) {
             Ok(Progress::Complete(header)) => header,
             found => return Err(format!("its bytes are not a batch: {found:?}")),
@@ -69,7 +68,7 @@ impl Watcher {
             return Err(format!("a stale receipt: {} for {}", header.received_at, slot.received_at));
         }
         let mut messages = Messages::new(&bytes[64..64 + header.body_bytes as usize]);
-        let stamps = Stamps::of(&self.view.layout.geometry, lane, &self.scenario);
+        let stamps = Stamps::of(&self.scenario);
         match messages.find(|message| !stamps.are_sound(message.header.ts, slot.received_at)) {
             Some(message) => Err(format!("a stale receipt: {:?} for {}", message.header, slot.received_at)),
             None => Ok(()),
