@@ -14,7 +14,7 @@ use crate::subject::{self, this_program};
 /// The comparison that has no subcommand.
 const PUBLISH: &str = "publish";
 /// What is run, by its subcommand.
-const PARTS: [&str; 8] = [PUBLISH, "deliver", "relay", "fanout", "attach", "sequencer", "gap", "peers"];
+const PARTS: [&str; 9] = [PUBLISH, "deliver", "relay", "fanout", "attach", "sequencer", "pieces", "gap", "peers"];
 
 /// Runs it.
 pub fn run(args: &AllArgs) -> Result<(), CompareError> {

@@ -49,6 +49,8 @@ pub enum Command {
     Attach(AttachArgs),
     /// The sequencer alone, without brokers and network: ns a batch, and what it gets done at twice the load it can take
     Sequencer(SequencerArgs),
+    /// The pieces of the data path one by one (sums, decoding, write-backs, lines, decisions), each beside the least it could cost
+    Pieces(PiecesArgs),
     /// Delivery to one subscriber, against a sender that only sends
     Deliver(DeliverArgs),
     /// Delivery to 1, 4 and 16 subscribers, against a sender that only sends
@@ -481,6 +483,32 @@ impl SequencerArgs {
     pub fn settled(mut self) -> SequencerArgs {
         if self.output.tiny {
             (self.runs, self.batches, self.drive_ms) = (1, 2000, 20);
+        }
+        self
+    }
+}
+
+/// Pieces of the data path.
+#[derive(Args, Clone, Debug)]
+pub struct PiecesArgs {
+    /// Rounds
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// About how long each piece takes in each round, ms
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub ms: u64,
+    /// How caches are kept in agreement
+    #[arg(long, default_value = "software", value_parser = coherence)]
+    pub coherence: CoherenceMode,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl PiecesArgs {
+    /// With the sizes that `--tiny` stands for.
+    pub fn settled(mut self) -> PiecesArgs {
+        if self.output.tiny {
+            (self.runs, self.ms) = (1, 1);
         }
         self
     }

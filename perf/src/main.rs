@@ -17,6 +17,7 @@
 //! * [`need`]: many lanes in need of memory at once.
 //! * [`attach`]: clients that map the pool, beside memcpy and a cache line.
 //! * [`sequencer`]: the sequencer without anybody else, on the [`scene`] that it has in common with [`attach`].
+//! * [`pieces`]: the pieces of the data path one by one.
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`all`]: every one that gives ratios.
 //! * [`peers`]: other systems on the same machine.
@@ -44,6 +45,7 @@ mod limit;
 mod machine;
 mod need;
 mod peers;
+mod pieces;
 mod publish;
 mod raw;
 mod report;
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Some(Command::Need(need)) => need::run(&need.settled()),
         Some(Command::Attach(attach)) => attach::run(&attach.settled()),
         Some(Command::Sequencer(args)) => sequencer::run(&args.settled()),
+        Some(Command::Pieces(pieces)) => pieces::run(&pieces.settled()),
         Some(Command::All(all)) => all::run(&all),
         Some(Command::Peers(peers)) => peers::run(&peers.settled()),
         None => rounds::run(&arguments.run.settled()),

@@ -221,6 +221,22 @@ fn delivery_fan_out_and_relay_have_their_ratios() {
     }
 }
 
+/// Each piece runs, on memory of either kind.
+#[test]
+fn the_pieces_of_the_data_path() {
+    for coherence in ["software", "hardware"] {
+        let output = compare().args(["pieces", "--tiny", "--coherence", coherence]).output().expect("compare runs");
+        let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{printed}\n{errors}");
+        assert_eq!(
+            printed.lines().filter(|line| line.contains(" ratio ") && line.starts_with("  ")).count(),
+            17,
+            "{printed}"
+        );
+        assert!(!printed.contains("NaN") && !printed.contains("inf"), "{printed}");
+    }
+}
+
 /// Every batch is ordered, alone and driven, at every kind of case.
 #[test]
 fn the_sequencer_alone_orders_everything() {

@@ -8,8 +8,8 @@
 //!    to look only is never written: its holder has no writer of a line (a store would end the process, see `region::Pool::look`).
 //! 2. Every access is checked to lie inside the mapping, and words and lines are checked to be aligned.
 //! 3. Words that another host, process or thread may write are read and written only as `AtomicU64`.
-//! 4. `with_bytes` is called only for ranges that nobody writes for as long as the closure runs: landed bytes of
-//!    a blog run that this lane owns, with no receive armed over them, or a committed batch under a pin; that of an attached
+//! 4. `with_bytes` is called only for ranges that nobody writes for as long as the closure runs: bytes of
+//!    a blog run that this lane owns, or a committed batch under a pin; that of an attached
 //!    subscriber holds as long as it is renewed in time, which its handler is told to see to (`client::attached`).
 //!    The slice does not leave the closure.
 //! 5. The flush instructions name an address inside the mapping; they change no value a program can see.
