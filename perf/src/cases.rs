@@ -16,6 +16,8 @@ pub enum Kind {
     Publish(OrderLevel),
     /// Publish to ack, one message in flight.
     Ack(Idle),
+    /// Publish to deliver, one message in flight.
+    Deliver(Idle),
     /// The ping-pong.
     PingPong(Idle),
 }
@@ -34,7 +36,7 @@ pub struct Case {
 }
 
 /// Everything that is measured.
-pub const CASES: [Case; 16] = [
+pub const CASES: [Case; 18] = [
     Case { key: "sink", what: "receiver only receives", kind: Kind::Sink(RECEIVE_TOPIC), single: false },
     Case { key: "sink_flush", what: "receives, clwb over all", kind: Kind::Sink(FLUSH_TOPIC), single: false },
     Case { key: "sink_stream", what: "receives hot, streams on", kind: Kind::Sink(STREAM_TOPIC), single: false },
@@ -56,6 +58,8 @@ pub const CASES: [Case; 16] = [
     Case { key: "ack_park", what: "brokers park, client blocks", kind: Kind::Ack(Idle::Park), single: false },
     Case { key: "pingpong_spin", what: "TCP, both ends spin", kind: Kind::PingPong(Idle::Spin), single: true },
     Case { key: "ack_spin", what: "brokers and client spin", kind: Kind::Ack(Idle::Spin), single: false },
+    Case { key: "deliver_park", what: "brokers park, client blocks", kind: Kind::Deliver(Idle::Park), single: false },
+    Case { key: "deliver_spin", what: "brokers and client spin", kind: Kind::Deliver(Idle::Spin), single: false },
 ];
 
 /// A ratio that is reported.
@@ -74,7 +78,7 @@ const fn against(above: &'static str, below: &'static str, aim: Option<&'static 
 }
 
 /// Every ratio that is reported: of throughputs more is better, of latencies less.
-pub const COMPARISONS: [Comparison; 16] = [
+pub const COMPARISONS: [Comparison; 18] = [
     against("order5", "sink", Some("at least 0.95")),
     against("order5", "order0", Some("at least 0.97")),
     against("order0", "sink", None),
@@ -91,6 +95,8 @@ pub const COMPARISONS: [Comparison; 16] = [
     against("order0_1", "sink_ack_1", None),
     against("ack_park", "pingpong_block", Some("at most 1.3")),
     against("ack_spin", "pingpong_spin", Some("at most 1.3")),
+    against("deliver_park", "pingpong_block", Some("at most 2.2")),
+    against("deliver_spin", "pingpong_spin", Some("at most 2.2")),
 ];
 
 /// One run of one case.
@@ -105,12 +111,12 @@ pub enum Run {
 impl Case {
     /// Whether it is about latency.
     pub fn is_latency(&self) -> bool {
-        matches!(self.kind, Kind::Ack(_) | Kind::PingPong(_))
+        matches!(self.kind, Kind::Ack(_) | Kind::Deliver(_) | Kind::PingPong(_))
     }
 
     /// Whether both ends keep a core busy while they wait.
     pub fn spins(&self) -> bool {
-        matches!(self.kind, Kind::Ack(Idle::Spin) | Kind::PingPong(Idle::Spin))
+        matches!(self.kind, Kind::Ack(Idle::Spin) | Kind::Deliver(Idle::Spin) | Kind::PingPong(Idle::Spin))
     }
 }
 

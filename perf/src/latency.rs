@@ -1,5 +1,5 @@
-//! One latency run: one message of one batch in flight, timed from before it is handed to the client until its ack was read; or
-//! the ping-pong of the same sizes.
+//! One latency run: one message of one batch in flight, timed from before it is handed to the client until its ack was read, or until
+//! it was delivered; or the ping-pong of the same sizes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use embarcadero::limits::FRAME_HEADER_BYTES;
 use embarcadero::wire::message::message_bytes;
 use embarcadero::wire::{OrderLevel, padded};
-use embarcadero::{Publisher, PublisherOptions};
+use embarcadero::{Publisher, PublisherOptions, Start, Subscriber, SubscriberOptions};
 use serde_json::{Value, json};
 use tools_common::figures::Latencies;
 
@@ -71,6 +71,23 @@ pub fn publish_to_ack(
     idle: Idle,
     interrupted: &AtomicBool,
 ) -> Result<LatencyRun, CompareError> {
+    let mut publisher = publisher(subject)?;
+    let payload = vec![7; args.message_bytes as usize];
+    let step = if idle == Idle::Spin { Duration::ZERO } else { POLL };
+    let run = measure(args, subject, interrupted, || {
+        let begin = Instant::now();
+        let sent = publisher.messages_sent();
+        publisher.send(&payload).map_err(CompareError::client(subject.name()))?;
+        publisher.seal();
+        acked(subject, &mut publisher, sent, step)?;
+        Ok(begin.elapsed())
+    })?;
+    publisher.close(ACK_MAX).map_err(CompareError::client(subject.name()))?;
+    Ok(run)
+}
+
+/// One that has one message in flight, at order level 5.
+fn publisher(subject: &Subject) -> Result<Publisher, CompareError> {
     let options = PublisherOptions {
         brokers: subject.seeds(),
         topic: topic(OrderLevel::Session).to_owned(),
@@ -79,23 +96,54 @@ pub fn publish_to_ack(
         linger: Duration::ZERO,
         ..PublisherOptions::default()
     };
-    let mut publisher = Publisher::connect(options).map_err(CompareError::client(subject.name()))?;
+    Publisher::connect(options).map_err(CompareError::client(subject.name()))
+}
+
+fn acked(subject: &Subject, publisher: &mut Publisher, sent: u64, step: Duration) -> Result<(), CompareError> {
+    let begin = Instant::now();
+    while publisher.messages_acked() <= sent {
+        publisher.poll(step).map_err(CompareError::client(subject.name()))?;
+        if begin.elapsed() > ACK_MAX {
+            return Err(subject.failed(format!("gave no ack for {ACK_MAX:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Publish to deliver, by one thread that does both, at order level 5. The ack is waited for as well, and not timed.
+pub fn publish_to_deliver(
+    args: &RunArgs,
+    subject: &Subject,
+    idle: Idle,
+    interrupted: &AtomicBool,
+) -> Result<LatencyRun, CompareError> {
+    let client = || CompareError::client(subject.name());
+    let options = SubscriberOptions {
+        brokers: subject.seeds(),
+        topic: topic(OrderLevel::Session).to_owned(),
+        start: Start::Latest,
+        ..SubscriberOptions::default()
+    };
+    let mut subscriber = Subscriber::connect(options).map_err(client())?;
+    let mut publisher = publisher(subject)?;
     let payload = vec![7; args.message_bytes as usize];
     let step = if idle == Idle::Spin { Duration::ZERO } else { POLL };
     let run = measure(args, subject, interrupted, || {
-        let sent = publisher.messages_sent();
-        publisher.send(&payload).map_err(CompareError::client(subject.name()))?;
-        publisher.seal();
         let begin = Instant::now();
-        while publisher.messages_acked() <= sent {
-            publisher.poll(step).map_err(CompareError::client(subject.name()))?;
+        let sent = publisher.messages_sent();
+        publisher.send(&payload).map_err(client())?;
+        publisher.seal();
+        publisher.poll(Duration::ZERO).map_err(client())?;
+        while subscriber.poll(step, |_| ()).map_err(client())? == 0 {
             if begin.elapsed() > ACK_MAX {
-                return Err(subject.failed(format!("gave no ack for {ACK_MAX:?}")));
+                return Err(subject.failed(format!("delivered nothing for {ACK_MAX:?}")));
             }
         }
-        Ok(())
+        let taken = begin.elapsed();
+        acked(subject, &mut publisher, sent, step)?;
+        Ok(taken)
     })?;
-    publisher.close(ACK_MAX).map_err(CompareError::client(subject.name()))?;
+    publisher.close(ACK_MAX).map_err(client())?;
     Ok(run)
 }
 
@@ -132,17 +180,19 @@ pub fn ping_pong(
     let mut end = End::connect(subject.addresses[0], idle == Idle::Spin).map_err(io())?;
     let (ping, mut pong) = (vec![7; ping_bytes(args)], [0; PONG_BYTES]);
     measure(args, subject, interrupted, || {
+        let begin = Instant::now();
         end.write(&ping).map_err(io())?;
-        end.read(&mut pong).map_err(io())
+        end.read(&mut pong).map_err(io())?;
+        Ok(begin.elapsed())
     })
 }
 
-/// Times so many exchanges, after some that are not counted.
+/// So many exchanges, each of which says how long it took, after some that are not counted.
 fn measure(
     args: &RunArgs,
     subject: &Subject,
     interrupted: &AtomicBool,
-    mut exchange: impl FnMut() -> Result<(), CompareError>,
+    mut exchange: impl FnMut() -> Result<Duration, CompareError>,
 ) -> Result<LatencyRun, CompareError> {
     let mut latencies = Latencies::default();
     for _ in 0..args.latency_messages / WARM_UP_PART {
@@ -150,9 +200,7 @@ fn measure(
     }
     let before = Processors::now(subject.process());
     for _ in 0..args.latency_messages {
-        let begin = Instant::now();
-        exchange()?;
-        latencies.record(begin.elapsed().as_nanos() as u64);
+        latencies.record(exchange()?.as_nanos() as u64);
         if interrupted.load(Ordering::Relaxed) {
             return Err(CompareError::Interrupted);
         }

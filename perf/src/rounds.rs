@@ -84,7 +84,7 @@ impl SubjectKey {
         match case.kind {
             Kind::Sink(_) => SubjectKey::Sink { single },
             Kind::Publish(_) => SubjectKey::Brokers { single, idle: Idle::Park },
-            Kind::Ack(idle) => SubjectKey::Brokers { single, idle },
+            Kind::Ack(idle) | Kind::Deliver(idle) => SubjectKey::Brokers { single, idle },
             Kind::PingPong(idle) => SubjectKey::Echo(idle),
         }
     }
@@ -137,6 +137,7 @@ impl Subjects {
             }
             Kind::Publish(order) => publish::run(&load(topic(order), AckLevel::Committed), subject).map(Run::Publish),
             Kind::Ack(idle) => latency::publish_to_ack(args, subject, idle, interrupted).map(Run::Latency),
+            Kind::Deliver(idle) => latency::publish_to_deliver(args, subject, idle, interrupted).map(Run::Latency),
             Kind::PingPong(idle) => latency::ping_pong(args, subject, idle, interrupted).map(Run::Latency),
         }?;
         subject.stop()?;
