@@ -11,6 +11,8 @@ use crate::wire::message::{MessageHeader, message_bytes, read_header};
 /// Bytes that are summed before the headers among them are read: they fit the nearest cache twice over.
 pub const PIECE_BYTES: usize = 8192;
 
+const HEADER: usize = MESSAGE_HEADER_BYTES as usize;
+
 /// What the landed bytes amount to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -155,31 +157,39 @@ impl BatchDecoder {
     /// Steps over every message header in a piece of the body that begins at `start`.
     fn walk(&mut self, header: &BatchHeader, start: u64, piece: &[u8]) -> Result<(), WireError> {
         let body_bytes = u64::from(header.body_bytes);
-        while self.messages < header.message_count {
-            let offset = self.next_message;
-            let overrun = |needed| WireError::MessageOverrun { index: self.messages, offset, needed, body_bytes };
-            if offset + MESSAGE_HEADER_BYTES > body_bytes {
-                return Err(overrun(MESSAGE_HEADER_BYTES));
-            }
+        let (mut offset, mut messages) = (self.next_message, self.messages);
+        while messages < header.message_count {
+            let overrun = |needed| WireError::MessageOverrun { index: messages, offset, needed, body_bytes };
             // None lies across two lines.
-            let at = (offset - start) as usize;
-            let Some(bytes) = piece.get(at..at + MESSAGE_HEADER_BYTES as usize) else {
+            let Some(message) = piece.get((offset - start) as usize..).and_then(<[u8]>::first_chunk::<HEADER>) else {
+                if offset + MESSAGE_HEADER_BYTES > body_bytes {
+                    return Err(overrun(MESSAGE_HEADER_BYTES));
+                }
+                (self.next_message, self.messages) = (offset, messages);
                 return Ok(());
             };
-            let message = read_header(bytes);
+            let (word, message) = (message.first_chunk::<8>().expect("it has sixteen"), read_header(message));
             let needed = message_bytes(message.payload_bytes.into());
             if offset + needed > body_bytes {
                 return Err(overrun(needed));
             }
             if !message.is_defined() {
                 let MessageHeader { received, attributes, key_bytes, .. } = message;
-                return Err(WireError::MessageHeader { index: self.messages, received, attributes, key_bytes });
+                return Err(WireError::MessageHeader { index: messages, received, attributes, key_bytes });
             }
-            self.next_message += needed;
-            self.messages += 1;
+            offset += needed;
+            messages += 1;
+            // Those behind it that say the same are sound as well. That they do is foreseen by the processor, and the next header is read
+            // before this one's length has come.
+            let again = |offset: u64| piece.get((offset - start) as usize..).and_then(<[u8]>::first_chunk::<8>);
+            while messages < header.message_count && offset + needed <= body_bytes && again(offset) == Some(word) {
+                offset += needed;
+                messages += 1;
+            }
         }
-        if self.next_message != body_bytes {
-            return Err(WireError::TrailingBytes { messages: self.messages, end: self.next_message, body_bytes });
+        (self.next_message, self.messages) = (offset, messages);
+        if offset != body_bytes {
+            return Err(WireError::TrailingBytes { messages, end: offset, body_bytes });
         }
         Ok(())
     }

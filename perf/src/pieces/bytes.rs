@@ -1,6 +1,8 @@
 //! Pieces by the byte.
 
+use std::cell::RefCell;
 use std::hint::black_box;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use embarcadero::limits::LINE_BYTES;
@@ -8,13 +10,13 @@ use embarcadero::pool::coherence::Coherence;
 use embarcadero::pool::{Keep, Mapped, Memory};
 use embarcadero::roles::receive::ingest::{Ingest, Next};
 use embarcadero::roles::receive::stream::{Stream, Terms};
+use embarcadero::roles::sequence::candidate::Candidate;
 use embarcadero::wire::decoder::PIECE_BYTES;
 use embarcadero::wire::frame::{self, BatchHeader};
 use embarcadero::wire::message::push;
 use embarcadero::wire::{BatchDecoder, Progress, Receipts, crc32c};
 use tools_common::clock::monotonic_ns;
 
-use crate::error::CompareError;
 use crate::pieces::{Piece, Timed};
 use crate::scene::{BenchPool, candidate, view};
 
@@ -23,20 +25,21 @@ const SUMMED: [usize; 3] = [64, 1024, 64 << 10];
 /// Lengths of what is written to the pool: a line, a small batch, a large one.
 const WRITTEN: [usize; 3] = [64, 4096, 256 << 10];
 const BODY_BYTES: usize = 256 << 10;
+/// One that nobody opened.
+const SESSION: u64 = 1 << 40;
 const WAIT: Duration = Duration::from_secs(20);
 
 /// All of them.
-pub fn pieces<C: Coherence>(own: &BenchPool) -> Result<Vec<Piece<'_>>, CompareError> {
+pub fn pieces<C: Coherence>(own: &BenchPool) -> Vec<Piece<'_>> {
     let mut all: Vec<Piece> = SUMMED.into_iter().map(sum).collect();
     all.extend([64, 1024].map(decode));
     for bytes in WRITTEN {
         all.push(write::<C>(own, bytes, None));
         all.push(write::<C>(own, bytes, Some(Keep::Cached)));
     }
-    for payload_bytes in [64, 1024] {
-        all.push(take_in::<C>(own, payload_bytes)?);
-    }
-    Ok(all)
+    let lane = Rc::new(RefCell::new(Lane::<C>::new(own)));
+    all.extend([64, 1024].map(|payload_bytes| take_in(own, &lane, payload_bytes)));
+    all
 }
 
 fn timed<'a>(mut once: impl FnMut() + 'a) -> Timed<'a> {
@@ -73,7 +76,7 @@ fn frame_of(payload_bytes: usize) -> Vec<u8> {
     }
     let header = BatchHeader {
         message_count: count,
-        session: 1 << 40,
+        session: SESSION,
         session_epoch: 1,
         body_bytes: body.len() as u32,
         body_crc: crc32c(&body),
@@ -147,47 +150,62 @@ fn write<C: Coherence>(own: &BenchPool, bytes: usize, cached: Option<Keep>) -> P
     }
 }
 
-/// From a landing buffer to a published slot.
-fn take_in<C: Coherence>(own: &BenchPool, payload_bytes: usize) -> Result<Piece<'_>, CompareError> {
-    let view = view::<C>(&own.pool);
-    let mut sequencer = candidate(&view);
-    let mut ingest = Ingest::take(&view, 0, Keep::Dropped);
-    let mut frame = frame_of(payload_bytes);
-    let terms = Terms {
-        session: 1 << 40,
-        asked_slot: 0,
-        session_epoch: 1,
-        topic: 0,
-        receipts: Receipts::Batch,
-        next_seq: None,
-        counts_landed: false,
-    };
-    let mut stream = Stream::new(terms, ingest.batch_bytes_max());
-    let (bytes, run_bytes_max) = (frame.len() as u64, own.pool.layout().geometry.extent_bytes);
-    let mut streamed = Writer::<C>::new(own);
-    let source = frame.clone();
-    let mut once = move || {
+/// A lane whose memory comes back.
+struct Lane<'a, C: Coherence> {
+    own: &'a BenchPool,
+    sequencer: Candidate<Mapped<C>>,
+    ingest: Ingest<Mapped<C>>,
+    stream: Stream,
+}
+
+impl<'a, C: Coherence> Lane<'a, C> {
+    fn new(own: &'a BenchPool) -> Lane<'a, C> {
+        let view = view::<C>(&own.pool);
+        let ingest = Ingest::take(&view, 0, Keep::Dropped);
+        let terms = Terms {
+            session: SESSION,
+            asked_slot: 0,
+            session_epoch: 1,
+            topic: 0,
+            receipts: Receipts::Batch,
+            next_seq: None,
+            counts_landed: false,
+        };
+        let stream = Stream::new(terms, ingest.batch_bytes_max());
+        Lane { own, sequencer: candidate(&view), ingest, stream }
+    }
+
+    /// Takes a frame in; how long that took, without what the sequencer did for it.
+    fn take_in(&mut self, frame: &mut [u8]) -> Duration {
+        let run_bytes_max = self.own.pool.layout().geometry.extent_bytes;
         let (mut at, mut spent, asked) = (0, Duration::ZERO, Instant::now());
         while at < frame.len() {
             let begin = Instant::now();
-            let (taken, next) = ingest.take_in(&mut stream, &mut frame[at..], run_bytes_max, 1).expect("it is sound");
+            let found = self.ingest.take_in(&mut self.stream, &mut frame[at..], run_bytes_max, 1);
             spent += begin.elapsed();
+            let (taken, next) = found.expect("it is sound");
             at += taken;
             if next == Next::Room {
                 // Nobody knows the session: what was taken in is given up.
                 assert!(asked.elapsed() < WAIT, "waited {WAIT:?} for memory of the sequencer");
-                ingest.report(true);
-                sequencer.step(monotonic_ns(), &own.pool);
-                ingest.refresh();
+                self.ingest.report(true);
+                self.sequencer.step(monotonic_ns(), &self.own.pool);
+                self.ingest.refresh();
             }
         }
         spent
-    };
-    once();
-    Ok(Piece {
+    }
+}
+
+/// From a landing buffer to a published slot.
+fn take_in<'a, C: Coherence>(own: &'a BenchPool, lane: &Rc<RefCell<Lane<'a, C>>>, payload_bytes: usize) -> Piece<'a> {
+    let mut frame = frame_of(payload_bytes);
+    let (source, bytes, lane) = (frame.clone(), frame.len() as u64, lane.clone());
+    let mut streamed = Writer::<C>::new(own);
+    Piece {
         name: format!("batch of {payload_bytes} B messages taken in"),
         bytes,
-        ours: Box::new(move |times| (0..times).map(|_| once()).sum()),
+        ours: Box::new(move |times| (0..times).map(|_| lane.borrow_mut().take_in(&mut frame)).sum()),
         limit_name: "summed and streamed",
         limit: timed(move || {
             let at = streamed.place(bytes);
@@ -197,5 +215,5 @@ fn take_in<C: Coherence>(own: &BenchPool, payload_bytes: usize) -> Result<Piece<
             }
             streamed.memory.store_fence();
         }),
-    })
+    }
 }

@@ -55,7 +55,7 @@ fn run_on<C: Coherence>(args: &PiecesArgs) -> Result<(), CompareError> {
     // An index that nobody gives up, and lanes whose memory comes back.
     let (index, lanes) = (create("index")?, create("lanes")?);
     let _lock = lanes.lock()?;
-    let mut pieces = bytes::pieces::<C>(&lanes)?;
+    let mut pieces = bytes::pieces::<C>(&lanes);
     pieces.extend(lines::pieces::<C>(&index));
     println!("pieces of the data path, coherence {:?}; a ratio is speed by that of the limit", args.coherence);
     let (mut report, mut ratios) = (serde_json::Map::new(), serde_json::Map::new());
