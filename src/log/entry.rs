@@ -288,7 +288,7 @@ fn check_place(lane: u16, lane_slot: u64, blog_at: u64, bytes: u64, layout: &Lay
     check_lane(lane, lane_slot, layout)?;
     let first = layout.extent(0);
     within_steps("blog_at", blog_at, first, first + layout.blog_bytes() - bytes, LINE_BYTES)?;
-    let within_extent = (blog_at - first) % g.extent_bytes;
+    let within_extent = (blog_at - first) & (g.extent_bytes - 1);
     let begin = blog_at - within_extent;
     within("blog_at", blog_at, begin, begin + g.extent_bytes - bytes)
 }

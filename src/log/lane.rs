@@ -144,8 +144,9 @@ impl<M: Memory> LaneWriter<M> {
 /// The consuming side, owned by the sequencer.
 #[derive(Debug)]
 pub struct LaneReader<M> {
-    view: View<M>,
-    lane: u32,
+    memory: M,
+    /// Where its ring lies, and its length less one.
+    ring: (u64, u64),
     access: Access,
     consumed: u64,
     /// Slots looked at in the next pass: doubles on hits, falls to one on a miss.
@@ -161,15 +162,22 @@ impl<M: Memory> LaneReader<M> {
         let status = Peer::new(view.memory.clone(), view.layout.lane_status(lane), access);
         let of_all = u64::from(SCAN_SLOTS / view.layout.geometry.lanes());
         let window_max = of_all.clamp(SCAN_WINDOW_MIN.into(), SCAN_WINDOW_MAX.into());
-        LaneReader { view: view.clone(), lane, access, consumed, window: 1, window_max, status }
+        let ring = (view.layout.ring_slot(lane, 0), u64::from(view.layout.geometry.ring_slots) - 1);
+        LaneReader { memory: view.memory.clone(), ring, access, consumed, window: 1, window_max, status }
     }
 
     /// Begins to fetch the next window of slots; a `full_fence` must follow before [`Self::peek`].
     #[inline]
     pub fn prefetch(&self) {
         for slot in self.consumed..self.consumed + self.window {
-            line::prefetch(&self.view.memory, self.view.layout.ring_slot(self.lane, slot), self.access);
+            line::prefetch(&self.memory, self.at(slot), self.access);
         }
+    }
+
+    /// As `Layout::ring_slot`, of this lane: it is asked for every slot.
+    #[inline]
+    fn at(&self, slot: u64) -> u64 {
+        self.ring.0 + (slot & self.ring.1) * LINE_BYTES
     }
 
     /// Whether reading this lane needs a fence after [`Self::prefetch`].
@@ -193,8 +201,7 @@ impl<M: Memory> LaneReader<M> {
     #[inline]
     pub fn peek_at(&self, ahead: u64) -> Option<BatchSlot> {
         let number = self.consumed + ahead;
-        let at = self.view.layout.ring_slot(self.lane, number);
-        match line::read::<M, BatchSlot>(&self.view.memory, at) {
+        match line::read::<M, BatchSlot>(&self.memory, self.at(number)) {
             Some((guard, slot)) if guard == number + 1 => Some(slot),
             _ => None,
         }
@@ -207,7 +214,7 @@ impl<M: Memory> LaneReader<M> {
         if M::SOFTWARE && self.access == Access::Local {
             // Its producer may not have written it back yet. What is committed of it must not be lost with this host's cache, or
             // the lane's next owner uses its number again; the commit point fences.
-            self.view.memory.flush_line(self.view.layout.ring_slot(self.lane, slot), Keep::Cached);
+            self.memory.flush_line(self.at(slot), Keep::Cached);
         }
         self.consumed += 1;
         slot

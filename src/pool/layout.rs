@@ -388,10 +388,12 @@ impl Layout {
         self.per_candidate(self.index, candidate, segments * entries, segment % segments * entries + entry)
     }
     /// A lane's `slot`-th slot ever.
+    #[inline]
     pub fn ring_slot(&self, lane: u32, slot: u64) -> u64 {
         assert!(lane < self.geometry.lanes());
+        // A power of two: no division for each slot that is looked at.
         let slots = u64::from(self.geometry.ring_slots);
-        self.rings + (u64::from(lane) * slots + slot % slots) * LINE_BYTES
+        self.rings + (u64::from(lane) * slots + (slot & (slots - 1))) * LINE_BYTES
     }
     /// An extent's line, which the lane writes that has it.
     pub fn extent_line(&self, extent: u32) -> u64 {
