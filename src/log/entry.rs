@@ -16,6 +16,7 @@ use crate::pool::record::{IndexEntry, entry_kind};
 use crate::wire::OrderLevel;
 
 /// The entry an event becomes. Its epoch is filled in by the index writer.
+#[inline(always)]
 pub fn to_entry(event: &Event) -> IndexEntry {
     let blank = IndexEntry::default();
     match *event {

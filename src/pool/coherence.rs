@@ -25,8 +25,12 @@ use memmap2::MmapRaw;
 
 use crate::config::CoherenceMode;
 use crate::limits::LINE_BYTES;
+use crate::pool::record::BODY_WORDS;
 use crate::pool::{os, stream};
 use crate::processor;
+
+/// Words of a line.
+const WORDS: usize = 1 + BODY_WORDS;
 
 /// Whether written-back lines are worth keeping in this host's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +56,16 @@ pub trait Memory: Clone + Send + 'static {
     fn store(&self, at: u64, word: u64);
     /// Loads an aligned word with Acquire order.
     fn load(&self, at: u64) -> u64;
+    /// As [`store`](Memory::store), one after the other, of the words behind a line's first one.
+    #[inline]
+    fn store_body(&self, line: u64, words: &[u64; BODY_WORDS]) {
+        (line + 8..).step_by(8).zip(words).for_each(|(at, word)| self.store(at, *word));
+    }
+    /// As [`load`](Memory::load), of the words behind a line's first one.
+    #[inline]
+    fn load_body(&self, line: u64) -> [u64; BODY_WORDS] {
+        std::array::from_fn(|index| self.load(line + 8 + 8 * index as u64))
+    }
     /// Writes the line back if it is dirty and, unless told to keep it, drops it. Takes effect by the next fence.
     fn flush_line(&self, at: u64, keep: Keep);
     /// Orders earlier stores and flushes before later stores (`sfence`).
@@ -202,6 +216,7 @@ impl Mapping {
     }
 
     /// Address of a range, for the kernel to receive into or send from.
+    #[inline]
     pub fn address(&self, at: u64, bytes: u64) -> *mut u8 {
         assert!(
             at <= self.bytes() && bytes <= self.bytes() - at,
@@ -224,12 +239,22 @@ impl Mapping {
         os::collapse(&self.map, self.start + at as usize, bytes as usize)
     }
 
+    #[inline]
     fn word(&self, at: u64) -> &AtomicU64 {
         assert!(at.is_multiple_of(8), "word at {at} is not aligned");
         let pointer = self.address(at, 8).cast::<u64>();
         // SAFETY: invariants 1 and 2: inside the mapping, aligned (the mapping is page-aligned), alive for
         // the borrow of self; invariant 3: only ever accessed as an atomic.
         unsafe { AtomicU64::from_ptr(pointer) }
+    }
+
+    /// The words of a line: looked at once, not word by word.
+    #[inline]
+    fn line(&self, at: u64) -> &[AtomicU64; WORDS] {
+        assert!(at.is_multiple_of(LINE_BYTES), "line at {at} is not aligned");
+        let pointer = self.address(at, LINE_BYTES).cast::<[AtomicU64; WORDS]>();
+        // SAFETY: as for `word`, of each of them; atomics have the layout of what they hold.
+        unsafe { &*pointer }
     }
 }
 
@@ -275,6 +300,18 @@ impl<C: Coherence> Memory for Mapped<C> {
     fn load(&self, at: u64) -> u64 {
         // Acquire: pairs with the Release of `store` by the line's writer.
         self.mapping.word(at).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn store_body(&self, line: u64, words: &[u64; BODY_WORDS]) {
+        let [_, body @ ..] = self.mapping.line(line);
+        body.iter().zip(words).for_each(|(place, word)| place.store(*word, Ordering::Release));
+    }
+
+    #[inline]
+    fn load_body(&self, line: u64) -> [u64; BODY_WORDS] {
+        let [_, body @ ..] = self.mapping.line(line);
+        std::array::from_fn(|index| body[index].load(Ordering::Acquire))
     }
 
     #[inline]

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use crate::limits::LINE_BYTES;
 use crate::pool::coherence::{Keep, Memory};
-use crate::pool::record::{BODY_WORDS, Record};
+use crate::pool::record::Record;
 
 /// Guard of a line that holds nothing.
 pub const INVALID: u64 = 0;
@@ -27,10 +27,7 @@ pub enum Access {
 pub fn write<M: Memory, R: Record>(memory: &M, at: u64, guard: u64, record: &R) {
     debug_assert!(at.is_multiple_of(LINE_BYTES) && guard != INVALID);
     memory.store(at, INVALID);
-    let words = record.words();
-    for (index, word) in words.iter().enumerate() {
-        memory.store(at + 8 * (index as u64 + 1), *word);
-    }
+    memory.store_body(at, &record.words());
     memory.store(at, guard);
     memory.flush_line(at, Keep::Cached);
 }
@@ -57,10 +54,7 @@ pub fn read<M: Memory, R: Record>(memory: &M, at: u64) -> Option<(u64, R)> {
     if guard == INVALID {
         return None;
     }
-    let mut words = [0; BODY_WORDS];
-    for (index, word) in words.iter_mut().enumerate() {
-        *word = memory.load(at + 8 * (index as u64 + 1));
-    }
+    let words = memory.load_body(at);
     (memory.load(at) == guard).then(|| (guard, R::from_words(words)))
 }
 
@@ -97,12 +91,9 @@ pub fn fetched_words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
     words(memory, at)
 }
 
+#[inline]
 fn words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
-    let mut words = [0; BODY_WORDS];
-    for (index, word) in words.iter_mut().enumerate() {
-        *word = memory.load(at + 8 * (index as u64 + 1));
-    }
-    R::from_words(words)
+    R::from_words(memory.load_body(at))
 }
 
 /// The one writer of a record that is rewritten in place. Its guard is a version.
