@@ -223,7 +223,7 @@ impl Embarlet {
             pool.superblock().uuid[0],
             pool.mapping().flush_name()
         );
-        log::info!("checksums: {}", crate::crc::described());
+        log::info!("checksums: {}; writes: {}", crate::crc::described(), crate::pool::writes_described());
         let started = match config.pool.coherence {
             CoherenceMode::Software => {
                 log::info!("coherence: software (lines are written back and dropped explicitly)");

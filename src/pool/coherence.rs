@@ -198,6 +198,7 @@ impl Mapping {
     /// Takes over a mapping of which so many bytes from `start` on are the pool.
     pub(super) fn of_part(map: MmapRaw, start: usize, length: usize) -> Arc<Mapping> {
         assert!(start <= map.len() && length <= map.len() - start, "the pool lies in the mapping");
+        stream::prepare();
         Arc::new(Mapping { map, start, length, flush: detect_flush() })
     }
 

@@ -35,4 +35,5 @@ pub use layout::{Geometry, Layout, PlaceKind};
 pub use line::{Access, Owned, Peer};
 pub use process::Process;
 pub use region::{Pool, PoolError};
+pub use stream::described as writes_described;
 pub use touch::{Told, Touched};

@@ -12,13 +12,30 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::limits::LINE_BYTES;
 use crate::processor::{Instructions, limited_to};
 
 type Copy = unsafe fn(*mut u8, &[u8]);
 
-static CHOSEN: OnceLock<Copy> = OnceLock::new();
+/// A way to do it, and how fast that is here.
+#[derive(Clone, Copy)]
+struct Way {
+    register_bytes: u32,
+    copy: Copy,
+    gb_s: f64,
+}
+
+static CHOSEN: OnceLock<Way> = OnceLock::new();
+
+/// What is copied at once to see which way is fastest: as much as data paths do.
+const SAMPLE_BYTES: usize = 8192;
+/// Where it goes, one after the other: more than a core's own caches hold. And how often all of that; the best counts.
+const AREA_BYTES: usize = 4 << 20;
+const MEASUREMENTS: u32 = 3;
+/// How much faster wider registers must be: where they are used, some processors' clocks sink.
+const WORTH_WHILE: f64 = 1.1;
 
 /// Copies whole lines.
 ///
@@ -27,19 +44,74 @@ static CHOSEN: OnceLock<Copy> = OnceLock::new();
 #[inline]
 pub(super) unsafe fn copy(target: *mut u8, bytes: &[u8]) {
     assert!(bytes.len().is_multiple_of(LINE_BYTES as usize) && target.addr().is_multiple_of(LINE_BYTES as usize));
-    let copy = CHOSEN.get_or_init(|| choose(limited_to()));
+    let way = CHOSEN.get_or_init(choose);
     // SAFETY: invariant 1 is passed on; invariant 2.
-    unsafe { copy(target, bytes) }
+    unsafe { (way.copy)(target, bytes) }
 }
 
-/// The widest that this processor has within the limit.
-fn choose(limit: Instructions) -> Copy {
+/// Chooses how, which takes some milliseconds: before somebody waits for a copy.
+pub(super) fn prepare() {
+    CHOSEN.get_or_init(choose);
+}
+
+/// What was chosen, in words: for the log, and for reports.
+pub fn described() -> String {
+    let Way { register_bytes, gb_s, .. } = CHOSEN.get_or_init(choose);
+    format!("past the caches by {register_bytes} bytes ({gb_s:.0} GB/s)")
+}
+
+/// Every way that this processor has within the limit, narrower ones first, none of them measured.
+fn available(limit: Instructions) -> Vec<Way> {
+    let mut ways = vec![Way { register_bytes: 16, copy: by_16, gb_s: 0.0 }];
+    if limit >= Instructions::Avx2 && is_x86_feature_detected!("avx") {
+        ways.push(Way { register_bytes: 32, copy: by_32, gb_s: 0.0 });
+    }
     if limit == Instructions::All && is_x86_feature_detected!("avx512f") {
-        by_64
-    } else if limit >= Instructions::Avx2 && is_x86_feature_detected!("avx") {
-        by_32
-    } else {
-        by_16
+        ways.push(Way { register_bytes: 64, copy: by_64, gb_s: 0.0 });
+    }
+    ways
+}
+
+fn choose() -> Way {
+    let mut area = Area::new();
+    let measured = available(limited_to()).into_iter().map(|way| Way { gb_s: area.measure(way.copy), ..way });
+    measured
+        .reduce(|best, wider| if wider.gb_s > best.gb_s * WORTH_WHILE { wider } else { best })
+        .expect("there is one")
+}
+
+/// Memory that nobody else has.
+struct Area {
+    lines: Box<[Line]>,
+    sample: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code, reason = "it is written, and never read")] [u8; LINE_BYTES as usize]);
+
+impl Area {
+    /// Every page of it touched.
+    fn new() -> Area {
+        let lines = vec![Line([1; LINE_BYTES as usize]); AREA_BYTES / LINE_BYTES as usize];
+        Area { lines: lines.into(), sample: vec![0x5a; SAMPLE_BYTES] }
+    }
+
+    /// Bytes a nanosecond.
+    fn measure(&mut self, copy: Copy) -> f64 {
+        let mut once = || {
+            let begin = Instant::now();
+            for target in self.lines.chunks_mut(SAMPLE_BYTES / LINE_BYTES as usize) {
+                // SAFETY: invariant 1: so many whole lines, ours alone; invariant 2 for `copy`. A fence has no operands.
+                unsafe {
+                    copy(target.as_mut_ptr().cast(), &self.sample);
+                    _mm_sfence();
+                }
+            }
+            begin.elapsed().max(Duration::from_nanos(1))
+        };
+        let best = (0..MEASUREMENTS).map(|_| once()).min().expect("there are some");
+        AREA_BYTES as f64 / best.as_nanos() as f64
     }
 }
 
@@ -76,16 +148,25 @@ mod tests {
     #[test]
     fn every_width_copies_whole_lines_and_nothing_beside_them() {
         let source: Vec<u8> = (0..512_u32).map(|at| (at * 7) as u8).collect();
-        for limit in Instructions::EVERY {
-            let copy = choose(limit);
+        for Way { register_bytes, copy, .. } in available(Instructions::All) {
             for lines in [0, 1, 3, 8] {
                 let mut target = Lines([0xee; 640]);
                 let bytes = &source[..lines * 64];
                 // SAFETY: eight lines and more lie behind the first, aligned.
                 unsafe { copy(target.0.as_mut_ptr().add(64), bytes) };
-                assert_eq!(&target.0[64..][..bytes.len()], bytes, "{limit}, {lines} lines");
+                assert_eq!(&target.0[64..][..bytes.len()], bytes, "by {register_bytes}, {lines} lines");
                 assert!(target.0[..64].iter().chain(&target.0[64 + bytes.len()..]).all(|byte| *byte == 0xee));
             }
         }
+    }
+
+    #[test]
+    fn something_is_chosen_and_said() {
+        for limit in Instructions::EVERY {
+            let ways = available(limit);
+            assert!(ways.is_sorted_by_key(|way| way.register_bytes) && ways[0].register_bytes == 16, "{limit}");
+        }
+        assert!(choose().gb_s > 0.0);
+        assert!(described().starts_with("past the caches by "), "{}", described());
     }
 }

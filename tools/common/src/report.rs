@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use embarcadero::crc::described;
+use embarcadero::pool::writes_described;
 use embarcadero::processor::limited_to;
 use embarcadero::runtime::cpu::usable_cores;
 use serde_json::{Value, json};
@@ -39,6 +40,7 @@ pub fn machine() -> Value {
         "virtual_machine": virtual_machine,
         "instructions": limited_to().to_string(),
         "checksums": described(),
+        "writes": writes_described(),
         "kernel": line("/proc/sys/kernel/osrelease"),
         "memory_bytes": memory_bytes("MemTotal:"),
         "shmem_huge_pages": line("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
