@@ -17,7 +17,7 @@ BATCHES=65536
 # Of a run of so many batches, and a cold one as long.
 count() {
 	found=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect='*ActiveSequencer*pass*' \
-		target/release/compare sequencer --runs 1 --batches "$2" --only "$1" 2>&1) || { echo "$found" >&2; exit 1; }
+		"${CARGO_TARGET_DIR:-target}/release/compare" sequencer --runs 1 --batches "$2" --only "$1" 2>&1) || { echo "$found" >&2; exit 1; }
 	echo "$found" | sed -n 's/.*Collected : //p'
 }
 
