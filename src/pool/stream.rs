@@ -34,8 +34,8 @@ const SAMPLE_BYTES: usize = 8192;
 /// Where it goes, one after the other: more than a core's own caches hold. And how often all of that; the best counts.
 const AREA_BYTES: usize = 4 << 20;
 const MEASUREMENTS: u32 = 3;
-/// How much faster wider registers must be: where they are used, some processors' clocks sink.
-const WORTH_WHILE: f64 = 1.1;
+/// Wider registers are used unless they are slower than this: they write a line at once, so that nothing else comes between its parts.
+const NOT_SLOWER: f64 = 0.95;
 
 /// Copies whole lines.
 ///
@@ -75,9 +75,7 @@ fn available(limit: Instructions) -> Vec<Way> {
 fn choose() -> Way {
     let mut area = Area::new();
     let measured = available(limited_to()).into_iter().map(|way| Way { gb_s: area.measure(way.copy), ..way });
-    measured
-        .reduce(|best, wider| if wider.gb_s > best.gb_s * WORTH_WHILE { wider } else { best })
-        .expect("there is one")
+    measured.reduce(|best, wider| if wider.gb_s > best.gb_s * NOT_SLOWER { wider } else { best }).expect("there is one")
 }
 
 /// Memory that nobody else has.
