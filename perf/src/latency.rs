@@ -76,10 +76,8 @@ pub fn publish_to_ack(
     let step = if idle == Idle::Spin { Duration::ZERO } else { POLL };
     let run = measure(args, subject, interrupted, || {
         let begin = Instant::now();
-        let sent = publisher.messages_sent();
-        publisher.send(&payload).map_err(CompareError::client(subject.name()))?;
-        publisher.seal();
-        acked(subject, &mut publisher, sent, step)?;
+        let sent = send_one(&mut publisher, &payload, subject.name())?;
+        acked(&mut publisher, sent, step, subject.name(), |what| subject.failed(what))?;
         Ok(begin.elapsed())
     })?;
     publisher.close(ACK_MAX).map_err(CompareError::client(subject.name()))?;
@@ -99,12 +97,27 @@ fn publisher(subject: &Subject) -> Result<Publisher, CompareError> {
     Publisher::connect(options).map_err(CompareError::client(subject.name()))
 }
 
-fn acked(subject: &Subject, publisher: &mut Publisher, sent: u64, step: Duration) -> Result<(), CompareError> {
+/// Hands one message over as a batch of its own; gives how many were sent before it.
+fn send_one(publisher: &mut Publisher, payload: &[u8], name: &str) -> Result<u64, CompareError> {
+    let sent = publisher.messages_sent();
+    publisher.send(payload).map_err(CompareError::client(name))?;
+    publisher.seal();
+    Ok(sent)
+}
+
+/// Waits for the ack of a message that so many were sent before.
+fn acked(
+    publisher: &mut Publisher,
+    sent: u64,
+    step: Duration,
+    name: &str,
+    failed: impl FnOnce(String) -> CompareError,
+) -> Result<(), CompareError> {
     let begin = Instant::now();
     while publisher.messages_acked() <= sent {
-        publisher.poll(step).map_err(CompareError::client(subject.name()))?;
+        publisher.poll(step).map_err(CompareError::client(name))?;
         if begin.elapsed() > ACK_MAX {
-            return Err(subject.failed(format!("gave no ack for {ACK_MAX:?}")));
+            return Err(failed(format!("gave no ack for {ACK_MAX:?}")));
         }
     }
     Ok(())
@@ -130,9 +143,7 @@ pub fn publish_to_deliver(
     let step = if idle == Idle::Spin { Duration::ZERO } else { POLL };
     let run = measure(args, subject, interrupted, || {
         let begin = Instant::now();
-        let sent = publisher.messages_sent();
-        publisher.send(&payload).map_err(client())?;
-        publisher.seal();
+        let sent = send_one(&mut publisher, &payload, subject.name())?;
         publisher.poll(Duration::ZERO).map_err(client())?;
         while subscriber.poll(step, |_| ()).map_err(client())? == 0 {
             if begin.elapsed() > ACK_MAX {
@@ -140,7 +151,7 @@ pub fn publish_to_deliver(
             }
         }
         let taken = begin.elapsed();
-        acked(subject, &mut publisher, sent, step)?;
+        acked(&mut publisher, sent, step, subject.name(), |what| subject.failed(what))?;
         Ok(taken)
     })?;
     publisher.close(ACK_MAX).map_err(client())?;
@@ -149,21 +160,14 @@ pub fn publish_to_deliver(
 
 /// Publishes one message of this many bytes at a time, each timed from before it is handed over until its ack was read, ns.
 pub fn one_at_a_time(publisher: &mut Publisher, message_bytes: u64, time: Duration) -> Result<Latencies, CompareError> {
-    let client = || CompareError::client("one message at a time");
+    const NAME: &str = "one message at a time";
     let payload = vec![7; message_bytes as usize];
     let mut latencies = Latencies::default();
     let until = Instant::now() + time;
     while Instant::now() < until {
-        let (sent, begin) = (publisher.messages_sent(), Instant::now());
-        publisher.send(&payload).map_err(client())?;
-        publisher.seal();
-        while publisher.messages_acked() <= sent {
-            publisher.poll(POLL).map_err(client())?;
-            if begin.elapsed() > ACK_MAX {
-                let what = format!("no ack came for {ACK_MAX:?}");
-                return Err(CompareError::Unsound { name: "one message at a time".into(), what });
-            }
-        }
+        let begin = Instant::now();
+        let sent = send_one(publisher, &payload, NAME)?;
+        acked(publisher, sent, POLL, NAME, |what| CompareError::Unsound { name: NAME.into(), what })?;
         latencies.record(begin.elapsed().as_nanos() as u64);
     }
     Ok(latencies)
