@@ -12,7 +12,7 @@ use embarcadero::log::lane::{LaneReader, LaneWriter};
 use embarcadero::log::retention::{FloorReader, NO_PIN, Pin, Trimmer};
 use embarcadero::pool::line::{self, Owned, Peer};
 use embarcadero::pool::record::{BatchSlot, LaneProgress, SegmentLine, slot_kind};
-use embarcadero::pool::{Access, Geometry, Keep, Layout, Memory};
+use embarcadero::pool::{Access, Geometry, Keep, Layout, Memory, WordByWord};
 use embarcadero::testing::memory::small_geometry;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -44,8 +44,12 @@ impl LoomMemory {
 
 impl Memory for LoomMemory {
     const SOFTWARE: bool = false;
+    type Line<'a> = WordByWord<'a, Self>;
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+    fn line(&self, at: u64) -> WordByWord<'_, Self> {
+        WordByWord(self, at)
     }
     fn store(&self, at: u64, word: u64) {
         self.word(at).store(word, Ordering::Release);

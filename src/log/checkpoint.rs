@@ -13,7 +13,7 @@ use crate::log::recover::{FLOOR_LINE, RecoverError, in_record};
 use crate::log::topics::{Topic, read_spec, read_topic_words};
 use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
 use crate::order::{Event, Origin, SessionTable};
-use crate::pool::line::Owned;
+use crate::pool::line::{self, Owned};
 use crate::pool::record::{CursorLine, FloorLine, HoldingLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
 use crate::pool::{Keep, Memory};
 
@@ -36,8 +36,7 @@ impl<M: Memory> CheckpointWriter<M> {
     /// Writes a session as it stands at `position`. Visible by the next fence.
     pub fn write_session(&self, slot: u32, session: &Session, position: u64) {
         let at = self.view.layout.session_line(self.candidate, slot);
-        let mut line = Owned::take(self.view.memory.clone(), at);
-        line.write(&SessionLine {
+        let line = SessionLine {
             session: session.id,
             session_epoch: session.epoch,
             state: match session.state {
@@ -52,7 +51,8 @@ impl<M: Memory> CheckpointWriter<M> {
             order_level: session.order_level.into(),
             lane: session.opened_by.lane,
             lane_slot: session.opened_by.slot,
-        });
+        };
+        line::rewrite(&self.view.memory, at, &line);
     }
 
     /// Begins to fetch the line of a session that will be written soon.
@@ -63,11 +63,10 @@ impl<M: Memory> CheckpointWriter<M> {
     /// Writes what is known of an extent, if its line says something else. Visible by the next fence.
     pub fn write_holding(&self, extent: u32, known: &HoldingLine) {
         let at = self.view.layout.holding_line(self.candidate, extent);
-        let mut line: Owned<HoldingLine, M> = Owned::take(self.view.memory.clone(), at);
-        match line.current() == Some(*known) {
+        match line::read::<M, HoldingLine>(&self.view.memory, at) {
             // Whoever wrote it may have been killed before it wrote it back.
-            true => self.view.memory.flush_line(at, Keep::Cached),
-            false => line.write(known),
+            Some((_, found)) if found == *known => self.view.memory.flush_line(at, Keep::Cached),
+            _ => line::rewrite(&self.view.memory, at, known),
         }
     }
 

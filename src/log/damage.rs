@@ -49,16 +49,24 @@ impl std::fmt::Display for Expected {
 }
 
 /// The field lies in a range.
+#[inline]
 pub fn within(field: &'static str, found: u64, low: u64, high: u64) -> Result<(), FieldFault> {
     within_steps(field, found, low, high, 1)
 }
 
 /// The field is one of the values from `low` to `high`, in steps.
+#[inline]
 pub fn within_steps(field: &'static str, found: u64, low: u64, high: u64, step: u64) -> Result<(), FieldFault> {
     if (low..=high).contains(&found) && (found - low).is_multiple_of(step) {
         return Ok(());
     }
-    Err(FieldFault { field, found, expected: Expected::Range { low, high, step } })
+    Err(outside(field, found, low, high, step))
+}
+
+/// Out of the way of those that are not.
+#[cold]
+fn outside(field: &'static str, found: u64, low: u64, high: u64, step: u64) -> FieldFault {
+    FieldFault { field, found, expected: Expected::Range { low, high, step } }
 }
 
 /// The field has one value.
@@ -67,11 +75,13 @@ pub fn exactly(field: &'static str, found: u64, expected: u64) -> Result<(), Fie
 }
 
 /// The field is a place in a table of `count` places.
+#[inline]
 pub fn place(field: &'static str, found: u64, count: u64) -> Result<(), FieldFault> {
     within(field, found, 0, count - 1)
 }
 
 /// The field is a count that nothing can overflow.
+#[inline]
 pub fn count(field: &'static str, found: u64) -> Result<(), FieldFault> {
     within(field, found, 0, COUNT_MAX)
 }

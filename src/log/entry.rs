@@ -260,6 +260,7 @@ fn is_level(level: u8) -> Result<(), FieldFault> {
 }
 
 /// What a batch says of itself can be: it lies in one extent, and its numbers are in their bounds.
+#[inline]
 pub fn check_batch(arrival: &Arrival, layout: &Layout) -> Result<(), FieldFault> {
     let most = layout.geometry.batch_bytes_max();
     within_steps("batch_bytes", arrival.batch_bytes.into(), LINE_BYTES, most, LINE_BYTES)?;
@@ -278,12 +279,14 @@ pub fn check_cursor(lane: u16, lane_slot: u64, blog_at: u64, layout: &Layout) ->
     check_place(lane, lane_slot, blog_at, CURSOR_SPEC_BYTES, layout)
 }
 
+#[inline]
 fn check_lane(lane: u16, lane_slot: u64, layout: &Layout) -> Result<(), FieldFault> {
     place("lane", lane.into(), layout.geometry.lanes().into())?;
     count("lane_slot", lane_slot)
 }
 
 /// A lane exists, and `bytes` from `blog_at` on lie in one extent.
+#[inline]
 fn check_place(lane: u16, lane_slot: u64, blog_at: u64, bytes: u64, layout: &Layout) -> Result<(), FieldFault> {
     let g = &layout.geometry;
     check_lane(lane, lane_slot, layout)?;

@@ -69,26 +69,43 @@ impl Extents {
     }
 
     /// Folds in what happened at `position`; gives the extent it changed.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&mut self, position: u64, event: &Event, layout: &Layout) -> Option<u32> {
-        let (blog_at, bytes) = match *event {
-            Event::Batch { ref arrival, .. } => (arrival.blog_at, arrival.batch_bytes),
-            Event::Topic { blog_at, .. } | Event::CursorSet { blog_at, .. } => (blog_at, 0),
+        match *event {
+            Event::Batch { ref arrival, .. } => {
+                Some(self.use_extent(position, arrival.blog_at, arrival.batch_bytes, layout))
+            }
+            _ => self.apply_rare(position, event, layout),
+        }
+    }
+
+    /// As [`Self::apply`], of anything but a batch.
+    #[inline(never)]
+    fn apply_rare(&mut self, position: u64, event: &Event, layout: &Layout) -> Option<u32> {
+        match *event {
+            Event::Topic { blog_at, .. } | Event::CursorSet { blog_at, .. } => {
+                Some(self.use_extent(position, blog_at, 0, layout))
+            }
             Event::Granted { extent, lane, number } => {
                 let (grant, lane) = (grant_number(position), u32::from(lane));
                 self.all[extent as usize] =
                     HoldingLine { grant, number, lane, state: holding::GRANTED, ..HoldingLine::default() };
                 let granted = &mut self.granted[lane as usize];
                 *granted = (number + 1).max(*granted);
-                return Some(extent);
+                Some(extent)
             }
             Event::ExtentClosed { extent, lane_slot, .. } => {
                 let known = &mut self.all[extent as usize];
                 (known.state, known.end_slot) = (holding::CLOSED, lane_slot);
-                return Some(extent);
+                Some(extent)
             }
-            _ => return None,
-        };
+            _ => None,
+        }
+    }
+
+    /// An entry names bytes there. Gives the extent they lie in.
+    #[inline]
+    fn use_extent(&mut self, position: u64, blog_at: u64, bytes: u32, layout: &Layout) -> u32 {
         let extent = layout.extent_of(blog_at).expect("what is appended lies in an extent");
         let known = &mut self.all[extent as usize];
         // A checkpoint may stand for later than what is replayed.
@@ -96,7 +113,7 @@ impl Extents {
             known.end = position + 1;
             known.bytes += u64::from(bytes);
         }
-        Some(extent)
+        extent
     }
 }
 

@@ -33,8 +33,10 @@ pub struct IndexWriter<M> {
     live: VecDeque<Segment>,
     /// How many of them lie in places of this candidate.
     own: u64,
-    /// The last of them is appended to.
-    is_open: bool,
+    /// Entries that the last of them still takes; 0: none is appended to.
+    left: u64,
+    /// Where the first of these goes.
+    next_at: u64,
 }
 
 impl<M: Memory> IndexWriter<M> {
@@ -42,7 +44,7 @@ impl<M: Memory> IndexWriter<M> {
     pub fn new(view: &View<M>, candidate: u32, epoch: Epoch, next: u64) -> Self {
         let (bank, segments) = directory::unused_bank(view, candidate);
         let live = VecDeque::with_capacity((view.layout.geometry.segments * view.layout.geometry.candidates) as usize);
-        IndexWriter { view: view.clone(), candidate, epoch, bank, next, segments, live, own: 0, is_open: false }
+        IndexWriter { view: view.clone(), candidate, epoch, bank, next, segments, live, own: 0, left: 0, next_at: 0 }
     }
 
     /// Goes on at `next` behind what a predecessor left, and lists it; visible by the next fence, which comes before the epoch becomes
@@ -63,9 +65,9 @@ impl<M: Memory> IndexWriter<M> {
                 let number = if is_own { last.number } else { writer.take_number() };
                 let end = last.first + entries;
                 writer.live.push_back(Segment { owner: candidate, number, end, filled_by: epoch, ..last });
-                writer.is_open = true;
+                writer.append_to(number, next - last.first);
             }
-            if !is_own && writer.is_open {
+            if !is_own && writer.left > 0 {
                 writer.own += 1;
                 for (place, entry) in (0..).zip(&inherited.tail) {
                     let at = view.layout.index_entry(candidate, writer.segments - 1, place);
@@ -92,45 +94,45 @@ impl<M: Memory> IndexWriter<M> {
     pub fn room(&self) -> u64 {
         let entries = u64::from(self.view.layout.geometry.segment_entries);
         let unused = u64::from(self.view.layout.geometry.segments) - self.own;
-        self.left_in_segment() + unused * entries
+        self.left + unused * entries
     }
 
-    fn left_in_segment(&self) -> u64 {
-        match self.live.back() {
-            Some(last) if self.is_open => last.end - self.next,
-            _ => 0,
-        }
+    /// The next entry is the one that stands at `entry` in this segment of this candidate.
+    fn append_to(&mut self, segment: u64, entry: u64) {
+        self.left = u64::from(self.view.layout.geometry.segment_entries) - entry;
+        self.next_at = self.view.layout.index_entry(self.candidate, segment, entry);
     }
 
     /// Appends an entry; visible to others by the next fence, and to anyone only below the watermark.
     ///
     /// # Panics
     /// If there is no room: the caller looks first.
-    #[inline]
+    #[inline(always)]
     pub fn append(&mut self, entry: IndexEntry) -> u64 {
-        assert!(self.room() > 0, "appended to a full index");
-        if self.left_in_segment() == 0 {
+        if self.left == 0 {
             self.begin_segment();
         }
-        let position = self.next;
-        let last = *self.live.back().expect("a segment was begun");
-        let at = self.view.layout.index_entry(self.candidate, last.number, position - last.first);
+        let (position, at) = (self.next, self.next_at);
         line::write(&self.view.memory, at, position + 1, &IndexEntry { epoch: self.epoch as u32, ..entry });
-        if position + AHEAD < last.end {
+        self.next += 1;
+        self.next_at += LINE_BYTES;
+        self.left -= 1;
+        if self.left >= AHEAD {
             self.view.memory.prefetch(at + AHEAD * LINE_BYTES);
         }
-        self.next += 1;
         position
     }
 
+    #[cold]
     fn begin_segment(&mut self) {
+        assert!(self.room() > 0, "appended to a full index");
         let (owner, number, first) = (self.candidate, self.take_number(), self.next);
         let end = first + u64::from(self.view.layout.geometry.segment_entries);
         let segment = Segment { owner, number, first, end, filled_by: self.epoch };
         self.list(&segment, self.epoch);
         self.live.push_back(segment);
         self.own += 1;
-        self.is_open = true;
+        self.append_to(number, 0);
     }
 
     /// The next number whose place holds nothing that can be read.

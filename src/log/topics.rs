@@ -4,7 +4,7 @@ use crate::limits::TOPIC_NAME_BYTES_MAX;
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
 use crate::log::damage::{Expected, FieldFault, exactly};
-use crate::pool::line::{self, Owned};
+use crate::pool::line;
 use crate::pool::record::{NameLine, TopicLine, TopicProgress};
 use crate::pool::{Access, Keep, Memory};
 use crate::wire::{AckLevel, OrderLevel, Receipts, WireError};
@@ -181,7 +181,7 @@ impl<M: Memory> TopicWriter<M> {
     /// Writes how far a topic's order has come. Visible by the next fence.
     pub fn write_progress(&self, topic: u32, progress: &TopicProgress) {
         let at = self.view.layout.topic_line(self.candidate, topic, 3);
-        Owned::take(self.view.memory.clone(), at).write(progress);
+        line::rewrite(&self.view.memory, at, progress);
     }
 }
 

@@ -4,7 +4,7 @@
 //! a duplicate; `s > n` is parked, and let go when there is no room. Below level 5 a batch is appended as it
 //! comes. A gap older than the session lease fences the session epoch. Time is a number the caller passes in.
 
-use crate::order::event::{Arrival, Event, Origin};
+use crate::order::event::{Arrival, Emit, Event, Origin};
 use crate::order::hold::{HoldBuffer, NoRoom};
 use crate::order::table::{SESSION_LEVEL, Session, SessionTable, State};
 use crate::processor::prefetch;
@@ -42,19 +42,22 @@ pub struct OrderLimits {
     pub held_batches_max: u32,
 }
 
-/// Local state of a session besides the fold.
+/// Local state of a session besides the fold: each in one line of the cache.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
 struct Tracking {
     /// When the gap it waits for was first seen; meaningful while something is parked.
     gap_since_ns: u64,
     /// Where it stands among the gapped, from 1; 0: it is not among them.
     gapped_at: u32,
-    /// First batch it was told to send again and has not.
-    let_go_from: Option<u64>,
+    /// First batch it was told to send again and has not; 0: none, since only what comes early is let go.
+    let_go_from: u64,
     /// By the clock of silence, which never stands still.
     last_seen_ns: u64,
     dirty: bool,
 }
+
+const _: () = assert!(size_of::<Tracking>() == 32);
 
 /// Orders arrivals. Storage is allocated once.
 #[derive(Clone, Debug)]
@@ -151,7 +154,9 @@ impl OrderCore {
         Some(slot)
     }
 
-    fn happen(&mut self, event: Event, emit: &mut impl FnMut(Event)) {
+    /// Inlined, as what it calls, so that nobody asks which event it is where that is known: of a batch, always.
+    #[inline(always)]
+    fn happen(&mut self, event: Event, emit: &mut impl Emit) {
         self.table.apply(&event);
         let slot = match event {
             Event::Batch { slot, .. }
@@ -165,39 +170,37 @@ impl OrderCore {
             | Event::CursorSet { .. }
             | Event::CursorDelete { .. }
             | Event::Granted { .. }
-            | Event::ExtentClosed { .. } => return emit(event),
+            | Event::ExtentClosed { .. } => return emit.take(event),
         };
         self.mark_dirty(slot);
-        emit(event);
+        emit.take(event);
     }
 
+    #[inline]
     fn mark_dirty(&mut self, slot: u32) {
         if !std::mem::replace(&mut self.tracking[slot as usize].dirty, true) {
             self.dirty.push(slot);
         }
     }
 
-    /// Begins to fetch what a decision about the session at this place will need.
+    /// Begins to fetch what a decision about this batch of the session at this place will need.
     #[inline]
-    pub fn prefetch(&self, slot: u32) {
+    pub fn prefetch(&self, slot: u32, batch_seq: u64) {
         prefetch(&self.tracking[slot as usize]);
         self.hold.prefetch(slot);
+        if batch_seq > self.table.session(slot).next_batch {
+            self.hold.prefetch_place(slot, batch_seq);
+        }
     }
 
     /// Decides about one batch. `now_ns` is of the clock that gaps age by.
-    pub fn arrive(&mut self, arrival: Arrival, now_ns: u64, emit: &mut impl FnMut(Event)) -> Verdict {
+    pub fn arrive(&mut self, arrival: Arrival, now_ns: u64, emit: &mut impl Emit) -> Verdict {
         self.arrive_at(self.table.slot_of(arrival.session), arrival, now_ns, emit)
     }
 
     /// Decides about one batch whose session's place was looked up; none: its session is not known.
     #[inline]
-    pub fn arrive_at(
-        &mut self,
-        slot: Option<u32>,
-        arrival: Arrival,
-        now_ns: u64,
-        emit: &mut impl FnMut(Event),
-    ) -> Verdict {
+    pub fn arrive_at(&mut self, slot: Option<u32>, arrival: Arrival, now_ns: u64, emit: &mut impl Emit) -> Verdict {
         let Some(slot) = slot else { return Verdict::Unknown };
         debug_assert!(self.table.is_at(slot, arrival.session), "the place was looked up");
         // Not copied: it was written just now, a word of it, and a copy would wait for that.
@@ -212,34 +215,33 @@ impl OrderCore {
             return Verdict::Fenced;
         }
         if session.order_level < SESSION_LEVEL {
-            self.append(slot, arrival, emit);
+            self.append(slot, &arrival, emit);
             return Verdict::Appended { drained: 0 };
         }
-        if self.tracking[slot as usize].let_go_from.is_some_and(|from| arrival.batch_seq <= from) {
-            self.tracking[slot as usize].let_go_from = None;
+        if arrival.batch_seq <= self.tracking[slot as usize].let_go_from {
+            self.tracking[slot as usize].let_go_from = 0;
         }
         match arrival.batch_seq.cmp(&next_batch) {
             std::cmp::Ordering::Less => Verdict::Duplicate,
             std::cmp::Ordering::Equal => {
-                self.append(slot, arrival, emit);
-                Verdict::Appended { drained: self.drain(slot, now_ns, emit) }
+                self.append(slot, &arrival, emit);
+                let drained = if self.hold.held_of(slot) > 0 { self.drain(slot, now_ns, emit) } else { 0 };
+                Verdict::Appended { drained }
             }
             std::cmp::Ordering::Greater => self.park(slot, next_batch, arrival, now_ns, emit),
         }
     }
 
-    fn append(&mut self, slot: u32, arrival: Arrival, emit: &mut impl FnMut(Event)) {
+    #[inline]
+    fn append(&mut self, slot: u32, arrival: &Arrival, emit: &mut impl Emit) {
         let first_order = self.table.topic(arrival.topic).expect("a session's topic exists").next_order;
-        self.happen(Event::Batch { slot, arrival, first_order }, emit);
+        self.happen(Event::Batch { slot, arrival: *arrival, first_order }, emit);
     }
 
-    fn drain(&mut self, slot: u32, now_ns: u64, emit: &mut impl FnMut(Event)) -> u32 {
-        if self.hold.held_of(slot) == 0 {
-            return 0;
-        }
+    fn drain(&mut self, slot: u32, now_ns: u64, emit: &mut impl Emit) -> u32 {
         let mut drained = 0;
         while let Some(arrival) = self.hold.take(slot, self.table.session(slot).next_batch) {
-            self.append(slot, arrival, emit);
+            self.append(slot, &arrival, emit);
             drained += 1;
         }
         // The next gap is another one.
@@ -273,14 +275,7 @@ impl OrderCore {
         self.hold.clear_session(slot, next_batch);
     }
 
-    fn park(
-        &mut self,
-        slot: u32,
-        next_batch: u64,
-        arrival: Arrival,
-        now_ns: u64,
-        emit: &mut impl FnMut(Event),
-    ) -> Verdict {
+    fn park(&mut self, slot: u32, next_batch: u64, arrival: Arrival, now_ns: u64, emit: &mut impl Emit) -> Verdict {
         match self.hold.park(slot, next_batch, arrival) {
             Ok(()) => {
                 if self.hold.held_of(slot) == 1 {
@@ -298,18 +293,18 @@ impl OrderCore {
     }
 
     /// Says once that batches from `from` on are to be sent again.
-    fn tell_let_go(&mut self, slot: u32, from: u64, emit: &mut impl FnMut(Event)) {
+    fn tell_let_go(&mut self, slot: u32, from: u64, emit: &mut impl Emit) {
         self.let_go += 1;
         let told = &mut self.tracking[slot as usize].let_go_from;
-        if told.is_none_or(|told| from < told) {
-            *told = Some(from);
+        if *told == 0 || from < *told {
+            *told = from;
             let session_epoch = self.table.session(slot).epoch;
             self.happen(Event::LetGo { slot, session_epoch, from }, emit);
         }
     }
 
     /// Lets a lane's oldest parked session go: the lane is short of extents. At most one event. False: nothing parked.
-    pub fn let_go_lane(&mut self, lane: u16, emit: &mut impl FnMut(Event)) -> bool {
+    pub fn let_go_lane(&mut self, lane: u16, emit: &mut impl Emit) -> bool {
         let Some(slot) = self.hold.oldest_session_of_lane(lane) else { return false };
         let next_batch = self.table.session(slot).next_batch;
         let count = self.hold.held_of(slot);
@@ -322,7 +317,7 @@ impl OrderCore {
 
     /// Fences sessions whose gap is older than `lease_ns`, at most `most` of them. The caller's clock stands still while
     /// lanes are held back for want of room: load never fences anyone.
-    pub fn expire(&mut self, now_ns: u64, lease_ns: u64, most: usize, emit: &mut impl FnMut(Event)) -> usize {
+    pub fn expire(&mut self, now_ns: u64, lease_ns: u64, most: usize, emit: &mut impl Emit) -> usize {
         let mut fenced = 0;
         let mut index = 0;
         while index < self.gapped.len() && fenced < most {
@@ -347,12 +342,7 @@ impl OrderCore {
     }
 
     /// Closes sessions that are over, at most `most` of them. Gives how many.
-    pub fn end_sessions(
-        &mut self,
-        most: usize,
-        is_over: impl Fn(&Session) -> bool,
-        emit: &mut impl FnMut(Event),
-    ) -> usize {
+    pub fn end_sessions(&mut self, most: usize, is_over: impl Fn(&Session) -> bool, emit: &mut impl Emit) -> usize {
         let mut ended = 0;
         for slot in 0..self.tracking.len() as u32 {
             let session = self.table.session(slot);
@@ -369,7 +359,7 @@ impl OrderCore {
 
     /// Opens a session (`session_epoch` 1) or reopens it at the next epoch. At most one event, so that the caller can give a session
     /// that opens an id by where that event comes to stand. Refused if every place is taken, see [`Self::make_place`].
-    pub fn open(&mut self, request: OpenRequest, emit: &mut impl FnMut(Event)) {
+    pub fn open(&mut self, request: OpenRequest, emit: &mut impl Emit) {
         let OpenRequest { session, session_epoch, topic, origin, .. } = request;
         let known = self.table.slot_of(session);
         match known {
@@ -395,14 +385,7 @@ impl OrderCore {
         }
     }
 
-    fn begin(
-        &mut self,
-        slot: u32,
-        next_batch: u64,
-        session_epoch: u32,
-        request: &OpenRequest,
-        emit: &mut impl FnMut(Event),
-    ) {
+    fn begin(&mut self, slot: u32, next_batch: u64, session_epoch: u32, request: &OpenRequest, emit: &mut impl Emit) {
         let order_level = self.table.topic(request.topic).expect("checked").order_level;
         let Tracking { dirty, gapped_at, .. } = self.tracking[slot as usize];
         self.tracking[slot as usize] = Tracking { last_seen_ns: self.now_ns, dirty, gapped_at, ..Tracking::default() };
@@ -412,7 +395,7 @@ impl OrderCore {
 
     /// Before a session opens on a topic: if every place is taken, closes a session that was silent for long enough; one that was never
     /// used before one that was, and of these the one that was silent longest. At most one event; none if there is no such topic.
-    pub fn make_place(&mut self, topic: u32, expiry: impl Into<Expiry>, emit: &mut impl FnMut(Event)) {
+    pub fn make_place(&mut self, topic: u32, expiry: impl Into<Expiry>, emit: &mut impl Emit) {
         if self.table.free_slot().is_some() || self.table.topic(topic).is_none() {
             return;
         }
@@ -429,13 +412,13 @@ impl OrderCore {
     }
 
     /// Closes a session. At most one event; none if it is not open.
-    pub fn close(&mut self, session: u64, emit: &mut impl FnMut(Event)) {
+    pub fn close(&mut self, session: u64, emit: &mut impl Emit) {
         if let Some(slot) = self.table.slot_of(session) {
             self.close_slot(slot, emit);
         }
     }
 
-    fn close_slot(&mut self, slot: u32, emit: &mut impl FnMut(Event)) {
+    fn close_slot(&mut self, slot: u32, emit: &mut impl Emit) {
         self.drop_parked(slot, self.table.session(slot).next_batch);
         self.forget_gap_if_closed(slot);
         self.happen(Event::Close { slot }, emit);
@@ -448,7 +431,7 @@ impl OrderCore {
         lane: u16,
         lane_slot: u64,
         blog_at: u64,
-        emit: &mut impl FnMut(Event),
+        emit: &mut impl Emit,
     ) -> Option<u32> {
         let topic = self.table.free_topic()?;
         self.happen(Event::Topic { topic, order_level, lane, lane_slot, blog_at }, emit);
@@ -456,7 +439,7 @@ impl OrderCore {
     }
 
     /// Deletes a topic and closes its sessions, in one event. The caller has seen that it exists.
-    pub fn delete_topic(&mut self, topic: u32, lane: u16, lane_slot: u64, emit: &mut impl FnMut(Event)) {
+    pub fn delete_topic(&mut self, topic: u32, lane: u16, lane_slot: u64, emit: &mut impl Emit) {
         assert!(self.table.topic(topic).is_some(), "what is deleted exists");
         for slot in 0..self.tracking.len() as u32 {
             let session = self.table.session(slot);

@@ -156,3 +156,15 @@ pub enum Event {
         lane_slot: u64,
     },
 }
+
+/// Who takes the events that the order core decides on, in their order: each has happened by then.
+pub trait Emit {
+    /// Takes the next one.
+    fn take(&mut self, event: Event);
+}
+
+impl<F: FnMut(Event)> Emit for F {
+    fn take(&mut self, event: Event) {
+        self(event);
+    }
+}

@@ -82,6 +82,12 @@ impl HoldBuffer {
         prefetch(&self.per_session[slot as usize]);
     }
 
+    /// Begins to fetch where a batch that came early will be parked.
+    #[inline]
+    pub fn prefetch_place(&self, slot: u32, batch_seq: u64) {
+        prefetch(&self.windows[Self::place(slot, batch_seq)]);
+    }
+
     /// A lane's oldest parked slot.
     #[inline]
     pub fn oldest_of_lane(&self, lane: u16) -> Option<u64> {

@@ -19,5 +19,5 @@ mod exhaustive;
 mod model;
 
 pub use core::{OrderCore, Verdict};
-pub use event::{Arrival, Event, Origin};
+pub use event::{Arrival, Emit, Event, Origin};
 pub use table::SessionTable;

@@ -192,7 +192,7 @@ impl SessionTable {
     ///
     /// Every event sets what it touches to an absolute value. So a replay may start before the position that a checkpoint
     /// stands for: the last event for each session and topic decides, and the result is the same.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&mut self, event: &Event) {
         match *event {
             Event::Batch { slot, ref arrival, first_order } => {
@@ -202,6 +202,14 @@ impl SessionTable {
                 session.order_end = end;
                 self.topics[arrival.topic as usize].next_order = end;
             }
+            _ => self.apply_rare(event),
+        }
+    }
+
+    /// As [`Self::apply`], of anything but a batch.
+    #[inline(never)]
+    fn apply_rare(&mut self, event: &Event) {
+        match *event {
             Event::Open { slot, session, session_epoch, topic, order_level, next_batch, origin } => {
                 let before = self.sessions[slot as usize];
                 if before.state == State::Free {
@@ -242,7 +250,8 @@ impl SessionTable {
                 }
                 self.topics[topic as usize] = TopicOrder::default();
             }
-            Event::LetGo { .. }
+            Event::Batch { .. }
+            | Event::LetGo { .. }
             | Event::Refused { .. }
             | Event::CursorSet { .. }
             | Event::CursorDelete { .. }

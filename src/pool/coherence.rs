@@ -49,6 +49,8 @@ pub enum Keep {
 pub trait Memory: Clone + Send + 'static {
     /// Whether lines must be written back and dropped by hand (`coherence: software`).
     const SOFTWARE: bool;
+    /// See [`Memory::line`]. For who has nothing to look at: [`WordByWord`].
+    type Line<'a>: Line;
 
     /// Length of the pool, bytes.
     fn bytes(&self) -> u64;
@@ -56,16 +58,8 @@ pub trait Memory: Clone + Send + 'static {
     fn store(&self, at: u64, word: u64);
     /// Loads an aligned word with Acquire order.
     fn load(&self, at: u64) -> u64;
-    /// As [`store`](Memory::store), one after the other, of the words behind a line's first one.
-    #[inline]
-    fn store_body(&self, line: u64, words: &[u64; BODY_WORDS]) {
-        (line + 8..).step_by(8).zip(words).for_each(|(at, word)| self.store(at, *word));
-    }
-    /// As [`load`](Memory::load), of the words behind a line's first one.
-    #[inline]
-    fn load_body(&self, line: u64) -> [u64; BODY_WORDS] {
-        std::array::from_fn(|index| self.load(line + 8 + 8 * index as u64))
-    }
+    /// The words of the line at `at`: whatever is to be looked at before they are stored and loaded is looked at once.
+    fn line(&self, at: u64) -> Self::Line<'_>;
     /// Writes the line back if it is dirty and, unless told to keep it, drops it. Takes effect by the next fence.
     fn flush_line(&self, at: u64, keep: Keep);
     /// Orders earlier stores and flushes before later stores (`sfence`).
@@ -116,6 +110,42 @@ pub trait Memory: Clone + Send + 'static {
             each_line(at, bytes, |line| self.flush_line(line, Keep::Dropped));
             self.full_fence();
         }
+    }
+}
+
+/// The words of a line, by their number in it.
+pub trait Line {
+    /// Stores a word with Release order.
+    fn store(&self, word: usize, value: u64);
+    /// Loads a word with Acquire order.
+    fn load(&self, word: usize) -> u64;
+}
+
+/// A line of a memory that looks at each access by itself.
+#[derive(Debug)]
+pub struct WordByWord<'a, M>(pub &'a M, pub u64);
+
+impl<M: Memory> Line for WordByWord<'_, M> {
+    fn store(&self, word: usize, value: u64) {
+        self.0.store(self.1 + 8 * word as u64, value);
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        self.0.load(self.1 + 8 * word as u64)
+    }
+}
+
+impl Line for &[AtomicU64; WORDS] {
+    #[inline(always)]
+    fn store(&self, word: usize, value: u64) {
+        // Release: pairs with the Acquire of `load` by an observer of the same line.
+        self[word].store(value, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn load(&self, word: usize) -> u64 {
+        // Acquire: pairs with the Release of `store` by the line's writer.
+        self[word].load(Ordering::Acquire)
     }
 }
 
@@ -185,6 +215,8 @@ pub struct Mapping {
     /// Where the pool begins in it: before that lies address space that aligns it.
     start: usize,
     length: usize,
+    /// Where its last whole line ends: whatever is aligned and begins before lies in it, word or line.
+    lines_end: u64,
     flush: Flush,
 }
 
@@ -199,7 +231,8 @@ impl Mapping {
     pub(super) fn of_part(map: MmapRaw, start: usize, length: usize) -> Arc<Mapping> {
         assert!(start <= map.len() && length <= map.len() - start, "the pool lies in the mapping");
         stream::prepare();
-        Arc::new(Mapping { map, start, length, flush: detect_flush() })
+        let lines_end = length as u64 - length as u64 % LINE_BYTES;
+        Arc::new(Mapping { map, start, length, lines_end, flush: detect_flush() })
     }
 
     /// Length, bytes.
@@ -224,6 +257,11 @@ impl Mapping {
             "range {at}+{bytes} outside a pool of {}",
             self.bytes()
         );
+        self.start_of(at)
+    }
+
+    #[inline]
+    fn start_of(&self, at: u64) -> *mut u8 {
         self.map.as_mut_ptr().wrapping_add(self.start + at as usize)
     }
 
@@ -242,8 +280,12 @@ impl Mapping {
 
     #[inline]
     fn word(&self, at: u64) -> &AtomicU64 {
-        assert!(at.is_multiple_of(8), "word at {at} is not aligned");
-        let pointer = self.address(at, 8).cast::<u64>();
+        assert!(
+            at.is_multiple_of(8) && at < self.lines_end,
+            "word at {at} is not aligned, or outside a pool of {}",
+            self.lines_end
+        );
+        let pointer = self.start_of(at).cast::<u64>();
         // SAFETY: invariants 1 and 2: inside the mapping, aligned (the mapping is page-aligned), alive for
         // the borrow of self; invariant 3: only ever accessed as an atomic.
         unsafe { AtomicU64::from_ptr(pointer) }
@@ -252,8 +294,12 @@ impl Mapping {
     /// The words of a line: looked at once, not word by word.
     #[inline]
     fn line(&self, at: u64) -> &[AtomicU64; WORDS] {
-        assert!(at.is_multiple_of(LINE_BYTES), "line at {at} is not aligned");
-        let pointer = self.address(at, LINE_BYTES).cast::<[AtomicU64; WORDS]>();
+        assert!(
+            at.is_multiple_of(LINE_BYTES) && at < self.lines_end,
+            "line at {at} is not aligned, or outside a pool of {}",
+            self.lines_end
+        );
+        let pointer = self.start_of(at).cast::<[AtomicU64; WORDS]>();
         // SAFETY: as for `word`, of each of them; atomics have the layout of what they hold.
         unsafe { &*pointer }
     }
@@ -286,6 +332,7 @@ impl<C: Coherence> Mapped<C> {
 
 impl<C: Coherence> Memory for Mapped<C> {
     const SOFTWARE: bool = C::SOFTWARE;
+    type Line<'a> = &'a [AtomicU64; WORDS];
 
     fn bytes(&self) -> u64 {
         self.mapping.bytes()
@@ -304,15 +351,8 @@ impl<C: Coherence> Memory for Mapped<C> {
     }
 
     #[inline]
-    fn store_body(&self, line: u64, words: &[u64; BODY_WORDS]) {
-        let [_, body @ ..] = self.mapping.line(line);
-        body.iter().zip(words).for_each(|(place, word)| place.store(*word, Ordering::Release));
-    }
-
-    #[inline]
-    fn load_body(&self, line: u64) -> [u64; BODY_WORDS] {
-        let [_, body @ ..] = self.mapping.line(line);
-        std::array::from_fn(|index| body[index].load(Ordering::Acquire))
+    fn line(&self, at: u64) -> Self::Line<'_> {
+        self.mapping.line(at)
     }
 
     #[inline]
@@ -320,7 +360,7 @@ impl<C: Coherence> Memory for Mapped<C> {
         if !C::SOFTWARE {
             return;
         }
-        let line = self.mapping.address(at, LINE_BYTES);
+        let line = self.mapping.line(at).as_ptr();
         // The asm is not `nomem`: the compiler must not move stores past it.
         // SAFETY: invariants 2 and 5 for all three; `flush` names instructions this processor has.
         unsafe {

@@ -7,11 +7,16 @@
 use std::marker::PhantomData;
 
 use crate::limits::LINE_BYTES;
-use crate::pool::coherence::{Keep, Memory};
+use crate::pool::coherence::{Keep, Line, Memory};
 use crate::pool::record::Record;
 
 /// Guard of a line that holds nothing.
 pub const INVALID: u64 = 0;
+
+/// Which word of a line the guard is,
+const GUARD: usize = 0;
+/// and where the words of its record begin.
+const BODY: usize = 1;
 
 /// Whose cache a line was last written from, as seen by its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +31,24 @@ pub enum Access {
 #[inline]
 pub fn write<M: Memory, R: Record>(memory: &M, at: u64, guard: u64, record: &R) {
     debug_assert!(at.is_multiple_of(LINE_BYTES) && guard != INVALID);
-    memory.store(at, INVALID);
-    memory.store_body(at, &record.words());
-    memory.store(at, guard);
+    let line = memory.line(at);
+    line.store(GUARD, INVALID);
+    (BODY..).zip(record.words()).for_each(|(word, value)| line.store(word, value));
+    line.store(GUARD, guard);
     memory.flush_line(at, Keep::Cached);
+}
+
+/// Writes the next version of a record into a line of its one writer, who keeps no [`Owned`] for it: there are too many. Visible by
+/// the next `store_fence`.
+#[inline]
+pub fn rewrite<M: Memory, R: Record>(memory: &M, at: u64, record: &R) {
+    write(memory, at, next_version(memory.load(at)), record);
+}
+
+/// A damaged guard may be the highest number there is.
+#[inline]
+fn next_version(version: u64) -> u64 {
+    version.checked_add(1).unwrap_or(1)
 }
 
 /// Writes a record into its line and makes it visible.
@@ -50,12 +69,13 @@ pub fn prefetch<M: Memory>(memory: &M, at: u64, access: Access) {
 /// Reads a line without dropping it first. `None`: invalid, or being rewritten.
 #[inline]
 pub fn read<M: Memory, R: Record>(memory: &M, at: u64) -> Option<(u64, R)> {
-    let guard = memory.load(at);
+    let line = memory.line(at);
+    let guard = line.load(GUARD);
     if guard == INVALID {
         return None;
     }
-    let words = memory.load_body(at);
-    (memory.load(at) == guard).then(|| (guard, R::from_words(words)))
+    let words = std::array::from_fn(|index| line.load(BODY + index));
+    (line.load(GUARD) == guard).then(|| (guard, R::from_words(words)))
 }
 
 /// Reads a line that another may be writing. `None`: invalid, or being rewritten.
@@ -93,7 +113,8 @@ pub fn fetched_words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
 
 #[inline]
 fn words<M: Memory, R: Record>(memory: &M, at: u64) -> R {
-    R::from_words(memory.load_body(at))
+    let line = memory.line(at);
+    R::from_words(std::array::from_fn(|index| line.load(BODY + index)))
 }
 
 /// The one writer of a record that is rewritten in place. Its guard is a version.
@@ -141,8 +162,7 @@ impl<R: Record, M: Memory> Owned<R, M> {
 
     /// Rewrites the line; visible by the next `store_fence`.
     pub fn write(&mut self, record: &R) {
-        // A damaged guard may be the highest number there is.
-        self.version = self.version.checked_add(1).unwrap_or(1);
+        self.version = next_version(self.version);
         write(&self.memory, self.at, self.version, record);
     }
 }

@@ -30,7 +30,7 @@ mod stream;
 pub mod superblock;
 mod touch;
 
-pub use coherence::{Hardware, Keep, Mapped, Mapping, Memory, Software};
+pub use coherence::{Hardware, Keep, Line, Mapped, Mapping, Memory, Software, WordByWord};
 pub use layout::{Geometry, Layout, PlaceKind};
 pub use line::{Access, Owned, Peer};
 pub use process::Process;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::limits::LINE_BYTES;
-use crate::pool::{Keep, Memory};
+use crate::pool::{Keep, Memory, WordByWord};
 use crate::testing::memory::HostMemory;
 
 /// What unwinds a killed process's stack. Not an error of anybody.
@@ -131,9 +131,14 @@ impl ProcessMemory {
 
 impl Memory for ProcessMemory {
     const SOFTWARE: bool = true;
+    type Line<'a> = WordByWord<'a, Self>;
 
     fn bytes(&self) -> u64 {
         self.host.bytes()
+    }
+
+    fn line(&self, at: u64) -> WordByWord<'_, Self> {
+        WordByWord(self, at)
     }
 
     fn store(&self, at: u64, word: u64) {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::limits::LINE_BYTES;
-use crate::pool::{Keep, Memory};
+use crate::pool::{Keep, Memory, WordByWord};
 use crate::testing::caches::{Caches, Whim};
 use crate::testing::random::{Chance, Choices};
 
@@ -158,9 +158,13 @@ impl Probe {
 
 impl Memory for Probe {
     const SOFTWARE: bool = true;
+    type Line<'a> = WordByWord<'a, Self>;
 
     fn bytes(&self) -> u64 {
         LINES * LINE_BYTES
+    }
+    fn line(&self, at: u64) -> WordByWord<'_, Self> {
+        WordByWord(self, at)
     }
     fn store(&self, at: u64, word: u64) {
         self.access(at, |caches, core| {

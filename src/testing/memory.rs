@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::limits::LINE_BYTES;
-use crate::pool::{Geometry, Keep, Memory};
+use crate::pool::{Geometry, Keep, Memory, WordByWord};
 use crate::testing::caches::Caches;
 pub use crate::testing::caches::Whim;
 use crate::testing::random::{Chance, Random};
@@ -94,9 +94,14 @@ impl HostMemory {
 
 impl Memory for HostMemory {
     const SOFTWARE: bool = true;
+    type Line<'a> = WordByWord<'a, Self>;
 
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn line(&self, at: u64) -> WordByWord<'_, Self> {
+        WordByWord(self, at)
     }
 
     fn store(&self, at: u64, word: u64) {

@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
 
-use crate::pool::{Keep, Memory};
+use crate::pool::{Keep, Memory, WordByWord};
 
 type Act = Box<dyn FnMut() + Send>;
 
@@ -76,9 +76,13 @@ impl<M: Memory> Watched<M> {
 
 impl<M: Memory> Memory for Watched<M> {
     const SOFTWARE: bool = M::SOFTWARE;
+    type Line<'a> = WordByWord<'a, Self>;
 
     fn bytes(&self) -> u64 {
         self.inner.bytes()
+    }
+    fn line(&self, at: u64) -> WordByWord<'_, Self> {
+        WordByWord(self, at)
     }
     fn store(&self, at: u64, word: u64) {
         self.step();

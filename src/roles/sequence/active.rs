@@ -4,14 +4,13 @@
 //! then, derived from what is now committed: lane progress, topic lines, checkpoints, floors, and what lanes are granted. No epoch timer: a batch is
 //! ordered when it is seen.
 
-use crate::limits::{HELD_BATCHES_MAX, HELD_PER_SESSION_MAX};
+use crate::limits::HELD_BATCHES_MAX;
 use crate::log::View;
 use crate::log::checkpoint::Recovered;
 use crate::log::commit::{CommitReader, CommitWriter, Epoch};
 use crate::log::cursors::{CursorTable, CursorWriter, read_request};
-use crate::log::entry::{check_batch, check_cursor, check_spec, grant_number, to_entry};
+use crate::log::entry::{check_cursor, check_spec};
 use crate::log::extents::Extents;
-use crate::log::faults;
 use crate::log::grants::{Grant, GrantWriter};
 use crate::log::lane::LaneReader;
 use crate::log::order_index::{IndexWriter, Inherited};
@@ -20,27 +19,18 @@ use crate::log::targets::Target;
 use crate::log::topics::{Topic, read_spec};
 use crate::observe::counters::SequencerCounters;
 use crate::order::core::OrderLimits;
-use crate::order::{Arrival, Event, OrderCore, Origin, Verdict};
+use crate::order::{Emit, Event, OrderCore};
 use crate::pool::Memory;
-use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress, slot_kind};
+use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress};
+use crate::roles::sequence::active::append::append_to;
 use crate::roles::sequence::attendance::{Attendance, LOOK_NS};
-use crate::roles::sequence::stock::{Presence, Stock};
+use crate::roles::sequence::stock::Stock;
 use crate::roles::sequence::tables::{CHECKPOINTS_PER_PASS, Checkpoints, Topics};
 
-/// [`appender`] over a sequencer's own fields, while others of them are in use.
-macro_rules! appender {
-    ($sequencer:ident) => {
-        appender(
-            &mut $sequencer.index,
-            &mut $sequencer.trimmer,
-            &mut $sequencer.stock,
-            &mut $sequencer.kept,
-            &mut $sequencer.counters,
-        )
-    };
-}
-
+mod append;
+mod scan;
 mod sessions;
+mod supply;
 
 /// What the configuration says about sequencing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +59,8 @@ impl SequencerSettings {
 
 /// Events of one arrival besides what it drains: a let-go, or two closes and an open.
 const EVENTS_EXTRA: u64 = 3;
-/// Slots of a lane that are looked up together.
-const AHEAD: usize = 8;
 /// Extents granted in one pass at most.
 const GRANTS_PER_PASS: usize = 16;
-/// How long others have to give back what they do not use, before all that can be is given up, ns.
-const PATIENCE_NS: u64 = 10_000_000;
 /// The clock of silence of sessions gets on by this much in one pass at most, ns: a sequencer that slept finds all of them silent.
 const SESSION_CLOCK_STEP_NS: u64 = 100_000_000;
 
@@ -204,6 +190,7 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved.
+    #[inline(never)] // By this name profiles and `perf/instructions.sh` find it.
     pub fn pass(&mut self, now_ns: u64) -> usize {
         let before = self.index.next();
         // Nor while the index has no room: what says that somebody is connected waits in the lanes then.
@@ -221,142 +208,6 @@ impl<M: Memory> ActiveSequencer<M> {
         consumed + usize::from(moved)
     }
 
-    /// Looks at every lane's window and decides.
-    fn scan(&mut self) -> usize {
-        if self.any_remote {
-            self.lanes.iter().for_each(LaneReader::prefetch);
-            self.view.memory.full_fence();
-        }
-        let count = self.lanes.len();
-        let mut consumed = 0;
-        for offset in 0..count {
-            consumed += self.scan_lane((self.first_lane + offset) % count);
-        }
-        self.first_lane = (self.first_lane + 1) % count;
-        self.counters.consumed_slots += consumed as u64;
-        consumed
-    }
-
-    fn scan_lane(&mut self, lane: usize) -> usize {
-        let window = self.lanes[lane].window();
-        let mut found = 0;
-        'window: while found < window {
-            let seen = self.look_ahead(lane, (window - found).min(AHEAD as u64));
-            for seen in seen {
-                let Some((slot, place)) = seen else { break 'window };
-                if !self.has_room_for(&slot, place) {
-                    break 'window;
-                }
-                let number = self.lanes[lane].consume();
-                found += 1;
-                self.take(lane as u32, number, &slot, place);
-            }
-        }
-        self.lanes[lane].adapt(found);
-        found as usize
-    }
-
-    /// The next slots of a lane, and where their sessions stand: looked up for several at once, so that the memory is waited for once and
-    /// not for each. A place holds until a session is opened or closed.
-    #[inline]
-    fn look_ahead(&self, lane: usize, most: u64) -> [Option<(BatchSlot, Option<u32>)>; AHEAD] {
-        let mut seen = [None; AHEAD];
-        for (ahead, seen) in (0..most).zip(&mut seen) {
-            let Some(slot) = self.lanes[lane].peek_at(ahead) else { break };
-            let place = self.core.table().slot_of(slot.session);
-            if let Some(place) = place {
-                self.core.prefetch(place);
-            }
-            *seen = Some((slot, place));
-        }
-        seen
-    }
-
-    /// Whether the index has room for whatever this slot may lead to.
-    #[inline]
-    fn has_room_for(&mut self, slot: &BatchSlot, place: Option<u32>) -> bool {
-        let place = || self.place_now(slot.session, place);
-        let most = u64::from(HELD_PER_SESSION_MAX) + 1 + EVENTS_EXTRA;
-        if self.index.room() >= most || self.index.room() >= self.core.events_max(place()) + EVENTS_EXTRA {
-            return true;
-        }
-        self.counters.index_full += 1;
-        self.is_held_back = true;
-        false
-    }
-
-    /// Where a session stands, that stood there a moment ago.
-    #[inline]
-    fn place_now(&self, session: u64, before: Option<u32>) -> Option<u32> {
-        let table = self.core.table();
-        before.filter(|place| table.is_at(*place, session)).or_else(|| table.slot_of(session))
-    }
-
-    fn take(&mut self, lane: u32, number: u64, slot: &BatchSlot, place: Option<u32>) {
-        let place = self.place_now(slot.session, place);
-        if !self.may_name(lane, place) {
-            self.counters.invalid_slots += 1;
-            return;
-        }
-        match slot.kind {
-            slot_kind::BATCH => self.take_batch(lane, number, slot, place),
-            slot_kind::SESSION_OPEN => self.open_session(Origin { lane: lane as u16, slot: number }, slot),
-            slot_kind::SESSION_ALIVE => {
-                if let Some(place) = place {
-                    self.core.touch(place);
-                }
-            }
-            slot_kind::SESSION_CLOSE => self.close_session(lane, slot),
-            slot_kind::TOPIC_CREATE => self.take_topic(lane, number, slot),
-            slot_kind::TOPIC_DELETE => self.delete_topic(lane, number, slot),
-            slot_kind::CURSOR_SET | slot_kind::CURSOR_DELETE => self.take_cursor(lane, number, slot),
-            slot_kind::EXTENT_CLOSE => self.close_extent(lane, number, slot),
-            _ => self.counters.invalid_slots += 1,
-        }
-    }
-
-    /// A receive core has seen the token of every session it names. An attached publisher is any program that may map the pool:
-    /// it names sessions that its own lane opened, and no others. What is nobody's, or closed by now, harms nobody.
-    #[inline]
-    fn may_name(&self, lane: u32, place: Option<u32>) -> bool {
-        if !self.view.layout.geometry.is_attached_lane(lane) {
-            return true;
-        }
-        let opened_by = |place| u32::from(self.core.table().session(place).opened_by.lane);
-        place.is_none_or(|place| opened_by(place) == lane)
-    }
-
-    fn take_batch(&mut self, lane: u32, number: u64, slot: &BatchSlot, place: Option<u32>) {
-        let arrival = Arrival {
-            lane: lane as u16,
-            lane_slot: number,
-            topic: slot.topic,
-            session: slot.session,
-            session_epoch: slot.session_epoch,
-            batch_seq: slot.batch_seq,
-            message_count: slot.message_count,
-            batch_bytes: slot.batch_bytes,
-            blog_at: slot.blog_at,
-        };
-        // A lane's writer may be another program: nothing it names is trusted as an address or a count, and nothing is
-        // appended that a follower would refuse.
-        if check_batch(&arrival, &self.view.layout).is_err() || !self.stock.is_of(lane, arrival.blog_at) {
-            self.counters.invalid_slots += 1;
-            return;
-        }
-        let verdict = {
-            let mut append = appender!(self);
-            self.core.arrive_at(place, arrival, self.gap_clock_ns, &mut append)
-        };
-        match verdict {
-            // Counted as they are appended, and by the order core.
-            Verdict::Appended { .. } | Verdict::LetGo | Verdict::Fenced => {}
-            Verdict::Parked => self.counters.parked_batches += 1,
-            Verdict::Duplicate => self.counters.duplicates += 1,
-            Verdict::Unknown => self.counters.unknown_batches += 1,
-        }
-    }
-
     fn take_topic(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         let is_placed = check_spec(lane as u16, number, slot.blog_at, &self.view.layout).is_ok()
             && self.stock.is_of(lane, slot.blog_at);
@@ -371,7 +222,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         let created_position = self.index.next();
         let id = {
-            let mut append = appender!(self);
+            let mut append = append_to!(self);
             self.core.create_topic(topic.order as u8, lane as u16, number, slot.blog_at, &mut append)
         };
         if let Some(id) = id {
@@ -387,7 +238,7 @@ impl<M: Memory> ActiveSequencer<M> {
             return;
         }
         {
-            let mut append = appender!(self);
+            let mut append = append_to!(self);
             self.core.delete_topic(slot.topic, lane as u16, number, &mut append);
         }
         self.cursors.forget_topic(slot.topic);
@@ -411,13 +262,13 @@ impl<M: Memory> ActiveSequencer<M> {
             Event::CursorDelete { place, .. } => self.cursors.put(place, CursorLine::default()),
             _ => unreachable!("cursors are set or deleted"),
         }
-        appender!(self)(event);
+        append_to!(self).take(event);
     }
 
     /// Whoever takes a lane over may close again what was closed, or what another has by now: that says nothing.
     fn close_extent(&mut self, lane: u32, number: u64, slot: &BatchSlot) {
         if let Some(extent) = self.stock.closes(lane, slot.blog_at, slot.batch_seq) {
-            appender!(self)(Event::ExtentClosed { extent, lane: lane as u16, lane_slot: number });
+            append_to!(self).take(Event::ExtentClosed { extent, lane: lane as u16, lane_slot: number });
         }
     }
 
@@ -437,7 +288,7 @@ impl<M: Memory> ActiveSequencer<M> {
         self.gap_clock_ns += elapsed.min(self.settings.session_lease_ns / 4);
         let most = self.index.room().min(CHECKPOINTS_PER_PASS as u64) as usize;
         let lease = self.settings.session_lease_ns;
-        let mut append = appender!(self);
+        let mut append = append_to!(self);
         self.core.expire(self.gap_clock_ns, lease, most, &mut append)
     }
 
@@ -509,138 +360,6 @@ impl<M: Memory> ActiveSequencer<M> {
         wrote | relieved | freed
     }
 
-    /// Gives up what nobody wants, or what others need more, and grants what is in stock. True if a floor moved, or an extent changed hands.
-    fn supply(&mut self, now_ns: u64, watermark: u64) -> bool {
-        for lane in 0..self.lanes.len() as u32 {
-            let presence = match self.attendance.is_away(self.view.layout.geometry.member_of_lane(lane)) {
-                true => Presence::Away,
-                false if self.is_waited_for(lane) => Presence::There,
-                false => Presence::Silent,
-            };
-            self.stock.hear(lane, self.lanes[lane as usize].status(), presence);
-        }
-        self.stock.look(now_ns);
-        let floor = self.trimmer.floor();
-        let mut moved = self.take_back();
-        if self.stock.has_been_dry(now_ns, PATIENCE_NS) {
-            self.give_all_up(watermark);
-        }
-        if let Some(target) = self.wants_given_up(watermark) {
-            moved |= self.give_up(target) | self.take_back();
-        }
-        // Also what a predecessor gave up, and had not used again.
-        moved |= self.reuse_segments(floor);
-        if self.giving_up.is_some_and(|position| position <= self.trimmer.floor()) {
-            self.giving_up = None;
-            self.given_up.iter_mut().zip(&self.settled).for_each(|(told, settled)| *told = (*told).max(*settled));
-        }
-        moved | self.grant()
-    }
-
-    fn take_back(&mut self) -> bool {
-        let (core, lanes) = (&self.core, &self.lanes);
-        self.stock.take_back(self.trimmer.floor(), |lane| settled(core, &lanes[lane as usize], lane))
-    }
-
-    /// Up to where something is to be given up: for those who write, for the index, for what retention says; the furthest of these.
-    fn wants_given_up(&mut self, watermark: u64) -> Option<u64> {
-        let (g, floor) = (self.view.layout.geometry, self.trimmer.floor());
-        let for_memory = self.stock.wants_given_up();
-        let is_short = self.index.room() < u64::from(g.segment_entries) * 2;
-        let for_index = is_short.then(|| (floor + u64::from(g.segment_entries / 4)).min(watermark));
-        let is_over = self.settings.retention_bytes > 0 && self.stock.kept_bytes() > self.settings.retention_bytes;
-        let over = if is_over { self.stock.oldest_end() } else { None };
-        let allowed = self.trimmer.targets.allowed();
-        let unwanted = self.kept.filter(|(first, _)| *first < allowed).map(|_| allowed);
-        [for_memory, for_index, over, unwanted, self.giving_up, self.stock.failed_end()]
-            .into_iter()
-            .flatten()
-            .max()
-            .filter(|target| *target > floor)
-    }
-
-    fn give_up(&mut self, target: u64) -> bool {
-        let before = self.trimmer.floor();
-        let moved = self.trimmer.advance(target);
-        let floor = self.trimmer.floor();
-        if floor > before {
-            self.kept = self.kept.filter(|(_, last)| *last >= floor).map(|(first, last)| (first.max(floor), last));
-            self.tell_shortened();
-        }
-        moved
-    }
-
-    /// Says of which topics less is kept than they are meant to keep.
-    fn tell_shortened(&mut self) {
-        while let Some((topic, bytes)) = self.trimmer.targets.take_shortened() {
-            let name = self.topics.known[topic as usize].as_ref().map_or("", |topic| &topic.name);
-            log::warn!(
-                "memory was short: {bytes} bytes of topic {name:?} went before its retention was over; a larger pool keeps more"
-            );
-        }
-    }
-
-    /// Segments are used again only if a successor is sure to see the floor: it was published, and nobody has claimed since.
-    fn reuse_segments(&mut self, before: u64) -> bool {
-        let floor = self.trimmer.floor();
-        let is_spent = floor > before || self.index.has_spent(floor);
-        let is_seen = is_spent && self.current.confirm(self.commit.epoch());
-        if is_seen {
-            self.index.give_up(floor);
-            self.counters.trims += u64::from(floor > before);
-            self.counters.floor = floor;
-        }
-        is_seen
-    }
-
-    /// Somebody stands still, and no extent is left that could be given up: parked batches keep those that are closed from going, so they are let go,
-    /// unacked; and what lies in those that are being filled is given up, so that their lanes may begin them again.
-    fn give_all_up(&mut self, watermark: u64) {
-        if self.giving_up.is_some() {
-            return;
-        }
-        let is_parked = |lane: &u32| {
-            let reader = &self.lanes[*lane as usize];
-            settled(&self.core, reader, *lane) < reader.consumed()
-        };
-        let parked = || (0..self.lanes.len() as u32).filter(is_parked);
-        let lane = parked().find(|lane| self.stock.is_in_need(*lane)).or_else(|| parked().next());
-        let mut watermark = watermark;
-        if let Some(lane) = lane.filter(|_| self.index.room() > 0)
-            && self.core.let_go_lane(lane as u16, &mut appender!(self))
-        {
-            self.commit_appended();
-            watermark = self.commit.watermark();
-        }
-        for ((lane, reader), count) in (0..).zip(&self.lanes).zip(&mut self.settled) {
-            *count = settled(&self.core, reader, lane);
-        }
-        if self.settled.iter().zip(&self.given_up).any(|(settled, told)| settled > told) {
-            self.giving_up = Some(watermark);
-        }
-    }
-
-    /// Grants what lanes lack, as far as there is stock: committed first, then told.
-    fn grant(&mut self) -> bool {
-        while self.granted.len() < GRANTS_PER_PASS
-            && self.index.room() > EVENTS_EXTRA
-            && let Some((lane, extent)) = self.stock.next_grant(self.first_lane)
-        {
-            let (number, grant) = (self.stock.extents().granted(lane), grant_number(self.index.next()));
-            appender!(self)(Event::Granted { extent, lane: lane as u16, number });
-            self.granted.push((lane, number, Grant { extent, grant }));
-        }
-        if self.granted.is_empty() {
-            return false;
-        }
-        self.commit_appended();
-        for (lane, number, grant) in self.granted.drain(..) {
-            self.grants.write(lane, number, grant);
-        }
-        self.view.memory.store_fence();
-        true
-    }
-
     fn write_progress(&mut self, epoch: Epoch) -> bool {
         let mut wrote = false;
         for lane in 0..self.lanes.len() as u32 {
@@ -667,20 +386,6 @@ impl<M: Memory> ActiveSequencer<M> {
         self.attendance.call(now_ns, self.settings.member_silence_ns, is_gone, bury);
         self.end_sessions_of_the_dead();
         self.look_at_failed_memory();
-    }
-
-    /// Takes extents out of use whose memory failed, as somebody has noted.
-    pub(super) fn look_at_failed_memory(&mut self) {
-        for broker in 0..self.view.layout.geometry.brokers {
-            for offset in faults::noted(&self.view, broker) {
-                match self.view.layout.extent_of(offset) {
-                    Some(extent) if self.stock.retire(extent) => log::error!(
-                        "the pool's memory failed at offset {offset}, under broker {broker}: extent {extent} is taken out of use, and what lies in it and before it is given up"
-                    ),
-                    _ => {}
-                }
-            }
-        }
     }
 
     /// Shows that this sequencer lives.
@@ -718,34 +423,4 @@ impl<M: Memory> ActiveSequencer<M> {
 /// Slots of a lane below this are appended or refused for good.
 fn settled<M: Memory>(core: &OrderCore, reader: &LaneReader<M>, lane: u32) -> u64 {
     core.settled(lane as u16, reader.consumed())
-}
-
-/// Appends events to the index, folds them in and counts them.
-fn appender<'a, M: Memory>(
-    index: &'a mut IndexWriter<M>,
-    trimmer: &'a mut Trimmer<M>,
-    stock: &'a mut Stock,
-    kept: &'a mut Option<(u64, u64)>,
-    counters: &'a mut SequencerCounters,
-) -> impl FnMut(Event) + 'a {
-    move |event| {
-        stock.happen(index.next(), &event);
-        match &event {
-            Event::Batch { arrival, first_order, .. } => {
-                counters.appended_batches += 1;
-                counters.appended_messages += u64::from(arrival.message_count);
-                counters.appended_bytes += u64::from(arrival.batch_bytes);
-                kept.get_or_insert((index.next(), 0)).1 = index.next();
-                let end_order = first_order + u64::from(arrival.message_count);
-                trimmer.targets.count(arrival.topic, arrival.batch_bytes.into(), index.next(), end_order);
-            }
-            Event::Fence { .. } => counters.fences += 1,
-            Event::Open { .. } => counters.opened_sessions += 1,
-            Event::Topic { .. } => counters.created_topics += 1,
-            Event::TopicDeleted { .. } => counters.deleted_topics += 1,
-            Event::Granted { .. } => counters.granted_extents += 1,
-            _ => {}
-        }
-        index.append(to_entry(&event));
-    }
 }

@@ -128,7 +128,7 @@ impl Stock {
     }
 
     /// Folds in what is appended at `position`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn happen(&mut self, position: u64, event: &Event) {
         let Some(extent) = self.extents.apply(position, event, &self.layout) else { return };
         match event {
@@ -139,6 +139,7 @@ impl Stock {
         self.mark_dirty(extent);
     }
 
+    #[inline]
     fn mark_dirty(&mut self, extent: u32) {
         if !std::mem::replace(&mut self.is_dirty[extent as usize], true) {
             self.dirty.push(extent);

@@ -12,7 +12,7 @@ use crate::log::topics::{Topic, write_spec};
 use crate::log::views::plain_view;
 use crate::order::Origin;
 use crate::pool::record::{BatchSlot, IndexEntry, entry_kind, slot_kind};
-use crate::pool::{Geometry, Layout, Memory};
+use crate::pool::{Geometry, Layout, Memory, WordByWord};
 use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
 use crate::wire::{AckLevel, OrderLevel};
 use std::sync::Arc;
@@ -326,8 +326,12 @@ impl Mortal {
 
 impl Memory for Mortal {
     const SOFTWARE: bool = HostMemory::SOFTWARE;
+    type Line<'a> = WordByWord<'a, Self>;
     fn bytes(&self) -> u64 {
         self.memory.bytes()
+    }
+    fn line(&self, at: u64) -> WordByWord<'_, Self> {
+        WordByWord(self, at)
     }
     fn store(&self, at: u64, word: u64) {
         if self.lives() {

@@ -1,6 +1,7 @@
 //! Sessions come and go: opened, kept while somebody is connected, ended with the process that nobody can go on without.
 
-use super::{ActiveSequencer, appender};
+use super::ActiveSequencer;
+use super::append::append_to;
 use crate::limits::UNUSED_SESSION_NS;
 use crate::log::entry::session_id;
 use crate::order::Origin;
@@ -40,7 +41,7 @@ impl<M: Memory> ActiveSequencer<M> {
             // What is not known of a new one is its topic: its broker may have known one that is gone.
             unknown_code: if is_new { Refusal::UnknownTopic } else { Refusal::UnknownSession } as u8,
         };
-        self.core.open(request, &mut appender!(self));
+        self.core.open(request, &mut append_to!(self));
     }
 
     /// If every place is taken, ends a session that nobody can go on with, or one that was silent for long enough.
@@ -50,7 +51,7 @@ impl<M: Memory> ActiveSequencer<M> {
             self.end_sessions(1, false);
         }
         let expiry = Expiry::new(self.settings.session_expiry_ns, UNUSED_SESSION_NS);
-        let mut append = appender!(self);
+        let mut append = append_to!(self);
         self.core.make_place(topic, expiry, &mut append);
     }
 
@@ -63,7 +64,7 @@ impl<M: Memory> ActiveSequencer<M> {
             session => Some(session),
         };
         if let Some(session) = session {
-            self.core.close(session, &mut appender!(self));
+            self.core.close(session, &mut append_to!(self));
         }
     }
 
@@ -107,7 +108,7 @@ impl<M: Memory> ActiveSequencer<M> {
             let is_bound = session.order_level < SESSION_LEVEL || g.is_attached_lane(lane.into());
             is_bound && slot < ended_below[usize::from(lane)]
         };
-        let mut append = appender!(self);
+        let mut append = append_to!(self);
         let ended = self.core.end_sessions(most, is_over, &mut append);
         self.is_swept = ended < most;
         ended
