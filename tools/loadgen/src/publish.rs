@@ -327,7 +327,10 @@ impl Driven for Session<'_> {
         } else {
             self.publisher.seal(); // It has no effect while the window is full.
         }
-        let moved = self.publisher.poll(Duration::ZERO).map_err(|error| describe(&error))?;
+        // Until the next planned time there is nothing else to do: one wait, no look before it.
+        let left = |wake: Instant| time.min(wake.saturating_duration_since(Instant::now()));
+        let wait = wake.map_or(Duration::ZERO, left);
+        let moved = self.publisher.poll(wait).map_err(|error| describe(&error))?;
         self.note_progress();
         if let Some(open) = &mut self.open {
             open.look(self.result.account.sent, self.result.account.acked);
@@ -341,9 +344,8 @@ impl Driven for Session<'_> {
         if moved > 0 || self.result.account.sent > sent_before {
             return Ok(Step::Moved);
         }
-        if !time.is_zero() {
-            let left = wake.map_or(time, |wake| time.min(wake.saturating_duration_since(Instant::now())));
-            self.publisher.poll(left).map_err(|error| describe(&error))?;
+        if wake.is_none() && !time.is_zero() {
+            self.publisher.poll(time).map_err(|error| describe(&error))?;
             self.note_progress();
         }
         Ok(Step::Idle(wake))
