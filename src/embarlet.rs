@@ -584,6 +584,7 @@ fn receive_settings(config: &Config, broker: u32, creates_topics: bool) -> Recei
         session_expiry_ns: config.sequencer.session_expiry.as_nanos() as u64,
         connections_max: config.receive.connections_max,
         receive_bytes_max: config.receive.receive_bytes_max,
+        landing_bytes: crate::limits::LANDING_BYTES,
         landing_buffers: crate::limits::LANDING_BUFFERS,
         hello_timeout_ns: config.receive.hello_timeout.as_nanos() as u64,
         idle_release_ns: config.receive.idle_release.as_nanos() as u64,

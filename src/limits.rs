@@ -35,8 +35,10 @@ pub const MESSAGE_ALIGNMENT_BYTES: u64 = 16;
 /// First size of a connection's run (its private piece of a blog extent), bytes.
 pub const RUN_BYTES_MIN: u64 = 64 << 10;
 
-/// Least and most of a receive, bytes: what lands stays in a core's caches.
-pub const RECEIVE_BYTES_LEAST: u64 = 64 << 10;
+/// Most bytes of one receive: what lands is checked while it is in the caches nearest to a core, and a sender on this machine goes on meanwhile.
+pub const LANDING_BYTES: u64 = 64 << 10;
+/// Least and most that may be taken from a connection in one turn, bytes.
+pub const RECEIVE_BYTES_LEAST: u64 = LANDING_BYTES;
 /// See [`RECEIVE_BYTES_LEAST`].
 pub const RECEIVE_BYTES_MOST: u64 = 4 << 20;
 

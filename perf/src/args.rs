@@ -118,7 +118,7 @@ pub struct RunArgs {
     /// Memory each receiver receives into: `auto` (up to 2 GiB, an eighth of what is free) or a size
     #[arg(long, default_value = "auto", value_parser = pool_size)]
     pub pool_bytes: PoolBytes,
-    /// Most bytes one receive asks for: the sink's, and `receive.receive_bytes_max` of the brokers
+    /// Most bytes taken from a connection in one turn: `receive.receive_bytes_max` of the brokers; the sink asks for as much at once
     #[arg(long, default_value = "512KiB", value_parser = size)]
     pub receive_bytes: u64,
     /// `pool.coherence` of the brokers

@@ -241,7 +241,7 @@ pub struct ReceiveConfig {
     /// Most connections of one receive core.
     #[serde(with = "number")]
     pub connections_max: u32,
-    /// Most bytes asked for by one receive: length of a landing buffer.
+    /// Most bytes taken from a connection before others have their turn.
     #[serde(with = "units::bytes")]
     pub receive_bytes_max: u64,
     /// Time a new connection has for its hello.

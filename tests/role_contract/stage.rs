@@ -212,6 +212,7 @@ impl Site {
             session_expiry_ns: 1 << 60,
             connections_max: self.setup.connections_max,
             receive_bytes_max: 1 << 20,
+            landing_bytes: 64 << 10,
             landing_buffers: 4,
             hello_timeout_ns: 60_000_000_000,
             idle_release_ns: 200_000_000,

@@ -63,8 +63,10 @@ use stream::Terms;
 pub struct ReceiveSettings {
     /// Most connections served; a few more are accepted only to be told so.
     pub connections_max: u32,
-    /// Most bytes asked for by one receive.
+    /// Most bytes taken from a connection before others have their turn.
     pub receive_bytes_max: u64,
+    /// Most bytes of one receive: length of a landing buffer.
+    pub landing_bytes: u64,
     /// Receives whose bytes may wait for room at a time, and one; at least one.
     pub landing_buffers: u32,
     /// Time a new connection has for its hello, ns.
@@ -167,7 +169,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             name: format!("receive {}/{lane}", settings.broker),
             role: 0,
             ingest: Ingest::take(view, lane, settings.keep),
-            landing: Landing::new(settings.landing_buffers, settings.receive_bytes_max),
+            landing: Landing::new(settings.landing_buffers, settings.landing_bytes),
             topics: TopicReader::new(view),
             cursors: CursorReader::new(view),
             tokens,

@@ -13,6 +13,13 @@ use crate::roles::receive::landing::Rest;
 use crate::runtime::Now;
 use crate::wire::frame::NEW_SESSION;
 
+/// What a receive gave.
+struct Landed {
+    bytes: usize,
+    /// As much as was asked for: more may be there.
+    is_full: bool,
+}
+
 impl<M: Memory, N: Network> Receive<M, N> {
     /// Begins to read a publisher's stream, once it is known which session its batches must name.
     pub(super) fn read_on(&mut self, io: &mut N, seat: u32) {
@@ -22,33 +29,49 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
-    /// There is something to read, or the peer is gone. Where it could not be published it is left to TCP, which pushes back.
+    /// There is something to read, or the peer is gone: takes as much as one turn may, a landing buffer after the other, so that each is still in
+    /// the nearest caches when it is checked.
     pub(super) fn receive(&mut self, io: &mut N, seat: u32, now: Now) {
+        let mut turn = self.settings.receive_bytes_max as usize;
+        while let Some(landed) = self.land(io, seat, turn, now) {
+            turn = turn.saturating_sub(landed.bytes);
+            if !landed.is_full || turn == 0 {
+                return self.wait_readable(io, seat);
+            }
+        }
+    }
+
+    /// Receives once, `most` bytes at most, and publishes what has come. Where it could not be published it is left to TCP, which pushes back. `None`:
+    /// nothing more is to be received now.
+    fn land(&mut self, io: &mut N, seat: u32, most: usize, now: Now) -> Option<Landed> {
         let run_bytes_max = self.run_bytes_max();
         let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
-        let Phase::Streaming(stream) = &mut connection.phase else { return };
+        let Phase::Streaming(stream) = &mut connection.phase else { return None };
         if !self.ingest.has_room_for(stream, run_bytes_max) {
-            return self.block(seat);
+            self.block(seat);
+            return None;
         }
-        let most = if self.landing.is_scarce() { stream.has_place_for() } else { usize::MAX };
+        let most = if self.landing.is_scarce() { most.min(stream.has_place_for()) } else { most };
         let (mut buffer, left) = self.landing.take(&mut stream.rest);
-        let to = buffer.len().min(most);
+        let to = buffer.len().min(left + most);
         let received = connection.socket.receive_now(&mut buffer[left..to]);
         let Ok(bytes @ 1..) = received else {
             stream.rest = self.landing.leave(buffer, 0, left);
-            return match received {
+            match received {
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                     self.wait_readable(io, seat)
                 }
                 _ => self.peer_gone(io, seat, now),
-            };
+            }
+            return None;
         };
+        let is_full = left + bytes == to;
         stream.rest = Rest::Buffer(buffer, 0, left + bytes);
         self.ingest.counters.received_bytes += bytes as u64;
         self.ingest.counters.receives += 1;
         connection.heard_ns = now.monotonic_ns;
         let published = stream.published;
-        self.publish(io, seat, now);
+        let goes_on = self.publish(io, seat, now);
         // Heartbeats are no work: a run that nothing else is written to is given back all the same.
         if let Some(connection) = &mut self.connections[seat as usize]
             && let Phase::Streaming(stream) = &connection.phase
@@ -56,6 +79,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
         {
             connection.active_ns = now.monotonic_ns;
         }
+        goes_on.then_some(Landed { bytes, is_full })
     }
 
     /// Whether a publisher that promised to be heard was not for too long. Time in which nothing is read from it does not count.
@@ -96,11 +120,11 @@ impl<M: Memory, N: Network> Receive<M, N> {
         }
     }
 
-    /// Publishes what has come, then waits for more.
-    fn publish(&mut self, io: &mut N, seat: u32, now: Now) {
+    /// Publishes what has come. Whether that is all, and more can be taken; else what comes next is seen to.
+    fn publish(&mut self, io: &mut N, seat: u32, now: Now) -> bool {
         let run_bytes_max = self.run_bytes_max();
         let connection = self.connections[seat as usize].as_mut().expect("the seat is taken");
-        let Phase::Streaming(stream) = &mut connection.phase else { return };
+        let Phase::Streaming(stream) = &mut connection.phase else { return false };
         let Rest::Buffer(mut buffer, from, to) = std::mem::take(&mut stream.rest) else {
             unreachable!("something has come")
         };
@@ -111,7 +135,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             self.link.set_landed(seat, stream.published);
         }
         match found.map(|(_, next)| next) {
-            Ok(Next::Receive) => self.wait_readable(io, seat),
+            Ok(Next::Receive) => return true,
             Ok(Next::Room) => self.block(seat),
             Ok(Next::Goodbye) => self.end(io, seat, true, now),
             Err(StreamError::Wire(error)) => self.refuse(io, seat, Refuse::from(error), now),
@@ -119,6 +143,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
                 self.refuse(io, seat, Refuse::new(refusal, detail, text), now)
             }
         }
+        false
     }
 
     /// Looks again at everything that waited for room. Gives how many got on.
@@ -135,7 +160,9 @@ impl<M: Memory, N: Network> Receive<M, N> {
             }
             let produced = self.ingest.lane.produced();
             if matches!(stream.rest, Rest::Buffer(..)) {
-                self.publish(io, seat, now);
+                if self.publish(io, seat, now) {
+                    self.wait_readable(io, seat);
+                }
             } else if self.ingest.has_room_for(stream, run_bytes_max) {
                 self.wait_readable(io, seat);
             } else {

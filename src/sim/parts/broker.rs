@@ -148,6 +148,7 @@ pub(super) fn receive(kernel: &Kernel, broker: u32, core: u32) -> Option<Box<dyn
     let settings = ReceiveSettings {
         connections_max: scenario.connections_max,
         receive_bytes_max: 24 << 10,
+        landing_bytes: 2 << 10,
         landing_buffers: 2,
         hello_timeout_ns: HELLO_TIMEOUT_NS,
         idle_release_ns: 20_000_000,
