@@ -6,36 +6,29 @@
 use std::fmt::Write;
 use std::hint::black_box;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use crate::crc::kernels::{self, Kernel, Sum};
-use crate::processor;
+use crate::processor::{self, Measured};
 
 /// Sums up to this long, a few messages or a header, are short; up to the second, a piece of a batch, middling.
 const SHORT_BYTES: usize = 512;
 const MIDDLING_BYTES: usize = 8192;
 /// What is summed to see which kernel is fastest, of each kind.
 const SAMPLES: [usize; 3] = [128, 4096, 65536];
-/// Bytes of one measurement, and how often it is taken; the best counts, since all that others do makes it slower.
+/// Bytes of one measurement, and how often it is taken.
 const MEASURED_BYTES: usize = 1 << 17;
 const MEASUREMENTS: u32 = 5;
 /// How much faster a wider kernel must be.
 const WORTH_WHILE: f64 = 1.1;
 
 /// The kernels in use, by kind of length.
-static CHOSEN: OnceLock<[Measured; 3]> = OnceLock::new();
-
-#[derive(Clone, Copy)]
-struct Measured {
-    kernel: Kernel,
-    gb_s: f64,
-}
+static CHOSEN: OnceLock<[Measured<Kernel>; 3]> = OnceLock::new();
 
 /// What sums this many bytes.
 #[inline]
 pub fn for_length(bytes: usize) -> Sum {
     let chosen = CHOSEN.get_or_init(choose);
-    chosen[usize::from(bytes > SHORT_BYTES) + usize::from(bytes > MIDDLING_BYTES)].kernel.sum
+    chosen[usize::from(bytes > SHORT_BYTES) + usize::from(bytes > MIDDLING_BYTES)].way.sum
 }
 
 /// What was chosen, in words: for the log, and for reports.
@@ -43,33 +36,27 @@ pub fn described() -> String {
     let mut text = String::new();
     for (measured, bytes) in CHOSEN.get_or_init(choose).iter().zip(SAMPLES) {
         let separator = if text.is_empty() { "" } else { ", " };
-        write!(text, "{separator}{bytes} B: {} ({:.0} GB/s)", measured.kernel.name, measured.gb_s)
+        write!(text, "{separator}{bytes} B: {} ({:.0} GB/s)", measured.way.name, measured.gb_s)
             .expect("a string takes it");
     }
     text
 }
 
-fn choose() -> [Measured; 3] {
+fn choose() -> [Measured<Kernel>; 3] {
     let kernels = kernels::available(processor::limited_to());
     SAMPLES.map(|bytes| {
         let sample = vec![0x5a; bytes];
-        let all = kernels.iter().map(|kernel| Measured { kernel: *kernel, gb_s: measure(*kernel, &sample) });
-        all.reduce(|best, wider| if wider.gb_s > best.gb_s * WORTH_WHILE { wider } else { best }).expect("there is one")
+        processor::choose(kernels.iter().copied(), WORTH_WHILE, |kernel| speed(*kernel, &sample))
     })
 }
 
-/// Bytes a nanosecond.
-fn measure(kernel: Kernel, sample: &[u8]) -> f64 {
+fn speed(kernel: Kernel, sample: &[u8]) -> f64 {
     let repeats = MEASURED_BYTES / sample.len();
-    let once = || {
-        let begin = Instant::now();
+    processor::speed(repeats * sample.len(), MEASUREMENTS, || {
         for _ in 0..repeats {
             black_box((kernel.sum)(black_box(!0), black_box(sample)));
         }
-        begin.elapsed().max(Duration::from_nanos(1))
-    };
-    let best = (0..MEASUREMENTS).map(|_| once()).min().expect("there are some");
-    (repeats * sample.len()) as f64 / best.as_nanos() as f64
+    })
 }
 
 #[cfg(test)]

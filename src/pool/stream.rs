@@ -12,26 +12,24 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use crate::limits::LINE_BYTES;
-use crate::processor::{Instructions, limited_to};
+use crate::processor::{self, Instructions, Measured, limited_to};
 
 type Copy = unsafe fn(*mut u8, &[u8]);
 
-/// A way to do it, and how fast that is here.
+/// A way to do it.
 #[derive(Clone, Copy)]
 struct Way {
     register_bytes: u32,
     copy: Copy,
-    gb_s: f64,
 }
 
-static CHOSEN: OnceLock<Way> = OnceLock::new();
+static CHOSEN: OnceLock<Measured<Way>> = OnceLock::new();
 
 /// What is copied at once to see which way is fastest: as much as data paths do.
 const SAMPLE_BYTES: usize = 8192;
-/// Where it goes, one after the other: more than a core's own caches hold. And how often all of that; the best counts.
+/// Where it goes, one after the other: more than a core's own caches hold. And how often all of that.
 const AREA_BYTES: usize = 4 << 20;
 const MEASUREMENTS: u32 = 3;
 /// Wider registers are used unless they are slower than this: they write a line at once, so that nothing else comes between its parts.
@@ -44,7 +42,7 @@ const NOT_SLOWER: f64 = 0.95;
 #[inline]
 pub(super) unsafe fn copy(target: *mut u8, bytes: &[u8]) {
     assert!(bytes.len().is_multiple_of(LINE_BYTES as usize) && target.addr().is_multiple_of(LINE_BYTES as usize));
-    let way = CHOSEN.get_or_init(choose);
+    let Measured { way, .. } = CHOSEN.get_or_init(choose);
     // SAFETY: invariant 1 is passed on; invariant 2.
     unsafe { (way.copy)(target, bytes) }
 }
@@ -56,26 +54,25 @@ pub(super) fn prepare() {
 
 /// What was chosen, in words: for the log, and for reports.
 pub fn described() -> String {
-    let Way { register_bytes, gb_s, .. } = CHOSEN.get_or_init(choose);
-    format!("past the caches by {register_bytes} bytes ({gb_s:.0} GB/s)")
+    let Measured { way, gb_s } = CHOSEN.get_or_init(choose);
+    format!("past the caches by {} bytes ({gb_s:.0} GB/s)", way.register_bytes)
 }
 
-/// Every way that this processor has within the limit, narrower ones first, none of them measured.
+/// Every way that this processor has within the limit, narrower ones first.
 fn available(limit: Instructions) -> Vec<Way> {
-    let mut ways = vec![Way { register_bytes: 16, copy: by_16, gb_s: 0.0 }];
+    let mut ways = vec![Way { register_bytes: 16, copy: by_16 }];
     if limit >= Instructions::Avx2 && is_x86_feature_detected!("avx") {
-        ways.push(Way { register_bytes: 32, copy: by_32, gb_s: 0.0 });
+        ways.push(Way { register_bytes: 32, copy: by_32 });
     }
     if limit == Instructions::All && is_x86_feature_detected!("avx512f") {
-        ways.push(Way { register_bytes: 64, copy: by_64, gb_s: 0.0 });
+        ways.push(Way { register_bytes: 64, copy: by_64 });
     }
     ways
 }
 
-fn choose() -> Way {
+fn choose() -> Measured<Way> {
     let mut area = Area::new();
-    let measured = available(limited_to()).into_iter().map(|way| Way { gb_s: area.measure(way.copy), ..way });
-    measured.reduce(|best, wider| if wider.gb_s > best.gb_s * NOT_SLOWER { wider } else { best }).expect("there is one")
+    processor::choose(available(limited_to()), NOT_SLOWER, |way| area.speed(way.copy))
 }
 
 /// Memory that nobody else has.
@@ -96,9 +93,8 @@ impl Area {
     }
 
     /// Bytes a nanosecond.
-    fn measure(&mut self, copy: Copy) -> f64 {
-        let mut once = || {
-            let begin = Instant::now();
+    fn speed(&mut self, copy: Copy) -> f64 {
+        processor::speed(AREA_BYTES, MEASUREMENTS, || {
             for target in self.lines.chunks_mut(SAMPLE_BYTES / LINE_BYTES as usize) {
                 // SAFETY: invariant 1: so many whole lines, ours alone; invariant 2 for `copy`. A fence has no operands.
                 unsafe {
@@ -106,10 +102,7 @@ impl Area {
                     _mm_sfence();
                 }
             }
-            begin.elapsed().max(Duration::from_nanos(1))
-        };
-        let best = (0..MEASUREMENTS).map(|_| once()).min().expect("there are some");
-        AREA_BYTES as f64 / best.as_nanos() as f64
+        })
     }
 }
 

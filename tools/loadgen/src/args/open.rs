@@ -19,7 +19,8 @@ const MEASURED_DEFAULT: Duration = Duration::from_secs(10);
 /// Open loop.
 #[derive(Clone, Debug, Args)]
 pub struct RateArgs {
-    /// Open loop at this rate over all publishers: messages a second (200000) or payload a second (50MB).
+    /// Open loop at this rate over all publishers: messages a second (200000) or payload a second (50MB). What is planned closer together than
+    /// 100 µs is sent together; the latencies from the planned time include it.
     #[arg(long, value_parser = quantities::rate, conflicts_with_all = ["total_bytes", "messages"], value_name = "RATE")]
     pub rate: Option<Rate>,
     /// How messages lie in time.
