@@ -111,6 +111,22 @@ pub const CONNECTIONS_MAX: u32 = 1 << 14;
 
 /// Most blocks of counters and counters in a block.
 pub const COUNTERS_PER_BLOCK: u32 = 64;
+/// Bytes of a histogram of times in the pool, whole lines.
+pub const HISTOGRAM_BYTES: u64 = 64 + 8 * 528;
+/// Bytes of a list of slow batches in the pool.
+pub const SLOWEST_BYTES: u64 = 64 * 16;
+/// Bytes of a batch's place in a timeline: half a line.
+pub const TIMELINE_PLACE_BYTES: u64 = 32;
+/// Most batches whose times a sequencer keeps.
+pub const TIMELINE_PLACES_MAX: u32 = 8192;
+/// Threads of a process that each of its brokers has room for in the pool, and bytes of one.
+pub const THREADS_PER_BROKER: u32 = 32;
+/// See [`THREADS_PER_BROKER`].
+pub const THREAD_BYTES: u64 = 256;
+/// Distinct errors of a process that are kept in the pool, and bytes of one.
+pub const ERRORS_PER_PROCESS: u32 = 32;
+/// See [`ERRORS_PER_PROCESS`].
+pub const ERROR_BYTES: u64 = 512;
 
 // A client's whole window fits behind a gap, so a well-behaved client is never told to resend for want of room.
 const _: () = assert!(HELD_PER_SESSION_MAX >= WINDOW_BATCHES_MAX);

@@ -153,7 +153,7 @@ impl<C: Coherence> Lane<C> {
                     batch_seq,
                     ..BatchHeader::default()
                 };
-                self.appender.publish_batch(&header, self.at);
+                self.appender.publish_batch(&header, self.at, 0);
             }
         }
         slots

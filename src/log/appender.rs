@@ -156,9 +156,9 @@ impl<M: Memory> Appender<M> {
         self.ring.publish(slot)
     }
 
-    /// Publishes the slot of a batch that lies at `at`; gives its number.
+    /// Publishes the slot of a batch that lies at `at`, whose header had landed so long before it was received; gives the slot's number.
     #[inline]
-    pub fn publish_batch(&mut self, header: &BatchHeader, at: u64) -> u64 {
+    pub fn publish_batch(&mut self, header: &BatchHeader, at: u64, landing_ns: u32) -> u64 {
         self.ring.publish(&BatchSlot {
             kind: slot_kind::BATCH,
             topic: header.topic,
@@ -169,6 +169,7 @@ impl<M: Memory> Appender<M> {
             blog_at: at,
             batch_bytes: header.frame_bytes() as u32,
             received_at: header.received_at,
+            landing_ns,
             ..BatchSlot::default()
         })
     }

@@ -109,6 +109,8 @@ pub(crate) fn to_event(entry: &IndexEntry) -> Option<Event> {
             slot,
             first_order: entry.first_order,
             arrival: Arrival {
+                received_at: 0,
+                landing_ns: 0,
                 lane: entry.lane,
                 lane_slot: entry.lane_slot,
                 topic: entry.topic(),
@@ -365,6 +367,8 @@ mod tests {
             message_count: 9,
             batch_bytes: 1 << 20,
             blog_at: 64 << 30,
+            received_at: 0,
+            landing_ns: 0,
         };
         for event in [
             Event::Batch { slot: 5, arrival, first_order: u64::MAX / 2 },

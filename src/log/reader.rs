@@ -69,6 +69,8 @@ pub struct Delivery {
     pub place: usize,
     /// Its header, as it lies there.
     pub header: BatchHeader,
+    /// Lane it came in by.
+    pub lane: u16,
     /// Where it lies.
     pub at: u64,
     /// Its length, bytes.
@@ -561,6 +563,7 @@ impl<M: Memory> Reader<M> {
         Ok(Delivery {
             place,
             header,
+            lane: batch.lane,
             at: batch.blog_at,
             bytes,
             position,

@@ -29,7 +29,7 @@ use crate::net::network::{
     Asker, Completion, FRAME_BYTES, FrameSlot, ListId, Lists, Network, Operation, Piece, SEND_LIST_MAX, SendList, Stage,
 };
 use crate::pool::Mapping;
-use crate::runtime::{Io, fault};
+use crate::runtime::{Clock, Io, Now, SystemClock, fault};
 
 /// `zc_flags`: ask the notification to say whether the kernel copied (linux/io_uring.h; not in the crate).
 const SEND_ZC_REPORT_USAGE: u16 = 8;
@@ -147,6 +147,7 @@ pub struct Ring {
     returned: Option<Box<[u8]>>,
     accepted: Option<TcpStream>,
     pool: Arc<Mapping>,
+    clock: SystemClock,
     /// Invariant 4.
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -210,6 +211,7 @@ impl Ring {
             returned: None,
             accepted: None,
             pool,
+            clock: SystemClock::default(),
             _not_send: std::marker::PhantomData,
         })
     }
@@ -372,6 +374,10 @@ impl Ring {
 
 impl Io for Ring {
     type Completion = Completion;
+
+    fn now(&mut self) -> Now {
+        self.clock.now()
+    }
 
     fn role_of(completion: &Completion) -> u8 {
         completion.role

@@ -21,6 +21,8 @@ pub trait Counters {
     const CATALOGUE: &'static [Counter];
     /// The words in the same order. Does not allocate: a role reports while batches flow.
     fn words(&self) -> impl ExactSizeIterator<Item = u64>;
+    /// From words in the same order; what is missing is 0.
+    fn from_words(words: &[u64]) -> Self;
 }
 
 macro_rules! counters {
@@ -33,6 +35,10 @@ macro_rules! counters {
             fn words(&self) -> impl ExactSizeIterator<Item = u64> {
                 const { assert!(Self::CATALOGUE.len() <= COUNTERS_PER_BLOCK as usize) };
                 [ $( self.$field ),* ].into_iter()
+            }
+            fn from_words(words: &[u64]) -> Self {
+                let mut words = words.iter().copied();
+                $name { $( $field: words.next().unwrap_or(0) ),* }
             }
         }
     };
@@ -149,7 +155,9 @@ counters! {
         followed_entries,
         /// ack frames sent
         acks_sent,
-        /// messages acked that came in through this broker
+        /// batches acked that came in through this broker
+        acked_batches,
+        /// messages of them
         acked_messages,
         /// passes in which a frame waited because the connection's last one was still being sent
         coalesced,
@@ -173,6 +181,8 @@ counters! {
         delivered_batches,
         /// messages in them
         delivered_messages,
+        /// bytes of them, headers and padding included
+        delivered_bytes,
         /// bytes sent to subscribers
         sent_bytes,
         /// send submissions
@@ -215,6 +225,54 @@ counters! {
         entries_read,
         /// looks whether what was read in a pass stands
         confirms,
+    }
+}
+
+counters! {
+    /// A thread's counters, written by the housekeeping of its process.
+    ThreadCounters {
+        /// when this was written, UTC ns
+        reported_at,
+        /// the core it is pinned to plus 1; 0: it runs where the system puts it
+        pinned_core,
+        /// 1: it never sleeps
+        spins,
+        /// time in passes that moved something, ns
+        working_ns,
+        /// time in passes that moved nothing while a lane's ring was full, ns
+        blocked_ring_ns,
+        /// time in passes that moved nothing while no extent was free, ns
+        blocked_memory_ns,
+        /// time in passes that moved nothing while the order index had no room, ns
+        blocked_index_ns,
+        /// time in passes that moved nothing while peers took nothing of what is on its way to them, ns
+        blocked_peers_ns,
+        /// time awake in passes that moved nothing, ns
+        idle_ns,
+        /// time in passes that ended in sleep, ns
+        asleep_ns,
+        /// time in which its roles reported what they had counted, ns
+        housekeeping_ns,
+        /// passes
+        passes,
+        /// passes that ended in sleep
+        sleeps,
+        /// what its roles moved
+        moved,
+        /// longest pass of the last 2 to 4 s that did not end in sleep, ns
+        longest_pass_ns,
+        /// time in receive cores, from every 16th pass, ns
+        receive_ns,
+        /// time in the sequencer, from every 16th pass, ns
+        sequence_ns,
+        /// time in ack cores, from every 16th pass, ns
+        ack_ns,
+        /// time in exporters, from every 16th pass, ns
+        export_ns,
+        /// time on a core as the system counts it, ns
+        ran_ns,
+        /// time it could have run and had no core, ns
+        core_wait_ns,
     }
 }
 

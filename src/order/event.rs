@@ -21,6 +21,10 @@ pub struct Arrival {
     pub batch_bytes: u32,
     /// Where it lies, bytes from the start of the pool.
     pub blog_at: u64,
+    /// Its slot was published then, UTC ns; 0: not known. For what is measured only: an entry of the index does not say it.
+    pub received_at: u64,
+    /// So long before that its header had landed, ns.
+    pub landing_ns: u32,
 }
 
 /// The slot that something came in by: absolute counts, so no two of a pool are the same.

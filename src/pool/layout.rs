@@ -107,6 +107,17 @@ pub const MEMBER_LINES: u32 = 4096;
 pub const ADDRESS_LINES: u64 = 6;
 /// Counter blocks of each broker besides one per lane: ack, export; and one for each candidate.
 const BROKER_BLOCKS: u64 = 2;
+/// Histograms of each broker besides one per lane: of its ack core and its exporter, the last stage and the whole.
+const BROKER_HISTOGRAMS: u64 = 4;
+/// Histograms of each candidate: ordering, committing.
+const SEQUENCER_HISTOGRAMS: u64 = 2;
+/// What a process says of its threads, and its distinct errors.
+const PROCESS_BYTES: u64 = THREADS_PER_BROKER as u64 * THREAD_BYTES + ERRORS_PER_PROCESS as u64 * ERROR_BYTES;
+
+/// Places of a candidate's timeline: a power of two, as a segment's entries are.
+fn timeline_places(geometry: &Geometry) -> u64 {
+    geometry.segment_entries.min(TIMELINE_PLACES_MAX).into()
+}
 
 /// Offsets of all regions of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +136,11 @@ pub struct Layout {
     cursors: u64,
     directories: u64,
     counters: u64,
+    histograms: u64,
+    slowest: u64,
+    timelines: u64,
+    processes: u64,
+    topic_counts: u64,
     holdings: u64,
     grants: u64,
     extents: u64,
@@ -291,6 +307,15 @@ impl Layout {
             counters: region(
                 (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
             ),
+            histograms: region(
+                (u64::from(g.broker_lanes()) + u64::from(g.brokers) * BROKER_HISTOGRAMS + candidates * SEQUENCER_HISTOGRAMS)
+                    * HISTOGRAM_BYTES
+                    / LINE_BYTES,
+            ),
+            slowest: region(u64::from(g.brokers) * 2 * SLOWEST_BYTES / LINE_BYTES),
+            timelines: region(candidates * timeline_places(g) * TIMELINE_PLACE_BYTES / LINE_BYTES),
+            processes: region(u64::from(g.brokers) * PROCESS_BYTES / LINE_BYTES),
+            topic_counts: region(candidates * u64::from(g.topics_max)),
             holdings: region(candidates * extents_bound),
             grants: region(candidates * lanes * u64::from(GRANTS_AHEAD_MAX)),
             extents: region(extents_bound),
@@ -444,6 +469,68 @@ impl Layout {
     fn counter_block(&self, block: u64) -> u64 {
         self.counters + block * u64::from(COUNTERS_PER_BLOCK) * 8
     }
+    /// Histogram of a broker's lane: from landed to published.
+    pub fn publish_histogram(&self, lane: u32) -> u64 {
+        assert!(lane < self.geometry.broker_lanes());
+        self.histogram(lane.into())
+    }
+    /// Histograms of a broker's ack core: from committed to acked, and from landed to acked.
+    pub fn ack_histograms(&self, broker: u32) -> [u64; 2] {
+        self.broker_histograms(broker, 0)
+    }
+    /// Histograms of a broker's exporter: from committed to delivered, and from landed to delivered.
+    pub fn deliver_histograms(&self, broker: u32) -> [u64; 2] {
+        self.broker_histograms(broker, 2)
+    }
+    fn broker_histograms(&self, broker: u32, first: u64) -> [u64; 2] {
+        assert!(broker < self.geometry.brokers);
+        let first = u64::from(self.geometry.broker_lanes()) + u64::from(broker) * BROKER_HISTOGRAMS + first;
+        [self.histogram(first), self.histogram(first + 1)]
+    }
+    /// Histograms of a candidate's sequencer: from published to ordered, and from ordered to committed.
+    pub fn sequencer_histograms(&self, candidate: u32) -> [u64; 2] {
+        assert!(candidate < self.geometry.candidates);
+        let brokers = u64::from(self.geometry.broker_lanes()) + u64::from(self.geometry.brokers) * BROKER_HISTOGRAMS;
+        let first = brokers + u64::from(candidate) * SEQUENCER_HISTOGRAMS;
+        [self.histogram(first), self.histogram(first + 1)]
+    }
+    fn histogram(&self, number: u64) -> u64 {
+        self.histograms + number * HISTOGRAM_BYTES
+    }
+    /// The slowest batches that a broker's ack core acked.
+    pub fn slowest_acked(&self, broker: u32) -> u64 {
+        assert!(broker < self.geometry.brokers);
+        self.slowest + u64::from(broker) * 2 * SLOWEST_BYTES
+    }
+    /// The slowest batches that a broker's exporter delivered.
+    pub fn slowest_delivered(&self, broker: u32) -> u64 {
+        self.slowest_acked(broker) + SLOWEST_BYTES
+    }
+    /// Batches whose times a candidate keeps.
+    pub fn timeline_places(&self) -> u64 {
+        timeline_places(&self.geometry)
+    }
+    /// Where a candidate notes the times of the batch at a position.
+    #[inline]
+    pub fn timeline_place(&self, candidate: u32, position: u64) -> u64 {
+        assert!(candidate < self.geometry.candidates);
+        let places = self.timeline_places();
+        self.timelines + (u64::from(candidate) * places + (position & (places - 1))) * TIMELINE_PLACE_BYTES
+    }
+    /// Where the process that has a broker's place says what one of its threads does.
+    pub fn thread_block(&self, broker: u32, thread: u32) -> u64 {
+        assert!(broker < self.geometry.brokers && thread < THREADS_PER_BROKER);
+        self.processes + u64::from(broker) * PROCESS_BYTES + u64::from(thread) * THREAD_BYTES
+    }
+    /// Where the process that has a broker's place keeps one of its distinct errors.
+    pub fn error_block(&self, broker: u32, error: u32) -> u64 {
+        assert!(broker < self.geometry.brokers && error < ERRORS_PER_PROCESS);
+        self.thread_block(broker, 0) + u64::from(THREADS_PER_BROKER) * THREAD_BYTES + u64::from(error) * ERROR_BYTES
+    }
+    /// What a candidate has counted of a topic.
+    pub fn topic_counts(&self, candidate: u32, topic: u32) -> u64 {
+        self.per_candidate(self.topic_counts, candidate, self.geometry.topics_max.into(), topic.into())
+    }
     /// Bytes before the blog: what formatting must clear.
     pub fn fixed_bytes(&self) -> u64 {
         self.blog
@@ -466,6 +553,11 @@ impl Layout {
             (self.cursors, "named cursors", "sequencer, a copy per candidate"),
             (self.directories, "segment directories", "each sequencer candidate"),
             (self.counters, "counters", "each role"),
+            (self.histograms, "histograms", "each role"),
+            (self.slowest, "slowest batches", "each ack core, each exporter"),
+            (self.timelines, "timelines", "each sequencer candidate"),
+            (self.processes, "threads and errors", "each process, in the place of a broker"),
+            (self.topic_counts, "topic counts", "sequencer, a copy per candidate"),
             (self.holdings, "holdings", "sequencer, a copy per candidate"),
             (self.grants, "grants", "sequencer, a copy per candidate"),
             (self.extents, "extent table", "the lane that has the extent"),
@@ -535,6 +627,11 @@ pub(crate) mod tests {
                     (0..u64::from(g.segment_entries)).for_each(|e| claim(layout.index_entry(c, segment, e)));
                 }
                 (0..8).for_each(|line| claim(layout.sequencer_counters(c) + line * 64));
+                for at in layout.sequencer_histograms(c) {
+                    (0..HISTOGRAM_BYTES / 64).for_each(|line| claim(at + line * 64));
+                }
+                (0..layout.timeline_places()).step_by(2).for_each(|position| claim(layout.timeline_place(c, position)));
+                (0..g.topics_max).for_each(|topic| claim(layout.topic_counts(c, topic)));
             }
             for member in 0..g.members() {
                 claim(layout.broker_line(member));
@@ -545,11 +642,26 @@ pub(crate) mod tests {
                 claim(layout.fault_line(broker));
                 (0..8).for_each(|line| claim(layout.ack_counters(broker) + line * 64));
                 (0..8).for_each(|line| claim(layout.export_counters(broker) + line * 64));
+                for at in layout.ack_histograms(broker).into_iter().chain(layout.deliver_histograms(broker)) {
+                    (0..HISTOGRAM_BYTES / 64).for_each(|line| claim(at + line * 64));
+                }
+                for at in [layout.slowest_acked(broker), layout.slowest_delivered(broker)] {
+                    (0..SLOWEST_BYTES / 64).for_each(|line| claim(at + line * 64));
+                }
+                for at in (0..THREADS_PER_BROKER).map(|thread| layout.thread_block(broker, thread)) {
+                    (0..THREAD_BYTES / 64).for_each(|line| claim(at + line * 64));
+                }
+                for at in (0..ERRORS_PER_PROCESS).map(|error| layout.error_block(broker, error)) {
+                    (0..ERROR_BYTES / 64).for_each(|line| claim(at + line * 64));
+                }
             }
             for lane in 0..g.lanes() {
                 claim(layout.lane_status(lane));
                 (0..u64::from(g.ring_slots)).for_each(|slot| claim(layout.ring_slot(lane, slot)));
                 (0..8).for_each(|line| claim(layout.receive_counters(lane) + line * 64));
+                if lane < g.broker_lanes() {
+                    (0..HISTOGRAM_BYTES / 64).for_each(|line| claim(layout.publish_histogram(lane) + line * 64));
+                }
                 for candidate in 0..candidates {
                     (0..GRANTS_AHEAD_MAX.into()).for_each(|n| claim(layout.grant_line(candidate, lane, n)));
                 }

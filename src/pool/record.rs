@@ -172,8 +172,8 @@ record! {
         blog_at: u64,
         /// length of the batch, header and padding included, bytes
         batch_bytes: u32,
-        /// 0
-        reserved_too: u32,
+        /// time from when its header had landed to `received_at`, ns
+        landing_ns: u32,
         /// broker's clock when the batch was complete, UTC ns
         received_at: u64,
     }

@@ -14,7 +14,7 @@ pub const MAGIC_UNFINISHED: u64 = u64::from_le_bytes(*b"EMBRPART");
 /// Feature bits that this program knows: none are given out yet.
 pub const FEATURES_KNOWN: u64 = 0;
 /// Version of the pool's layout and of every record in it. Compared exactly.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 described! {
     /// What a pool says of itself.

@@ -49,6 +49,12 @@ impl UsableCores {
     }
 }
 
+/// The system's number of the calling thread, where the system says it.
+pub fn current_task() -> Option<u64> {
+    let link = fs::read_link("/proc/thread-self").ok()?;
+    link.file_name()?.to_str()?.parse().ok()
+}
+
 /// The cores that the calling thread may use. Called before any thread is pinned: a pinned one has one core.
 ///
 /// # Errors

@@ -27,8 +27,8 @@ pub mod ticks;
 
 pub use clock::{Clock, Now, SystemClock};
 pub use idle::IdlePolicy;
-pub use plan::{Plan, PlanError, RoleKind, RoleSpec, ThreadPlan, plan};
-pub use role::{Io, Role, RoleError};
+pub use plan::{Plan, PlanError, RoleSpec, ThreadPlan, plan};
+pub use role::{Blocked, Io, Role, RoleError, RoleKind};
 pub use runner::{Runner, RunnerError, spawn};
 pub use shutdown::Shutdown;
 pub use ticks::{TickCounts, Ticks};

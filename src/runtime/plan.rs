@@ -10,21 +10,7 @@ use std::fmt::Write;
 use crate::config::{IdleMode, ThreadMode, ThreadsConfig};
 use crate::runtime::cpu::UsableCores;
 use crate::runtime::idle::IdlePolicy;
-use crate::runtime::role::ROLES_PER_THREAD_MAX;
-
-/// What a role does, in the order in which roles of one thread are driven: one duty cycle takes a batch from its
-/// socket to its ack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RoleKind {
-    /// Takes publishers' bytes.
-    Receive,
-    /// Orders.
-    Sequence,
-    /// Acknowledges.
-    Ack,
-    /// Serves subscribers.
-    Export,
-}
+use crate::runtime::role::{ROLES_PER_THREAD_MAX, RoleKind};
 
 /// A role to be placed.
 #[derive(Clone, Debug, PartialEq, Eq)]

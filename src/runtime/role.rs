@@ -34,6 +34,71 @@ pub trait Io {
 
     /// The next completion that has arrived, without asking the kernel.
     fn next_completion(&mut self) -> Option<Self::Completion>;
+
+    /// The time now: what a pass begins with, and what is measured within one.
+    fn now(&mut self) -> Now;
+}
+
+/// What a role does, in the order in which roles of one thread are driven: one duty cycle takes a batch from its
+/// socket to its ack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RoleKind {
+    /// Takes publishers' bytes.
+    Receive,
+    /// Orders.
+    Sequence,
+    /// Acknowledges.
+    Ack,
+    /// Serves subscribers.
+    Export,
+}
+
+impl RoleKind {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+    /// All of them, each at its number.
+    pub const ALL: [RoleKind; RoleKind::COUNT] =
+        [RoleKind::Receive, RoleKind::Sequence, RoleKind::Ack, RoleKind::Export];
+
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            RoleKind::Receive => "receive",
+            RoleKind::Sequence => "sequence",
+            RoleKind::Ack => "ack",
+            RoleKind::Export => "export",
+        }
+    }
+}
+
+/// For whom a role waits that has something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// The sequencer has not looked at enough of a lane's ring.
+    Ring,
+    /// No extent of the blog is free.
+    Memory,
+    /// The order index has no room.
+    Index,
+    /// The peers of connections take nothing.
+    Peers,
+}
+
+impl Blocked {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+    /// All of them, each at its number.
+    pub const ALL: [Blocked; Blocked::COUNT] = [Blocked::Ring, Blocked::Memory, Blocked::Index, Blocked::Peers];
+
+    /// In a word or two.
+    pub fn name(self) -> &'static str {
+        match self {
+            Blocked::Ring => "ring full",
+            Blocked::Memory => "no memory",
+            Blocked::Index => "index full",
+            Blocked::Peers => "peers",
+        }
+    }
 }
 
 /// A part of the broker that runs on one thread.
@@ -42,6 +107,9 @@ pub trait Io {
 pub trait Role<I: Io> {
     /// Name, for people: kind and number.
     fn name(&self) -> &str;
+
+    /// What it does.
+    fn kind(&self) -> RoleKind;
 
     /// Called once, first, on the thread that will run it. `index` goes into every operation it submits.
     ///
@@ -69,6 +137,15 @@ pub trait Role<I: Io> {
     fn may_sleep(&self) -> bool {
         true
     }
+
+    /// Asked after a poll that moved nothing: for whom it waits, if it has something to do that it cannot.
+    fn blocked(&self) -> Option<Blocked> {
+        None
+    }
+
+    /// Called once a second, and last of all: copies out what it has counted, and logs what an operator should see of it. What it takes is
+    /// charged as housekeeping.
+    fn report(&mut self, _now: Now) {}
 
     /// Asked while it is not drained: what it waits for, for people.
     fn waits_for(&self) -> Option<String> {

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::runtime::clock::{Clock, Now, SystemClock};
+use crate::runtime::clock::Now;
 use crate::runtime::cpu;
 use crate::runtime::idle::{Idle, IdlePolicy, IdleStep};
 use crate::runtime::plan::ThreadPlan;
 use crate::runtime::role::{Io, ROLES_PER_THREAD_MAX, Role, RoleError};
 use crate::runtime::shutdown::{Member, Phase, Shutdown};
-use crate::runtime::ticks::{Charge, Ticks};
+use crate::runtime::ticks::{Charge, SAMPLED_EVERY, Ticks};
 
 /// Most completions taken in one pass, so that no flood of them keeps the roles from their duty cycles.
 pub const COMPLETIONS_PER_PASS_MAX: usize = 256;
@@ -99,15 +99,16 @@ enum Running {
 /// One thread's io and roles, and the loop that drives them.
 ///
 /// Fields are dropped in the order they stand: the io before the roles, whose memory it may have lent to the kernel.
-pub struct Runner<I: Io, C: Clock = SystemClock> {
+pub struct Runner<I: Io> {
     thread: String,
     io: I,
     roles: Vec<Box<dyn Role<I>>>,
     names: Vec<String>,
     drained: Vec<bool>,
     idle: Idle,
-    clock: C,
     ticks: Arc<Ticks>,
+    passes: u64,
+    reported_ns: u64,
     member: Member,
     running: Running,
     /// The first role that cannot go on; the others drain.
@@ -118,10 +119,12 @@ pub struct Runner<I: Io, C: Clock = SystemClock> {
 
 /// How often a drain says what it waits for.
 const DRAIN_SAY_NS: u64 = 1_000_000_000;
+/// How often the roles report what they have counted, ns.
+const REPORT_NS: u64 = 1_000_000_000;
 /// Taking the io down is said if it takes longer than this.
 const TAKE_DOWN_SAY: Duration = Duration::from_millis(200);
 
-impl<I: Io, C: Clock> Runner<I, C> {
+impl<I: Io> Runner<I> {
     /// Roles are driven, and numbered, in the order given.
     ///
     /// # Panics
@@ -131,7 +134,6 @@ impl<I: Io, C: Clock> Runner<I, C> {
         io: I,
         roles: Vec<Box<dyn Role<I>>>,
         idle: IdlePolicy,
-        clock: C,
         ticks: Arc<Ticks>,
         member: Member,
     ) -> Self {
@@ -146,8 +148,9 @@ impl<I: Io, C: Clock> Runner<I, C> {
             names,
             drained,
             idle,
-            clock,
             ticks,
+            passes: 0,
+            reported_ns: 0,
             member,
             running: Running::Runner,
             failure: None,
@@ -193,26 +196,42 @@ impl<I: Io, C: Clock> Runner<I, C> {
     fn start_and_loop(&mut self, started: impl FnOnce()) -> Result<(), RunnerError> {
         self.start()?;
         started();
-        let mut pass_began = self.clock.now();
+        let mut pass_began = self.io.now();
+        self.reported_ns = pass_began.monotonic_ns;
         loop {
             match self.member.phase(pass_began) {
                 Phase::Stop => {
+                    self.report(pass_began);
                     self.roles.iter_mut().for_each(|role| role.end());
                     return self.failure.take().map_or(Ok(()), Err);
                 }
                 Phase::TimedOut => return Err(self.failure.take().unwrap_or_else(|| self.not_drained())),
                 phase => {
                     let (charge, moved) = self.pass(phase, pass_began)?;
-                    let now = self.clock.now();
-                    self.ticks.charge(charge, now.monotonic_ns - pass_began.monotonic_ns, moved as u64);
-                    pass_began = now;
+                    let now = self.io.now();
+                    let elapsed_ns = now.monotonic_ns - pass_began.monotonic_ns;
+                    self.ticks.charge(charge, elapsed_ns, moved as u64, now.monotonic_ns);
+                    pass_began = if now.monotonic_ns - self.reported_ns >= REPORT_NS { self.report(now) } else { now };
                 }
             }
         }
     }
 
+    /// The roles report. Gives the time after that.
+    fn report(&mut self, now: Now) -> Now {
+        self.reported_ns = now.monotonic_ns;
+        for (index, role) in self.roles.iter_mut().enumerate() {
+            self.running = Running::Role(index);
+            role.report(now);
+        }
+        self.running = Running::Runner;
+        let after = self.io.now();
+        self.ticks.charge(Charge::Housekeeping, after.monotonic_ns - now.monotonic_ns, 0, after.monotonic_ns);
+        after
+    }
+
     fn start(&mut self) -> Result<(), RunnerError> {
-        let now = self.clock.now();
+        let now = self.io.now();
         for index in 0..self.roles.len() {
             self.running = Running::Role(index);
             self.roles[index]
@@ -255,9 +274,17 @@ impl<I: Io, C: Clock> Runner<I, C> {
 
     fn poll(&mut self, now: Now) -> usize {
         let mut moved = 0;
+        self.passes += 1;
+        let mut sampled_ns = self.passes.is_multiple_of(SAMPLED_EVERY).then_some(0);
         for (index, role) in self.roles.iter_mut().enumerate() {
             self.running = Running::Role(index);
+            if let Some(began_ns) = &mut sampled_ns {
+                *began_ns = self.io.now().monotonic_ns;
+            }
             let done = role.poll(&mut self.io, now);
+            if let Some(began_ns) = sampled_ns {
+                self.ticks.sampled(role.kind(), self.io.now().monotonic_ns - began_ns);
+            }
             if done == 0
                 && self.failure.is_none()
                 && let Some(source) = role.fault()
@@ -305,11 +332,13 @@ impl<I: Io, C: Clock> Runner<I, C> {
 
     /// Nothing moved: does what the idle strategy says.
     fn rest(&mut self, now: Now) -> Result<Charge, RunnerError> {
+        let blocked = self.roles.iter().find_map(|role| role.blocked()).map(Charge::Blocked);
         match self.idle.step(now.monotonic_ns) {
             IdleStep::Sleep(longest) if self.roles.iter().all(|role| role.may_sleep()) => {
                 self.submit(Some(longest))?;
                 self.idle.slept();
-                return Ok(Charge::Asleep);
+                self.ticks.slept();
+                return Ok(blocked.unwrap_or(Charge::Asleep));
             }
             IdleStep::Spin => {
                 self.submit(None)?;
@@ -321,7 +350,7 @@ impl<I: Io, C: Clock> Runner<I, C> {
                 std::thread::yield_now();
             }
         }
-        Ok(Charge::Idle)
+        Ok(blocked.unwrap_or(Charge::Idle))
     }
 
     fn submit(&mut self, wait: Option<Duration>) -> Result<(), RunnerError> {
@@ -374,10 +403,13 @@ where
         if let Some(Err(refused)) = core.map(cpu::pin_current_thread) {
             log::warn!("thread {thread}: {refused}; it runs unpinned");
         }
+        if let Some(task) = cpu::current_task() {
+            ticks.runs_as(task);
+        }
         // A member that is dropped in a panic of `build` counts as drained, but somebody must ask for the end.
         match catch_unwind(AssertUnwindSafe(build)) {
             Ok(Ok((io, roles))) => {
-                let runner = Runner::new(thread, io, roles, idle, SystemClock::default(), ticks, member);
+                let runner = Runner::new(thread, io, roles, idle, ticks, member);
                 runner.run_and_tell(started)
             }
             Ok(Err(source)) => {

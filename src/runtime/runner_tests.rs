@@ -1,6 +1,8 @@
 //! The loop with a fake io, a fake clock and fake roles: steps are counted, no time is measured.
 
 use super::*;
+use crate::runtime::RoleKind;
+use crate::runtime::clock::{Clock, SystemClock};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -32,10 +34,17 @@ struct FakeIo {
     passes: usize,
     shutdown: Arc<Shutdown>,
     fail_with: Option<ErrorKind>,
+    /// A microsecond passes each time it is read.
+    now_ns: u64,
 }
 
 impl Io for FakeIo {
     type Completion = (u8, u32);
+
+    fn now(&mut self) -> Now {
+        self.now_ns += 1000;
+        Now { monotonic_ns: self.now_ns, utc_ns: self.now_ns }
+    }
 
     fn role_of(completion: &(u8, u32)) -> u8 {
         completion.0
@@ -87,6 +96,10 @@ impl Role<FakeIo> for FakeRole {
         &self.name
     }
 
+    fn kind(&self) -> RoleKind {
+        RoleKind::Receive
+    }
+
     fn start(&mut self, _: &mut FakeIo, index: u8, _: Now) -> Result<(), RoleError> {
         self.trace.add(format!("{} start {index}", self.name));
         assert!(self.panic_in != "start", "broken in start");
@@ -123,16 +136,6 @@ impl Role<FakeIo> for FakeRole {
     }
 }
 
-/// A microsecond passes each time it is read.
-struct FakeClock(u64);
-
-impl Clock for FakeClock {
-    fn now(&mut self) -> Now {
-        self.0 += 1000;
-        Now { monotonic_ns: self.0, utc_ns: self.0 }
-    }
-}
-
 /// A runner to be, with what its tests look at.
 struct Bench {
     io: FakeIo,
@@ -159,6 +162,7 @@ impl Bench {
             passes,
             shutdown: Arc::clone(&shutdown),
             fail_with: None,
+            now_ns: 0,
         };
         Bench { io, trace: Trace::default(), ticks: Arc::default(), shutdown, idle: PARK }
     }
@@ -174,7 +178,7 @@ impl Bench {
     fn run_and_tell(self, roles: Vec<FakeRole>, started: impl FnOnce()) -> Result<(), RunnerError> {
         let roles = roles.into_iter().map(|role| Box::new(role) as Box<dyn Role<FakeIo>>).collect();
         let member = self.shutdown.member();
-        Runner::new("test", self.io, roles, self.idle, FakeClock(0), self.ticks, member).run_and_tell(started)
+        Runner::new("test", self.io, roles, self.idle, self.ticks, member).run_and_tell(started)
     }
 }
 
@@ -341,6 +345,10 @@ struct NoIo;
 impl Io for NoIo {
     type Completion = u8;
 
+    fn now(&mut self) -> Now {
+        SystemClock::default().now()
+    }
+
     fn role_of(completion: &u8) -> u8 {
         *completion
     }
@@ -362,6 +370,10 @@ struct Nothing(bool);
 impl Role<NoIo> for Nothing {
     fn name(&self) -> &str {
         "nothing"
+    }
+
+    fn kind(&self) -> RoleKind {
+        RoleKind::Receive
     }
 
     fn start(&mut self, _: &mut NoIo, _: u8, _: Now) -> Result<(), RoleError> {

@@ -1,18 +1,30 @@
 //! Where the time of a thread went: every pass is charged whole to exactly one account, so that the accounts add up to
 //! the thread's life and a core that is busy for nothing shows.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::runtime::role::{Blocked, RoleKind};
 
 /// What a pass was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
     /// Something moved.
     Working,
+    /// Nothing moved, and a role waits for somebody.
+    Blocked(Blocked),
     /// Nothing moved, and the thread stayed awake.
     Idle,
     /// Nothing moved, and the thread slept.
     Asleep,
+    /// The roles reported what they had counted.
+    Housekeeping,
 }
+
+/// How long the longest pass of the last while is kept, ns: whoever looks once a second sees each.
+const WHILE_NS: u64 = 2_000_000_000;
+/// One pass in so many is timed role by role.
+pub const SAMPLED_EVERY: u64 = 16;
 
 /// The accounts of one thread. Its runner writes; anybody reads, at any time, each value by itself.
 ///
@@ -21,11 +33,21 @@ pub enum Charge {
 #[repr(align(128))]
 pub struct Ticks {
     working_ns: AtomicU64,
+    blocked_ns: [AtomicU64; Blocked::COUNT],
     idle_ns: AtomicU64,
     asleep_ns: AtomicU64,
+    housekeeping_ns: AtomicU64,
     passes: AtomicU64,
     sleeps: AtomicU64,
     moved: AtomicU64,
+    /// Longest pass of the while that began at `while_began_ns`, and of the one before it.
+    longest_ns: AtomicU64,
+    longest_before_ns: AtomicU64,
+    while_began_ns: AtomicU64,
+    /// In sampled passes, times [`SAMPLED_EVERY`].
+    role_ns: [AtomicU64; RoleKind::COUNT],
+    /// The system's number of the thread, once it runs.
+    task: OnceLock<u64>,
 }
 
 /// A copy of a thread's accounts.
@@ -33,42 +55,82 @@ pub struct Ticks {
 pub struct TickCounts {
     /// Time in passes that moved something, nanoseconds.
     pub working_ns: u64,
+    /// Time awake or asleep in passes that moved nothing while a role waited for somebody, by whom, nanoseconds.
+    pub blocked_ns: [u64; Blocked::COUNT],
     /// Time awake in passes that moved nothing, nanoseconds.
     pub idle_ns: u64,
     /// Time in passes that ended in sleep, nanoseconds.
     pub asleep_ns: u64,
+    /// Time in which the roles reported, nanoseconds.
+    pub housekeeping_ns: u64,
     /// Passes.
     pub passes: u64,
     /// Passes that ended in sleep.
     pub sleeps: u64,
     /// What the roles said moved, completions included.
     pub moved: u64,
+    /// The longest pass of the last two to four seconds that did not end in sleep, nanoseconds: so long nobody was looked after.
+    pub longest_pass_ns: u64,
+    /// Time in roles of each kind, estimated from every 16th pass, nanoseconds.
+    pub role_ns: [u64; RoleKind::COUNT],
 }
 
 impl Ticks {
-    /// Charges a pass. Only the thread these accounts belong to calls this: adding is not atomic.
-    pub fn charge(&self, charge: Charge, elapsed_ns: u64, moved: u64) {
+    /// Charges a pass that ended at `now_ns`. Only the thread these accounts belong to calls this: adding is not atomic.
+    pub fn charge(&self, charge: Charge, elapsed_ns: u64, moved: u64, now_ns: u64) {
         match charge {
             Charge::Working => add(&self.working_ns, elapsed_ns),
+            Charge::Blocked(on) => add(&self.blocked_ns[on as usize], elapsed_ns),
             Charge::Idle => add(&self.idle_ns, elapsed_ns),
-            Charge::Asleep => {
-                add(&self.asleep_ns, elapsed_ns);
-                add(&self.sleeps, 1);
-            }
+            Charge::Asleep => add(&self.asleep_ns, elapsed_ns),
+            Charge::Housekeeping => return add(&self.housekeeping_ns, elapsed_ns),
         }
         add(&self.passes, 1);
         add(&self.moved, moved);
+        if matches!(charge, Charge::Working | Charge::Idle) && elapsed_ns > self.longest_ns.load(Ordering::Relaxed) {
+            self.longest_ns.store(elapsed_ns, Ordering::Relaxed);
+        }
+        if now_ns.saturating_sub(self.while_began_ns.load(Ordering::Relaxed)) >= WHILE_NS {
+            self.while_began_ns.store(now_ns, Ordering::Relaxed);
+            self.longest_before_ns.store(self.longest_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.longest_ns.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a pass that ended in sleep.
+    pub fn slept(&self) {
+        add(&self.sleeps, 1);
+    }
+
+    /// Adds what a role of this kind took in a sampled pass.
+    pub fn sampled(&self, kind: RoleKind, elapsed_ns: u64) {
+        add(&self.role_ns[kind as usize], elapsed_ns * SAMPLED_EVERY);
+    }
+
+    /// Says which thread of the system this is.
+    pub fn runs_as(&self, task: u64) {
+        let _ = self.task.set(task);
+    }
+
+    /// The system's number of the thread, once it runs.
+    pub fn task(&self) -> Option<u64> {
+        self.task.get().copied()
     }
 
     /// A copy of the accounts.
     pub fn read(&self) -> TickCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         TickCounts {
-            working_ns: self.working_ns.load(Ordering::Relaxed),
-            idle_ns: self.idle_ns.load(Ordering::Relaxed),
-            asleep_ns: self.asleep_ns.load(Ordering::Relaxed),
-            passes: self.passes.load(Ordering::Relaxed),
-            sleeps: self.sleeps.load(Ordering::Relaxed),
-            moved: self.moved.load(Ordering::Relaxed),
+            working_ns: read(&self.working_ns),
+            blocked_ns: std::array::from_fn(|on| read(&self.blocked_ns[on])),
+            idle_ns: read(&self.idle_ns),
+            asleep_ns: read(&self.asleep_ns),
+            housekeeping_ns: read(&self.housekeeping_ns),
+            passes: read(&self.passes),
+            sleeps: read(&self.sleeps),
+            moved: read(&self.moved),
+            longest_pass_ns: read(&self.longest_ns).max(read(&self.longest_before_ns)),
+            role_ns: std::array::from_fn(|kind| read(&self.role_ns[kind])),
         }
     }
 }

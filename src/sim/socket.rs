@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::net::network::{FRAME_BYTES, Lists, Piece, SendList};
 use crate::net::{Asker, Completion, FrameSlot, ListId, Network, Operation, Socket};
-use crate::runtime::Io;
+use crate::runtime::{Io, Now};
 use crate::sim::checker::Violation;
 use crate::sim::kernel::Kernel;
 use crate::sim::network::End;
@@ -187,6 +187,10 @@ impl Io for Sockets {
             Back::List(list) => self.lists.get(ListId(list)).take_back(),
         }
         Some(completion)
+    }
+
+    fn now(&mut self) -> Now {
+        self.kernel.clock()
     }
 }
 

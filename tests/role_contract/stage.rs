@@ -288,7 +288,11 @@ pub struct Actor {
     pub polls: usize,
     /// Allocations in its passes.
     pub allocations: u64,
+    reported_ns: u64,
 }
+
+/// How often a role reports, ns.
+const REPORT_NS: u64 = 1_000_000_000;
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -329,7 +333,7 @@ impl Stage {
         let Part { kind, mut role, operations, frames, bound } = part;
         let mut ring = Ring::new(operations + 16, frames, site.pool.mapping().clone()).expect("an io_uring");
         role.start(&mut ring, 0, now).expect("it starts");
-        Actor { kind, ring, role, bound, moved: 0, moved_most: 0, polls: 0, allocations: 0 }
+        Actor { kind, ring, role, bound, moved: 0, moved_most: 0, polls: 0, allocations: 0, reported_ns: 0 }
     }
 
     /// Topics that exist.
@@ -400,6 +404,10 @@ impl Stage {
         let allocated = allocations();
         let moved = actor.role.poll(&mut actor.ring, now);
         actor.ring.submit(None).expect("a ring submits");
+        if now.monotonic_ns.saturating_sub(actor.reported_ns) >= REPORT_NS {
+            actor.reported_ns = now.monotonic_ns;
+            actor.role.report(now);
+        }
         actor.allocations += allocated_completing + allocations() - allocated;
         actor.moved += moved;
         actor.moved_most = actor.moved_most.max(moved);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::net::Ring;
 use embarcadero::runtime::{
-    IdlePolicy, Now, Role, RoleError, Runner, RunnerError, Shutdown, SystemClock, TickCounts, Ticks,
+    IdlePolicy, Now, Role, RoleError, Runner, RunnerError, Shutdown, TickCounts, Ticks,
 };
 
 use crate::MODES;
@@ -62,7 +62,7 @@ impl Running {
             let ring = Ring::new(operations, frames, cast.pool.mapping().clone()).expect("an io_uring");
             let mut roles: Vec<Box<dyn Role<Ring>>> = parts.into_iter().map(|part| part.role).collect();
             roles.push(Box::new(Wakeful(wakeful)));
-            Runner::new("contract", ring, roles, idle, SystemClock::default(), accounts, member).run()
+            Runner::new("contract", ring, roles, idle, accounts, member).run()
         });
         Running { site, is_wakeful, ticks, shutdown, thread }
     }

@@ -137,6 +137,7 @@ fn decide() -> Piece<'static> {
                     message_count: 1,
                     batch_bytes: 128,
                     blog_at: 1 << 30,
+                    ..Arrival::default()
                 };
                 let verdict = core.arrive(arrival, 1, &mut |event| {
                     black_box(event);

@@ -331,7 +331,7 @@ impl<M: Memory> Writer<M> {
         memory.copy_in(open.at, &frame::seal(&header));
         memory.write_back(open.at, LINE_BYTES, self.bounds.keep);
         memory.store_fence();
-        let slot = self.lane.publish_batch(&header, open.at);
+        let slot = self.lane.publish_batch(&header, open.at, 0);
         session.next_number += 1;
         self.used += bytes;
         self.counters.published_batches += 1;
@@ -450,7 +450,7 @@ impl<M: Memory> Writer<M> {
         memory.copy_in(at, &frame::seal(&header));
         memory.write_back(at, batch.bytes, self.bounds.keep);
         memory.store_fence();
-        self.lane.publish_batch(&header, at)
+        self.lane.publish_batch(&header, at, 0)
     }
 
     /// Tells the sequencer how much room this lane has, and whether a message waits for it.
@@ -514,7 +514,7 @@ impl<M: Memory> Writer<M> {
     pub fn forge_a_gap(&mut self) {
         let at = self.in_flight.front().expect("one is in flight").at;
         let header: BatchHeader = self.view.memory.with_bytes(at, LINE_BYTES, bytemuck::pod_read_unaligned);
-        self.lane.publish_batch(&BatchHeader { batch_seq: header.batch_seq + 50, ..header }, at);
+        self.lane.publish_batch(&BatchHeader { batch_seq: header.batch_seq + 50, ..header }, at, 0);
     }
     /// The next batch acked since the last call.
     pub fn pop_acked(&mut self) -> Option<AckedBatch> {

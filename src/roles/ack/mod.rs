@@ -30,7 +30,7 @@ use crate::pool::Memory;
 use crate::roles::handoff::{AckLink, Attachment, ConnectionId, FromAck, ToAck};
 use crate::roles::heartbeats::{Looks, Quiet};
 use crate::roles::tokens::Tokens;
-use crate::runtime::{Now, Role, RoleError};
+use crate::runtime::{Now, Role, RoleError, RoleKind};
 use crate::wire::frame::{self, Ack, Heartbeat, LogRecord, NEW_SESSION, NOTHING_LET_GO, Refused, Welcome};
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 use fate::{Fate, Wait};
@@ -51,7 +51,6 @@ pub struct AckSettings {
     pub log: LogRecord,
 }
 
-const REPORT_NS: u64 = 1_000_000_000;
 /// Time the other connections of a session have for their goodbye once one has said it, ns.
 const GOODBYE_NS: u64 = 1_000_000_000;
 /// Time other brokers have to tell a session of their own batches before this one does, ns.
@@ -156,7 +155,6 @@ pub struct AckRole<M: Memory, N: Network> {
     news: Vec<News>,
     counters: AckCounters,
     block: CounterBlock<M>,
-    report_ns: u64,
     hearsay_ns: u64,
     /// Looks for quiet connections.
     looks: Looks,
@@ -192,7 +190,6 @@ impl<M: Memory, N: Network> AckRole<M, N> {
             news: Vec::with_capacity(tracker::ENTRIES_PER_PASS),
             counters: AckCounters::default(),
             block: CounterBlock::new(view.memory.clone(), view.layout.ack_counters(broker)),
-            report_ns: 0,
             hearsay_ns: 0,
             looks: Looks::new(settings.log.heartbeat_ms),
             fault: None,
@@ -401,6 +398,9 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         }
         while let Some(slot) = self.tracker.take_dirty() {
             self.tell_session(io, slot);
+        }
+        if !self.tracker.times.is_empty() {
+            self.tracker.times.done(io.now().utc_ns);
         }
         followed
     }
@@ -617,15 +617,9 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         self.send_pending(io, seat);
     }
 
-    fn report(&mut self, now: Now) {
-        if now.monotonic_ns - self.report_ns >= REPORT_NS {
-            self.report_ns = now.monotonic_ns;
-            self.write_counters();
-        }
-    }
-
     fn write_counters(&mut self) {
         self.counters.acked_messages = self.tracker.acked_messages();
+        self.counters.acked_batches = self.tracker.acked_batches();
         self.counters.connections = self.connections.iter().flatten().count() as u64;
         self.block.write(&self.counters);
     }
@@ -645,9 +639,13 @@ impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
         &self.name
     }
 
+    fn kind(&self) -> RoleKind {
+        RoleKind::Ack
+    }
+
     fn start(&mut self, io: &mut N, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
-        (self.report_ns, self.hearsay_ns) = (now.monotonic_ns, now.monotonic_ns);
+        self.hearsay_ns = now.monotonic_ns;
         self.frames = io.lease_frames(self.connections.len() as u32);
         Ok(())
     }
@@ -668,9 +666,12 @@ impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
         moved += self.settle_waiting(io, now);
         moved += self.ack_landed(io);
         moved += self.tell_closed(io, now);
-        moved += self.beat(io, now);
-        self.report(now);
-        moved
+        moved + self.beat(io, now)
+    }
+
+    fn report(&mut self, now: Now) {
+        self.write_counters();
+        self.tracker.times.write(now.monotonic_ns);
     }
 
     fn fault(&mut self) -> Option<RoleError> {
@@ -687,10 +688,6 @@ impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
 
     fn drain(&mut self, io: &mut N, now: Now) -> bool {
         self.poll(io, now);
-        let drained = self.connections.iter().all(Option::is_none);
-        if drained {
-            self.write_counters();
-        }
-        drained
+        self.connections.iter().all(Option::is_none)
     }
 }

@@ -9,6 +9,8 @@ use crate::log::damage::sound;
 use crate::log::entry::{check_fold, to_sound_event};
 use crate::log::order_index::{IndexFault, IndexReader};
 use crate::log::recover::{FLOOR_LINE, RecoverError, in_record};
+use crate::observe::slowest::SlowBatch;
+use crate::observe::stages::{LastStage, Places};
 use crate::order::table::State;
 use crate::order::{Event, Origin, SessionTable};
 use crate::pool::Memory;
@@ -78,6 +80,9 @@ pub struct Tracker<M> {
     lanes: std::ops::Range<u16>,
     entries: Box<[IndexEntry; ENTRIES_PER_PASS]>,
     acked_messages: u64,
+    acked_batches: u64,
+    /// When they were where.
+    pub times: LastStage<M>,
     is_started: bool,
     /// How often in a row the next entry's segment could not be made out.
     not_now: u32,
@@ -103,6 +108,8 @@ impl<M: Memory> Tracker<M> {
             lanes: first..first + g.lanes_per_broker as u16,
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
             acked_messages: 0,
+            acked_batches: 0,
+            times: LastStage::new(view, Places::of_acks(&view.layout, broker), ENTRIES_PER_PASS),
             is_started: false,
             not_now: 0,
         }
@@ -121,6 +128,11 @@ impl<M: Memory> Tracker<M> {
     /// Messages acked that came in through this broker.
     pub fn acked_messages(&self) -> u64 {
         self.acked_messages
+    }
+
+    /// Batches acked that came in through this broker.
+    pub fn acked_batches(&self) -> u64 {
+        self.acked_batches
     }
 
     /// Position up to which it has followed.
@@ -168,6 +180,7 @@ impl<M: Memory> Tracker<M> {
         if commit.epoch != self.epoch {
             return Ok(self.change_epoch(commit.epoch));
         }
+        self.times.committed(&commit);
         let read = self.index.read(&commit, &mut self.entries[..]);
         if read == Ok(0) {
             return Ok(0);
@@ -262,6 +275,9 @@ impl<M: Memory> Tracker<M> {
                 if self.lanes.contains(&arrival.lane) {
                     self.locals[slot as usize].broker_messages += u64::from(arrival.message_count);
                     self.acked_messages += u64::from(arrival.message_count);
+                    self.acked_batches += 1;
+                    let session = self.table.session(slot).id;
+                    self.times.take(SlowBatch::of(self.index.next(), session, &arrival));
                     self.touch(slot);
                 } else {
                     self.hear(slot);

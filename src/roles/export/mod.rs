@@ -41,11 +41,12 @@ use crate::log::topics::TopicReader;
 use crate::net::network::SEND_LIST_MAX;
 use crate::net::{Asker, Completion, ListId, Network, Operation, Socket, Stage};
 use crate::observe::counters::{CounterBlock, ExportCounters};
+use crate::observe::stages::{LastStage, Places};
 use crate::pool::Memory;
 use crate::roles::addresses::Admission;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::roles::heartbeats::{Looks, Quiet};
-use crate::runtime::{Now, Role, RoleError};
+use crate::runtime::{Blocked, Now, Role, RoleError, RoleKind};
 use crate::wire::frame::LogRecord;
 use crate::wire::{OrderLevel, Refusal, SlowReader};
 
@@ -78,7 +79,6 @@ pub struct ExportSettings {
     pub client_silence_ns: u64,
 }
 
-const REPORT_NS: u64 = 1_000_000_000;
 /// How long readers that were waited for are taken to be so without another look, ns: far below the shortest
 /// `liveness.member_silence`, 100 ms.
 const TRUST_NS: u64 = 1_000_000;
@@ -237,8 +237,8 @@ pub struct Export<M: Memory, N: Network> {
     /// For how long publishers have waited for the slowest of this second, ns; its address, and its first topic.
     waited_for: Option<(u64, u64, u32)>,
     counters: ExportCounters,
+    times: LastStage<M>,
     block: CounterBlock<M>,
-    report_ns: u64,
     draining_since_ns: Option<u64>,
     /// Looks for quiet and silent subscribers.
     looks: Looks,
@@ -278,8 +278,8 @@ impl<M: Memory, N: Network> Export<M, N> {
             slow: slow::Slow::new(settings.reader_stall_ns.max(settings.reader_wait_max_ns)),
             waited_for: None,
             counters: ExportCounters::default(),
+            times: LastStage::new(view, Places::of_deliveries(&view.layout, broker), SEND_LIST_MAX),
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
-            report_ns: 0,
             draining_since_ns: None,
             looks: Looks::new(settings.log.heartbeat_ms),
             settings,
@@ -397,19 +397,13 @@ impl<M: Memory, N: Network> Export<M, N> {
         lowest.min(self.kept.lowest())
     }
 
-    fn report(&mut self, now: Now) {
-        if now.monotonic_ns - self.report_ns >= REPORT_NS {
-            self.report_ns = now.monotonic_ns;
-            let (waited_ns, address, topic) = self.waited_for.take().unwrap_or_default();
-            (self.counters.waited_ms, self.counters.waited_address) = (waited_ns / 1_000_000, address);
-            self.counters.waited_topic = topic.into();
-            self.write_counters();
-        }
-    }
-
-    fn write_counters(&mut self) {
+    fn write_counters(&mut self, now: Now) {
+        let (waited_ns, address, topic) = self.waited_for.take().unwrap_or_default();
+        (self.counters.waited_ms, self.counters.waited_address) = (waited_ns / 1_000_000, address);
+        self.counters.waited_topic = topic.into();
         self.counters.connections = self.active.len() as u64;
         self.block.write(&self.counters);
+        self.times.write(now.monotonic_ns);
     }
 }
 
@@ -418,9 +412,12 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
         &self.name
     }
 
+    fn kind(&self) -> RoleKind {
+        RoleKind::Export
+    }
+
     fn start(&mut self, _io: &mut N, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
-        self.report_ns = now.monotonic_ns;
         self.kept.begin(self.hold.position(), now.monotonic_ns.saturating_add(self.settings.return_grace_ns));
         Ok(())
     }
@@ -456,14 +453,23 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
             && self.is_waited_for
             && let Some(commit) = self.commit.current()
         {
+            self.times.committed(&commit);
             moved += self.serve_all(io, &commit, now);
         }
         moved += self.beat(io, now);
         self.force_endings(io, now);
         self.expire_kept(now);
         self.move_pin();
-        self.report(now);
         moved
+    }
+
+    fn report(&mut self, now: Now) {
+        self.write_counters(now);
+    }
+
+    fn blocked(&self) -> Option<Blocked> {
+        let is_busy = |seat: &u32| self.subscribers[*seat as usize].as_ref().is_some_and(Subscriber::is_busy);
+        (!self.awake.is_empty() && self.awake.iter().all(is_busy)).then_some(Blocked::Peers)
     }
 
     fn check(&self, _now: Now) {
@@ -511,10 +517,6 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
         self.force_endings(io, now);
         self.expire_kept(now);
         self.move_pin();
-        let drained = self.active.is_empty() && self.kept.is_empty();
-        if drained {
-            self.write_counters();
-        }
-        drained
+        self.active.is_empty() && self.kept.is_empty()
     }
 }

@@ -9,6 +9,7 @@ use crate::log::order_index::IndexFault;
 use crate::log::reader::{Delivery, ENTRIES_PER_PASS, ReadFault, Sought, TailSkip};
 use crate::net::Network;
 use crate::net::network::SEND_LIST_MAX;
+use crate::observe::slowest::SlowBatch;
 use crate::pool::Memory;
 use crate::roles::export::{Export, Item, Phase};
 use crate::runtime::Now;
@@ -264,7 +265,9 @@ impl<M: Memory, N: Network> Export<M, N> {
             list.push(&frame::seal(&deliver), delivery.at, delivery.bytes);
             subscriber.items.push(Item { place: index, position: position + 1, before: first });
             (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
+            self.times.take(as_batch(&delivery));
             self.counters.delivered_batches += 1;
+            self.counters.delivered_bytes += delivery.bytes;
             self.counters.delivered_messages += u64::from(delivery.header.message_count);
         }
         if list.is_empty()
@@ -276,6 +279,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         if !list.is_empty() {
             subscriber.lent_from = before;
             self.submit(io, seat, now);
+            self.times.done(io.now().utc_ns);
         }
         // Entries of other topics count: the cursor moved.
         (self.subscriber(seat).reader.position() - before) as usize
@@ -372,6 +376,20 @@ impl<M: Memory, N: Network> Export<M, N> {
 
 fn skipped(version: u8, topic: u32, from: u64, next_order: u64) -> [u8; 64] {
     frame::seal(&Skipped { version, topic, from, next_order, ..Skipped::default() })
+}
+
+/// A batch whose way ends here.
+fn as_batch(delivery: &Delivery) -> SlowBatch {
+    SlowBatch {
+        position: delivery.position,
+        session: delivery.header.session,
+        batch_seq: delivery.header.batch_seq,
+        bytes: delivery.bytes as u32,
+        messages: delivery.header.message_count,
+        lane: delivery.lane.into(),
+        topic: delivery.header.topic,
+        ..SlowBatch::default()
+    }
 }
 
 /// The frame in front of a batch, but for the version that its reader speaks.

@@ -11,6 +11,8 @@ use crate::log::View;
 use crate::log::appender::Appender;
 use crate::log::topics::Topic;
 use crate::observe::counters::ReceiveCounters;
+use crate::observe::histogram::Histogram;
+use crate::observe::timeline::between;
 use crate::order::Origin;
 use crate::pool::record::BatchSlot;
 use crate::pool::{Keep, Memory};
@@ -33,6 +35,9 @@ pub struct Ingest<M> {
     keep: Keep,
     /// What it has counted.
     pub counters: ReceiveCounters,
+    /// From landed to published, and where it lies in the pool.
+    publishing: Histogram,
+    publishing_at: u64,
 }
 
 /// What a stream needs next.
@@ -58,7 +63,20 @@ pub enum StreamError {
 impl<M: Memory> Ingest<M> {
     /// Takes a lane over. The caller holds the host lock of its broker.
     pub fn take(view: &View<M>, lane: u32, keep: Keep) -> Self {
-        Ingest { view: view.clone(), lane: Appender::take(view, lane), keep, counters: ReceiveCounters::default() }
+        Ingest {
+            view: view.clone(),
+            lane: Appender::take(view, lane),
+            keep,
+            counters: ReceiveCounters::default(),
+            publishing: Histogram::default(),
+            publishing_at: view.layout.publish_histogram(lane),
+        }
+    }
+
+    /// Copies out how long publishing took.
+    pub fn write_times(&mut self) {
+        self.publishing.write(&self.view.memory, self.publishing_at);
+        self.view.memory.store_fence();
     }
 
     /// Learns what the sequencer has consumed and given back. True if anything moved.
@@ -78,15 +96,15 @@ impl<M: Memory> Ingest<M> {
     }
 
     /// Takes in the whole lines of what has landed, a batch's place after the other, and publishes every batch that is complete. Gives how many
-    /// bytes it took: what it leaves comes again. Runs are no longer than `run_bytes_max` unless a batch is.
+    /// bytes it took: what it leaves comes again. Runs are no longer than `run_bytes_max` unless a batch is. `clock` tells the time of day, UTC ns.
     pub fn take_in(
         &mut self,
         stream: &mut Stream,
         landed: &mut [u8],
         run_bytes_max: u64,
-        now_utc_ns: u64,
+        clock: &mut impl FnMut() -> u64,
     ) -> Result<(usize, Next), StreamError> {
-        let (mut taken, whole) = (0, landed.len() - landed.len() % LINE);
+        let (mut taken, whole, landed_at) = (0, landed.len() - landed.len() % LINE, clock());
         while taken < whole {
             let lines = &mut landed[taken..whole];
             let Some(header) = stream.decoder.header().copied() else {
@@ -98,6 +116,7 @@ impl<M: Memory> Ingest<M> {
                     Begun::Goodbye => return Ok((taken, Next::Goodbye)),
                     Begun::Batch(header) => check_identity(&stream.terms, &header)?,
                 }
+                stream.landed_at = landed_at;
                 continue;
             };
             if !self.has_place(stream, &header, run_bytes_max) {
@@ -111,10 +130,10 @@ impl<M: Memory> Ingest<M> {
             // A batch is waited for, not a part of one.
             let is_small = header.frame_bytes() <= CACHED_BYTES && lines.len() == missing;
             let cached = (is_small && self.keep == Keep::Cached).then_some(Keep::Cached);
-            self.take_piece(stream, lines, cached, now_utc_ns)?;
+            self.take_piece(stream, lines, cached, landed_at)?;
             taken += lines.len();
             if stream.decoder.missing() == 0 {
-                self.publish(stream, &header, cached, now_utc_ns);
+                self.publish(stream, &header, cached, clock());
             }
         }
         Ok((taken, Next::Receive))
@@ -152,7 +171,9 @@ impl<M: Memory> Ingest<M> {
         let at = stream.run.as_ref().expect("it has a place").start + stream.filled;
         self.view.memory.write_lines(at, &line, cached);
         self.view.memory.store_fence();
-        self.lane.publish_batch(&header, at);
+        let landing_ns = between(stream.landed_at, now_utc_ns);
+        self.publishing.record(landing_ns.into(), 1);
+        self.lane.publish_batch(&header, at, landing_ns);
         self.counters.published_batches += 1;
         self.counters.published_messages += u64::from(header.message_count);
         self.counters.published_bytes += header.frame_bytes();

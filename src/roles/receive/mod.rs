@@ -48,7 +48,7 @@ use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::handoff::{AckLink, ConnectionId, Subscriptions};
 use crate::roles::rounds::Rounds;
 use crate::roles::tokens::Tokens;
-use crate::runtime::{Now, Role, RoleError};
+use crate::runtime::{Blocked, Now, Role, RoleError, RoleKind};
 use crate::wire::Refusal;
 use crate::wire::frame::NEW_SESSION;
 use connection::{Connection, Phase};
@@ -93,8 +93,6 @@ pub struct ReceiveSettings {
 pub const SPARE_CONNECTIONS: u32 = 16;
 /// How often slow things are looked after, ns.
 const HOUSEKEEPING_NS: u64 = 10_000_000;
-/// How often counters are copied out and a full ring is logged, ns.
-const REPORT_NS: u64 = 1_000_000_000;
 /// How often it is said of a session that nothing was published to here that it is connected, ns: its place is the first to go.
 const UNUSED_SAID_NS: u64 = 1_000_000_000;
 /// How long a peer may take to read the last word, ns.
@@ -148,7 +146,6 @@ pub struct Receive<M: Memory, N: Network> {
     member: Option<Member<M>>,
     housekeeping_ns: u64,
     rounds: Rounds,
-    report_ns: u64,
     ring_full_reported: u64,
     extent_wait_reported: u64,
 }
@@ -197,7 +194,6 @@ impl<M: Memory, N: Network> Receive<M, N> {
             member: None,
             housekeeping_ns: 0,
             rounds: Rounds::default(),
-            report_ns: 0,
             ring_full_reported: 0,
             extent_wait_reported: 0,
             settings,
@@ -274,12 +270,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             self.ingest.lane.beat();
         }
         // It may be asked for memory back while nothing happens here.
-        let moved = looked + usize::from(self.ingest.refresh()) + self.create_topics();
-        if now.monotonic_ns - self.report_ns >= REPORT_NS {
-            self.report_ns = now.monotonic_ns;
-            self.report();
-        }
-        moved
+        looked + usize::from(self.ingest.refresh()) + self.create_topics()
     }
 
     /// Whether a stream, or a request, waits for memory or a slot of the lane.
@@ -397,12 +388,13 @@ impl<M: Memory, N: Network> Receive<M, N> {
         self.refuse(io, seat, Refuse::new(Refusal::Busy, 0, text), now);
     }
 
-    /// Copies the counters out, and logs what an operator should see, at most once a second.
-    fn report(&mut self) {
+    /// Copies the counters out, and logs what an operator should see.
+    fn write_counters(&mut self, now: Now) {
         self.ingest.counters.connections = self.in_use().into();
         let counters: ReceiveCounters = self.ingest.counters;
         self.block.write(&counters);
-        while let Some((refusal, more)) = self.restraint.overdue(self.report_ns) {
+        self.ingest.write_times();
+        while let Some((refusal, more)) = self.restraint.overdue(now.monotonic_ns) {
             log::info!("{}: refused ({refusal:?}) {more}", self.name);
         }
         let full = counters.ring_full - self.ring_full_reported;
@@ -422,9 +414,12 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
         &self.name
     }
 
+    fn kind(&self) -> RoleKind {
+        RoleKind::Receive
+    }
+
     fn start(&mut self, io: &mut N, index: u8, now: Now) -> Result<(), RoleError> {
         self.role = index;
-        self.report_ns = now.monotonic_ns;
         self.accept(io, now);
         if self.accepting.is_none() {
             return Err(RoleError::new("the ring has no room for an accept"));
@@ -459,6 +454,15 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
         moved + self.housekeeping(io, now)
     }
 
+    fn report(&mut self, now: Now) {
+        self.write_counters(now);
+    }
+
+    fn blocked(&self) -> Option<Blocked> {
+        let on = || if self.ingest.lane.room() == 0 { Blocked::Ring } else { Blocked::Memory };
+        self.waits_for_room().then(on)
+    }
+
     fn check(&self, now: Now) {
         self.check_all(now);
     }
@@ -489,7 +493,6 @@ impl<M: Memory, N: Network> Role<N> for Receive<M, N> {
             // Nothing is armed any more: it needs no memory until it is back, if it ever is.
             self.ingest.leave();
             self.member.iter_mut().for_each(Member::stop);
-            self.report();
         }
         drained
     }

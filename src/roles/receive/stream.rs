@@ -38,6 +38,8 @@ pub struct Stream {
     /// Bytes of the run that are written, or belong to the header of the batch under way, which is written last. No more than `filled`: that
     /// batch has no place yet.
     pub written: u64,
+    /// When the header of the batch under way had landed, UTC ns.
+    pub landed_at: u64,
     /// The frame under way.
     pub decoder: BatchDecoder,
     /// Sum of its body as stamped, where messages are.
@@ -57,6 +59,7 @@ impl Stream {
             run: None,
             filled: 0,
             written: 0,
+            landed_at: 0,
             decoder: BatchDecoder::new(batch_bytes_max),
             stamped: Crc::default(),
             run_bytes: RUN_BYTES_MIN,

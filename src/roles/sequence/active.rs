@@ -23,6 +23,7 @@ use crate::order::{Emit, Event, OrderCore};
 use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress};
 use crate::roles::sequence::active::append::append_to;
+use crate::roles::sequence::active::timing::Timing;
 use crate::roles::sequence::attendance::{Attendance, LOOK_NS};
 use crate::roles::sequence::stock::Stock;
 use crate::roles::sequence::tables::{CHECKPOINTS_PER_PASS, Checkpoints, Topics};
@@ -31,6 +32,7 @@ mod append;
 mod scan;
 mod sessions;
 mod supply;
+mod timing;
 
 /// What the configuration says about sequencing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,7 @@ pub struct ActiveSequencer<M> {
     cursors: CursorWriter<M>,
     checkpoints: Checkpoints<M>,
     counters: SequencerCounters,
+    timing: Timing<M>,
     /// Advances only while no lane is held back for want of room: load never fences anyone.
     gap_clock_ns: u64,
     /// Goes on all the time, but not while this process slept.
@@ -174,6 +177,7 @@ impl<M: Memory> ActiveSequencer<M> {
             topics,
             cursors,
             checkpoints,
+            timing: Timing::new(view, candidate),
             counters: SequencerCounters { watermark, floor, takeovers: 1, ..SequencerCounters::default() },
             gap_clock_ns: 0,
             session_clock_ns: 0,
@@ -189,9 +193,15 @@ impl<M: Memory> ActiveSequencer<M> {
         sequencer
     }
 
-    /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved.
-    #[inline(never)] // By this name profiles and `perf/instructions.sh` find it.
+    /// [`Self::pass_timed`] where nobody measures.
     pub fn pass(&mut self, now_ns: u64) -> usize {
+        self.pass_timed(now_ns, &mut || 0)
+    }
+
+    /// One pass. Gives what it did: slots consumed, sessions fenced, tables or floors written; 0 iff nothing moved. `clock` tells the time
+    /// of day, UTC ns.
+    #[inline(never)] // By this name profiles and `perf/instructions.sh` find it.
+    pub fn pass_timed(&mut self, now_ns: u64, clock: &mut dyn FnMut() -> u64) -> usize {
         let before = self.index.next();
         // Nor while the index has no room: what says that somebody is connected waits in the lanes then.
         if !std::mem::take(&mut self.is_held_back) {
@@ -202,7 +212,10 @@ impl<M: Memory> ActiveSequencer<M> {
         let mut consumed = self.scan();
         consumed += self.fence_gaps(now_ns);
         if self.index.next() > before {
+            // Read while the entries are written back, and once nobody waits any more.
+            let ordered_at = clock();
             self.commit_appended();
+            self.timing.committed(ordered_at, clock());
         }
         let moved = self.derive(now_ns);
         consumed + usize::from(moved)
@@ -386,6 +399,16 @@ impl<M: Memory> ActiveSequencer<M> {
         self.attendance.call(now_ns, self.settings.member_silence_ns, is_gone, bury);
         self.end_sessions_of_the_dead();
         self.look_at_failed_memory();
+    }
+
+    /// Copies out how long ordering and committing took.
+    pub fn write_times(&mut self) {
+        self.timing.write();
+    }
+
+    /// Whether the index has no room for what lanes have.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back
     }
 
     /// Shows that this sequencer lives.

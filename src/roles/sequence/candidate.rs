@@ -107,20 +107,32 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
+    /// Copies out what the active one measured.
+    pub fn write_times(&mut self) {
+        if let State::Active(sequencer) = &mut self.state {
+            sequencer.write_times();
+        }
+    }
+
     /// What is damaged in the pool: this candidate orders nothing any more.
     pub fn fault(&self) -> Option<RecoverError> {
         self.fault
     }
 
-    /// One step. 0 iff nothing moved.
+    /// [`Self::step_timed`] where nobody measures.
     pub fn step(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
+        self.step_timed(now_ns, locks, &mut || 0)
+    }
+
+    /// One step. 0 iff nothing moved. `clock` tells the time of day, UTC ns.
+    pub fn step_timed(&mut self, now_ns: u64, locks: &impl Locks, clock: &mut dyn FnMut() -> u64) -> usize {
         if self.fault.is_some() {
             return 0;
         }
         match self.state {
             State::Standby => self.stand_by(now_ns, locks),
             State::Claimed(..) => self.take_over(now_ns, locks),
-            State::Active(_) => self.order(now_ns, locks),
+            State::Active(_) => self.order(now_ns, locks, clock),
         }
     }
 
@@ -280,9 +292,9 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
-    fn order(&mut self, now_ns: u64, locks: &impl Locks) -> usize {
+    fn order(&mut self, now_ns: u64, locks: &impl Locks, clock: &mut dyn FnMut() -> u64) -> usize {
         let State::Active(sequencer) = &mut self.state else { return 0 };
-        let moved = sequencer.pass(now_ns);
+        let moved = sequencer.pass_timed(now_ns, clock);
         if now_ns - self.beat_ns >= BEAT_NS {
             self.beat_ns = now_ns;
             sequencer.beat();

@@ -36,14 +36,13 @@ use crate::observe::counters::{CounterBlock, SequencerCounters};
 use crate::pool::region::HostLock;
 use crate::pool::{Memory, Pool};
 use crate::roles::locks::Locks;
-use crate::runtime::{Io, Now, Role, RoleError};
+use crate::runtime::{Blocked, Io, Now, Role, RoleError, RoleKind};
 use active::SequencerSettings;
 use candidate::Candidate;
 pub use candidate::TakeoverSettings;
 
 /// Time for which it goes on ordering when it is told to end, if others go on publishing, ns: clients of its process have left by then, or will not.
 const DRAIN_NS: u64 = 500_000_000;
-const REPORT_NS: u64 = 1_000_000_000;
 
 /// One sequencer candidate, on a host whose locks are `L`, in a slot that is its own as long as it has `H`.
 pub struct Sequence<M, L = Pool, H = HostLock> {
@@ -51,7 +50,6 @@ pub struct Sequence<M, L = Pool, H = HostLock> {
     locks: L,
     candidate: Candidate<M>,
     block: CounterBlock<M>,
-    report_ns: u64,
     reported_messages: u64,
     draining_since_ns: Option<u64>,
     is_fault_counted: bool,
@@ -73,7 +71,6 @@ impl<M: Memory, L: Locks, H> Sequence<M, L, H> {
             block: CounterBlock::new(view.memory.clone(), view.layout.sequencer_counters(candidate)),
             locks,
             candidate: Candidate::new(view, candidate, settings, takeover),
-            report_ns: 0,
             reported_messages: 0,
             draining_since_ns: None,
             is_fault_counted: false,
@@ -86,8 +83,8 @@ impl<M: Memory, L: Locks, H> Sequence<M, L, H> {
         self.candidate.active()
     }
 
-    fn step(&mut self, now: Now) -> usize {
-        let moved = self.candidate.step(now.monotonic_ns, &self.locks);
+    fn step(&mut self, io: &mut impl Io, now: Now) -> usize {
+        let moved = self.candidate.step_timed(now.monotonic_ns, &self.locks, &mut || io.now().utc_ns);
         if self.candidate.fault().is_some() && !self.is_fault_counted {
             self.is_fault_counted = true;
             self.block.write(&SequencerCounters { damaged: 1, ..SequencerCounters::default() });
@@ -95,15 +92,9 @@ impl<M: Memory, L: Locks, H> Sequence<M, L, H> {
         moved
     }
 
-    /// Copies counters out and logs progress, at most once a second and only if there was any.
-    fn report(&mut self, now: Now) {
-        if now.monotonic_ns - self.report_ns >= REPORT_NS {
-            self.report_ns = now.monotonic_ns;
-            self.report_now();
-        }
-    }
-
+    /// Copies counters out and logs progress, if there was any.
     fn report_now(&mut self) {
+        self.candidate.write_times();
         let Some(sequencer) = self.candidate.active() else { return };
         let counters = sequencer.counters();
         self.block.write(counters);
@@ -128,16 +119,26 @@ impl<M: Memory, L: Locks, H, I: Io> Role<I> for Sequence<M, L, H> {
         &self.name
     }
 
+    fn kind(&self) -> RoleKind {
+        RoleKind::Sequence
+    }
+
     fn start(&mut self, _io: &mut I, _index: u8, _now: Now) -> Result<(), RoleError> {
         Ok(())
     }
 
     fn complete(&mut self, _io: &mut I, _completion: I::Completion, _now: Now) {}
 
-    fn poll(&mut self, _io: &mut I, now: Now) -> usize {
-        let moved = self.step(now);
-        self.report(now);
-        moved
+    fn poll(&mut self, io: &mut I, now: Now) -> usize {
+        self.step(io, now)
+    }
+
+    fn report(&mut self, _now: Now) {
+        self.report_now();
+    }
+
+    fn blocked(&self) -> Option<Blocked> {
+        self.candidate.active().filter(|sequencer| sequencer.is_held_back()).map(|_| Blocked::Index)
     }
 
     fn fault(&mut self) -> Option<RoleError> {
@@ -148,15 +149,11 @@ impl<M: Memory, L: Locks, H, I: Io> Role<I> for Sequence<M, L, H> {
         Some("what the receive cores of its process have published".to_owned())
     }
 
-    fn drain(&mut self, _io: &mut I, now: Now) -> bool {
+    fn drain(&mut self, io: &mut I, now: Now) -> bool {
         let since_ns = *self.draining_since_ns.get_or_insert(now.monotonic_ns);
         // It orders as long as any receive core of this process may still publish; other processes', which may publish for ever, wait for a successor.
-        let moved = if self.candidate.active().is_some() { self.step(now) } else { 0 };
-        let is_over = moved == 0 || now.monotonic_ns - since_ns > DRAIN_NS;
-        if is_over {
-            self.report_now();
-        }
-        is_over
+        let moved = if self.candidate.active().is_some() { self.step(io, now) } else { 0 };
+        moved == 0 || now.monotonic_ns - since_ns > DRAIN_NS
     }
 
     fn end(&mut self) {

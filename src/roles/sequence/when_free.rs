@@ -7,7 +7,7 @@ use crate::pool::region::{HostLock, LockName};
 use crate::pool::{Memory, Pool};
 use crate::roles::sequence::active::SequencerSettings;
 use crate::roles::sequence::{Sequence, TakeoverSettings};
-use crate::runtime::{Io, Now, Role, RoleError};
+use crate::runtime::{Blocked, Io, Now, Role, RoleError, RoleKind};
 
 /// How often it is looked for a place, ns.
 const LOOK_NS: u64 = 200_000_000;
@@ -40,6 +40,10 @@ impl<M: Memory, I: Io> Role<I> for WhenFree<M> {
         self.sequence.as_ref().map_or("sequence", |sequence| Role::<I>::name(sequence))
     }
 
+    fn kind(&self) -> RoleKind {
+        RoleKind::Sequence
+    }
+
     fn start(&mut self, _io: &mut I, _index: u8, now: Now) -> Result<(), RoleError> {
         self.looked_ns = now.monotonic_ns;
         Ok(())
@@ -64,6 +68,14 @@ impl<M: Memory, I: Io> Role<I> for WhenFree<M> {
 
     fn fault(&mut self) -> Option<RoleError> {
         self.sequence.as_mut().and_then(|sequence| Role::<I>::fault(sequence))
+    }
+
+    fn blocked(&self) -> Option<Blocked> {
+        self.sequence.as_ref().and_then(|sequence| Role::<I>::blocked(sequence))
+    }
+
+    fn report(&mut self, now: Now) {
+        self.sequence.iter_mut().for_each(|sequence| Role::<I>::report(sequence, now));
     }
 
     fn waits_for(&self) -> Option<String> {

@@ -71,11 +71,15 @@ pub(super) struct Thread<R> {
     pub role: R,
     sockets: Sockets,
     is_started: bool,
+    reported_ns: u64,
 }
+
+/// How often a role reports what it has counted, ns.
+const REPORT_NS: u64 = 1_000_000_000;
 
 impl<R: Role<Sockets> + Send + 'static> Thread<R> {
     pub fn new(kernel: &Kernel, role: R) -> Thread<R> {
-        Thread { role, sockets: Sockets::new(kernel, OPERATIONS_MAX), is_started: false }
+        Thread { role, sockets: Sockets::new(kernel, OPERATIONS_MAX), is_started: false, reported_ns: 0 }
     }
 
     fn boot(kernel: &Kernel, role: R) -> Option<Box<dyn Actor>> {
@@ -101,12 +105,17 @@ impl<R: Role<Sockets> + Send + 'static> Actor for Thread<R> {
                 assert!(is_drained || self.role.waits_for().is_some(), "what it waits for is told");
                 if is_drained {
                     // Before others of its process, perhaps: a sequencer that has resigned is one too many for a while.
+                    self.role.report(now);
                     self.role.end();
                 }
                 return kernel.with(|state| state.drained(kernel.part, is_drained));
             }
             let moved = self.role.poll(&mut self.sockets, now);
             self.role.check(now);
+            if now.monotonic_ns.saturating_sub(self.reported_ns) >= REPORT_NS {
+                self.reported_ns = now.monotonic_ns;
+                self.role.report(now);
+            }
             if moved == 0
                 && let Some(fault) = self.role.fault()
             {

@@ -6,6 +6,7 @@ use crate::log::retention::Trimmer;
 use crate::observe::counters::SequencerCounters;
 use crate::order::{Arrival, Emit, Event};
 use crate::pool::Memory;
+use crate::roles::sequence::active::timing::Timing;
 use crate::roles::sequence::stock::Stock;
 
 /// An [`Appender`] over a sequencer's own fields, while others of them are in use.
@@ -17,6 +18,7 @@ macro_rules! append_to {
             stock: &mut $sequencer.stock,
             kept: &mut $sequencer.kept,
             counters: &mut $sequencer.counters,
+            timing: &mut $sequencer.timing,
         }
     };
 }
@@ -29,6 +31,7 @@ pub(super) struct Appender<'a, M> {
     pub(super) stock: &'a mut Stock,
     pub(super) kept: &'a mut Option<(u64, u64)>,
     pub(super) counters: &'a mut SequencerCounters,
+    pub(super) timing: &'a mut Timing<M>,
 }
 
 impl<M: Memory> Emit for Appender<'_, M> {
@@ -52,6 +55,7 @@ impl<M: Memory> Appender<'_, M> {
         counters.appended_messages += u64::from(arrival.message_count);
         counters.appended_bytes += u64::from(arrival.batch_bytes);
         self.kept.get_or_insert((position, 0)).1 = position;
+        self.timing.take(position, arrival);
         let end_order = first_order + u64::from(arrival.message_count);
         self.trimmer.targets.count(arrival.topic, arrival.batch_bytes.into(), position, end_order);
     }

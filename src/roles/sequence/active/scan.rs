@@ -136,6 +136,8 @@ impl<M: Memory> ActiveSequencer<M> {
             message_count: slot.message_count,
             batch_bytes: slot.batch_bytes,
             blog_at: slot.blog_at,
+            received_at: slot.received_at,
+            landing_ns: slot.landing_ns,
         };
         // A lane's writer may be another program: nothing it names is trusted as an address or a count, and nothing is
         // appended that a follower would refuse.

@@ -1,0 +1,200 @@
+//! Histograms of times: 16 buckets an octave, so that every value is known to a sixteenth of itself, from 1 ns to a minute.
+//!
+//! A role counts in its own memory, two adds a value, and copies what changed to its block in the pool at a low rate. Whoever reads a block may
+//! see some buckets newer than others: each is a count that only grows.
+
+use crate::limits::HISTOGRAM_BYTES;
+use crate::pool::{Keep, Memory};
+
+/// Buckets of an octave, as a power of two.
+const SUB_BITS: u32 = 4;
+const SUBS: u64 = 1 << SUB_BITS;
+/// Values from here on are counted in the last bucket, ns: 69 s.
+const TOP_BITS: u32 = 36;
+/// Buckets of a histogram.
+pub const BUCKETS: usize = ((TOP_BITS - SUB_BITS + 1) as usize) << SUB_BITS;
+/// Words in front of the buckets: the sum of all values, and the largest.
+const HEAD_WORDS: usize = 8;
+const _: () = assert!(HISTOGRAM_BYTES == 8 * (HEAD_WORDS + BUCKETS) as u64);
+
+/// The bucket of a value.
+#[inline]
+fn bucket_of(value: u64) -> usize {
+    if value < SUBS {
+        return value as usize;
+    }
+    let shift = 63 - SUB_BITS - value.leading_zeros();
+    let bucket = (u64::from(shift + 1) << SUB_BITS) + (value >> shift) - SUBS;
+    (bucket as usize).min(BUCKETS - 1)
+}
+
+/// The lowest value that is above all of a bucket.
+pub fn upper_bound(bucket: usize) -> u64 {
+    let (octave, sub) = (bucket as u64 >> SUB_BITS, bucket as u64 & (SUBS - 1));
+    match octave.checked_sub(1) {
+        None => sub + 1,
+        Some(shift) => (SUBS + sub + 1) << shift,
+    }
+}
+
+/// Times as one role counts them.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    buckets: Box<[u64; BUCKETS]>,
+    sum: u64,
+    max: u64,
+    /// Buckets that may have changed since they were written: the first, and one past the last.
+    changed: (usize, usize),
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram { buckets: Box::new([0; BUCKETS]), sum: 0, max: 0, changed: (BUCKETS, 0) }
+    }
+}
+
+impl Histogram {
+    /// Counts a value so many times.
+    #[inline]
+    pub fn record(&mut self, value: u64, times: u64) {
+        let bucket = bucket_of(value);
+        self.buckets[bucket] += times;
+        self.sum += value * times;
+        self.max = self.max.max(value);
+        self.changed = (self.changed.0.min(bucket), self.changed.1.max(bucket + 1));
+    }
+
+    /// Copies what changed to the block at `at`. The caller fences.
+    pub fn write<M: Memory>(&mut self, memory: &M, at: u64) {
+        let (first, end) = std::mem::replace(&mut self.changed, (BUCKETS, 0));
+        if first >= end {
+            return;
+        }
+        memory.store(at, self.sum);
+        memory.store(at + 8, self.max);
+        memory.write_back(at, 16, Keep::Cached);
+        let begin = at + 8 * (HEAD_WORDS + first) as u64;
+        for (offset, count) in (0..).step_by(8).zip(&self.buckets[first..end]) {
+            memory.store(begin + offset, *count);
+        }
+        memory.write_back(begin, 8 * (end - first) as u64, Keep::Cached);
+    }
+}
+
+/// What was counted, by one role or several, ever or since an earlier look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    buckets: Vec<u64>,
+    sum: u64,
+    max: u64,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Distribution { buckets: vec![0; BUCKETS], sum: 0, max: 0 }
+    }
+}
+
+impl Distribution {
+    /// Reads the block at `at`, of a process that lives or is gone.
+    pub fn read<M: Memory>(memory: &M, at: u64) -> Distribution {
+        memory.discard(at, HISTOGRAM_BYTES);
+        let bucket = |bucket| memory.load(at + 8 * (HEAD_WORDS + bucket) as u64);
+        Distribution { buckets: (0..BUCKETS).map(bucket).collect(), sum: memory.load(at), max: memory.load(at + 8) }
+    }
+
+    /// Adds what another role counted.
+    pub fn add(&mut self, other: &Distribution) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(mine, theirs)| *mine = mine.wrapping_add(*theirs));
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.max = self.max.max(other.max);
+    }
+
+    /// What came since an earlier look. Its largest value is known as well as the buckets know it.
+    pub fn since(&self, earlier: &Distribution) -> Distribution {
+        let buckets = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now.saturating_sub(*then));
+        let buckets: Vec<u64> = buckets.collect();
+        let highest = buckets.iter().rposition(|count| *count > 0).map_or(0, upper_bound);
+        Distribution { sum: self.sum.saturating_sub(earlier.sum), max: self.max.min(highest), buckets }
+    }
+
+    /// Values counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Their sum, ns.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The largest, ns.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// A value that so large a part of all are not above, ns; none if nothing was counted. Not more than the largest.
+    pub fn quantile(&self, part: f64) -> Option<u64> {
+        let count = self.count();
+        let wanted = ((count as f64 * part).ceil() as u64).clamp(1, count.max(1));
+        let mut seen = 0;
+        let bucket = self.buckets.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        })?;
+        // The largest may be known from another moment than the buckets.
+        Some((upper_bound(bucket) - 1).min(self.max.max(1)))
+    }
+
+    /// How many values are below `bound`, ns: exact where a bucket ends there, as at each power of two.
+    pub fn count_below(&self, bound: u64) -> u64 {
+        self.buckets.iter().enumerate().take_while(|(bucket, _)| upper_bound(*bucket) <= bound).map(|(_, count)| count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::memory::{SharedMemory, Whim};
+
+    #[test]
+    fn buckets_follow_each_other_and_know_a_value_to_a_sixteenth() {
+        let mut last = 0;
+        for value in (0..4096).chain((12..TOP_BITS).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + (1 << (bit - 1))])) {
+            let bucket = bucket_of(value);
+            assert!(upper_bound(bucket) > value, "{value} in {bucket}");
+            assert!(bucket == 0 || upper_bound(bucket - 1) <= value, "{value} in {bucket}");
+            assert!((upper_bound(bucket) - value) as f64 <= (value as f64 / 16.0).max(1.0), "{value}");
+            assert!(bucket >= last || value < 4096);
+            last = bucket.max(last);
+        }
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn what_was_counted_is_read_on_another_host_and_looks_can_be_compared() {
+        let pool = SharedMemory::new(64 << 10, 2, Whim::LAZY, 1);
+        let (ours, theirs) = (pool.host(0), pool.host(1));
+        let mut histogram = Histogram::default();
+        (1..=1000).for_each(|value| histogram.record(value * 1000, 1));
+        histogram.write(&ours, 1024);
+        ours.store_fence();
+        let first = Distribution::read(&theirs, 1024);
+        assert_eq!((first.count(), first.sum(), first.max()), (1000, 500_500_000, 1_000_000));
+        for (part, expected) in [(0.5, 500_000), (0.99, 990_000), (0.999, 999_000)] {
+            let found = first.quantile(part).unwrap();
+            assert!(found >= expected && found <= expected + expected / 16 + 1, "{part}: {found}");
+        }
+        assert_eq!(first.quantile(1.0), Some(1_000_000));
+        histogram.record(5, 3);
+        histogram.write(&ours, 1024);
+        ours.store_fence();
+        let second = Distribution::read(&theirs, 1024);
+        let since = second.since(&first);
+        assert_eq!((since.count(), since.quantile(1.0), since.sum()), (3, Some(5), 15));
+        assert_eq!(Distribution::default().quantile(0.5), None);
+        let mut both = first.clone();
+        both.add(&since);
+        assert_eq!((both.count(), both.count_below(16), both.count_below(1 << 20)), (1003, 3, 1003));
+    }
+}

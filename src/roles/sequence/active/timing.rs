@@ -1,0 +1,69 @@
+//! When batches were published, ordered and committed: counted, and noted beside the index for whoever ends their way.
+
+use crate::log::View;
+use crate::observe::histogram::Histogram;
+use crate::observe::timeline::{Times, TimelineWriter, between};
+use crate::order::Arrival;
+use crate::pool::Memory;
+
+/// Batches of one pass whose times are kept: what a pass takes from the lanes, and what it frees that was parked. What is more is not counted.
+const BATCHES_MAX: usize = 4096;
+
+/// A batch that was appended in this pass.
+struct Appended {
+    position: u64,
+    published_at: u64,
+    landing_ns: u32,
+}
+
+/// See the head of the file.
+pub(super) struct Timing<M> {
+    memory: M,
+    timeline: TimelineWriter<M>,
+    histograms: [u64; 2],
+    appended: Vec<Appended>,
+    ordering: Histogram,
+    committing: Histogram,
+}
+
+impl<M: Memory> Timing<M> {
+    pub(super) fn new(view: &View<M>, candidate: u32) -> Self {
+        Timing {
+            memory: view.memory.clone(),
+            timeline: TimelineWriter::new(view, candidate),
+            histograms: view.layout.sequencer_histograms(candidate),
+            appended: Vec::with_capacity(BATCHES_MAX),
+            ordering: Histogram::default(),
+            committing: Histogram::default(),
+        }
+    }
+
+    /// A batch got its place.
+    #[inline]
+    pub(super) fn take(&mut self, position: u64, arrival: &Arrival) {
+        if self.appended.len() < BATCHES_MAX {
+            let Arrival { received_at: published_at, landing_ns, .. } = *arrival;
+            self.appended.push(Appended { position, published_at, landing_ns });
+        }
+    }
+
+    /// What was appended is committed. Both times UTC, ns; 0: nobody measures.
+    pub(super) fn committed(&mut self, ordered_at: u64, committed_at: u64) {
+        let committing_ns = between(ordered_at, committed_at);
+        for batch in self.appended.drain(..).filter(|_| ordered_at > 0) {
+            let Appended { position, published_at, landing_ns } = batch;
+            let ordering_ns = between(published_at, ordered_at);
+            self.timeline.note(position, &Times { published_at, landing_ns, ordering_ns, committing_ns });
+            self.ordering.record(ordering_ns.into(), 1);
+            self.committing.record(committing_ns.into(), 1);
+        }
+    }
+
+    /// Copies out what was counted.
+    pub(super) fn write(&mut self) {
+        let [ordering, committing] = self.histograms;
+        self.ordering.write(&self.memory, ordering);
+        self.committing.write(&self.memory, committing);
+        self.memory.store_fence();
+    }
+}
