@@ -1,5 +1,6 @@
 //! The broker process: attaches to the pool, takes its brokers' locks, places roles on threads, runs until told to stop.
 //!
+//! * `account`: what it says of itself in the pool.
 //! * [`error`]: why it cannot start, why it ended.
 //! * [`preflight`]: what can be told before anything is touched.
 //! * `places`: which places in the pool it takes.
@@ -29,7 +30,7 @@ use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
 use crate::pool::region::{Create, HostLock, Wanted, device_bytes, device_node};
 use crate::pool::superblock::{HomeHosts, SuperblockError};
-use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
+use crate::pool::{Hardware, Keep, Mapped, Memory, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::caretaker::Caretaker;
@@ -41,17 +42,19 @@ use crate::roles::sequence::when_free::WhenFree;
 use crate::roles::sequence::{Sequence, TakeoverSettings};
 use crate::roles::tokens::Tokens;
 use crate::runtime::cpu::{numa_node, usable_cores};
-use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown, Ticks, plan, spawn};
+use crate::runtime::{Role, RoleError, RoleKind, RoleSpec, RunnerError, Shutdown, ThreadPlan, Ticks, plan, spawn};
 use crate::runtime::{fault, machine};
 use crate::wire::SlowReader;
 use crate::wire::frame::LogRecord;
 
+mod account;
 pub mod error;
 mod places;
 pub mod preflight;
 mod progress;
 mod watch;
 
+use account::{Account, Accounted};
 pub use error::{RunError, StartError};
 use watch::Watch;
 
@@ -301,9 +304,18 @@ impl Embarlet {
             embarlet.stop();
             return Err(embarlet.end(|_| ()).err().unwrap_or_else(|| RunnerError::NotStarted).into());
         }
-        let watch = Watch::start(embarlet.pool.clone(), embarlet.shutdown.clone(), Caretaker::new(&view));
-        embarlet.watch = Some(watch.map_err(|source| RunnerError::Spawn { thread: "housekeeping".into(), source })?);
+        embarlet.begin_to_watch(&view, &plan.threads)?;
         Ok(embarlet)
+    }
+
+    /// Begins with housekeeping, once every thread runs.
+    fn begin_to_watch<M: Memory>(&mut self, view: &View<M>, plans: &[ThreadPlan]) -> Result<(), RunnerError> {
+        let threads = plans.iter().zip(&self.threads).map(|(plan, running)| Accounted::new(plan, &running.ticks));
+        let account = Account::begin(view, &self.places, threads.collect());
+        let watch = Watch::start(self.pool.clone(), self.shutdown.clone(), Caretaker::new(view), account);
+        let failed = |source| RunnerError::Spawn { thread: "housekeeping".into(), source };
+        self.watch = Some(watch.map_err(failed)?);
+        Ok(())
     }
 
     /// Where its brokers listen, in the order they were named.

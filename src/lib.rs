@@ -41,8 +41,8 @@
 // 9 │ sim                           │ the whole cluster from one seed
 // 8 │ testing                       │ simulated memory and chance
 // 7 │ embarlet                      │ assembles a broker process
-// 6 │ roles · client                │ duty cycles: receive, sequence, ack, export │ publishers and subscribers, over TCP or attached
-// 5 │ log · net · observe           │ structures of the pool │ io_uring, readiness │ the catalogue of counters
+// 6 │ roles · client · monitor      │ duty cycles: receive, sequence, ack, export │ publishers and subscribers, over TCP or attached │ a pool as people see it
+// 5 │ log · net · observe           │ structures of the pool │ io_uring, readiness │ counters, times and errors in the pool
 // 4 │ pool · runtime                │ shared memory │ the one loop
 // 3 │ order · config                │ decisions │ the configuration file
 // 2 │ wire                          │ frames
@@ -108,6 +108,9 @@ pub mod fields;
 pub mod limits;
 #[doc(hidden)]
 pub mod log;
+#[cfg(feature = "broker")]
+#[doc(hidden)]
+pub mod monitor;
 #[doc(hidden)]
 pub mod net;
 #[doc(hidden)]

@@ -9,6 +9,7 @@ use embarcadero::config::Config;
 use embarcadero::embarlet::preflight::{self, lay_out};
 use embarcadero::embarlet::{Embarlet, StartOptions, creation, open_pool, pool_bytes};
 use embarcadero::fields::{Described, table};
+use embarcadero::observe::errors;
 use embarcadero::pool::Layout;
 use embarcadero::pool::{layout, record, superblock};
 use embarcadero::runtime::logging;
@@ -112,7 +113,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     embarcadero::processor::limit(config.instructions);
-    if let Err(error) = logging::start(config.log.into()) {
+    if let Err(error) = logging::start(config.log.into(), errors::note) {
         log::warn!("the log has no thread of its own ({error}): a reader that stops reading it stops this process");
     }
     let code = match run(&config, &arguments) {

@@ -16,7 +16,7 @@ const TEST_FUNCTION_LINES_MAX: usize = 80;
 const LONG_FUNCTIONS: [(&str, &str, usize); 3] = [
     ("src/log/entry.rs", "to_entry", 81),
     ("src/log/checkpoint.rs", "replay_event", 80),
-    ("src/roles/sequence/active.rs", "take_over", 78),
+    ("src/roles/sequence/active.rs", "take_over", 76),
 ];
 
 /// Files with unsafe code. Each numbers its invariants. Those of tests count what a process does from outside of it: an allocator, limits.

@@ -1,4 +1,5 @@
-//! Housekeeping of a process: a thread that looks once a second whether its pool is still what it was, and after what dead members of its host have there.
+//! Housekeeping of a process: a thread that looks once a second whether its pool is still what it was, and after what dead members of its host have
+//! there, and says there how the process is.
 //!
 //! Roles do not look: it costs system calls, and time. Whoever loses its pool goes on with memory that nobody else will ever see, beside
 //! processes that began a new log at the same path; so it is told, and the process ends.
@@ -8,6 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::embarlet::account::Account;
 use crate::pool::region::Lost;
 use crate::pool::{Memory, Pool};
 use crate::roles::caretaker::Caretaker;
@@ -27,20 +29,25 @@ impl Watch {
         pool: Pool,
         shutdown: Arc<Shutdown>,
         mut caretaker: Caretaker<M>,
+        mut account: Account<M>,
     ) -> std::io::Result<Watch> {
         let (stop, told) = channel();
         let look = move || {
+            account.write();
             while told.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 if let Err(lost) = pool.check() {
                     log::error!("FAULT: pool {} is lost to this process: {lost}; it ends", pool.path().display());
                     shutdown.request();
+                    account.write();
                     return Some(lost);
                 }
                 let given = caretaker.look(&pool);
                 if given > 0 {
                     log::info!("{given} extents of members of this host that are gone go back to the pool's stock");
                 }
+                account.write();
             }
+            account.write();
             None
         };
         let thread = std::thread::Builder::new().name("housekeeping".into()).spawn(look)?;

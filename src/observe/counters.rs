@@ -1,5 +1,9 @@
 //! The catalogue of counters: name, unit, meaning; and their blocks in the pool.
 //!
+//! Names (a test holds them to it): words in full, with `_`; what is counted last but for its unit, and that last of all: `_bytes`, `_ns`, `_us`, `_ms`; what
+//! has no unit is a number of things, in the plural, or of events. The meaning names the unit of what has one, and says `now` of what is so now and
+//! `ever` of nothing: that is what a counter is.
+//!
 //! Each role owns one block of plain words and is its only writer. A role counts in its own memory and copies the block out
 //! at a low rate, so counting costs an add. Tools read the blocks of a living or dead process alike.
 
@@ -13,6 +17,19 @@ pub struct Counter {
     pub name: &'static str,
     /// Meaning and unit.
     pub meaning: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+}
+
+/// How a counter moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It grows as long as the process lives.
+    Counter,
+    /// It is what is so now.
+    Gauge,
+    /// It says which one is meant: no amount.
+    Name,
 }
 
 /// A block of counters.
@@ -25,13 +42,28 @@ pub trait Counters {
     fn from_words(words: &[u64]) -> Self;
 }
 
+macro_rules! kind {
+    () => {
+        Kind::Counter
+    };
+    (gauge) => {
+        Kind::Gauge
+    };
+    (name) => {
+        Kind::Name
+    };
+}
+
 macro_rules! counters {
-    ($(#[$meta:meta])* $name:ident { $( $(#[doc = $doc:literal])+ $field:ident ),* $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident { $( $(#[doc = $doc:literal])+ $field:ident $(: $kind:ident)? ),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "broker", derive(serde::Serialize))]
         pub struct $name { $( $(#[doc = $doc])+ pub $field: u64 ),* }
         impl Counters for $name {
-            const CATALOGUE: &'static [Counter] = &[ $( Counter { name: stringify!($field), meaning: concat!($($doc),+) } ),* ];
+            const CATALOGUE: &'static [Counter] = &[
+                $( Counter { name: stringify!($field), meaning: concat!($($doc),+), kind: kind!($($kind)?) } ),*
+            ];
             fn words(&self) -> impl ExactSizeIterator<Item = u64> {
                 const { assert!(Self::CATALOGUE.len() <= COUNTERS_PER_BLOCK as usize) };
                 [ $( self.$field ),* ].into_iter()
@@ -86,9 +118,9 @@ counters! {
         /// connections reset without a word, because too many of their address waited or were being told that it has all it may have
         reset_unheard,
         /// connections now
-        connections,
+        connections: gauge,
         /// extents in hand now
-        free_extents,
+        free_extents: gauge,
     }
 }
 
@@ -103,8 +135,8 @@ counters! {
         appended_messages,
         /// bytes of them
         appended_bytes,
-        /// batches parked behind a gap, ever
-        parked_batches,
+        /// batches parked behind a gap
+        parked_batches: gauge,
         /// duplicates dropped
         duplicates,
         /// batches let go, to be sent again
@@ -130,21 +162,51 @@ counters! {
         /// commits: times the watermark moved
         commits,
         /// batches parked now
-        held_batches,
+        held_batches: gauge,
+        /// sessions that wait behind a gap now
+        gapped_sessions: gauge,
+        /// for how long the oldest gap has been open, ms
+        oldest_gap_ms: gauge,
+        /// its session
+        oldest_gap_session: name,
+        /// the batch that is missing there
+        oldest_gap_batch: name,
         /// commit watermark
-        watermark,
+        watermark: gauge,
         /// trim floor
-        floor,
+        floor: gauge,
         /// attached subscribers no longer waited for because they were not polled while memory was wanted
         dropped_pins,
-        /// extents granted, ever
+        /// extents granted
         granted_extents,
         /// extents in stock now
-        stock_extents,
+        stock_extents: gauge,
         /// takeovers by this process
         takeovers,
         /// takeovers given up because the pool is damaged; the process ends
         damaged,
+    }
+}
+
+counters! {
+    /// What a sequencer has counted of a topic, since it is the active one. Received are ordered, duplicate, refused or parked: none is lost.
+    TopicCounters {
+        /// index position of the topic's creation plus 1; 0: no topic
+        created: name,
+        /// batches taken from lanes
+        received_batches,
+        /// batches that got their place in the order
+        ordered_batches,
+        /// messages in them
+        ordered_messages,
+        /// bytes of them
+        ordered_bytes,
+        /// batches that had been ordered before
+        duplicate_batches,
+        /// batches of sessions that were fenced or not open, or that were let go to be sent again
+        refused_batches,
+        /// batches parked behind a gap now
+        parked_batches: gauge,
     }
 }
 
@@ -168,7 +230,7 @@ counters! {
         /// zero-copy sends the kernel copied all the same
         zero_copy_copied,
         /// connections now
-        connections,
+        connections: gauge,
         /// entries or records of the pool found damaged; the process ends
         damaged,
     }
@@ -198,22 +260,22 @@ counters! {
         /// entries found inconsistent
         inconsistent,
         /// subscribers now
-        connections,
+        connections: gauge,
         /// times a subscriber that was too slow skipped to what is kept
         skips,
         /// messages it was told it missed
         skipped_messages,
-        /// subscribers that publishers were held up by for more than a second, ever
+        /// subscribers that publishers were held up by for more than a second
         waited_readers,
         /// time for which they have been held up by the slowest of now, ms
-        waited_ms,
+        waited_ms: gauge,
         /// its IPv4 address times 65,536, and its port; the port alone if the address is of IPv6
-        waited_address,
+        waited_address: name,
         /// its first topic's id
-        waited_topic,
-        /// places kept for subscribers whose connection broke, or which were sent to other brokers, ever
+        waited_topic: name,
+        /// places kept for subscribers whose connection broke, or which were sent to other brokers
         kept_places,
-        /// connections that are sent copies because the kernel locks no more pages, ever
+        /// connections that are sent copies because the kernel locks no more pages
         copied_connections,
         /// sends tried again because the kernel lacked something
         sends_again,
@@ -232,11 +294,11 @@ counters! {
     /// A thread's counters, written by the housekeeping of its process.
     ThreadCounters {
         /// when this was written, UTC ns
-        reported_at,
+        reported_at: gauge,
         /// the core it is pinned to plus 1; 0: it runs where the system puts it
-        pinned_core,
+        pinned_core: gauge,
         /// 1: it never sleeps
-        spins,
+        spins: gauge,
         /// time in passes that moved something, ns
         working_ns,
         /// time in passes that moved nothing while a lane's ring was full, ns
@@ -260,7 +322,7 @@ counters! {
         /// what its roles moved
         moved,
         /// longest pass of the last 2 to 4 s that did not end in sleep, ns
-        longest_pass_ns,
+        longest_pass_ns: gauge,
         /// time in receive cores, from every 16th pass, ns
         receive_ns,
         /// time in the sequencer, from every 16th pass, ns
@@ -311,6 +373,37 @@ impl<M: Memory> CounterBlock<M> {
 mod tests {
     use super::*;
     use crate::testing::memory::{SharedMemory, Whim};
+
+    #[test]
+    fn names_follow_their_rules() {
+        let blocks: [&[Counter]; 6] = [
+            ReceiveCounters::CATALOGUE,
+            SequencerCounters::CATALOGUE,
+            TopicCounters::CATALOGUE,
+            AckCounters::CATALOGUE,
+            ExportCounters::CATALOGUE,
+            ThreadCounters::CATALOGUE,
+        ];
+        for block in blocks {
+            let mut names = std::collections::HashSet::new();
+            for Counter { name, meaning, kind } in block {
+                assert!(names.insert(name), "{name} is there twice");
+                assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+                let units = [("_ns", " ns"), ("_us", " us"), ("_ms", " ms"), ("_bytes", "bytes")];
+                for (suffix, unit) in units {
+                    let is_named = name.ends_with(suffix);
+                    assert!(!is_named || meaning.contains(unit), "{name}: {meaning:?} does not name its unit");
+                    let speaks_of_it = meaning.ends_with(unit.trim()) && unit != "bytes" && *kind != Kind::Name;
+                    assert!(
+                        !speaks_of_it || is_named || name.ends_with("_at"),
+                        "{name}: {meaning:?} has a unit that its name has not"
+                    );
+                }
+                assert!(!meaning.contains(" ever"), "{name}: that is what a counter is");
+                assert!(meaning.len() > 4 && !meaning.trim().ends_with('.'), "{name}: {meaning:?}");
+            }
+        }
+    }
 
     #[test]
     fn what_a_role_counted_is_read_on_another_host() {

@@ -52,8 +52,10 @@ pub fn note(record: &log::Record<'_>) {
 
 /// An error of a process that lives or is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "broker", derive(serde::Serialize))]
 pub struct DistinctError {
     /// Error or warning.
+    #[cfg_attr(feature = "broker", serde(serialize_with = "in_words"))]
     pub level: Level,
     /// How often.
     pub count: u64,
@@ -63,6 +65,11 @@ pub struct DistinctError {
     pub last_at: u64,
     /// What was said first.
     pub text: String,
+}
+
+#[cfg(feature = "broker")]
+fn in_words<S: serde::Serializer>(level: &Level, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(level)
 }
 
 /// The list, as its process keeps it.
@@ -146,7 +153,8 @@ fn read_one<M: Memory>(memory: &M, at: u64) -> Option<DistinctError> {
     let (count, told) = (word(0), word(3));
     let level = Level::iter().find(|level| *level as u64 == told >> 32)?;
     let bytes = (told as u32 as usize).min(TEXT_BYTES);
-    let text: Vec<u8> = (0..(bytes as u64).div_ceil(8)).flat_map(|index| word(HEAD_WORDS + index).to_le_bytes()).collect();
+    let text: Vec<u8> =
+        (0..(bytes as u64).div_ceil(8)).flat_map(|index| word(HEAD_WORDS + index).to_le_bytes()).collect();
     let text = String::from_utf8_lossy(&text[..bytes]).into_owned();
     (count > 0).then(|| DistinctError { level, count, first_at: word(1), last_at: word(2), text })
 }

@@ -148,7 +148,30 @@ impl Distribution {
 
     /// How many values are below `bound`, ns: exact where a bucket ends there, as at each power of two.
     pub fn count_below(&self, bound: u64) -> u64 {
-        self.buckets.iter().enumerate().take_while(|(bucket, _)| upper_bound(*bucket) <= bound).map(|(_, count)| count).sum()
+        self.buckets
+            .iter()
+            .enumerate()
+            .take_while(|(bucket, _)| upper_bound(*bucket) <= bound)
+            .map(|(_, count)| count)
+            .sum()
+    }
+}
+
+#[cfg(feature = "broker")]
+impl serde::Serialize for Distribution {
+    /// How many, and the values that parts of them are not above.
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut fields = to.serialize_struct("Distribution", 7)?;
+        let at = |part| self.quantile(part).unwrap_or(0);
+        fields.serialize_field("count", &self.count())?;
+        fields.serialize_field("sum_ns", &self.sum)?;
+        fields.serialize_field("p50_ns", &at(0.5))?;
+        fields.serialize_field("p90_ns", &at(0.9))?;
+        fields.serialize_field("p99_ns", &at(0.99))?;
+        fields.serialize_field("p999_ns", &at(0.999))?;
+        fields.serialize_field("max_ns", &self.max)?;
+        fields.end()
     }
 }
 
@@ -160,7 +183,9 @@ mod tests {
     #[test]
     fn buckets_follow_each_other_and_know_a_value_to_a_sixteenth() {
         let mut last = 0;
-        for value in (0..4096).chain((12..TOP_BITS).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + (1 << (bit - 1))])) {
+        for value in
+            (0..4096).chain((12..TOP_BITS).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + (1 << (bit - 1))]))
+        {
             let bucket = bucket_of(value);
             assert!(upper_bound(bucket) > value, "{value} in {bucket}");
             assert!(bucket == 0 || upper_bound(bucket - 1) <= value, "{value} in {bucket}");

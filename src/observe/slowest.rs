@@ -16,6 +16,7 @@ const _: () = assert!(SLOWEST_BYTES == (8 * WORDS * 2 * KEPT) as u64);
 
 /// A batch, and when it was where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[cfg_attr(feature = "broker", derive(serde::Serialize))]
 #[repr(C)]
 pub struct SlowBatch {
     /// Its position in the order index.
@@ -121,7 +122,8 @@ pub fn read<M: Memory>(memory: &M, at: u64) -> Vec<SlowBatch> {
         let words: [u64; WORDS] = std::array::from_fn(|word| memory.load(line + 8 * word as u64));
         cast(words)
     };
-    let mut batches: Vec<_> = (at..at + SLOWEST_BYTES).step_by(64).map(batch).filter(|one| one.published_at > 0).collect();
+    let mut batches: Vec<_> =
+        (at..at + SLOWEST_BYTES).step_by(64).map(batch).filter(|one| one.published_at > 0).collect();
     batches.sort_by_key(|batch| std::cmp::Reverse(batch.whole_ns()));
     batches
 }

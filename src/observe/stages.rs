@@ -1,12 +1,12 @@
 //! The last stage of a batch's way: a role that acks or delivers takes up when the batch was where, and counts how long the stage and the whole
 //! way took.
 
-use crate::log::View;
-use crate::log::commit::Commit;
+use std::sync::Arc;
+
 use crate::observe::histogram::Histogram;
 use crate::observe::slowest::{SlowBatch, Slowest};
 use crate::observe::timeline::{TimelineReader, between};
-use crate::pool::{Layout, Memory};
+use crate::pool::{Access, Layout, Memory};
 
 /// Where a role's findings lie in the pool.
 #[derive(Clone, Copy, Debug)]
@@ -41,31 +41,33 @@ pub struct LastStage<M> {
     slowest: Slowest,
     /// Who commits, and below which positions nothing has times any more.
     candidate: u32,
+    access: Access,
     from: u64,
     places_kept: u64,
 }
 
 impl<M: Memory> LastStage<M> {
     /// With room for so many batches of a pass; what is more is not counted.
-    pub fn new(view: &View<M>, places: Places, batches_max: usize) -> Self {
+    pub fn new(memory: &M, layout: &Arc<Layout>, places: Places, batches_max: usize) -> Self {
         LastStage {
-            timeline: TimelineReader::new(view),
-            memory: view.memory.clone(),
+            timeline: TimelineReader::new(memory, layout),
+            memory: memory.clone(),
             places,
             batches: Vec::with_capacity(batches_max),
             stage: Histogram::default(),
             whole: Histogram::default(),
             slowest: Slowest::default(),
             candidate: 0,
+            access: Access::Local,
             from: 0,
-            places_kept: view.layout.timeline_places(),
+            places_kept: layout.timeline_places(),
         }
     }
 
-    /// So far is committed: what lies too far behind has no times any more, and whoever reads it catches up with what is old.
-    pub fn committed(&mut self, commit: &Commit) {
-        self.candidate = commit.candidate;
-        self.from = commit.watermark.saturating_sub(self.places_kept);
+    /// So far `candidate` has committed: what lies too far behind has no times any more, and whoever reads it catches up with what is old.
+    pub fn committed(&mut self, candidate: u32, access: Access, watermark: u64) {
+        (self.candidate, self.access) = (candidate, access);
+        self.from = watermark.saturating_sub(self.places_kept);
     }
 
     /// A batch whose way ends in this pass.
@@ -84,7 +86,7 @@ impl<M: Memory> LastStage<M> {
     /// Now they are acked or delivered.
     pub fn done(&mut self, now_utc_ns: u64) {
         for batch in self.batches.drain(..) {
-            let Some(times) = self.timeline.read(self.candidate, batch.position) else { continue };
+            let Some(times) = self.timeline.read(self.candidate, self.access, batch.position) else { continue };
             let batch = SlowBatch { ending_ns: between(times.committed_at(), now_utc_ns), ..batch.with_times(&times) };
             self.stage.record(batch.ending_ns.into(), 1);
             self.whole.record(batch.whole_ns(), 1);

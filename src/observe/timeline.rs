@@ -6,9 +6,10 @@
 //!
 //! All times are UTC, in ns: one clock within a host; between hosts as good as these are kept in step.
 
+use std::sync::Arc;
+
 use crate::limits::{LINE_BYTES, TIMELINE_PLACE_BYTES};
-use crate::log::View;
-use crate::pool::{Access, Keep, Line, Memory};
+use crate::pool::{Access, Keep, Layout, Line, Memory};
 
 const PLACE_WORDS: usize = 4;
 
@@ -48,7 +49,8 @@ pub fn between(from: u64, to: u64) -> u32 {
 /// The sequencer's side.
 #[derive(Debug)]
 pub struct TimelineWriter<M> {
-    view: View<M>,
+    memory: M,
+    layout: Arc<Layout>,
     candidate: u32,
     /// Somebody on another host may read it.
     is_shared: bool,
@@ -56,22 +58,23 @@ pub struct TimelineWriter<M> {
 
 impl<M: Memory> TimelineWriter<M> {
     /// Of a candidate.
-    pub fn new(view: &View<M>, candidate: u32) -> Self {
-        TimelineWriter { view: view.clone(), candidate, is_shared: view.layout.geometry.hosts > 1 }
+    pub fn new(memory: &M, layout: &Arc<Layout>, candidate: u32) -> Self {
+        let is_shared = layout.geometry.hosts > 1;
+        TimelineWriter { memory: memory.clone(), layout: layout.clone(), candidate, is_shared }
     }
 
     /// Notes the times of a batch.
     #[inline]
     pub fn note(&self, position: u64, times: &Times) {
-        let at = self.view.layout.timeline_place(self.candidate, position);
-        let (line, first) = place(&self.view.memory, at);
+        let at = self.layout.timeline_place(self.candidate, position);
+        let (line, first) = place(&self.memory, at);
         line.store(first, 0);
         line.store(first + 1, times.published_at);
         line.store(first + 2, u64::from(times.landing_ns) << 32 | u64::from(times.ordering_ns));
         line.store(first + 3, times.committing_ns.into());
         line.store(first, position + 1);
         if self.is_shared {
-            self.view.memory.write_back(at, TIMELINE_PLACE_BYTES, Keep::Cached);
+            self.memory.write_back(at, TIMELINE_PLACE_BYTES, Keep::Cached);
         }
     }
 }
@@ -79,23 +82,24 @@ impl<M: Memory> TimelineWriter<M> {
 /// A follower's side.
 #[derive(Debug)]
 pub struct TimelineReader<M> {
-    view: View<M>,
+    memory: M,
+    layout: Arc<Layout>,
 }
 
 impl<M: Memory> TimelineReader<M> {
     /// Of a pool.
-    pub fn new(view: &View<M>) -> Self {
-        TimelineReader { view: view.clone() }
+    pub fn new(memory: &M, layout: &Arc<Layout>) -> Self {
+        TimelineReader { memory: memory.clone(), layout: layout.clone() }
     }
 
     /// The times of the batch at a position that `candidate` committed; none if they are not there yet, or not any more.
     #[inline]
-    pub fn read(&self, candidate: u32, position: u64) -> Option<Times> {
-        let at = self.view.layout.timeline_place(candidate, position);
-        if self.view.access_to_candidate(candidate) == Access::Remote {
-            self.view.memory.discard(at, TIMELINE_PLACE_BYTES);
+    pub fn read(&self, candidate: u32, access: Access, position: u64) -> Option<Times> {
+        let at = self.layout.timeline_place(candidate, position);
+        if access == Access::Remote {
+            self.memory.discard(at, TIMELINE_PLACE_BYTES);
         }
-        let (line, first) = place(&self.view.memory, at);
+        let (line, first) = place(&self.memory, at);
         if line.load(first) != position + 1 {
             return None;
         }
@@ -124,15 +128,18 @@ mod tests {
     #[test]
     fn times_are_found_until_the_place_is_anothers() {
         let view = plain_view(1);
-        let (writer, reader) = (TimelineWriter::new(&view, 0), TimelineReader::new(&view));
+        let (writer, reader) =
+            (TimelineWriter::new(&view.memory, &view.layout, 0), TimelineReader::new(&view.memory, &view.layout));
+        let read = |position| reader.read(0, Access::Remote, position);
         let places = view.layout.timeline_places();
-        let times = |n: u64| Times { published_at: 1000 * n, landing_ns: 1, ordering_ns: u32::MAX, committing_ns: n as u32 };
-        assert_eq!(reader.read(0, 0), None);
+        let times =
+            |n: u64| Times { published_at: 1000 * n, landing_ns: 1, ordering_ns: u32::MAX, committing_ns: n as u32 };
+        assert_eq!(read(0), None);
         (0..places + 3).for_each(|position| writer.note(position, &times(position)));
-        assert_eq!(reader.read(0, 2), None);
-        assert_eq!(reader.read(0, 3), Some(times(3)));
-        assert_eq!(reader.read(0, places + 2), Some(times(places + 2)));
-        assert_eq!(reader.read(0, places + 3), None);
+        assert_eq!(read(2), None);
+        assert_eq!(read(3), Some(times(3)));
+        assert_eq!(read(places + 2), Some(times(places + 2)));
+        assert_eq!(read(places + 3), None);
         let found = times(3);
         assert_eq!((found.landed_at(), found.committed_at()), (2999, 3000 + u64::from(u32::MAX) + 3));
         assert_eq!((between(5, 3), between(3, 5), between(0, u64::MAX)), (0, 2, u32::MAX));

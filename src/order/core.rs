@@ -71,6 +71,8 @@ pub struct OrderCore {
     dirty: Vec<u32>,
     let_go: u64,
     fenced: u64,
+    /// By topic: batches that were parked and never appended.
+    unparked: Vec<u64>,
     /// The clock of silence.
     now_ns: u64,
 }
@@ -86,6 +88,7 @@ impl OrderCore {
             dirty: Vec::with_capacity(limits.sessions_max as usize),
             let_go: 0,
             fenced: 0,
+            unparked: vec![0; limits.topics_max as usize],
             now_ns: 0,
         }
     }
@@ -128,6 +131,17 @@ impl OrderCore {
     /// Batches of session epochs that are over, ever: those that came too late, and those that were parked when it ended.
     pub fn fenced(&self) -> u64 {
         self.fenced
+    }
+
+    /// Batches of a topic that were parked and never appended, ever: let go, or of a session epoch that ended.
+    pub fn unparked(&self, topic: u32) -> u64 {
+        self.unparked[topic as usize]
+    }
+
+    /// The gap that has been open longest: its session's place, and since when, by the clock that gaps age by, ns.
+    pub fn oldest_gap(&self) -> Option<(u32, u64)> {
+        let since_ns = |slot: &u32| (*slot, self.tracking[*slot as usize].gap_since_ns);
+        self.gapped.iter().map(since_ns).min_by_key(|(_, since_ns)| *since_ns)
     }
 
     /// Sessions that wait behind a gap.
@@ -271,7 +285,9 @@ impl OrderCore {
 
     /// What is parked belongs to a session epoch that ends.
     fn drop_parked(&mut self, slot: u32, next_batch: u64) {
-        self.fenced += u64::from(self.hold.held_of(slot));
+        let held = u64::from(self.hold.held_of(slot));
+        self.fenced += held;
+        self.unparked[self.table.session(slot).topic as usize] += held;
         self.hold.clear_session(slot, next_batch);
     }
 
@@ -311,6 +327,7 @@ impl OrderCore {
         let lowest = self.hold.clear_session(slot, next_batch).expect("it had a parked batch");
         self.forget_gap_if_closed(slot);
         self.let_go += u64::from(count) - 1;
+        self.unparked[self.table.session(slot).topic as usize] += u64::from(count);
         self.tell_let_go(slot, lowest, emit);
         true
     }

@@ -308,7 +308,9 @@ impl Layout {
                 (lanes + u64::from(g.brokers) * BROKER_BLOCKS + candidates) * COUNTERS_PER_BLOCK as u64 / 8,
             ),
             histograms: region(
-                (u64::from(g.broker_lanes()) + u64::from(g.brokers) * BROKER_HISTOGRAMS + candidates * SEQUENCER_HISTOGRAMS)
+                (u64::from(g.broker_lanes())
+                    + u64::from(g.brokers) * BROKER_HISTOGRAMS
+                    + candidates * SEQUENCER_HISTOGRAMS)
                     * HISTOGRAM_BYTES
                     / LINE_BYTES,
             ),

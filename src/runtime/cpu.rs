@@ -55,6 +55,13 @@ pub fn current_task() -> Option<u64> {
     link.file_name()?.to_str()?.parse().ok()
 }
 
+/// Time that a thread of this process was on a core, and time that it could have run and had none, ns; as the system counts.
+pub fn times_of_task(task: u64) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/self/task/{task}/schedstat")).ok()?;
+    let mut words = text.split_ascii_whitespace().map(str::parse);
+    Some((words.next()?.ok()?, words.next()?.ok()?))
+}
+
 /// The cores that the calling thread may use. Called before any thread is pinned: a pinned one has one core.
 ///
 /// # Errors

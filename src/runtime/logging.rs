@@ -99,14 +99,36 @@ impl Write for Queue {
     }
 }
 
+/// Who takes a note of what is logged. It must not wait.
+pub type Note = fn(&log::Record<'_>);
+
+/// Lets somebody take a note of what is logged, for those who look at the process from outside.
+struct Noted(env_logger::Logger, Note);
+
+impl log::Log for Noted {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        (self.1)(record);
+        self.0.log(record);
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
 /// Starts the log of this process, on stderr. Panics are logged too: a role that breaks an invariant does not wait to say so.
 ///
 /// # Errors
 /// The thread cannot be had. The log is then written where it arises.
-pub fn start(level: LevelFilter) -> io::Result<()> {
+pub fn start(level: LevelFilter, note: Note) -> io::Result<()> {
     let lines = LINES.get_or_init(|| Lines::new(LINES_MAX));
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).format_timestamp_micros();
+    // The level may change while the process runs: what is less severe is stopped before it comes here.
+    builder.filter_level(LevelFilter::Trace).format_timestamp_micros();
     let started = std::thread::Builder::new().name("log".into()).spawn(move || {
         loop {
             lines.write(&mut io::stderr());
@@ -121,7 +143,11 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
             log::error!("thread {}: {panic}", thread.name().unwrap_or("without a name"));
         }));
     }
-    builder.init();
+    let logger = Noted(builder.build(), note);
+    // Whoever has begun a log of its own in this process keeps it.
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(level);
+    }
     result
 }
 

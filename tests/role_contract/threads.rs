@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use embarcadero::net::Ring;
 use embarcadero::runtime::{
-    IdlePolicy, Now, Role, RoleError, Runner, RunnerError, Shutdown, TickCounts, Ticks,
+    IdlePolicy, Now, Role, RoleError, RoleKind, Runner, RunnerError, Shutdown, TickCounts, Ticks,
 };
 
 use crate::MODES;
@@ -21,6 +21,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Wakeful(Arc<AtomicBool>);
 
 impl Role<Ring> for Wakeful {
+    fn kind(&self) -> RoleKind {
+        RoleKind::Receive
+    }
+
     fn name(&self) -> &str {
         "wakeful"
     }

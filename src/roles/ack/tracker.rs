@@ -109,7 +109,7 @@ impl<M: Memory> Tracker<M> {
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
             acked_messages: 0,
             acked_batches: 0,
-            times: LastStage::new(view, Places::of_acks(&view.layout, broker), ENTRIES_PER_PASS),
+            times: LastStage::new(&view.memory, &view.layout, Places::of_acks(&view.layout, broker), ENTRIES_PER_PASS),
             is_started: false,
             not_now: 0,
         }
@@ -180,7 +180,7 @@ impl<M: Memory> Tracker<M> {
         if commit.epoch != self.epoch {
             return Ok(self.change_epoch(commit.epoch));
         }
-        self.times.committed(&commit);
+        self.times.committed(commit.candidate, self.view.access_to_candidate(commit.candidate), commit.watermark);
         let read = self.index.read(&commit, &mut self.entries[..]);
         if read == Ok(0) {
             return Ok(0);

@@ -278,7 +278,12 @@ impl<M: Memory, N: Network> Export<M, N> {
             slow: slow::Slow::new(settings.reader_stall_ns.max(settings.reader_wait_max_ns)),
             waited_for: None,
             counters: ExportCounters::default(),
-            times: LastStage::new(view, Places::of_deliveries(&view.layout, broker), SEND_LIST_MAX),
+            times: LastStage::new(
+                &view.memory,
+                &view.layout,
+                Places::of_deliveries(&view.layout, broker),
+                SEND_LIST_MAX,
+            ),
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             draining_since_ns: None,
             looks: Looks::new(settings.log.heartbeat_ms),
@@ -453,7 +458,8 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
             && self.is_waited_for
             && let Some(commit) = self.commit.current()
         {
-            self.times.committed(&commit);
+            let access = self.view.access_to_candidate(commit.candidate);
+            self.times.committed(commit.candidate, access, commit.watermark);
             moved += self.serve_all(io, &commit, now);
         }
         moved += self.beat(io, now);

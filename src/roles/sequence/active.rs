@@ -20,9 +20,10 @@ use crate::log::topics::{Topic, read_spec};
 use crate::observe::counters::SequencerCounters;
 use crate::order::core::OrderLimits;
 use crate::order::{Emit, Event, OrderCore};
-use crate::pool::Memory;
 use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress};
+use crate::pool::{Geometry, Memory};
 use crate::roles::sequence::active::append::append_to;
+use crate::roles::sequence::active::tally::Tally;
 use crate::roles::sequence::active::timing::Timing;
 use crate::roles::sequence::attendance::{Attendance, LOOK_NS};
 use crate::roles::sequence::stock::Stock;
@@ -32,6 +33,7 @@ mod append;
 mod scan;
 mod sessions;
 mod supply;
+mod tally;
 mod timing;
 
 /// What the configuration says about sequencing.
@@ -92,6 +94,7 @@ pub struct ActiveSequencer<M> {
     checkpoints: Checkpoints<M>,
     counters: SequencerCounters,
     timing: Timing<M>,
+    tally: Tally<M>,
     /// Advances only while no lane is held back for want of room: load never fences anyone.
     gap_clock_ns: u64,
     /// Goes on all the time, but not while this process slept.
@@ -122,12 +125,7 @@ impl<M: Memory> ActiveSequencer<M> {
         settings: SequencerSettings,
     ) -> Self {
         let g = view.layout.geometry;
-        let mut core = OrderCore::new(OrderLimits {
-            sessions_max: g.sessions_max,
-            topics_max: g.topics_max,
-            lanes: g.lanes(),
-            held_batches_max: HELD_BATCHES_MAX.min(g.lanes() * g.ring_slots * 4),
-        });
+        let mut core = OrderCore::new(order_limits(&g));
         let mut progress = vec![LaneProgress::default(); g.lanes() as usize];
         let (mut watermark, mut floor, mut dropped_pins) = (0, 0, 0);
         let (mut known, mut cursors) = (vec![None; g.topics_max as usize], CursorTable::new(g.cursors_max));
@@ -149,6 +147,7 @@ impl<M: Memory> ActiveSequencer<M> {
             let progress = &topics.written[topic.id as usize];
             trimmer.targets.begin(topic.id, settings.target(topic), progress, watermark);
         });
+        let tally = Tally::new(view, candidate, topics.known.iter().flatten());
         let kept = (watermark > floor).then(|| (floor, watermark - 1));
         let cursors = CursorWriter::take_over(view, candidate, cursors);
         let checkpoints = Checkpoints::take_over(view, candidate, &core, &extents, watermark);
@@ -178,6 +177,7 @@ impl<M: Memory> ActiveSequencer<M> {
             cursors,
             checkpoints,
             timing: Timing::new(view, candidate),
+            tally,
             counters: SequencerCounters { watermark, floor, takeovers: 1, ..SequencerCounters::default() },
             gap_clock_ns: 0,
             session_clock_ns: 0,
@@ -241,6 +241,7 @@ impl<M: Memory> ActiveSequencer<M> {
         if let Some(id) = id {
             let target = self.settings.target(&topic);
             self.trimmer.targets.begin(id, target, &TopicProgress::default(), created_position);
+            self.tally.begin(id, created_position, self.core.unparked(id));
             self.topics.change(id, Some(Topic { id, created_position, ..topic }));
         }
     }
@@ -256,6 +257,7 @@ impl<M: Memory> ActiveSequencer<M> {
         }
         self.cursors.forget_topic(slot.topic);
         self.trimmer.targets.forget(slot.topic);
+        self.tally.forget(slot.topic);
         self.topics.change(slot.topic, None);
     }
 
@@ -401,9 +403,16 @@ impl<M: Memory> ActiveSequencer<M> {
         self.look_at_failed_memory();
     }
 
-    /// Copies out how long ordering and committing took.
-    pub fn write_times(&mut self) {
+    /// Copies out what became of batches, and how long ordering and committing took; and sums up what is counted.
+    pub fn report(&mut self) {
         self.timing.write();
+        self.tally.write(&self.core);
+        let gap = self.core.oldest_gap();
+        let session = gap.map(|(slot, _)| self.core.table().session(slot));
+        self.counters.gapped_sessions = self.core.gapped().into();
+        self.counters.oldest_gap_ms = gap.map_or(0, |(_, since_ns)| (self.gap_clock_ns - since_ns) / 1_000_000);
+        self.counters.oldest_gap_session = session.map_or(0, |session| session.id);
+        self.counters.oldest_gap_batch = session.map_or(0, |session| session.next_batch);
     }
 
     /// Whether the index has no room for what lanes have.
@@ -440,6 +449,15 @@ impl<M: Memory> ActiveSequencer<M> {
     /// The fold of everything appended.
     pub fn core(&self) -> &OrderCore {
         &self.core
+    }
+}
+
+fn order_limits(g: &Geometry) -> OrderLimits {
+    OrderLimits {
+        sessions_max: g.sessions_max,
+        topics_max: g.topics_max,
+        lanes: g.lanes(),
+        held_batches_max: HELD_BATCHES_MAX.min(g.lanes() * g.ring_slots * 4),
     }
 }
 

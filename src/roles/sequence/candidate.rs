@@ -107,10 +107,10 @@ impl<M: Memory> Candidate<M> {
         }
     }
 
-    /// Copies out what the active one measured.
-    pub fn write_times(&mut self) {
+    /// The active one copies out what it counted.
+    pub fn report(&mut self) {
         if let State::Active(sequencer) = &mut self.state {
-            sequencer.write_times();
+            sequencer.report();
         }
     }
 

@@ -94,7 +94,7 @@ impl<M: Memory, L: Locks, H> Sequence<M, L, H> {
 
     /// Copies counters out and logs progress, if there was any.
     fn report_now(&mut self) {
-        self.candidate.write_times();
+        self.candidate.report();
         let Some(sequencer) = self.candidate.active() else { return };
         let counters = sequencer.counters();
         self.block.write(counters);

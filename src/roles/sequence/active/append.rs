@@ -6,6 +6,7 @@ use crate::log::retention::Trimmer;
 use crate::observe::counters::SequencerCounters;
 use crate::order::{Arrival, Emit, Event};
 use crate::pool::Memory;
+use crate::roles::sequence::active::tally::Tally;
 use crate::roles::sequence::active::timing::Timing;
 use crate::roles::sequence::stock::Stock;
 
@@ -19,6 +20,7 @@ macro_rules! append_to {
             kept: &mut $sequencer.kept,
             counters: &mut $sequencer.counters,
             timing: &mut $sequencer.timing,
+            tally: &mut $sequencer.tally,
         }
     };
 }
@@ -32,6 +34,7 @@ pub(super) struct Appender<'a, M> {
     pub(super) kept: &'a mut Option<(u64, u64)>,
     pub(super) counters: &'a mut SequencerCounters,
     pub(super) timing: &'a mut Timing<M>,
+    pub(super) tally: &'a mut Tally<M>,
 }
 
 impl<M: Memory> Emit for Appender<'_, M> {
@@ -56,6 +59,7 @@ impl<M: Memory> Appender<'_, M> {
         counters.appended_bytes += u64::from(arrival.batch_bytes);
         self.kept.get_or_insert((position, 0)).1 = position;
         self.timing.take(position, arrival);
+        self.tally.ordered(arrival);
         let end_order = first_order + u64::from(arrival.message_count);
         self.trimmer.targets.count(arrival.topic, arrival.batch_bytes.into(), position, end_order);
     }

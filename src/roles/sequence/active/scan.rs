@@ -149,6 +149,7 @@ impl<M: Memory> ActiveSequencer<M> {
             let mut append = append_to!(self);
             self.core.arrive_at(place, arrival, self.gap_clock_ns, &mut append)
         };
+        self.tally.received(slot.topic, verdict);
         match verdict {
             // Counted as they are appended, and by the order core.
             Verdict::Appended { .. } | Verdict::LetGo | Verdict::Fenced => {}

@@ -2,7 +2,7 @@
 
 use crate::log::View;
 use crate::observe::histogram::Histogram;
-use crate::observe::timeline::{Times, TimelineWriter, between};
+use crate::observe::timeline::{TimelineWriter, Times, between};
 use crate::order::Arrival;
 use crate::pool::Memory;
 
@@ -30,7 +30,7 @@ impl<M: Memory> Timing<M> {
     pub(super) fn new(view: &View<M>, candidate: u32) -> Self {
         Timing {
             memory: view.memory.clone(),
-            timeline: TimelineWriter::new(view, candidate),
+            timeline: TimelineWriter::new(&view.memory, &view.layout, candidate),
             histograms: view.layout.sequencer_histograms(candidate),
             appended: Vec::with_capacity(BATCHES_MAX),
             ordering: Histogram::default(),
