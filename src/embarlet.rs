@@ -5,9 +5,12 @@
 //! * [`preflight`]: what can be told before anything is touched.
 //! * `places`: which places in the pool it takes.
 //! * `progress`: how far its memory is made ready.
+//! * `reload`: what a SIGHUP changes.
+//! * `showing`: where it shows itself.
 //! * `watch`: whether the pool is still what it was.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
@@ -23,6 +26,7 @@ use crate::log::member::Member;
 use crate::log::namesake::look_for_namesake;
 use crate::log::topics::Topic;
 use crate::log::{Homes, View};
+use crate::monitor::server::Monitor;
 use crate::net::Ring;
 use crate::net::ring::RingError;
 use crate::net::socket_options::listen;
@@ -52,10 +56,13 @@ pub mod error;
 mod places;
 pub mod preflight;
 mod progress;
+mod reload;
+mod showing;
 mod watch;
 
 use account::{Account, Accounted};
 pub use error::{RunError, StartError};
+use reload::Reload;
 use watch::Watch;
 
 /// Time the roles have to finish after being told to stop.
@@ -80,6 +87,7 @@ pub struct Embarlet {
     places: Vec<u32>,
     pool: Pool,
     watch: Option<Watch>,
+    monitor: Option<Monitor>,
     _locks: Vec<HostLock>,
 }
 
@@ -95,6 +103,8 @@ pub struct StartOptions {
     /// The process is the brokers' own: it is told to stop by signals, and a fault of the pool's memory ends it with a record. Else by
     /// [`Embarlet::stop`] alone.
     pub on_signals: bool,
+    /// The configuration's file, which a SIGHUP reads again.
+    pub file: Option<PathBuf>,
 }
 
 /// The geometry a configuration asks for, on a pool of `pool_bytes`.
@@ -262,6 +272,7 @@ impl Embarlet {
         let candidate = places::take_candidate(&places, &pool, &view)?;
         let slot = candidate.as_ref().map(|(slot, _)| *slot);
         let listeners = bind(config, &options.brokers)?;
+        let shown_at = showing::listen(config.monitor.address, options.brokers[0])?;
         if config.pool.populate {
             pool.populate(progress::show);
         }
@@ -281,8 +292,16 @@ impl Embarlet {
         }
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let mut builders: Vec<_> = parts.builders.into_iter().map(Some).collect();
-        let mut embarlet =
-            Embarlet { threads: Vec::new(), shutdown, addresses, places, pool, watch: None, _locks: locks };
+        let mut embarlet = Embarlet {
+            threads: Vec::new(),
+            shutdown,
+            addresses,
+            places,
+            pool,
+            watch: None,
+            monitor: None,
+            _locks: locks,
+        };
         let (started, starts) = channel();
         for thread in &plan.threads {
             let ticks = Arc::new(Ticks::default());
@@ -304,15 +323,22 @@ impl Embarlet {
             embarlet.stop();
             return Err(embarlet.end(|_| ()).err().unwrap_or_else(|| RunnerError::NotStarted).into());
         }
-        embarlet.begin_to_watch(&view, &plan.threads)?;
+        let reload = if options.on_signals { Reload::on_signal(config, options.file.clone()) } else { None };
+        embarlet.begin_to_watch(&view, &plan.threads, reload)?;
+        embarlet.monitor = shown_at.and_then(|listener| showing::begin(listener, &embarlet.pool, &embarlet.places));
         Ok(embarlet)
     }
 
     /// Begins with housekeeping, once every thread runs.
-    fn begin_to_watch<M: Memory>(&mut self, view: &View<M>, plans: &[ThreadPlan]) -> Result<(), RunnerError> {
+    fn begin_to_watch<M: Memory>(
+        &mut self,
+        view: &View<M>,
+        plans: &[ThreadPlan],
+        reload: Option<Reload>,
+    ) -> Result<(), RunnerError> {
         let threads = plans.iter().zip(&self.threads).map(|(plan, running)| Accounted::new(plan, &running.ticks));
         let account = Account::begin(view, &self.places, threads.collect());
-        let watch = Watch::start(self.pool.clone(), self.shutdown.clone(), Caretaker::new(view), account);
+        let watch = Watch::start(self.pool.clone(), self.shutdown.clone(), Caretaker::new(view), account, reload);
         let failed = |source| RunnerError::Spawn { thread: "housekeeping".into(), source };
         self.watch = Some(watch.map_err(failed)?);
         Ok(())
@@ -321,6 +347,11 @@ impl Embarlet {
     /// Where its brokers listen, in the order they were named.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where its status page is, if it shows one.
+    pub fn shown_at(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(Monitor::address)
     }
 
     /// The numbers its brokers have in the pool, in the order they were named.

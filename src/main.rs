@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use embarcadero::config::Config;
+use embarcadero::config::{Config, LogFormat};
 use embarcadero::embarlet::preflight::{self, lay_out};
 use embarcadero::embarlet::{Embarlet, StartOptions, creation, open_pool, pool_bytes};
 use embarcadero::fields::{Described, table};
@@ -20,7 +20,7 @@ embarlet: the broker of Embarcadero, a totally ordered publish/subscribe log ove
 
 usage: embarlet [--config FILE] [--brokers 0,1,...] [--format [--overwrite-foreign]]
        embarlet [--config FILE] --format-only [--overwrite-foreign]
-       embarlet [--config FILE] --check-config | --print-layout
+       embarlet [--config FILE] --check-config | --print-layout | --print-plan [--brokers 0,1,...]
 
   --config FILE     configuration; without it, the embedded one: four brokers on 127.0.0.1:7300-7303, pool in /dev/shm
   --brokers LIST    run only these of the brokers that the file lists, counted from 0 (all of one host); default: all
@@ -31,9 +31,12 @@ usage: embarlet [--config FILE] [--brokers 0,1,...] [--format [--overwrite-forei
                     with --format or --format-only: format whatever lies at pool.path, also what is not a pool
   --check-config    print the effective configuration and exit
   --print-layout    print the byte layout of the pool and of the wire, and exit
+  --print-plan      print which role runs on which core, and why, and exit
+  --log-format KIND text, or json: an object a line; default: as the configuration says (log_format)
   --version, --help
 
-SIGINT or SIGTERM drains and stops; a second one stops at once.
+SIGINT or SIGTERM drains and stops; a second one stops at once. SIGHUP reads the configuration again: `log` takes effect at once, and
+the log says what else changed and waits for the next start.
 
 Exit status:
   0    stopped as told, or did what was asked
@@ -54,6 +57,8 @@ struct Arguments {
     overwrite_foreign: bool,
     check_config: bool,
     print_layout: bool,
+    print_plan: bool,
+    log_format: Option<LogFormat>,
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
@@ -69,6 +74,8 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--overwrite-foreign" => parsed.overwrite_foreign = true,
             "--check-config" => parsed.check_config = true,
             "--print-layout" => parsed.print_layout = true,
+            "--print-plan" => parsed.print_plan = true,
+            "--log-format" => parsed.log_format = Some(parse_log_format(&value("--log-format")?)?),
             "--help" | "-h" => {
                 print(&format!("{USAGE}\n"));
                 return Ok(None);
@@ -84,6 +91,14 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         return Err("--overwrite-foreign goes with --format or --format-only".into());
     }
     Ok(Some(parsed))
+}
+
+fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("--log-format is text or json, found {text:?}")),
+    }
 }
 
 fn parse_brokers(text: &str) -> Result<Vec<u32>, String> {
@@ -113,7 +128,9 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     embarcadero::processor::limit(config.instructions);
-    if let Err(error) = logging::start(config.log.into(), errors::note) {
+    if let Err(error) =
+        logging::start(config.log.into(), arguments.log_format.unwrap_or(config.log_format), errors::note)
+    {
         log::warn!("the log has no thread of its own ({error}): a reader that stops reading it stops this process");
     }
     let code = match run(&config, &arguments) {
@@ -146,7 +163,11 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
     if arguments.print_layout {
         print_layout(&lay_out(config, pool_bytes(config)?, arguments.config.as_deref())?);
     }
-    if arguments.check_config || arguments.print_layout {
+    if arguments.print_plan {
+        let all = || (0..config.brokers.len() as u32).collect();
+        print(&preflight::describe_plan(config, &arguments.brokers.clone().unwrap_or_else(all))?);
+    }
+    if arguments.check_config || arguments.print_layout || arguments.print_plan {
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.format_only {
@@ -157,7 +178,8 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
     let all = || (0..config.brokers.len() as u32).collect();
     let brokers = arguments.brokers.clone().unwrap_or_else(all);
     let (format, overwrite_foreign) = (arguments.format, arguments.overwrite_foreign);
-    let options = StartOptions { brokers, format, overwrite_foreign, on_signals: true };
+    let file = arguments.config.clone();
+    let options = StartOptions { brokers, format, overwrite_foreign, on_signals: true, file };
     let embarlet = Embarlet::start(config, &options)?;
     let addresses: Vec<String> = embarlet.addresses().iter().map(ToString::to_string).collect();
     log::info!("ready: brokers {:?} listen on {}", embarlet.places(), addresses.join(", "));

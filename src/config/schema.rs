@@ -47,6 +47,10 @@ pub struct Config {
     pub instructions: Instructions,
     /// Least severe level that is logged.
     pub log: LogLevel,
+    /// How a line of the log is written.
+    pub log_format: LogFormat,
+    /// Where the process can be looked at.
+    pub monitor: MonitorConfig,
 }
 
 impl Default for Config {
@@ -67,6 +71,8 @@ impl Default for Config {
             topics: Vec::new(),
             instructions: Instructions::All,
             log: LogLevel::Info,
+            log_format: LogFormat::Text,
+            monitor: MonitorConfig::default(),
         }
     }
 }
@@ -77,6 +83,72 @@ impl Config {
         let patience = (self.sequencer.takeover_after / 8).min(self.liveness.heartbeat / 4);
         let ThreadsConfig { park_max, rest_max, .. } = self.threads;
         ThreadsConfig { rest_max: rest_max.min(patience).max(park_max), ..self.threads.clone() }
+    }
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object a line, for programs.
+    Json,
+}
+
+/// Where the process can be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields, expecting = "a section of `key: value` lines")]
+pub struct MonitorConfig {
+    /// Where it shows itself.
+    pub address: MonitorAddress,
+}
+
+impl Default for MonitorConfig {
+    fn default() -> Self {
+        MonitorConfig { address: MonitorAddress::Auto }
+    }
+}
+
+/// Where a process shows itself to browsers and scrapers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MonitorAddress {
+    /// On this machine's loopback, at a port that is free.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+impl std::fmt::Display for MonitorAddress {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MonitorAddress::Auto => out.write_str("auto"),
+            MonitorAddress::Off => out.write_str("off"),
+            MonitorAddress::At(address) => write!(out, "{address}"),
+        }
+    }
+}
+
+impl Serialize for MonitorAddress {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MonitorAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match text.as_str() {
+            "auto" => Ok(MonitorAddress::Auto),
+            "off" => Ok(MonitorAddress::Off),
+            other => other.parse().map(MonitorAddress::At).map_err(|_| {
+                serde::de::Error::custom(format!(
+                    "expected auto, off, or an address and port like 127.0.0.1:7380, found {other:?}"
+                ))
+            }),
+        }
     }
 }
 

@@ -115,6 +115,16 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The status page.
+    #[error(
+        "the status page cannot be shown at {address}: {source}; another process may have that port (`ss -ltnp`): name another as `monitor.address`, or set it to auto or off"
+    )]
+    Show {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Another machine takes itself for this host.
     #[error("pool {path}: {source}")]
     Namesake {

@@ -10,15 +10,52 @@ use crate::config::{Config, ExportConfig, Place, ReceiveConfig};
 use crate::embarlet::error::StartError;
 use crate::embarlet::{check_brokers, geometry, pool_bytes};
 use crate::pool::layout::{Layout, LayoutError};
-use crate::pool::region::{PoolError, device_bytes, free_bytes, is_missing_device, unmappable_device};
+use crate::pool::region::{PoolError, device_bytes, device_node, free_bytes, is_missing_device, unmappable_device};
 use crate::roles::receive::SPARE_CONNECTIONS;
-use crate::runtime::cpu::usable_cores;
+use crate::runtime::IdlePolicy;
+use crate::runtime::cpu::{numa_node, usable_cores};
 use crate::runtime::machine::{memory_room, raise_limits};
 use crate::runtime::{RoleKind, RoleSpec, plan};
 
 /// Descriptors of everything but connections, with room to spare: the pool, its locks, rings, listeners, log, signals.
 const DESCRIPTORS_BESIDE: u64 = 48;
 const DESCRIPTORS_PER_BROKER: u64 = 8;
+
+/// Which role would run on which core of this machine, and why.
+///
+/// # Errors
+/// What a start would be refused with.
+pub fn describe_plan(config: &Config, brokers: &[u32]) -> Result<String, StartError> {
+    check_brokers(config, brokers)?;
+    let (roles, usable) = (role_specs(config, brokers, Some(0)), usable_cores()?);
+    let plan = plan(&roles, &usable, &config.rested_threads())?;
+    let cores: Vec<String> = usable.ids.iter().map(ToString::to_string).collect();
+    let quota = match usable.count() < usable.ids.len() {
+        true => format!(", of which {} may be busy at once (CPU quota)", usable.count()),
+        false => String::new(),
+    };
+    let threads = &config.threads;
+    let spinning = plan.threads.iter().filter(|thread| thread.idle == IdlePolicy::Spin).count();
+    let mut text = format!(
+        "usable cores: {}{quota}; the first of each physical core come first, and core {} is given out last: interrupts are mostly there\n\
+         asked for: threads.mode {:?}, threads.cores {}, threads.idle {:?}; {} roles\n",
+        cores.join(", "),
+        cores[0],
+        threads.mode,
+        threads.cores.as_ref().map_or("auto".to_owned(), |cores| format!("{cores:?}")),
+        threads.idle,
+        roles.len()
+    );
+    text += &plan.describe(&roles);
+    text += &format!(
+        "why: {spinning} threads spin, at most {} may: one usable core is left for whoever the broker serves\n",
+        usable.count() - 1
+    );
+    if let Some(node) = device_node(&config.pool.path) {
+        text += &plan.describe_distance(node, numa_node);
+    }
+    Ok(text)
+}
 
 /// Looks at everything that a start would need. Gives what could not be looked at here.
 ///

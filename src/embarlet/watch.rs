@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::embarlet::account::Account;
+use crate::embarlet::reload::Reload;
 use crate::pool::region::Lost;
 use crate::pool::{Memory, Pool};
 use crate::roles::caretaker::Caretaker;
@@ -30,6 +31,7 @@ impl Watch {
         shutdown: Arc<Shutdown>,
         mut caretaker: Caretaker<M>,
         mut account: Account<M>,
+        mut reload: Option<Reload>,
     ) -> std::io::Result<Watch> {
         let (stop, told) = channel();
         let look = move || {
@@ -41,6 +43,7 @@ impl Watch {
                     account.write();
                     return Some(lost);
                 }
+                reload.iter_mut().for_each(Reload::look);
                 let given = caretaker.look(&pool);
                 if given > 0 {
                     log::info!("{given} extents of members of this host that are gone go back to the pool's stock");

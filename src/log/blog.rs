@@ -301,7 +301,7 @@ mod tests {
         let small = blog.acquire(RUN_BYTES_MIN, RUN_BYTES_MIN, 0).unwrap();
         let large = blog.acquire(extent, extent, 0).unwrap();
         assert!(blog.is_sealed(&small) && !blog.is_sealed(&large));
-        assert_eq!(closed(&mut blog, 7), [], "its run is still being filled");
+        assert_eq!(closed(&mut blog, 7), [0; 0], "its run is still being filled");
         blog.release(small, 64, 128, 7);
         assert_eq!(blog.close(6, 7), None, "its writer needs a slot that names it");
         assert_eq!(closed(&mut blog, 7), [0]);
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(closed(&mut second, 5), [0]);
         let mut third = Blog::take(&view, 0, 5);
         assert_eq!((closed(&mut third, 5), third.free_extents()), (vec![0], 4), "no slot said that it is closed");
-        assert_eq!(closed(&mut Blog::take(&view, 0, 6), 6), []);
+        assert_eq!(closed(&mut Blog::take(&view, 0, 6), 6), [0; 0]);
     }
 
     /// Its owner was killed when it had taken a grant and had not said so, and whoever gave everything back for it heard no sequencer: it is told of still

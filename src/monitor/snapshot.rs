@@ -84,6 +84,8 @@ pub struct SequencerFacts {
     pub candidate: u32,
     /// Its epoch.
     pub epoch: u64,
+    /// Its process.
+    pub process: u64,
     /// Grows while it lives.
     pub heartbeat: u64,
     /// Whether a process of this host has its lock.
@@ -301,11 +303,13 @@ fn member_line(view: &Looked, member: u32) -> BrokerLine {
 fn sequencer_facts(pool: &Pool, view: &Looked) -> Option<SequencerFacts> {
     let reader = CommitReader::new(view);
     let commit = reader.current()?;
+    let line = reader.line(commit.candidate);
     let [ordering, committing] = view.layout.sequencer_histograms(commit.candidate);
     Some(SequencerFacts {
         candidate: commit.candidate,
         epoch: commit.epoch,
-        heartbeat: reader.line(commit.candidate).heartbeat,
+        process: line.process,
+        heartbeat: line.heartbeat,
         is_locked: pool.is_locked(LockName::Candidate(commit.candidate)).unwrap_or(false),
         watermark: commit.watermark,
         floor: FloorReader::new(view).read().map_or(0, |floors| floors.floor),

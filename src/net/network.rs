@@ -100,6 +100,8 @@ pub trait Socket: Send + 'static {
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize>;
     /// Bytes that the other end has acknowledged since the connection began. `None`: nobody says.
     fn acked_bytes(&self) -> Option<u64>;
+    /// The shortest time in which the other end has answered lately, us: how far away it is. `None`: nobody says.
+    fn round_trip_us(&self) -> Option<u32>;
     /// Bytes given to the connection that the other end has not acknowledged. `None`: nobody says.
     fn unacked_bytes(&self) -> Option<u64>;
 

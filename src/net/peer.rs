@@ -19,6 +19,20 @@ use crate::net::socket_options;
 /// Where `tcpi_bytes_acked` lies in `struct tcp_info` (linux/tcp.h: 8 bytes, 24 words, two rates of 64 bits).
 const BYTES_ACKED_AT: usize = 8 + 24 * 4 + 2 * 8;
 
+/// Where `tcpi_min_rtt` lies there: behind 16 more bytes and three words.
+const MIN_RTT_AT: usize = BYTES_ACKED_AT + 8 + 8 + 3 * 4;
+const INFO_BYTES: usize = MIN_RTT_AT + 4;
+
+/// What the kernel says of a connection.
+fn info_of(stream: &TcpStream) -> Option<[u8; INFO_BYTES]> {
+    let mut info = [0; INFO_BYTES];
+    let mut length = info.len() as libc::socklen_t;
+    let into = info.as_mut_ptr().cast();
+    // SAFETY: invariants 1 and 2.
+    let result = unsafe { libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &mut length) };
+    (result == 0 && length as usize == info.len()).then_some(info)
+}
+
 /// What a call that gives a number of bytes came to.
 fn bytes_of(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
@@ -70,14 +84,15 @@ impl Socket for TcpStream {
     }
 
     fn acked_bytes(&self) -> Option<u64> {
-        let mut info = [0; BYTES_ACKED_AT + 8];
-        let mut length = info.len() as libc::socklen_t;
-        let into = info.as_mut_ptr().cast();
-        // SAFETY: invariants 1 and 2.
-        let result =
-            unsafe { libc::getsockopt(self.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &mut length) };
-        let is_whole = result == 0 && length as usize == info.len();
-        is_whole.then(|| u64::from_ne_bytes(info[BYTES_ACKED_AT..].try_into().expect("8 bytes")))
+        let info = info_of(self)?;
+        Some(u64::from_ne_bytes(*info[BYTES_ACKED_AT..].first_chunk().expect("8 bytes")))
+    }
+
+    fn round_trip_us(&self) -> Option<u32> {
+        let info = info_of(self)?;
+        let us = u32::from_ne_bytes(*info[MIN_RTT_AT..].first_chunk().expect("4 bytes"));
+        // That nothing was answered yet is written so.
+        (us < u32::MAX).then_some(us)
     }
 
     fn unacked_bytes(&self) -> Option<u64> {
@@ -107,6 +122,8 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(ours.acked_bytes().unwrap() - before, 1000);
+        let away_us = ours.round_trip_us().unwrap();
+        assert!(away_us > 0 && away_us < 1_000_000, "{away_us} us to ourselves");
         // What nobody reads is acknowledged up to the peer's window, and no further.
         let mut given = 0;
         while let Ok(bytes) = ours.send_now(&[1; 64 << 10]) {

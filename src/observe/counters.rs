@@ -117,6 +117,10 @@ counters! {
         address_bounds,
         /// connections reset without a word, because too many of their address waited or were being told that it has all it may have
         reset_unheard,
+        /// longest of the shortest answers of clients, as far as they were asked in the last report, us
+        farthest_us: gauge,
+        /// its IPv4 address times 65,536, and its port; the port alone if the address is of IPv6
+        farthest_address: name,
         /// connections now
         connections: gauge,
         /// extents in hand now
@@ -259,6 +263,10 @@ counters! {
         too_slow,
         /// entries found inconsistent
         inconsistent,
+        /// longest of the shortest answers of clients, as far as they were asked in the last report, us
+        farthest_us: gauge,
+        /// its IPv4 address times 65,536, and its port; the port alone if the address is of IPv6
+        farthest_address: name,
         /// subscribers now
         connections: gauge,
         /// times a subscriber that was too slow skipped to what is kept
@@ -389,11 +397,11 @@ mod tests {
             for Counter { name, meaning, kind } in block {
                 assert!(names.insert(name), "{name} is there twice");
                 assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
-                let units = [("_ns", " ns"), ("_us", " us"), ("_ms", " ms"), ("_bytes", "bytes")];
+                let units = [("_ns", ", ns"), ("_us", ", us"), ("_ms", ", ms"), ("_bytes", "bytes")];
                 for (suffix, unit) in units {
                     let is_named = name.ends_with(suffix);
                     assert!(!is_named || meaning.contains(unit), "{name}: {meaning:?} does not name its unit");
-                    let speaks_of_it = meaning.ends_with(unit.trim()) && unit != "bytes" && *kind != Kind::Name;
+                    let speaks_of_it = meaning.ends_with(unit) && unit != "bytes" && *kind != Kind::Name;
                     assert!(
                         !speaks_of_it || is_named || name.ends_with("_at"),
                         "{name}: {meaning:?} has a unit that its name has not"

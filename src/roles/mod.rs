@@ -7,13 +7,15 @@
 //!
 //! [`caretaker`] gives back what dead members of a host have of the memory; [`locks`]: who of them lives.
 //! [`addresses`] counts what each address has of a broker; [`handoff`] is what roles hand each other; [`tokens`] show that a
-//! client was given a session; `heartbeats` says when quiet connections are told that we are there; `rounds` spreads looks at many connections over time.
+//! client was given a session; `heartbeats` says when quiet connections are told that we are there; `rounds` spreads looks at many connections over time;
+//! `distance`: how far away they are.
 //!
 //! Roles do not import each other.
 
 pub mod ack;
 pub mod addresses;
 pub mod caretaker;
+mod distance;
 pub mod export;
 pub mod handoff;
 mod heartbeats;

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use log::LevelFilter;
 
+use crate::config::LogFormat;
+
 /// Most lines that wait to be written.
 const LINES_MAX: usize = 4096;
 /// Longest line, bytes; a longer one is cut.
@@ -120,15 +122,29 @@ impl log::Log for Noted {
     }
 }
 
+/// A line for programs.
+fn as_json(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
+    let line = serde_json::json!({
+        "time": out.timestamp_micros().to_string(),
+        "level": record.level().as_str(),
+        "target": record.target(),
+        "message": record.args().to_string(),
+    });
+    writeln!(out, "{line}")
+}
+
 /// Starts the log of this process, on stderr. Panics are logged too: a role that breaks an invariant does not wait to say so.
 ///
 /// # Errors
 /// The thread cannot be had. The log is then written where it arises.
-pub fn start(level: LevelFilter, note: Note) -> io::Result<()> {
+pub fn start(level: LevelFilter, format: LogFormat, note: Note) -> io::Result<()> {
     let lines = LINES.get_or_init(|| Lines::new(LINES_MAX));
     let mut builder = env_logger::Builder::new();
     // The level may change while the process runs: what is less severe is stopped before it comes here.
     builder.filter_level(LevelFilter::Trace).format_timestamp_micros();
+    if format == LogFormat::Json {
+        builder.format(as_json);
+    }
     let started = std::thread::Builder::new().name("log".into()).spawn(move || {
         loop {
             lines.write(&mut io::stderr());

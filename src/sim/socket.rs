@@ -104,6 +104,10 @@ impl Socket for SimSocket {
         self.kernel.with(|state| Some(state.network.acked(self.link, End::Broker, state.now_ns)))
     }
 
+    fn round_trip_us(&self) -> Option<u32> {
+        None
+    }
+
     fn unacked_bytes(&self) -> Option<u64> {
         self.kernel.with(|state| {
             let written = state.network.written(self.link, End::Broker);

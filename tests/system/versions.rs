@@ -137,7 +137,7 @@ fn what_was_in_another_log_is_not_resumed() {
         welcomed(&mut Raw::connect(&site.address(0)), &Hello { log, ..hello }.speaking(), body);
         let mut raw = Raw::connect(&site.address(0));
         raw.send(&frame::with_body(&Hello { log: log ^ 1, ..hello }.speaking(), body));
-        assert_eq!(raw.expect_refused(Refusal::OtherLog), log.into());
+        assert_eq!(raw.expect_refused(Refusal::OtherLog), u64::from(log));
     }
     cluster.stop();
 }

@@ -44,6 +44,7 @@ use crate::observe::counters::{CounterBlock, ExportCounters};
 use crate::observe::stages::{LastStage, Places};
 use crate::pool::Memory;
 use crate::roles::addresses::Admission;
+use crate::roles::distance::Distances;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::roles::heartbeats::{Looks, Quiet};
 use crate::runtime::{Blocked, Now, Role, RoleError, RoleKind};
@@ -238,6 +239,7 @@ pub struct Export<M: Memory, N: Network> {
     waited_for: Option<(u64, u64, u32)>,
     counters: ExportCounters,
     times: LastStage<M>,
+    distances: Distances,
     block: CounterBlock<M>,
     draining_since_ns: Option<u64>,
     /// Looks for quiet and silent subscribers.
@@ -278,6 +280,7 @@ impl<M: Memory, N: Network> Export<M, N> {
             slow: slow::Slow::new(settings.reader_stall_ns.max(settings.reader_wait_max_ns)),
             waited_for: None,
             counters: ExportCounters::default(),
+            distances: Distances::default(),
             times: LastStage::new(
                 &view.memory,
                 &view.layout,
@@ -407,6 +410,10 @@ impl<M: Memory, N: Network> Export<M, N> {
         (self.counters.waited_ms, self.counters.waited_address) = (waited_ns / 1_000_000, address);
         self.counters.waited_topic = topic.into();
         self.counters.connections = self.active.len() as u64;
+        let (active, subscribers) = (&self.active, &self.subscribers);
+        let socket = |place: usize| subscribers[active[place] as usize].as_ref().map(|subscriber| &subscriber.socket);
+        let farthest = self.distances.look(active.len(), socket);
+        (self.counters.farthest_us, self.counters.farthest_address) = (farthest.round_trip_us, farthest.address);
         self.block.write(&self.counters);
         self.times.write(now.monotonic_ns);
     }

@@ -10,11 +10,11 @@ use crate::log::commit::Commit;
 use crate::log::retention::{Dropped, NO_PIN};
 use crate::net::network::{Network, Piece, Socket};
 use crate::pool::Memory;
+use crate::roles::distance::packed;
 use crate::roles::export::slow::{LET_GO, Slow};
 use crate::roles::export::{Export, ExportSettings, Phase, Subscriber, TRUST_NS};
 use crate::runtime::Now;
 use crate::wire::{Refusal, SlowReader};
-use std::net::IpAddr;
 
 /// Time between two looks at the floors for one subscription whose send is under way, ns.
 const JUDGE_EVERY_NS: u64 = 5_000_000;
@@ -154,11 +154,7 @@ impl<M: Memory, N: Network> Export<M, N> {
             return;
         }
         let subscriber = self.subscribers[seat as usize].as_mut().expect("served");
-        let address = subscriber.peer.0.map_or(0, |peer| match peer.ip().to_canonical() {
-            IpAddr::V4(ip) => u64::from(u32::from(ip)) << 16 | u64::from(peer.port()),
-            IpAddr::V6(_) => u64::from(peer.port()),
-        });
-        let slowest = (waited_ns, address, subscriber.topics[0].id);
+        let slowest = (waited_ns, packed(subscriber.peer.0), subscriber.topics[0].id);
         self.waited_for = self.waited_for.max(Some(slowest));
         if std::mem::replace(&mut subscriber.pace.is_told, true) {
             return;

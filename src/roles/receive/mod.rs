@@ -45,6 +45,7 @@ use crate::observe::counters::{CounterBlock, ReceiveCounters};
 use crate::pool::record::{BatchSlot, slot_kind};
 use crate::pool::{Keep, Memory};
 use crate::roles::addresses::{AddressBounds, Addresses};
+use crate::roles::distance::Distances;
 use crate::roles::handoff::{AckLink, ConnectionId, Subscriptions};
 use crate::roles::rounds::Rounds;
 use crate::roles::tokens::Tokens;
@@ -146,6 +147,7 @@ pub struct Receive<M: Memory, N: Network> {
     member: Option<Member<M>>,
     housekeeping_ns: u64,
     rounds: Rounds,
+    distances: Distances,
     ring_full_reported: u64,
     extent_wait_reported: u64,
 }
@@ -194,6 +196,7 @@ impl<M: Memory, N: Network> Receive<M, N> {
             member: None,
             housekeeping_ns: 0,
             rounds: Rounds::default(),
+            distances: Distances::default(),
             ring_full_reported: 0,
             extent_wait_reported: 0,
             settings,
@@ -391,6 +394,11 @@ impl<M: Memory, N: Network> Receive<M, N> {
     /// Copies the counters out, and logs what an operator should see.
     fn write_counters(&mut self, now: Now) {
         self.ingest.counters.connections = self.in_use().into();
+        let connections = &self.connections;
+        let farthest =
+            self.distances.look(connections.len(), |place| connections[place].as_ref().map(|one| &one.socket));
+        self.ingest.counters.farthest_us = farthest.round_trip_us;
+        self.ingest.counters.farthest_address = farthest.address;
         let counters: ReceiveCounters = self.ingest.counters;
         self.block.write(&counters);
         self.ingest.write_times();

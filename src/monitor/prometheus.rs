@@ -1,0 +1,254 @@
+//! A pool's counters as text in the exposition format of Prometheus 0.0.4.
+//!
+//! Names are `embarcadero_`, who counts, what is counted, its unit in the base of its kind (`_seconds`, `_bytes`), and `_total` of what only grows. They
+//! follow from the catalogue of counters, so that there is one place where they are written.
+
+use std::fmt::Write;
+
+use crate::monitor::snapshot::{BrokerFacts, SequencerFacts, Snapshot};
+use crate::observe::counters::{Counter, Counters, Kind};
+use crate::observe::histogram::Distribution;
+
+/// Bounds of histograms: powers of two, ns, from a quarter of a microsecond to 17 s.
+const BOUNDS: std::ops::RangeInclusive<u32> = 8..=34;
+
+/// Whose counters are meant.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// These brokers of this process, and the sequencer if it is of this process; none: everybody of the pool.
+    pub brokers: Option<Vec<u32>>,
+}
+
+impl Scope {
+    fn has(&self, broker: u32) -> bool {
+        self.brokers.as_ref().is_none_or(|brokers| brokers.contains(&broker))
+    }
+}
+
+/// Families of metrics as they are collected: each is written once, with all its samples behind it.
+#[derive(Default)]
+struct Families {
+    families: Vec<Family>,
+}
+
+struct Family {
+    name: String,
+    help: String,
+    kind: &'static str,
+    samples: String,
+}
+
+impl Families {
+    fn family(&mut self, name: String, kind: &'static str, help: &str) -> &mut Family {
+        let place = self.families.iter().position(|family| family.name == name).unwrap_or_else(|| {
+            let (help, samples) = (help.trim().to_owned(), String::new());
+            self.families.push(Family { name, help, kind, samples });
+            self.families.len() - 1
+        });
+        &mut self.families[place]
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, labels: &str, value: f64) {
+        let family = self.family(format!("embarcadero_{name}"), "gauge", help);
+        family.sample("", labels, value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, labels: &str, value: f64) {
+        let family = self.family(format!("embarcadero_{name}_total"), "counter", help);
+        family.sample("", labels, value);
+    }
+
+    fn block<C: Counters>(&mut self, who: &str, labels: &str, counters: &C) {
+        for (counter, value) in C::CATALOGUE.iter().zip(counters.words()) {
+            let (name, scale) = base_unit(counter.name);
+            let (name, help) = (format!("{who}_{name}"), help(counter));
+            match counter.kind {
+                Kind::Counter => self.counter(&name, &help, labels, value as f64 * scale),
+                Kind::Gauge => self.gauge(&name, &help, labels, value as f64 * scale),
+                Kind::Name => {}
+            }
+        }
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, labels: &str, times: &Distribution) {
+        let family = self.family(format!("embarcadero_{name}_seconds"), "histogram", help);
+        let between = if labels.is_empty() { "" } else { "," };
+        for bound in BOUNDS.map(|bit| 1u64 << bit) {
+            let labels = format!("{labels}{between}le=\"{}\"", bound as f64 / 1e9);
+            family.sample("_bucket", &labels, times.count_below(bound) as f64);
+        }
+        family.sample("_bucket", &format!("{labels}{between}le=\"+Inf\""), times.count() as f64);
+        family.sample("_sum", labels, times.sum() as f64 / 1e9);
+        family.sample("_count", labels, times.count() as f64);
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for Family { name, help, kind, samples } in &self.families {
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
+        }
+        text
+    }
+}
+
+impl Family {
+    fn sample(&mut self, suffix: &str, labels: &str, value: f64) {
+        let _ = match labels {
+            "" => writeln!(self.samples, "{}{suffix} {value}", self.name),
+            _ => writeln!(self.samples, "{}{suffix}{{{labels}}} {value}", self.name),
+        };
+    }
+}
+
+/// A counter's name with its unit in the base of its kind, and what its value is to be multiplied by.
+fn base_unit(name: &str) -> (String, f64) {
+    for (suffix, base, scale) in [("_ns", "_seconds", 1e-9), ("_us", "_seconds", 1e-6), ("_ms", "_seconds", 1e-3)] {
+        if let Some(stem) = name.strip_suffix(suffix) {
+            return (format!("{stem}{base}"), scale);
+        }
+    }
+    match name.strip_suffix("_at") {
+        Some(stem) => (format!("{stem}_timestamp_seconds"), 1e-9),
+        None => (name.to_owned(), 1.0),
+    }
+}
+
+fn help(counter: &Counter) -> String {
+    let meaning = counter.meaning.trim();
+    let stem = [", ns", ", us", ", ms", ", UTC ns"].iter().find_map(|unit| meaning.strip_suffix(unit));
+    escape(stem.unwrap_or(meaning), false)
+}
+
+/// Text of a label's value, or of a help line.
+fn escape(text: &str, is_label: bool) -> String {
+    let text = text.replace('\\', "\\\\").replace('\n', "\\n");
+    if is_label { text.replace('"', "\\\"") } else { text }
+}
+
+/// What those in `scope` have counted. Histograms are of times in seconds.
+pub fn render(now: &Snapshot, scope: &Scope) -> String {
+    let mut families = Families::default();
+    families.gauge("pool_bytes", "length of the pool", "", now.pool.bytes as f64);
+    families.gauge("pool_blog_bytes", "bytes of the pool for batches", "", now.pool.blog_bytes as f64);
+    families.gauge("pool_failed_places", "places of the pool where memory failed", "", now.pool.failed_at.len() as f64);
+    for broker in now.brokers.iter().filter(|broker| scope.has(broker.broker())) {
+        of_broker(&mut families, now, broker);
+    }
+    for lane in now.lanes.iter().filter(|lane| scope.has(lane.member)) {
+        let labels = format!("broker=\"{}\",lane=\"{}\"", lane.member, lane.lane);
+        families.block("receive", &labels, &lane.receive);
+        families.counter("lane_consumed_slots", "slots the sequencer has looked at", &labels, lane.consumed as f64);
+        families.counter(
+            "lane_settled_slots",
+            "slots that are appended or refused for good",
+            &labels,
+            lane.settled as f64,
+        );
+        families.gauge("lane_waiting_slots", "slots that wait for the sequencer now", &labels, lane.waiting as f64);
+        families.gauge(
+            "lane_paused",
+            "1 while the lane's writer is held back for want of room",
+            &labels,
+            f64::from(lane.is_paused),
+        );
+        families.gauge("lane_extents", "extents the lane has", &labels, lane.extents.into());
+        families.histogram(
+            "batch_publishing",
+            "from when a batch's header had landed to its slot",
+            &labels,
+            &lane.publishing,
+        );
+    }
+    let is_ours = |process| scope.brokers.is_none() || process == u64::from(std::process::id());
+    if let Some(sequencer) = now.sequencer.as_ref().filter(|sequencer| is_ours(sequencer.process)) {
+        of_sequencer(&mut families, now, sequencer);
+    }
+    families.text()
+}
+
+fn of_broker(families: &mut Families, now: &Snapshot, broker: &BrokerFacts) {
+    let labels = format!("broker=\"{}\"", broker.broker());
+    let is_up = broker.member.state == "serving" && (broker.member.is_locked || !broker.member.is_here);
+    families.gauge("broker_up", "1 while the broker serves, as its process says", &labels, f64::from(is_up));
+    families.counter(
+        "broker_heartbeats",
+        "grows while the broker looks after itself",
+        &labels,
+        broker.member.heartbeat as f64,
+    );
+    families.gauge(
+        "broker_start_timestamp_seconds",
+        "when its process began",
+        &labels,
+        broker.member.started_at as f64 / 1e9,
+    );
+    let lag = now
+        .sequencer
+        .as_ref()
+        .zip(broker.member.pin)
+        .map_or(0, |(sequencer, pin)| sequencer.watermark.saturating_sub(pin));
+    families.gauge(
+        "broker_reader_lag_batches",
+        "index entries that its slowest subscriber has still to pass",
+        &labels,
+        lag as f64,
+    );
+    families.block("ack", &labels, &broker.ack);
+    families.block("export", &labels, &broker.export);
+    families.histogram("batch_acking", "from when a batch was committed to its ack", &labels, &broker.acking);
+    families.histogram("batch_to_ack", "from when a batch's header had landed to its ack", &labels, &broker.to_ack);
+    families.histogram(
+        "batch_delivering",
+        "from when a batch was committed to a subscriber's send",
+        &labels,
+        &broker.delivering,
+    );
+    families.histogram(
+        "batch_to_delivery",
+        "from when a batch's header had landed to a subscriber's send",
+        &labels,
+        &broker.to_delivery,
+    );
+    for thread in &broker.threads {
+        let labels = format!("{labels},thread=\"{}\"", escape(&thread.name, true));
+        families.block("thread", &labels, &thread.counters);
+    }
+    let errors: u64 = broker.errors.iter().map(|error| error.count).sum();
+    families.counter("process_errors", "warnings and errors its process has logged", &labels, errors as f64);
+}
+
+fn of_sequencer(families: &mut Families, now: &Snapshot, sequencer: &SequencerFacts) {
+    let labels = format!("candidate=\"{}\"", sequencer.candidate);
+    families.gauge(
+        "sequencer_up",
+        "1 while the process of the active sequencer is there",
+        &labels,
+        f64::from(sequencer.is_locked),
+    );
+    families.gauge("sequencer_epoch", "epoch of the active sequencer", &labels, sequencer.epoch as f64);
+    families.counter(
+        "sequencer_heartbeats",
+        "grows while the sequencer looks after itself",
+        &labels,
+        sequencer.heartbeat as f64,
+    );
+    families.block("sequencer", &labels, &sequencer.counters);
+    families.histogram("batch_ordering", "from a batch's slot to its place in the order", &labels, &sequencer.ordering);
+    families.histogram(
+        "batch_committing",
+        "from a batch's place in the order to its commit",
+        &labels,
+        &sequencer.committing,
+    );
+    for topic in &now.topics {
+        let labels = format!("topic=\"{}\"", escape(&topic.name, true));
+        families.block("topic", &labels, &topic.counters);
+        families.counter("topic_orders", "orders given to messages of the topic", &labels, topic.next_order as f64);
+        families.gauge(
+            "topic_earliest_order",
+            "no message below this order is kept",
+            &labels,
+            topic.earliest_order as f64,
+        );
+    }
+}
