@@ -242,8 +242,20 @@ impl<I: Io> Runner<I> {
         Ok(())
     }
 
+    /// Whether this pass is timed role by role.
+    fn is_sampled(&self) -> bool {
+        self.passes.is_multiple_of(SAMPLED_EVERY)
+    }
+
+    fn sampled(&mut self, index: usize, began_ns: Option<u64>) {
+        if let Some(began_ns) = began_ns {
+            self.ticks.sampled(self.roles[index].kind(), self.io.now().monotonic_ns - began_ns);
+        }
+    }
+
     /// One pass: what it was, and how much moved.
     fn pass(&mut self, phase: Phase, now: Now) -> Result<(Charge, usize), RunnerError> {
+        self.passes += 1;
         let mut moved = self.take_completions(now);
         match phase {
             Phase::Run => moved += self.poll(now),
@@ -266,7 +278,9 @@ impl<I: Io> Runner<I> {
             let index = usize::from(I::role_of(&completion));
             assert!(index < self.roles.len(), "a completion names role {index} of {}", self.roles.len());
             self.running = Running::Role(index);
+            let began_ns = self.is_sampled().then(|| self.io.now().monotonic_ns);
             self.roles[index].complete(&mut self.io, completion, now);
+            self.sampled(index, began_ns);
             self.running = Running::Runner;
         }
         COMPLETIONS_PER_PASS_MAX
@@ -274,20 +288,14 @@ impl<I: Io> Runner<I> {
 
     fn poll(&mut self, now: Now) -> usize {
         let mut moved = 0;
-        self.passes += 1;
-        let mut sampled_ns = self.passes.is_multiple_of(SAMPLED_EVERY).then_some(0);
-        for (index, role) in self.roles.iter_mut().enumerate() {
+        for index in 0..self.roles.len() {
             self.running = Running::Role(index);
-            if let Some(began_ns) = &mut sampled_ns {
-                *began_ns = self.io.now().monotonic_ns;
-            }
-            let done = role.poll(&mut self.io, now);
-            if let Some(began_ns) = sampled_ns {
-                self.ticks.sampled(role.kind(), self.io.now().monotonic_ns - began_ns);
-            }
+            let began_ns = self.is_sampled().then(|| self.io.now().monotonic_ns);
+            let done = self.roles[index].poll(&mut self.io, now);
+            self.sampled(index, began_ns);
             if done == 0
                 && self.failure.is_none()
-                && let Some(source) = role.fault()
+                && let Some(source) = self.roles[index].fault()
             {
                 let failure = RunnerError::Failed { role: self.names[index].clone(), source };
                 log::error!("{failure}; the process ends");
