@@ -2,6 +2,7 @@
 //!
 //! * [`error`]: why it cannot start, why it ended.
 //! * [`preflight`]: what can be told before anything is touched.
+//! * `notify`: what a service manager is told.
 //! * `places`: which places in the pool it takes.
 //! * `progress`: how far its memory is made ready.
 //! * `watch`: whether the pool is still what it was.
@@ -29,7 +30,7 @@ use crate::pool::coherence::Coherence;
 use crate::pool::layout::Geometry;
 use crate::pool::region::{Create, HostLock, Wanted, device_bytes, device_node};
 use crate::pool::superblock::{HomeHosts, SuperblockError};
-use crate::pool::{Hardware, Keep, Mapped, Pool, PoolError, Process, Software};
+use crate::pool::{Hardware, Keep, Mapped, Memory, Pool, PoolError, Process, Software};
 use crate::roles::ack::{AckRole, AckSettings};
 use crate::roles::addresses::{AddressBounds, Addresses};
 use crate::roles::caretaker::Caretaker;
@@ -47,13 +48,15 @@ use crate::wire::SlowReader;
 use crate::wire::frame::LogRecord;
 
 pub mod error;
+mod notify;
 mod places;
 pub mod preflight;
 mod progress;
 mod watch;
 
 pub use error::{RunError, StartError};
-use watch::Watch;
+use notify::{Manager, Told};
+use watch::{LOOK_EVERY, Watch};
 
 /// Time the roles have to finish after being told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -301,9 +304,24 @@ impl Embarlet {
             embarlet.stop();
             return Err(embarlet.end(|_| ()).err().unwrap_or_else(|| RunnerError::NotStarted).into());
         }
-        let watch = Watch::start(embarlet.pool.clone(), embarlet.shutdown.clone(), Caretaker::new(&view));
-        embarlet.watch = Some(watch.map_err(|source| RunnerError::Spawn { thread: "housekeeping".into(), source })?);
+        embarlet.watch_over(Caretaker::new(&view), options.on_signals)?;
         Ok(embarlet)
+    }
+
+    /// Starts the housekeeping. A process of its own tells its service manager, if it has one, that it is ready.
+    fn watch_over<M: Memory + Send + 'static>(
+        &mut self,
+        caretaker: Caretaker<M>,
+        is_own: bool,
+    ) -> Result<(), RunnerError> {
+        let manager = if is_own { Manager::of_this_process() } else { Manager::default() };
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        manager.ready(&format!("brokers {:?} listen on {}", self.places, addresses.join(", ")));
+        let threads = self.threads.iter().map(|thread| thread.ticks.clone()).collect();
+        let told = Told::new(manager, threads, LOOK_EVERY);
+        let watch = Watch::start(self.pool.clone(), self.shutdown.clone(), caretaker, told);
+        self.watch = Some(watch.map_err(|source| RunnerError::Spawn { thread: "housekeeping".into(), source })?);
+        Ok(())
     }
 
     /// Where its brokers listen, in the order they were named.
