@@ -9,7 +9,7 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
-# shellcheck source=perf/threads.sh
+# shellcheck source=threads.sh
 source "$ROOT/perf/threads.sh"
 
 need_perf

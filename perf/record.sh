@@ -20,7 +20,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly ROOT
 readonly BINARIES=${CARGO_TARGET_DIR:-$ROOT/target}/release
-# shellcheck source=perf/threads.sh
+# shellcheck source=threads.sh
 source "$ROOT/perf/threads.sh"
 
 # A number alone is a process.

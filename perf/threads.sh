@@ -50,15 +50,15 @@ thread_name() {
 
 # broker_threads PID [ROLE]: the ids of the threads that run roles, or this role (`all`: any), or of those of this name; with commas.
 broker_threads() {
-    local threads=() names=() task name role=${2:-all}
+    local found=() names=() task name role=${2:-all}
     for task in /proc/"$1"/task/*; do
         name=$(thread_name "${task##*/}") || continue
         names+=("$name")
-        ! runs "$name" "$role" || threads+=("${task##*/}")
+        ! runs "$name" "$role" || found+=("${task##*/}")
     done
-    ((${#threads[@]} > 0)) || refuse "process $1 has no thread that runs \`$role\`, and none of that name; its threads: $(printf '%s, ' "${names[@]}" | sed 's/, $//')"
+    ((${#found[@]} > 0)) || refuse "process $1 has no thread that runs \`$role\`, and none of that name; its threads: $(printf '%s, ' "${names[@]}" | sed 's/, $//')"
     local IFS=,
-    echo "${threads[*]}"
+    echo "${found[*]}"
 }
 
 # runs NAME ROLE: whether a thread of this name runs that role. A role that has a core has a thread of its name; else it shares one with others.
