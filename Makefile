@@ -46,7 +46,7 @@ install: ## what `make build` built, to DESTDIR and PREFIX [/usr/local]: program
 	install -m 755 $(PROGRAMS:%=$(BINARIES)/%) $(TO)/bin
 	install -m 644 config/*.yaml config/OPERATING.md $(TO)/share/embarcadero
 	for unit in $(UNITS); do sed -e 's|/usr/local|$(PREFIX)|' -e 's|/etc/embarcadero/|$(SYSCONFDIR)/embarcadero/|' config/systemd/$$unit \
-		>$(TO)/lib/systemd/system/$$unit && chmod 644 $(TO)/lib/systemd/system/$$unit; done
+		>$(TO)/lib/systemd/system/$$unit && chmod 644 $(TO)/lib/systemd/system/$$unit || exit 1; done
 	install -m 644 config/systemd/embarcadero.sysusers $(TO)/lib/sysusers.d/embarcadero.conf
 	$(BINARIES)/pages $(BINARIES)/embarlet $(TO)/share
 	$(BINARIES)/embarctl __pages $(TO)/share

@@ -20,10 +20,9 @@ need_perf() {
     fi
     if ((EUID != 0 && paranoid > 1)); then
         echo "$(basename "$0"): kernel.perf_event_paranoid is $paranoid: samples in the kernel are left out; as root: sysctl kernel.perf_event_paranoid=1" >&2
-    fi
-    # Without the right to see them all addresses are 0.
-    if ! awk '$1 !~ /^0+$/ { seen = 1; exit } END { exit !seen }' /proc/kallsyms 2>/dev/null; then
-        echo "$(basename "$0"): kernel functions will have no names: kernel.kptr_restrict is $(cat /proc/sys/kernel/kptr_restrict); as root: sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1" >&2
+    elif ! awk '$1 !~ /^0+$/ { seen = 1; exit } END { exit !seen }' /proc/kallsyms 2>/dev/null; then
+        # Without the right to see them all addresses are 0.
+        echo "$(basename "$0"): kernel functions will have no names: kernel.kptr_restrict is $(cat /proc/sys/kernel/kptr_restrict); as root: sysctl kernel.kptr_restrict=0" >&2
     fi
 }
 
