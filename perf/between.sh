@@ -87,19 +87,21 @@ measure_configuration() {
     rm -f -- "$POOL"*
 }
 
-rm -rf -- "$OUT"
-mkdir -p "$OUT"
-(cd "$ROOT" && cargo build --release --quiet -p embarcadero -p embarcadero-perf -p loadgen)
 cases=()
 if [[ -f $A && -f $B ]]; then
     measure=measure_configuration
 elif is_commit "$A" && is_commit "$B"; then
     measure=measure_commit
     [[ " $* " == *" --cases"* ]] || cases=("--cases=order5,order0,ack_park,deliver_park")
-    build "$A"
-    build "$B"
 else
     refuse "\`$A\` and \`$B\` are neither two files nor two commits"
+fi
+rm -rf -- "$OUT"
+mkdir -p "$OUT"
+(cd "$ROOT" && cargo build --release --quiet -p embarcadero -p embarcadero-perf -p loadgen)
+if [[ $measure == measure_commit ]]; then
+    build "$A"
+    build "$B"
 fi
 
 for ((round = 1; round <= ROUNDS; round++)); do
