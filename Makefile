@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-cxl lint mutants fuzz build bench simulate repeat clean help
+.PHONY: run test test-cxl lint mutants fuzz build install uninstall bench simulate repeat clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,35 @@ mutants: ## deliberate faults in the protocol code: each must make a named test 
 
 build: ## release binaries
 	$(CARGO) build --release --workspace
+
+# Installs what `make build` has built: it builds nothing itself, since it is often run as root. Packages set DESTDIR.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+BINARIES = $(or $(CARGO_TARGET_DIR),target)/release
+ETC = $(DESTDIR)$(SYSCONFDIR)/embarcadero
+TO = $(DESTDIR)$(PREFIX)
+PROGRAMS = embarlet embarctl loadgen
+UNITS = embarcadero.service embarcadero@.service
+COMPLETIONS = $(foreach program,$(PROGRAMS),bash-completion/completions/$(program) zsh/site-functions/_$(program) fish/vendor_completions.d/$(program).fish)
+
+install: ## what `make build` built, to DESTDIR and PREFIX [/usr/local]: programs, configurations, units, manual pages, completions
+	@for program in $(PROGRAMS) pages; do test -x $(BINARIES)/$$program || \
+		{ echo "make install: there is no $(BINARIES)/$$program: run make build first" >&2; exit 1; }; done
+	install -d $(TO)/bin $(TO)/share/embarcadero $(TO)/lib/systemd/system $(TO)/lib/sysusers.d
+	install -m 755 $(PROGRAMS:%=$(BINARIES)/%) $(TO)/bin
+	install -m 644 config/*.yaml config/OPERATING.md $(TO)/share/embarcadero
+	for unit in $(UNITS); do sed -e 's|/usr/local|$(PREFIX)|' -e 's|/etc/embarcadero/|$(SYSCONFDIR)/embarcadero/|' config/systemd/$$unit \
+		>$(TO)/lib/systemd/system/$$unit && chmod 644 $(TO)/lib/systemd/system/$$unit || exit 1; done
+	install -m 644 config/systemd/embarcadero.sysusers $(TO)/lib/sysusers.d/embarcadero.conf
+	$(BINARIES)/pages $(BINARIES)/embarlet $(TO)/share
+	$(BINARIES)/embarctl __pages $(TO)/share
+	$(BINARIES)/loadgen __pages $(TO)/share
+	test -e $(ETC) || { install -d $(ETC) && install -m 644 config/two-core.yaml $(ETC)/embarcadero.yaml; }
+
+uninstall: ## takes away what `make install` installed, with the same DESTDIR and PREFIX; /etc/embarcadero stays
+	rm -f $(PROGRAMS:%=$(TO)/bin/%) $(UNITS:%=$(TO)/lib/systemd/system/%) $(TO)/lib/sysusers.d/embarcadero.conf
+	rm -f $(foreach program,$(PROGRAMS),$(TO)/share/man/man1/$(program).1 $(TO)/share/man/man1/$(program)-*.1) $(COMPLETIONS:%=$(TO)/share/%)
+	rm -rf $(TO)/share/embarcadero
 
 bench: ## throughput and latency as ratios of what the machine can do
 	perf/compare.sh

@@ -3,6 +3,7 @@
 //! * `account`: what it says of itself in the pool.
 //! * [`error`]: why it cannot start, why it ended.
 //! * [`preflight`]: what can be told before anything is touched.
+//! * `notify`: what a service manager is told.
 //! * `places`: which places in the pool it takes.
 //! * `progress`: how far its memory is made ready.
 //! * `reload`: what a SIGHUP changes.
@@ -53,6 +54,7 @@ use crate::wire::frame::LogRecord;
 
 mod account;
 pub mod error;
+mod notify;
 mod places;
 pub mod preflight;
 mod progress;
@@ -62,8 +64,9 @@ mod watch;
 
 use account::{Account, Accounted};
 pub use error::{RunError, StartError};
+use notify::{Manager, Told};
 use reload::Reload;
-use watch::Watch;
+use watch::{Chores, LOOK_EVERY, Watch};
 
 /// Time the roles have to finish after being told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -323,24 +326,34 @@ impl Embarlet {
             embarlet.stop();
             return Err(embarlet.end(|_| ()).err().unwrap_or_else(|| RunnerError::NotStarted).into());
         }
-        let reload = if options.on_signals { Reload::on_signal(config, options.file.clone()) } else { None };
-        embarlet.begin_to_watch(&view, &plan.threads, reload)?;
+        embarlet.begin_chores(&view, &plan.threads, config, options)?;
         embarlet.monitor = shown_at.and_then(|listener| showing::begin(listener, &embarlet.pool, &embarlet.places));
         Ok(embarlet)
     }
 
-    /// Begins with housekeeping, once every thread runs.
-    fn begin_to_watch<M: Memory>(
+    /// Begins with housekeeping, once every thread runs. A process of its own tells its service manager, if it has one, that it is ready.
+    fn begin_chores<M: Memory>(
         &mut self,
         view: &View<M>,
         plans: &[ThreadPlan],
-        reload: Option<Reload>,
+        config: &Config,
+        options: &StartOptions,
     ) -> Result<(), RunnerError> {
-        let threads = plans.iter().zip(&self.threads).map(|(plan, running)| Accounted::new(plan, &running.ticks));
-        let account = Account::begin(view, &self.places, threads.collect());
-        let watch = Watch::start(self.pool.clone(), self.shutdown.clone(), Caretaker::new(view), account, reload);
-        let failed = |source| RunnerError::Spawn { thread: "housekeeping".into(), source };
-        self.watch = Some(watch.map_err(failed)?);
+        let is_own = options.on_signals;
+        let manager = if is_own { Manager::of_this_process() } else { Manager::default() };
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        manager.ready(&format!("brokers {:?} listen on {}", self.places, addresses.join(", ")));
+        let accounted = plans.iter().zip(&self.threads).map(|(plan, running)| Accounted::new(plan, &running.ticks));
+        let threads = self.threads.iter().map(|thread| thread.ticks.clone()).collect();
+        let watch = Watch::start(Chores {
+            pool: self.pool.clone(),
+            shutdown: self.shutdown.clone(),
+            caretaker: Caretaker::new(view),
+            account: Account::begin(view, &self.places, accounted.collect()),
+            reload: if is_own { Reload::on_signal(config, options.file.clone()) } else { None },
+            told: Told::new(manager, threads, LOOK_EVERY),
+        });
+        self.watch = Some(watch.map_err(|source| RunnerError::Spawn { thread: "housekeeping".into(), source })?);
         Ok(())
     }
 

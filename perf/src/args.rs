@@ -59,6 +59,9 @@ pub enum Command {
     Relay(DeliverArgs),
     /// Every comparison that gives ratios, and all of them in one report
     All(AllArgs),
+    /// (run by perf/between.sh) What two builds or two configurations were measured to do, beside each other
+    #[command(hide = true)]
+    Between(BetweenArgs),
     /// Redis and NATS, if they are installed (perf/peers.sh does that), driven alike: single messages, throughput, a trickle, idleness
     Peers(PeersArgs),
     /// (started by compare) A sender that only sends, and a relay: one thread, one io_uring
@@ -597,6 +600,26 @@ pub struct SourceArgs {
     /// Most bytes one receive of the relay asks for
     #[arg(long, default_value_t = 512 << 10)]
     pub receive_bytes: u64,
+}
+
+/// Reports of two sides.
+#[derive(Args, Debug)]
+pub struct BetweenArgs {
+    /// What the first side is
+    #[arg(long, default_value = "A")]
+    pub a_name: String,
+    /// What the second side is
+    #[arg(long, default_value = "B")]
+    pub b_name: String,
+    /// Reports of the first side, of `compare` or of `loadgen`
+    #[arg(long, required = true, num_args = 1..)]
+    pub a: Vec<PathBuf>,
+    /// Reports of the second side
+    #[arg(long, required = true, num_args = 1..)]
+    pub b: Vec<PathBuf>,
+    /// Write the figures to this file as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
 }
 
 /// A receiver that only receives.

@@ -20,6 +20,7 @@
 //! * [`pieces`]: the pieces of the data path one by one.
 //! * [`deliver`]: delivery to one subscriber, to several, and while publishing.
 //! * [`all`]: every one that gives ratios.
+//! * [`between`]: two builds, or two configurations, with each other.
 //! * [`peers`]: other systems on the same machine.
 //! * [`limit`]: as on a lesser processor.
 //! * [`figures`], [`machine`], [`report`]: medians and ratios, where they were taken, in words and as JSON.
@@ -30,6 +31,7 @@
 mod all;
 mod args;
 mod attach;
+mod between;
 mod cases;
 mod chaos;
 mod cluster;
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Some(Command::Sequencer(args)) => sequencer::run(&args.settled()),
         Some(Command::Pieces(pieces)) => pieces::run(&pieces.settled()),
         Some(Command::All(all)) => all::run(&all),
+        Some(Command::Between(args)) => between::run(&args),
         Some(Command::Peers(peers)) => peers::run(&peers.settled()),
         None => rounds::run(&arguments.run.settled()),
     };

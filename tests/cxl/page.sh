@@ -75,6 +75,19 @@ one_host() {
     typed A ^PASS 'loadgen e2e --brokers 127.0.0.1:7300 --topic check --order 5 --duration 10s'
 }
 
+# as_a_service: nothing of it is typed here.
+as_a_service() {
+    local why="the guests have no systemd and no compiler"
+    not_here "$why" 'make build'
+    not_here "$why" 'make install'
+    not_here "$why" 'systemd-sysusers'
+    not_here "$why" 'systemctl daemon-reload'
+    not_here "$why" 'systemctl enable --now embarcadero'
+    not_here "$why" 'systemctl status embarcadero'
+    not_here "$why" 'systemctl enable --now embarcadero@0 embarcadero@1 embarcadero@2 embarcadero@3'
+    not_here "$why" 'systemctl restart embarcadero@0 && systemctl restart embarcadero@1 && systemctl restart embarcadero@2 && systemctl restart embarcadero@3'
+}
+
 two_hosts() {
     stop A /
     in_guest A 10 'rm /broker.log'

@@ -52,7 +52,7 @@ fi
 if [ "${1:-page}" = page ]; then
     # As large as the configurations for bare metal want it; what nobody touches takes no memory.
     BYTES=8G
-    parts bare_machines the_machine_and_the_device one_host two_hosts a_host_dies large_pieces
+    parts bare_machines the_machine_and_the_device one_host as_a_service two_hosts a_host_dies large_pieces
     echo "transcript of the operators' page: $WORK/transcript.txt"
 fi
 echo "$faults faults, $SECONDS s, $(qemu-system-x86_64 --version | head -1)"

@@ -25,6 +25,7 @@ mod pressure;
 mod publishers;
 mod raw;
 mod resources;
+mod service;
 mod sessions;
 mod shares;
 mod silence;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -122,6 +122,9 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::answer(&Cli::command()) {
+        return code;
+    }
     match run(&Cli::parse().command) {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => EXIT_INTERRUPTED.into(),

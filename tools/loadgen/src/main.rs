@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tools_common::interrupt::{self, EXIT_INTERRUPTED, Second};
 use tools_common::report::write_json;
@@ -46,6 +46,9 @@ const EXIT_FAIL: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::answer(&Cli::command()) {
+        return code;
+    }
     let command = Cli::parse().command;
     let interrupted = match interrupt::flag(Second::Ends) {
         Ok(flag) => flag,
