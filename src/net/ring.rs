@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use memmap2::MmapOptions;
 
 use crate::net::network::{
     Asker, Completion, FRAME_BYTES, FrameSlot, ListId, Lists, Network, Operation, Piece, SEND_LIST_MAX, SendList, Stage,
@@ -212,6 +213,19 @@ impl Ring {
             pool,
             _not_send: std::marker::PhantomData,
         })
+    }
+
+    /// Sets up as many rings as there are pairs of most operations and frames, all at once, and takes them down again: whether this
+    /// process may have them, and with what. The mode is the last one's; none is asked for: none is given.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn try_out(sizes: &[(u32, u32)]) -> Result<Option<RingMode>, RingError> {
+        let memory = MmapOptions::new().len(FRAME_BYTES).map_anon().map_err(RingError::Setup)?;
+        let pool = Mapping::new(memory.into());
+        let one = |(operations, frames): &(u32, u32)| Ring::new(*operations, *frames, pool.clone());
+        let rings = sizes.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+        Ok(rings.last().map(|ring| ring.mode.clone()))
     }
 
     fn set_up(entries: u32) -> Result<(IoUring, bool), RingError> {
