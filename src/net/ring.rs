@@ -164,7 +164,7 @@ const CANCELS_AGAIN_MAX: u8 = 8;
 impl Ring {
     /// A ring for this thread with at most `operations_max` operations in flight and `frame_slots` frames.
     pub fn new(operations_max: u32, frame_slots: u32, pool: Arc<Mapping>) -> Result<Ring, RingError> {
-        let entries = operations_max.next_power_of_two().clamp(64, 4096);
+        let entries = Self::entries(operations_max);
         let (ring, deferred) = Self::set_up(entries)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).map_err(RingError::Setup)?;
@@ -254,9 +254,21 @@ impl Ring {
         if error.raw_os_error() != Some(libc::ENOMEM) || limit == u64::MAX {
             return RingError::Setup(error);
         }
+        RingError::LockedMemory { needed: Self::locked_bytes_of(entries), limit }
+    }
+
+    /// About how many bytes kernels count as locked of a ring for so many operations, beside its frames.
+    pub fn locked_bytes(operations_max: u32) -> u64 {
+        Self::locked_bytes_of(Self::entries(operations_max))
+    }
+
+    fn locked_bytes_of(entries: u32) -> u64 {
         // Submissions of 64 bytes and an index of 4 each; four times as many completions of 16.
-        let needed = (u64::from(entries) * (64 + 4 + 4 * 16)).next_multiple_of(4096) + 4096;
-        RingError::LockedMemory { needed, limit }
+        (u64::from(entries) * (64 + 4 + 4 * 16)).next_multiple_of(4096) + 4096
+    }
+
+    fn entries(operations_max: u32) -> u32 {
+        operations_max.next_power_of_two().clamp(64, 4096)
     }
 
     /// The mode in effect.

@@ -11,6 +11,7 @@ use embarcadero::net::ring::{RingError, RingMode};
 use embarcadero::pool::coherence::flush_described;
 use embarcadero::pool::region::{LockName, free_bytes, is_missing_device};
 use embarcadero::pool::{Pool, PoolError};
+use embarcadero::runtime::machine::raise_limits;
 
 use super::needs::Needs;
 
@@ -90,6 +91,8 @@ impl Asked {
         let folder = path.parent().unwrap_or(Path::new("/"));
         let rings: Vec<(u32, u32)> = needs.rings().iter().map(|ring| (ring.operations, ring.frames)).collect();
         let address = |broker: &u32| needs.config.brokers[*broker as usize].address;
+        // As a broker does before it sets rings up.
+        raise_limits();
         // A listener that nobody connected to leaves nothing: it can be had again at once.
         let listened = |address| (address, TcpListener::bind(address).map(drop));
         Asked {

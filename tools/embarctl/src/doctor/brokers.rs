@@ -113,6 +113,16 @@ fn pool(seen: &Seen<'_>) -> Check {
                 (PoolError::Permission { .. }, _) => {
                     check.remedy(format!("chown embarcadero: {}", seen.needs.pool().display()))
                 }
+                // What may be somebody else's is better left alone.
+                (
+                    PoolError::Superblock {
+                        source: SuperblockError::Foreign { .. } | SuperblockError::Short { .. } | SuperblockError::Zeros,
+                        ..
+                    }
+                    | PoolError::Kind { .. }
+                    | PoolError::Directory { .. },
+                    _,
+                ) => check.remedy("pool: { path: /dev/shm/embarcadero }        # another path, in the configuration"),
                 (PoolError::Missing { .. } | PoolError::Superblock { .. }, _) => {
                     check.remedy("embarlet --config FILE --format-only        # what is there is lost")
                 }
@@ -135,7 +145,8 @@ fn readable(seen: &Seen<'_>, said: &PoolSaid) -> Check {
     if let Err(error) = &said.agrees {
         return Check::new(NAME, State::Fail, format!("{found}; {}", without_path(seen, error)))
             .needed("a pool that was formatted as the configuration says")
-            .remedy("embarlet --config FILE --format-only        # what is in it is lost");
+            .remedy("embarctl doctor --config FILE        # if it was formatted by another one")
+            .remedy("embarlet --config FILE --format-only        # else: what is in it is lost");
     }
     match &said.writable {
         Ok(()) => Check::new(NAME, State::Ok, format!("{found}; formatted as the configuration says")),

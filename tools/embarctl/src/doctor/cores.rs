@@ -54,6 +54,10 @@ fn spun_on(name: &'static str, seen: &Seen<'_>) -> Result<Vec<usize>, Check> {
     match (seen.needs.spins(), seen.needs.spinning()) {
         (_, cores) if !cores.is_empty() => Ok(cores),
         (false, _) => Err(Check::new(name, State::Ok, "not looked at: no thread of this configuration spins")),
+        (true, _) if seen.needs.plan.is_ok() => {
+            let found = "not known here: a thread spins, and is pinned to no core (threads.cores)";
+            Err(Check::new(name, State::Note, found))
+        }
         (true, _) => Err(Check::new(name, State::Note, "not known here: which cores threads would spin on")),
     }
 }

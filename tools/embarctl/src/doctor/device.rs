@@ -78,7 +78,7 @@ fn alignment(seen: &Seen<'_>) -> Check {
         _ => Check::new(NAME, State::Warn, format!("{}: the device is mapped in pieces of that size", size(align)))
             .needed("2 MiB or more: smaller pages cost a miss of the address cache for each 4 KiB")
             .remedy(format!("daxctl disable-device {name}"))
-            .remedy(format!("daxctl destroy-device {name}; daxctl create-device --align=2m        # its data is lost"))
+            .remedy(format!("daxctl destroy-device {name} && daxctl create-device -a 2M        # all of it is lost"))
             .ok_if(align >= ALIGNMENT_LEAST),
     }
 }

@@ -1,5 +1,7 @@
 //! The kernel: its version, io_uring, its clocks; and whether it is a guest's.
 
+use std::io;
+
 use embarcadero::net::ring::RingError;
 
 use super::Seen;
@@ -89,14 +91,16 @@ fn rings(seen: &Seen<'_>) -> Check {
                 check
             }
         }
-        Err(RingError::Setup(source)) => Check::new(
-            NAME,
-            State::Fail,
-            format!("cannot be set up: {source}{}", filtered(seen)),
-        )
-        .needed(needed)
-        .remedy("sysctl -w kernel.io_uring_disabled=0        # if the setting says 1 or 2")
-        .remedy("docker run --security-opt seccomp=unconfined ...        # in a container, if a filter is in effect"),
+        Err(RingError::Setup(source)) => {
+            let found = format!("cannot be set up: {source}{}", filtered(seen));
+            let check = Check::new(NAME, State::Fail, found).needed(needed);
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => check
+                    .remedy("sysctl -w kernel.io_uring_disabled=0        # if the setting is 1 or 2")
+                    .remedy("docker run --security-opt seccomp=unconfined ...        # if there is a filter"),
+                _ => check.remedy("uname -r        # 5.19 or later; CONFIG_IO_URING=y in /boot/config-*"),
+            }
+        }
         Err(RingError::LockedMemory { needed, limit }) => Check::new(
             NAME,
             State::Fail,
@@ -164,8 +168,8 @@ fn guest(seen: &Seen<'_>) -> Check {
     let Some(flags) = tree.text("proc/cpuinfo") else { return Check::unknown(NAME, "/proc/cpuinfo") };
     let is_guest =
         flags.lines().any(|line| line.starts_with("flags") && line.split(' ').any(|flag| flag == "hypervisor"));
-    let container = ["run/.containerenv", ".dockerenv"].iter().any(|name| tree.has(name));
-    let inside = if container { "; in a container" } else { "" };
+    let container = ["run/.containerenv", ".dockerenv"].into_iter().find(|name| tree.has(name));
+    let inside = container.map_or(String::new(), |name| format!("; in a container, as /{name} says"));
     if !is_guest {
         return Check::new(NAME, State::Ok, format!("none seen{inside}"));
     }

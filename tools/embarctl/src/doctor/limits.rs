@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use embarcadero::embarlet::preflight::descriptors_needed;
+use embarcadero::embarlet::rings::RingShare;
+use embarcadero::net::Ring;
 use embarcadero::net::network::FRAME_BYTES;
+use embarcadero::net::ring::RingError;
 use embarcadero::runtime::machine::{group_folders_below, memory_room_below};
 
 use super::Seen;
@@ -39,16 +42,11 @@ fn locked_memory(seen: &Seen<'_>) -> Check {
     let Some((_, hard)) = limit(seen.tree, "Max locked memory") else {
         return Check::unknown(NAME, "\"Max locked memory\" in /proc/self/limits");
     };
-    let frames: u64 = seen.needs.rings().iter().map(|ring| u64::from(ring.frames) * FRAME_BYTES as u64).sum();
+    let of_ring = |ring: &RingShare| Ring::locked_bytes(ring.operations) + u64::from(ring.frames) * FRAME_BYTES as u64;
+    let rings: u64 = seen.needs.rings().iter().map(of_ring).sum();
     let needed = match seen.needs.zero_copy() {
-        true => format!(
-            "unlimited: zero-copy sends pin what is under way, beside {} of ack frames; with less they copy",
-            size(frames)
-        ),
-        false => format!(
-            "{} of ack frames, registered with the kernel; this configuration sends nothing without a copy",
-            size(frames)
-        ),
+        true => format!("unlimited: zero-copy sends pin what is under way (or copy), beside {} of rings", size(rings)),
+        false => format!("{} for rings; nothing is sent without a copy", size(rings)),
     };
     let found = if hard == u64::MAX { "unlimited".to_owned() } else { format!("{} at most (hard limit)", size(hard)) };
     if has_right(seen.tree, CAP_IPC_LOCK) {
@@ -58,12 +56,14 @@ fn locked_memory(seen: &Seen<'_>) -> Check {
             format!("no limit holds for this user (CAP_IPC_LOCK); without it: {found}"),
         );
     }
-    let is_enough = hard == u64::MAX || !seen.needs.zero_copy() && hard >= frames;
-    Check::new(NAME, State::Warn, found)
-        .needed(needed)
-        .remedy("LimitMEMLOCK=infinity        # in the unit; or in /etc/security/limits.d/embarcadero.conf:")
+    let is_enough = hard == u64::MAX || !seen.needs.zero_copy() && hard >= rings;
+    // Not every kernel counts rings.
+    let is_refused = matches!(seen.asked.rings, Err(RingError::LockedMemory { .. }));
+    Check::new(NAME, if is_refused { State::Fail } else { State::Warn }, found)
+        .needed(format!("{needed}; all processes of a user share it"))
+        .remedy("LimitMEMLOCK=infinity        # in the unit; or in /etc/security/limits.d/:")
         .remedy("embarcadero - memlock unlimited")
-        .ok_if(is_enough)
+        .ok_if(is_enough && !is_refused)
 }
 
 fn descriptors(seen: &Seen<'_>) -> Check {

@@ -83,9 +83,10 @@ fn shared_huge_pages(seen: &Seen<'_>) -> Check {
         return Check::new(NAME, State::Ok, "the pool does not lie in a tmpfs");
     }
     let Some(chosen) = seen.tree.chosen(SETTING) else { return Check::unknown(NAME, &format!("/{SETTING}")) };
-    let needed = "anything but deny: a pool on small pages costs a miss of the address cache for each 4 KiB";
+    let needed =
+        "anything but deny: a pool on small pages misses the address cache for each 4 KiB; then format it anew";
     if chosen == "deny" {
-        let remedy = format!("echo advise > /{SETTING}        # then format the pool anew");
+        let remedy = format!("echo advise > /{SETTING}");
         return Check::new(NAME, State::Warn, "shmem_enabled: deny").needed(needed).remedy(remedy);
     }
     let makes_itself = ["always", "within_size", "force"].contains(&&*chosen);
@@ -93,12 +94,12 @@ fn shared_huge_pages(seen: &Seen<'_>) -> Check {
         Some(found) if found < (6, 1) && !makes_itself => {
             Check::new(NAME, State::Note, format!("shmem_enabled: {chosen}, and this kernel makes none when asked"))
                 .needed("kernel 6.1, or within_size: else the pool lies on pages of 4 KiB")
-                .remedy(format!("echo within_size > /{SETTING}        # then format the pool anew"))
+                .remedy(format!("echo within_size > /{SETTING}"))
         }
         _ => Check::new(
             NAME,
             State::Ok,
-            format!("shmem_enabled: {chosen}; a fresh pool is put on huge pages by asking for them"),
+            format!("shmem_enabled: {chosen}; a fresh pool asks for huge pages, as far as they cost no more"),
         ),
     }
 }

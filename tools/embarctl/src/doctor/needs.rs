@@ -120,10 +120,9 @@ impl Needs {
     pub fn in_words(&self) -> String {
         let threads = match &self.plan {
             Ok(plan) => {
-                let (all, spin) = (plan.threads.len(), self.spins());
                 let spinning = plan.threads.iter().filter(|thread| thread.idle == IdlePolicy::Spin).count();
-                let rest = if spin { format!("{spinning} of them spinning") } else { "none of them spinning".into() };
-                format!("{} on {}, {rest}", counted(self.roles.len(), "role"), counted(all, "thread"))
+                let threads = counted(plan.threads.len(), "thread");
+                format!("{} on {threads}, {spinning} spinning", counted(self.roles.len(), "role"))
             }
             Err(_) => format!("{} that do not fit it", counted(self.roles.len(), "role")),
         };

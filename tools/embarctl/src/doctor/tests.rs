@@ -186,6 +186,8 @@ fn hold(make: fn() -> Machine, cases: &[Wrong]) {
         let check = machine.check(name);
         let text = format!("{}\n{}\n{}", check.found, check.needed, check.remedy.join("\n"));
         assert!(check.state == *state && text.contains(words), "{name}, expected {state:?} and {words:?}: {check:?}");
+        let longest = check.remedy.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+        assert!(longest <= 85, "a remedy is not broken, and is {longest} characters long: {check:?}");
         assert!(*state > State::Warn || !check.remedy.is_empty() || !check.needed.is_empty(), "{check:?}");
     }
 }
@@ -225,7 +227,7 @@ fn what_is_wrong_with_the_kernel_is_told() {
                     it.asked.rings = Err(RingError::Setup(io::Error::from_raw_os_error(1)));
                 },
                 State::Fail,
-                "a seccomp filter is in effect",
+                "(a seccomp filter is in effect)",
             ),
             ("clock source", |it| it.put(CLOCK, "hpet\n"), State::Warn, "echo tsc > /sys/devices"),
             ("clock source", |it| it.put(CLOCK, "kvm-clock\n"), State::Ok, "kvm-clock"),
@@ -253,6 +255,24 @@ fn limits_that_are_too_low_are_told() {
         Machine::good,
         &[
             ("locked memory", |it| it.edit(LIMITS, "unlimited", "8388608"), State::Warn, "LimitMEMLOCK=infinity"),
+            (
+                "locked memory",
+                |it| {
+                    it.edit(LIMITS, "unlimited", "65536");
+                    it.asked.rings = Err(RingError::LockedMemory { needed: 544_768, limit: 65536 });
+                },
+                State::Fail,
+                "64 KiB at most",
+            ),
+            (
+                "locked memory",
+                |it| {
+                    it.edit(LIMITS, "unlimited", "8388608");
+                    it.config = it.config.replace("zero_copy", "copy");
+                },
+                State::Ok,
+                "for rings; nothing is sent without a copy",
+            ),
             (
                 "locked memory",
                 |it| {
