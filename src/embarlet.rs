@@ -8,6 +8,7 @@
 //! * `progress`: how far its memory is made ready.
 //! * `reload`: what a SIGHUP changes.
 //! * `showing`: where it shows itself.
+//! * [`rings`]: what each role needs of the ring of its thread.
 //! * `watch`: whether the pool is still what it was.
 
 use std::net::{SocketAddr, TcpListener};
@@ -59,6 +60,7 @@ mod places;
 pub mod preflight;
 mod progress;
 mod reload;
+pub mod rings;
 mod showing;
 mod watch;
 
@@ -66,6 +68,7 @@ use account::{Account, Accounted};
 pub use error::{RunError, StartError};
 use notify::{Manager, Told};
 use reload::Reload;
+use rings::RingShare;
 use watch::{Chores, LOOK_EVERY, Watch};
 
 /// Time the roles have to finish after being told to stop.
@@ -189,21 +192,23 @@ pub fn creation(config: &Config, format: bool, overwrite_foreign: bool) -> Creat
     }
 }
 
+/// What a process with this configuration expects its pool to be, or would make it with so many bytes.
+pub fn wanted(config: &Config, pool_bytes: u64) -> Wanted {
+    Wanted {
+        geometry: geometry(config, pool_bytes),
+        any_size: config.pool.bytes.is_none(),
+        any_places: config.geometry.brokers_per_host.is_none(),
+        any_candidates: config.sequencer.candidates.is_none(),
+        homes: home_hosts(config),
+        coherence: Some(config.pool.coherence),
+        told: progress::show,
+    }
+}
+
 /// Opens the configured pool.
 pub fn open_pool(config: &Config, create: Create) -> Result<Pool, StartError> {
     let path = &config.pool.path;
-    let open = |bytes, create| {
-        let wanted = Wanted {
-            geometry: geometry(config, bytes),
-            any_size: config.pool.bytes.is_none(),
-            any_places: config.geometry.brokers_per_host.is_none(),
-            any_candidates: config.sequencer.candidates.is_none(),
-            homes: home_hosts(config),
-            coherence: Some(config.pool.coherence),
-            told: progress::show,
-        };
-        Pool::open_as(path, &wanted, create)
-    };
+    let open = |bytes, create| Pool::open_as(path, &wanted(config, bytes), create);
     let is_made = matches!(create, Create::Format | Create::Overwrite);
     let exists = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0 || !meta.is_file());
     if !is_made && (exists || create == Create::Never) {
@@ -464,8 +469,7 @@ type Builder = Box<dyn FnOnce() -> Box<dyn Role<Ring>> + Send>;
 
 /// A role to be built, and what it needs of its thread's ring.
 struct RoleBuilder {
-    operations: u32,
-    frames: u32,
+    share: RingShare,
     build: Builder,
 }
 
@@ -473,8 +477,7 @@ fn build_crew(
     crew: Vec<RoleBuilder>,
     mapping: Arc<crate::pool::Mapping>,
 ) -> Result<crate::runtime::runner::Crew<Ring>, RoleError> {
-    let operations = crew.iter().map(|role| role.operations).sum::<u32>() + 16;
-    let frames = crew.iter().map(|role| role.frames).sum();
+    let RingShare { operations, frames } = RingShare::of_thread(crew.iter().map(|role| role.share));
     let ring = Ring::new(operations, frames, mapping).map_err(|error: RingError| RoleError::new(error))?;
     log::info!("{}", ring.mode());
     Ok((ring, crew.into_iter().map(|role| (role.build)()).collect()))
@@ -515,9 +518,9 @@ impl<C: Coherence> Parts<C> {
         Ok(parts)
     }
 
-    fn add(&mut self, name: String, kind: RoleKind, broker: u32, operations: u32, frames: u32, build: Builder) {
+    fn add(&mut self, config: &Config, name: String, kind: RoleKind, broker: u32, build: Builder) {
         self.specs.push(RoleSpec { name, kind, broker });
-        self.builders.push(RoleBuilder { operations, frames, build });
+        self.builders.push(RoleBuilder { share: RingShare::of_role(config, kind), build });
     }
 
     fn add_broker(
@@ -553,20 +556,20 @@ impl<C: Coherence> Parts<C> {
                     None => receive,
                 })
             });
-            self.add(format!("receive {broker}/{number}"), RoleKind::Receive, broker, 2 * seats + 1, 0, build);
+            self.add(config, format!("receive {broker}/{number}"), RoleKind::Receive, broker, build);
         }
         let log = self.log_record(config);
         let tokens = Tokens::new(self.pool.superblock().token_key);
         let settings = AckSettings { log, ..ack_settings(config, broker) };
-        let (ack_view, frames) = (view.clone(), AckRole::<Mapped<C>, Ring>::frames_needed(lanes, seats));
+        let ack_view = view.clone();
         let build: Builder =
             Box::new(move || Box::new(AckRole::new(&ack_view, broker, settings, tokens, links, seats)));
-        self.add(format!("ack {broker}"), RoleKind::Ack, broker, frames, frames, build);
+        self.add(config, format!("ack {broker}"), RoleKind::Ack, broker, build);
         let settings = ExportSettings { log, ..export_settings(config, broker) };
         let export_view = view.clone();
         let build: Builder =
             Box::new(move || Box::new(Export::new(&export_view, broker, incarnation, settings, subscriptions)));
-        self.add(format!("export {broker}"), RoleKind::Export, broker, 2 * config.export.connections_max, 0, build);
+        self.add(config, format!("export {broker}"), RoleKind::Export, broker, build);
     }
 
     /// What clients are told of the log.
@@ -606,7 +609,7 @@ impl<C: Coherence> Parts<C> {
             Some((slot, lock)) => Box::new(Sequence::new(&view, pool, slot, lock, settings, takeover)),
             None => Box::new(WhenFree::new(&view, pool, settings, takeover)),
         });
-        self.add(name, RoleKind::Sequence, broker, 0, 0, build);
+        self.add(config, name, RoleKind::Sequence, broker, build);
     }
 }
 

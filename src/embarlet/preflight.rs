@@ -157,7 +157,7 @@ fn lay_out_for_any_size(config: &Config, file: Option<&Path>) -> Result<u64, Sta
 
 /// The roles of a process with brokers in these places, in the order in which they are made. `candidate` is where it runs the sequencer; none: it waits for
 /// a place.
-pub(super) fn role_specs(config: &Config, brokers: &[u32], candidate: Option<u32>) -> Vec<RoleSpec> {
+pub fn role_specs(config: &Config, brokers: &[u32], candidate: Option<u32>) -> Vec<RoleSpec> {
     let mut specs = Vec::new();
     let lanes = config.geometry.lanes_per_broker;
     for broker in brokers.iter().copied() {
@@ -172,21 +172,37 @@ pub(super) fn role_specs(config: &Config, brokers: &[u32], candidate: Option<u32
     specs
 }
 
+/// What a process needs of descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorsNeeded {
+    /// Connections that are configured.
+    pub connections: u64,
+    /// Descriptors in all.
+    pub needed: u64,
+    /// Whether nobody chose the numbers of connections: fewer are served then.
+    pub is_default: bool,
+}
+
+/// What a process with so many brokers needs of descriptors.
+pub fn descriptors_needed(config: &Config, brokers: u64) -> DescriptorsNeeded {
+    let (receive, export) = (config.receive.connections_max, config.export.connections_max);
+    let lanes = u64::from(config.geometry.lanes_per_broker);
+    let connections = brokers * (lanes * u64::from(receive + SPARE_CONNECTIONS) + u64::from(export));
+    let needed = connections + DESCRIPTORS_BESIDE + brokers * DESCRIPTORS_PER_BROKER;
+    let is_default =
+        receive == ReceiveConfig::default().connections_max && export == ExportConfig::default().connections_max;
+    DescriptorsNeeded { connections, needed, is_default }
+}
+
 /// Refuses connections that cannot all be had. Numbers that nobody chose, the defaults, are a warning: a small limit serves
 /// fewer.
 pub(super) fn descriptors(config: &Config, brokers: &[u32]) -> Result<Option<String>, StartError> {
     let found = raise_limits().descriptors;
-    let (receive, export) = (config.receive.connections_max, config.export.connections_max);
-    let lanes = u64::from(config.geometry.lanes_per_broker);
-    let of_broker = lanes * u64::from(receive + SPARE_CONNECTIONS) + u64::from(export);
-    let connections = brokers.len() as u64 * of_broker;
-    let needed = connections + DESCRIPTORS_BESIDE + brokers.len() as u64 * DESCRIPTORS_PER_BROKER;
+    let DescriptorsNeeded { connections, needed, is_default } = descriptors_needed(config, brokers.len() as u64);
     if needed <= found {
         return Ok(None);
     }
     let error = StartError::Descriptors { connections, needed, found };
-    let is_default =
-        receive == ReceiveConfig::default().connections_max && export == ExportConfig::default().connections_max;
     if is_default { Ok(Some(format!("fewer connections than configured: {error}"))) } else { Err(error) }
 }
 

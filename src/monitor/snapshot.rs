@@ -61,6 +61,8 @@ pub struct PoolFacts {
     pub path: String,
     /// Its length, bytes.
     pub bytes: u64,
+    /// Where memory for batches begins.
+    pub blog_at: u64,
     /// Bytes for batches.
     pub blog_bytes: u64,
     /// Extents of these.
@@ -278,6 +280,7 @@ fn pool_facts(pool: &Pool, view: &Looked) -> PoolFacts {
     PoolFacts {
         path: pool.path().display().to_string(),
         bytes: g.pool_bytes,
+        blog_at: view.layout.fixed_bytes(),
         blog_bytes: view.layout.blog_bytes(),
         extents: g.extents,
         extent_bytes: g.extent_bytes,

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use memmap2::MmapOptions;
 
 use crate::net::network::{
     Asker, Completion, FRAME_BYTES, FrameSlot, ListId, Lists, Network, Operation, Piece, SEND_LIST_MAX, SendList, Stage,
@@ -164,7 +165,7 @@ const CANCELS_AGAIN_MAX: u8 = 8;
 impl Ring {
     /// A ring for this thread with at most `operations_max` operations in flight and `frame_slots` frames.
     pub fn new(operations_max: u32, frame_slots: u32, pool: Arc<Mapping>) -> Result<Ring, RingError> {
-        let entries = operations_max.next_power_of_two().clamp(64, 4096);
+        let entries = Self::entries(operations_max);
         let (ring, deferred) = Self::set_up(entries)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).map_err(RingError::Setup)?;
@@ -216,6 +217,19 @@ impl Ring {
         })
     }
 
+    /// Sets up as many rings as there are pairs of most operations and frames, all at once, and takes them down again: whether this
+    /// process may have them, and with what. The mode is the last one's; none is asked for: none is given.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn try_out(sizes: &[(u32, u32)]) -> Result<Option<RingMode>, RingError> {
+        let memory = MmapOptions::new().len(FRAME_BYTES).map_anon().map_err(RingError::Setup)?;
+        let pool = Mapping::new(memory.into());
+        let one = |(operations, frames): &(u32, u32)| Ring::new(*operations, *frames, pool.clone());
+        let rings = sizes.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+        Ok(rings.last().map(|ring| ring.mode.clone()))
+    }
+
     fn set_up(entries: u32) -> Result<(IoUring, bool), RingError> {
         let deferred = IoUring::builder()
             .setup_single_issuer()
@@ -242,9 +256,21 @@ impl Ring {
         if error.raw_os_error() != Some(libc::ENOMEM) || limit == u64::MAX {
             return RingError::Setup(error);
         }
+        RingError::LockedMemory { needed: Self::locked_bytes_of(entries), limit }
+    }
+
+    /// About how many bytes kernels count as locked of a ring for so many operations, beside its frames.
+    pub fn locked_bytes(operations_max: u32) -> u64 {
+        Self::locked_bytes_of(Self::entries(operations_max))
+    }
+
+    fn locked_bytes_of(entries: u32) -> u64 {
         // Submissions of 64 bytes and an index of 4 each; four times as many completions of 16.
-        let needed = (u64::from(entries) * (64 + 4 + 4 * 16)).next_multiple_of(4096) + 4096;
-        RingError::LockedMemory { needed, limit }
+        (u64::from(entries) * (64 + 4 + 4 * 16)).next_multiple_of(4096) + 4096
+    }
+
+    fn entries(operations_max: u32) -> u32 {
+        operations_max.next_power_of_two().clamp(64, 4096)
     }
 
     /// The mode in effect.

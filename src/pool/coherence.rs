@@ -198,6 +198,21 @@ enum Flush {
     Plain,
 }
 
+impl Flush {
+    fn name(self) -> &'static str {
+        match self {
+            Flush::WriteBackAndOpt => "clwb + clflushopt",
+            Flush::Opt => "clflushopt",
+            Flush::Plain => "clflush",
+        }
+    }
+}
+
+/// What writes a line back on this processor, in words.
+pub fn flush_described() -> &'static str {
+    detect_flush().name()
+}
+
 fn detect_flush() -> Flush {
     // CPUID leaf 7: EBX bit 23 clflushopt, bit 24 clwb (Intel SDM volume 2A, AMD APM volume 3).
     let leaf7 = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
@@ -242,11 +257,7 @@ impl Mapping {
 
     /// What writes a line back here, in words, for the start-up log.
     pub fn flush_name(&self) -> &'static str {
-        match self.flush {
-            Flush::WriteBackAndOpt => "clwb + clflushopt",
-            Flush::Opt => "clflushopt",
-            Flush::Plain => "clflush",
-        }
+        self.flush.name()
     }
 
     /// Address of a range, for the kernel to receive into or send from.

@@ -83,7 +83,7 @@ pub fn device_node(path: &Path) -> Option<usize> {
 
 /// Why the device cannot be mapped that should be at a path where nothing is; none: there is no such device.
 pub fn unmappable_device(path: &Path) -> Option<PoolError> {
-    state_in(Path::new(DAX_DEVICES), path).map(|state| PoolError::Device { path: path.into(), state })
+    device_state(Path::new(DAX_DEVICES), path).map(|state| PoolError::Device { path: path.into(), state })
 }
 
 /// Why a pool's file or device cannot be opened: whose it is, if one may not; of a device that no driver of ours has (ENXIO), what it is there as; else what
@@ -91,7 +91,7 @@ pub fn unmappable_device(path: &Path) -> Option<PoolError> {
 pub(super) fn not_opened(path: &Path, doing: &'static str, source: io::Error) -> PoolError {
     let refused = match source.raw_os_error() {
         // It has a node: that is what was opened.
-        Some(libc::ENXIO | libc::ENODEV) => state_in(Path::new(DAX_DEVICES), path)
+        Some(libc::ENXIO | libc::ENODEV) => device_state(Path::new(DAX_DEVICES), path)
             .filter(|state| !matches!(state, DeviceState::NoNode { .. }))
             .map(|state| PoolError::Device { path: path.into(), state }),
         _ if source.kind() == io::ErrorKind::PermissionDenied => not_permitted(path, doing),
@@ -107,7 +107,9 @@ fn not_permitted(path: &Path, doing: &'static str) -> Option<PoolError> {
     Some(PoolError::Permission { path: path.into(), doing, user, group, mode })
 }
 
-fn state_in(devices: &Path, path: &Path) -> Option<DeviceState> {
+/// As what a device is there that has the name of `path`, where the kernel lists devices (`/sys/bus/dax/devices`); none: it has no such.
+/// One that a driver of ours has is [`DeviceState::NoNode`], whether or not there is a node.
+pub fn device_state(devices: &Path, path: &Path) -> Option<DeviceState> {
     let name = path.file_name()?.to_str()?.to_owned();
     let device = devices.join(&name);
     if !device.exists() {
@@ -176,7 +178,7 @@ mod tests {
                 std::os::unix::fs::symlink(format!("../../../bus/dax/drivers/{driver}"), device.join("driver"))
                     .unwrap();
             }
-            state_in(&devices, Path::new("/dev/dax0.0")).map(|state| state.to_string())
+            device_state(&devices, Path::new("/dev/dax0.0")).map(|state| state.to_string())
         };
         for (driver, words) in [
             (Some("kmem"), "daxctl reconfigure-device --mode=devdax dax0.0"),
@@ -186,7 +188,7 @@ mod tests {
             let said = state(driver).unwrap();
             assert!(said.contains(words), "{said}");
         }
-        assert_eq!(state_in(&devices, Path::new("/dev/dax1.0")), None);
+        assert_eq!(device_state(&devices, Path::new("/dev/dax1.0")), None);
         std::fs::remove_dir_all(&devices).unwrap();
     }
 

@@ -15,8 +15,8 @@ use memmap2::MmapOptions;
 use crate::config::CoherenceMode;
 use crate::pool::coherence::{Mapped, Mapping, Memory, Software};
 use crate::pool::device::{Extent, not_opened};
-pub use crate::pool::device::{device_bytes, device_node, is_missing_device, unmappable_device};
-pub use crate::pool::error::PoolError;
+pub use crate::pool::device::{device_bytes, device_node, device_state, is_missing_device, unmappable_device};
+pub use crate::pool::error::{DeviceState, PoolError};
 use crate::pool::format::{self, Found};
 use crate::pool::layout::{Geometry, Layout, SUPERBLOCK_BYTES};
 pub use crate::pool::locks::{HostLock, LockName};
@@ -154,9 +154,7 @@ impl Pool {
             ) => Self::format(&opened, wanted, extent),
             (_, Err(error)) => Err(error.told(path)),
             (_, Ok((superblock, layout))) => {
-                agree(path, &layout.geometry, wanted)?;
-                agree_on_homes(path, &superblock.homes(), wanted)?;
-                agree_on_coherence(path, superblock.coherence(), wanted.coherence)?;
+                agree_on_all(path, &superblock, &layout.geometry, wanted)?;
                 let shared = Self::share(&opened)?;
                 Self::attach(&opened, superblock, layout, shared)
             }
@@ -333,6 +331,14 @@ impl Pool {
         }
     }
 
+    /// Whether it is what a process that wants this would attach to.
+    ///
+    /// # Errors
+    /// What is different.
+    pub fn agrees_with(&self, wanted: &Wanted) -> Result<(), PoolError> {
+        agree_on_all(&self.path, &self.superblock, &self.layout.geometry, wanted)
+    }
+
     /// Whether its file is still what it was: at its path, in its whole length.
     ///
     /// # Errors
@@ -425,6 +431,12 @@ impl Examined {
             Examined::Failed(error) => error,
         }
     }
+}
+
+fn agree_on_all(path: &Path, found: &Superblock, geometry: &Geometry, wanted: &Wanted) -> Result<(), PoolError> {
+    agree(path, geometry, wanted)?;
+    agree_on_homes(path, &found.homes(), wanted)?;
+    agree_on_coherence(path, found.coherence(), wanted.coherence)
 }
 
 fn agree(path: &Path, found: &Geometry, expected: &Wanted) -> Result<(), PoolError> {

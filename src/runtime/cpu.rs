@@ -84,7 +84,12 @@ pub fn pin_current_thread(core: usize) -> Result<(), CpuError> {
 
 /// NUMA node of a core, if the kernel tells.
 pub fn numa_node(core: usize) -> Option<usize> {
-    let entries = fs::read_dir(Path::new("/sys/devices/system/cpu").join(format!("cpu{core}"))).ok()?;
+    numa_node_below(Path::new("/"), core)
+}
+
+/// The same, as `/sys` below another root says it.
+pub fn numa_node_below(root: &Path, core: usize) -> Option<usize> {
+    let entries = fs::read_dir(root.join("sys/devices/system/cpu").join(format!("cpu{core}"))).ok()?;
     entries.flatten().find_map(|entry| node_number(entry.file_name().to_str()?))
 }
 
@@ -107,7 +112,7 @@ fn siblings_last(ids: Vec<usize>, siblings: impl Fn(usize) -> Vec<usize>) -> Vec
 }
 
 /// Reads the kernel's list format, such as `0-3,8`. None if it is something else.
-fn parse_cores(text: &str) -> Option<Vec<usize>> {
+pub fn parse_cores(text: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
     for part in text.trim().split(',') {
         let (from, to) = part.split_once('-').unwrap_or((part, part));

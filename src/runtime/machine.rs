@@ -47,13 +47,25 @@ pub struct MemoryRoom {
 
 /// What the memory limits of this process's control groups, version 1 or 2, and of those above them leave; none without a limit.
 pub fn memory_room() -> Option<MemoryRoom> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    folders(&groups, &mounts).into_iter().filter_map(|folder| room_of(&folder)).min_by_key(|room| room.free_bytes)
+    memory_room_below(Path::new("/"))
 }
 
-/// Folders of the groups this process is in that may limit its memory, and of those above.
-fn folders(groups: &str, mounts: &str) -> Vec<PathBuf> {
+/// The same, as `/proc` and the hierarchies below another root say it.
+pub fn memory_room_below(root: &Path) -> Option<MemoryRoom> {
+    let rooms = group_folders_below(root, "memory").into_iter().filter_map(|folder| room_of(&folder));
+    rooms.min_by_key(|room| room.free_bytes)
+}
+
+/// Folders of the control groups of this process that a controller, such as `memory`, `cpu` or `pids`, may limit, and of those above
+/// them; those of version 2 whether or not they have it. `/proc` and the hierarchies are looked for below `root`.
+pub fn group_folders_below(root: &Path, controller: &str) -> Vec<PathBuf> {
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
+    let found = folders(&read("proc/self/cgroup"), &read("proc/self/mountinfo"), controller);
+    found.into_iter().map(|folder| root.join(folder.strip_prefix("/").unwrap_or(&folder))).collect()
+}
+
+/// Folders of the groups this process is in that the controller may limit, and of those above.
+fn folders(groups: &str, mounts: &str, wanted: &str) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for line in groups.lines() {
         // number:controllers:path, see cgroups(7); version 2 has number 0 and no controllers.
@@ -62,10 +74,10 @@ fn folders(groups: &str, mounts: &str) -> Vec<PathBuf> {
             continue;
         };
         let is_second = number == "0" && controllers.is_empty();
-        if !is_second && !controllers.split(',').any(|controller| controller == "memory") {
+        if !is_second && !controllers.split(',').any(|controller| controller == wanted) {
             continue;
         }
-        let Some((root, point)) = mounts.lines().find_map(|mount| mount_of(mount, is_second)) else { continue };
+        let Some((root, point)) = mounts.lines().find_map(|mount| mount_of(mount, is_second, wanted)) else { continue };
         // In a namespace of its own a process may see a path that its mount does not have.
         let below = path.strip_prefix(root.trim_end_matches('/')).unwrap_or("/").trim_start_matches('/');
         let mut folder = point.join(below);
@@ -79,15 +91,15 @@ fn folders(groups: &str, mounts: &str) -> Vec<PathBuf> {
     folders
 }
 
-/// Root and mount point of a hierarchy that may limit memory: fields 4 and 5, the type behind the dash, options last: see proc(5).
-fn mount_of(line: &str, second: bool) -> Option<(String, PathBuf)> {
+/// Root and mount point of a hierarchy that may have the controller: fields 4 and 5, the type behind the dash, options last: see proc(5).
+fn mount_of(line: &str, second: bool, wanted: &str) -> Option<(String, PathBuf)> {
     let (mount, kind) = line.split_once(" - ")?;
     let mut fields = mount.split(' ').skip(3);
     let (root, point) = (fields.next()?, fields.next()?);
     let mut kind = kind.split(' ');
     let is_it = match (kind.next()?, second) {
         ("cgroup2", true) => true,
-        ("cgroup", false) => kind.next_back()?.split(',').any(|option| option == "memory"),
+        ("cgroup", false) => kind.next_back()?.split(',').any(|option| option == wanted),
         _ => false,
     };
     is_it.then(|| (root.into(), point.into()))
@@ -122,14 +134,16 @@ mod tests {
                       33 30 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       34 30 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
                       35 30 0:31 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n";
-        let found = folders("5:cpu:/x\n4:memory:/a/b\n0::/s\n", mounts);
+        let found = folders("5:cpu:/x\n4:memory:/a/b\n0::/s\n", mounts, "memory");
         let expected = ["memory/a/b", "memory/a", "memory", "unified/s", "unified"];
         assert_eq!(found, expected.map(|name| Path::new("/sys/fs/cgroup").join(name)));
+        let of_cpu = folders("5:cpu:/x\n4:memory:/a/b\n", mounts, "cpu");
+        assert_eq!(of_cpu, ["cpu/x", "cpu"].map(|name| Path::new("/sys/fs/cgroup").join(name)));
         // A container whose mount shows a part of the hierarchy, and one whose namespace begins at its own group.
         let inside = "35 30 0:31 /docker/7 /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n";
-        assert_eq!(folders("0::/docker/7/c\n", inside)[0], Path::new("/sys/fs/cgroup/c"));
-        assert_eq!(folders("0::/../other\n", inside)[0], Path::new("/sys/fs/cgroup"));
-        assert!(folders("", "").is_empty() && folders("nonsense\n", "nonsense\n").is_empty());
+        assert_eq!(folders("0::/docker/7/c\n", inside, "memory")[0], Path::new("/sys/fs/cgroup/c"));
+        assert_eq!(folders("0::/../other\n", inside, "memory")[0], Path::new("/sys/fs/cgroup"));
+        assert!(folders("", "", "memory").is_empty() && folders("nonsense\n", "nonsense\n", "memory").is_empty());
     }
 
     #[test]

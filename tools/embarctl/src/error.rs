@@ -108,6 +108,15 @@ pub enum CommandError {
     /// Every broker of the pool is gone.
     #[error("no broker of this pool runs")]
     AllGone,
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] embarcadero::config::ConfigError),
+    /// A broker would not run on this machine.
+    #[error("this machine is not set up for these brokers; checks that failed: {failed}")]
+    NotSetUp {
+        /// How many checks failed.
+        failed: usize,
+    },
     /// There is no such cursor.
     #[error("topic {topic:?} has no cursor {cursor:?}; `embarctl cursor list {topic}` lists those it has")]
     NoCursor {
@@ -127,7 +136,12 @@ pub enum CommandError {
 impl CommandError {
     /// Whether the command line is to be corrected, rather than the brokers to be looked at.
     pub fn is_usage(&self) -> bool {
-        matches!(self, CommandError::Usage(_) | CommandError::Client { source: ClientError::Option { .. }, .. })
+        matches!(
+            self,
+            CommandError::Usage(_)
+                | CommandError::Config(_)
+                | CommandError::Client { source: ClientError::Option { .. }, .. }
+        )
     }
 
     /// A closure that says what the client was doing.

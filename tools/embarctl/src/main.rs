@@ -6,6 +6,7 @@
 mod common;
 mod consume;
 mod cursor;
+mod doctor;
 mod error;
 mod format;
 mod host;
@@ -54,6 +55,8 @@ enum Command {
     /// Set, read, list and delete the named cursors of a topic: where consumers resume.
     #[command(subcommand)]
     Cursor(cursor::CursorCommand),
+    /// Say whether this machine is set up for a broker, and what to do where it is not.
+    Doctor(doctor::DoctorArgs),
     /// Say of a host what no process can find out: that it is off.
     #[command(subcommand)]
     Host(host::HostCommand),
@@ -117,6 +120,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
         Command::Consume(args) => consume::run(args, &interrupt),
         Command::Topic(command) => topic::run(command),
         Command::Cursor(command) => cursor::run(command),
+        Command::Doctor(args) => doctor::run(args),
         Command::Host(command) => host::run(command),
     }
 }
