@@ -1,7 +1,5 @@
 //! Latencies as curves: how long so many percent of the messages took.
 
-use std::collections::BTreeSet;
-
 use maud::{Markup, html};
 
 use super::chart::{Chart, Line, line_class};
@@ -38,10 +36,7 @@ fn points(curve: &Curve) -> Vec<(f64, f64)> {
 
 /// A chart for each path that any of the runs measured.
 pub fn section(sides: &[Side<'_>]) -> Markup {
-    let all = |of: fn(&Curve) -> &str| -> BTreeSet<&str> {
-        sides.iter().flat_map(|side| &side.run.results.curves).map(of).collect()
-    };
-    let (paths, kinds) = (all(|curve| &curve.path), all(|curve| &curve.counted));
+    let (paths, kinds) = (names(sides, |curve| &curve.path), names(sides, |curve| &curve.counted));
     if paths.is_empty() {
         return html! {
             p.faint {
@@ -68,6 +63,17 @@ pub fn section(sides: &[Side<'_>]) -> Markup {
     }
 }
 
+/// Different names of all curves, in the order in which they come.
+fn names<'a>(sides: &[Side<'a>], of: fn(&Curve) -> &str) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for name in sides.iter().flat_map(|side| &side.run.results.curves).map(of) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 fn grouped_words(sides: &[Side<'_>]) -> String {
     let of = |side: &Side<'_>| {
         let most = side.run.results.curves.iter().map(|curve| curve.messages).max()?;
@@ -76,7 +82,7 @@ fn grouped_words(sides: &[Side<'_>]) -> String {
     sides.iter().filter_map(of).collect::<Vec<_>>().join(" ")
 }
 
-fn lines(sides: &[Side<'_>], path: &str, kinds: &BTreeSet<&str>) -> Vec<Line> {
+fn lines(sides: &[Side<'_>], path: &str, kinds: &[&str]) -> Vec<Line> {
     let mut lines = Vec::new();
     for side in sides {
         for curve in side.run.results.curves.iter().filter(|curve| curve.path == path) {
@@ -98,8 +104,8 @@ fn chart(path: &str, lines: Vec<Line>) -> Chart {
     Chart {
         title: format!("{path}: latency over percent of messages"),
         size: SIZE,
-        x: Axis::with_ticks("percent of messages that took no longer", end, ticks),
-        y: Axis::log("latency, by factors", least, most, time),
+        x: Axis::with_ticks("% of messages that took no longer (log scale)", end, ticks),
+        y: Axis::log("latency (log scale)", least, most, time),
         right: None,
         lines,
         marks: Vec::new(),

@@ -142,7 +142,7 @@ fn run(label: &str, sides: &[Side<'_>]) -> Markup {
             h3 { "Figures" }
             (figures::section(sides))
             h3 { "Configuration" }
-            (table::table(sides, &facts::rows(&settings)))
+            (table::facts(&sides.iter().map(|side| side.document).collect::<Vec<_>>(), &facts::rows(&settings)))
         }
     }
 }
@@ -173,7 +173,7 @@ fn whole(documents: &[&Document]) -> Markup {
                 }
             }
             h2 { "Machine" }
-            (table::table_of(documents.len(), &facts::rows(&machines)))
+            (table::facts(&(0..documents.len()).collect::<Vec<_>>(), &facts::rows(&machines)))
             h2 { "As it was printed" }
             @for document in documents { pre { (document.head.words) } }
         }

@@ -48,7 +48,7 @@ fn picture(sides: &[(Side<'_>, &[Stage])], names: &[String]) -> Markup {
     let all = || sides.iter().flat_map(|(_, stages)| *stages);
     let least = all().map(|stage| stage.p50_ns).min().unwrap_or(1).max(1) as f64;
     let most = all().map(|stage| stage.max_ns).max().unwrap_or(1).max(1) as f64;
-    let axis = Axis::log("latency, by factors", least, most, time);
+    let axis = Axis::log("latency (log scale)", least, most, time);
     let row = ROW * sides.len() as f64 + 8.0;
     let height = row * names.len() as f64 + 54.0;
     let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0) as f64;
@@ -87,6 +87,23 @@ fn whisker(side: &Side<'_>, stage: &Stage, y: f64, frame: &Frame, axis: &Axis) -
     }
 }
 
+/// Without a second column to compare with, a stage is a row.
+fn one_row_each(stages: &[Stage], figures: &[(&str, Figure)]) -> Markup {
+    html! {
+        table {
+            thead { tr { th {} @for (label, _) in figures { th.number { (label) } } } }
+            tbody {
+                @for stage in stages {
+                    tr {
+                        th scope="row" { (stage.name) }
+                        @for (_, figure) in figures { td.number { (time(figure(stage) as f64)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn numbers(sides: &[(Side<'_>, &[Stage])], names: &[String]) -> Markup {
     let figures: [(&str, Figure); 4] = [
         ("p50", |stage| stage.p50_ns),
@@ -94,6 +111,9 @@ fn numbers(sides: &[(Side<'_>, &[Stage])], names: &[String]) -> Markup {
         ("p99.9", |stage| stage.p99_9_ns),
         ("longest", |stage| stage.max_ns),
     ];
+    if let [(_, stages)] = sides {
+        return one_row_each(stages, &figures);
+    }
     let mut rows = Vec::new();
     for name in names {
         rows.push(Row::group(name));

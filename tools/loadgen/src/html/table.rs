@@ -49,10 +49,10 @@ impl Row {
     }
 }
 
-/// The second as a part of the first, where both are figures.
+/// The second as a part of the first, where both are figures and differ.
 fn ratio(cells: &[Cell]) -> Option<String> {
     match cells {
-        [Cell::Number(first, _), Cell::Number(second, _)] if *first != 0.0 && second.is_finite() => {
+        [Cell::Number(first, _), Cell::Number(second, _)] if *first != 0.0 && first != second && second.is_finite() => {
             Some(format!("× {}", rounded(second / first)))
         }
         _ => None,
@@ -62,20 +62,20 @@ fn ratio(cells: &[Cell]) -> Option<String> {
 /// All rows, with a column for each of these sides.
 pub fn table(sides: &[Side<'_>], rows: &[Row]) -> Markup {
     let names: Vec<_> = sides.iter().map(|side| letter(side.document)).collect();
-    with_columns(&names, rows)
+    with_columns(if sides.len() > 1 { "figures" } else { "facts" }, &names, rows)
 }
 
-/// All rows, with a column for each document.
-pub fn table_of(documents: usize, rows: &[Row]) -> Markup {
-    with_columns(&(0..documents).map(letter).collect::<Vec<_>>(), rows)
+/// Facts: mostly words, which begin on the left as figures among them do.
+pub fn facts(documents: &[usize], rows: &[Row]) -> Markup {
+    with_columns("facts", &documents.iter().map(|document| letter(*document)).collect::<Vec<_>>(), rows)
 }
 
-/// A row in which two columns differ in words stands out.
-fn with_columns(names: &[&str], rows: &[Row]) -> Markup {
+/// A row of facts in which two columns differ stands out.
+fn with_columns(kind: &str, names: &[&str], rows: &[Row]) -> Markup {
     let is_pair = names.len() > 1;
     let columns = 1 + names.len() + usize::from(is_pair);
     html! {
-        table {
+        table class=(kind) {
             @if is_pair {
                 thead {
                     tr {
@@ -95,15 +95,11 @@ fn row_markup(row: &Row, is_pair: bool, columns: usize) -> Markup {
         return html! { tr.group { th scope="colgroup" colspan=(columns) { (row.label) } } };
     };
     let is_words = cells.iter().any(|cell| matches!(cell, Cell::Words(_)));
-    let class = if is_pair && cells.windows(2).any(|pair| pair[0].words() != pair[1].words()) && is_words {
-        "differs"
-    } else {
-        ""
-    };
+    let is_different = cells.windows(2).any(|pair| pair[0].words() != pair[1].words());
     html! {
-        tr class=(class) {
+        tr.differs[is_different] {
             th scope="row" { (row.label) }
-            @for cell in cells { td.number[is_pair && !is_words || matches!(cell, Cell::Number(..))] { (cell.words()) } }
+            @for cell in cells { td.number[!is_words] { (cell.words()) } }
             @if is_pair { td.number { (ratio(cells).unwrap_or_default()) } }
         }
     }
@@ -118,6 +114,7 @@ mod tests {
         let number = |value: f64| Cell::number(value, value.to_string());
         assert_eq!(ratio(&[number(200.0), number(150.0)]).as_deref(), Some("× 0.75"));
         assert_eq!(ratio(&[number(0.0), number(150.0)]), None);
+        assert_eq!(ratio(&[number(2.0), number(2.0)]), None);
         assert_eq!(ratio(&[number(1.0), Cell::None]), None);
         assert_eq!(ratio(&[number(1.0)]), None);
     }

@@ -47,7 +47,7 @@ fn a_page_has_everything_and_is_escaped() {
         "linger, µs",
         "broker 1",
         "p99.9",
-        "percent of messages that took no longer",
+        "% of messages that took no longer",
         "time since the start, s",
         "PASS: &lt;words&gt;",
     ] {
