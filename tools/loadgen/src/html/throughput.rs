@@ -3,13 +3,15 @@
 use maud::{Markup, html};
 
 use super::chart::{Chart, Line, Mark, line_class};
-use super::document::Run;
 use super::scale::{Axis, ticks};
 use super::side::{Side, name_of};
-use crate::series::Point;
+use crate::series::{Point, Series};
 
 /// The picture's size.
 const SIZE: (f64, f64) = (960.0, 330.0);
+
+/// So short a run is shown with its last interval.
+const POINTS_MIN: usize = 6;
 
 /// What one line is of.
 #[derive(Clone, Copy)]
@@ -36,9 +38,14 @@ fn rates(points: &[Point], what: What) -> Vec<(f64, f64)> {
     rates
 }
 
-/// A run whose end brought nothing is shown to its last message, unless that is what went wrong.
-fn shown(run: &Run) -> &[Point] {
-    if run.verdict.outcome == "pass" { run.results.series.without_rest() } else { &run.results.series.points }
+/// A good run is shown to the last whole interval before its last message: of the one in which it came only a part was used, and its rate
+/// would look like a fall. Of any other run the end may be what went wrong.
+fn shown<'a>(series: &'a Series, outcome: &str) -> &'a [Point] {
+    if outcome != "pass" {
+        return &series.points;
+    }
+    let points = series.without_rest();
+    if points.len() < POINTS_MIN { points } else { &points[..points.len() - 1] }
 }
 
 fn lines(sides: &[Side<'_>]) -> Vec<Line> {
@@ -52,7 +59,7 @@ fn lines(sides: &[Side<'_>]) -> Vec<Line> {
         ];
         for (kind, (what, words, _)) in kinds.into_iter().enumerate().filter(|(_, (.., is_there))| *is_there) {
             let class = line_class(side.of, side.document, kind);
-            let points = rates(shown(run), what);
+            let points = rates(shown(&run.results.series, &run.verdict.outcome), what);
             lines.push(Line { name: name_of(side, &words), class, points, is_ended: false });
         }
     }
@@ -92,7 +99,7 @@ pub fn section(sides: &[Side<'_>]) -> Markup {
                 (chart("MB/s", lines_in_megabytes(sides, &sizes), marks(sides), 0.0).figure())
             }
             figcaption {
-                "One point for each " (interval) " ms. 1 MB is 10⁶ bytes of payload."
+                "One point for each " (interval) " ms. 1 MB is 10⁶ bytes of payload. Of a run that passed, the interval in which it ended is left out."
                 @if sides.iter().any(|side| !side.run.results.events.list.is_empty()) { " Dotted verticals: the events below, by number." }
             }
         }
@@ -126,6 +133,15 @@ fn chart(unit: &str, lines: Vec<Line>, marks: Vec<Mark>, message_bytes: f64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_run_is_shown_if_it_may_be_what_went_wrong() {
+        let point = |at: u64| Point { seconds: at as f64, acked: at.min(7), delivered: 0 };
+        let series = Series { interval_ms: 1000, points: (0..=10).map(point).collect() };
+        assert_eq!((shown(&series, "pass").len(), shown(&series, "fail").len()), (7, 11));
+        let short = Series { interval_ms: 1000, points: series.points[..3].to_vec() };
+        assert_eq!(shown(&short, "pass").len(), 3);
+    }
 
     #[test]
     fn rates_are_those_of_the_intervals() {
