@@ -55,11 +55,20 @@ pub fn machine() -> Value {
 /// # Errors
 /// As the file system has it.
 pub fn write_json(json: &Value, path: &Path) -> io::Result<()> {
+    write_text(&format!("{json:#}\n"), path)
+}
+
+/// Writes a text to a file, whole or not at all; to a pipe or a device as it is.
+///
+/// # Errors
+/// As the file system has it.
+pub fn write_text(text: &str, path: &Path) -> io::Result<()> {
     if path.exists() && !path.is_file() {
-        return fs::write(path, format!("{json:#}\n"));
+        return fs::write(path, text);
     }
-    let partial = path.with_extension("json.partial");
-    fs::write(&partial, format!("{json:#}\n")).and_then(|()| fs::rename(&partial, path))
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    fs::write(&partial, text).and_then(|()| fs::rename(&partial, path))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use embarcadero::BrokerProgress;
 use tools_common::clock::monotonic_ns;
 
+use crate::events::EventLog;
 use crate::fleet::Fleet;
 use crate::pause::Pause;
 
@@ -45,6 +46,8 @@ pub struct Board {
     pub gate: Gate,
     /// When a subscriber was stopped, and what publishers did meanwhile.
     pub pause: Pause,
+    /// What happened meanwhile and is rare.
+    pub events: EventLog,
     fleet: Fleet,
     begin_ns: OnceLock<u64>,
     sessions_ended: AtomicUsize,
@@ -61,6 +64,7 @@ impl Board {
             delivered: (0..fleet.readers).map(|_| AtomicU64::new(0)).collect(),
             gate: Gate::default(),
             pause: Pause::default(),
+            events: EventLog::default(),
             fleet,
             begin_ns: OnceLock::new(),
             sessions_ended: AtomicUsize::new(0),
@@ -121,6 +125,11 @@ impl Board {
     /// Messages acked to all sessions.
     pub fn acked(&self) -> u64 {
         self.sessions.iter().map(|session| session.acked.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Messages delivered, over all subscribers.
+    pub fn delivered_to_all(&self) -> u64 {
+        self.delivered.iter().map(|delivered| delivered.load(Ordering::Relaxed)).sum()
     }
 
     /// Messages delivered to the slowest subscriber; none if there are no subscribers.
@@ -236,7 +245,7 @@ mod tests {
     fn the_slowest_subscriber_counts() {
         let board = Board::new(Fleet::new(1, 0, 2), Arc::default());
         board.delivered[0].store(5, Ordering::Relaxed);
-        assert_eq!(board.delivered(), Some(0));
+        assert_eq!((board.delivered(), board.delivered_to_all()), (Some(0), 5));
         assert_eq!(Board::new(Fleet::new(1, 0, 0), Arc::default()).delivered(), None);
     }
 }

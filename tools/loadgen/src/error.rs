@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use embarcadero::ClientError;
 
+use crate::html::document::DocumentError;
+
 /// Why a run could not be made. Exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -29,6 +31,9 @@ pub enum LoadError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A result that is to be reported is none.
+    #[error("{0}")]
+    Document(#[from] DocumentError),
     /// The signal handlers could not be installed.
     #[error("cannot handle SIGINT and SIGTERM: {0}")]
     Signals(std::io::Error),

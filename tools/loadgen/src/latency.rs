@@ -15,8 +15,10 @@ use verification::payload::{PayloadWriter, Times};
 
 use crate::board::Board;
 use crate::drive::enter;
+use crate::events::PublisherWatch;
 use crate::publish::{Ended, Published, SessionPlan, SessionResult, connect, no_ack};
 use crate::recorder::Recorder;
+use crate::stages::Way;
 
 /// Longest time in the client before looking at the clock and the flags.
 const POLL: Duration = Duration::from_millis(20);
@@ -33,6 +35,12 @@ pub struct LatencyReport {
 }
 
 impl LatencyReport {
+    /// The ways that were measured.
+    pub fn ways(&self) -> Vec<Way<'_>> {
+        let deliver = self.publish_to_deliver.iter().map(|of| ("publish to deliver", "", of));
+        [("publish to ack", "", &self.publish_to_ack)].into_iter().chain(deliver).collect()
+    }
+
     /// A line for each path.
     pub fn words(&self) -> Vec<String> {
         let mut lines = vec![format!("  publish to ack,     µs: {}", self.publish_to_ack.words())];
@@ -85,6 +93,7 @@ pub fn publish(plans: Vec<SessionPlan>, board: &Board, times: &SendTimes) -> Opt
     let mut result = SessionResult::begin(&plan, &publisher);
     let mut recorder = Recorder::default();
     let mut writer = PayloadWriter::new(plan.payloads.clone(), plan.run, plan.index);
+    let mut watch = PublisherWatch::new(publisher.stats(), publisher.broker_progress());
     result.first_send = Some(Instant::now());
     while result.account.sent < result.account.planned && !board.interrupted() {
         let number = result.account.sent;
@@ -96,6 +105,7 @@ pub fn publish(plans: Vec<SessionPlan>, board: &Board, times: &SendTimes) -> Opt
         if let Some(times) = times.of(number).filter(|_| result.account.acked > number) {
             recorder.arrived(&times, monotonic_ns(), &Span::ALL);
         }
+        watch.look(publisher.stats(), Instant::now(), &board.events);
         board.sessions[0].sent.store(result.account.sent, Ordering::Relaxed);
         board.sessions[0].acked.store(result.account.acked, Ordering::Relaxed);
     }

@@ -15,6 +15,7 @@ use tools_common::schedule::{Arrival, Schedule};
 use verification::payload::Times;
 
 use crate::recorder::Recorder;
+use crate::stages::Way;
 
 /// Shortest sleep until a planned time, ns. A thread that slept for each of 50,000 messages a second would do little else, and take the
 /// processor from the brokers on this machine: what is planned closer together is sent together, so much late at most.
@@ -190,6 +191,11 @@ impl OpenSession {
         self.done
     }
 
+    /// How far behind its plan it was when it gave up, if it did.
+    pub fn gave_up(&self) -> Option<Duration> {
+        self.result.gave_up.map(Duration::from_nanos)
+    }
+
     /// Notes how far it is while the measured part lasts.
     pub fn look(&mut self, sent: u64, acked: u64) {
         if self.pacer.span().measuring(monotonic_ns()) {
@@ -274,6 +280,12 @@ impl OpenReport {
         Some(format!(
             "the asked rate was not reached: {reached:.0} of {asked:.0} messages/s; up to {lag:.1} ms behind the plan, which the corrected latencies include"
         ))
+    }
+
+    /// The ways that were measured.
+    pub fn ways(&self) -> Vec<Way<'_>> {
+        let deliver = self.deliver.iter().flat_map(|deliver| deliver.ways("publish to deliver"));
+        self.ack.ways("publish to ack").into_iter().chain(deliver).collect()
     }
 
     /// The run in sentences.

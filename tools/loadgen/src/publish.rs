@@ -15,6 +15,7 @@ use verification::verdict::Sent;
 
 use crate::board::{Board, SessionBoard};
 use crate::drive::{Driven, Step, drive, enter};
+use crate::events::{Kind, PublisherWatch};
 use crate::open_loop::{OpenLoop, OpenPlan, OpenResult};
 use crate::pause::AckGaps;
 use crate::recorder::Recorder;
@@ -210,6 +211,7 @@ struct Session<'a> {
     /// Last time acks moved, or there was nothing to wait for.
     moved: Instant,
     all_sent: bool,
+    watch: PublisherWatch,
     open: Option<crate::open_loop::OpenSession>,
     result: SessionResult,
 }
@@ -225,6 +227,7 @@ impl<'a> Session<'a> {
             (Goal::Planned(open_plan), Some(open)) => Some(open.session(open_plan, plan.index, &mut publisher)),
             _ => None,
         };
+        let watch = PublisherWatch::new(publisher.stats(), publisher.broker_progress());
         Session {
             board,
             own: &board.sessions[plan.index as usize],
@@ -237,6 +240,7 @@ impl<'a> Session<'a> {
             brokers_shown: now,
             moved: now,
             all_sent: false,
+            watch,
             open,
             result,
         }
@@ -273,6 +277,11 @@ impl<'a> Session<'a> {
         };
         let next = open.send(&mut result.account.sent, self.step_messages, send)?;
         if open.done() {
+            if let Some(lag) = open.gave_up() {
+                let words =
+                    format!("publisher {}: {:.1} s behind its plan", self.result.account.index, lag.as_secs_f64());
+                self.board.events.note(Instant::now(), Kind::GaveUp, words);
+            }
             self.sent_all();
         }
         Ok(next)
@@ -299,9 +308,11 @@ impl<'a> Session<'a> {
         self.result.account.acked = acked;
         self.own.sent.store(sent, Ordering::Relaxed);
         self.own.acked.store(acked, Ordering::Relaxed);
+        self.watch.look(self.publisher.stats(), now, &self.board.events);
         if now.duration_since(self.brokers_shown) >= BROKERS_EVERY {
             self.brokers_shown = now;
             self.own.set_brokers(self.publisher.broker_progress());
+            self.watch.look_at_brokers(self.publisher.broker_progress(), now, &self.board.events);
         }
     }
 }
@@ -362,6 +373,10 @@ impl Driven for Session<'_> {
             self.result.account.planned = self.result.account.sent;
         }
         self.result.open = self.open.map(|open| open.result());
+        if let Some(reason) = &error {
+            let words = format!("publisher {}: {reason}", self.result.account.index);
+            self.board.events.note(Instant::now(), Kind::GaveUp, words);
+        }
         self.ended.failed = error.is_some();
         self.result.account.error = error;
         (self.result, self.publisher)

@@ -8,6 +8,8 @@ use tools_common::figures::Latencies;
 use tools_common::pace::Span;
 use verification::payload::Times;
 
+use crate::stages::Way;
+
 /// Latencies of one path.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
@@ -47,6 +49,11 @@ impl Recorder {
             sum.add(one);
             sum
         })
+    }
+
+    /// Both ways of this path.
+    pub fn ways(&self, path: &'static str) -> [Way<'_>; 2] {
+        [(path, "from the planned time", &self.corrected), (path, "from sending", &self.raw)]
     }
 
     /// Both histograms, in µs.

@@ -3,19 +3,27 @@
 use std::time::Instant;
 
 use embarcadero::PublisherStats;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tools_common::report;
 use verification::promise::Promise;
 use verification::verdict::{Outcome, Verdict};
 use verification::verifier::SessionSeen;
 
+use crate::events::Events;
 use crate::latency::LatencyReport;
 use crate::open_loop::OpenReport;
 use crate::pause::PauseReport;
 use crate::progress::sum_brokers;
 use crate::publish::SessionResult;
+use crate::series::Series;
+use crate::stages::{Stage, Way, curve};
 use crate::subscribe::ReaderResult;
 
+/// Who writes it.
+pub const TOOL: &str = "loadgen";
+/// Version of what is written as JSON. It changes with the meaning or the place of anything that a report is made of.
+pub const FORMAT: u64 = 1;
 /// More subscribers than this are shown as one.
 const READERS_SHOWN: usize = 8;
 
@@ -39,6 +47,12 @@ pub struct Report {
     pub open: Option<OpenReport>,
     /// What stopping a subscriber did.
     pub pause: Option<PauseReport>,
+    /// How far it was at every moment.
+    pub series: Series,
+    /// What happened and is rare.
+    pub events: Events,
+    /// How long the parts of a message's way took. Whoever knows of more parts adds them.
+    pub stages: Vec<Stage>,
     /// The judgement.
     pub verdict: Verdict,
 }
@@ -138,6 +152,12 @@ impl Report {
         self.publish_rate().into_iter().chain(delivered).map(per_s).fold(f64::INFINITY, f64::min)
     }
 
+    /// Every way of a message that was measured.
+    pub fn ways(&self) -> Vec<Way<'_>> {
+        let one = self.latencies.iter().flat_map(LatencyReport::ways);
+        one.chain(self.open.iter().flat_map(OpenReport::ways)).collect()
+    }
+
     fn stats(&self) -> PublisherStats {
         let mut sum = PublisherStats::default();
         self.sessions.iter().for_each(|session| sum += session.stats);
@@ -229,6 +249,8 @@ impl Report {
     pub fn json(&self) -> Value {
         let stats = self.stats();
         let mut json = envelope(self.command);
+        json["headline"] = json!(self.headline());
+        json["words"] = json!(self.words());
         json["configuration"] = self.configuration.clone();
         json["results"] = json!({
             "publish": self.publish_rate().map(|rate| rate.json()),
@@ -242,6 +264,10 @@ impl Report {
             "deliver": self.all_delivered().map(|rate| rate.json()),
             "open_loop": self.open.as_ref().map(OpenReport::json),
             "stopped_reader": self.pause.as_ref().map(PauseReport::json),
+            "series": self.series,
+            "events": self.events,
+            "stages": self.stages,
+            "curves": self.ways().iter().filter_map(curve).collect::<Vec<_>>(),
         });
         json["verdict"] = outcome_json(self.verdict.outcome);
         json["verdict"]["reasons"] = json!(self.verdict.reasons);
@@ -287,7 +313,9 @@ pub fn envelope(command: &str) -> Value {
     let mut machine = report::machine();
     (machine["cpu"], machine["cores"]) = (machine["processor"].clone(), machine["usable_cores"].clone());
     json!({
-        "tool": "loadgen",
+        "tool": TOOL,
+        "format": FORMAT,
+        "written": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "version": env!("CARGO_PKG_VERSION"),
         "git": report::GIT_ID,
         "command": command,

@@ -14,6 +14,7 @@ use verification::verdict::{Outcome, judge};
 use crate::args::{E2eArgs, LatencyArgs, OutputArgs, PublishArgs, SubscribeArgs};
 use crate::board::Board;
 use crate::error::LoadError;
+use crate::events::{Kind, StallWatch};
 use crate::fleet::{Fleet, deal};
 use crate::latency::{self, LatencyReport, SendTimes};
 use crate::load::{LatencyPlan, Load, Reads, Wishes, too_slow, unique_suffix};
@@ -23,6 +24,8 @@ use crate::progress::{Progress, Show, TICK};
 use crate::publish::{self, Goal, Published, SessionResult};
 use crate::recorder::Recorder;
 use crate::report::Report;
+use crate::series::{Series, Taking};
+use crate::stages::stage;
 use crate::subscribe::{self, Delivery, ReaderResult};
 
 /// Added to the connect timeout for the threads' own start.
@@ -67,7 +70,7 @@ pub fn run_load(
     let times = load.latency.map(|latency| Arc::new(SendTimes::new(load.total(), latency.warm_up)));
     let clients = load.fleet.sessions.max(load.fleet.readers).div_ceil(load.threads);
     let patience = load.topic.connect_timeout + CONNECT_SLACK * clients as u32;
-    let (published, delivered): (Vec<Published>, Vec<Delivery>) = thread::scope(|scope| {
+    let (history, published, delivered): (History, Vec<Published>, Vec<Delivery>) = thread::scope(|scope| {
         let (board, shared, times) = (&board, &shared, &times);
         let readers = deal(load.fleet.readers, load.threads).map(|indices| {
             let plans: Vec<_> = indices.into_iter().map(|index| load.reader(index, shared, times)).collect();
@@ -82,8 +85,8 @@ pub fn run_load(
             })
         });
         let sessions: Vec<_> = sessions.collect();
-        watch(board, progress, patience, &sessions, &readers)?;
-        Ok((join(sessions)?, join(readers)?))
+        let history = watch(board, progress, patience, &sessions, &readers)?;
+        Ok::<_, LoadError>((history, join(sessions)?, join(readers)?))
     })?;
     let open = open_report(load, &published, &delivered);
     let latencies = load.latency.map(|latency| LatencyReport::new(latency, load, &published, &delivered));
@@ -99,19 +102,22 @@ pub fn run_load(
         interrupted: board.interrupted(),
     };
     let verdict = judge(&promise, &sessions, &readers);
-    let (configuration, message_bytes) = (load.configuration(), load.topic.message_size);
     let mut report = Report {
         command,
-        configuration,
+        configuration: load.configuration(),
         promise,
-        message_bytes,
+        message_bytes: load.topic.message_size,
         sessions,
         readers,
         latencies,
         open,
         pause: None,
+        series: history.series,
+        events: board.events.since(history.begin),
+        stages: Vec::new(),
         verdict,
     };
+    report.stages = report.ways().iter().filter_map(stage).collect();
     report.pause = load.pause.map(|plan| pause_report(plan, &report, &board));
     finish(&mut report);
     Ok(report)
@@ -247,6 +253,12 @@ pub fn make_topics(load: &Load<'_>) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// How a run went from its start to its end.
+struct History {
+    begin: Instant,
+    series: Series,
+}
+
 /// Opens the gate and shows progress until every thread has ended.
 fn watch<S, R>(
     board: &Board,
@@ -254,21 +266,33 @@ fn watch<S, R>(
     connect_timeout: Duration,
     sessions: &[ScopedJoinHandle<'_, S>],
     readers: &[ScopedJoinHandle<'_, R>],
-) -> Result<(), LoadError> {
+) -> Result<History, LoadError> {
     let workers = sessions.len() + readers.len();
     board.gate.start(workers, connect_timeout + START_SLACK, board).map_err(LoadError::Connect)?;
     let running = || sessions.iter().any(|one| !one.is_finished()) || readers.iter().any(|one| !one.is_finished());
-    let mut shown = Instant::now();
+    let begin = Instant::now();
+    let (mut shown, mut taking, mut stall) = (begin, Taking::new(begin), StallWatch::new(begin));
     while running() {
         // The last thread's end is seen at once, the board is looked at now and then.
         thread::sleep(TICK / 10);
-        if shown.elapsed() >= TICK {
-            shown = Instant::now();
+        let now = Instant::now();
+        if taking.is_due(now) {
+            taking.take(now, board.acked(), board.delivered_to_all());
+        }
+        if now.duration_since(shown) >= TICK {
+            shown = now;
             progress.tick(board);
+            stall.look(board.sent(), board.acked(), now, &board.events);
+            if board.interrupted() {
+                board.events.note_once(now, Kind::Interrupted, "the user ended the run");
+            }
         }
     }
     progress.finish();
-    Ok(())
+    let now = Instant::now();
+    stall.look(board.sent(), board.acked(), now, &board.events);
+    stall.end(now, &board.events);
+    Ok(History { begin, series: taking.end(now, board.acked(), board.delivered_to_all()) })
 }
 
 fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> Result<Vec<T>, LoadError> {

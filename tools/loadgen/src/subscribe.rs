@@ -21,6 +21,7 @@ use verification::verifier::Verifier;
 
 use crate::board::Board;
 use crate::drive::{Driven, Step, drive, enter};
+use crate::events::Kind;
 use crate::latency::SendTimes;
 use crate::open_loop::OpenPlan;
 use crate::pause::PausePlan;
@@ -243,6 +244,8 @@ impl<'a> Reader<'a> {
             && now >= at
         {
             self.board.pause.begin(now, self.board.acked());
+            let words = format!("subscriber {} stopped for {how_long:?}", self.index);
+            self.board.events.note(now, Kind::Pause, words);
             self.stop = Stop::Until(now + how_long);
         }
         let Stop::Until(until) = self.stop else { return false };
@@ -251,6 +254,7 @@ impl<'a> Reader<'a> {
             return true;
         }
         self.board.pause.end(now, self.board.acked());
+        self.board.events.note(now, Kind::Resume, format!("subscriber {} goes on", self.index));
         self.stop = Stop::Over;
         self.moved = now;
         false
@@ -267,11 +271,16 @@ impl<'a> Reader<'a> {
     }
 
     fn poll(&mut self, time: Duration, clocked: &mut Option<Clocked>) -> Result<usize, Failure> {
-        let (verifier, last) = (&mut self.verifier, &mut self.last_delivery);
+        let (verifier, last, events, index) =
+            (&mut self.verifier, &mut self.last_delivery, &self.board.events, self.index);
         let mut take = |event: Event<'_>| {
             let delivered = match &event {
                 Event::Batch(delivered) => delivered,
-                Event::Skipped { from, next_order, .. } => return verifier.skip(from.0, next_order.0),
+                Event::Skipped { from, next_order, .. } => {
+                    let words = format!("messages that subscriber {index} does not get");
+                    events.note_times(Instant::now(), Kind::Skip, words, next_order.0.saturating_sub(from.0));
+                    return verifier.skip(from.0, next_order.0);
+                }
             };
             if let Some(clocked) = clocked {
                 clocked.batch(delivered, verifier.messages());
@@ -304,6 +313,7 @@ impl<'a> Reader<'a> {
             _ => return false,
         }
         self.let_go = Some(error.to_string());
+        self.board.events.note(Instant::now(), Kind::TooSlow, format!("subscriber {}: {error}", self.index));
         true
     }
 }
@@ -357,6 +367,10 @@ impl Driven for Reader<'_> {
             Some(Failure::Refused(text)) => (Some(text.clone()), Some(text)),
             Some(Failure::Other(text)) => (None, Some(text)),
         };
+        if let Some(reason) = &error {
+            let words = format!("subscriber {}: {reason}", self.index);
+            self.board.events.note(Instant::now(), Kind::GaveUp, words);
+        }
         let (started, last_delivery, paused) = (self.started, self.last_delivery, self.stop == Stop::Over);
         let seen = Seen { index: self.index, topic: self.topic, summary: self.verifier.summary(), refused, error };
         ReaderResult { seen, started, last_delivery, paused }

@@ -266,6 +266,54 @@ fn a_long_topic_is_read_from_the_end_the_middle_and_across_kills() {
     assert_eq!(readers[2]["delivered_again_and_left_out"].as_u64(), Some(again), "{words}");
 }
 
+/// A report is a function of what is written as JSON: made at once or later, it is the same.
+#[test]
+fn a_report_is_a_page_of_what_was_written() {
+    let site = Site::new("report");
+    let file = |name: &str| site.folder.path().join(name).display().to_string();
+    let (page, earlier) = (file("page.html"), file("earlier.json"));
+    let (words, json) = site.pass(&format!("e2e --messages 20000 --message-size 100 --sessions 2 --report {page}"));
+    let last = json["results"]["series"]["points"].as_array().and_then(|points| points.last()).expect("the end");
+    assert_eq!((&last["acked"], &last["delivered"]), (&20000.into(), &20000.into()), "{words}");
+    let text = std::fs::read_to_string(&page).expect("the report");
+    let kernel = json["machine"]["kernel"].as_str().expect("there is a kernel");
+    let said = [
+        "PASS",
+        "publish 20000 messages of 100 bytes in 2 sessions",
+        "A: ",
+        "broker 0",
+        "broker 1",
+        "No latencies",
+        kernel,
+    ];
+    let found = said.map(|words| text.contains(words));
+    assert_eq!(found, [true, true, false, true, true, true, true], "{said:?}\n{text}");
+    assert!(
+        text.contains("class=\"line one0\"") && text.contains("class=\"line one1\""),
+        "acked and delivered: {text}"
+    );
+    std::fs::rename(&site.json, &earlier).expect("it was written");
+    let open = "e2e --rate 2000 --duration 500ms --warm-up 100ms --message-size 64";
+    site.pass(&format!("{open} --report {page} --compare-with {earlier}"));
+    let text = std::fs::read_to_string(&page).expect("the report");
+    for words in
+        ["A: acked", "B: delivered", "B / A", "publish to deliver, from the planned time", "A measured no latencies"]
+    {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
+    let report = |result: &str, out: &str| {
+        let line = ["report", result, &site.json.display().to_string(), "--out", out].map(str::to_owned);
+        Command::new(PROGRAM).args(line).output().expect("the program was built with the tests")
+    };
+    assert!(report(&earlier, &file("again.html")).status.success());
+    assert_eq!(std::fs::read_to_string(file("again.html")).expect("the report"), text);
+    let refused = report(&file("embarlet.yaml"), &file("none.html"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("embarlet.yaml is not JSON"), "{refused:?}");
+    let (code, words, json) = site.run(&format!("{open} --report {page} --compare-with {}", file("embarlet.yaml")));
+    assert_eq!((code, json, words.contains("is not JSON")), (Some(2), Value::Null, true), "before the run: {words}");
+}
+
 #[test]
 fn what_cannot_be_is_refused_by_name() {
     let site = Site::new("refused");
@@ -286,6 +334,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("e2e --attach /none --slow-reader skip", "cannot be used with"),
         ("e2e --attach /none --topics 2", "--topics cannot be used with --attach"),
         ("publish --attach /none --connections-per-broker 2", "--connections-per-broker cannot be used with --attach"),
+        ("e2e --compare-with /none", "--report"),
         ("resume --messages 1000 --order 4", "--order 5"),
         ("resume --messages 1000 --message-size 8", "at least 16"),
         ("resume --messages 1000 --topics 3", "no --topics"),

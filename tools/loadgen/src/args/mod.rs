@@ -59,6 +59,10 @@ Examples:
       without sockets: publishers and subscribers map the pool
   loadgen resume --messages 200000000 --message-size 16 --sessions 2
       a long topic; readers from its end, from its middle, and killed and resumed
+  loadgen e2e --duration 10s --json now.json --report now.html --compare-with before.json
+      a page to show to others, with an earlier result beside it
+  loadgen report before.json now.json --out both.html
+      the same of two results that are there
 
 Rates: a number is messages a second, a size is payload bytes a second. 1 MB is 10^6 bytes, 1 MiB is 2^20.";
 
@@ -86,6 +90,8 @@ pub enum Command {
     Latency(LatencyArgs),
     /// Fill a long topic; verify readers from its end, from its middle, and one that is killed and resumes.
     Resume(ResumeArgs),
+    /// Make a report for people of what --json wrote: one HTML file.
+    Report(ReportArgs),
     /// (started by resume) The reader that is killed.
     #[command(hide = true)]
     ResumeReader(ResumeReaderArgs),
@@ -177,6 +183,20 @@ pub struct VerifyArgs {
     no_verify: bool,
 }
 
+impl Command {
+    /// What is shown and written, by those that make a run.
+    pub fn output(&self) -> Option<&OutputArgs> {
+        match self {
+            Command::Publish(args) => Some(&args.output),
+            Command::Subscribe(args) => Some(&args.output),
+            Command::E2e(args) => Some(&args.output),
+            Command::Latency(args) => Some(&args.output),
+            Command::Resume(args) => Some(&args.output),
+            Command::Report(_) | Command::ResumeReader(_) => None,
+        }
+    }
+}
+
 impl VerifyArgs {
     /// Whether subscribers verify.
     pub fn on(&self) -> bool {
@@ -190,9 +210,29 @@ pub struct OutputArgs {
     /// Write configuration, machine, results and verdict to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a report for people to this file: HTML that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// The report shows this earlier result (written with --json) beside the new one.
+    #[arg(long, requires = "report", value_name = "FILE")]
+    pub compare_with: Option<PathBuf>,
     /// Neither a progress bar nor interval lines.
     #[arg(long)]
     pub no_progress: bool,
+}
+
+/// `loadgen report`.
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// What a run wrote with --json.
+    #[arg(value_name = "RESULT")]
+    pub result: PathBuf,
+    /// Another result, to be shown beside the first and as a ratio of it.
+    #[arg(value_name = "OTHER")]
+    pub other: Option<PathBuf>,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// `loadgen publish`.

@@ -56,15 +56,18 @@ fn outcome<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Outcome {
 /// As it is shown and written: lines, and what only this experiment has.
 fn ended<const N: usize>(
     what: &str,
+    headline: &str,
     lines: &[String],
     (outcome, reasons): (Outcome, Option<&[String]>),
     own: [(&str, Value); N],
 ) -> Ended {
     let mut json = envelope(what);
+    let words = lines.join("\n");
+    (json["headline"], json["words"]) = (json!(headline), json!(words));
     own.into_iter().for_each(|(key, value)| json[key] = value);
     json["verdict"] = outcome_json(outcome);
     if let Some(reasons) = reasons {
         json["verdict"]["reasons"] = json!(reasons);
     }
-    Ended { words: lines.join("\n"), json, outcome }
+    Ended { words, json, outcome }
 }

@@ -74,7 +74,14 @@ fn judged(maximum: &Report, steps: &[Step]) -> Ended {
         ("steps", steps.iter().map(step).collect()),
     ];
     let outcome = outcome(steps.iter().map(|step| &step.report).chain([maximum]));
-    ended("e2e --rate-percent", &lines, (outcome, None), own)
+    let percents: Vec<_> = steps.iter().map(|step| step.percent.to_string()).collect();
+    let headline = format!(
+        "{}: {:.0} messages/s at most; open loop at {} % of it",
+        outcome.word(),
+        maximum.messages_per_s(),
+        if percents.is_empty() { "no".to_owned() } else { percents.join(", ") }
+    );
+    ended("e2e --rate-percent", &headline, &lines, (outcome, None), own)
 }
 
 /// A line for each rate; latencies in µs from the planned time.

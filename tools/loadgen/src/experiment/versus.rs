@@ -115,7 +115,10 @@ fn judged(args: &E2eArgs, rounds: &[Round]) -> Ended {
         ("rounds", rounds.iter().map(round).collect()),
         ("last_round", json!({ "many": last.many.json(), "one": last.one.json() })),
     ];
-    ended("e2e --compare-one-topic", &lines, (outcome, None), own)
+    let ratios: Vec<_> =
+        figures.iter().map(|Figure { name, ratio, .. }| format!("{name} {} times as fast", ratio.words(3))).collect();
+    let headline = format!("{}: {topics} topics against one: {}", outcome.word(), ratios.join(", "));
+    ended("e2e --compare-one-topic", &headline, &lines, (outcome, None), own)
 }
 
 fn short(report: &Report) -> Value {

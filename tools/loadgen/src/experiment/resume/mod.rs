@@ -29,6 +29,7 @@ use verification::verdict::Outcome;
 use super::{Experiment, ended};
 use crate::args::{LoadArgs, ResumeArgs};
 use crate::error::LoadError;
+use crate::events::{EventLog, Kind};
 use crate::load::Wishes;
 use crate::report::{Ended, Report};
 use crate::run::make_topics;
@@ -57,6 +58,8 @@ struct Kill {
     written: u64,
     /// Its cursor is here: the next life goes on there.
     cursor: u64,
+    /// When it was killed.
+    at: Instant,
 }
 
 /// Everything that was read.
@@ -65,6 +68,8 @@ struct Readers {
     middle: Reader,
     killed: Reader,
     kills: Vec<Kill>,
+    /// When reading began.
+    begin: Instant,
 }
 
 /// The plan of the reading.
@@ -113,7 +118,7 @@ impl Plan<'_> {
 
     /// Three readers, and the tail once those in this process are connected.
     fn read(&self, publish_tail: impl FnOnce() -> Result<Report, LoadError>) -> Result<(Readers, Report), LoadError> {
-        let folder = folder()?;
+        let (folder, begin) = (folder()?, Instant::now());
         let mut at_end = self.connect(Start::Latest)?;
         let mut in_middle = self.connect(Start::Order(Order(self.middle())))?;
         thread::scope(|scope| {
@@ -123,7 +128,7 @@ impl Plan<'_> {
             let tail = publish_tail();
             let [end, middle] = [end, middle].map(|thread| thread.join().map_err(|_| LoadError::Panicked));
             let (killed, kills) = killed.join().map_err(|_| LoadError::Panicked)??;
-            Ok((Readers { end: end?, middle: middle?, killed, kills }, tail?))
+            Ok((Readers { end: end?, middle: middle?, killed, kills, begin }, tail?))
         })
     }
 
@@ -158,10 +163,11 @@ impl Plan<'_> {
             let mut process = self.start_life(hold_at, life % 2 == 0, folder.path())?;
             match (hold_at, wait(&mut process, self.interrupted)) {
                 (Some(held_at), LifeEnd::Holding) => {
+                    let at = Instant::now();
                     process.kill().map_err(failed)?;
                     process.wait();
                     let written = load_ledger(folder.path()).map_err(failed)?.map_or(0, |ledger| ledger.next);
-                    kills.push(Kill { held_at, written, cursor: self.cursor()? });
+                    kills.push(Kill { held_at, written, cursor: self.cursor()?, at });
                 }
                 (None, LifeEnd::Exited(status)) if status.success() => {}
                 (_, LifeEnd::Interrupted) => break,
@@ -228,11 +234,13 @@ impl Plan<'_> {
         lines.extend(reasons.iter().map(|reason| format!("  wrong: {reason}")));
         lines.extend(fill.publish_line().map(|line| format!("  filled: {line}")));
         lines.extend([&readers.end, &readers.middle, &readers.killed].map(|reader| reader.words(bytes)));
-        for Kill { held_at, written, cursor } in &readers.kills {
+        let events = EventLog::default();
+        for Kill { held_at, written, cursor, at } in &readers.kills {
             let read = held_at - 1;
-            lines.push(format!(
-                "  killed having read order {read}, written down to {written}, resumed from its cursor at {cursor}"
-            ));
+            let words =
+                format!("having read order {read}, written down to {written}, resumed from its cursor at {cursor}");
+            lines.push(format!("  killed {words}"));
+            events.note(*at, Kind::Kill, format!("the reader was killed {words}"));
         }
         let all = [&readers.end, &readers.middle, &readers.killed].map(Reader::json);
         let kill = |kill: &Kill| json!({ "held_at": kill.held_at, "written": kill.written, "cursor": kill.cursor });
@@ -242,9 +250,10 @@ impl Plan<'_> {
             ("fill", fill.json()),
             ("tail", tail.json()),
             ("readers", json!(all)),
+            ("events", json!(events.since(readers.begin))),
             ("kills", readers.kills.iter().map(kill).collect()),
         ];
-        ended("resume", &lines, (outcome, Some(&reasons)), own)
+        ended("resume", &lines[0], &lines, (outcome, Some(&reasons)), own)
     }
 }
 
