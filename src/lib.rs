@@ -133,6 +133,7 @@ pub mod sim;
 #[cfg(feature = "broker")]
 #[doc(hidden)]
 pub mod testing;
-mod utc;
+#[doc(hidden)]
+pub mod utc;
 #[doc(hidden)]
 pub mod wire;

@@ -46,6 +46,9 @@ pub enum CommandError {
         /// Largest message, bytes.
         max: u64,
     },
+    /// The terminal cannot be used.
+    #[error("this is no terminal that can be drawn on: {0}; `--once` prints one screen")]
+    Terminal(io::Error),
     /// The output could not be written. A reader that went away is not an error.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),

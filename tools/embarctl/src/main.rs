@@ -13,6 +13,7 @@ mod host;
 mod lines;
 mod produce;
 mod status;
+mod top;
 mod topic;
 
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ enum Command {
     Consume(consume::ConsumeArgs),
     /// Print what a pool of this host says of itself: brokers, sequencer, counters.
     Status(status::StatusArgs),
+    /// Show a pool as it moves: who waits for whom, what flows, what each broker, thread, lane, topic and session does.
+    Top(top::TopArgs),
     /// Create, list, describe and delete topics.
     #[command(subcommand)]
     Topic(topic::TopicCommand),
@@ -117,6 +120,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
     match command {
         Command::Produce(args) => produce::run(args, &interrupt),
         Command::Status(args) => status::run(args),
+        Command::Top(args) => top::run(args, &interrupt),
         Command::Consume(args) => consume::run(args, &interrupt),
         Command::Topic(command) => topic::run(command),
         Command::Cursor(command) => cursor::run(command),
