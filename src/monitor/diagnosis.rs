@@ -180,32 +180,42 @@ impl Look<'_> {
     }
 
     fn at_lanes(&mut self) {
-        let before = self.before;
-        for lane in &self.now.lanes {
-            let then = before.lanes.iter().find(|then| then.lane == lane.lane);
-            let full = moved(then.map(|then| then.receive.ring_full), lane.receive.ring_full);
-            if full > 0 {
-                self.ring_full(lane, full);
-            }
-            let short = moved(then.map(|then| then.receive.extent_wait), lane.receive.extent_wait);
-            if short > 0 {
-                let words = format!(
-                    "lane {} waited for memory {:.0} times a second: no extent was free",
-                    lane.lane,
-                    short as f64 / self.seconds
-                );
-                let remedy = "a larger pool, or readers that are not so far behind (see the floor)";
-                self.find(0.4, "no memory", "embarcadero_receive_extent_wait_total", remedy, words);
-            }
+        let (now, before) = (self.now, self.before);
+        let how_often = |of: fn(&LaneFacts) -> u64| {
+            let moved = now.lanes.iter().map(|lane| {
+                let then = before.lanes.iter().find(|then| then.lane == lane.lane);
+                (moved(then.map(of), of(lane)), lane)
+            });
+            let moved: Vec<_> = moved.filter(|(times, _)| *times > 0).collect();
+            let worst = moved.iter().max_by_key(|(times, _)| *times).copied();
+            worst.map(|(times, lane)| (times as f64, lane, moved.len()))
+        };
+        if let Some((times, lane, lanes)) = how_often(|lane| lane.receive.ring_full) {
+            self.ring_full(lane, times, lanes);
+        }
+        if let Some((times, lane, lanes)) = how_often(|lane| lane.receive.extent_wait) {
+            self.no_memory(lane, times, lanes);
         }
     }
 
-    fn ring_full(&mut self, lane: &LaneFacts, full: u64) {
+    fn no_memory(&mut self, lane: &LaneFacts, times: f64, lanes: usize) {
         let words = format!(
-            "the ring of lane {} ({} slots) was full {:.0} times a second: its publishers wait for the sequencer",
+            "lane {} waited for memory {:.0} times a second{}: no extent was free",
+            lane.lane,
+            times / self.seconds,
+            and_others(lanes)
+        );
+        let remedy = "a larger pool, or readers that are not so far behind (see the floor)";
+        self.find(0.4, "no memory", "embarcadero_receive_extent_wait_total", remedy, words);
+    }
+
+    fn ring_full(&mut self, lane: &LaneFacts, times: f64, lanes: usize) {
+        let words = format!(
+            "the ring of lane {} ({} slots) was full {:.0} times a second{}: its publishers wait for the sequencer",
             lane.lane,
             self.now.pool.ring_slots,
-            full as f64 / self.seconds
+            times / self.seconds,
+            and_others(lanes)
         );
         let remedy = "more geometry.ring_slots (format anew), larger batches, or a core of its own for the sequencer";
         self.find(0.45, "ring full", "embarcadero_receive_ring_full_total", remedy, words);
@@ -324,6 +334,10 @@ pub fn life(then: &MemberFacts, now: &MemberFacts, seconds: f64) -> Life {
         (false, true) => Life::StandsStill,
         (false, false) => Life::Gone,
     }
+}
+
+fn and_others(lanes: usize) -> String {
+    if lanes > 1 { format!(", and {} more lanes", lanes - 1) } else { String::new() }
 }
 
 /// How far a counter moved; of a process that began anew, from 0 on.

@@ -23,6 +23,7 @@ use crate::order::{Emit, Event, OrderCore};
 use crate::pool::record::{BatchSlot, CursorLine, LaneProgress, TopicProgress};
 use crate::pool::{Geometry, Memory};
 use crate::roles::sequence::active::append::append_to;
+use crate::roles::sequence::active::rates::Rates;
 use crate::roles::sequence::active::tally::Tally;
 use crate::roles::sequence::active::timing::Timing;
 use crate::roles::sequence::attendance::{Attendance, LOOK_NS};
@@ -30,6 +31,7 @@ use crate::roles::sequence::stock::Stock;
 use crate::roles::sequence::tables::{CHECKPOINTS_PER_PASS, Checkpoints, Topics};
 
 mod append;
+mod rates;
 mod scan;
 mod sessions;
 mod supply;
@@ -95,6 +97,7 @@ pub struct ActiveSequencer<M> {
     counters: SequencerCounters,
     timing: Timing<M>,
     tally: Tally<M>,
+    rates: Rates,
     /// Advances only while no lane is held back for want of room: load never fences anyone.
     gap_clock_ns: u64,
     /// Goes on all the time, but not while this process slept.
@@ -178,6 +181,7 @@ impl<M: Memory> ActiveSequencer<M> {
             checkpoints,
             timing: Timing::new(view, candidate),
             tally,
+            rates: Rates::new(g),
             counters: SequencerCounters { watermark, floor, takeovers: 1, ..SequencerCounters::default() },
             gap_clock_ns: 0,
             session_clock_ns: 0,
@@ -303,8 +307,18 @@ impl<M: Memory> ActiveSequencer<M> {
         self.gap_clock_ns += elapsed.min(self.settings.session_lease_ns / 4);
         let most = self.index.room().min(CHECKPOINTS_PER_PASS as u64) as usize;
         let lease = self.settings.session_lease_ns;
-        let mut append = append_to!(self);
-        self.core.expire(self.gap_clock_ns, lease, most, &mut append)
+        let gap = self.core.oldest_gap().map(|(slot, _)| *self.core.table().session(slot));
+        let fenced = self.core.expire(self.gap_clock_ns, lease, most, &mut append_to!(self));
+        if let Some(session) = gap.filter(|_| fenced > 0) {
+            log::warn!(
+                "sessions fenced: {fenced}; the first, {:#x} in epoch {}, waited {} ms for its batch {}: its publisher is told what is committed, and sends the rest again",
+                session.id,
+                session.epoch,
+                lease / 1_000_000,
+                session.next_batch
+            );
+        }
+        fenced
     }
 
     /// Whether a lane's writer lives, and looks after it.
@@ -404,9 +418,16 @@ impl<M: Memory> ActiveSequencer<M> {
     }
 
     /// Copies out what became of batches, and how long ordering and committing took; and sums up what is counted.
-    pub fn report(&mut self) {
+    pub fn report(&mut self, candidate: u32, now_ns: u64) {
         self.timing.write();
         self.tally.write(&self.core);
+        let (g, core, lanes) = (self.view.layout.geometry, &self.core, &self.lanes);
+        self.rates.tell(candidate, now_ns, |broker| {
+            let of_broker = |(lane, _): &(u32, _)| g.broker_of_member(g.member_of_lane(*lane)) == broker;
+            (0..).zip(lanes).filter(of_broker).fold((false, false), |(slots, parked), (lane, reader)| {
+                (slots | reader.peek().is_some(), parked | (settled(core, reader, lane) < reader.consumed()))
+            })
+        });
         let gap = self.core.oldest_gap();
         let session = gap.map(|(slot, _)| self.core.table().session(slot));
         self.counters.gapped_sessions = self.core.gapped().into();

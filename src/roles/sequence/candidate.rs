@@ -108,9 +108,9 @@ impl<M: Memory> Candidate<M> {
     }
 
     /// The active one copies out what it counted.
-    pub fn report(&mut self) {
+    pub fn report(&mut self, now_ns: u64) {
         if let State::Active(sequencer) = &mut self.state {
-            sequencer.report();
+            sequencer.report(self.candidate, now_ns);
         }
     }
 

@@ -93,8 +93,8 @@ impl<M: Memory, L: Locks, H> Sequence<M, L, H> {
     }
 
     /// Copies counters out and logs progress, if there was any.
-    fn report_now(&mut self) {
-        self.candidate.report();
+    fn report_now(&mut self, now: Now) {
+        self.candidate.report(now.monotonic_ns);
         let Some(sequencer) = self.candidate.active() else { return };
         let counters = sequencer.counters();
         self.block.write(counters);
@@ -133,8 +133,8 @@ impl<M: Memory, L: Locks, H, I: Io> Role<I> for Sequence<M, L, H> {
         self.step(io, now)
     }
 
-    fn report(&mut self, _now: Now) {
-        self.report_now();
+    fn report(&mut self, now: Now) {
+        self.report_now(now);
     }
 
     fn blocked(&self) -> Option<Blocked> {

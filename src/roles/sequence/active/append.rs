@@ -6,6 +6,7 @@ use crate::log::retention::Trimmer;
 use crate::observe::counters::SequencerCounters;
 use crate::order::{Arrival, Emit, Event};
 use crate::pool::Memory;
+use crate::roles::sequence::active::rates::Rates;
 use crate::roles::sequence::active::tally::Tally;
 use crate::roles::sequence::active::timing::Timing;
 use crate::roles::sequence::stock::Stock;
@@ -21,6 +22,7 @@ macro_rules! append_to {
             counters: &mut $sequencer.counters,
             timing: &mut $sequencer.timing,
             tally: &mut $sequencer.tally,
+            rates: &mut $sequencer.rates,
         }
     };
 }
@@ -35,6 +37,7 @@ pub(super) struct Appender<'a, M> {
     pub(super) counters: &'a mut SequencerCounters,
     pub(super) timing: &'a mut Timing<M>,
     pub(super) tally: &'a mut Tally<M>,
+    pub(super) rates: &'a mut Rates,
 }
 
 impl<M: Memory> Emit for Appender<'_, M> {
@@ -60,6 +63,7 @@ impl<M: Memory> Appender<'_, M> {
         self.kept.get_or_insert((position, 0)).1 = position;
         self.timing.take(position, arrival);
         self.tally.ordered(arrival);
+        self.rates.ordered(arrival);
         let end_order = first_order + u64::from(arrival.message_count);
         self.trimmer.targets.count(arrival.topic, arrival.batch_bytes.into(), position, end_order);
     }
