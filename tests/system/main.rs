@@ -9,6 +9,7 @@
 //! * [`load`]: load that goes on meanwhile.
 //! * [`raw`]: the protocol by hand, for what the client library would never send.
 
+mod accounts;
 mod attached;
 mod configuration;
 mod cursors;
@@ -23,6 +24,7 @@ mod members;
 mod pools;
 mod pressure;
 mod publishers;
+mod puzzles;
 mod raw;
 mod resources;
 mod service;
