@@ -31,6 +31,9 @@ pub enum LoadError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The pool that is to be watched.
+    #[error("--inside: {0}")]
+    Inside(embarcadero::pool::PoolError),
     /// A result that is to be reported is none.
     #[error("{0}")]
     Document(#[from] DocumentError),

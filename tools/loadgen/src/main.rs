@@ -18,6 +18,7 @@ mod events;
 mod experiment;
 mod fleet;
 mod html;
+mod inside;
 mod latency;
 mod load;
 mod open_loop;

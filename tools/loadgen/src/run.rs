@@ -16,6 +16,7 @@ use crate::board::Board;
 use crate::error::LoadError;
 use crate::events::{Kind, StallWatch};
 use crate::fleet::{Fleet, deal};
+use crate::inside::Inside;
 use crate::latency::{self, LatencyReport, SendTimes};
 use crate::load::{LatencyPlan, Load, Reads, Wishes, too_slow, unique_suffix};
 use crate::open_loop::OpenReport;
@@ -64,6 +65,7 @@ pub fn run_load(
     output: &OutputArgs,
     interrupted: &Arc<AtomicBool>,
 ) -> Result<Report, LoadError> {
+    let inside = output.inside.as_deref().map(Inside::begin).transpose()?;
     let board = Board::new(load.fleet, Arc::clone(interrupted));
     let shared = Arc::new(load.payloads.clone());
     let progress = Progress::new(show(output), load.total(), load.topic.message_size);
@@ -118,6 +120,10 @@ pub fn run_load(
         verdict,
     };
     report.stages = report.ways().iter().filter_map(stage).collect();
+    if let Some((stages, words)) = inside.map(Inside::end) {
+        report.stages.extend(stages);
+        report.verdict.notes.extend(words);
+    }
     report.pause = load.pause.map(|plan| pause_report(plan, &report, &board));
     finish(&mut report);
     Ok(report)

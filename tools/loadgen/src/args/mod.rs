@@ -216,6 +216,10 @@ pub struct OutputArgs {
     /// The report shows this earlier result (written with --json) beside the new one.
     #[arg(long, requires = "report", value_name = "FILE")]
     pub compare_with: Option<PathBuf>,
+    /// Look into the brokers' pool, which is on this machine: the result says how long batches took from stage to stage inside, and who
+    /// waited for whom.
+    #[arg(long, value_name = "POOL")]
+    pub inside: Option<PathBuf>,
     /// Neither a progress bar nor interval lines.
     #[arg(long)]
     pub no_progress: bool,
