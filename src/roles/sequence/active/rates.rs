@@ -19,15 +19,21 @@ pub(super) struct Rates {
     geometry: Geometry,
     brokers: Vec<Ordered>,
     reported: Vec<Ordered>,
-    /// Something of a broker waited at the last report.
-    waited: Vec<bool>,
+    /// By broker: at the last report slots waited to be looked at, batches were parked.
+    waited: Vec<(bool, bool)>,
     reported_ns: u64,
 }
 
 impl Rates {
     pub(super) fn new(geometry: Geometry) -> Rates {
         let none = vec![Ordered::default(); geometry.brokers as usize];
-        Rates { geometry, reported: none.clone(), waited: vec![false; none.len()], brokers: none, reported_ns: 0 }
+        Rates {
+            geometry,
+            reported: none.clone(),
+            waited: vec![(false, false); none.len()],
+            brokers: none,
+            reported_ns: 0,
+        }
     }
 
     /// A batch got its place. Attached publishers count with the broker of their place.
@@ -45,16 +51,12 @@ impl Rates {
     pub(super) fn tell(&mut self, candidate: u32, now_ns: u64, waiting: impl Fn(u32) -> (bool, bool)) {
         let seconds = now_ns.saturating_sub(self.reported_ns).max(1) as f64 / 1e9;
         self.reported_ns = now_ns;
-        let (mut line, mut is_stuck) = (String::new(), false);
+        let mut is_stuck = false;
         for broker in 0..self.geometry.brokers {
             let (now, then) = (self.brokers[broker as usize], self.reported[broker as usize]);
-            let (slots, parked) = waiting(broker);
-            let waited = std::mem::replace(&mut self.waited[broker as usize], slots | parked);
-            is_stuck |= (slots | parked) && waited && now == then;
-            let comma = if broker > 0 { ", " } else { "" };
-            let (slots, parked) =
-                (if slots { ", slots wait" } else { "" }, if parked { ", batches parked" } else { "" });
-            let _ = write!(line, "{comma}B{broker}={}{slots}{parked}", now.messages);
+            let waits = waiting(broker);
+            let waited = std::mem::replace(&mut self.waited[broker as usize], waits);
+            is_stuck |= (waits.0 | waits.1) && (waited.0 | waited.1) && now == then;
             if now != then {
                 log::debug!(
                     "sequence {candidate} [B{broker}]: {:.0} batches/s, {:.0} messages/s, {:.3} GB/s",
@@ -65,8 +67,19 @@ impl Rates {
             }
         }
         if is_stuck {
-            log::info!("sequence {candidate}: acks wait: [{line}]");
+            log::info!("sequence {candidate}: acks wait: [{}]", self.in_words());
         }
         self.reported.clone_from(&self.brokers);
+    }
+    /// Messages ordered by broker, and what waits there.
+    fn in_words(&self) -> String {
+        let mut line = String::new();
+        for (broker, (ordered, (slots, parked))) in self.brokers.iter().zip(&self.waited).enumerate() {
+            let comma = if broker > 0 { ", " } else { "" };
+            let (slots, parked) =
+                (if *slots { ", slots wait" } else { "" }, if *parked { ", batches parked" } else { "" });
+            let _ = write!(line, "{comma}B{broker}={}{slots}{parked}", ordered.messages);
+        }
+        line
     }
 }
