@@ -263,12 +263,7 @@ impl Embarlet {
 
     fn start_on<C: Coherence>(config: &Config, options: &StartOptions, pool: Pool) -> Result<Embarlet, StartError> {
         if options.on_signals {
-            let mapping = pool.mapping();
-            if let Err(error) = fault::watch(pool.path(), mapping.address(0, 0), mapping.bytes()) {
-                log::warn!(
-                    "bus errors cannot be caught ({error}): should the pool's memory fail, the process is killed without a word"
-                );
-            }
+            watch_for_bus_errors(&pool);
         }
         let homes = Homes::new(config.brokers[options.brokers[0] as usize].host, pool.superblock().homes());
         let view = View::new(Mapped::<C>::new(pool.mapping().clone()), pool.layout().clone(), homes);
@@ -424,6 +419,15 @@ impl Drop for Embarlet {
         self.stop();
         // Whoever drops it does not ask how it ended; failures are in the log.
         let _ = self.end(|error| log::error!("{error}"));
+    }
+}
+
+fn watch_for_bus_errors(pool: &Pool) {
+    let mapping = pool.mapping();
+    if let Err(error) = fault::watch(pool.path(), mapping.address(0, 0), mapping.bytes()) {
+        log::warn!(
+            "bus errors cannot be caught ({error}): should the pool's memory fail, the process is killed without a word"
+        );
     }
 }
 

@@ -16,7 +16,7 @@ const TEST_FUNCTION_LINES_MAX: usize = 80;
 const LONG_FUNCTIONS: [(&str, &str, usize); 3] = [
     ("src/log/entry.rs", "to_entry", 81),
     ("src/log/checkpoint.rs", "replay_event", 80),
-    ("src/roles/sequence/active.rs", "take_over", 76),
+    ("src/roles/sequence/active.rs", "take_over", 77),
 ];
 
 /// Files with unsafe code. Each numbers its invariants. Those of tests count what a process does from outside of it: an allocator, limits.
@@ -38,13 +38,14 @@ const UNSAFE_FILES: [&str; 12] = [
 /// Where the system's clock that never goes back is read: the clock of runners, edges that wait for something outside of any duty cycle (start, end,
 /// logging), the measurements by which checksums, copies and pages are chosen, and the blocking edge of the client library, which has no runner. Everything else is
 /// given the time.
-const MONOTONIC_FILES: [&str; 23] = [
+const MONOTONIC_FILES: [&str; 24] = [
     "src/processor.rs",
     "src/runtime/clock.rs",
     "src/runtime/logging.rs",
     "src/runtime/runner.rs",
     "src/embarlet.rs",
     "src/log/namesake.rs",
+    "src/monitor/server.rs",
     "src/pool/format.rs",
     "src/pool/huge.rs",
     "src/pool/locks.rs",

@@ -15,7 +15,7 @@ use super::grid::{lasting, short};
 use super::views::View;
 
 /// Findings that are shown, and their lines: words and remedy.
-const FINDINGS_MAX: usize = 4;
+const CAUSES_MAX: usize = 4;
 
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const BAD: Style = Style::new().fg(Color::Red);
@@ -80,7 +80,7 @@ fn header(shown: &Shown) -> Vec<Line<'static>> {
 fn findings(shown: &Shown) -> Vec<Line<'static>> {
     let found = diagnose(&shown.before, &shown.now);
     let mut lines = Vec::new();
-    for finding in found.iter().take(FINDINGS_MAX) {
+    for finding in found.iter().take(CAUSES_MAX) {
         let style = match finding.weight {
             0.65.. => BAD,
             0.1.. => Style::new().fg(Color::Yellow),
@@ -92,8 +92,8 @@ fn findings(shown: &Shown) -> Vec<Line<'static>> {
         ]));
         lines.push(Line::styled(format!("    {}  [{}]", finding.remedy, finding.metric), DIM));
     }
-    if found.len() > FINDINGS_MAX {
-        lines.push(Line::styled(format!("    and {} more", found.len() - FINDINGS_MAX), DIM));
+    if found.len() > CAUSES_MAX {
+        lines.push(Line::styled(format!("    and {} more", found.len() - CAUSES_MAX), DIM));
     }
     lines
 }
