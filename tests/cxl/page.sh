@@ -67,6 +67,7 @@ one_host() {
     told A "needs 26 cores" 'embarlet --config /etc/embarcadero.yaml --check-config'
     fitted A
     typed A "mode: auto" 'embarlet --config /etc/embarcadero.yaml --check-config'
+    not_here "what it says depends on the machine, and so does its exit code" 'embarctl doctor --config /etc/embarcadero.yaml'
     typed A "formatted /dev/dax0.0" 'embarlet --config /etc/embarcadero.yaml --format-only'
     started A 'embarlet --config /etc/embarcadero.yaml'
     typed A "" 'embarctl topic create first --order 5 --brokers 127.0.0.1:7300'
@@ -103,6 +104,7 @@ two_hosts() {
     edited B "sed -i 's/host: 0, /host: 1, /; s/host-0/host-1/' /etc/embarcadero.yaml"
     typed A "formatted /dev/dax0.0" 'embarlet --config /etc/embarcadero.yaml --format-only'
     for guest in A B; do started $guest 'embarlet --config /etc/embarcadero.yaml'; done
+    not_here "it wants a terminal" 'embarctl top --pool /dev/dax0.0'
     typed A "broker 4: running on host 1" 'embarctl status --pool /dev/dax0.0'
     typed A "" 'embarctl topic create first --order 5 --brokers 127.0.0.1:7300'
     typed A "" 'echo hello | embarctl produce --topic first --brokers 127.0.0.1:7300'
