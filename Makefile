@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-cxl lint mutants fuzz build install uninstall bench simulate repeat clean help
+.PHONY: run test test-cxl test-page lint mutants fuzz build install uninstall bench simulate repeat clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,9 @@ test: lint ## everything in the suite
 
 test-cxl: ## the binaries on two emulated hosts with one CXL device (QEMU; as root it installs what is missing); skipped: exit code 77
 	tests/cxl/run.sh
+
+test-page: ## the status page in a browser under load (Chromium; as root it installs what is missing); skipped: exit code 77
+	tests/page/run.sh
 
 lint: ## formatting and warnings, of the client library alone as well
 	$(CARGO) fmt --all --check
