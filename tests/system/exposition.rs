@@ -259,7 +259,7 @@ fn what_is_wrong_is_refused() {
         ("a_total counter", "a_total gauge", "_total"),
         ("a_total", "a", "_total"),
         ("a_total", "a_ms_total", "base of its kind"),
-        ("a_total", "a_seconds_b_total", "not at its end"),
+        ("a_total", "a_seconds_x_total", "not at its end"),
         ("a_total", "a_counter_total", "which type"),
         ("a_total", "a__b_total", "small letters"),
         ("a_total", "aB_total", "small letters"),

@@ -10,13 +10,12 @@ mod http;
 mod otlp;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use embarcadero::monitor::prometheus::{Scope, render};
 use embarcadero::monitor::snapshot::Snapshot;
 use embarcadero::pool::Pool;
-use embarcadero::utc::utc_ns;
 use tools_common::arguments::{duration, seconds};
 
 use crate::error::CommandError;
@@ -58,7 +57,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where metrics come from.
 enum Source {
-    Pool(Pool),
+    Pool(Box<Pool>),
     Page(Url),
 }
 
@@ -70,12 +69,19 @@ impl Source {
         }
     }
 
-    fn text(&self, timeout: Duration) -> Result<String, PushError> {
+    /// As they are now, and when that is, UTC ns.
+    fn text(&self, timeout: Duration) -> Result<(u64, String), PushError> {
         match self {
-            Source::Pool(pool) => Ok(render(&Snapshot::take(pool, false), &Scope::default())),
+            Source::Pool(pool) => {
+                let now = Snapshot::take(pool, false);
+                Ok((now.taken_at, render(&now, &Scope::default())))
+            }
             Source::Page(url) => {
                 let text = exchange(url, None, timeout, METRICS_BYTES_MAX)?;
-                String::from_utf8(text).map_err(|_| PushError::Answer { at: url.at.clone(), reason: "it is no text" })
+                let text = String::from_utf8(text)
+                    .map_err(|_| PushError::Answer { at: url.at.clone(), reason: "it is no text" })?;
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                Ok((now.as_nanos() as u64, text))
             }
         }
     }
@@ -86,7 +92,7 @@ pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError
     let to = Url::parse(&args.to, "/v1/metrics")?;
     let source = match &args.from {
         Some(from) => Source::Page(Url::parse(from, "/metrics")?),
-        None => Source::Pool(Pool::look(&args.pool)?),
+        None => Source::Pool(Box::new(Pool::look(&args.pool)?)),
     };
     if args.once {
         push(&source, &to, args.timeout)?;
@@ -113,7 +119,7 @@ pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError
 }
 
 fn push(source: &Source, to: &Url, timeout: Duration) -> Result<(), PushError> {
-    let (at_ns, text) = (utc_ns(), source.text(timeout)?);
+    let (at_ns, text) = source.text(timeout)?;
     let families = exposition::read(&source.name(), &text)?;
     let request = otlp::request(&families, &source.name(), at_ns).to_string();
     let answer = exchange(to, Some(("application/json", request.as_bytes())), timeout, ANSWER_BYTES_MAX)?;
