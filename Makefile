@@ -47,7 +47,7 @@ install: ## what `make build` built, to DESTDIR and PREFIX [/usr/local]: program
 		{ echo "make install: there is no $(BINARIES)/$$program: run make build first" >&2; exit 1; }; done
 	install -d $(TO)/bin $(TO)/share/embarcadero $(TO)/lib/systemd/system $(TO)/lib/sysusers.d
 	install -m 755 $(PROGRAMS:%=$(BINARIES)/%) $(TO)/bin
-	install -m 644 config/*.yaml config/OPERATING.md $(TO)/share/embarcadero
+	install -m 644 config/*.yaml config/OPERATING.md config/grafana/embarcadero.json config/prometheus/alerts.yaml $(TO)/share/embarcadero
 	for unit in $(UNITS); do sed -e 's|/usr/local|$(PREFIX)|' -e 's|/etc/embarcadero/|$(SYSCONFDIR)/embarcadero/|' config/systemd/$$unit \
 		>$(TO)/lib/systemd/system/$$unit && chmod 644 $(TO)/lib/systemd/system/$$unit || exit 1; done
 	install -m 644 config/systemd/embarcadero.sysusers $(TO)/lib/sysusers.d/embarcadero.conf

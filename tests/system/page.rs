@@ -116,6 +116,7 @@ fn a_browser_shows_everything_and_nothing_stumbles() {
     let shown = wait_for("some seconds of load on the page", || {
         std::thread::sleep(Duration::from_millis(200));
         let shown = browser.evaluate(SHOWN);
+        assert_eq!(browser.complaints, Vec::<String>::new(), "{shown}");
         let is_full = length(&shown["charts"]["bytes"]) > 0
             && shown["charts"]["bytes"][0].as_u64() > Some(5)
             && length(&shown["slowest"]) > 0;
