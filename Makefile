@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-cxl lint mutants fuzz build install uninstall bench simulate repeat clean help
+.PHONY: run test test-cxl test-page lint mutants fuzz build install uninstall bench simulate repeat clean help
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,9 @@ test: lint ## everything in the suite
 
 test-cxl: ## the binaries on two emulated hosts with one CXL device (QEMU; as root it installs what is missing); skipped: exit code 77
 	tests/cxl/run.sh
+
+test-page: ## the status page in a browser under load (Chromium; as root it installs what is missing); skipped: exit code 77
+	tests/page/run.sh
 
 lint: ## formatting and warnings, of the client library alone as well
 	$(CARGO) fmt --all --check
@@ -44,7 +47,7 @@ install: ## what `make build` built, to DESTDIR and PREFIX [/usr/local]: program
 		{ echo "make install: there is no $(BINARIES)/$$program: run make build first" >&2; exit 1; }; done
 	install -d $(TO)/bin $(TO)/share/embarcadero $(TO)/lib/systemd/system $(TO)/lib/sysusers.d
 	install -m 755 $(PROGRAMS:%=$(BINARIES)/%) $(TO)/bin
-	install -m 644 config/*.yaml config/OPERATING.md $(TO)/share/embarcadero
+	install -m 644 config/*.yaml config/OPERATING.md config/grafana/embarcadero.json config/prometheus/alerts.yaml $(TO)/share/embarcadero
 	for unit in $(UNITS); do sed -e 's|/usr/local|$(PREFIX)|' -e 's|/etc/embarcadero/|$(SYSCONFDIR)/embarcadero/|' config/systemd/$$unit \
 		>$(TO)/lib/systemd/system/$$unit && chmod 644 $(TO)/lib/systemd/system/$$unit || exit 1; done
 	install -m 644 config/systemd/embarcadero.sysusers $(TO)/lib/sysusers.d/embarcadero.conf

@@ -44,6 +44,7 @@ const MONOTONIC_FILES: [&str; 24] = [
     "src/runtime/logging.rs",
     "src/runtime/runner.rs",
     "src/embarlet.rs",
+    "src/monitor/server.rs",
     "src/log/namesake.rs",
     "src/monitor/server.rs",
     "src/pool/format.rs",

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use crate::config::MonitorAddress;
 use crate::embarlet::error::StartError;
-use crate::monitor::server::Monitor;
+use crate::monitor::server::{Bounds, Monitor};
 use crate::pool::Pool;
 
 /// First port that is taken unless one is configured.
@@ -37,7 +37,7 @@ pub(super) fn listen(address: MonitorAddress, entry: u32) -> Result<Option<TcpLi
 
 /// Begins to show the pool. A process that cannot serves all the same.
 pub(super) fn begin(listener: TcpListener, pool: &Pool, brokers: &[u32]) -> Option<Monitor> {
-    match Monitor::start(listener, pool.clone(), brokers.to_vec()) {
+    match Monitor::start(listener, pool.clone(), brokers.to_vec(), Bounds::default()) {
         Ok(monitor) => {
             let address: SocketAddr = monitor.address();
             log::info!("status page: http://{address}/ (also /metrics, /healthz, /readyz)");

@@ -26,6 +26,97 @@ pub struct Finding {
     pub metric: &'static str,
 }
 
+/// What can be wrong, or slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A broker's process is there, and does nothing.
+    StandsStill,
+    /// A broker's process ended without a word.
+    Gone,
+    /// Nothing is ordered.
+    SequencerSilent,
+    /// The order index has no room.
+    IndexFull,
+    /// Another sequencer than before orders.
+    Takeover,
+    /// A session waits for a batch that is missing.
+    Gap,
+    /// Publishers wait for a subscriber.
+    ReaderTooSlow,
+    /// Subscribers get further behind.
+    ReaderBehind,
+    /// A lane waits for an extent.
+    NoMemory,
+    /// A lane's publishers wait for the sequencer.
+    RingFull,
+    /// A thread could run and has no core.
+    CoreTaken,
+    /// A thread did not come round.
+    LongPass,
+    /// Places of the pool are lost.
+    MemoryFailed,
+    /// A publisher's answers take long.
+    FarClientPublishes,
+    /// A subscriber's answers take long.
+    FarClientSubscribes,
+    /// Nobody waits inside.
+    Outside,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Cause; 16] = [
+        Cause::StandsStill,
+        Cause::Gone,
+        Cause::SequencerSilent,
+        Cause::IndexFull,
+        Cause::Takeover,
+        Cause::Gap,
+        Cause::ReaderTooSlow,
+        Cause::ReaderBehind,
+        Cause::NoMemory,
+        Cause::RingFull,
+        Cause::CoreTaken,
+        Cause::LongPass,
+        Cause::MemoryFailed,
+        Cause::FarClientPublishes,
+        Cause::FarClientSubscribes,
+        Cause::Outside,
+    ];
+
+    /// It in a word or two, and the metric that shows it.
+    fn name_and_metric(self) -> (&'static str, &'static str) {
+        match self {
+            Cause::StandsStill => ("broker stands still", "embarcadero_broker_heartbeats_total"),
+            Cause::Gone => ("broker gone", "embarcadero_broker_up"),
+            Cause::SequencerSilent => ("sequencer silent", "embarcadero_sequencer_heartbeats_total"),
+            Cause::IndexFull => ("index full", "embarcadero_sequencer_index_full_total"),
+            Cause::Takeover => ("takeover", "embarcadero_sequencer_epoch"),
+            Cause::Gap => ("gap in a session", "embarcadero_sequencer_oldest_gap_seconds"),
+            Cause::ReaderTooSlow => ("reader too slow", "embarcadero_export_waited_seconds"),
+            Cause::ReaderBehind => ("reader behind", "embarcadero_broker_reader_lag_batches"),
+            Cause::NoMemory => ("no memory", "embarcadero_receive_extent_wait_total"),
+            Cause::RingFull => ("ring full", "embarcadero_receive_ring_full_total"),
+            Cause::CoreTaken => ("core taken away", "embarcadero_thread_core_wait_seconds_total"),
+            Cause::LongPass => ("long pass", "embarcadero_thread_longest_pass_seconds"),
+            Cause::MemoryFailed => ("memory failed", "embarcadero_pool_failed_places"),
+            Cause::FarClientPublishes => ("client far away", "embarcadero_receive_farthest_seconds"),
+            Cause::FarClientSubscribes => ("client far away", "embarcadero_export_farthest_seconds"),
+            Cause::Outside => ("outside", "embarcadero_batch_to_ack_seconds"),
+        }
+    }
+
+    /// In a word or two.
+    pub fn name(self) -> &'static str {
+        self.name_and_metric().0
+    }
+
+    /// The metric that shows it.
+    pub fn metric(self) -> &'static str {
+        self.name_and_metric().1
+    }
+}
+
 /// A member that has not beaten for so long stands still, or is gone: brokers that rest beat once a second at least.
 const SILENCE_S: f64 = 1.5;
 /// A thread that could run and had no core for so large a part of the time is starved.
@@ -61,37 +152,32 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn find(&mut self, weight: f64, cause: &'static str, metric: &'static str, remedy: &'static str, words: String) {
-        self.findings.push(Finding { weight, cause, words, remedy, metric });
+    fn find(&mut self, weight: f64, cause: Cause, remedy: &'static str, words: String) {
+        self.findings.push(Finding { weight, cause: cause.name(), words, remedy, metric: cause.metric() });
     }
 
     fn at_members(&mut self) {
-        let (before, now) = (self.before, self.now);
-        for broker in &now.brokers {
-            let then = before.brokers.iter().find(|then| then.broker() == broker.broker());
-            match then.map(|then| life(&then.member, &broker.member, self.seconds)) {
-                Some(Life::StandsStill) => {
-                    let words = format!(
-                        "broker {} stands still: process {} has its lock and shows no life",
-                        broker.broker(),
-                        broker.member.process
-                    );
-                    let remedy =
-                        "see whether it is stopped (SIGSTOP, a debugger) or its machine hangs; continue or kill it";
-                    self.find(1.0, "broker stands still", "embarcadero_broker_up", remedy, words);
-                }
-                Some(Life::Gone) if broker.member.state != "stopped" => {
-                    let words = format!("broker {} is gone: it ended without a word", broker.broker());
-                    self.find(
-                        0.9,
-                        "broker gone",
-                        "embarcadero_broker_up",
-                        "start it again; see its log, or its errors here",
-                        words,
-                    );
-                }
-                _ => {}
-            }
+        let (now, before) = (self.now, self.before);
+        let in_state = |wanted: Life| -> Vec<&BrokerFacts> {
+            let is_so = |broker: &&BrokerFacts| {
+                let then = before.brokers.iter().find(|then| then.broker() == broker.broker());
+                then.is_some_and(|then| life(&then.member, &broker.member, self.seconds) == wanted)
+            };
+            now.brokers.iter().filter(is_so).collect()
+        };
+        let still = in_state(Life::StandsStill);
+        let gone: Vec<_> = in_state(Life::Gone).into_iter().filter(|broker| broker.member.state != "stopped").collect();
+        if let Some(first) = still.first() {
+            let (one, more) = (first.broker(), and_others("broker", still.len()));
+            let process = first.member.process;
+            let words = format!("broker {one} stands still: process {process} has its lock and shows no life{more}");
+            let remedy = "see whether it is stopped (SIGSTOP, a debugger) or its machine hangs; continue or kill it";
+            self.find(1.0, Cause::StandsStill, remedy, words);
+        }
+        if let Some(first) = gone.first() {
+            let (one, more) = (first.broker(), and_others("broker", gone.len()));
+            let words = format!("broker {one} is gone: it ended without a word{more}");
+            self.find(0.9, Cause::Gone, "start it again; see its log, or its errors here", words);
         }
     }
 
@@ -104,7 +190,7 @@ impl Look<'_> {
                 if now.is_locked { "stands still: its process has its lock and shows no life" } else { "is gone" };
             let words = format!("the sequencer (candidate {}) {state}: nothing is ordered", now.candidate);
             let remedy = "another candidate takes over if there is one; else continue or start its process";
-            self.find(1.0, "sequencer silent", "embarcadero_sequencer_up", remedy, words);
+            self.find(1.0, Cause::SequencerSilent, remedy, words);
         }
         self.at_gaps(now);
         let full = moved(then.map(|then| then.counters.index_full), now.counters.index_full);
@@ -114,12 +200,12 @@ impl Look<'_> {
                 full as f64 / self.seconds
             );
             let remedy = "readers that are behind, or more geometry.segments and segment_entries";
-            self.find(0.6, "index full", "embarcadero_sequencer_index_full_total", remedy, words);
+            self.find(0.6, Cause::IndexFull, remedy, words);
         }
         let epochs = then.is_some_and(|then| then.epoch != now.epoch);
         if epochs {
             let words = format!("candidate {} took over as the sequencer of epoch {}", now.candidate, now.epoch);
-            self.find(0.5, "takeover", "embarcadero_sequencer_epoch", "see why the one before it was silent", words);
+            self.find(0.5, Cause::Takeover, "see why the one before it was silent", words);
         }
     }
 
@@ -137,7 +223,7 @@ impl Look<'_> {
             counters.held_batches
         );
         let remedy = "its publisher lost a connection or stands still in the middle of a batch: it is fenced after sequencer.session_lease";
-        self.find(0.7, "gap in a session", "embarcadero_sequencer_oldest_gap_seconds", remedy, words);
+        self.find(0.7, Cause::Gap, remedy, words);
     }
 
     fn at_readers(&mut self) {
@@ -154,7 +240,7 @@ impl Look<'_> {
                 );
                 let remedy =
                     "a faster subscriber, more retention (a larger pool), or export.slow_reader: skip or disconnect";
-                self.find(0.8, "reader too slow", "embarcadero_export_waited_seconds", remedy, words);
+                self.find(0.8, Cause::ReaderTooSlow, remedy, words);
             }
             self.at_lag(broker);
         }
@@ -175,7 +261,7 @@ impl Look<'_> {
                 (lag - lag_before) as f64 / self.seconds
             );
             let remedy = "subscribers take less than comes: faster ones, or more of them on topics of their own";
-            self.find(0.3, "reader behind", "embarcadero_broker_reader_lag_batches", remedy, words);
+            self.find(0.3, Cause::ReaderBehind, remedy, words);
         }
     }
 
@@ -203,22 +289,22 @@ impl Look<'_> {
             "lane {} waited for memory {:.0} times a second{}: no extent was free",
             lane.lane,
             times / self.seconds,
-            and_others(lanes)
+            and_others("lane", lanes)
         );
         let remedy = "a larger pool, or readers that are not so far behind (see the floor)";
-        self.find(0.4, "no memory", "embarcadero_receive_extent_wait_total", remedy, words);
+        self.find(0.4, Cause::NoMemory, remedy, words);
     }
 
     fn ring_full(&mut self, lane: &LaneFacts, times: f64, lanes: usize) {
         let words = format!(
-            "the ring of lane {} ({} slots) was full {:.0} times a second{}: its publishers wait for the sequencer",
+            "the ring of lane {} ({} slots) was full {:.0} times a second{}: publishers wait for the sequencer",
             lane.lane,
             self.now.pool.ring_slots,
             times / self.seconds,
-            and_others(lanes)
+            and_others("lane", lanes)
         );
         let remedy = "more geometry.ring_slots (format anew), larger batches, or a core of its own for the sequencer";
-        self.find(0.45, "ring full", "embarcadero_receive_ring_full_total", remedy, words);
+        self.find(0.45, Cause::RingFull, remedy, words);
     }
 
     fn at_threads(&mut self) {
@@ -246,41 +332,37 @@ impl Look<'_> {
             let remedy =
                 "keep others off its core (isolcpus, cpuset, IRQ affinity), or list other cores in threads.cores";
             let weight = if name.starts_with("sequence") { 0.75 } else { 0.5 };
-            self.find(weight, "core taken away", "embarcadero_thread_core_wait_seconds_total", remedy, words);
+            self.find(weight, Cause::CoreTaken, remedy, words);
         } else if now.longest_pass_ns > LONG_PASS_NS {
             let words =
                 format!("thread {name} did not come round for {} ms at a time", now.longest_pass_ns / 1_000_000);
             let remedy = "see what else ran on its core; `perf/record.sh` shows what it did itself";
-            self.find(0.2, "long pass", "embarcadero_thread_longest_pass_seconds", remedy, words);
+            self.find(0.2, Cause::LongPass, remedy, words);
         }
     }
 
     fn at_memory(&mut self) {
         if !self.now.pool.failed_at.is_empty() {
             let words = format!("memory failed at {} places of the pool", self.now.pool.failed_at.len());
-            self.find(
-                0.65,
-                "memory failed",
-                "embarcadero_pool_failed_places",
-                "see OPERATING.md: replace the device",
-                words,
-            );
+            self.find(0.65, Cause::MemoryFailed, "see OPERATING.md: replace the device", words);
         }
     }
 
     /// What is not to be found inside is outside.
     fn at_clients(&mut self) {
-        let farthest = self.now.lanes.iter().map(|lane| (lane.receive.farthest_us, lane.receive.farthest_address));
-        let farthest = farthest
-            .chain(self.now.brokers.iter().map(|broker| (broker.export.farthest_us, broker.export.farthest_address)));
-        if let Some((us, at)) = farthest.max().filter(|(us, _)| *us > FAR_US) {
+        let publishers = self.now.lanes.iter().map(|lane| &lane.receive);
+        let publishers = publishers.map(|of| (of.farthest_us, of.farthest_address, Cause::FarClientPublishes));
+        let subscribers = self.now.brokers.iter().map(|broker| &broker.export);
+        let subscribers = subscribers.map(|of| (of.farthest_us, of.farthest_address, Cause::FarClientSubscribes));
+        let farthest = publishers.chain(subscribers).max_by_key(|(us, ..)| *us);
+        if let Some((us, at, cause)) = farthest.filter(|(us, ..)| *us > FAR_US) {
             let words = format!(
                 "the client at {} is {:.1} ms away: each of its waits takes that long at least",
                 address(at),
                 us as f64 / 1e3
             );
             let remedy = "a nearer client, or a larger window (--inflight, PublisherOptions::window_batches)";
-            self.find(0.25, "client far away", "embarcadero_receive_farthest_seconds", remedy, words);
+            self.find(0.25, cause, remedy, words);
         }
         if self.findings.iter().any(|finding| finding.weight > 0.2) {
             return;
@@ -296,7 +378,7 @@ impl Look<'_> {
             let _ = write!(words, "; from landed to acked 99 % take less than {:.0} us", p99 as f64 / 1e3);
         }
         let remedy = "what is slow is outside: a load generator behind its plan, a client, or the way to it";
-        self.find(0.0, "outside", "embarcadero_batch_to_ack_seconds", remedy, words);
+        self.find(0.0, Cause::Outside, remedy, words);
     }
 
     fn acked_within(&self) -> Option<u64> {
@@ -336,8 +418,13 @@ pub fn life(then: &MemberFacts, now: &MemberFacts, seconds: f64) -> Life {
     }
 }
 
-fn and_others(lanes: usize) -> String {
-    if lanes > 1 { format!(", and {} more lanes", lanes - 1) } else { String::new() }
+/// Of several it is the first or the worst that is told of.
+fn and_others(what: &str, many: usize) -> String {
+    match many {
+        0 | 1 => String::new(),
+        2 => format!(", and another {what}"),
+        _ => format!(", and {} more {what}s", many - 1),
+    }
 }
 
 /// How far a counter moved; of a process that began anew, from 0 on.
@@ -358,4 +445,236 @@ pub fn address(word: u64) -> String {
 /// A topic by its name, if it is known.
 fn topic(snapshot: &Snapshot, id: u64) -> String {
     snapshot.topic_name(id).map_or_else(|| format!("topic {id}"), |name| format!("topic {name:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::log::View;
+    use crate::log::commit::CommitWriter;
+    use crate::log::member::Member;
+    use crate::monitor::snapshot::{LaneFacts, ThreadFacts};
+    use crate::observe::counters::{ReceiveCounters, ThreadCounters};
+    use crate::observe::histogram::Distribution;
+    use crate::pool::process::boot_id;
+    use crate::pool::region::Create;
+    use crate::pool::superblock::HomeHosts;
+    use crate::pool::{Mapped, Pool, Process, Software};
+    use crate::testing::memory::small_geometry;
+
+    /// Two looks at a pool with a sequencer, a broker that serves on a lane, and a thread; two seconds apart, in which all beat and nothing waits.
+    struct Pair {
+        before: Snapshot,
+        now: Snapshot,
+    }
+
+    const NS: u64 = 1_000_000_000;
+    const CLIENT: u64 = (0x7f00_0001 << 16) | 5678;
+
+    impl Pair {
+        fn quiet() -> Pair {
+            let before = formatted();
+            let mut now = before.clone();
+            now.taken_at += 2 * NS;
+            now.brokers[0].member.heartbeat += 20;
+            now.brokers[0].threads[0].counters.reported_at += 2 * NS;
+            now.sequencer.as_mut().unwrap().heartbeat += 20;
+            Pair { before, now }
+        }
+
+        fn find(&self) -> Vec<Finding> {
+            diagnose(&self.before, &self.now)
+        }
+
+        /// What is found first after such a change to the later look is this cause, and these are its words.
+        fn shows(change: impl FnOnce(&mut Pair), cause: Cause, words: &str) {
+            let mut pair = Pair::quiet();
+            change(&mut pair);
+            let found = pair.find();
+            assert_eq!((found[0].cause, found[0].metric), (cause.name(), cause.metric()), "{found:#?}");
+            assert!(found[0].words.contains(words), "{found:#?}");
+            assert!(found.iter().filter(|finding| finding.weight > 0.0).count() == 1, "nothing else: {found:#?}");
+        }
+    }
+
+    /// A look at a small pool that was just formatted, with those who are there filled in.
+    fn formatted() -> Snapshot {
+        static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let unique = MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("embarcadero-diagnosis-{}-{unique}", std::process::id()));
+        let geometry = small_geometry(1);
+        let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing).unwrap();
+        let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+        let mut sequencer = CommitWriter::take(&view, 0);
+        sequencer.claim(0, 1);
+        sequencer.activate(0);
+        drop(Member::announce(&view, 0, Process { id: 70, started_at_utc_ns: 1, boot_id: boot_id() }));
+        let mut snapshot = Snapshot::take(&pool, false);
+        std::fs::remove_file(&path).unwrap();
+        let broker = &mut snapshot.brokers[0];
+        (broker.member.state, broker.member.is_locked) = ("serving", true);
+        snapshot.sequencer.as_mut().unwrap().is_locked = true;
+        let counters = ThreadCounters { reported_at: snapshot.taken_at, spins: 1, ..ThreadCounters::default() };
+        broker.threads = vec![ThreadFacts { name: "sequence".to_owned(), counters }];
+        snapshot.lanes = vec![LaneFacts {
+            lane: 0,
+            member: 0,
+            receive: ReceiveCounters::default(),
+            publishing: Distribution::default(),
+            consumed: 0,
+            settled: 0,
+            waiting: 0,
+            is_paused: false,
+            extents: 1,
+        }];
+        snapshot
+    }
+
+    #[test]
+    fn where_nothing_waits_it_is_said_to_be_outside_and_nothing_else() {
+        let found = Pair::quiet().find();
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!((found[0].cause, found[0].weight), (Cause::Outside.name(), 0.0));
+        assert_eq!(found[0].words, "nobody waits inside, and nothing comes");
+        let mut pair = Pair::quiet();
+        pair.now.lanes[0].receive.published_batches = 500;
+        let found = pair.find();
+        assert!(found.len() == 1 && found[0].words.contains("250 batches a second"), "{found:#?}");
+    }
+
+    #[test]
+    fn members_that_are_silent() {
+        let silent = |pair: &mut Pair| pair.now.brokers[0].member.heartbeat = pair.before.brokers[0].member.heartbeat;
+        Pair::shows(silent, Cause::StandsStill, "broker 0 stands still: process 70");
+        let gone = |pair: &mut Pair| {
+            silent(pair);
+            pair.now.brokers[0].member.is_locked = false;
+        };
+        Pair::shows(gone, Cause::Gone, "broker 0 is gone");
+        // One that said that it ends is not missed, nor is one that was not watched for long enough.
+        let mut pair = Pair::quiet();
+        gone(&mut pair);
+        pair.now.brokers[0].member.state = "stopped";
+        assert_eq!(pair.find()[0].cause, Cause::Outside.name());
+        let mut pair = Pair::quiet();
+        silent(&mut pair);
+        pair.now.taken_at = pair.before.taken_at + NS;
+        assert_eq!(pair.find()[0].cause, Cause::Outside.name());
+        // Of a member of another host there is no lock to be seen: it is silent, so it is gone.
+        let elsewhere = |pair: &mut Pair| {
+            gone(pair);
+            pair.now.brokers[0].member.is_here = false;
+        };
+        Pair::shows(elsewhere, Cause::Gone, "broker 0 is gone");
+    }
+
+    #[test]
+    fn a_sequencer_that_is_silent_or_another() {
+        let silent = |pair: &mut Pair| pair.now.sequencer.clone_from(&pair.before.sequencer);
+        Pair::shows(silent, Cause::SequencerSilent, "(candidate 0) stands still");
+        let gone = |pair: &mut Pair| {
+            silent(pair);
+            pair.now.sequencer.as_mut().unwrap().is_locked = false;
+        };
+        Pair::shows(gone, Cause::SequencerSilent, "(candidate 0) is gone");
+        let another = |pair: &mut Pair| {
+            let now = pair.now.sequencer.as_mut().unwrap();
+            (now.candidate, now.epoch) = (1, now.epoch + 1);
+        };
+        Pair::shows(another, Cause::Takeover, "candidate 1 took over");
+    }
+
+    #[test]
+    fn what_the_sequencer_waits_for() {
+        let full = |pair: &mut Pair| pair.now.sequencer.as_mut().unwrap().counters.index_full = 10;
+        Pair::shows(full, Cause::IndexFull, "5 passes a second");
+        let gap = |pair: &mut Pair| {
+            let counters = &mut pair.now.sequencer.as_mut().unwrap().counters;
+            (counters.gapped_sessions, counters.oldest_gap_ms, counters.held_batches) = (2, GAP_MS, 7);
+            (counters.oldest_gap_session, counters.oldest_gap_batch) = (0xab, 41);
+        };
+        Pair::shows(gap, Cause::Gap, "session 0xab waits for its batch 41 since 100 ms; 2 sessions wait so");
+    }
+
+    #[test]
+    fn readers_that_are_waited_for_and_readers_that_may_be() {
+        let waited = |pair: &mut Pair| {
+            let export = &mut pair.now.brokers[0].export;
+            (export.waited_ms, export.waited_address, export.waited_topic) = (1200, CLIENT, 3);
+        };
+        Pair::shows(waited, Cause::ReaderTooSlow, "the subscriber at 127.0.0.1:5678 of topic 3, for 1.2 s");
+        let behind = |pair: &mut Pair| {
+            (pair.before.brokers[0].member.pin, pair.now.brokers[0].member.pin) = (Some(0), Some(100));
+            let lag = pair.now.pool.index_entries / 8 + 2;
+            pair.now.sequencer.as_mut().unwrap().watermark = 100 + lag;
+        };
+        Pair::shows(behind, Cause::ReaderBehind, "subscribers of broker 0 get further behind");
+    }
+
+    #[test]
+    fn what_lanes_wait_for() {
+        let full = |pair: &mut Pair| pair.now.lanes[0].receive.ring_full = 30;
+        Pair::shows(full, Cause::RingFull, "full 15 times a second");
+        let short = |pair: &mut Pair| pair.now.lanes[0].receive.extent_wait = 4;
+        Pair::shows(short, Cause::NoMemory, "lane 0 waited for memory 2 times a second");
+        // What a process counted that is no more was not counted in these seconds.
+        let anew = |pair: &mut Pair| {
+            pair.before.lanes[0].receive.ring_full = 1000;
+            pair.now.lanes[0].receive.ring_full = 2;
+        };
+        Pair::shows(anew, Cause::RingFull, "full 1 times a second");
+    }
+
+    #[test]
+    fn threads_without_a_core_and_threads_that_do_not_come_round() {
+        let taken = |pair: &mut Pair| {
+            let counters = &mut pair.now.brokers[0].threads[0].counters;
+            (counters.core_wait_ns, counters.pinned_core) = (NS / 2, 4);
+        };
+        Pair::shows(taken, Cause::CoreTaken, "thread sequence had no core for 25 % of the time: others use core 3");
+        // A thread that parks shares its core by design.
+        let mut pair = Pair::quiet();
+        taken(&mut pair);
+        pair.now.brokers[0].threads[0].counters.spins = 0;
+        assert_eq!(pair.find()[0].cause, Cause::Outside.name());
+        let long = |pair: &mut Pair| pair.now.brokers[0].threads[0].counters.longest_pass_ns = LONG_PASS_NS + 1_000_000;
+        let mut pair = Pair::quiet();
+        long(&mut pair);
+        let found = pair.find();
+        assert_eq!(found[0].cause, Cause::LongPass.name(), "{found:#?}");
+        assert!(found[0].words.contains("for 51 ms at a time"), "{found:#?}");
+    }
+
+    #[test]
+    fn memory_that_failed() {
+        let failed = |pair: &mut Pair| pair.now.pool.failed_at = vec![1 << 20, 2 << 20];
+        Pair::shows(failed, Cause::MemoryFailed, "memory failed at 2 places");
+    }
+
+    #[test]
+    fn clients_that_are_far_away_are_shown_by_their_own_metric() {
+        let publishes = |pair: &mut Pair| {
+            let receive = &mut pair.now.lanes[0].receive;
+            (receive.farthest_us, receive.farthest_address) = (40_000, CLIENT);
+        };
+        Pair::shows(publishes, Cause::FarClientPublishes, "the client at 127.0.0.1:5678 is 40.0 ms away");
+        let subscribes = |pair: &mut Pair| {
+            publishes(pair);
+            let export = &mut pair.now.brokers[0].export;
+            (export.farthest_us, export.farthest_address) = (50_000, 5678);
+        };
+        Pair::shows(subscribes, Cause::FarClientSubscribes, "the client at port 5678 (IPv6) is 50.0 ms away");
+    }
+
+    #[test]
+    fn the_worst_is_first() {
+        let mut pair = Pair::quiet();
+        pair.now.brokers[0].member.heartbeat = pair.before.brokers[0].member.heartbeat;
+        pair.now.lanes[0].receive.ring_full = 30;
+        pair.now.pool.failed_at = vec![1 << 20];
+        let causes: Vec<&str> = pair.find().iter().map(|finding| finding.cause).collect();
+        assert_eq!(causes, [Cause::StandsStill, Cause::MemoryFailed, Cause::RingFull].map(Cause::name));
+    }
 }

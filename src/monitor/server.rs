@@ -18,12 +18,23 @@ use crate::monitor::snapshot::Snapshot;
 use crate::net::readiness::Readiness;
 use crate::pool::Pool;
 
-/// Conversations at once; more wait to be accepted.
-const CONVERSATIONS_MAX: usize = 64;
-/// How long one may rest, or take to say or hear something.
-const REST_MAX: Duration = Duration::from_secs(10);
 /// How often the pool is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many may ask, and how long they may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Conversations at once. More wait to be accepted: until one ends, or rests.
+    pub conversations: usize,
+    /// How long a conversation may rest, or take to ask or to hear an answer.
+    pub turn: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { conversations: 64, turn: Duration::from_secs(10) }
+    }
+}
 
 const PAGE: &str = include_str!("page.html");
 
@@ -42,12 +53,13 @@ impl Monitor {
     ///
     /// # Errors
     /// The thread or its sockets cannot be had.
-    pub fn start(listener: TcpListener, pool: Pool, brokers: Vec<u32>) -> io::Result<Monitor> {
+    pub fn start(listener: TcpListener, pool: Pool, brokers: Vec<u32>, bounds: Bounds) -> io::Result<Monitor> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let (stop, stopped) = UnixStream::pair()?;
         let desk = Desk { pool, brokers, history: History::default(), metrics: None, status: None };
-        let show = move || Server { listener, stopped, desk, conversations: Vec::new() }.run();
+        let show =
+            move || Server { listener, stopped, desk, bounds, conversations: Vec::new(), shut_until: None }.run();
         let thread = std::thread::Builder::new().name("monitor".into()).spawn(show)?;
         Ok(Monitor { address, stop: Some(stop), thread: Some(thread) })
     }
@@ -72,7 +84,10 @@ struct Server {
     listener: TcpListener,
     stopped: UnixStream,
     desk: Desk,
-    conversations: Vec<(Conversation, Instant)>,
+    bounds: Bounds,
+    conversations: Vec<Conversation>,
+    /// When to accept again, after the system had no descriptor or memory for one.
+    shut_until: Option<Instant>,
 }
 
 impl Server {
@@ -83,48 +98,83 @@ impl Server {
             if now >= look_at {
                 look_at = now + LOOK_EVERY;
                 self.desk.look();
-                self.conversations.retain(|(_, active)| now - *active < REST_MAX);
             }
-            readiness.clear();
-            readiness.watch(&self.stopped, false);
-            if self.conversations.len() < CONVERSATIONS_MAX {
-                readiness.watch(&self.listener, false);
-            }
-            self.conversations.iter().for_each(|(one, _)| readiness.watch(one.stream(), one.has_something_to_say()));
-            if let Err(error) = readiness.wait(look_at.saturating_duration_since(now)) {
+            self.conversations.retain(|one| one.lasts(now) < self.bounds.turn);
+            self.shut_until = self.shut_until.filter(|until| now < *until);
+            self.watch(&mut readiness);
+            let first_end = self.conversations.iter().map(|one| self.bounds.turn.saturating_sub(one.lasts(now))).min();
+            let rest = look_at.saturating_duration_since(now);
+            if let Err(error) = readiness.wait(first_end.map_or(rest, |end| end.min(rest))) {
                 return log::error!("the status page is shown no more: {error}");
             }
             if readiness.is_readable(&self.stopped) {
                 return;
             }
-            if readiness.is_readable(&self.listener) {
-                self.accept();
-            }
+            let now = Instant::now();
             self.converse(&readiness, now);
+            if readiness.is_readable(&self.listener) {
+                self.accept(now);
+            }
         }
     }
 
-    fn accept(&mut self) {
-        while self.conversations.len() < CONVERSATIONS_MAX
-            && let Ok((stream, _)) = self.listener.accept()
-        {
-            // One that is over before it began.
-            let Ok(mut one) = Conversation::begin(stream) else { continue };
-            // What it asks for has mostly come along.
-            if one.go_on(&mut |path| self.desk.answer(path)) {
-                self.conversations.push((one, Instant::now()));
+    fn watch(&self, readiness: &mut Readiness) {
+        readiness.clear();
+        readiness.watch(&self.stopped, false);
+        if self.shut_until.is_none() && (self.has_room() || self.conversations.iter().any(Conversation::rests)) {
+            readiness.watch(&self.listener, false);
+        }
+        for one in &self.conversations {
+            match one.has_something_to_say() {
+                true => readiness.watch_for_room(one.stream()),
+                false => readiness.watch(one.stream(), false),
             }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.conversations.len() < self.bounds.conversations
+    }
+
+    fn accept(&mut self, now: Instant) {
+        while self.has_room() || self.conversations.iter().any(Conversation::rests) {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // One that is over before it began.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    log::warn!("whoever asks for the status page waits: {error}");
+                    return self.shut_until = Some(now + LOOK_EVERY);
+                }
+            };
+            if !self.has_room() {
+                self.let_go_of_one(now);
+            }
+            let Ok(mut one) = Conversation::begin(stream, now) else { continue };
+            // What it asks for has mostly come along.
+            if one.go_on(now, &mut |path| self.desk.answer(path)) {
+                self.conversations.push(one);
+            }
+        }
+    }
+
+    /// Of the one that has rested for longest.
+    fn let_go_of_one(&mut self, now: Instant) {
+        let resting = self.conversations.iter().enumerate().filter(|(_, one)| one.rests());
+        if let Some((place, _)) = resting.max_by_key(|(_, one)| one.lasts(now)) {
+            self.conversations.swap_remove(place);
         }
     }
 
     fn converse(&mut self, readiness: &Readiness, now: Instant) {
         let desk = &mut self.desk;
-        self.conversations.retain_mut(|(one, active)| {
+        self.conversations.retain_mut(|one| {
             if !readiness.is_readable(one.stream()) && !readiness.is_writable(one.stream()) {
                 return true;
             }
-            *active = now;
-            one.go_on(&mut |path| desk.answer(path))
+            one.go_on(now, &mut |path| desk.answer(path))
         });
     }
 }
@@ -218,5 +268,122 @@ fn verdict(result: Result<(), String>) -> Reply {
     match result {
         Ok(()) => Reply::text("200 OK", "ok"),
         Err(why) => Reply::text("503 Service Unavailable", &why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::pool::region::Create;
+    use crate::pool::superblock::HomeHosts;
+    use crate::testing::memory::small_geometry;
+
+    /// A monitor of an empty pool, whose file is gone with it.
+    struct Shown {
+        monitor: Monitor,
+        path: PathBuf,
+    }
+
+    impl Shown {
+        fn start(name: &str, bounds: Bounds) -> Shown {
+            let path = std::env::temp_dir().join(format!("embarcadero-shown-{name}-{}", std::process::id()));
+            let geometry = small_geometry(1);
+            let hosts = HomeHosts::single_host(&geometry);
+            let pool = Pool::open(&path, geometry, &hosts, false, Create::IfMissing).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            Shown { monitor: Monitor::start(listener, pool, vec![0], bounds).unwrap(), path }
+        }
+
+        fn connect(&self) -> TcpStream {
+            let stream = TcpStream::connect(self.monitor.address()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream
+        }
+    }
+
+    impl Drop for Shown {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    fn ask(stream: &mut TcpStream, path: &str) {
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    }
+
+    /// Status line and body of one answer.
+    fn hear(stream: &mut TcpStream) -> (String, String) {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        stream.read_exact(&mut body).unwrap();
+        (head.lines().next().unwrap().to_owned(), String::from_utf8(body).unwrap())
+    }
+
+    #[test]
+    fn each_path_has_its_answer() {
+        let shown = Shown::start("paths", Bounds::default());
+        let mut stream = shown.connect();
+        let mut answer = |path| {
+            ask(&mut stream, path);
+            hear(&mut stream)
+        };
+        let (ok, page) = answer("/");
+        assert!(ok == "HTTP/1.1 200 OK" && page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+        assert!(answer("/metrics").1.starts_with("# HELP embarcadero_"));
+        assert!(answer("/status.json").1.starts_with('{'));
+        assert_eq!(answer("/healthz"), ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
+        let not_yet = ("HTTP/1.1 503 Service Unavailable".to_owned(), "broker 0 is not there yet\n".to_owned());
+        assert_eq!(answer("/readyz"), not_yet);
+        assert_eq!(answer("/metric").0, "HTTP/1.1 404 Not Found");
+    }
+
+    #[test]
+    fn more_than_may_talk_at_once_are_all_answered() {
+        let shown = Shown::start("many", Bounds { conversations: 8, turn: Duration::from_secs(60) });
+        let mut streams: Vec<TcpStream> = (0..100).map(|_| shown.connect()).collect();
+        streams.iter_mut().for_each(|stream| ask(stream, "/healthz"));
+        // Nobody closes: those who were answered and rest give way.
+        for stream in &mut streams {
+            assert_eq!(hear(stream).0, "HTTP/1.1 200 OK");
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_or_not_enough_is_let_go() {
+        let shown = Shown::start("silent", Bounds { conversations: 2, turn: Duration::from_millis(300) });
+        let mut silent = shown.connect();
+        let mut slow = shown.connect();
+        slow.write_all(b"GET /hea").unwrap();
+        // It is accepted when they are gone.
+        let mut third = shown.connect();
+        ask(&mut third, "/healthz");
+        assert_eq!(hear(&mut third).0, "HTTP/1.1 200 OK");
+        assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
+        // What it had said was read: it is closed, not reset.
+        assert_eq!(slow.read(&mut [0; 16]).unwrap(), 0);
+        assert_eq!(third.read(&mut [0; 16]).unwrap(), 0, "so is one that rests");
+    }
+
+    /// One that asks and asks, and hears nothing, holds no more than an answer's memory, and only for its turn.
+    #[test]
+    fn who_does_not_listen_is_let_go() {
+        let shown = Shown::start("deaf", Bounds { conversations: 1, turn: Duration::from_millis(300) });
+        let mut deaf = shown.connect();
+        let asked = "GET / HTTP/1.1\r\n\r\n".repeat(10_000);
+        deaf.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        let _ = deaf.write_all(asked.as_bytes());
+        let mut other = shown.connect();
+        ask(&mut other, "/healthz");
+        assert_eq!(hear(&mut other).0, "HTTP/1.1 200 OK");
     }
 }

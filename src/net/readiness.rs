@@ -32,6 +32,11 @@ impl Readiness {
         self.entries.push(libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 });
     }
 
+    /// Asks to be woken when `socket` can be written, or failed: what it has to hear can wait.
+    pub fn watch_for_room(&mut self, socket: &impl AsRawFd) {
+        self.entries.push(libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 });
+    }
+
     /// How many sockets it watches.
     pub fn watched(&self) -> usize {
         self.entries.len()
@@ -91,6 +96,11 @@ mod tests {
         readiness.watch(&near, true);
         assert_eq!(readiness.wait(Duration::ZERO).unwrap(), 1);
         assert!(readiness.is_writable(&near) && !readiness.is_writable(&far));
+        far.write_all(b"y").unwrap();
+        readiness.clear();
+        readiness.watch_for_room(&near);
+        assert_eq!(readiness.wait(Duration::ZERO).unwrap(), 1);
+        assert!(readiness.is_writable(&near) && !readiness.is_readable(&near), "what it has to hear can wait");
         drop(far);
         readiness.clear();
         readiness.watch(&near, false);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -262,6 +263,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Where it shows itself, if it does.
+    pub fn shown_at(&self) -> Option<SocketAddr> {
+        self.embarlet.as_ref().and_then(Embarlet::shown_at)
+    }
+
     /// Drains and stops; fails if anything was left.
     pub fn stop(mut self) {
         let embarlet = self.embarlet.take().expect("stopped once");

@@ -7,6 +7,8 @@
 //! * [`harness`]: sites, brokers in this process, broker processes, counters.
 //! * [`traffic`]: what is published, and the reader that checks what comes out.
 //! * [`load`]: load that goes on meanwhile.
+//! * [`devtools`]: a browser without a window.
+//! * [`exposition`]: the text that scrapers are given, read without mercy.
 //! * [`raw`]: the protocol by hand, for what the client library would never send.
 
 mod accounts;
@@ -14,13 +16,16 @@ mod attached;
 mod configuration;
 mod cursors;
 mod delivery;
+mod devtools;
 mod examples;
+mod exposition;
 mod harness;
 mod hostile;
 mod kills;
 mod levels;
 mod load;
 mod members;
+mod page;
 mod pools;
 mod pressure;
 mod publishers;
@@ -30,6 +35,7 @@ mod resources;
 mod service;
 mod sessions;
 mod shares;
+mod shown;
 mod silence;
 mod sizes;
 mod splits;

@@ -5,6 +5,8 @@ use std::io;
 use embarcadero::ClientError;
 use embarcadero::wire::OrderLevel;
 
+use crate::push::error::PushError;
+
 /// Why a command could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -30,6 +32,9 @@ pub enum CommandError {
     /// The pool could not be looked at.
     #[error(transparent)]
     Pool(#[from] embarcadero::pool::PoolError),
+    /// Metrics could not be pushed.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// The input could not be read.
     #[error("cannot read {name}: {source}")]
     Input {
@@ -139,6 +144,9 @@ pub enum CommandError {
 impl CommandError {
     /// Whether the command line is to be corrected, rather than the brokers to be looked at.
     pub fn is_usage(&self) -> bool {
+        if let CommandError::Push(error) = self {
+            return error.is_usage();
+        }
         matches!(
             self,
             CommandError::Usage(_)

@@ -12,6 +12,7 @@ mod format;
 mod host;
 mod lines;
 mod produce;
+mod push;
 mod status;
 mod top;
 mod topic;
@@ -60,6 +61,8 @@ enum Command {
     Cursor(cursor::CursorCommand),
     /// Say whether this machine is set up for a broker, and what to do where it is not.
     Doctor(doctor::DoctorArgs),
+    /// Push a pool's metrics to an OpenTelemetry collector.
+    Push(push::PushArgs),
     /// Say of a host what no process can find out: that it is off.
     #[command(subcommand)]
     Host(host::HostCommand),
@@ -125,6 +128,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
         Command::Topic(command) => topic::run(command),
         Command::Cursor(command) => cursor::run(command),
         Command::Doctor(args) => doctor::run(args),
+        Command::Push(args) => push::run(args, &interrupt),
         Command::Host(command) => host::run(command),
     }
 }
