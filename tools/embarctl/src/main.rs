@@ -10,6 +10,7 @@ mod doctor;
 mod error;
 mod format;
 mod host;
+mod inspect;
 mod lines;
 mod produce;
 mod status;
@@ -57,6 +58,8 @@ enum Command {
     Cursor(cursor::CursorCommand),
     /// Say whether this machine is set up for a broker, and what to do where it is not.
     Doctor(doctor::DoctorArgs),
+    /// Verify every promise of a pool that its bytes can tell of; exit code 1 if one is broken.
+    Inspect(inspect::InspectArgs),
     /// Say of a host what no process can find out: that it is off.
     #[command(subcommand)]
     Host(host::HostCommand),
@@ -121,6 +124,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
         Command::Topic(command) => topic::run(command),
         Command::Cursor(command) => cursor::run(command),
         Command::Doctor(args) => doctor::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Host(command) => host::run(command),
     }
 }
