@@ -18,6 +18,27 @@ pub fn claims(pass: &Pass<'_>) -> Claims {
     (0..pass.view.layout.geometry.candidates).map(of).map(|line| (line.claimed, line.active)).collect()
 }
 
+/// The commit point as far as it can be known: where an epoch line is damaged, its candidate's floor line says which epoch it had last.
+pub fn current(pass: &Pass<'_>) -> Option<Commit> {
+    let candidates = pass.view.layout.geometry.candidates;
+    let of = |candidate: u32| {
+        let line = pass.reader.line(candidate);
+        let commit = Commit { epoch: line.active, candidate, watermark: line.watermark };
+        if check_epochs(&line, candidate, candidates).is_ok() {
+            return Some(commit).filter(|commit| commit.epoch > 0);
+        }
+        let floors = pass.reader.peek_sound::<FloorLine>(commit, |c| pass.view.layout.floor_line(c)).ok()?;
+        Some(Commit { epoch: floors.epoch, ..commit })
+    };
+    (0..candidates).filter_map(of).max_by_key(|commit| commit.epoch)
+}
+
+fn check_epochs(line: &EpochLine, candidate: u32, candidates: u32) -> Result<(), FieldFault> {
+    commit::check_line(line, candidate, candidates.into())
+        .and_then(|()| within("active", line.active, 0, line.claimed))
+        .and_then(|()| within("resigned", line.resigned, 0, line.active))
+}
+
 /// Looks at all epoch lines.
 pub fn look_at_epochs(pass: &mut Pass<'_>) {
     let candidates = pass.view.layout.geometry.candidates;
@@ -27,9 +48,7 @@ pub fn look_at_epochs(pass: &mut Pass<'_>) {
         // Words: they count whatever the guard says.
         let line = pass.reader.line(candidate);
         pass.findings.looked(Promise::Epochs, 1);
-        let checked = commit::check_line(&line, candidate, candidates.into())
-            .and_then(|()| within("active", line.active, 0, line.claimed))
-            .and_then(|()| within("resigned", line.resigned, 0, line.active));
+        let checked = check_epochs(&line, candidate, candidates);
         pass.findings.hold::<EpochLine>(Promise::Epochs, place, checked);
         if line.claimed > line.active && pass.reader.highest_claimed() == line.claimed {
             let (claimed, active) = (line.claimed, line.active);
@@ -103,6 +122,8 @@ pub struct Directory {
     pub segments: Vec<Segment>,
     /// Up to where positions can be read: the watermark, if the segments reach it.
     pub limit: u64,
+    /// The watermark lies behind the segments: where committed entries end is not known.
+    pub is_end_unknown: bool,
 }
 
 /// Looks at the directory of a commit's epoch.
@@ -141,7 +162,13 @@ fn cover(
     others: &[(Place, SegmentLine)],
 ) -> Directory {
     let (mut segments, mut covered): (Vec<Segment>, u64) = (Vec::new(), floor);
+    let is_told = pass.findings.of(Promise::Directory).count() > 0;
     let gap = |pass: &mut Pass<'_>, from: u64, to: u64| {
+        if is_told {
+            // Its line is there, and damaged.
+            let note = format!("positions {from} to {to} were not looked at: no sound line lists their segment");
+            return pass.findings.note(Promise::Entries, note);
+        }
         // A line that would close the gap, but for its epoch.
         let lost = others.iter().find(|(_, line)| line.first <= from && from < line.end && line.end >= to);
         let broken = match lost {
@@ -163,10 +190,12 @@ fn cover(
         covered = covered.max(segment.end);
         segments.push(*segment);
     }
+    let mut is_end_unknown = false;
     if covered < commit.watermark {
         let is_full = |last: &Segment| last.end - last.first == u64::from(pass.view.layout.geometry.segment_entries);
         let may_be_lost = others.iter().any(|(_, line)| (line.first..line.end).contains(&covered));
-        if segments.last().is_some_and(is_full) && !may_be_lost {
+        if segments.last().is_some_and(is_full) && !may_be_lost && !is_told {
+            is_end_unknown = true;
             let place = epoch_place(pass, commit.candidate);
             let most = format!("at most {covered}, where the last segment ends");
             // The fourth word of the record.
@@ -175,5 +204,5 @@ fn cover(
             gap(pass, covered, commit.watermark);
         }
     }
-    Directory { segments, limit: covered.min(commit.watermark) }
+    Directory { segments, limit: covered.min(commit.watermark), is_end_unknown }
 }

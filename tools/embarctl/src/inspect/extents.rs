@@ -100,7 +100,7 @@ impl Fold {
             Event::Topic { lane, lane_slot, blog_at, .. } | Event::CursorSet { lane, lane_slot, blog_at, .. } => {
                 self.check_use(position, lane, lane_slot, blog_at, layout)
             }
-            Event::Granted { extent, lane, number } => self.check_grant(position, extent, lane.into(), number),
+            Event::Granted { extent, lane, number } => self.check_grant(position, extent, lane, number),
             Event::ExtentClosed { extent, lane, lane_slot } => self.check_close(extent, lane.into(), lane_slot),
             _ => return Ok(()),
         };
@@ -147,10 +147,14 @@ impl Fold {
         }
     }
 
-    fn check_grant(&self, position: u64, extent: u32, lane: u32, number: u64) -> Result<(), FieldFault> {
-        let (known, state) = (&self.known[extent as usize], self.extents.get(extent));
+    fn check_grant(&mut self, position: u64, extent: u32, lane: u16, number: u64) -> Result<(), FieldFault> {
+        let (known, state) = (&mut self.known[extent as usize], self.extents.get(extent));
         let is_itself = !known.is_regranted && state.grant == grant_number(position);
         if is_itself {
+            if state.lane != u32::from(lane) && known.told.is_some_and(|told| told.lane == u64::from(lane) + 1) {
+                known.other_lane = Some(lane);
+                return Ok(());
+            }
             exactly("lane", lane.into(), state.lane.into())?;
             return exactly("number", number, state.number);
         }

@@ -49,6 +49,7 @@ struct KnownSession {
     is_from_line: bool,
     /// What would come next if the last that did not fit is right.
     other_batch: Option<u64>,
+    other_epoch: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,7 +112,8 @@ impl Fold {
         }
         self.apply(position, &event);
         if let (Event::Batch { slot, arrival, .. }, true) = (&event, misfits.is_empty()) {
-            self.sessions[*slot as usize].other_batch = None;
+            let session = &mut self.sessions[*slot as usize];
+            (session.other_batch, session.other_epoch) = (None, None);
             self.topics[arrival.topic as usize].other_order = None;
         }
         (event, misfits)
@@ -152,12 +154,14 @@ impl Fold {
                     self.set_next_order(arrival.topic, first_order);
                 }
                 let known = self.sessions[slot as usize];
-                let fits = self.table.session(slot).next_batch == arrival.batch_seq;
+                let session = *self.table.session(slot);
+                let fits = session.next_batch == arrival.batch_seq;
                 if !is_known {
                     let level = self.table.topic(arrival.topic).map_or(0, |topic| topic.order_level);
                     self.adopt(slot, arrival.session_epoch, arrival.topic, level, arrival.batch_seq);
+                } else if session.epoch != arrival.session_epoch && known.other_epoch == Some(arrival.session_epoch) {
+                    self.adopt(slot, arrival.session_epoch, arrival.topic, session.order_level, arrival.batch_seq);
                 } else if !fits && known.other_batch == Some(arrival.batch_seq) {
-                    let session = *self.table.session(slot);
                     self.adopt(slot, session.epoch, session.topic, session.order_level, arrival.batch_seq);
                 }
             }
@@ -192,6 +196,14 @@ impl Fold {
     }
 
     fn check(&self, event: &Event) -> Result<(), FieldFault> {
+        if let Event::Batch { slot, ref arrival, .. } = *event {
+            let session = self.table.session(slot);
+            let is_known = self.sessions[slot as usize].is_known && session.topic != NO_TOPIC;
+            if is_known && session.state == State::Open {
+                // First: else its order is held against another topic's.
+                exactly("topic", arrival.topic.into(), session.topic.into())?;
+            }
+        }
         check_fold(event, &self.table)?;
         let state = |slot: u32, expected: State| {
             let known = self.sessions[slot as usize].is_known;
@@ -254,6 +266,16 @@ impl Fold {
                 } else {
                     known.other_batch = Some(arrival.batch_seq + 1);
                     arrival.batch_seq = low;
+                }
+                true
+            }
+            Event::Batch { slot, arrival, .. } if fault.field == "session_epoch" || fault.field == "topic" => {
+                let (session, known) = (*self.table.session(*slot), &mut self.sessions[*slot as usize]);
+                if known.is_from_line {
+                    self.adopt(*slot, arrival.session_epoch, arrival.topic, session.order_level, arrival.batch_seq);
+                } else {
+                    known.other_epoch = Some(arrival.session_epoch);
+                    (arrival.session_epoch, arrival.topic) = (session.epoch, session.topic);
                 }
                 true
             }

@@ -107,7 +107,12 @@ impl<'a, 'b> Walk<'a, 'b> {
                 continue;
             };
             let end = segment.end.min(directory.limit).min(position + STEP);
-            self.step(segment, position, end);
+            if !self.step(segment, position, end, directory.is_end_unknown) {
+                let note =
+                    "the last of them is the last that was written: the watermark does not say which are committed";
+                self.pass.findings.note(Promise::Entries, note.into());
+                break;
+            }
             position = match self.floor_passed(position) {
                 None => end,
                 Some(floor) => {
@@ -161,7 +166,8 @@ impl<'a, 'b> Walk<'a, 'b> {
         self.is_whole
     }
 
-    fn step(&mut self, segment: &Segment, from: u64, to: u64) {
+    /// Looks at some entries of a segment. False if it `stops_at_a_gap`, and came to one.
+    fn step(&mut self, segment: &Segment, from: u64, to: u64, stops_at_a_gap: bool) -> bool {
         let (layout, memory) = (&self.pass.view.layout, &self.pass.view.memory);
         let start = layout.index_entry(segment.owner, segment.number, from - segment.first);
         if self.pass.view.access_to_candidate(segment.owner) == Access::Remote {
@@ -171,12 +177,16 @@ impl<'a, 'b> Walk<'a, 'b> {
             let place = Place { region: "order index", number: position, at: start + (position - from) * 64 };
             let word = |word: u64| self.pass.view.memory.load(place.at + 8 * word);
             let (guard, entry) = (word(0), IndexEntry::from_words(std::array::from_fn(|index| word(index as u64 + 1))));
+            if stops_at_a_gap && guard != position + 1 {
+                return false;
+            }
             self.meet_until(position);
             if position >= self.checkpoint && !self.is_past_checkpoint {
                 self.pass_checkpoint();
             }
             self.entry(position, place, guard, &entry, segment.filled_by);
         }
+        true
     }
 
     fn tell(&mut self, promise: Promise, broken: Broken) {

@@ -6,6 +6,7 @@ use embarcadero::log::retention::NO_PIN;
 use embarcadero::pool::record::{BrokerLine, FaultLine, FloorLine, PinLine, member_state};
 use embarcadero::pool::{Access, line};
 
+use super::epochs;
 use super::findings::{Place, Promise};
 use super::looking::{Owner, Pass};
 
@@ -50,7 +51,7 @@ pub fn hold_pins(pass: &mut Pass<'_>, floors: &FloorLine) {
         if pin.position == NO_PIN {
             continue;
         }
-        let watermark = pass.reader.current().map_or(0, |commit| commit.watermark);
+        let watermark = epochs::current(pass).map_or(0, |commit| commit.watermark);
         let checked = check(&pin, &line, watermark);
         if !pass.findings.hold::<PinLine>(Promise::Pins, place, checked) || pin.position >= floors.floor {
             continue;

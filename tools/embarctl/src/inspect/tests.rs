@@ -175,12 +175,6 @@ impl Sample {
         self.turn();
     }
 
-    /// A session of this sample: its id, topic and next batch.
-    pub fn session(&self, index: usize) -> (u64, u32, u64) {
-        let (id, topic, next_batch, _) = self.sessions[index];
-        (id, topic, next_batch)
-    }
-
     /// What `inspect` finds: everything that is broken.
     pub fn broken(&self) -> Vec<(Promise, Broken)> {
         let seen = look(&self.path).expect("a pool");

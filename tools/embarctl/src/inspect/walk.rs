@@ -90,7 +90,7 @@ fn look_once(pool: &Pool, view: &Looked) -> (Seen, bool) {
     let before = claims(&pass);
     members::look_at_members(&mut pass);
     epochs::look_at_epochs(&mut pass);
-    let part = match pass.reader.current() {
+    let part = match epochs::current(&pass) {
         Some(commit) => look_at_log(&mut pass, commit),
         None => {
             lanes::hold_lanes(&mut pass, None, &[], &[]);
@@ -114,7 +114,7 @@ fn look_at_log(pass: &mut Pass<'_>, first: Commit) -> Option<Part> {
         named: vec![Named::default(); g.lanes() as usize],
         extents: Fold::read(pass, &first, floor),
     };
-    let commit = pass.reader.current().filter(|commit| commit.epoch == first.epoch)?;
+    let commit = epochs::current(pass).filter(|commit| commit.epoch == first.epoch)?;
     check_sessions(pass, &commit, &mut read.sessions);
     match floors {
         Some(floors) => follow(pass, &commit, &floors, &mut read),
