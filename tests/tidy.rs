@@ -46,7 +46,6 @@ const MONOTONIC_FILES: [&str; 24] = [
     "src/embarlet.rs",
     "src/monitor/server.rs",
     "src/log/namesake.rs",
-    "src/monitor/server.rs",
     "src/pool/format.rs",
     "src/pool/huge.rs",
     "src/pool/locks.rs",

@@ -15,7 +15,7 @@ use crate::order::table::{SESSION_LEVEL, Session, State, TopicOrder};
 use crate::order::{Event, Origin, SessionTable};
 use crate::pool::line::{self, Owned};
 use crate::pool::record::{CursorLine, FloorLine, HoldingLine, IndexEntry, LaneProgress, SessionLine, TopicProgress};
-use crate::pool::{Keep, Memory};
+use crate::pool::{Geometry, Keep, Memory};
 
 /// Writes one candidate's checkpoints of sessions and extents, and lane progress.
 #[derive(Debug)]
@@ -192,6 +192,30 @@ fn check_sessions(table: &SessionTable, watermark: u64) -> Result<(), RecoverErr
     Ok(())
 }
 
+/// Holds a lane's progress against what a sequencer can count.
+///
+/// # Errors
+/// The first field that none writes.
+pub fn check_lane_progress(progress: &LaneProgress) -> Result<(), FieldFault> {
+    count("consumed", progress.consumed)
+        .and_then(|()| count("settled", progress.settled))
+        .and_then(|()| count("reusable", progress.reusable))
+        .and_then(|()| count("granted", progress.granted))
+}
+
+/// Holds a session's checkpoint against the geometry.
+///
+/// # Errors
+/// The first field that no sequencer writes.
+pub fn check_session_line(line: &SessionLine, geometry: &Geometry) -> Result<(), FieldFault> {
+    within("state", line.state.into(), 0, 2)
+        .and_then(|()| count("next_batch", line.next_batch))
+        .and_then(|()| count("order_end", line.order_end))
+        .and_then(|()| place("lane", line.lane.into(), geometry.lanes().into()))
+        .and_then(|()| count("lane_slot", line.lane_slot))
+        .and_then(|()| within("order_level", line.order_level.into(), 0, SESSION_LEVEL.into()))
+}
+
 fn restore_lanes<M: Memory>(
     view: &View<M>,
     reader: &CommitReader<M>,
@@ -199,12 +223,7 @@ fn restore_lanes<M: Memory>(
 ) -> Result<Vec<LaneProgress>, RecoverError> {
     let restore = |lane| {
         let progress: LaneProgress = reader.peek_words(commit, |c| view.layout.lane_progress(c, lane));
-        count("consumed", progress.consumed)
-            .and_then(|()| count("settled", progress.settled))
-            .and_then(|()| count("reusable", progress.reusable))
-            .and_then(|()| count("granted", progress.granted))
-            .map(|()| progress)
-            .map_err(in_record("progress of lane", lane))
+        check_lane_progress(&progress).map(|()| progress).map_err(in_record("progress of lane", lane))
     };
     (0..view.layout.geometry.lanes()).map(restore).collect()
 }
@@ -221,13 +240,7 @@ fn restore_sessions<M: Memory>(
             alive();
         }
         let line: SessionLine = reader.peek_words(commit, |c| view.layout.session_line(c, slot));
-        let checked = within("state", line.state.into(), 0, 2)
-            .and_then(|()| count("next_batch", line.next_batch))
-            .and_then(|()| count("order_end", line.order_end))
-            .and_then(|()| place("lane", line.lane.into(), view.layout.geometry.lanes().into()))
-            .and_then(|()| count("lane_slot", line.lane_slot))
-            .and_then(|()| within("order_level", line.order_level.into(), 0, SESSION_LEVEL.into()));
-        checked.map_err(in_record("checkpoint of session", slot))?;
+        check_session_line(&line, &view.layout.geometry).map_err(in_record("checkpoint of session", slot))?;
         let state = match line.state {
             1 => State::Open,
             2 => State::Fenced,

@@ -152,32 +152,32 @@ impl<M: Memory> CommitReader<M> {
     /// The candidate whose line is damaged, and the field.
     pub fn check(&self) -> Result<(), (u32, FieldFault)> {
         let candidates = self.lines.len() as u64;
-        for candidate in 0..self.lines.len() as u32 {
-            let line = self.line(candidate);
-            let is_epoch = |field, epoch: u64| match epoch {
-                0 => Ok(()),
-                _ => within_steps(
-                    field,
-                    epoch,
-                    u64::from(candidate) + 1,
-                    COUNT_MAX + u64::from(candidate) + 1,
-                    candidates,
-                ),
-            };
-            is_epoch("claimed", line.claimed)
-                .and_then(|()| is_epoch("active", line.active))
-                .and_then(|()| count("watermark", line.watermark))
-                .and_then(|()| count("heartbeat", line.heartbeat))
-                .and_then(|()| count("segments", line.segments))
-                .map_err(|fault| (candidate, fault))?;
-        }
-        Ok(())
+        (0..self.lines.len() as u32).try_for_each(|candidate| {
+            check_line(&self.line(candidate), candidate, candidates).map_err(|fault| (candidate, fault))
+        })
     }
 
     /// How to read lines of a candidate.
     pub fn access(&self, candidate: u32) -> Access {
         self.accesses[candidate as usize]
     }
+}
+
+/// Holds a candidate's epoch line against what it can claim, where there are so many candidates.
+///
+/// # Errors
+/// The first field that no candidate writes.
+pub fn check_line(line: &EpochLine, candidate: u32, candidates: u64) -> Result<(), FieldFault> {
+    let lowest = u64::from(candidate) + 1;
+    let is_epoch = |field, epoch: u64| match epoch {
+        0 => Ok(()),
+        _ => within_steps(field, epoch, lowest, COUNT_MAX + lowest, candidates),
+    };
+    is_epoch("claimed", line.claimed)
+        .and_then(|()| is_epoch("active", line.active))
+        .and_then(|()| count("watermark", line.watermark))
+        .and_then(|()| count("heartbeat", line.heartbeat))
+        .and_then(|()| count("segments", line.segments))
 }
 
 /// The one writer of a candidate's epoch line.

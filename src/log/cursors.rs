@@ -44,7 +44,11 @@ impl CursorLine {
         self.name_bytes > 0 && u32::from(self.topic) == topic && self.name() == name
     }
 
-    fn examine(&self, topics_max: u32) -> Result<(), FieldFault> {
+    /// Holds it against the geometry.
+    ///
+    /// # Errors
+    /// The first field that nobody writes.
+    pub fn examine(&self, topics_max: u32) -> Result<(), FieldFault> {
         within("name_bytes", self.name_bytes.into(), 0, CURSOR_NAME_BYTES_MAX as u64)?;
         if self.name_bytes == 0 {
             return Ok(());

@@ -83,7 +83,11 @@ pub(crate) fn find<M: Memory>(view: &View<M>, commit: &Commit, position: u64) ->
     found
 }
 
-fn check_line<M: Memory>(view: &View<M>, place: u64, guard: u64, line: &SegmentLine) -> Result<(), FieldFault> {
+/// Holds the line in a place of a directory against the geometry.
+///
+/// # Errors
+/// The first field that no sequencer writes.
+pub fn check_line<M: Memory>(view: &View<M>, place: u64, guard: u64, line: &SegmentLine) -> Result<(), FieldFault> {
     let g = &view.layout.geometry;
     let places = u64::from(g.segments);
     within_steps("guard", guard, place + 1, COUNT_MAX / places * places + place + 1, places)?;

@@ -6,7 +6,7 @@
 
 use crate::log::View;
 use crate::log::commit::{Commit, CommitReader};
-use crate::log::damage::{count, place, within};
+use crate::log::damage::{FieldFault, count, place, within};
 use crate::log::entry::grant_number;
 use crate::log::recover::{RecoverError, in_record};
 use crate::order::Event;
@@ -35,6 +35,11 @@ impl Extents {
         }
         let founding = |lane| geometry.founding_extents(lane).len() as u64;
         Extents { all, granted: (0..geometry.lanes()).map(founding).collect() }
+    }
+
+    /// As they stand: each of them, and by lane how many were granted to it, ever.
+    pub fn of(all: Vec<HoldingLine>, granted: Vec<u64>) -> Extents {
+        Extents { all, granted }
     }
 
     /// Each of them.
@@ -133,16 +138,22 @@ pub fn restore<M: Memory>(
     let restore = |extent| {
         let found: HoldingLine = line::fetched_words(&view.memory, at(extent));
         reader.help_write_back(at(extent), access);
-        count("grant", found.grant)
-            .and_then(|()| count("number", found.number))
-            .and_then(|()| count("end", found.end))
-            .and_then(|()| count("bytes", found.bytes))
-            .and_then(|()| place("lane", found.lane.into(), g.lanes().into()))
-            .and_then(|()| within("state", found.state.into(), 0, holding::CLOSED.into()))
-            .and_then(|()| count("end_slot", found.end_slot))
-            .map(|()| found)
-            .map_err(in_record(HOLDING, extent))
+        check_holding(&found, g).map(|()| found).map_err(in_record(HOLDING, extent))
     };
     let all = (0..g.extents).map(restore).collect::<Result<_, _>>()?;
-    Ok(Extents { all, granted })
+    Ok(Extents::of(all, granted))
+}
+
+/// Holds what a sequencer checkpointed of an extent against the geometry.
+///
+/// # Errors
+/// The first field that none writes.
+pub fn check_holding(found: &HoldingLine, geometry: &Geometry) -> Result<(), FieldFault> {
+    count("grant", found.grant)
+        .and_then(|()| count("number", found.number))
+        .and_then(|()| count("end", found.end))
+        .and_then(|()| count("bytes", found.bytes))
+        .and_then(|()| place("lane", found.lane.into(), geometry.lanes().into()))
+        .and_then(|()| within("state", found.state.into(), 0, holding::CLOSED.into()))
+        .and_then(|()| count("end_slot", found.end_slot))
 }

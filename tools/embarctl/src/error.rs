@@ -125,6 +125,14 @@ pub enum CommandError {
         /// How many checks failed.
         failed: usize,
     },
+    /// A pool does not keep what it promises.
+    #[error(
+        "the pool is damaged in {places} places; restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)"
+    )]
+    Broken {
+        /// How many places.
+        places: u64,
+    },
     /// There is no such cursor.
     #[error("topic {topic:?} has no cursor {cursor:?}; `embarctl cursor list {topic}` lists those it has")]
     NoCursor {

@@ -10,6 +10,7 @@ mod doctor;
 mod error;
 mod format;
 mod host;
+mod inspect;
 mod lines;
 mod produce;
 mod push;
@@ -63,6 +64,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Push a pool's metrics to an OpenTelemetry collector.
     Push(push::PushArgs),
+    /// Verify every promise of a pool that its bytes can tell of; exit code 1 if one is broken.
+    Inspect(inspect::InspectArgs),
     /// Say of a host what no process can find out: that it is off.
     #[command(subcommand)]
     Host(host::HostCommand),
@@ -129,6 +132,7 @@ fn run(command: &Command) -> Result<Ended, CommandError> {
         Command::Cursor(command) => cursor::run(command),
         Command::Doctor(args) => doctor::run(args),
         Command::Push(args) => push::run(args, &interrupt),
+        Command::Inspect(args) => inspect::run(args),
         Command::Host(command) => host::run(command),
     }
 }
