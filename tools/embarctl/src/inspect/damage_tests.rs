@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
 use embarcadero::pool::line;
-use embarcadero::pool::record::{IndexEntry, SegmentLine, entry_kind};
+use embarcadero::pool::record::{GrantLine, IndexEntry, SegmentLine, entry_kind};
 
 use super::findings::Promise;
 use super::tests::Sample;
@@ -163,6 +163,7 @@ fn damage_of_lanes_and_their_memory_is_named() {
         ),
         damage("whose an extent is", |s| s.view.layout.holding_line(0, last_extent(s)) + 40, 1, Promise::Extents),
         damage("by which grant it is", |s| s.view.layout.holding_line(0, last_extent(s)) + 8, 1 << 1, Promise::Extents),
+        damage("what a lane was told of a grant", |s| told_grant(s) + 16, 1, Promise::Extents),
         damage("what a lane has consumed", |s| s.view.layout.lane_progress(0, 1) + 16, 1 << 40, Promise::Lanes),
         damage("what a lane has settled", |s| s.view.layout.lane_progress(0, 1) + 24, 1 << 40, Promise::Lanes),
         damage("a slot's guard", |s| s.view.layout.ring_slot(0, 9), 1 << 2, Promise::Lanes),
@@ -173,6 +174,15 @@ fn damage_of_lanes_and_their_memory_is_named() {
         hold(&sample, &damage);
     }
     assert_eq!(sample.broken(), [], "all is as it was");
+}
+
+/// The line by which the lane of the first session was told of the extent that its last batch lies in.
+fn told_grant(sample: &Sample) -> u64 {
+    let extent = u64::from(last_extent(sample));
+    let lines = (0..16).map(|number| sample.view.layout.grant_line(0, 0, number));
+    let is_it =
+        |at: &u64| line::read::<_, GrantLine>(&sample.view.memory, *at).is_some_and(|(_, l)| l.extent == extent);
+    lines.into_iter().find(is_it).expect("it was told")
 }
 
 /// Where the last batch of the first session lies.

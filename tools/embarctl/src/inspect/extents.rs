@@ -1,5 +1,7 @@
 //! Who has which memory: the index folded over what the sequencer checkpointed, held against holdings, extent table and grants.
 
+use std::collections::BTreeMap;
+
 use embarcadero::limits::GRANTS_AHEAD_MAX;
 use embarcadero::log::commit::Commit;
 use embarcadero::log::damage::{COUNT_MAX, Expected, FieldFault, count, exactly, within, within_steps};
@@ -30,10 +32,34 @@ struct Known {
     is_regranted: bool,
 }
 
+/// A grant that a lane was told of: the lane, its place in the lane's ring of grants, where it lies, its guard and what it says.
+type ToldGrant = (u32, u64, Place, u64, GrantLine);
+
+fn read_grants(pass: &mut Pass<'_>, commit: &Commit) -> Vec<ToldGrant> {
+    let mut told = Vec::new();
+    let lanes = 0..pass.view.layout.geometry.lanes();
+    for (lane, number) in lanes.flat_map(|lane| (0..GRANTS_AHEAD_MAX.into()).map(move |number| (lane, number))) {
+        let at = pass.view.layout.grant_line(commit.candidate, lane, number);
+        let place = Place { region: "grant of lane", number: lane.into(), at };
+        match pass.look::<GrantLine>(place, Owner::Candidate(commit.candidate)) {
+            // One that was used up says nothing.
+            Some((guard, line)) if line.epoch == commit.epoch && line.extent != u64::MAX => {
+                told.push((lane, number, place, guard, line));
+            }
+            _ => {}
+        }
+    }
+    told
+}
+
 /// What is known of all extents.
 pub struct Fold {
     extents: Extents,
     known: Vec<Known>,
+    grants: Vec<ToldGrant>,
+    /// By its number: extent, lane, and extents granted to that lane before, of each grant that was met in the index.
+    met: BTreeMap<u64, (u32, u32, u64)>,
+    start: u64,
     is_since_checkpoint: bool,
     /// Whether all of the index was read, from the floor on.
     is_whole: bool,
@@ -70,7 +96,16 @@ impl Fold {
             known.told = pass.look::<ExtentLine>(place, Owner::Member(writer)).map(|(_, line)| line);
         }
         let seeds = known.iter().map(|known| known.line.unwrap_or_default()).collect();
-        Fold { extents: Extents::of(seeds, granted), known, is_since_checkpoint: false, is_whole: true }
+        let grants = read_grants(pass, commit);
+        Fold {
+            extents: Extents::of(seeds, granted),
+            known,
+            grants,
+            met: BTreeMap::new(),
+            start: floor,
+            is_since_checkpoint: false,
+            is_whole: true,
+        }
     }
 
     /// Extents granted to a lane by now, as far as the index says; 0: it does not.
@@ -107,7 +142,8 @@ impl Fold {
         if let Some(extent) = self.extents.apply(position, event, layout) {
             let state = *self.extents.get(extent);
             let known = &mut self.known[extent as usize];
-            if let Event::Granted { .. } = event {
+            if let Event::Granted { lane, number, .. } = *event {
+                self.met.insert(grant_number(position), (extent, lane.into(), number));
                 known.is_regranted = true;
                 known.is_grant_met |= known.line.is_some_and(|line| line.grant == grant_number(position));
             }
@@ -190,7 +226,7 @@ impl Fold {
             let checked = self.check_told(extent);
             pass.findings.hold::<ExtentLine>(Promise::Extents, place, checked);
         }
-        self.hold_grants(pass, commit);
+        self.hold_grants(pass);
     }
 
     fn check_line(
@@ -223,11 +259,11 @@ impl Fold {
             return Err(FieldFault {
                 field: "grant",
                 found: line.grant,
-                expected: nobody("a grant that is in the index"),
+                expected: told("a grant that is in the index"),
             });
         }
         if line.end > start && !known.is_end_met {
-            return Err(FieldFault { field: "end", found: line.end, expected: nobody("where an entry names it") });
+            return Err(FieldFault { field: "end", found: line.end, expected: told("where an entry names it") });
         }
         self.check_states(known, line)
     }
@@ -257,7 +293,8 @@ impl Fold {
     fn check_told(&self, extent: u32) -> Result<(), FieldFault> {
         let (known, state) = (&self.known[extent as usize], self.extents.get(extent));
         let (Some(told), Some(_)) = (known.told, known.line) else { return Ok(()) };
-        if known.other_lane.is_some() {
+        // What was passed over may have granted it to another.
+        if known.other_lane.is_some() || !self.is_whole {
             return Ok(());
         }
         count("end_slot", told.end_slot)?;
@@ -286,19 +323,11 @@ impl Fold {
         }
     }
 
-    /// What lanes are told of their last grants.
-    fn hold_grants(&self, pass: &mut Pass<'_>, commit: &Commit) {
-        let g = pass.view.layout.geometry;
-        for (lane, place) in (0..g.lanes()).flat_map(|lane| (0..GRANTS_AHEAD_MAX).map(move |place| (lane, place))) {
-            let at = pass.view.layout.grant_line(commit.candidate, lane, place.into());
-            let place_of = Place { region: "grant of lane", number: lane.into(), at };
-            let found = pass.look::<GrantLine>(place_of, Owner::Candidate(commit.candidate));
-            let Some((guard, line)) = found.filter(|(_, line)| line.epoch == commit.epoch && line.extent != u64::MAX)
-            else {
-                continue;
-            };
-            let checked = self.check_told_grant(lane, place.into(), guard, &line);
-            pass.findings.hold::<GrantLine>(Promise::Extents, place_of, checked);
+    /// What lanes were told of their last grants, before the watermark was read.
+    fn hold_grants(&self, pass: &mut Pass<'_>) {
+        for (lane, number, place, guard, line) in &self.grants {
+            let checked = self.check_told_grant(*lane, *number, *guard, line);
+            pass.findings.hold::<GrantLine>(Promise::Extents, *place, checked);
         }
     }
 
@@ -308,22 +337,22 @@ impl Fold {
         within("extent", line.extent, 0, self.known.len() as u64 - 1)?;
         let extent = line.extent as u32;
         let (known, state) = (&self.known[extent as usize], self.extents.get(extent));
-        if known.line.is_none() || known.other_lane.is_some() {
+        if known.line.is_none() || known.other_lane.is_some() || !self.is_whole {
             return Ok(());
         }
-        // One that was closed may have been granted to somebody else since.
-        within("grant", line.grant, 0, state.grant)?;
-        if line.grant == state.grant {
-            if state.lane != lane {
-                let expected = nobody("an extent that this lane has");
-                return Err(FieldFault { field: "extent", found: line.extent, expected });
-            }
-            return exactly("guard", guard, state.number + 1);
+        if line.grant > self.start {
+            let expected = told("a grant that is in the index");
+            let fault = FieldFault { field: "grant", found: line.grant, expected };
+            let (met, of, number) = self.met.get(&line.grant).copied().ok_or(fault)?;
+            exactly("extent", line.extent, met.into())?;
+            let other = FieldFault { expected: told("a grant of this lane"), ..fault };
+            return if of == lane { exactly("guard", guard, number + 1) } else { Err(other) };
         }
-        Ok(())
+        // One that was closed may have been granted to somebody else since.
+        within("grant", line.grant, 0, state.grant)
     }
 }
 
-fn nobody(expected: &'static str) -> Expected {
+fn told(expected: &'static str) -> Expected {
     Expected::Told(expected)
 }
