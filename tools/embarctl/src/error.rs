@@ -127,7 +127,7 @@ pub enum CommandError {
     },
     /// A pool does not keep what it promises.
     #[error(
-        "the pool is damaged in {places} places; restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)"
+        "the pool does not keep what it promises, places: {places}; restore it, or re-format it with `embarlet --config FILE --format` (its data is lost)"
     )]
     Broken {
         /// How many places.

@@ -136,7 +136,9 @@ impl Fold {
                 self.check_use(position, lane, lane_slot, blog_at, layout)
             }
             Event::Granted { extent, lane, number } => self.check_grant(position, extent, lane, number),
-            Event::ExtentClosed { extent, lane, lane_slot } => self.check_close(extent, lane.into(), lane_slot),
+            Event::ExtentClosed { extent, lane, lane_slot } => {
+                self.check_close(position, extent, lane.into(), lane_slot)
+            }
             _ => return Ok(()),
         };
         if let Some(extent) = self.extents.apply(position, event, layout) {
@@ -201,9 +203,10 @@ impl Fold {
         Ok(())
     }
 
-    fn check_close(&self, extent: u32, lane: u32, slot: u64) -> Result<(), FieldFault> {
+    fn check_close(&self, position: u64, extent: u32, lane: u32, slot: u64) -> Result<(), FieldFault> {
         let (known, state) = (&self.known[extent as usize], self.extents.get(extent));
-        if known.line.is_none() && !known.is_regranted {
+        // Its line may speak of a later grant: what lay in it under this one was below the floor when it was closed.
+        if !known.is_regranted && (known.line.is_none() || state.grant > position) {
             return Ok(());
         }
         exactly("lane", lane.into(), state.lane.into())?;

@@ -62,7 +62,12 @@ impl Report<'_> {
             broken => {
                 let promises = Promise::EVERY.iter().filter(|promise| self.seen.findings.of(**promise).count() > 0);
                 let names: Vec<&str> = promises.map(|promise| promise.told().0).collect();
-                let _ = writeln!(text, "{broken} places are broken: {}", names.join(", "));
+                let _ = writeln!(
+                    text,
+                    "broken in {broken} place{}: {}",
+                    if broken == 1 { "" } else { "s" },
+                    names.join(", ")
+                );
             }
         }
         text

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use embarcadero::crc::crc32c;
 use embarcadero::log::View;
 use embarcadero::log::appender::Appender;
 use embarcadero::log::checkpoint::recover;
@@ -46,6 +47,7 @@ pub struct Sample {
     /// Each session: its id, its topic, its next batch, and the lane it is published through.
     sessions: Vec<(u64, u32, u64, usize)>,
     now: u64,
+    retention_bytes: u64,
 }
 
 impl Drop for Sample {
@@ -54,18 +56,30 @@ impl Drop for Sample {
     }
 }
 
-fn start(view: &Written, candidate: u32) -> ActiveSequencer<Mapped<Software>> {
+fn start(view: &Written, candidate: u32, retention_bytes: u64) -> ActiveSequencer<Mapped<Software>> {
     mend_candidate(view, candidate);
     let reader = CommitReader::new(view);
     let mut commit = CommitWriter::take(view, candidate);
     let epoch = commit.claim(reader.highest_claimed(), 1);
     let recovered = recover(view, &reader).expect("it is sound");
-    ActiveSequencer::take_over(view, candidate, commit, epoch, recovered, SETTINGS)
+    ActiveSequencer::take_over(
+        view,
+        candidate,
+        commit,
+        epoch,
+        recovered,
+        SequencerSettings { retention_bytes, ..SETTINGS },
+    )
 }
 
 impl Sample {
-    /// A pool with topics, cursors and two sessions, and nothing published.
+    /// A pool with topics, cursors and sessions, and nothing published, that keeps one of its sixteen MiB.
     pub fn new() -> Sample {
+        Sample::keeping(1 << 20)
+    }
+
+    /// One that keeps so many bytes; 0: as much as fits.
+    pub fn keeping(retention_bytes: u64) -> Sample {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("embarctl-inspect-{}-{number}", std::process::id()));
@@ -73,10 +87,10 @@ impl Sample {
         let homes = HomeHosts::single_host(&geometry);
         let pool = Pool::open(&path, geometry, &homes, false, Create::Format).expect("a small pool fits");
         let view: Written = View::single_host(Mapped::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
-        let sequencer = start(&view, 0);
+        let sequencer = start(&view, 0, retention_bytes);
         (0..2).for_each(|member| drop(Member::announce(&view, member, Process::this())));
         let lanes = (0..2).map(|lane| Appender::take(&view, lane)).collect();
-        let mut sample = Sample { path, view, sequencer, lanes, sessions: Vec::new(), now: 0 };
+        let mut sample = Sample { path, view, sequencer, lanes, sessions: Vec::new(), now: 0, retention_bytes };
         for (name, order) in [("gone", OrderLevel::Total), ("s", OrderLevel::Session), ("t", OrderLevel::Total)] {
             let asked = sample.lanes[0].ask_for_topic(&Topic::new(name, order, AckLevel::Committed));
             assert!(asked.is_some(), "there is room");
@@ -142,17 +156,20 @@ impl Sample {
             let mut body = Vec::new();
             push(&mut body, &vec![b'a'; body_bytes]);
             push(&mut body, b"the second");
-            let created_at = 7;
             let header = BatchHeader {
                 message_count: 2,
                 session,
                 session_epoch: 1,
                 topic,
                 batch_seq,
-                created_at,
+                created_at: 7,
+                body_bytes: body.len() as u32,
+                body_crc: crc32c(&body),
                 ..BatchHeader::default()
             };
-            let bytes = frame::with_body(&header, &body);
+            let mut bytes = frame::seal(&header).to_vec();
+            bytes.extend_from_slice(&body);
+            bytes.resize(bytes.len().next_multiple_of(64), 0);
             let header: BatchHeader = frame::read(bytes.first_chunk().expect("a header"));
             let length = bytes.len() as u64;
             let run = (0..20).find_map(|_| {
@@ -171,7 +188,14 @@ impl Sample {
 
     /// Another candidate takes over.
     pub fn take_over(&mut self, candidate: u32) {
-        self.sequencer = start(&self.view, candidate);
+        self.sequencer = start(&self.view, candidate, self.retention_bytes);
+        self.turn();
+    }
+
+    /// A lane's writer gives back what it has, and is gone.
+    pub fn leave(&mut self, lane: usize) {
+        self.sessions.retain(|(.., of)| *of != lane);
+        self.lanes[lane].leave();
         self.turn();
     }
 
@@ -234,6 +258,23 @@ fn a_pool_that_gave_most_of_its_history_up_is_sound() {
     sample.take_over(0);
     (0..3).for_each(|_| sample.publish(3000));
     assert_eq!(sample.broken(), [], "and again: {}", sample.text());
+}
+
+/// Extents go round: they are closed, given up and granted again while entries are kept that say so.
+#[test]
+fn a_pool_is_sound_at_every_moment() {
+    let mut sample = Sample::keeping(0);
+    for round in 0..200 {
+        sample.publish(60_000);
+        if round == 100 {
+            sample.leave(1);
+        }
+        assert_eq!(sample.broken(), [], "round {round}: {}", sample.text());
+        if round % 40 == 39 {
+            sample.take_over(u32::from(round % 80 == 39));
+        }
+    }
+    assert!(sample.floor() > 0);
 }
 
 /// What a kill leaves half written is no damage.
