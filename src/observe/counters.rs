@@ -331,13 +331,13 @@ counters! {
         moved,
         /// longest pass of the last 2 to 4 s that did not end in sleep, ns
         longest_pass_ns: gauge,
-        /// time in receive cores, from every 16th pass, ns
+        /// time in receive cores, from a pass each ms, ns
         receive_ns,
-        /// time in the sequencer, from every 16th pass, ns
+        /// time in the sequencer, from a pass each ms, ns
         sequence_ns,
-        /// time in ack cores, from every 16th pass, ns
+        /// time in ack cores, from a pass each ms, ns
         ack_ns,
-        /// time in exporters, from every 16th pass, ns
+        /// time in exporters, from a pass each ms, ns
         export_ns,
         /// time on a core as the system counts it, ns
         ran_ns,

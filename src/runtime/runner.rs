@@ -16,7 +16,7 @@ use crate::runtime::idle::{Idle, IdlePolicy, IdleStep};
 use crate::runtime::plan::ThreadPlan;
 use crate::runtime::role::{Io, ROLES_PER_THREAD_MAX, Role, RoleError};
 use crate::runtime::shutdown::{Member, Phase, Shutdown};
-use crate::runtime::ticks::{Charge, SAMPLED_EVERY, Ticks};
+use crate::runtime::ticks::{Charge, Ticks};
 
 /// Most completions taken in one pass, so that no flood of them keeps the roles from their duty cycles.
 pub const COMPLETIONS_PER_PASS_MAX: usize = 256;
@@ -107,7 +107,11 @@ pub struct Runner<I: Io> {
     drained: Vec<bool>,
     idle: Idle,
     ticks: Arc<Ticks>,
+    /// Passes since the last one that was timed role by role, and when that began.
     passes: u64,
+    sampled_ns: u64,
+    /// This pass is timed role by role, and stands for so many; 0: it is not.
+    stands_for: u64,
     reported_ns: u64,
     member: Member,
     running: Running,
@@ -119,6 +123,8 @@ pub struct Runner<I: Io> {
 
 /// How often a drain says what it waits for.
 const DRAIN_SAY_NS: u64 = 1_000_000_000;
+/// How often a pass is timed role by role, ns.
+const SAMPLE_NS: u64 = 1_000_000;
 /// How often the roles report what they have counted, ns.
 const REPORT_NS: u64 = 1_000_000_000;
 /// Taking the io down is said if it takes longer than this.
@@ -150,6 +156,8 @@ impl<I: Io> Runner<I> {
             idle,
             ticks,
             passes: 0,
+            sampled_ns: 0,
+            stands_for: 0,
             reported_ns: 0,
             member,
             running: Running::Runner,
@@ -242,20 +250,31 @@ impl<I: Io> Runner<I> {
         Ok(())
     }
 
-    /// Whether this pass is timed role by role.
-    fn is_sampled(&self) -> bool {
-        self.passes.is_multiple_of(SAMPLED_EVERY)
+    /// A pass begins: now and then one is timed role by role. Each role's time costs two readings of the clock.
+    fn begin_sample(&mut self, now: Now) {
+        self.passes += 1;
+        self.stands_for = 0;
+        if now.monotonic_ns - self.sampled_ns >= SAMPLE_NS {
+            self.sampled_ns = now.monotonic_ns;
+            self.stands_for = std::mem::take(&mut self.passes);
+        }
     }
 
-    fn sampled(&mut self, index: usize, began_ns: Option<u64>) {
+    /// When a role's turn begins, if it is timed.
+    fn begin_turn(&mut self) -> Option<u64> {
+        (self.stands_for > 0).then(|| self.io.now().monotonic_ns)
+    }
+
+    fn end_turn(&mut self, index: usize, began_ns: Option<u64>) {
         if let Some(began_ns) = began_ns {
-            self.ticks.sampled(self.roles[index].kind(), self.io.now().monotonic_ns - began_ns);
+            let elapsed_ns = self.io.now().monotonic_ns - began_ns;
+            self.ticks.sampled(self.roles[index].kind(), elapsed_ns, self.stands_for);
         }
     }
 
     /// One pass: what it was, and how much moved.
     fn pass(&mut self, phase: Phase, now: Now) -> Result<(Charge, usize), RunnerError> {
-        self.passes += 1;
+        self.begin_sample(now);
         let mut moved = self.take_completions(now);
         match phase {
             Phase::Run => moved += self.poll(now),
@@ -278,9 +297,9 @@ impl<I: Io> Runner<I> {
             let index = usize::from(I::role_of(&completion));
             assert!(index < self.roles.len(), "a completion names role {index} of {}", self.roles.len());
             self.running = Running::Role(index);
-            let began_ns = self.is_sampled().then(|| self.io.now().monotonic_ns);
+            let began_ns = self.begin_turn();
             self.roles[index].complete(&mut self.io, completion, now);
-            self.sampled(index, began_ns);
+            self.end_turn(index, began_ns);
             self.running = Running::Runner;
         }
         COMPLETIONS_PER_PASS_MAX
@@ -290,9 +309,9 @@ impl<I: Io> Runner<I> {
         let mut moved = 0;
         for index in 0..self.roles.len() {
             self.running = Running::Role(index);
-            let began_ns = self.is_sampled().then(|| self.io.now().monotonic_ns);
+            let began_ns = self.begin_turn();
             let done = self.roles[index].poll(&mut self.io, now);
-            self.sampled(index, began_ns);
+            self.end_turn(index, began_ns);
             if done == 0
                 && self.failure.is_none()
                 && let Some(source) = self.roles[index].fault()

@@ -23,8 +23,6 @@ pub enum Charge {
 
 /// How long the longest pass of the last while is kept, ns: whoever looks once a second sees each.
 const WHILE_NS: u64 = 2_000_000_000;
-/// One pass in so many is timed role by role.
-pub const SAMPLED_EVERY: u64 = 16;
 
 /// The accounts of one thread. Its runner writes; anybody reads, at any time, each value by itself.
 ///
@@ -44,7 +42,7 @@ pub struct Ticks {
     longest_ns: AtomicU64,
     longest_before_ns: AtomicU64,
     while_began_ns: AtomicU64,
-    /// In sampled passes, times [`SAMPLED_EVERY`].
+    /// In sampled passes, times the passes that each stands for.
     role_ns: [AtomicU64; RoleKind::COUNT],
     /// The system's number of the thread, once it runs.
     task: OnceLock<u64>,
@@ -71,7 +69,7 @@ pub struct TickCounts {
     pub moved: u64,
     /// The longest pass of the last two to four seconds that did not end in sleep, nanoseconds: so long nobody was looked after.
     pub longest_pass_ns: u64,
-    /// Time in roles of each kind, estimated from every 16th pass, nanoseconds.
+    /// Time in roles of each kind, estimated from a pass each millisecond, nanoseconds.
     pub role_ns: [u64; RoleKind::COUNT],
 }
 
@@ -102,9 +100,9 @@ impl Ticks {
         add(&self.sleeps, 1);
     }
 
-    /// Adds what a role of this kind took in a sampled pass.
-    pub fn sampled(&self, kind: RoleKind, elapsed_ns: u64) {
-        add(&self.role_ns[kind as usize], elapsed_ns * SAMPLED_EVERY);
+    /// Adds what a role of this kind took in a sampled pass, which stands for so many.
+    pub fn sampled(&self, kind: RoleKind, elapsed_ns: u64, stands_for: u64) {
+        add(&self.role_ns[kind as usize], elapsed_ns * stands_for);
     }
 
     /// Says which thread of the system this is.
