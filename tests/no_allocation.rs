@@ -155,7 +155,10 @@ fn drive<C: Coherence>() -> u64 {
         let batch_seq = if seq % 2 == 0 { 0 } else { asked };
         asked = ingest.lane.produced();
         assert!(ingest.control(BatchSlot { kind, session_epoch: 1, batch_seq, ..BatchSlot::default() }));
-        assert_eq!(ingest.take_in(&mut stream, &mut bytes, 256 << 10, &mut || 77), Ok((bytes.len(), Next::Receive)));
+        assert_eq!(
+            ingest.take_in(&mut stream, &mut bytes, 256 << 10, 77, &mut || 77),
+            Ok((bytes.len(), Next::Receive))
+        );
         ingest.report(false);
         acked = order_and_ack(&mut sequencer, &mut tracker, 3 + seq * 1000).unwrap_or(acked);
     }

@@ -23,15 +23,16 @@ use crate::observe::errors::{self, DistinctError};
 use crate::observe::histogram::Distribution;
 use crate::observe::slowest::{self, SlowBatch};
 use crate::observe::threads;
+use crate::pool::coherence::Coherence;
 use crate::pool::line::{Peer, observe_words};
 use crate::pool::process::boot_id;
 use crate::pool::record::{BrokerLine, LaneProgress, LaneStatus, PinLine, SessionLine, member_state};
 use crate::pool::region::LockName;
-use crate::pool::{Access, Mapped, PlaceKind, Pool, Software};
+use crate::pool::{Access, Hardware, Mapped, PlaceKind, Pool, Software};
 use crate::utc::utc_ns;
 
 /// Memory of a pool that is only looked at.
-type Looked = View<Mapped<Software>>;
+type Looked<C> = View<Mapped<C>>;
 
 /// The whole of it.
 #[derive(Clone, Debug, Serialize)]
@@ -244,7 +245,15 @@ pub struct SessionFacts {
 impl Snapshot {
     /// As the pool is now. Sessions are many: they are read if they are wanted.
     pub fn take(pool: &Pool, with_sessions: bool) -> Snapshot {
-        let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+        // On one host nothing has to be fetched anew: what its caches have is what there is.
+        match pool.layout().geometry.hosts {
+            1 => Self::take_as::<Hardware>(pool, with_sessions),
+            _ => Self::take_as::<Software>(pool, with_sessions),
+        }
+    }
+
+    fn take_as<C: Coherence>(pool: &Pool, with_sessions: bool) -> Snapshot {
+        let view = View::single_host(Mapped::<C>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
         let g = view.layout.geometry;
         let was_there = |member: &u32| member_line(&view, *member).incarnation > 0;
         Snapshot {
@@ -275,7 +284,7 @@ impl BrokerFacts {
     }
 }
 
-fn pool_facts(pool: &Pool, view: &Looked) -> PoolFacts {
+fn pool_facts<C: Coherence>(pool: &Pool, view: &Looked<C>) -> PoolFacts {
     let g = view.layout.geometry;
     PoolFacts {
         path: pool.path().display().to_string(),
@@ -291,19 +300,19 @@ fn pool_facts(pool: &Pool, view: &Looked) -> PoolFacts {
     }
 }
 
-fn counters<C: Counters>(view: &Looked, at: u64) -> C {
-    C::from_words(&CounterBlock::new(view.memory.clone(), at).read(C::CATALOGUE))
+fn counters<T: Counters, C: Coherence>(view: &Looked<C>, at: u64) -> T {
+    T::from_words(&CounterBlock::new(view.memory.clone(), at).read(T::CATALOGUE))
 }
 
-fn distribution(view: &Looked, at: u64) -> Distribution {
+fn distribution<C: Coherence>(view: &Looked<C>, at: u64) -> Distribution {
     Distribution::read(&view.memory, at)
 }
 
-fn member_line(view: &Looked, member: u32) -> BrokerLine {
+fn member_line<C: Coherence>(view: &Looked<C>, member: u32) -> BrokerLine {
     Peer::<BrokerLine, _>::new(view.memory.clone(), view.layout.broker_line(member), Access::Remote).observe_words()
 }
 
-fn sequencer_facts(pool: &Pool, view: &Looked) -> Option<SequencerFacts> {
+fn sequencer_facts<C: Coherence>(pool: &Pool, view: &Looked<C>) -> Option<SequencerFacts> {
     let reader = CommitReader::new(view);
     let commit = reader.current()?;
     let line = reader.line(commit.candidate);
@@ -322,7 +331,7 @@ fn sequencer_facts(pool: &Pool, view: &Looked) -> Option<SequencerFacts> {
     })
 }
 
-fn member_facts(pool: &Pool, view: &Looked, member: u32) -> MemberFacts {
+fn member_facts<C: Coherence>(pool: &Pool, view: &Looked<C>, member: u32) -> MemberFacts {
     let line = member_line(view, member);
     let pin: PinLine = observe_words(&view.memory, view.layout.pin_line(member), Access::Remote);
     let is_here = line.boot_id == boot_id();
@@ -346,7 +355,7 @@ fn member_facts(pool: &Pool, view: &Looked, member: u32) -> MemberFacts {
     }
 }
 
-fn broker_facts(pool: &Pool, view: &Looked, broker: u32) -> BrokerFacts {
+fn broker_facts<C: Coherence>(pool: &Pool, view: &Looked<C>, broker: u32) -> BrokerFacts {
     let (layout, memory) = (&*view.layout, &view.memory);
     let [acking, to_ack] = layout.ack_histograms(broker);
     let [delivering, to_delivery] = layout.deliver_histograms(broker);
@@ -370,12 +379,12 @@ fn broker_facts(pool: &Pool, view: &Looked, broker: u32) -> BrokerFacts {
     }
 }
 
-fn attached_facts(pool: &Pool, view: &Looked, member: u32) -> AttachedFacts {
+fn attached_facts<C: Coherence>(pool: &Pool, view: &Looked<C>, member: u32) -> AttachedFacts {
     let publishes = view.layout.geometry.members_of(PlaceKind::Publisher).contains(&member);
     AttachedFacts { member: member_facts(pool, view, member), publishes }
 }
 
-fn lane_facts(view: &Looked) -> Vec<LaneFacts> {
+fn lane_facts<C: Coherence>(view: &Looked<C>) -> Vec<LaneFacts> {
     let g = view.layout.geometry;
     let commit = CommitReader::new(view);
     let held = held_extents(view);
@@ -403,7 +412,7 @@ fn lane_facts(view: &Looked) -> Vec<LaneFacts> {
 }
 
 /// Slots of a lane that were published and not looked at yet: they follow each other, so it is enough to find the last.
-fn waiting(view: &Looked, lane: u32, consumed: u64) -> u64 {
+fn waiting<C: Coherence>(view: &Looked<C>, lane: u32, consumed: u64) -> u64 {
     let reader = LaneReader::new(view, lane, consumed);
     let (mut there, mut beyond) = (0, u64::from(view.layout.geometry.ring_slots) + 1);
     while there + 1 < beyond {
@@ -416,7 +425,7 @@ fn waiting(view: &Looked, lane: u32, consumed: u64) -> u64 {
     there
 }
 
-fn topic_facts(view: &Looked) -> Vec<TopicFacts> {
+fn topic_facts<C: Coherence>(view: &Looked<C>) -> Vec<TopicFacts> {
     let candidate = CommitReader::new(view).current().map(|commit| commit.candidate);
     let mut topics = TopicReader::new(view);
     topics.refresh();
@@ -440,7 +449,7 @@ fn topic_facts(view: &Looked) -> Vec<TopicFacts> {
     topics.known().iter().map(facts).collect()
 }
 
-fn session_facts(view: &Looked) -> Vec<SessionFacts> {
+fn session_facts<C: Coherence>(view: &Looked<C>) -> Vec<SessionFacts> {
     let Some(commit) = CommitReader::new(view).current() else { return Vec::new() };
     let facts = |slot: u32| {
         let at = view.layout.session_line(commit.candidate, slot);

@@ -1,6 +1,7 @@
 //! The last stage of a batch's way: a role that acks or delivers takes up when the batch was where, and counts how long the stage and the whole
 //! way took.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::observe::histogram::Histogram;
@@ -28,14 +29,23 @@ impl Places {
     }
 }
 
+/// Looks at which the times of a batch may not be there yet before they are given up: the sequencer notes them in its next pass.
+const LOOKS_MAX: u32 = 64;
+
 /// What a role that follows the index counts of batches it has done with.
+///
+/// While a batch is acked or delivered it is only put down, with the time: what is made of that comes in the role's next pass, when nobody
+/// waits for it.
 #[derive(Debug)]
 pub struct LastStage<M> {
     timeline: TimelineReader<M>,
     memory: M,
     places: Places,
-    /// Done with in this pass.
-    batches: Vec<SlowBatch>,
+    /// Put down, with when their way ended, UTC ns; 0: it has not yet.
+    batches: VecDeque<(SlowBatch, u64)>,
+    batches_max: usize,
+    /// How often in a row the times of the first of them were not there.
+    looks: u32,
     stage: Histogram,
     whole: Histogram,
     slowest: Slowest,
@@ -47,13 +57,15 @@ pub struct LastStage<M> {
 }
 
 impl<M: Memory> LastStage<M> {
-    /// With room for so many batches of a pass; what is more is not counted.
+    /// With room for so many batches; what is more is not counted.
     pub fn new(memory: &M, layout: &Arc<Layout>, places: Places, batches_max: usize) -> Self {
         LastStage {
             timeline: TimelineReader::new(memory, layout),
             memory: memory.clone(),
             places,
-            batches: Vec::with_capacity(batches_max),
+            batches: VecDeque::with_capacity(batches_max),
+            batches_max,
+            looks: 0,
             stage: Histogram::default(),
             whole: Histogram::default(),
             slowest: Slowest::default(),
@@ -70,32 +82,52 @@ impl<M: Memory> LastStage<M> {
         self.from = watermark.saturating_sub(self.places_kept);
     }
 
-    /// A batch whose way ends in this pass.
+    /// A batch whose way ends now.
     #[inline]
     pub fn take(&mut self, batch: SlowBatch) {
-        if batch.position >= self.from && self.batches.len() < self.batches.capacity() {
-            self.batches.push(batch);
+        if batch.position >= self.from && self.batches.len() < self.batches_max {
+            self.batches.push_back((batch, 0));
         }
     }
 
-    /// Whether any did.
-    pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+    /// Those that were taken are acked or delivered.
+    #[inline]
+    pub fn done(&mut self, clock: impl FnOnce() -> u64) {
+        if self.batches.back().is_none_or(|(_, ended_at)| *ended_at > 0) {
+            return;
+        }
+        let now_utc_ns = clock();
+        let open = self.batches.iter_mut().rev().take_while(|(_, ended_at)| *ended_at == 0);
+        open.for_each(|(_, ended_at)| *ended_at = now_utc_ns);
     }
 
-    /// Now they are acked or delivered.
-    pub fn done(&mut self, now_utc_ns: u64) {
-        for batch in self.batches.drain(..) {
-            let Some(times) = self.timeline.read(self.candidate, self.access, batch.position) else { continue };
-            let batch = SlowBatch { ending_ns: between(times.committed_at(), now_utc_ns), ..batch.with_times(&times) };
-            self.stage.record(batch.ending_ns.into(), 1);
-            self.whole.record(batch.whole_ns(), 1);
-            self.slowest.offer(&batch);
+    /// Counts those that are done with, a pass later. Cheap if there are none.
+    #[inline]
+    pub fn settle(&mut self) {
+        while let Some((batch, ended_at)) = self.batches.front().filter(|(_, ended_at)| *ended_at > 0) {
+            match self.timeline.read(self.candidate, self.access, batch.position) {
+                Some(times) => {
+                    let ending_ns = between(times.committed_at(), *ended_at);
+                    let batch = SlowBatch { ending_ns, ..batch.with_times(&times) };
+                    self.stage.record(ending_ns.into(), 1);
+                    self.whole.record(batch.whole_ns(), 1);
+                    self.slowest.offer(&batch);
+                }
+                None if self.looks < LOOKS_MAX => {
+                    self.looks += 1;
+                    return;
+                }
+                // The place is another's by now, or its sequencer is no more.
+                None => {}
+            }
+            self.looks = 0;
+            self.batches.pop_front();
         }
     }
 
     /// Copies out what was counted.
     pub fn write(&mut self, monotonic_ns: u64) {
+        self.settle();
         let [stage, whole] = self.places.histograms;
         self.stage.write(&self.memory, stage);
         self.whole.write(&self.memory, whole);

@@ -112,6 +112,8 @@ pub struct Runner<I: Io> {
     sampled_ns: u64,
     /// This pass is timed role by role, and stands for so many; 0: it is not.
     stands_for: u64,
+    /// For whom a role waited when that was last asked.
+    blocked: Option<Charge>,
     reported_ns: u64,
     member: Member,
     running: Running,
@@ -158,6 +160,7 @@ impl<I: Io> Runner<I> {
             passes: 0,
             sampled_ns: 0,
             stands_for: 0,
+            blocked: None,
             reported_ns: 0,
             member,
             running: Running::Runner,
@@ -256,7 +259,7 @@ impl<I: Io> Runner<I> {
         self.stands_for = 0;
         if now.monotonic_ns - self.sampled_ns >= SAMPLE_NS {
             self.sampled_ns = now.monotonic_ns;
-            self.stands_for = std::mem::take(&mut self.passes);
+            (self.stands_for, self.blocked) = (std::mem::take(&mut self.passes), None);
         }
     }
 
@@ -359,7 +362,10 @@ impl<I: Io> Runner<I> {
 
     /// Nothing moved: does what the idle strategy says.
     fn rest(&mut self, now: Now) -> Result<Charge, RunnerError> {
-        let blocked = self.roles.iter().find_map(|role| role.blocked()).map(Charge::Blocked);
+        if self.stands_for > 0 {
+            self.blocked = self.roles.iter().find_map(|role| role.blocked()).map(Charge::Blocked);
+        }
+        let blocked = self.blocked;
         match self.idle.step(now.monotonic_ns) {
             IdleStep::Sleep(longest) if self.roles.iter().all(|role| role.may_sleep()) => {
                 self.submit(Some(longest))?;

@@ -181,7 +181,7 @@ impl<'a, C: Coherence> Lane<'a, C> {
         let (mut at, mut spent, asked) = (0, Duration::ZERO, Instant::now());
         while at < frame.len() {
             let begin = Instant::now();
-            let found = self.ingest.take_in(&mut self.stream, &mut frame[at..], run_bytes_max, &mut || 1);
+            let found = self.ingest.take_in(&mut self.stream, &mut frame[at..], run_bytes_max, 1, &mut || 1);
             spent += begin.elapsed();
             let (taken, next) = found.expect("it is sound");
             at += taken;

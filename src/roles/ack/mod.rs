@@ -377,6 +377,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         if self.fault.is_some() {
             return 0;
         }
+        self.tracker.times.settle();
         let news = &mut self.news;
         let followed = match self.tracker.follow(&mut |item| news.push(item)) {
             Ok(count) => count,
@@ -399,9 +400,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         while let Some(slot) = self.tracker.take_dirty() {
             self.tell_session(io, slot);
         }
-        if !self.tracker.times.is_empty() {
-            self.tracker.times.done(io.now().utc_ns);
-        }
+        self.tracker.times.done(|| io.now().utc_ns);
         followed
     }
 

@@ -109,7 +109,12 @@ impl<M: Memory> Tracker<M> {
             entries: Box::new([IndexEntry::default(); ENTRIES_PER_PASS]),
             acked_messages: 0,
             acked_batches: 0,
-            times: LastStage::new(&view.memory, &view.layout, Places::of_acks(&view.layout, broker), ENTRIES_PER_PASS),
+            times: LastStage::new(
+                &view.memory,
+                &view.layout,
+                Places::of_acks(&view.layout, broker),
+                4 * ENTRIES_PER_PASS,
+            ),
             is_started: false,
             not_now: 0,
         }

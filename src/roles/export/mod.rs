@@ -285,7 +285,7 @@ impl<M: Memory, N: Network> Export<M, N> {
                 &view.memory,
                 &view.layout,
                 Places::of_deliveries(&view.layout, broker),
-                SEND_LIST_MAX,
+                8 * SEND_LIST_MAX,
             ),
             block: CounterBlock::new(view.memory.clone(), view.layout.export_counters(broker)),
             draining_since_ns: None,
@@ -460,6 +460,7 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
 
     fn poll(&mut self, io: &mut N, now: Now) -> usize {
         self.brokers.look(!self.incoming.is_empty(), now.monotonic_ns);
+        self.times.settle();
         let mut moved = self.look(io, now) + self.take_in(io, now);
         if !self.active.is_empty()
             && self.is_waited_for

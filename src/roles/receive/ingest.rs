@@ -96,15 +96,17 @@ impl<M: Memory> Ingest<M> {
     }
 
     /// Takes in the whole lines of what has landed, a batch's place after the other, and publishes every batch that is complete. Gives how many
-    /// bytes it took: what it leaves comes again. Runs are no longer than `run_bytes_max` unless a batch is. `clock` tells the time of day, UTC ns.
+    /// bytes it took: what it leaves comes again. Runs are no longer than `run_bytes_max` unless a batch is. That something has come is known since
+    /// `landed_at`; `clock` tells the time of day: both UTC, ns.
     pub fn take_in(
         &mut self,
         stream: &mut Stream,
         landed: &mut [u8],
         run_bytes_max: u64,
+        landed_at: u64,
         clock: &mut impl FnMut() -> u64,
     ) -> Result<(usize, Next), StreamError> {
-        let (mut taken, whole, landed_at) = (0, landed.len() - landed.len() % LINE, clock());
+        let (mut taken, whole) = (0, landed.len() - landed.len() % LINE);
         while taken < whole {
             let lines = &mut landed[taken..whole];
             let Some(header) = stream.decoder.header().copied() else {

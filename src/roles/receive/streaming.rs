@@ -128,7 +128,8 @@ impl<M: Memory, N: Network> Receive<M, N> {
         let Rest::Buffer(mut buffer, from, to) = std::mem::take(&mut stream.rest) else {
             unreachable!("something has come")
         };
-        let found = self.ingest.take_in(stream, &mut buffer[from..to], run_bytes_max, &mut || io.now().utc_ns);
+        let found =
+            self.ingest.take_in(stream, &mut buffer[from..to], run_bytes_max, now.utc_ns, &mut || io.now().utc_ns);
         let taken = found.as_ref().map_or(0, |(taken, _)| *taken);
         stream.rest = self.landing.leave(buffer, from + taken, to);
         if stream.terms.counts_landed {

@@ -54,7 +54,7 @@ fn batch(batch_seq: u64, payloads: &[Vec<u8>]) -> Vec<u8> {
 
 /// Takes in what is pending; what is not taken in stays there.
 fn take_in<M: Memory>(ingest: &mut Ingest<M>, stream: &mut Stream, pending: &mut Vec<u8>) -> Result<Next, StreamError> {
-    let (taken, next) = ingest.take_in(stream, pending, u64::MAX, &mut || NOW)?;
+    let (taken, next) = ingest.take_in(stream, pending, u64::MAX, NOW, &mut || NOW)?;
     pending.drain(..taken);
     Ok(next)
 }

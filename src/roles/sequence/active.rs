@@ -207,6 +207,7 @@ impl<M: Memory> ActiveSequencer<M> {
     #[inline(never)] // By this name profiles and `perf/instructions.sh` find it.
     pub fn pass_timed(&mut self, now_ns: u64, clock: &mut dyn FnMut() -> u64) -> usize {
         let before = self.index.next();
+        self.timing.settle();
         // Nor while the index has no room: what says that somebody is connected waits in the lanes then.
         if !std::mem::take(&mut self.is_held_back) {
             self.session_clock_ns += now_ns.saturating_sub(self.session_clock_at_ns).min(SESSION_CLOCK_STEP_NS);

@@ -22,6 +22,9 @@ pub(super) struct Timing<M> {
     timeline: TimelineWriter<M>,
     histograms: [u64; 2],
     appended: Vec<Appended>,
+    /// When they were ordered and committed, UTC ns; 0: they are not yet, or nobody measures.
+    ordered_at: u64,
+    committed_at: u64,
     ordering: Histogram,
     committing: Histogram,
 }
@@ -33,6 +36,8 @@ impl<M: Memory> Timing<M> {
             timeline: TimelineWriter::new(&view.memory, &view.layout, candidate),
             histograms: view.layout.sequencer_histograms(candidate),
             appended: Vec::with_capacity(BATCHES_MAX),
+            ordered_at: 0,
+            committed_at: 0,
             ordering: Histogram::default(),
             committing: Histogram::default(),
         }
@@ -48,8 +53,18 @@ impl<M: Memory> Timing<M> {
     }
 
     /// What was appended is committed. Both times UTC, ns; 0: nobody measures.
+    #[inline]
     pub(super) fn committed(&mut self, ordered_at: u64, committed_at: u64) {
-        let committing_ns = between(ordered_at, committed_at);
+        (self.ordered_at, self.committed_at) = (ordered_at, committed_at);
+    }
+
+    /// Notes what was committed in the pass before: nobody waits for it any more.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        if self.appended.is_empty() {
+            return;
+        }
+        let (ordered_at, committing_ns) = (self.ordered_at, between(self.ordered_at, self.committed_at));
         for batch in self.appended.drain(..).filter(|_| ordered_at > 0) {
             let Appended { position, published_at, landing_ns } = batch;
             let ordering_ns = between(published_at, ordered_at);
@@ -61,6 +76,7 @@ impl<M: Memory> Timing<M> {
 
     /// Copies out what was counted.
     pub(super) fn write(&mut self) {
+        self.settle();
         let [ordering, committing] = self.histograms;
         self.ordering.write(&self.memory, ordering);
         self.committing.write(&self.memory, committing);
