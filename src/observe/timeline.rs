@@ -1,7 +1,7 @@
 //! When each batch was where: a ring of times beside the order index, one place a position.
 //!
 //! The sequencer notes when a batch began to land, was published, ordered and committed; whoever follows the index takes that up, adds when it
-//! acked or delivered the batch, and so knows where the time went. The notes come right behind the watermark, and not before it: nobody waits
+//! acked or delivered the batch, and so knows where the time went. The notes come behind the watermark, and not before it: nobody waits
 //! for them, so a follower that is quick, or so late that the place is another's by now, finds none, and counts that batch nowhere.
 //!
 //! All times are UTC, in ns: one clock within a host; between hosts as good as these are kept in step.

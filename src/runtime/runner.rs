@@ -1,6 +1,6 @@
 //! The only loop: completions, roles, submit, rest. Owns the io and the roles of one thread.
 //!
-//! Invariants: one clock reading per pass; a bounded number of completions per pass; the thread waits in `Io::submit`
+//! Invariants: one clock reading per pass, but for one each millisecond that is timed role by role; a bounded number of completions per pass; the thread waits in `Io::submit`
 //! and nowhere else; each pass is charged to one account; however the loop ends, all other runners are asked to drain.
 
 use std::any::Any;
