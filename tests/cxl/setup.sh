@@ -53,6 +53,8 @@ for applet in $(busybox --list); do
 done
 for binary in "$(command -v cxl)" "$(command -v ndctl)" "$(command -v daxctl)" "$binaries"/{embarlet,embarctl,loadgen}; do
     cp -L "$binary" "$tree/bin/"
+    # All of it lies in the guest's memory, twice while it is unpacked: what a debugger wants stays here.
+    strip --strip-debug "$tree/bin/$(basename "$binary")"
     { ldd "$binary" 2>/dev/null | grep -o '/[^ ]*' || true; } | sort -u | while read -r library; do
         mkdir -p "$tree$(dirname "$library")"
         [ -e "$tree$library" ] || cp -L "$library" "$tree$library"
