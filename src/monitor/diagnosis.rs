@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use crate::monitor::snapshot::{BrokerFacts, LaneFacts, MemberFacts, SequencerFacts, Snapshot};
+use crate::monitor::stages::of_brokers;
 use crate::observe::counters::ThreadCounters;
 
 /// What is wrong, or slow, in a sentence.
@@ -160,7 +161,7 @@ impl Look<'_> {
         let (now, before) = (self.now, self.before);
         let in_state = |wanted: Life| -> Vec<&BrokerFacts> {
             let is_so = |broker: &&BrokerFacts| {
-                let then = before.brokers.iter().find(|then| then.broker() == broker.broker());
+                let then = before.broker(broker.broker());
                 then.is_some_and(|then| life(&then.member, &broker.member, self.seconds) == wanted)
             };
             now.brokers.iter().filter(is_so).collect()
@@ -249,7 +250,7 @@ impl Look<'_> {
     /// Readers that get further behind, before anybody has to wait for them.
     fn at_lag(&mut self, broker: &BrokerFacts) {
         let (Some(now), Some(then)) = (&self.now.sequencer, &self.before.sequencer) else { return };
-        let before = self.before.brokers.iter().find(|then| then.broker() == broker.broker());
+        let before = self.before.broker(broker.broker());
         let Some((pin, pin_before)) = broker.member.pin.zip(before.and_then(|before| before.member.pin)) else {
             return;
         };
@@ -269,7 +270,7 @@ impl Look<'_> {
         let (now, before) = (self.now, self.before);
         let how_often = |of: fn(&LaneFacts) -> u64| {
             let moved = now.lanes.iter().map(|lane| {
-                let then = before.lanes.iter().find(|then| then.lane == lane.lane);
+                let then = before.lane(lane.lane);
                 (moved(then.map(of), of(lane)), lane)
             });
             let moved: Vec<_> = moved.filter(|(times, _)| *times > 0).collect();
@@ -310,7 +311,7 @@ impl Look<'_> {
     fn at_threads(&mut self) {
         let before = self.before;
         for broker in &self.now.brokers {
-            let then = before.brokers.iter().find(|then| then.broker() == broker.broker());
+            let then = before.broker(broker.broker());
             for thread in &broker.threads {
                 let then = then.and_then(|then| then.threads.iter().find(|then| then.name == thread.name));
                 let Some(then) = then.filter(|then| then.counters.reported_at < thread.counters.reported_at) else {
@@ -374,22 +375,12 @@ impl Look<'_> {
             true => format!("nobody waits inside: {rate:.0} batches a second are taken as they come"),
             false => "nobody waits inside, and nothing comes".to_owned(),
         };
-        if let Some(p99) = self.acked_within() {
+        let to_ack = of_brokers(Some(self.before), self.now, |broker| &broker.to_ack);
+        if let Some(p99) = to_ack.quantile(0.99) {
             let _ = write!(words, "; from landed to acked 99 % take less than {:.0} us", p99 as f64 / 1e3);
         }
         let remedy = "what is slow is outside: a load generator behind its plan, a client, or the way to it";
         self.find(0.0, Cause::Outside, remedy, words);
-    }
-
-    fn acked_within(&self) -> Option<u64> {
-        let mut all = crate::observe::histogram::Distribution::default();
-        for broker in &self.now.brokers {
-            match self.before.brokers.iter().find(|then| then.broker() == broker.broker()) {
-                Some(then) => all.add(&broker.to_ack.since(&then.to_ack)),
-                None => all.add(&broker.to_ack),
-            }
-        }
-        all.quantile(0.99)
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::monitor::diagnosis::{Finding, diagnose};
 use crate::monitor::snapshot::Snapshot;
+use crate::monitor::stages::of_brokers;
 use crate::observe::histogram::Distribution;
 
 /// Seconds that are kept.
@@ -96,7 +97,7 @@ pub fn second(before: &Snapshot, now: &Snapshot) -> Second {
         rate(&move |snapshot| snapshot.brokers.iter().map(|broker| of(&broker.export)).sum::<u64>())
     };
     let acked = |broker: &crate::monitor::snapshot::BrokerFacts| {
-        let then = before.brokers.iter().find(|then| then.broker() == broker.broker());
+        let then = before.broker(broker.broker());
         let then = then.map_or(0, |then| then.ack.acked_messages);
         broker.ack.acked_messages.saturating_sub(then) as f64 / elapsed
     };
@@ -112,25 +113,9 @@ pub fn second(before: &Snapshot, now: &Snapshot) -> Second {
         delivered_bytes: exports(|export| export.delivered_bytes),
         waiting_slots: now.lanes.iter().map(|lane| lane.waiting).sum(),
         parked_batches: sequencer.map_or(0, |sequencer| sequencer.counters.held_batches),
-        to_ack_us: middle_and_tail(&since(before, now, |broker| &broker.to_ack)),
-        to_delivery_us: middle_and_tail(&since(before, now, |broker| &broker.to_delivery)),
+        to_ack_us: middle_and_tail(&of_brokers(Some(before), now, |broker| &broker.to_ack)),
+        to_delivery_us: middle_and_tail(&of_brokers(Some(before), now, |broker| &broker.to_delivery)),
     }
-}
-
-/// Times of all brokers that were counted between two snapshots.
-pub fn since(
-    before: &Snapshot,
-    now: &Snapshot,
-    of: impl Fn(&crate::monitor::snapshot::BrokerFacts) -> &Distribution,
-) -> Distribution {
-    let mut all = Distribution::default();
-    for broker in &now.brokers {
-        match before.brokers.iter().find(|then| then.broker() == broker.broker()) {
-            Some(then) => all.add(&of(broker).since(of(then))),
-            None => all.add(of(broker)),
-        }
-    }
-    all
 }
 
 fn middle_and_tail(times: &Distribution) -> [f64; 2] {

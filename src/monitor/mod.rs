@@ -1,6 +1,7 @@
 //! Showing a pool to people and to their tools: what it is like now, and who waits for whom. Nothing here writes a pool.
 //!
 //! * [`snapshot`]: all of a pool at one moment.
+//! * [`stages`]: how long batches took.
 //! * [`diagnosis`]: what two of them say about who waits for whom.
 //! * [`history`]: the last minutes of it.
 //! * [`prometheus`]: counters as text for scrapers.
@@ -12,3 +13,4 @@ pub mod http;
 pub mod prometheus;
 pub mod server;
 pub mod snapshot;
+pub mod stages;

@@ -238,7 +238,7 @@ impl Desk {
         let (Some(now), Some(before)) = (self.history.now(), self.history.before()) else { return Ok(()) };
         let seconds = (now.taken_at - before.taken_at) as f64 / 1e9;
         for broker in now.brokers.iter().filter(|broker| self.brokers.contains(&broker.broker())) {
-            let Some(then) = before.brokers.iter().find(|then| then.broker() == broker.broker()) else { continue };
+            let Some(then) = before.broker(broker.broker()) else { continue };
             if matches!(life(&then.member, &broker.member, seconds), Life::StandsStill | Life::Gone) {
                 return Err(format!("broker {} shows no life", broker.broker()));
             }

@@ -271,6 +271,16 @@ impl Snapshot {
         }
     }
 
+    /// A broker by its number.
+    pub fn broker(&self, broker: u32) -> Option<&BrokerFacts> {
+        self.brokers.iter().find(|known| known.broker() == broker)
+    }
+
+    /// A lane by its number.
+    pub fn lane(&self, lane: u32) -> Option<&LaneFacts> {
+        self.lanes.iter().find(|known| known.lane == lane)
+    }
+
     /// The name of a topic.
     pub fn topic_name(&self, topic: u64) -> Option<&str> {
         self.topics.iter().find(|known| u64::from(known.topic) == topic).map(|known| known.name.as_str())

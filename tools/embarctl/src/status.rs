@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use embarcadero::monitor::diagnosis::{Life, address, diagnose, life};
 use embarcadero::monitor::snapshot::{BrokerFacts, LaneFacts, MemberFacts, SequencerFacts, Snapshot};
+use embarcadero::monitor::stages::stages;
 use embarcadero::observe::counters::Counters;
-use embarcadero::observe::histogram::Distribution;
 use embarcadero::pool::Pool;
 
 use crate::Ended;
@@ -239,28 +239,19 @@ fn waited_in_words(now: &Snapshot, broker: &BrokerFacts) -> Option<String> {
 /// How long batches took from stage to stage, since their processes began.
 fn times_in_words(now: &Snapshot) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, times: &mut dyn Iterator<Item = &Distribution>| {
-        let mut all = Distribution::default();
-        times.for_each(|one| all.add(one));
-        let Some(middle) = all.quantile(0.5) else { return };
-        let at = |part| all.quantile(part).unwrap_or(0) as f64 / 1e3;
+    for (name, times) in stages(None, now) {
+        let Some(middle) = times.quantile(0.5) else { continue };
+        let at = |part| times.quantile(part).unwrap_or(0) as f64 / 1e3;
         let _ = writeln!(
             text,
             "times: {name:<23} {:>10} batches, us: p50 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}",
-            all.count(),
+            times.count(),
             middle as f64 / 1e3,
             at(0.99),
             at(0.999),
-            all.max() as f64 / 1e3
+            times.max() as f64 / 1e3
         );
-    };
-    line("landed to published", &mut now.lanes.iter().map(|lane| &lane.publishing));
-    line("published to ordered", &mut now.sequencer.iter().map(|sequencer| &sequencer.ordering));
-    line("ordered to committed", &mut now.sequencer.iter().map(|sequencer| &sequencer.committing));
-    line("committed to acked", &mut now.brokers.iter().map(|broker| &broker.acking));
-    line("committed to delivered", &mut now.brokers.iter().map(|broker| &broker.delivering));
-    line("landed to acked", &mut now.brokers.iter().map(|broker| &broker.to_ack));
-    line("landed to delivered", &mut now.brokers.iter().map(|broker| &broker.to_delivery));
+    }
     text
 }
 

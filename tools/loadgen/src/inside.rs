@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use embarcadero::monitor::diagnosis::diagnose;
-use embarcadero::monitor::history::since;
 use embarcadero::monitor::snapshot::Snapshot;
+use embarcadero::monitor::stages::stages;
 use embarcadero::observe::histogram::Distribution;
 use embarcadero::pool::Pool;
 
@@ -37,27 +37,8 @@ impl Inside {
     pub fn end(self) -> (Vec<Stage>, Vec<String>) {
         thread::sleep(REPORTED_WITHIN);
         let (before, now) = (&self.before, Snapshot::take(&self.pool, false));
-        let mut publishing = Distribution::default();
-        for lane in &now.lanes {
-            match before.lanes.iter().find(|then| then.lane == lane.lane) {
-                Some(then) => publishing.add(&lane.publishing.since(&then.publishing)),
-                None => publishing.add(&lane.publishing),
-            }
-        }
-        let sequencers = before.sequencer.as_ref().zip(now.sequencer.as_ref());
-        let of_sequencer = |of: fn(&embarcadero::monitor::snapshot::SequencerFacts) -> &Distribution| {
-            sequencers.map(|(then, now)| of(now).since(of(then))).unwrap_or_default()
-        };
-        let stages = [
-            ("inside: landed to published", publishing),
-            ("inside: published to ordered", of_sequencer(|sequencer| &sequencer.ordering)),
-            ("inside: ordered to committed", of_sequencer(|sequencer| &sequencer.committing)),
-            ("inside: committed to acked", since(before, &now, |broker| &broker.acking)),
-            ("inside: committed to delivered", since(before, &now, |broker| &broker.delivering)),
-            ("inside: landed to acked", since(before, &now, |broker| &broker.to_ack)),
-            ("inside: landed to delivered", since(before, &now, |broker| &broker.to_delivery)),
-        ];
-        let stages = stages.iter().filter_map(|(name, times)| stage(name, times)).collect();
+        let stages = stages(Some(before), &now);
+        let stages = stages.iter().filter_map(|(name, times)| stage(&format!("inside: {name}"), times)).collect();
         let words = diagnose(before, &now).into_iter().map(|found| format!("inside: {}: {}", found.cause, found.words));
         (stages, words.collect())
     }

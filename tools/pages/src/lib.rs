@@ -2,9 +2,10 @@
 //!
 //! * [`answer`]: a program with a `clap` command line that is asked for its own. [`write()`]: all of them for one program, where `share` has them.
 //! * [`help`]: the command line of a program that parses by itself, read from what it prints.
-//! * [`options`], [`commands`]: what a text of help lists; [`plain`]: a page without its marks. For tests.
+//! * [`held`]: pages held against their programs. [`options`], [`commands`]: what a text of help lists; [`plain`]: a page without its marks. For tests.
 #![forbid(unsafe_code)]
 
+pub mod held;
 pub mod help;
 
 use std::env;

@@ -1,7 +1,8 @@
 //! How a look at a pool is drawn: what it is, who waits for whom, what flows, and the table that was chosen.
 
 use embarcadero::monitor::diagnosis::diagnose;
-use embarcadero::monitor::history::{second, since};
+use embarcadero::monitor::history::second;
+use embarcadero::monitor::stages::stages;
 use embarcadero::observe::histogram::Distribution;
 use embarcadero::utc::hour_of;
 use ratatui::Frame;
@@ -98,6 +99,17 @@ fn findings(shown: &Shown) -> Vec<Line<'static>> {
     lines
 }
 
+/// The stages as there is room for: each begins where the one before it ends.
+const STAGE_NAMES: [&str; 7] = [
+    "landed > published",
+    "> ordered",
+    "> committed",
+    "> acked",
+    "> delivered",
+    "landed > acked",
+    "landed > delivered",
+];
+
 /// Rates from stage to stage, and how long each stage took.
 fn flow(shown: &Shown) -> Vec<Line<'static>> {
     let (before, now) = (&shown.before, &shown.now);
@@ -118,30 +130,12 @@ fn flow(shown: &Shown) -> Vec<Line<'static>> {
         "waiting: {} slots for the sequencer, {} batches behind gaps, {behind} batches for the slowest subscriber",
         rates.waiting_slots, rates.parked_batches
     )));
-    let mut publishing = Distribution::default();
-    for lane in &now.lanes {
-        match before.lanes.iter().find(|then| then.lane == lane.lane) {
-            Some(then) => publishing.add(&lane.publishing.since(&then.publishing)),
-            None => publishing.add(&lane.publishing),
-        }
-    }
-    let sequencers = before.sequencer.as_ref().zip(now.sequencer.as_ref());
-    let ordering = sequencers.map(|(then, now)| now.ordering.since(&then.ordering)).unwrap_or_default();
-    let committing = sequencers.map(|(then, now)| now.committing.since(&then.committing)).unwrap_or_default();
-    let stages = [
-        ("landed > published", publishing),
-        ("> ordered", ordering),
-        ("> committed", committing),
-        ("> acked", since(before, now, |broker| &broker.acking)),
-        ("> delivered", since(before, now, |broker| &broker.delivering)),
-        ("landed > acked", since(before, now, |broker| &broker.to_ack)),
-        ("landed > delivered", since(before, now, |broker| &broker.to_delivery)),
-    ];
+    let stages = stages(Some(before), now);
     let row = |name: &str, of: &dyn Fn(&Distribution) -> String| {
         let cells: String = stages.iter().map(|(_, times)| format!("{:>20}", of(times))).collect();
         Line::raw(format!("{name:<5}{cells}"))
     };
-    let names: String = stages.iter().map(|(name, _)| format!("{name:>20}")).collect();
+    let names: String = STAGE_NAMES.iter().map(|name| format!("{name:>20}")).collect();
     lines.push(Line::styled(format!("     {names}"), DIM));
     lines.push(row("p50", &|times| lasting(times.quantile(0.5).unwrap_or(0))));
     lines.push(row("p99", &|times| lasting(times.quantile(0.99).unwrap_or(0))));

@@ -77,7 +77,7 @@ fn moved<T>(then: Option<&T>, now: &T, of: impl Fn(&T) -> u64) -> u64 {
 }
 
 fn broker_before(shown: &Shown, broker: u32) -> Option<&BrokerFacts> {
-    shown.before.brokers.iter().find(|then| then.broker() == broker)
+    shown.before.broker(broker)
 }
 
 fn brokers(shown: &Shown) -> Grid {
@@ -219,7 +219,7 @@ fn lanes(shown: &Shown) -> Grid {
         "published p99",
     ];
     let row = |lane: &LaneFacts| {
-        let then = shown.before.lanes.iter().find(|then| then.lane == lane.lane);
+        let then = shown.before.lane(lane.lane);
         let times = then.map_or_else(|| lane.publishing.clone(), |then| lane.publishing.since(&then.publishing));
         let full = rate(shown, then, lane, |lane| lane.receive.ring_full);
         let short = rate(shown, then, lane, |lane| lane.receive.extent_wait);
