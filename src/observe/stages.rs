@@ -34,8 +34,8 @@ const LOOKS_MAX: u32 = 64;
 
 /// What a role that follows the index counts of batches it has done with.
 ///
-/// While a batch is acked or delivered it is only put down, with the time: what is made of that comes in the role's next pass, when nobody
-/// waits for it.
+/// While a batch is acked or delivered it is only put down. What is made of that comes in the role's next pass, when nobody waits for it; and
+/// when that begins, what the role asked its io for in the pass before has been asked for: that is when the batch's way ended.
 #[derive(Debug)]
 pub struct LastStage<M> {
     timeline: TimelineReader<M>,
@@ -90,21 +90,19 @@ impl<M: Memory> LastStage<M> {
         }
     }
 
-    /// Those that were taken are acked or delivered.
+    /// A pass begins: those that were taken in the one before are acked or delivered by now, UTC ns, and are counted. Cheap if there are none.
     #[inline]
-    pub fn done(&mut self, clock: impl FnOnce() -> u64) {
-        if self.batches.back().is_none_or(|(_, ended_at)| *ended_at > 0) {
-            return;
+    pub fn settle(&mut self, now_utc_ns: u64) {
+        if !self.batches.is_empty() {
+            self.settle_all(now_utc_ns);
         }
-        let now_utc_ns = clock();
-        let open = self.batches.iter_mut().rev().take_while(|(_, ended_at)| *ended_at == 0);
-        open.for_each(|(_, ended_at)| *ended_at = now_utc_ns);
     }
 
-    /// Counts those that are done with, a pass later. Cheap if there are none.
-    #[inline]
-    pub fn settle(&mut self) {
-        while let Some((batch, ended_at)) = self.batches.front().filter(|(_, ended_at)| *ended_at > 0) {
+    #[inline(never)]
+    fn settle_all(&mut self, now_utc_ns: u64) {
+        let open = self.batches.iter_mut().rev().take_while(|(_, ended_at)| *ended_at == 0);
+        open.for_each(|(_, ended_at)| *ended_at = now_utc_ns);
+        while let Some((batch, ended_at)) = self.batches.front() {
             match self.timeline.read(self.candidate, self.access, batch.position) {
                 Some(times) => {
                     let ending_ns = between(times.committed_at(), *ended_at);
@@ -127,7 +125,6 @@ impl<M: Memory> LastStage<M> {
 
     /// Copies out what was counted.
     pub fn write(&mut self, monotonic_ns: u64) {
-        self.settle();
         let [stage, whole] = self.places.histograms;
         self.stage.write(&self.memory, stage);
         self.whole.write(&self.memory, whole);

@@ -333,9 +333,9 @@ impl OrderCore {
     }
 
     /// Fences sessions whose gap is older than `lease_ns`, at most `most` of them. The caller's clock stands still while
-    /// lanes are held back for want of room: load never fences anyone.
-    pub fn expire(&mut self, now_ns: u64, lease_ns: u64, most: usize, emit: &mut impl Emit) -> usize {
-        let mut fenced = 0;
+    /// lanes are held back for want of room: load never fences anyone. Gives how many, and the place of the first of them.
+    pub fn expire(&mut self, now_ns: u64, lease_ns: u64, most: usize, emit: &mut impl Emit) -> (usize, Option<u32>) {
+        let (mut fenced, mut first) = (0, None);
         let mut index = 0;
         while index < self.gapped.len() && fenced < most {
             let slot = self.gapped[index];
@@ -348,9 +348,10 @@ impl OrderCore {
             self.leave_gapped(slot);
             let event = Event::Fence { slot, session_epoch: session.epoch, next_batch: session.next_batch };
             self.happen(event, emit);
+            first.get_or_insert(slot);
             fenced += 1;
         }
-        fenced
+        (fenced, first)
     }
 
     /// Notes that somebody is there who has a session, though nothing comes.

@@ -174,9 +174,9 @@ fn a_gap_past_the_lease_fences_and_the_next_epoch_goes_on_at_the_frontier() {
     open(&mut core, 1, 1, &mut note);
     core.arrive(arrival(1, 0, 0, 0), 10, &mut note);
     core.arrive(arrival(1, 2, 0, 1), 20, &mut note);
-    assert_eq!(core.expire(120, 100, 8, &mut note), 0);
+    assert_eq!(core.expire(120, 100, 8, &mut note), (0, None));
     let mut fenced = Vec::new();
-    assert_eq!(core.expire(121, 100, 8, &mut |event| fenced.push(event)), 1);
+    assert_eq!(core.expire(121, 100, 8, &mut |event| fenced.push(event)), (1, Some(0)));
     assert_eq!(fenced, [Event::Fence { slot: 0, session_epoch: 1, next_batch: 1 }]);
     assert_eq!(core.arrive(arrival(1, 1, 0, 2), 122, &mut note), Verdict::Fenced, "nothing above the frontier, ever");
     open(&mut core, 1, 3, &mut note);

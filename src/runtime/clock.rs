@@ -1,8 +1,8 @@
 //! The time, read once per pass of a runner and handed to everything that runs in it.
 
 use std::sync::OnceLock;
-use std::time::Instant;
 
+use crate::runtime::os;
 use crate::utc::utc_ns;
 
 /// The time of one pass.
@@ -43,10 +43,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// All threads count from the same moment, so that a time taken on one means the same on another.
+/// All threads count from the same moment, so that a time taken on one means the same on another. Not by `Instant`: its arithmetic, checked for
+/// clocks that go back, takes twice what the reading itself does, and several readings lie on a batch's way.
 fn monotonic_ns() -> u64 {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    1 + ORIGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
+    static ORIGIN: OnceLock<u64> = OnceLock::new();
+    let since_boot_ns = os::since_boot_ns();
+    1 + since_boot_ns.saturating_sub(*ORIGIN.get_or_init(|| since_boot_ns))
 }
 
 #[cfg(test)]

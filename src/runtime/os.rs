@@ -30,6 +30,15 @@ impl Resource {
     }
 }
 
+/// What the system's monotonic clock says, ns.
+#[inline]
+pub(super) fn since_boot_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: invariant 1. Every Linux has this clock: the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// The limit in effect and the highest it may be raised to; `u64::MAX` is none.
 pub fn limit(resource: Resource) -> io::Result<(u64, u64)> {
     // SAFETY: invariant 1.

@@ -377,7 +377,7 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         if self.fault.is_some() {
             return 0;
         }
-        self.tracker.times.settle();
+        self.tracker.times.settle(now.utc_ns);
         let news = &mut self.news;
         let followed = match self.tracker.follow(&mut |item| news.push(item)) {
             Ok(count) => count,
@@ -400,7 +400,6 @@ impl<M: Memory, N: Network> AckRole<M, N> {
         while let Some(slot) = self.tracker.take_dirty() {
             self.tell_session(io, slot);
         }
-        self.tracker.times.done(|| io.now().utc_ns);
         followed
     }
 
@@ -670,6 +669,7 @@ impl<M: Memory, N: Network> Role<N> for AckRole<M, N> {
 
     fn report(&mut self, now: Now) {
         self.write_counters();
+        self.tracker.times.settle(now.utc_ns);
         self.tracker.times.write(now.monotonic_ns);
     }
 

@@ -185,11 +185,11 @@ impl<M: Memory> Tracker<M> {
         if commit.epoch != self.epoch {
             return Ok(self.change_epoch(commit.epoch));
         }
-        self.times.committed(commit.candidate, self.view.access_to_candidate(commit.candidate), commit.watermark);
         let read = self.index.read(&commit, &mut self.entries[..]);
         if read == Ok(0) {
             return Ok(0);
         }
+        self.times.committed(commit.candidate, self.view.access_to_candidate(commit.candidate), commit.watermark);
         // Nobody pins for an ack core. What was read is what was committed only if it was not given up by then.
         let floors = self.commit.peek::<FloorLine>(commit, |candidate| self.view.layout.floor_line(candidate));
         let Some((_, floors)) = floors.filter(|_| self.commit.confirm(commit.epoch)) else { return Ok(0) };

@@ -415,6 +415,7 @@ impl<M: Memory, N: Network> Export<M, N> {
         let farthest = self.distances.look(active.len(), socket);
         (self.counters.farthest_us, self.counters.farthest_address) = (farthest.round_trip_us, farthest.address);
         self.block.write(&self.counters);
+        self.times.settle(now.utc_ns);
         self.times.write(now.monotonic_ns);
     }
 }
@@ -460,7 +461,7 @@ impl<M: Memory, N: Network> Role<N> for Export<M, N> {
 
     fn poll(&mut self, io: &mut N, now: Now) -> usize {
         self.brokers.look(!self.incoming.is_empty(), now.monotonic_ns);
-        self.times.settle();
+        self.times.settle(now.utc_ns);
         let mut moved = self.look(io, now) + self.take_in(io, now);
         if !self.active.is_empty()
             && self.is_waited_for

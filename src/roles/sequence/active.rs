@@ -308,9 +308,8 @@ impl<M: Memory> ActiveSequencer<M> {
         self.gap_clock_ns += elapsed.min(self.settings.session_lease_ns / 4);
         let most = self.index.room().min(CHECKPOINTS_PER_PASS as u64) as usize;
         let lease = self.settings.session_lease_ns;
-        let gap = self.core.oldest_gap().map(|(slot, _)| *self.core.table().session(slot));
-        let fenced = self.core.expire(self.gap_clock_ns, lease, most, &mut append_to!(self));
-        if let Some(session) = gap.filter(|_| fenced > 0) {
+        let (fenced, first) = self.core.expire(self.gap_clock_ns, lease, most, &mut append_to!(self));
+        if let Some(session) = first.map(|slot| self.core.table().session(slot)) {
             log::warn!(
                 "sessions fenced: {fenced}; the first, {:#x} in epoch {}, waited {} ms for its batch {}: its publisher is told what is committed, and sends the rest again",
                 session.id,

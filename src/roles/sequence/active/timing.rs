@@ -61,9 +61,13 @@ impl<M: Memory> Timing<M> {
     /// Notes what was committed in the pass before: nobody waits for it any more.
     #[inline]
     pub(super) fn settle(&mut self) {
-        if self.appended.is_empty() {
-            return;
+        if !self.appended.is_empty() {
+            self.settle_all();
         }
+    }
+
+    #[inline(never)]
+    fn settle_all(&mut self) {
         let (ordered_at, committing_ns) = (self.ordered_at, between(self.ordered_at, self.committed_at));
         for batch in self.appended.drain(..).filter(|_| ordered_at > 0) {
             let Appended { position, published_at, landing_ns } = batch;
