@@ -3,8 +3,9 @@
 //! A connection is bounded in what it may say and in how long it may take for it: a turn (a rest and a request, an answer, an end) begins once, and
 //! bytes that trickle in do not prolong it. What it asks for has no say in what a broker does.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest head of a request, bytes.
@@ -24,14 +25,14 @@ pub struct Reply {
     pub status: &'static str,
     /// Kind of the body.
     pub content: &'static str,
-    /// The body.
-    pub body: Vec<u8>,
+    /// The body. Shared: many may ask for the same long text.
+    pub body: Arc<str>,
 }
 
 impl Reply {
     /// A text in a few words.
     pub fn text(status: &'static str, words: &str) -> Reply {
-        Reply { status, content: "text/plain; charset=utf-8", body: format!("{words}\n").into_bytes() }
+        Reply { status, content: "text/plain; charset=utf-8", body: format!("{words}\n").into() }
     }
 }
 
@@ -40,7 +41,9 @@ impl Reply {
 pub struct Conversation {
     stream: TcpStream,
     heard: Vec<u8>,
-    unsaid: Vec<u8>,
+    /// Head and body of the answer that is being said, and bytes of both that were.
+    head: Vec<u8>,
+    body: Arc<str>,
     said: usize,
     turn: Turn,
     turned_at: Instant,
@@ -77,11 +80,11 @@ impl Conversation {
     pub fn begin(stream: TcpStream, now: Instant) -> io::Result<Conversation> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let (heard, unsaid) = (Vec::new(), Vec::new());
         Ok(Conversation {
             stream,
-            heard,
-            unsaid,
+            heard: Vec::new(),
+            head: Vec::new(),
+            body: "".into(),
             said: 0,
             turn: Turn::Theirs,
             turned_at: now,
@@ -139,7 +142,7 @@ impl Conversation {
             if self.heard.len() > HEAD_BYTES_MAX + 4 {
                 self.is_last = true;
                 let reply = Reply::text("431 Request Header Fields Too Large", "the head of the request is too long");
-                self.reply(&reply, false);
+                self.reply(reply, false);
                 return Step::Turned;
             }
             looked_at = self.heard.len().saturating_sub(3);
@@ -177,28 +180,28 @@ impl Conversation {
                 Reply::text(NOT_ALLOWED, "there is nothing to be changed here: GET or HEAD")
             }
         };
-        self.reply(&reply, method == "HEAD");
+        self.reply(reply, method == "HEAD");
     }
 
-    fn reply(&mut self, reply: &Reply, head_only: bool) {
+    fn reply(&mut self, reply: Reply, head_only: bool) {
         let Reply { status, content, body } = reply;
         let connection = if self.is_last { "close" } else { "keep-alive" };
-        let allow = if *status == NOT_ALLOWED { "Allow: GET, HEAD\r\n" } else { "" };
+        let allow = if status == NOT_ALLOWED { "Allow: GET, HEAD\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {content}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: {connection}\r\n\r\n",
             body.len()
         );
-        self.unsaid = head.into_bytes();
-        if !head_only {
-            self.unsaid.extend_from_slice(body);
-        }
+        self.head = head.into_bytes();
+        self.body = if head_only { "".into() } else { body };
         (self.said, self.turn) = (0, Turn::Ours);
         self.answers += 1;
     }
 
     fn say(&mut self) -> Step {
-        while self.said < self.unsaid.len() {
-            match self.stream.write(&self.unsaid[self.said..]) {
+        while self.said < self.head.len() + self.body.len() {
+            let head = &self.head[self.said.min(self.head.len())..];
+            let body = &self.body.as_bytes()[self.said.saturating_sub(self.head.len())..];
+            match self.stream.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
                 Ok(0) => return Step::Over,
                 Ok(bytes) => self.said += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Waits,
@@ -206,7 +209,7 @@ impl Conversation {
                 Err(_) => return Step::Over,
             }
         }
-        self.unsaid = Vec::new();
+        (self.head, self.body) = (Vec::new(), "".into());
         self.turn = match self.is_last {
             true if self.stream.shutdown(Shutdown::Write).is_err() => return Step::Over,
             true => Turn::End,

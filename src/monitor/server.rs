@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,7 @@ impl Monitor {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let (stop, stopped) = UnixStream::pair()?;
-        let desk = Desk { pool, brokers, history: History::default(), metrics: None, status: None };
+        let desk = Desk::new(pool, brokers);
         let show =
             move || Server { listener, stopped, desk, bounds, conversations: Vec::new(), shut_until: None }.run();
         let thread = std::thread::Builder::new().name("monitor".into()).spawn(show)?;
@@ -184,11 +185,16 @@ struct Desk {
     pool: Pool,
     brokers: Vec<u32>,
     history: History,
-    metrics: Option<String>,
-    status: Option<String>,
+    page: Arc<str>,
+    metrics: Option<Arc<str>>,
+    status: Option<Arc<str>>,
 }
 
 impl Desk {
+    fn new(pool: Pool, brokers: Vec<u32>) -> Desk {
+        Desk { pool, brokers, history: History::default(), page: PAGE.into(), metrics: None, status: None }
+    }
+
     fn look(&mut self) {
         self.history.push(Snapshot::take(&self.pool, false));
         (self.metrics, self.status) = (None, None);
@@ -197,40 +203,40 @@ impl Desk {
     fn answer(&mut self, path: &str) -> Reply {
         match path {
             "/" | "/index.html" => {
-                Reply { status: "200 OK", content: "text/html; charset=utf-8", body: PAGE.as_bytes().to_vec() }
+                Reply { status: "200 OK", content: "text/html; charset=utf-8", body: Arc::clone(&self.page) }
             }
             "/metrics" => {
                 let content = "text/plain; version=0.0.4; charset=utf-8";
-                Reply { status: "200 OK", content, body: self.metrics().as_bytes().to_vec() }
+                Reply { status: "200 OK", content, body: self.metrics() }
             }
-            "/status.json" => {
-                Reply { status: "200 OK", content: "application/json", body: self.status().as_bytes().to_vec() }
-            }
+            "/status.json" => Reply { status: "200 OK", content: "application/json", body: self.status() },
             "/healthz" => verdict(self.is_healthy()),
             "/readyz" => verdict(self.is_healthy().and_then(|()| self.is_ready())),
             _ => Reply::text("404 Not Found", "there are /, /metrics, /status.json, /healthz and /readyz"),
         }
     }
 
-    fn metrics(&mut self) -> &str {
+    fn metrics(&mut self) -> Arc<str> {
         let (history, brokers) = (&self.history, &self.brokers);
-        self.metrics.get_or_insert_with(|| {
+        let render = || {
             let scope = Scope { brokers: Some(brokers.clone()) };
-            history.now().map(|now| prometheus::render(now, &scope)).unwrap_or_default()
-        })
+            history.now().map(|now| prometheus::render(now, &scope)).unwrap_or_default().into()
+        };
+        Arc::clone(self.metrics.get_or_insert_with(render))
     }
 
-    fn status(&mut self) -> &str {
+    fn status(&mut self) -> Arc<str> {
         let (history, brokers) = (&self.history, &self.brokers);
-        self.status.get_or_insert_with(|| {
+        let render = || {
             let status = json!({
                 "own_brokers": brokers,
                 "now": history.now(),
                 "findings": history.findings(),
                 "seconds": history.seconds(),
             });
-            status.to_string()
-        })
+            status.to_string().into()
+        };
+        Arc::clone(self.status.get_or_insert_with(render))
     }
 
     /// Whether this process's brokers show life.

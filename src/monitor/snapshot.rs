@@ -16,8 +16,8 @@ use crate::log::lane::LaneReader;
 use crate::log::retention::{FloorReader, NO_PIN};
 use crate::log::topics::TopicReader;
 use crate::observe::counters::{
-    AckCounters, CounterBlock, Counters, ExportCounters, ReceiveCounters, SequencerCounters, ThreadCounters,
-    TopicCounters,
+    AckCounters, CounterBlock, Counters, ExportCounters, ReceiveCounters, SequencerCounters, SessionCounters,
+    ThreadCounters, TopicCounters,
 };
 use crate::observe::errors::{self, DistinctError};
 use crate::observe::histogram::Distribution;
@@ -240,6 +240,24 @@ pub struct SessionFacts {
     pub order_end: u64,
     /// Lane of the request that opened it.
     pub lane: u16,
+    /// What became of its batches, since this sequencer is the active one; none: nothing is counted of it yet.
+    pub batches: Option<SessionBatches>,
+}
+
+/// What became of a session's batches. Its checkpoint and what is counted beside it are copied out at different moments: the sum is right once
+/// nothing moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionBatches {
+    /// Taken from lanes: the sum of the others.
+    pub received: u64,
+    /// That got their place in the order.
+    pub ordered: u64,
+    /// That had been ordered or parked before.
+    pub duplicate: u64,
+    /// Of an epoch that was over, let go, or parked when their epoch ended.
+    pub refused: u64,
+    /// Parked behind a gap now.
+    pub parked: u64,
 }
 
 impl Snapshot {
@@ -459,6 +477,21 @@ fn topic_facts<C: Coherence>(view: &Looked<C>) -> Vec<TopicFacts> {
     topics.known().iter().map(facts).collect()
 }
 
+fn session_batches<C: Coherence>(
+    view: &Looked<C>,
+    candidate: u32,
+    slot: u32,
+    line: &SessionLine,
+) -> Option<SessionBatches> {
+    let counted: SessionCounters = counters(view, view.layout.session_counts(candidate, slot));
+    let SessionCounters { duplicate_batches: duplicate, refused_batches: refused, parked_batches: parked, .. } =
+        counted;
+    let ordered = line.next_batch.wrapping_sub(counted.not_counted);
+    let received = [ordered, duplicate, refused, parked].into_iter().fold(0, u64::wrapping_add);
+    // What stands there may still be of a session that had its place before.
+    (counted.session == line.session).then_some(SessionBatches { received, ordered, duplicate, refused, parked })
+}
+
 fn session_facts<C: Coherence>(view: &Looked<C>) -> Vec<SessionFacts> {
     let Some(commit) = CommitReader::new(view).current() else { return Vec::new() };
     let facts = |slot: u32| {
@@ -473,6 +506,7 @@ fn session_facts<C: Coherence>(view: &Looked<C>) -> Vec<SessionFacts> {
             next_batch: line.next_batch,
             order_end: line.order_end,
             lane: line.lane,
+            batches: session_batches(view, commit.candidate, slot, &line),
         })
     };
     (0..view.layout.geometry.sessions_max).filter_map(facts).collect()

@@ -215,6 +215,23 @@ counters! {
 }
 
 counters! {
+    /// What a sequencer has counted of a session, since it is the active one, beside the session's checkpoint: ordered are those below the next batch
+    /// but for those not counted; and received are ordered, duplicate, refused or parked.
+    SessionCounters {
+        /// its id; 0: nothing is counted of a session yet
+        session: name,
+        /// what its next batch is to be lessened by for the batches that were ordered; wraps
+        not_counted: name,
+        /// batches that had been ordered or parked before
+        duplicate_batches,
+        /// batches of an epoch that was over, that were let go to be sent again, or that were parked when their epoch ended
+        refused_batches,
+        /// batches parked behind a gap now
+        parked_batches: gauge,
+    }
+}
+
+counters! {
     /// An ack core's counters.
     AckCounters {
         /// index entries followed
@@ -384,10 +401,11 @@ mod tests {
 
     #[test]
     fn names_follow_their_rules() {
-        let blocks: [&[Counter]; 6] = [
+        let blocks: [&[Counter]; 7] = [
             ReceiveCounters::CATALOGUE,
             SequencerCounters::CATALOGUE,
             TopicCounters::CATALOGUE,
+            SessionCounters::CATALOGUE,
             AckCounters::CATALOGUE,
             ExportCounters::CATALOGUE,
             ThreadCounters::CATALOGUE,

@@ -6,6 +6,7 @@
 
 use crate::order::event::{Arrival, Emit, Event, Origin};
 use crate::order::hold::{HoldBuffer, NoRoom};
+use crate::order::outcomes::OutcomeTable;
 use crate::order::table::{SESSION_LEVEL, Session, SessionTable, State};
 use crate::processor::prefetch;
 
@@ -73,6 +74,7 @@ pub struct OrderCore {
     fenced: u64,
     /// By topic: batches that were parked and never appended.
     unparked: Vec<u64>,
+    outcomes: OutcomeTable,
     /// The clock of silence.
     now_ns: u64,
 }
@@ -89,6 +91,7 @@ impl OrderCore {
             let_go: 0,
             fenced: 0,
             unparked: vec![0; limits.topics_max as usize],
+            outcomes: OutcomeTable::new(limits.sessions_max),
             now_ns: 0,
         }
     }
@@ -107,10 +110,13 @@ impl OrderCore {
         &self.table
     }
 
-    /// The fold, for a takeover to restore checkpoints into and replay committed events on. Nothing is parked then.
-    pub fn table_mut(&mut self) -> &mut SessionTable {
-        assert_eq!(self.hold.held(), 0, "a replay starts before the first arrival");
-        &mut self.table
+    /// Goes on from the fold of what a predecessor committed. Nothing has arrived yet.
+    pub fn take_over(&mut self, table: SessionTable) {
+        assert_eq!(self.hold.held(), 0, "a takeover comes before the first arrival");
+        for (slot, session) in (0..).zip(table.sessions()).filter(|(_, session)| session.state != State::Free) {
+            self.outcomes.begin(slot, session.next_batch);
+        }
+        self.table = table;
     }
 
     /// Batches parked.
@@ -136,6 +142,22 @@ impl OrderCore {
     /// Batches of a topic that were parked and never appended, ever: let go, or of a session epoch that ended.
     pub fn unparked(&self, topic: u32) -> u64 {
         self.unparked[topic as usize]
+    }
+
+    /// What became of sessions' batches.
+    pub fn outcomes(&self) -> &OutcomeTable {
+        &self.outcomes
+    }
+
+    /// A session with an outcome that was not taken from here yet.
+    pub fn take_outcome(&mut self) -> Option<u32> {
+        self.outcomes.take_changed()
+    }
+
+    /// The sessions that wait behind a gap have outcomes to be taken, as those at these places.
+    pub fn renew_outcomes(&mut self, places: impl Iterator<Item = u32>) {
+        places.for_each(|slot| self.outcomes.renew(slot));
+        self.gapped.iter().for_each(|slot| self.outcomes.renew(*slot));
     }
 
     /// The gap that has been open longest: its session's place, and since when, by the clock that gaps age by, ns.
@@ -226,9 +248,13 @@ impl OrderCore {
         self.tracking[slot as usize].last_seen_ns = self.now_ns;
         if session.epoch != arrival.session_epoch || session.state != State::Open {
             self.fenced += 1;
+            self.outcomes.refused(slot, 1);
             return Verdict::Fenced;
         }
         if session.order_level < SESSION_LEVEL {
+            if arrival.batch_seq != next_batch {
+                self.outcomes.ordered_out_of_turn(slot, next_batch, arrival.batch_seq);
+            }
             self.append(slot, &arrival, emit);
             return Verdict::Appended { drained: 0 };
         }
@@ -236,7 +262,10 @@ impl OrderCore {
             self.tracking[slot as usize].let_go_from = 0;
         }
         match arrival.batch_seq.cmp(&next_batch) {
-            std::cmp::Ordering::Less => Verdict::Duplicate,
+            std::cmp::Ordering::Less => {
+                self.outcomes.duplicate(slot);
+                Verdict::Duplicate
+            }
             std::cmp::Ordering::Equal => {
                 self.append(slot, &arrival, emit);
                 let drained = if self.hold.held_of(slot) > 0 { self.drain(slot, now_ns, emit) } else { 0 };
@@ -285,9 +314,10 @@ impl OrderCore {
 
     /// What is parked belongs to a session epoch that ends.
     fn drop_parked(&mut self, slot: u32, next_batch: u64) {
-        let held = u64::from(self.hold.held_of(slot));
-        self.fenced += held;
-        self.unparked[self.table.session(slot).topic as usize] += held;
+        let held = self.hold.held_of(slot);
+        self.fenced += u64::from(held);
+        self.unparked[self.table.session(slot).topic as usize] += u64::from(held);
+        self.outcomes.refused(slot, held);
         self.hold.clear_session(slot, next_batch);
     }
 
@@ -300,8 +330,12 @@ impl OrderCore {
                 }
                 Verdict::Parked
             }
-            Err(NoRoom::Duplicate) => Verdict::Duplicate,
+            Err(NoRoom::Duplicate) => {
+                self.outcomes.duplicate(slot);
+                Verdict::Duplicate
+            }
             Err(NoRoom::Full) => {
+                self.outcomes.refused(slot, 1);
                 self.tell_let_go(slot, arrival.batch_seq, emit);
                 Verdict::LetGo
             }
@@ -328,6 +362,7 @@ impl OrderCore {
         self.forget_gap_if_closed(slot);
         self.let_go += u64::from(count) - 1;
         self.unparked[self.table.session(slot).topic as usize] += u64::from(count);
+        self.outcomes.refused(slot, count);
         self.tell_let_go(slot, lowest, emit);
         true
     }
@@ -405,6 +440,9 @@ impl OrderCore {
 
     fn begin(&mut self, slot: u32, next_batch: u64, session_epoch: u32, request: &OpenRequest, emit: &mut impl Emit) {
         let order_level = self.table.topic(request.topic).expect("checked").order_level;
+        if session_epoch == 1 {
+            self.outcomes.begin(slot, next_batch);
+        }
         let Tracking { dirty, gapped_at, .. } = self.tracking[slot as usize];
         self.tracking[slot as usize] = Tracking { last_seen_ns: self.now_ns, dirty, gapped_at, ..Tracking::default() };
         let OpenRequest { session, topic, origin, .. } = *request;

@@ -6,10 +6,12 @@
 //! * `places`: where each session stands in the table.
 //! * [`hold`]: batches parked behind a gap; bounded, without allocation.
 //! * [`core`]: the decisions: append, park, drop a duplicate, let go, fence.
+//! * [`outcomes`]: what became of each session's batches, counted.
 
 pub mod core;
 pub mod event;
 pub mod hold;
+pub mod outcomes;
 mod places;
 pub mod table;
 

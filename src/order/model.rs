@@ -297,7 +297,7 @@ fn sessions_taken_over_are_not_silent_since_ever() {
     let mut before = core(SESSION_LEVEL);
     (1..=8).for_each(|session| open(&mut before, session, 1, &mut |_| ()));
     let mut core = core(SESSION_LEVEL);
-    *core.table_mut() = before.table().clone();
+    core.take_over(before.table().clone());
     let request = OpenRequest {
         session: 9,
         session_epoch: 1,

@@ -141,6 +141,7 @@ pub struct Layout {
     timelines: u64,
     processes: u64,
     topic_counts: u64,
+    session_counts: u64,
     holdings: u64,
     grants: u64,
     extents: u64,
@@ -318,6 +319,7 @@ impl Layout {
             timelines: region(candidates * timeline_places(g) * TIMELINE_PLACE_BYTES / LINE_BYTES),
             processes: region(u64::from(g.brokers) * PROCESS_BYTES / LINE_BYTES),
             topic_counts: region(candidates * u64::from(g.topics_max)),
+            session_counts: region(candidates * u64::from(g.sessions_max)),
             holdings: region(candidates * extents_bound),
             grants: region(candidates * lanes * u64::from(GRANTS_AHEAD_MAX)),
             extents: region(extents_bound),
@@ -533,6 +535,10 @@ impl Layout {
     pub fn topic_counts(&self, candidate: u32, topic: u32) -> u64 {
         self.per_candidate(self.topic_counts, candidate, self.geometry.topics_max.into(), topic.into())
     }
+    /// What a candidate has counted of the session at a place.
+    pub fn session_counts(&self, candidate: u32, slot: u32) -> u64 {
+        self.per_candidate(self.session_counts, candidate, self.geometry.sessions_max.into(), slot.into())
+    }
     /// Bytes before the blog: what formatting must clear.
     pub fn fixed_bytes(&self) -> u64 {
         self.blog
@@ -560,6 +566,7 @@ impl Layout {
             (self.timelines, "timelines", "each sequencer candidate"),
             (self.processes, "threads and errors", "each process, in the place of a broker"),
             (self.topic_counts, "topic counts", "sequencer, a copy per candidate"),
+            (self.session_counts, "session counts", "sequencer, a copy per candidate"),
             (self.holdings, "holdings", "sequencer, a copy per candidate"),
             (self.grants, "grants", "sequencer, a copy per candidate"),
             (self.extents, "extent table", "the lane that has the extent"),
@@ -634,6 +641,7 @@ pub(crate) mod tests {
                 }
                 (0..layout.timeline_places()).step_by(2).for_each(|position| claim(layout.timeline_place(c, position)));
                 (0..g.topics_max).for_each(|topic| claim(layout.topic_counts(c, topic)));
+                (0..g.sessions_max).for_each(|slot| claim(layout.session_counts(c, slot)));
             }
             for member in 0..g.members() {
                 claim(layout.broker_line(member));

@@ -14,14 +14,14 @@ pub const MAGIC_UNFINISHED: u64 = u64::from_le_bytes(*b"EMBRPART");
 /// Feature bits that this program knows: none are given out yet.
 pub const FEATURES_KNOWN: u64 = 0;
 /// Version of the pool's layout and of every record in it. Compared exactly.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 described! {
     /// What a pool says of itself.
     pub struct Superblock: 256 {
         /// "EMBRPOOL"
         magic: u64,
-        /// layout version, 6
+        /// layout version, 8
         layout_version: u32,
         /// CRC32C of this struct with this field as 0
         crc: u32,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use embarcadero::monitor::snapshot::Snapshot;
+use embarcadero::monitor::snapshot::{SessionBatches, Snapshot};
 use embarcadero::wire::{OrderLevel, Receipts};
 use embarcadero::{Start, Subscriber};
 
@@ -62,7 +62,9 @@ fn every_batch_is_accounted_for() {
     let slowest =
         now.brokers.iter().flat_map(|broker| &broker.slowest_delivered).next().expect("some batch was the slowest");
     assert!(slowest.whole_ns() > 0 && slowest.session > 0 && slowest.messages > 0, "{slowest:?}");
-    assert!(now.sessions.iter().any(|session| session.session == welcome.session && session.next_batch == 2));
+    let ours = now.sessions.iter().find(|session| session.session == welcome.session).expect("it is open");
+    let counted = SessionBatches { received: 4, ordered: 2, duplicate: 1, refused: 0, parked: 1 };
+    assert_eq!((ours.next_batch, ours.batches), (2, Some(counted)));
     drop(raw);
     process.kill();
 }

@@ -138,7 +138,7 @@ impl<M: Memory> ActiveSequencer<M> {
             (watermark, floor) = (before.commit.watermark, before.floors.floor);
             (dropped_pins, known, cursors) = (before.floors.dropped_pins, before.topics, before.cursors);
             (progress, inherited, extents) = (before.lanes, before.index, before.extents);
-            *core.table_mut() = before.table;
+            core.take_over(before.table);
         }
         let given_up = progress.iter().map(|lane| lane.reusable).collect();
         let mut trimmer = Trimmer::new(view, candidate, epoch, floor, watermark);
@@ -420,7 +420,7 @@ impl<M: Memory> ActiveSequencer<M> {
     /// Copies out what became of batches, and how long ordering and committing took; and sums up what is counted.
     pub fn report(&mut self, candidate: u32, now_ns: u64) {
         self.timing.write();
-        self.tally.write(&self.core);
+        self.tally.write(&mut self.core);
         let (g, core, lanes) = (self.view.layout.geometry, &self.core, &self.lanes);
         self.rates.tell(candidate, now_ns, |broker| {
             let of_broker = |(lane, _): &(u32, _)| g.broker_of_member(g.member_of_lane(*lane)) == broker;

@@ -1,10 +1,13 @@
-//! What became of each topic's batches: every one that was taken from a lane is ordered, a duplicate, refused or parked.
+//! What became of batches, by topic and by session: every one that was taken from a lane is ordered, a duplicate, refused or parked.
 
 use crate::log::View;
 use crate::log::topics::Topic;
-use crate::observe::counters::{CounterBlock, TopicCounters};
+use crate::observe::counters::{CounterBlock, SessionCounters, TopicCounters};
 use crate::order::{Arrival, OrderCore, Verdict};
 use crate::pool::Memory;
+
+/// Sessions whose counts are copied out in one report at most: others follow in the next one.
+const SESSIONS_PER_REPORT: usize = 4096;
 
 /// See the head of the file.
 pub(super) struct Tally<M> {
@@ -15,6 +18,8 @@ pub(super) struct Tally<M> {
     unparked_before: Vec<u64>,
     /// As they were written last.
     written: Vec<TopicCounters>,
+    /// Sessions of which parked batches were told, by their places: the next report says how many these are then.
+    told_parked: Vec<u32>,
 }
 
 impl<M: Memory> Tally<M> {
@@ -29,6 +34,7 @@ impl<M: Memory> Tally<M> {
             unparked_before: vec![0; blank.len()],
             topics: blank,
             written: unknown,
+            told_parked: Vec::with_capacity(SESSIONS_PER_REPORT),
         };
         known.for_each(|topic| tally.begin(topic.id, topic.created_position, 0));
         tally
@@ -68,7 +74,32 @@ impl<M: Memory> Tally<M> {
     }
 
     /// Copies out what changed.
-    pub(super) fn write(&mut self, core: &OrderCore) {
+    pub(super) fn write(&mut self, core: &mut OrderCore) {
+        self.write_topics(core);
+        self.write_sessions(core);
+    }
+
+    fn write_sessions(&mut self, core: &mut OrderCore) {
+        core.renew_outcomes(self.told_parked.drain(..));
+        for _ in 0..SESSIONS_PER_REPORT {
+            let Some(slot) = core.take_outcome() else { break };
+            let (outcomes, parked) = (core.outcomes().of(slot), core.held_of(slot));
+            let counters = SessionCounters {
+                session: core.table().session(slot).id,
+                not_counted: outcomes.not_counted,
+                duplicate_batches: outcomes.duplicate,
+                refused_batches: outcomes.refused,
+                parked_batches: parked.into(),
+            };
+            if parked > 0 {
+                self.told_parked.push(slot);
+            }
+            let at = self.view.layout.session_counts(self.candidate, slot);
+            CounterBlock::new(self.view.memory.clone(), at).write(&counters);
+        }
+    }
+
+    fn write_topics(&mut self, core: &OrderCore) {
         let all = self.topics.iter().zip(&mut self.written).zip(&self.unparked_before);
         for (topic, ((counters, written), before)) in (0..).zip(all) {
             let lost = if counters.created > 0 { core.unparked(topic) - before } else { 0 };

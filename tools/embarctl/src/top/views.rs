@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use embarcadero::monitor::diagnosis::{Life, address, life};
-use embarcadero::monitor::snapshot::{BrokerFacts, LaneFacts, ThreadFacts, TopicFacts};
+use embarcadero::monitor::snapshot::{BrokerFacts, LaneFacts, SessionBatches, SessionFacts, ThreadFacts, TopicFacts};
 use embarcadero::observe::counters::ThreadCounters;
 use embarcadero::observe::slowest::SlowBatch;
 use embarcadero::utc::hour_of;
@@ -284,7 +284,22 @@ fn topics(shown: &Shown) -> Grid {
 }
 
 fn sessions(shown: &Shown) -> Grid {
-    let head = vec!["session", "topic", "state", "epoch", "order", "batches/s", "next batch", "order end", "lane"];
+    let head = vec![
+        "session",
+        "topic",
+        "state",
+        "epoch",
+        "order",
+        "batches/s",
+        "received",
+        "ordered",
+        "duplicate",
+        "refused",
+        "parked",
+        "next batch",
+        "order end",
+        "lane",
+    ];
     let before: std::collections::HashMap<u64, u64> =
         shown.before.sessions.iter().map(|session| (session.session, session.next_batch)).collect();
     let rows = shown.now.sessions.iter().map(|session| {
@@ -296,12 +311,23 @@ fn sessions(shown: &Shown) -> Grid {
             plain(session.session_epoch.into()),
             plain(session.order.into()),
             amount(session.next_batch.saturating_sub(then) as f64 / shown.seconds()),
+            counted(session, |batches| batches.received),
+            counted(session, |batches| batches.ordered),
+            counted(session, |batches| batches.duplicate),
+            counted(session, |batches| batches.refused),
+            counted(session, |batches| batches.parked)
+                .bad_if(session.batches.is_some_and(|batches| batches.parked > 0)),
             plain(session.next_batch),
             plain(session.order_end),
             plain(session.lane.into()),
         ]
     });
     Grid { head, rows: rows.collect() }
+}
+
+/// Of a session's batches, if they are counted yet.
+fn counted(session: &SessionFacts, of: fn(&SessionBatches) -> u64) -> Cell {
+    session.batches.as_ref().map_or_else(|| text("?"), |batches| amount(of(batches) as f64))
 }
 
 fn slowest(shown: &Shown) -> Grid {
