@@ -68,3 +68,16 @@ pub(super) fn take_candidate<M: Memory>(
     log::info!("all places of this host to run the sequencer in are taken: this process waits for one");
     Ok(None)
 }
+
+/// Holds the brokers that a process is to run against the configuration: each is there, and all are of one host.
+pub(super) fn check_brokers(config: &Config, brokers: &[u32]) -> Result<(), StartError> {
+    let last = config.brokers.len() as u32 - 1;
+    if let Some(found) = brokers.iter().find(|broker| **broker > last) {
+        return Err(StartError::UnknownBroker { found: *found, last });
+    }
+    let host = |broker: u32| config.brokers[broker as usize].host;
+    match brokers.iter().find(|broker| host(**broker) != host(brokers[0])) {
+        Some(second) => Err(StartError::TwoHosts { first: brokers[0], second: *second }),
+        None => Ok(()),
+    }
+}

@@ -8,13 +8,14 @@ use std::path::Path;
 
 use crate::config::{Config, ExportConfig, Place, ReceiveConfig};
 use crate::embarlet::error::StartError;
-use crate::embarlet::{check_brokers, geometry, pool_bytes};
+use crate::embarlet::places::check_brokers;
+use crate::embarlet::pool::{geometry, memory_limit, pool_bytes};
 use crate::pool::layout::{Layout, LayoutError};
 use crate::pool::region::{PoolError, device_bytes, device_node, free_bytes, is_missing_device, unmappable_device};
 use crate::roles::receive::SPARE_CONNECTIONS;
 use crate::runtime::IdlePolicy;
 use crate::runtime::cpu::{numa_node, usable_cores};
-use crate::runtime::machine::{memory_room, raise_limits};
+use crate::runtime::machine::raise_limits;
 use crate::runtime::{RoleKind, RoleSpec, plan};
 
 /// Descriptors of everything but connections, with room to spare: the pool, its locks, rings, listeners, log, signals.
@@ -120,19 +121,6 @@ fn length(config: &Config) -> Result<u64, StartError> {
     }
     memory_limit(config, bytes)?;
     Ok(bytes)
-}
-
-/// A pool that lies in memory counts against the limits of control groups: beyond them the kernel kills without a word.
-pub(super) fn memory_limit(config: &Config, bytes: u64) -> Result<(), StartError> {
-    let path = &config.pool.path;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    match memory_room() {
-        Some(room) if room.free_bytes < bytes && crate::runtime::machine::is_in_memory(folder) => {
-            let (free, limit) = (room.free_bytes, room.limit_bytes);
-            Err(StartError::MemoryLimit { path: path.clone(), bytes, free, limit, group: room.group })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Sizes that do not fit together are the file's fault, not the pool's: they are told with file and line.

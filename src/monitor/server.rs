@@ -18,6 +18,7 @@ use crate::monitor::prometheus::{self, Scope};
 use crate::monitor::snapshot::Snapshot;
 use crate::net::readiness::Readiness;
 use crate::pool::Pool;
+use crate::runtime::cpu::stand_back;
 
 /// How often the pool is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -59,8 +60,11 @@ impl Monitor {
         listener.set_nonblocking(true)?;
         let (stop, stopped) = UnixStream::pair()?;
         let desk = Desk::new(pool, brokers);
-        let show =
-            move || Server { listener, stopped, desk, bounds, conversations: Vec::new(), shut_until: None }.run();
+        let show = move || {
+            // Whoever looks on does not push aside those who work.
+            stand_back();
+            Server { listener, stopped, desk, bounds, conversations: Vec::new(), shut_until: None }.run();
+        };
         let thread = std::thread::Builder::new().name("monitor".into()).spawn(show)?;
         Ok(Monitor { address, stop: Some(stop), thread: Some(thread) })
     }

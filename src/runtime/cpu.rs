@@ -8,6 +8,8 @@ use std::path::Path;
 
 use core_affinity::CoreId;
 
+use crate::runtime::os;
+
 /// Cores cannot be found out or used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuError {
@@ -80,6 +82,16 @@ pub fn usable_cores() -> Result<UsableCores, CpuError> {
 /// [`CpuError::Pin`].
 pub fn pin_current_thread(core: usize) -> Result<(), CpuError> {
     if core_affinity::set_for_current(CoreId { id: core }) { Ok(()) } else { Err(CpuError::Pin { core }) }
+}
+
+/// How far a thread stands back that nobody waits for.
+const NICENESS_IN_BACKGROUND: i32 = 10;
+
+/// This thread stands back where others want its core. If it may not, it runs like the others: that is no fault.
+pub fn stand_back() {
+    if let Err(error) = os::set_niceness(NICENESS_IN_BACKGROUND) {
+        log::debug!("a thread that nobody waits for cannot stand back: {error}");
+    }
 }
 
 /// NUMA node of a core, if the kernel tells.

@@ -39,6 +39,15 @@ pub(super) fn since_boot_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// The system runs others before this thread, if they want to run: its niceness is `niceness` from now on.
+pub(super) fn set_niceness(niceness: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved. 0 is the calling thread.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The limit in effect and the highest it may be raised to; `u64::MAX` is none.
 pub fn limit(resource: Resource) -> io::Result<(u64, u64)> {
     // SAFETY: invariant 1.
