@@ -159,6 +159,12 @@ pub fn render(now: &Snapshot, scope: &Scope) -> String {
             &lane.publishing,
         );
     }
+    for topic in &now.topics {
+        for delivery in topic.deliveries.iter().filter(|delivery| scope.has(delivery.broker)) {
+            let labels = format!("broker=\"{}\",topic=\"{}\"", delivery.broker, escape(&topic.name, true));
+            families.block("topic", &labels, &delivery.counters);
+        }
+    }
     let is_ours = |process| scope.brokers.is_none() || process == u64::from(std::process::id());
     if let Some(sequencer) = now.sequencer.as_ref().filter(|sequencer| is_ours(sequencer.process)) {
         of_sequencer(&mut families, now, sequencer);

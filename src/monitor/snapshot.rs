@@ -14,10 +14,10 @@ use crate::log::estate::held_extents;
 use crate::log::faults;
 use crate::log::lane::LaneReader;
 use crate::log::retention::{FloorReader, NO_PIN};
-use crate::log::topics::TopicReader;
+use crate::log::topics::{Topic, TopicReader};
 use crate::observe::counters::{
-    AckCounters, CounterBlock, Counters, ExportCounters, ReceiveCounters, SequencerCounters, SessionCounters,
-    ThreadCounters, TopicCounters,
+    AckCounters, CounterBlock, Counters, DeliveryCounters, ExportCounters, ReceiveCounters, SequencerCounters,
+    SessionCounters, ThreadCounters, TopicCounters,
 };
 use crate::observe::errors::{self, DistinctError};
 use crate::observe::histogram::Distribution;
@@ -219,6 +219,17 @@ pub struct TopicFacts {
     pub bytes: u64,
     /// What became of its batches, since this sequencer is the active one.
     pub counters: TopicCounters,
+    /// What brokers deliver of it: those that ever did.
+    pub deliveries: Vec<TopicDelivery>,
+}
+
+/// What a broker delivers of a topic.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TopicDelivery {
+    /// Which broker.
+    pub broker: u32,
+    /// What its exporter has counted.
+    pub counters: DeliveryCounters,
 }
 
 /// A session.
@@ -302,6 +313,19 @@ impl Snapshot {
     /// The name of a topic.
     pub fn topic_name(&self, topic: u64) -> Option<&str> {
         self.topics.iter().find(|known| u64::from(known.topic) == topic).map(|known| known.name.as_str())
+    }
+}
+
+impl TopicFacts {
+    /// Of all brokers together.
+    pub fn delivered(&self, of: impl Fn(&DeliveryCounters) -> u64) -> u64 {
+        self.deliveries.iter().map(|delivery| of(&delivery.counters)).sum()
+    }
+
+    /// Messages of it that its slowest subscriber has still to be sent; none: it has no subscribers.
+    pub fn behind(&self) -> Option<u64> {
+        let slowest = self.deliveries.iter().map(|delivery| &delivery.counters).filter(|one| one.subscribers > 0);
+        slowest.map(|one| one.slowest_order).min().map(|order| self.next_order.saturating_sub(order))
     }
 }
 
@@ -457,7 +481,7 @@ fn topic_facts<C: Coherence>(view: &Looked<C>) -> Vec<TopicFacts> {
     let candidate = CommitReader::new(view).current().map(|commit| commit.candidate);
     let mut topics = TopicReader::new(view);
     topics.refresh();
-    let facts = |topic: &crate::log::topics::Topic| {
+    let facts = |topic: &Topic| {
         let progress = topics.progress(topic.id).unwrap_or_default();
         let counted: TopicCounters = candidate
             .map(|candidate| counters(view, view.layout.topic_counts(candidate, topic.id)))
@@ -472,9 +496,18 @@ fn topic_facts<C: Coherence>(view: &Looked<C>) -> Vec<TopicFacts> {
             bytes: progress.bytes,
             // What stands there may still be of a topic that had its number before.
             counters: if counted.created == topic.created_position + 1 { counted } else { TopicCounters::default() },
+            deliveries: topic_deliveries(view, topic),
         }
     };
     topics.known().iter().map(facts).collect()
+}
+
+fn topic_deliveries<C: Coherence>(view: &Looked<C>, topic: &Topic) -> Vec<TopicDelivery> {
+    let of = |broker| {
+        let counted: DeliveryCounters = counters(view, view.layout.topic_deliveries(broker, topic.id));
+        (counted.created == topic.created_position + 1).then_some(TopicDelivery { broker, counters: counted })
+    };
+    (0..view.layout.geometry.brokers).filter_map(of).collect()
 }
 
 fn session_batches<C: Coherence>(

@@ -316,6 +316,24 @@ counters! {
 }
 
 counters! {
+    /// What an exporter has counted of a topic.
+    DeliveryCounters {
+        /// index position of the topic's creation plus 1; 0: no topic
+        created: name,
+        /// batches delivered
+        delivered_batches,
+        /// messages in them
+        delivered_messages,
+        /// bytes of them, headers and padding included
+        delivered_bytes,
+        /// subscribers of the topic now
+        subscribers: gauge,
+        /// order of the message that the slowest of them is sent next; of no meaning without subscribers
+        slowest_order: name,
+    }
+}
+
+counters! {
     /// A thread's counters, written by the housekeeping of its process.
     ThreadCounters {
         /// when this was written, UTC ns
@@ -401,11 +419,12 @@ mod tests {
 
     #[test]
     fn names_follow_their_rules() {
-        let blocks: [&[Counter]; 7] = [
+        let blocks: [&[Counter]; 8] = [
             ReceiveCounters::CATALOGUE,
             SequencerCounters::CATALOGUE,
             TopicCounters::CATALOGUE,
             SessionCounters::CATALOGUE,
+            DeliveryCounters::CATALOGUE,
             AckCounters::CATALOGUE,
             ExportCounters::CATALOGUE,
             ThreadCounters::CATALOGUE,

@@ -45,6 +45,7 @@ pub struct Layout {
     processes: u64,
     topic_counts: u64,
     session_counts: u64,
+    topic_deliveries: u64,
     holdings: u64,
     grants: u64,
     extents: u64,
@@ -92,6 +93,7 @@ impl Layout {
             processes: region(observed::process_lines(g)),
             topic_counts: region(candidates * u64::from(g.topics_max)),
             session_counts: region(candidates * u64::from(g.sessions_max)),
+            topic_deliveries: region(u64::from(g.brokers) * u64::from(g.topics_max)),
             holdings: region(candidates * extents_bound),
             grants: region(candidates * lanes * u64::from(GRANTS_AHEAD_MAX)),
             extents: region(extents_bound),
@@ -253,6 +255,7 @@ impl Layout {
             (self.processes, "threads and errors", "each process, in the place of a broker"),
             (self.topic_counts, "topic counts", "sequencer, a copy per candidate"),
             (self.session_counts, "session counts", "sequencer, a copy per candidate"),
+            (self.topic_deliveries, "topic deliveries", "each exporter"),
             (self.holdings, "holdings", "sequencer, a copy per candidate"),
             (self.grants, "grants", "sequencer, a copy per candidate"),
             (self.extents, "extent table", "the lane that has the extent"),
@@ -338,6 +341,7 @@ pub(crate) mod tests {
                 claim(layout.fault_line(broker));
                 (0..8).for_each(|line| claim(layout.ack_counters(broker) + line * 64));
                 (0..8).for_each(|line| claim(layout.export_counters(broker) + line * 64));
+                (0..g.topics_max).for_each(|topic| claim(layout.topic_deliveries(broker, topic)));
                 for at in layout.ack_histograms(broker).into_iter().chain(layout.deliver_histograms(broker)) {
                     (0..HISTOGRAM_BYTES / 64).for_each(|line| claim(at + line * 64));
                 }

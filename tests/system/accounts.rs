@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use embarcadero::monitor::snapshot::{SessionBatches, Snapshot};
+use embarcadero::observe::counters::DeliveryCounters;
 use embarcadero::wire::{OrderLevel, Receipts};
 use embarcadero::{Start, Subscriber};
 
@@ -54,6 +55,10 @@ fn every_batch_is_accounted_for() {
     let acked: u64 = now.brokers.iter().map(|broker| broker.ack.acked_batches).sum();
     let delivered: u64 = now.brokers.iter().map(|broker| broker.export.delivered_batches).sum();
     assert_eq!((acked, delivered), (topic.ordered_batches, topic.ordered_batches));
+    let of_topic = |of: fn(&DeliveryCounters) -> u64| now.topics[0].delivered(of);
+    assert_eq!(of_topic(|delivered| delivered.delivered_batches), delivered);
+    assert_eq!(of_topic(|delivered| delivered.delivered_messages), SENT + 2);
+    assert_eq!((of_topic(|delivered| delivered.subscribers), now.topics[0].behind()), (1, Some(0)));
     // Every batch is timed, where nobody is quicker than the notes: all roles are on one thread.
     assert_eq!((sequencer.ordering.count(), sequencer.committing.count()), (acked, acked));
     let timed = |of: fn(&embarcadero::monitor::snapshot::BrokerFacts) -> u64| now.brokers.iter().map(of).sum::<u64>();

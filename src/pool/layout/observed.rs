@@ -132,4 +132,10 @@ impl Layout {
     pub fn session_counts(&self, candidate: u32, slot: u32) -> u64 {
         self.per_candidate(self.session_counts, candidate, self.geometry.sessions_max.into(), slot.into())
     }
+    /// What a broker's exporter has counted of a topic.
+    pub fn topic_deliveries(&self, broker: u32, topic: u32) -> u64 {
+        assert!(broker < self.geometry.brokers && topic < self.geometry.topics_max);
+        self.topic_deliveries
+            + (u64::from(broker) * u64::from(self.geometry.topics_max) + u64::from(topic)) * LINE_BYTES
+    }
 }

@@ -12,6 +12,7 @@
 
 #[cfg(test)]
 mod damage_tests;
+mod deliveries;
 mod ending;
 mod invariants;
 mod pace;
@@ -45,6 +46,7 @@ use crate::observe::stages::{LastStage, Places};
 use crate::pool::Memory;
 use crate::roles::addresses::Admission;
 use crate::roles::distance::Distances;
+use crate::roles::export::deliveries::Deliveries;
 use crate::roles::handoff::{Subscription, Subscriptions, is_loopback};
 use crate::roles::heartbeats::{Looks, Quiet};
 use crate::runtime::{Blocked, Now, Role, RoleError, RoleKind};
@@ -238,6 +240,7 @@ pub struct Export<M: Memory, N: Network> {
     /// For how long publishers have waited for the slowest of this second, ns; its address, and its first topic.
     waited_for: Option<(u64, u64, u32)>,
     counters: ExportCounters,
+    deliveries: Deliveries<M>,
     times: LastStage<M>,
     distances: Distances,
     block: CounterBlock<M>,
@@ -280,6 +283,7 @@ impl<M: Memory, N: Network> Export<M, N> {
             slow: slow::Slow::new(settings.reader_stall_ns.max(settings.reader_wait_max_ns)),
             waited_for: None,
             counters: ExportCounters::default(),
+            deliveries: Deliveries::new(view, broker),
             distances: Distances::default(),
             times: LastStage::new(
                 &view.memory,
@@ -415,6 +419,11 @@ impl<M: Memory, N: Network> Export<M, N> {
         let farthest = self.distances.look(active.len(), socket);
         (self.counters.farthest_us, self.counters.farthest_address) = (farthest.round_trip_us, farthest.address);
         self.block.write(&self.counters);
+        // One that still seeks its start has not come anywhere.
+        let streaming = |subscriber: &&Subscriber<M, N::Socket>| subscriber.phase == Phase::Streaming;
+        let followed = active.iter().filter_map(|seat| subscribers[*seat as usize].as_ref()).filter(streaming);
+        let served = followed.flat_map(|subscriber| &subscriber.topics);
+        self.deliveries.write(served.map(|topic| (topic.id, topic.created_position, topic.next_order)));
         self.times.settle(now.utc_ns);
         self.times.write(now.monotonic_ns);
     }

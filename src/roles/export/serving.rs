@@ -266,9 +266,11 @@ impl<M: Memory, N: Network> Export<M, N> {
             subscriber.items.push(Item { place: index, position: position + 1, before: first });
             (topic.next_order, topic.told_caught_up) = (delivery.end_order, false);
             self.times.take(as_batch(&delivery));
+            let messages = delivery.header.message_count;
+            self.deliveries.count(topic.id, topic.created_position, messages, delivery.bytes);
             self.counters.delivered_batches += 1;
             self.counters.delivered_bytes += delivery.bytes;
-            self.counters.delivered_messages += u64::from(delivery.header.message_count);
+            self.counters.delivered_messages += u64::from(messages);
         }
         if list.is_empty()
             && let Some(topic) = subscriber.reader.deleted()

@@ -1,0 +1,69 @@
+//! What was delivered of each topic, and to whom: how many subscribers it has here, and how far the slowest of them has come.
+
+use crate::log::View;
+use crate::observe::counters::{CounterBlock, DeliveryCounters};
+use crate::pool::Memory;
+
+/// See the head of the file.
+pub(super) struct Deliveries<M> {
+    view: View<M>,
+    broker: u32,
+    /// By topic.
+    topics: Vec<DeliveryCounters>,
+    /// As they were written last.
+    written: Vec<DeliveryCounters>,
+}
+
+impl<M: Memory> Deliveries<M> {
+    /// Of a broker's exporter.
+    pub(super) fn new(view: &View<M>, broker: u32) -> Self {
+        let topics = view.layout.geometry.topics_max as usize;
+        // Whatever a predecessor counted is overwritten.
+        let unknown = DeliveryCounters { created: u64::MAX, ..DeliveryCounters::default() };
+        Deliveries {
+            view: view.clone(),
+            broker,
+            topics: vec![DeliveryCounters::default(); topics],
+            written: vec![unknown; topics],
+        }
+    }
+
+    /// A batch of a topic is on its way to a subscriber.
+    #[inline]
+    pub(super) fn count(&mut self, topic: u32, created_position: u64, messages: u32, bytes: u64) {
+        let counters = self.of(topic, created_position);
+        counters.delivered_batches += 1;
+        counters.delivered_messages += u64::from(messages);
+        counters.delivered_bytes += bytes;
+    }
+
+    /// A topic that has the number of one that is gone begins anew.
+    #[inline]
+    fn of(&mut self, topic: u32, created_position: u64) -> &mut DeliveryCounters {
+        let counters = &mut self.topics[topic as usize];
+        if counters.created != created_position + 1 {
+            *counters = DeliveryCounters { created: created_position + 1, ..DeliveryCounters::default() };
+        }
+        counters
+    }
+
+    /// Copies out what changed. `served` is what each subscriber follows: a topic, its creation, and the order it hears next.
+    pub(super) fn write(&mut self, served: impl Iterator<Item = (u32, u64, u64)>) {
+        for counters in &mut self.topics {
+            (counters.subscribers, counters.slowest_order) = (0, 0);
+        }
+        for (topic, created_position, next_order) in served {
+            let counters = self.of(topic, created_position);
+            counters.slowest_order =
+                if counters.subscribers == 0 { next_order } else { counters.slowest_order.min(next_order) };
+            counters.subscribers += 1;
+        }
+        for (topic, (now, written)) in (0..).zip(self.topics.iter().zip(&mut self.written)) {
+            if now != written {
+                *written = *now;
+                let at = self.view.layout.topic_deliveries(self.broker, topic);
+                CounterBlock::new(self.view.memory.clone(), at).write(now);
+            }
+        }
+    }
+}
