@@ -11,23 +11,23 @@
 //! 2. Every attempt and every connection that a port leaves is closed by an order, unless it ended by itself (`on_dialed` gave false).
 //! 3. While the session is being changed at most one port is being dialed.
 
+mod hearing;
+mod writing;
+
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use crate::client::backoff::Backoff;
-use crate::client::batch::{Buffer, SealedBatch, Shape};
+use crate::client::batch::Shape;
 use crate::client::error::{Attempt, Attempts, ClientError};
-use crate::client::handshake::{Call, Greeting, refused, same_log};
-use crate::client::heard::Heard;
-use crate::client::numbers::SessionId;
+use crate::client::handshake::{Call, Greeting, same_log};
 use crate::client::options::{BATCH_BYTES_MIN, PublisherOptions};
-use crate::client::progress::{AckedBatch, BrokerProgress, PublisherStats, UNKNOWN_BROKER};
+use crate::client::progress::{BrokerProgress, PublisherStats, UNKNOWN_BROKER};
 use crate::client::pulse::{Pulse, heartbeat};
 use crate::client::session::{DENIED_MIN, Session, identity};
-use crate::client::window::{AckEffect, Contradiction, Numbering, Window, WindowConfig};
+use crate::client::window::{Contradiction, Numbering, Window, WindowConfig};
 use crate::limits::{BATCH_BYTES_MAX, BROKERS_MAX, FRAME_HEADER_BYTES, LINE_BYTES, WINDOW_BATCHES_MAX};
-use crate::wire::frame::Ack;
 use crate::wire::{AckLevel, OrderLevel, Refusal};
 
 /// Longest attempt to reopen a session at one broker; then another one is asked.
@@ -144,7 +144,6 @@ pub(crate) struct Ports {
     new_sessions: u64,
 }
 
-/// Begin.
 impl Ports {
     /// Everything down, with the geometry that the first greeting gives. Its connection is to be put in its
     /// [`port`](Ports::port_of) by [`on_dialed`](Ports::on_dialed).
@@ -379,208 +378,6 @@ impl Ports {
             self.failed = Some(error.clone());
         }
         self.on_refused(index, error, false, now);
-    }
-}
-
-/// Hear.
-impl Ports {
-    /// A frame came on a live connection.
-    pub fn on_heard(&mut self, index: usize, heard: &Heard, now: Instant) {
-        assert!(self.is_up(index), "nobody listens there");
-        match heard {
-            Heard::Ack(ack) => self.on_ack(index, ack, now),
-            Heard::Heartbeat => {}
-            Heard::Brokers(listed) => self.know(listed, now),
-            Heard::Refused(header, text) => {
-                let error = refused(self.address(index), header, text);
-                self.on_lost(index, &error, now);
-                self.on_refused(index, &error, true, now);
-                if !error.is_transient() {
-                    self.failed = Some(error);
-                }
-            }
-        }
-    }
-
-    fn on_ack(&mut self, index: usize, ack: &Ack, now: Instant) {
-        let issue = match self.window.on_ack(index, ack, now) {
-            Ok(AckEffect::None) => return,
-            Ok(AckEffect::Fenced) if self.session.is_shared() => return self.fence(now),
-            // Below level 5 a session is one connection: a new one begins a new session.
-            Ok(AckEffect::Fenced) => Contradiction { field: "flags", found: 1, expected: 0 },
-            Err(issue) => issue,
-        };
-        let error = self.contradiction(index, issue);
-        self.on_lost(index, &error, now);
-    }
-
-    /// The connection of a port is over, whoever ended it.
-    pub fn on_lost(&mut self, index: usize, error: &ClientError, now: Instant) {
-        log::warn!("topic {}: connection {index} lost: {error}", self.topic);
-        assert!(self.is_up(index), "there is none to lose");
-        let retry_at = now + self.ports[index].backoff.fail();
-        self.leave(index, retry_at);
-        self.ports[index].failure = Some(error.to_string());
-        if !self.is_any_up() {
-            self.cut_off_since = Some(now);
-        }
-    }
-
-    /// The port was listened to. A broker that is silent for longer than it promised is stopped, or its host is gone, and TCP may never
-    /// say so. Its connection counts as broken: whatever it had that is not acked, queued and half written batches included, goes to the
-    /// others, and it gets nothing new before it has welcomed us again. True: that is so.
-    pub fn on_look(&mut self, index: usize, is_heard: bool, now: Instant) -> bool {
-        let since_last = self.since_last;
-        let port = &mut self.ports[index];
-        if port.state != PortState::Up || !port.pulse.look(is_heard, since_last) {
-            return false;
-        }
-        let text = format!("nothing was heard for {:?}", port.pulse.silent);
-        let silence = io::Error::new(io::ErrorKind::TimedOut, text);
-        let error = ClientError::io(self.address(index), "hearing from", &silence);
-        self.on_lost(index, &error, now);
-        true
-    }
-
-    /// A refusal that concerns the session rather than the connection.
-    fn on_refused(&mut self, index: usize, error: &ClientError, is_told: bool, now: Instant) {
-        let ClientError::Refused { detail, .. } = error else { return };
-        let ours = self.window.identity(index);
-        let refusal = error.refusal();
-        if refusal == Some(Refusal::UnknownSession) && self.session.on_denied(is_told, self.is_any_up(), now) {
-            self.replace_session(index, now);
-        }
-        if refusal == Some(Refusal::SessionEpoch) && !is_told && self.session.on_epoch_refused(*detail, &ours) {
-            self.fence(now);
-        }
-    }
-
-    /// The session epoch is over: every connection is left, then one reopens it under the next epoch.
-    fn fence(&mut self, now: Instant) {
-        log::warn!("topic {}: session fenced in epoch {}, reopening", self.topic, self.session.target_epoch());
-        self.fences += 1;
-        self.session.fence(&self.window.identity(0));
-        self.leave_all(now);
-    }
-
-    /// The session is gone: another one is opened, unless that could put something there twice.
-    fn replace_session(&mut self, index: usize, now: Instant) {
-        let session = self.window.identity(0).session;
-        self.leave_all(now);
-        if let Some((first_message, end_message)) = self.window.doubtful_messages() {
-            let broker = self.address(index).to_owned();
-            self.failed =
-                Some(ClientError::SessionGone { broker, session: SessionId(session), first_message, end_message });
-            return;
-        }
-        log::warn!("topic {}: session {session:#x} is gone, nothing of it is in doubt: opening another", self.topic);
-        self.session.begin_anew();
-    }
-
-    /// Every connection and every attempt is over; each port may be dialed again at once.
-    fn leave_all(&mut self, now: Instant) {
-        (0..self.ports.len()).for_each(|index| self.leave(index, now));
-        self.cut_off_since = self.cut_off_since.or(Some(now));
-    }
-
-    fn leave(&mut self, index: usize, retry_at: Instant) {
-        let port = &mut self.ports[index];
-        port.generation += 1;
-        match std::mem::replace(&mut port.state, PortState::Down { retry_at }) {
-            PortState::Up => self.window.link_down(index),
-            PortState::Dialing => {}
-            PortState::Down { .. } => return,
-        }
-        self.orders.push_back(Order::Close { port: index });
-    }
-
-    pub fn pop_order(&mut self) -> Option<Order> {
-        self.orders.pop_front()
-    }
-}
-
-/// Assign, write, report.
-impl Ports {
-    /// Takes a sealed batch; the window must not be full.
-    pub fn push(&mut self, batch: SealedBatch) {
-        self.window.push(batch);
-    }
-
-    /// Sends again what is due for that, and gives waiting batches to connections with room. Returns how many batches moved.
-    pub fn assign(&mut self, now: Instant) -> usize {
-        self.window.on_time(now) + self.window.assign(now)
-    }
-
-    /// Fills `slices` with what a port's connection may write now, in order. Returns how many are filled.
-    pub fn to_write<'a>(&'a self, index: usize, now: Instant, slices: &mut [IoSlice<'a>]) -> usize {
-        if !self.is_up(index) {
-            return 0;
-        }
-        match self.unsaid(index, now) {
-            0 => self.window.to_write(index, now, slices),
-            unsaid => {
-                slices[0] = IoSlice::new(&self.heartbeat[FRAME_HEADER_BYTES - unsaid..]);
-                1
-            }
-        }
-    }
-
-    /// Bytes of a heartbeat that go before anything else: we say that we are here where nothing was written for a while.
-    fn unsaid(&self, index: usize, now: Instant) -> usize {
-        self.ports[index].pulse.unsaid(self.window.is_between_frames(index), now)
-    }
-
-    /// The connection took so many bytes of what was [`to_write`](Ports::to_write) at this moment. True: some of them were a batch's.
-    pub fn wrote(&mut self, index: usize, bytes: usize, now: Instant) -> bool {
-        let unsaid = self.unsaid(index, now);
-        if unsaid > 0 {
-            self.ports[index].pulse.said(unsaid, bytes, now);
-            return false;
-        }
-        if bytes > 0 {
-            self.window.wrote(index, bytes, now);
-            self.ports[index].pulse.wrote(now);
-        }
-        bytes > 0
-    }
-
-    /// What a port must still write, if it is up, before another frame can begin: the rest of one that is half written, acked or not.
-    pub fn rest_of_frame(&self, index: usize) -> &[u8] {
-        match self.ports[index].pulse.half_said() {
-            0 => self.window.rest_of_frame(index),
-            unsaid => &self.heartbeat[FRAME_HEADER_BYTES - unsaid..],
-        }
-    }
-
-    /// A batch that was acked since the last call.
-    pub fn pop_acked(&mut self) -> Option<AckedBatch> {
-        self.window.pop_acked()
-    }
-
-    /// A buffer that came free.
-    pub fn pop_buffer(&mut self) -> Option<Buffer> {
-        self.window.pop_buffer()
-    }
-
-    /// Why no call can succeed any more: a refusal that trying again cannot change.
-    pub fn failed(&self) -> Option<&ClientError> {
-        self.failed.as_ref()
-    }
-
-    /// Brings the numbers of every broker up to date.
-    pub fn count(&mut self) {
-        for broker in &mut self.brokers {
-            (broker.sent, broker.acked, broker.connected) = (0, 0, false);
-        }
-        // At level 5 every connection to a broker repeats the broker's one number for the session.
-        let is_shared = self.session.is_shared();
-        for (link, port) in self.ports.iter().enumerate() {
-            let broker = &mut self.brokers[port.broker];
-            let acked = self.window.acked_messages(link);
-            broker.acked = if is_shared { broker.acked.max(acked) } else { broker.acked + acked };
-            broker.sent += self.window.sent_messages(link);
-            broker.connected |= port.state == PortState::Up;
-        }
     }
 }
 

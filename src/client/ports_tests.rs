@@ -1,13 +1,15 @@
 //! The ports, event by event, and against a model of a cluster under random failures.
 
 use std::collections::BTreeMap;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 use super::*;
 use crate::client::batch::{Buffer, Filler};
 use crate::client::fake::{payloads, welcome};
+use crate::client::handshake::refused;
+use crate::client::heard::Heard;
 use crate::testing::random::Random;
-use crate::wire::frame::{ACK_FENCED, BatchHeader, LogRecord, NOTHING_LET_GO, Refused};
+use crate::wire::frame::{ACK_FENCED, Ack, BatchHeader, LogRecord, NOTHING_LET_GO, Refused};
 use crate::wire::{BatchDecoder, FrameKind, Progress};
 
 const MS: Duration = Duration::from_millis(1);

@@ -163,6 +163,14 @@ pub fn render(now: &Snapshot, scope: &Scope) -> String {
         for delivery in topic.deliveries.iter().filter(|delivery| scope.has(delivery.broker)) {
             let labels = format!("broker=\"{}\",topic=\"{}\"", delivery.broker, escape(&topic.name, true));
             families.block("topic", &labels, &delivery.counters);
+            if let Some(behind) = delivery.behind(topic.next_order) {
+                families.gauge(
+                    "topic_reader_lag_messages",
+                    "messages of the topic that the broker's slowest subscriber has still to be sent",
+                    &labels,
+                    behind as f64,
+                );
+            }
         }
     }
     let is_ours = |process| scope.brokers.is_none() || process == u64::from(std::process::id());
