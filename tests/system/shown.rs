@@ -8,6 +8,7 @@ use std::path::Path;
 use embarcadero::config::MonitorAddress;
 use embarcadero::monitor::diagnosis::Cause;
 use embarcadero::wire::{OrderLevel, Receipts};
+use embarcadero::{Start, Subscriber};
 use serde_json::Value;
 
 use crate::exposition::{Family, read};
@@ -78,6 +79,7 @@ fn metrics_are_written_as_scrapers_read_them_and_are_true() {
     });
     let batches = sum(&last, "embarcadero_receive_published_batches_total", "");
     assert!(batches > 0.0 && sum(&last, "embarcadero_sequencer_appended_batches_total", "") == batches);
+    assert_eq!(sum(&last, "embarcadero_topic_delivered_messages_total", ""), messages as f64);
     for stage in ["publishing", "ordering", "committing", "acking", "to_ack", "delivering", "to_delivery"] {
         let times = format!("embarcadero_batch_{stage}_seconds");
         assert_eq!(sum(&last, &times, "_count"), batches, "{times}");
@@ -173,10 +175,14 @@ fn dashboard_and_alerts_ask_for_metrics_that_are_there() {
     let brokers = site.start();
     let address = brokers.shown_at().unwrap();
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
-    let families = wait_for("a topic in the metrics", || {
+    let subscriber = Subscriber::connect(site.subscriber(TOPIC, 1, Start::Earliest)).unwrap();
+    let families = wait_for("a topic and its subscriber in the metrics", || {
         let families = scrape(address);
-        families.contains_key("embarcadero_topic_orders_total").then_some(families)
+        let is_there = |family| families.contains_key(family);
+        (is_there("embarcadero_topic_orders_total") && is_there("embarcadero_topic_reader_lag_messages"))
+            .then_some(families)
     });
+    drop(subscriber);
     brokers.stop();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let text = |name: &str| std::fs::read_to_string(config.join(name)).unwrap();
