@@ -111,6 +111,13 @@ impl<M: Memory> View<M> {
         View::new(memory, layout, homes)
     }
 
+    /// As somebody sees it who only looks, and may be on any of the pool's hosts: of a pool of several, each line may have been written on another,
+    /// and is fetched anew.
+    pub fn of_onlooker(memory: M, layout: Arc<Layout>, homes: HomeHosts) -> View<M> {
+        let here = if layout.geometry.hosts == 1 { 0 } else { Homes::NOWHERE };
+        View::new(memory, layout, Homes::new(here, homes))
+    }
+
     /// The same pool from the same host, through another memory.
     #[cfg(test)]
     pub(crate) fn with_memory<N: Memory>(&self, memory: N) -> View<N> {

@@ -177,7 +177,14 @@ impl Look<'_> {
         }
         if let Some(first) = gone.first() {
             let (one, more) = (first.broker(), and_others("broker", gone.len()));
-            let words = format!("broker {one} is gone: it ended without a word{more}");
+            let words = match first.member.is_here {
+                true => format!("broker {one} is gone: it ended without a word{more}"),
+                // Its lock can be asked for there only.
+                false => format!(
+                    "broker {one} of host {} shows no life: it is gone, or stands still, or its host is off{more}",
+                    first.member.host
+                ),
+            };
             self.find(0.9, Cause::Gone, "start it again; see its log, or its errors here", words);
         }
     }
@@ -187,8 +194,11 @@ impl Look<'_> {
         let then = self.before.sequencer.as_ref();
         let is_same = then.is_some_and(|then| (then.epoch, then.heartbeat) == (now.epoch, now.heartbeat));
         if is_same && self.seconds >= SILENCE_S {
-            let state =
-                if now.is_locked { "stands still: its process has its lock and shows no life" } else { "is gone" };
+            let state = match (now.is_here, now.is_locked) {
+                (true, true) => "stands still: its process has its lock and shows no life".to_owned(),
+                (true, false) => "is gone".to_owned(),
+                (false, _) => format!("of host {} shows no life", now.host),
+            };
             let words = format!("the sequencer (candidate {}) {state}: nothing is ordered", now.candidate);
             let remedy = "another candidate takes over if there is one; else continue or start its process";
             self.find(1.0, Cause::SequencerSilent, remedy, words);
@@ -409,6 +419,16 @@ pub fn life(then: &MemberFacts, now: &MemberFacts, seconds: f64) -> Life {
     }
 }
 
+/// The brokers that show no life between two looks: they stand still, or are gone.
+pub fn silent_brokers(before: &Snapshot, now: &Snapshot) -> Vec<u32> {
+    let seconds = now.taken_at.saturating_sub(before.taken_at) as f64 / 1e9;
+    let is_silent = |broker: &&BrokerFacts| {
+        let then = before.broker(broker.broker());
+        then.is_some_and(|then| matches!(life(&then.member, &broker.member, seconds), Life::StandsStill | Life::Gone))
+    };
+    now.brokers.iter().filter(is_silent).map(BrokerFacts::broker).collect()
+}
+
 /// Of several it is the first or the worst that is told of.
 fn and_others(what: &str, many: usize) -> String {
     match many {
@@ -506,7 +526,8 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let broker = &mut snapshot.brokers[0];
         (broker.member.state, broker.member.is_locked) = ("serving", true);
-        snapshot.sequencer.as_mut().unwrap().is_locked = true;
+        let sequencer = snapshot.sequencer.as_mut().unwrap();
+        (sequencer.is_here, sequencer.is_locked) = (true, true);
         let counters = ThreadCounters { reported_at: snapshot.taken_at, spins: 1, ..ThreadCounters::default() };
         broker.threads = vec![ThreadFacts { name: "sequence".to_owned(), counters }];
         snapshot.lanes = vec![LaneFacts {
@@ -558,7 +579,7 @@ mod tests {
             gone(pair);
             pair.now.brokers[0].member.is_here = false;
         };
-        Pair::shows(elsewhere, Cause::Gone, "broker 0 is gone");
+        Pair::shows(elsewhere, Cause::Gone, "broker 0 of host 0 shows no life");
     }
 
     #[test]
@@ -570,6 +591,12 @@ mod tests {
             pair.now.sequencer.as_mut().unwrap().is_locked = false;
         };
         Pair::shows(gone, Cause::SequencerSilent, "(candidate 0) is gone");
+        let elsewhere = |pair: &mut Pair| {
+            gone(pair);
+            let now = pair.now.sequencer.as_mut().unwrap();
+            (now.is_here, now.host) = (false, 3);
+        };
+        Pair::shows(elsewhere, Cause::SequencerSilent, "(candidate 0) of host 3 shows no life: nothing is ordered");
         let another = |pair: &mut Pair| {
             let now = pair.now.sequencer.as_mut().unwrap();
             (now.candidate, now.epoch) = (1, now.epoch + 1);

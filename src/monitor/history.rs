@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use crate::monitor::diagnosis::{Finding, diagnose};
+use crate::monitor::diagnosis::{Finding, diagnose, silent_brokers};
 use crate::monitor::snapshot::Snapshot;
 use crate::monitor::stages::of_brokers;
 use crate::observe::histogram::Distribution;
@@ -78,6 +78,11 @@ impl History {
     /// What the last seconds say about who waits for whom.
     pub fn findings(&self) -> Vec<Finding> {
         self.now().zip(self.before()).map(|(now, before)| diagnose(before, now)).unwrap_or_default()
+    }
+
+    /// The brokers that showed no life in the last seconds.
+    pub fn silent_brokers(&self) -> Vec<u32> {
+        self.now().zip(self.before()).map(|(now, before)| silent_brokers(before, now)).unwrap_or_default()
     }
 
     /// Second by second.

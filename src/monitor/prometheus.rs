@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::monitor::diagnosis::silent_brokers;
 use crate::monitor::snapshot::{BrokerFacts, SequencerFacts, Snapshot};
 use crate::observe::counters::{Counter, Counters, Kind};
 use crate::observe::histogram::Distribution;
@@ -125,14 +126,16 @@ fn escape(text: &str, is_label: bool) -> String {
     if is_label { text.replace('"', "\\\"") } else { text }
 }
 
-/// What those in `scope` have counted. Histograms are of times in seconds.
-pub fn render(now: &Snapshot, scope: &Scope) -> String {
+/// What those in `scope` have counted. Histograms are of times in seconds. Of those on other hosts only an earlier look, `before`, tells whether they
+/// live; without one they are taken at their word.
+pub fn render(now: &Snapshot, before: Option<&Snapshot>, scope: &Scope) -> String {
     let mut families = Families::default();
     families.gauge("pool_bytes", "length of the pool", "", now.pool.bytes as f64);
     families.gauge("pool_blog_bytes", "bytes of the pool for batches", "", now.pool.blog_bytes as f64);
     families.gauge("pool_failed_places", "places of the pool where memory failed", "", now.pool.failed_at.len() as f64);
+    let silent = before.map(|before| silent_brokers(before, now)).unwrap_or_default();
     for broker in now.brokers.iter().filter(|broker| scope.has(broker.broker())) {
-        of_broker(&mut families, now, broker);
+        of_broker(&mut families, now, broker, silent.contains(&broker.broker()));
     }
     for lane in now.lanes.iter().filter(|lane| scope.has(lane.member)) {
         let labels = format!("broker=\"{}\",lane=\"{}\"", lane.member, lane.lane);
@@ -173,16 +176,20 @@ pub fn render(now: &Snapshot, scope: &Scope) -> String {
             }
         }
     }
-    let is_ours = |process| scope.brokers.is_none() || process == u64::from(std::process::id());
-    if let Some(sequencer) = now.sequencer.as_ref().filter(|sequencer| is_ours(sequencer.process)) {
-        of_sequencer(&mut families, now, sequencer);
+    let is_meant = |sequencer: &&SequencerFacts| scope.brokers.is_none() || sequencer.is_ours;
+    if let Some(sequencer) = now.sequencer.as_ref().filter(is_meant) {
+        let then = before.and_then(|before| before.sequencer.as_ref());
+        let is_silent = then.is_some_and(|then| (then.epoch, then.heartbeat) == (sequencer.epoch, sequencer.heartbeat));
+        of_sequencer(&mut families, now, sequencer, is_silent);
     }
     families.text()
 }
 
-fn of_broker(families: &mut Families, now: &Snapshot, broker: &BrokerFacts) {
+fn of_broker(families: &mut Families, now: &Snapshot, broker: &BrokerFacts, is_silent: bool) {
     let labels = format!("broker=\"{}\"", broker.broker());
-    let is_up = broker.member.state == "serving" && (broker.member.is_locked || !broker.member.is_here);
+    // A process of this machine is asked for by its lock.
+    let is_there = if broker.member.is_here { broker.member.is_locked } else { !is_silent };
+    let is_up = broker.member.state == "serving" && is_there;
     families.gauge("broker_up", "1 while the broker serves, as its process says", &labels, f64::from(is_up));
     families.counter(
         "broker_heartbeats",
@@ -231,13 +238,14 @@ fn of_broker(families: &mut Families, now: &Snapshot, broker: &BrokerFacts) {
     families.counter("process_errors", "warnings and errors its process has logged", &labels, errors as f64);
 }
 
-fn of_sequencer(families: &mut Families, now: &Snapshot, sequencer: &SequencerFacts) {
+fn of_sequencer(families: &mut Families, now: &Snapshot, sequencer: &SequencerFacts, is_silent: bool) {
+    let is_there = if sequencer.is_here { sequencer.is_locked } else { !is_silent };
     let labels = format!("candidate=\"{}\"", sequencer.candidate);
     families.gauge(
         "sequencer_up",
         "1 while the process of the active sequencer is there",
         &labels,
-        f64::from(sequencer.is_locked),
+        f64::from(is_there),
     );
     families.gauge("sequencer_epoch", "epoch of the active sequencer", &labels, sequencer.epoch as f64);
     families.counter(

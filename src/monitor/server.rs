@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::monitor::diagnosis::{Life, life};
 use crate::monitor::history::History;
 use crate::monitor::http::{Conversation, Reply};
 use crate::monitor::prometheus::{self, Scope};
@@ -224,7 +223,7 @@ impl Desk {
         let (history, brokers) = (&self.history, &self.brokers);
         let render = || {
             let scope = Scope { brokers: Some(brokers.clone()) };
-            history.now().map(|now| prometheus::render(now, &scope)).unwrap_or_default().into()
+            history.now().map(|now| prometheus::render(now, history.before(), &scope)).unwrap_or_default().into()
         };
         Arc::clone(self.metrics.get_or_insert_with(render))
     }
@@ -234,6 +233,7 @@ impl Desk {
         let render = || {
             let status = json!({
                 "own_brokers": brokers,
+                "silent_brokers": history.silent_brokers(),
                 "now": history.now(),
                 "findings": history.findings(),
                 "seconds": history.seconds(),
@@ -245,15 +245,10 @@ impl Desk {
 
     /// Whether this process's brokers show life.
     fn is_healthy(&self) -> Result<(), String> {
-        let (Some(now), Some(before)) = (self.history.now(), self.history.before()) else { return Ok(()) };
-        let seconds = (now.taken_at - before.taken_at) as f64 / 1e9;
-        for broker in now.brokers.iter().filter(|broker| self.brokers.contains(&broker.broker())) {
-            let Some(then) = before.broker(broker.broker()) else { continue };
-            if matches!(life(&then.member, &broker.member, seconds), Life::StandsStill | Life::Gone) {
-                return Err(format!("broker {} shows no life", broker.broker()));
-            }
+        match self.history.silent_brokers().iter().find(|broker| self.brokers.contains(broker)) {
+            Some(broker) => Err(format!("broker {broker} shows no life")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether they serve, and somebody orders.

@@ -24,11 +24,11 @@ use crate::observe::histogram::Distribution;
 use crate::observe::slowest::{self, SlowBatch};
 use crate::observe::threads;
 use crate::pool::coherence::Coherence;
-use crate::pool::line::{Peer, observe_words};
+use crate::pool::line::{self, Peer, observe_words};
 use crate::pool::process::boot_id;
 use crate::pool::record::{BrokerLine, LaneProgress, LaneStatus, PinLine, SessionLine, member_state};
 use crate::pool::region::LockName;
-use crate::pool::{Access, Hardware, Mapped, PlaceKind, Pool, Software};
+use crate::pool::{Access, Hardware, Mapped, Memory, PlaceKind, Pool, Software};
 use crate::utc::utc_ns;
 
 /// Memory of a pool that is only looked at.
@@ -87,11 +87,18 @@ pub struct SequencerFacts {
     pub candidate: u32,
     /// Its epoch.
     pub epoch: u64,
-    /// Its process.
+    /// The host that its place belongs to.
+    pub host: u64,
+    /// That is this machine, in this run of it, as those say who live there.
+    pub is_here: bool,
+    /// Its process, by its number on that host.
     pub process: u64,
+    /// The process that looks has its place, and was made the sequencer there. A number is not enough for that: on another host, or in another
+    /// container, another process may have the same.
+    pub is_ours: bool,
     /// Grows while it lives.
     pub heartbeat: u64,
-    /// Whether a process of this host has its lock.
+    /// Whether a process of this machine has its lock.
     pub is_locked: bool,
     /// Every position below is committed.
     pub watermark: u64,
@@ -282,7 +289,8 @@ impl Snapshot {
     }
 
     fn take_as<C: Coherence>(pool: &Pool, with_sessions: bool) -> Snapshot {
-        let view = View::single_host(Mapped::<C>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+        let memory = Mapped::<C>::new(Arc::clone(pool.mapping()));
+        let view = View::of_onlooker(memory, Arc::clone(pool.layout()), pool.superblock().homes());
         let g = view.layout.geometry;
         let was_there = |member: &u32| member_line(&view, *member).incarnation > 0;
         Snapshot {
@@ -375,17 +383,31 @@ fn sequencer_facts<C: Coherence>(pool: &Pool, view: &Looked<C>) -> Option<Sequen
     let commit = reader.current()?;
     let line = reader.line(commit.candidate);
     let [ordering, committing] = view.layout.sequencer_histograms(commit.candidate);
+    let (host, lock) = (view.home_of_candidate(commit.candidate), LockName::Candidate(commit.candidate));
+    let is_here = is_this_machine(view, host);
     Some(SequencerFacts {
         candidate: commit.candidate,
         epoch: commit.epoch,
+        host: host.into(),
+        is_here,
         process: line.process,
+        is_ours: pool.holds(lock) && line.process == u64::from(std::process::id()),
         heartbeat: line.heartbeat,
-        is_locked: pool.is_locked(LockName::Candidate(commit.candidate)).unwrap_or(false),
+        is_locked: is_here && pool.is_locked(lock).unwrap_or(false),
         watermark: commit.watermark,
         floor: FloorReader::new(view).read().map_or(0, |floors| floors.floor),
         counters: counters(view, view.layout.sequencer_counters(commit.candidate)),
         ordering: distribution(view, ordering),
         committing: distribution(view, committing),
+    })
+}
+
+/// Whether anybody of that host lives, or lived, in this run of this machine.
+fn is_this_machine<C: Coherence>(view: &Looked<C>, host: u32) -> bool {
+    let here = boot_id();
+    view.members_of(host).any(|member| {
+        let line = member_line(view, member);
+        line.incarnation > 0 && line.boot_id == here
     })
 }
 
@@ -470,14 +492,19 @@ fn lane_facts<C: Coherence>(view: &Looked<C>) -> Vec<LaneFacts> {
 }
 
 /// Slots of a lane that were published and not looked at yet: they follow each other, so it is enough to find the last.
-fn waiting<C: Coherence>(view: &Looked<C>, lane: u32, consumed: u64) -> u64 {
+fn waiting<M: Memory>(view: &View<M>, lane: u32, consumed: u64) -> u64 {
     let reader = LaneReader::new(view, lane, consumed);
+    let is_there = |ahead: u64| {
+        let slot = view.layout.ring_slot(lane, consumed + ahead);
+        line::fetch_all(&view.memory, [slot].into_iter(), view.access_to_lane(lane));
+        reader.peek_at(ahead).is_some()
+    };
     let (mut there, mut beyond) = (0, u64::from(view.layout.geometry.ring_slots) + 1);
     while there + 1 < beyond {
         let middle = there + (beyond - there) / 2;
-        match reader.peek_at(middle - 1) {
-            Some(_) => there = middle,
-            None => beyond = middle,
+        match is_there(middle - 1) {
+            true => there = middle,
+            false => beyond = middle,
         }
     }
     there
@@ -549,4 +576,35 @@ fn session_facts<C: Coherence>(view: &Looked<C>) -> Vec<SessionFacts> {
         })
     };
     (0..view.layout.geometry.sessions_max).filter_map(facts).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::lane::LaneWriter;
+    use crate::log::views::host_views;
+    use crate::pool::layout::Layout;
+    use crate::pool::record::BatchSlot;
+    use crate::pool::superblock::HomeHosts;
+    use crate::testing::memory::Whim;
+
+    /// Who looks has lines of both hosts in its cache, and they stay there: what was written since is seen all the same.
+    #[test]
+    fn what_another_host_has_written_since_is_seen() {
+        let (memory, views) = host_views([0, 1], &[0, 1], Whim::LAZY, 1);
+        let geometry = crate::pool::Geometry { hosts: 2, ..views[0].layout.geometry };
+        let homes = HomeHosts { brokers: vec![0, 1], candidates: vec![0, 1] };
+        let layout = Arc::new(Layout::new(geometry).unwrap());
+        let mut sequencer = crate::log::commit::CommitWriter::take(&views[1], 1);
+        sequencer.claim(0, 70);
+        sequencer.activate(0);
+        let mut lane = LaneWriter::take(&views[1], 1);
+        for seen in 0..3 {
+            let view = View::of_onlooker(memory.host(0), Arc::clone(&layout), homes.clone());
+            let commit = CommitReader::new(&view).current().unwrap();
+            assert_eq!((commit.candidate, commit.watermark, waiting(&view, 1, 0)), (1, seen, seen));
+            lane.publish(&BatchSlot::default());
+            sequencer.advance(seen + 1, 1);
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::pool::error::PoolError;
@@ -58,10 +58,24 @@ impl std::fmt::Display for LockName {
 pub struct HostLock {
     file: File,
     byte: i64,
+    /// Where it is noted that this process has it.
+    held: Held,
+}
+
+/// The locks that were taken through one opening of a pool and are held: the kernel says whether a lock is held, and not by which process.
+type Held = Arc<Mutex<Vec<i64>>>;
+
+/// What was noted; who panicked meanwhile left a list behind that is whole.
+fn noted(held: &Held) -> MutexGuard<'_, Vec<i64>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for HostLock {
     fn drop(&mut self) {
+        let mut held = noted(&self.held);
+        if let Some(place) = held.iter().position(|byte| *byte == self.byte) {
+            held.swap_remove(place);
+        }
         // Closing is not enough: a process being started has a copy of the descriptor until it executes its program.
         let _ = os::unlock(&self.file, self.byte);
     }
@@ -75,13 +89,14 @@ pub(super) struct Opened {
     writable: bool,
     identity: (u64, u64),
     was_linked: bool,
+    held: Held,
 }
 
 impl Opened {
     pub(super) fn new(path: &Path, file: File, writable: bool) -> Result<Opened, PoolError> {
         let meta = file.metadata().map_err(os_error(path, "stat it"))?;
         let (identity, was_linked) = ((meta.dev(), meta.ino()), meta.nlink() > 0);
-        Ok(Opened { path: path.into(), file: Arc::new(file), writable, identity, was_linked })
+        Ok(Opened { path: path.into(), file: Arc::new(file), writable, identity, was_linked, held: Held::default() })
     }
 
     /// Whether it had a name when it was opened; memory files have none (`memfd_create`, `/proc/PID/fd/N`).
@@ -124,7 +139,15 @@ impl Opened {
             return Err(PoolError::Replaced { path: self.path.clone() });
         }
         let locked = os::try_lock(&file, mode, name.byte()).map_err(os_error(&self.path, "lock it"))?;
-        Ok(locked.then_some(HostLock { file, byte: name.byte() }))
+        Ok(locked.then(|| {
+            noted(&self.held).push(name.byte());
+            HostLock { file, byte: name.byte(), held: Arc::clone(&self.held) }
+        }))
+    }
+
+    /// Whether a lock was taken through this opening, and is held.
+    pub(super) fn holds(&self, name: LockName) -> bool {
+        noted(&self.held).contains(&name.byte())
     }
 
     /// Takes a lock that somebody may have for so long at most.

@@ -384,6 +384,11 @@ impl Pool {
         self.opened.is_locked(name)
     }
 
+    /// Whether a lock was taken through this opening of the pool, or a copy of it, and is held: by this very process.
+    pub fn holds(&self, name: LockName) -> bool {
+        self.opened.holds(name)
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path

@@ -113,6 +113,20 @@ fn a_pool_can_be_looked_at_without_the_right_to_write_it() {
     assert!(matches!(open(path, small(), false, Create::Format), Err(PoolError::InUse { .. })), "it is looked at");
 }
 
+/// The kernel does not say which process has a lock, and the number of a process says nothing in another container.
+#[test]
+fn who_holds_a_lock_knows_it() {
+    let at = TempPool::new("holds");
+    let [ours, theirs] = [0, 1].map(|_| open(&at.0, small(), false, Create::IfMissing).unwrap());
+    let (same, name) = (ours.clone(), LockName::Candidate(0));
+    assert!(!ours.holds(name));
+    let held = ours.lock(name).unwrap();
+    assert!(ours.holds(name) && same.holds(name) && !ours.holds(LockName::Broker(0)));
+    assert!(theirs.is_locked(name).unwrap() && !theirs.holds(name) && theirs.try_to_lock(name).unwrap().is_none());
+    drop(held);
+    assert!(!ours.holds(name) && !theirs.holds(name));
+}
+
 #[test]
 fn a_pool_begins_where_a_huge_page_may() {
     let at = TempPool::new("aligned");

@@ -7,8 +7,8 @@ root=$(cd "$here/../.." && pwd)
 mkdir -p "$1"
 work=$(cd "$1" && pwd)
 
-PACKAGES=(qemu-system-x86 seabios ndctl daxctl busybox-static cpio kmod)
-MODULES="cxl_acpi cxl_pci cxl_mem cxl_pmem cxl_port libnvdimm nd_pmem dax_pmem device_dax dax_cxl dax_hmem kmem virtio_pci virtio_net"
+PACKAGES=(qemu-system-x86 seabios ndctl daxctl busybox-static cpio kmod iproute2)
+MODULES="cxl_acpi cxl_pci cxl_mem cxl_pmem cxl_port libnvdimm nd_pmem dax_pmem device_dax dax_cxl dax_hmem kmem virtio_pci virtio_net sch_netem"
 
 skip() {
     echo "SKIPPED, not passed: $*" >&2
@@ -49,9 +49,9 @@ ln -s bin "$tree/sbin"
 ln -s ../bin "$tree/usr/bin"
 cp "$(command -v busybox)" "$tree/bin/busybox"
 for applet in $(busybox --list); do
-    case $applet in busybox | ndctl | cxl | daxctl) ;; *) ln -sf busybox "$tree/bin/$applet" ;; esac
+    case $applet in busybox | ndctl | cxl | daxctl | tc) ;; *) ln -sf busybox "$tree/bin/$applet" ;; esac
 done
-for binary in "$(command -v cxl)" "$(command -v ndctl)" "$(command -v daxctl)" "$binaries"/{embarlet,embarctl,loadgen}; do
+for binary in "$(command -v cxl)" "$(command -v ndctl)" "$(command -v daxctl)" "$(command -v tc)" "$binaries"/{embarlet,embarctl,loadgen}; do
     cp -L "$binary" "$tree/bin/"
     # All of it lies in the guest's memory, twice while it is unpacked: what a debugger wants stays here.
     strip --strip-debug "$tree/bin/$(basename "$binary")"

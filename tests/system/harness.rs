@@ -139,8 +139,13 @@ impl Site {
 
     /// All brokers in this process.
     pub fn start(&self) -> Cluster {
+        self.start_some((0..self.brokers).collect())
+    }
+
+    /// Some of the brokers in this process, on a mapping and with locks of their own.
+    pub fn start_some(&self, brokers: Vec<u32>) -> Cluster {
         let _ = env_logger::Builder::new().filter_level(log::LevelFilter::Info).is_test(true).try_init();
-        let options = StartOptions { brokers: (0..self.brokers).collect(), ..StartOptions::default() };
+        let options = StartOptions { brokers, ..StartOptions::default() };
         let embarlet = Embarlet::start(&self.config, &options).unwrap_or_else(|error| panic!("cannot start: {error}"));
         Cluster { embarlet: Some(embarlet) }
     }

@@ -98,6 +98,34 @@ fn metrics_are_written_as_scrapers_read_them_and_are_true() {
     brokers.stop();
 }
 
+/// Two of one process number, as in two containers, or on two hosts; here they even are one process. Whose the sequencer is, is told by who has its
+/// place, not by the number.
+#[test]
+fn each_series_is_shown_by_one_of_two() {
+    let sequencer = "candidates: 2, takeover_after: 5s, session_lease: 20s";
+    let mut site = Site::new("shown-once", &Setup { brokers: 2, pool: "bytes: 64MiB", sequencer, ..ROOMY });
+    site.config.monitor.address = MonitorAddress::At("127.0.0.1:0".parse().unwrap());
+    let (first, second) = (site.start_some(vec![0]), site.start_some(vec![1]));
+    let addresses = [&first, &second].map(|one| one.shown_at().unwrap());
+    site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
+    let has = |families: &Families, family: &str| families.contains_key(family);
+    let [ours, theirs] = wait_for("both brokers, the sequencer and the topic in the metrics", || {
+        let shown = addresses.map(scrape);
+        let are_up = shown.iter().all(|families| has(families, "embarcadero_broker_up"));
+        let is_topic_there = shown.iter().any(|families| has(families, "embarcadero_topic_orders_total"));
+        (are_up && is_topic_there).then_some(shown)
+    });
+    let [ours_named, theirs_named] =
+        [&ours, &theirs].map(|families| growing(families).into_keys().collect::<BTreeSet<_>>());
+    assert_eq!(ours_named.intersection(&theirs_named).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert!(has(&ours, "embarcadero_sequencer_up") && !has(&theirs, "embarcadero_sequencer_up"));
+    first.stop();
+    wait_for("the sequencer in the other's metrics", || {
+        has(&scrape(addresses[1]), "embarcadero_sequencer_up").then_some(())
+    });
+    second.stop();
+}
+
 /// A label's value is a topic's name, and that is its owner's choice.
 #[test]
 fn a_topic_of_any_name_is_a_label() {

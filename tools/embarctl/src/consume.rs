@@ -149,7 +149,8 @@ fn next_order(args: &ConsumeArgs, name: &str) -> Result<u64, CommandError> {
         return Ok(topic.next_order.0);
     };
     let pool = Pool::look(path)?;
-    let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+    let memory = Mapped::<Software>::new(Arc::clone(pool.mapping()));
+    let view = View::of_onlooker(memory, Arc::clone(pool.layout()), pool.superblock().homes());
     let mut topics = TopicReader::new(&view);
     topics.refresh();
     let id = topics.known().iter().find(|topic| topic.name == name).map(|topic| topic.id);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use embarcadero::monitor::diagnosis::{Life, address, diagnose, life};
-use embarcadero::monitor::snapshot::{BrokerFacts, LaneFacts, MemberFacts, SequencerFacts, Snapshot};
+use embarcadero::monitor::snapshot::{AttachedFacts, BrokerFacts, LaneFacts, MemberFacts, SequencerFacts, Snapshot};
 use embarcadero::monitor::stages::stages;
 use embarcadero::observe::counters::Counters;
 use embarcadero::pool::Pool;
@@ -93,9 +93,15 @@ impl Watched {
     fn is_anybody_awaited(&self) -> bool {
         let is_silent =
             |broker: &BrokerFacts| matches!(self.life_of(&broker.member), Life::Unknown | Life::StandsStill);
-        // Its host is not in its line: so one that shows nothing is watched for as long as one that lives may take.
+        // Of an attached process of another host there is no lock to be seen: one that has not said that it ended is waited for as well.
+        let is_unknown = |one: &AttachedFacts| {
+            let is_over = one.member.is_here || one.member.state == "stopped";
+            !is_over && self.life_of(&one.member) != Life::Lives
+        };
+        // One that shows nothing is watched for as long as one that lives may take.
         self.now.sequencer.as_ref().is_some_and(|now| !self.does_sequencer_beat(now))
             || self.now.brokers.iter().any(is_silent)
+            || self.now.attached.iter().any(is_unknown)
     }
 
     fn json(&self) -> String {
@@ -146,8 +152,11 @@ impl Watched {
             (false, true) => "stands still: its process has its lock and shows no life",
             (false, false) => "gone",
         };
-        let SequencerFacts { candidate, epoch, floor, watermark, .. } = now;
-        format!("candidate {candidate}, epoch {epoch}, {state}; positions {floor} to {watermark} are kept")
+        let host = on_host(now.is_here, now.host);
+        let SequencerFacts { candidate, epoch, process, floor, watermark, .. } = now;
+        format!(
+            "candidate {candidate}, epoch {epoch}, {state}{host}, process {process}; positions {floor} to {watermark} are kept"
+        )
     }
 
     fn member_in_words(&self, member: &MemberFacts, is_attached: bool) -> String {
@@ -158,7 +167,7 @@ impl Watched {
             Life::StandsStill | Life::Unknown => "stands still: its process has its lock and shows no life",
             Life::Gone => "gone",
         };
-        let host = if member.is_here { String::new() } else { format!(" on host {}", member.host) };
+        let host = on_host(member.is_here, member.host);
         format!("{state}{host}, process {}, start {} of it", member.process, member.incarnation)
     }
 
@@ -217,6 +226,11 @@ impl Watched {
             ),
         }
     }
+}
+
+/// Where a process is, unless that is this machine.
+fn on_host(is_here: bool, host: u64) -> String {
+    if is_here { String::new() } else { format!(" on host {host}") }
 }
 
 fn level(order: u8) -> String {
@@ -361,13 +375,13 @@ mod tests {
             over.store(true, Ordering::Relaxed);
             told
         });
-        assert!(told.contains("sequencer: candidate 0, epoch 1, running;"), "{told}");
+        assert!(told.contains("sequencer: candidate 0, epoch 1, running, process 1;"), "{told}");
         assert!(any_lives && told.contains("broker 1: running on host 0, process 70,"), "{told}");
         assert!(told.contains("floor: readers of broker 1 need position 0 and what is behind it"), "{told}");
         assert!(told.contains(&format!("extents: {had} with those who write, 0 in quarantine")), "{told}");
         let (silent, any_lives) = described(&pool);
         std::fs::remove_file(&path).unwrap();
-        assert!(silent.contains("sequencer: candidate 0, epoch 1, gone;"), "{silent}");
+        assert!(silent.contains("sequencer: candidate 0, epoch 1, gone, process 1;"), "{silent}");
         assert!(!any_lives && silent.contains("broker 1: gone on host 0, process 70,"), "{silent}");
         assert!(silent.contains(&format!("extents: 0 with those who write, {had} in quarantine")), "{silent}");
         assert!(silent.contains(&format!("{had} of member 1, which is gone: a broker of host 0")), "{silent}");

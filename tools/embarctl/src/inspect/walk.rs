@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
+use embarcadero::log::View;
 use embarcadero::log::checkpoint::check_session_line;
 use embarcadero::log::commit::Commit;
 use embarcadero::log::damage::within;
-use embarcadero::log::{Homes, View};
 use embarcadero::pool::record::{FloorLine, SessionLine};
 use embarcadero::pool::superblock::Superblock;
 use embarcadero::pool::{Mapped, Pool};
@@ -75,11 +75,8 @@ pub fn look(pool: &Pool) -> Seen {
     }
 }
 
-/// A pool of one host is in one cache; of several, each line is another host's.
 fn view(pool: &Pool) -> Looked {
-    let here = if pool.layout().geometry.hosts == 1 { 0 } else { Homes::NOWHERE };
-    let homes = Homes::new(here, pool.superblock().homes());
-    View::new(Mapped::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()), homes)
+    View::of_onlooker(Mapped::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()), pool.superblock().homes())
 }
 
 /// One look. Gives whether the sequencer was the same all the while.

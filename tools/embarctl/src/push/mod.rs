@@ -57,24 +57,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where metrics come from.
 enum Source {
-    Pool(Box<Pool>),
+    /// And how it was when it was looked at last.
+    Pool(Box<Pool>, Option<Box<Snapshot>>),
     Page(Url),
 }
 
 impl Source {
     fn name(&self) -> String {
         match self {
-            Source::Pool(pool) => pool.path().display().to_string(),
+            Source::Pool(pool, _) => pool.path().display().to_string(),
             Source::Page(url) => url.at.clone(),
         }
     }
 
     /// As they are now, and when that is, UTC ns.
-    fn text(&self, timeout: Duration) -> Result<(u64, String), PushError> {
+    fn text(&mut self, timeout: Duration) -> Result<(u64, String), PushError> {
         match self {
-            Source::Pool(pool) => {
+            Source::Pool(pool, before) => {
                 let now = Snapshot::take(pool, false);
-                Ok((now.taken_at, render(&now, &Scope::default())))
+                let text = render(&now, before.as_deref(), &Scope::default());
+                let at_ns = now.taken_at;
+                *before = Some(Box::new(now));
+                Ok((at_ns, text))
             }
             Source::Page(url) => {
                 let text = exchange(url, None, timeout, METRICS_BYTES_MAX)?;
@@ -90,12 +94,12 @@ impl Source {
 /// Pushes. What cannot be pushed once is an error; else it is said, and tried again at the next time.
 pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
     let to = Url::parse(&args.to, "/v1/metrics")?;
-    let source = match &args.from {
+    let mut source = match &args.from {
         Some(from) => Source::Page(Url::parse(from, "/metrics")?),
-        None => Source::Pool(Box::new(Pool::look(&args.pool)?)),
+        None => Source::Pool(Box::new(Pool::look(&args.pool)?), None),
     };
     if args.once {
-        push(&source, &to, args.timeout)?;
+        push(&mut source, &to, args.timeout)?;
         return Ok(Ended::Done);
     }
     if args.every < EVERY_MIN {
@@ -104,7 +108,7 @@ pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError
     let mut last_fault = String::new();
     loop {
         let next = Instant::now() + args.every;
-        let fault = push(&source, &to, args.timeout).err().map(|error| error.to_string()).unwrap_or_default();
+        let fault = push(&mut source, &to, args.timeout).err().map(|error| error.to_string()).unwrap_or_default();
         if fault != last_fault {
             eprintln!("embarctl: {}", if fault.is_empty() { "metrics are pushed again" } else { &fault });
             last_fault = fault;
@@ -118,7 +122,7 @@ pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError
     }
 }
 
-fn push(source: &Source, to: &Url, timeout: Duration) -> Result<(), PushError> {
+fn push(source: &mut Source, to: &Url, timeout: Duration) -> Result<(), PushError> {
     let (at_ns, text) = source.text(timeout)?;
     let families = exposition::read(&source.name(), &text)?;
     let request = otlp::request(&families, &source.name(), at_ns).to_string();

@@ -54,8 +54,10 @@ fn header(shown: &Shown) -> Vec<Line<'static>> {
     let sequencer = match &now.sequencer {
         None => "sequencer: none has been active".to_owned(),
         Some(sequencer) => format!(
-            "sequencer: candidate {}, epoch {}; positions {} to {} are kept; {} commits, {} fences, {} takeovers here",
+            "sequencer: candidate {} of host {}, process {}, epoch {}; positions {} to {} are kept; {} commits, {} fences, {} takeovers here",
             sequencer.candidate,
+            sequencer.host,
+            sequencer.process,
             sequencer.epoch,
             sequencer.floor,
             sequencer.watermark,
