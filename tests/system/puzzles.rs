@@ -38,7 +38,7 @@ fn found(site: &Site, cause: &str) -> Finding {
         println!("{}: {}", first.cause, first.words);
         (first.cause == cause).then(|| (first.clone(), now))
     });
-    let metrics = render(&now, &Scope::default());
+    let metrics = render(&now, None, &Scope::default());
     assert!(metrics.contains(&format!("\n# TYPE {} ", finding.metric)), "{} is no metric", finding.metric);
     finding
 }
