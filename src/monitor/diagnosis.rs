@@ -327,26 +327,29 @@ impl Look<'_> {
                 let Some(then) = then.filter(|then| then.counters.reported_at < thread.counters.reported_at) else {
                     continue;
                 };
-                self.at_thread(&thread.name, &then.counters, &thread.counters);
+                self.at_thread(broker.broker(), &thread.name, &then.counters, &thread.counters);
             }
         }
     }
 
-    fn at_thread(&mut self, name: &str, then: &ThreadCounters, now: &ThreadCounters) {
+    fn at_thread(&mut self, broker: u32, name: &str, then: &ThreadCounters, now: &ThreadCounters) {
         let elapsed = (now.reported_at - then.reported_at) as f64;
         let waited = now.core_wait_ns.saturating_sub(then.core_wait_ns) as f64 / elapsed;
         // A thread that parks shares its core by design: it is told of only if it hardly gets one.
         let starved = if now.spins == 1 { STARVED } else { 4.0 * STARVED };
         if waited > starved {
             let core = if now.pinned_core > 0 { format!("core {}", now.pinned_core - 1) } else { "a core".to_owned() };
-            let words = format!("thread {name} had no core for {:.0} % of the time: others use {core}", 100.0 * waited);
+            let percent = 100.0 * waited;
+            let words = format!(
+                "thread {name} of broker {broker} had no core for {percent:.0} % of the time: others use {core}"
+            );
             let remedy =
                 "keep others off its core (isolcpus, cpuset, IRQ affinity), or list other cores in threads.cores";
             let weight = if name.starts_with("sequence") { 0.75 } else { 0.5 };
             self.find(weight, Cause::CoreTaken, remedy, words);
         } else if now.longest_pass_ns > LONG_PASS_NS {
-            let words =
-                format!("thread {name} did not come round for {} ms at a time", now.longest_pass_ns / 1_000_000);
+            let milliseconds = now.longest_pass_ns / 1_000_000;
+            let words = format!("thread {name} of broker {broker} did not come round for {milliseconds} ms at a time");
             let remedy = "see what else ran on its core; `perf/record.sh` shows what it did itself";
             self.find(0.2, Cause::LongPass, remedy, words);
         }
@@ -533,6 +536,7 @@ mod tests {
         snapshot.lanes = vec![LaneFacts {
             lane: 0,
             member: 0,
+            broker: 0,
             receive: ReceiveCounters::default(),
             publishing: Distribution::default(),
             consumed: 0,
@@ -651,7 +655,11 @@ mod tests {
             let counters = &mut pair.now.brokers[0].threads[0].counters;
             (counters.core_wait_ns, counters.pinned_core) = (NS / 2, 4);
         };
-        Pair::shows(taken, Cause::CoreTaken, "thread sequence had no core for 25 % of the time: others use core 3");
+        Pair::shows(
+            taken,
+            Cause::CoreTaken,
+            "thread sequence of broker 0 had no core for 25 % of the time: others use core 3",
+        );
         // A thread that parks shares its core by design.
         let mut pair = Pair::quiet();
         taken(&mut pair);

@@ -16,7 +16,8 @@ const BOUNDS: std::ops::RangeInclusive<u32> = 8..=34;
 /// Whose counters are meant.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// These brokers of this process, and the sequencer if it is of this process; none: everybody of the pool.
+    /// These brokers of this process with the attached publishers in their places, and the sequencer if it is of this process; none: everybody of
+    /// the pool.
     pub brokers: Option<Vec<u32>>,
 }
 
@@ -137,8 +138,8 @@ pub fn render(now: &Snapshot, before: Option<&Snapshot>, scope: &Scope) -> Strin
     for broker in now.brokers.iter().filter(|broker| scope.has(broker.broker())) {
         of_broker(&mut families, now, broker, silent.contains(&broker.broker()));
     }
-    for lane in now.lanes.iter().filter(|lane| scope.has(lane.member)) {
-        let labels = format!("broker=\"{}\",lane=\"{}\"", lane.member, lane.lane);
+    for lane in now.lanes.iter().filter(|lane| scope.has(lane.broker)) {
+        let labels = format!("broker=\"{}\",lane=\"{}\"", lane.broker, lane.lane);
         families.block("receive", &labels, &lane.receive);
         families.counter("lane_consumed_slots", "slots the sequencer has looked at", &labels, lane.consumed as f64);
         families.counter(
@@ -272,5 +273,67 @@ fn of_sequencer(families: &mut Families, now: &Snapshot, sequencer: &SequencerFa
             &labels,
             topic.earliest_order as f64,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::log::View;
+    use crate::log::lane::LaneWriter;
+    use crate::log::member::Member;
+    use crate::pool::process::boot_id;
+    use crate::pool::region::Create;
+    use crate::pool::superblock::HomeHosts;
+    use crate::pool::{Geometry, Mapped, Pool, Process, Software};
+    use crate::testing::memory::small_geometry;
+
+    /// A pool with broker 1, of another machine, and an attached publisher in its place.
+    fn looked_at(name: &str) -> Snapshot {
+        let path = std::env::temp_dir().join(format!("embarcadero-{name}-{}", std::process::id()));
+        let geometry = Geometry { attached_per_broker: 1, ..small_geometry(1) };
+        let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing).unwrap();
+        let view = View::single_host(Mapped::<Software>::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+        let there = Process { id: 70, started_at_utc_ns: 1, boot_id: boot_id() + 1 };
+        drop(Member::announce(&view, 1, there));
+        let g = view.layout.geometry;
+        [1, g.attached_lane(1)].map(|lane| LaneWriter::take(&view, lane));
+        let now = Snapshot::take(&pool, false);
+        std::fs::remove_file(&path).unwrap();
+        now
+    }
+
+    fn has(text: &str, line: &str) -> bool {
+        text.lines().any(|known| known == line)
+    }
+
+    #[test]
+    fn who_is_of_another_machine_is_up_while_it_shows_life() {
+        let before = looked_at("up");
+        let mut now = before.clone();
+        now.taken_at += 2_000_000_000;
+        let render = |now, before| render(now, before, &Scope::default());
+        let [up, down] = [1, 0].map(|is_up| format!("embarcadero_broker_up{{broker=\"1\"}} {is_up}"));
+        assert!(has(&render(&now, None), &up), "it is taken at its word");
+        assert!(has(&render(&now, Some(&before)), &down));
+        now.brokers[0].member.heartbeat += 1;
+        assert!(has(&render(&now, Some(&before)), &up));
+    }
+
+    #[test]
+    fn an_attached_publisher_is_shown_by_the_broker_whose_place_it_has() {
+        let now = looked_at("attached");
+        let lanes: Vec<u32> = now.lanes.iter().map(|lane| lane.lane).collect();
+        assert_eq!((now.lanes[1].broker, lanes.len()), (1, 2), "{lanes:?}");
+        let shown = |brokers: Vec<u32>| {
+            let text = render(&now, None, &Scope { brokers: Some(brokers) });
+            lanes
+                .iter()
+                .map(|lane| has(&text, &format!("embarcadero_receive_connections{{broker=\"1\",lane=\"{lane}\"}} 0")))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!((shown(vec![1]), shown(vec![0])), (vec![true; 2], vec![false; 2]));
     }
 }

@@ -191,6 +191,8 @@ pub struct LaneFacts {
     pub lane: u32,
     /// The member that writes it.
     pub member: u32,
+    /// The broker whose lane it is, or that the attached publisher's place belongs to.
+    pub broker: u32,
     /// What its writer counts.
     pub receive: ReceiveCounters,
     /// From landed to published; nothing of an attached publisher's.
@@ -476,6 +478,7 @@ fn lane_facts<C: Coherence>(view: &Looked<C>) -> Vec<LaneFacts> {
         (status.incarnation > 0).then(|| LaneFacts {
             lane,
             member: g.member_of_lane(lane),
+            broker: g.broker_of_member(g.member_of_lane(lane)),
             receive,
             publishing: match g.is_attached_lane(lane) {
                 true => Distribution::default(),

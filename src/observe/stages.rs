@@ -108,7 +108,8 @@ impl<M: Memory> LastStage<M> {
                     let ending_ns = between(times.committed_at(), *ended_at);
                     let batch = SlowBatch { ending_ns, ..batch.with_times(&times) };
                     self.stage.record(ending_ns.into(), 1);
-                    self.whole.record(batch.whole_ns(), 1);
+                    // Not the sum of its stages: the sequencer's clock, which some of them are taken by, may be another host's.
+                    self.whole.record(ended_at.saturating_sub(times.landed_at()), 1);
                     self.slowest.offer(&batch);
                 }
                 None if self.looks < LOOKS_MAX => {
@@ -130,5 +131,33 @@ impl<M: Memory> LastStage<M> {
         self.whole.write(&self.memory, whole);
         self.slowest.write(&self.memory, self.places.slowest, monotonic_ns);
         self.memory.store_fence();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::views::plain_view;
+    use crate::observe::histogram::Distribution;
+    use crate::observe::timeline::{TimelineWriter, Times};
+
+    /// The sequencer's clock is another host's, and a second ahead or behind: how long a batch took from landed to acked is told by its broker's own.
+    #[test]
+    fn the_whole_way_is_measured_by_one_clock() {
+        const MS: u64 = 1_000_000;
+        for (ordering_ns, committing_ns) in [(1000 * MS as u32, 7), (0, 7)] {
+            let view = plain_view(1);
+            let places = Places::of_acks(&view.layout, 0);
+            let mut last = LastStage::new(&view.memory, &view.layout, places, 4);
+            let landed_at = 1 << 60;
+            let times = Times { published_at: landed_at + MS, landing_ns: MS as u32, ordering_ns, committing_ns };
+            TimelineWriter::new(&view.memory, &view.layout, 0).note(0, &times);
+            last.committed(0, Access::Local, 1);
+            last.take(SlowBatch::default());
+            last.settle(landed_at + 5 * MS);
+            last.write(0);
+            let whole = Distribution::read(&view.memory, places.histograms[1]);
+            assert_eq!((whole.count(), whole.sum()), (1, 5 * MS));
+        }
     }
 }

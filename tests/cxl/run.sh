@@ -20,6 +20,8 @@ PORT=$((20000 + $$ % 20000))
 . "$here/checks.sh"
 # shellcheck source=hosts.sh
 . "$here/hosts.sh"
+# shellcheck source=seen.sh
+. "$here/seen.sh"
 # shellcheck source=page.sh
 . "$here/page.sh"
 
@@ -45,7 +47,7 @@ parts() {
 
 # Both, or one of the two: `run.sh hosts`, `run.sh page`.
 if [ "${1:-hosts}" = hosts ]; then
-    parts begin kinds_of_memory formatting two_machines one_order kill_and_reboot lose_the_sequencer stand_still_and_go_on
+    parts begin kinds_of_memory formatting two_machines one_order far_client what_hosts_show kill_and_reboot lose_the_sequencer stand_still_and_go_on
     parts replace_a_host no_errors format_under_a_host memory_fails
     switch_off
 fi

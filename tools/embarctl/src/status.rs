@@ -33,7 +33,8 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs) -> Result<Ended, CommandError> {
     // Whoever may read the pool may look at it.
     let pool = Pool::look(&args.pool)?;
-    let watched = Watched::watch(&pool, args.json);
+    let watched_least = if args.json { WATCHED_FOR_FINDINGS } else { Duration::ZERO };
+    let watched = Watched::watch(&pool, args.json, watched_least);
     let text = if args.json { watched.json() } else { watched.describe(args.all) };
     print(&text)?;
     let any_lives = watched.now.brokers.iter().any(|broker| watched.lives(&broker.member) != Life::Gone);
@@ -42,6 +43,8 @@ pub fn run(args: &StatusArgs) -> Result<Ended, CommandError> {
 
 /// How long members are watched at most. A broker whose threads rest beats each `threads.rest_max` at least, which is up to a second.
 const WATCHED_MAX: Duration = Duration::from_millis(1600);
+/// How long they are watched if it is to be found who waits for whom: what moves is copied out once a second.
+const WATCHED_FOR_FINDINGS: Duration = Duration::from_secs(2);
 /// How often they are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -52,12 +55,13 @@ struct Watched {
 }
 
 impl Watched {
-    fn watch(pool: &Pool, with_sessions: bool) -> Watched {
+    fn watch(pool: &Pool, with_sessions: bool, watched_least: Duration) -> Watched {
         let (begun, before) = (Instant::now(), Snapshot::take(pool, false));
         loop {
             let now = Snapshot::take(pool, with_sessions);
             let watched = Watched { before: before.clone(), now };
-            if begun.elapsed() >= WATCHED_MAX || !watched.is_anybody_awaited() {
+            let is_enough = begun.elapsed() >= watched_least && !watched.is_anybody_awaited();
+            if is_enough || begun.elapsed() >= WATCHED_MAX.max(watched_least) {
                 return watched;
             }
             std::thread::sleep(LOOK_EVERY);
@@ -337,7 +341,7 @@ mod tests {
     use super::*;
 
     fn described(pool: &Pool) -> (String, bool) {
-        let watched = Watched::watch(pool, false);
+        let watched = Watched::watch(pool, false, Duration::ZERO);
         let any_lives = watched.now.brokers.iter().any(|broker| watched.lives(&broker.member) != Life::Gone);
         (watched.describe(false), any_lives)
     }

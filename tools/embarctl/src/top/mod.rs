@@ -36,7 +36,7 @@ pub struct TopArgs {
     #[arg(long)]
     once: bool,
     /// Columns of that screen.
-    #[arg(long, default_value_t = 140, requires = "once", value_parser = clap::value_parser!(u16).range(40..=500))]
+    #[arg(long, default_value_t = 160, requires = "once", value_parser = clap::value_parser!(u16).range(40..=500))]
     columns: u16,
     /// Its lines.
     #[arg(long, default_value_t = 48, requires = "once", value_parser = clap::value_parser!(u16).range(20..=500))]
@@ -232,7 +232,17 @@ mod tests {
             }
         }
         shown.turn_to(View::Brokers);
+        shown.now.brokers[0].address = Some("10.123.45.67:7300".to_owned());
+        let text = as_text(&shown, 160, 40);
+        assert!(
+            text.contains("10.123.45.67:7300  ") && text.contains("subscribers  batches/s"),
+            "nothing is cut off: {text}"
+        );
         let text = as_text(&shown, 140, 40);
+        assert!(
+            text.contains(" 10.123.45.67:73") && text.contains(" acked/s delivered/s "),
+            "it stands closer: {text}"
+        );
         assert!(
             text.contains("broker 0 is gone") || text.contains("nobody waits") || text.contains("broker"),
             "{text}"

@@ -134,10 +134,10 @@ fn flow(shown: &Shown) -> Vec<Line<'static>> {
     )));
     let stages = stages(Some(before), now);
     let row = |name: &str, of: &dyn Fn(&Distribution) -> String| {
-        let cells: String = stages.iter().map(|(_, times)| format!("{:>20}", of(times))).collect();
+        let cells: String = stages.iter().map(|(_, times)| format!("{:>19}", of(times))).collect();
         Line::raw(format!("{name:<5}{cells}"))
     };
-    let names: String = STAGE_NAMES.iter().map(|name| format!("{name:>20}")).collect();
+    let names: String = STAGE_NAMES.iter().map(|name| format!("{name:>19}")).collect();
     lines.push(Line::styled(format!("     {names}"), DIM));
     lines.push(row("p50", &|times| lasting(times.quantile(0.5).unwrap_or(0))));
     lines.push(row("p99", &|times| lasting(times.quantile(0.99).unwrap_or(0))));
@@ -176,6 +176,9 @@ fn draw_table(frame: &mut Frame<'_>, shown: &Shown, area: Rect) {
         }))
     });
     let widths = (0..grid.head.len()).map(|column| Constraint::Length(width(column)));
-    let table = Table::new(rows, widths).header(Row::new(head)).column_spacing(2);
+    // Rather close together than cut off.
+    let columns = grid.head.len() as u16;
+    let is_roomy = (0..grid.head.len()).map(width).sum::<u16>() + 2 * columns <= area.width;
+    let table = Table::new(rows, widths).header(Row::new(head)).column_spacing(if is_roomy { 2 } else { 1 });
     frame.render_widget(table, area);
 }

@@ -139,6 +139,7 @@ fn brokers(shown: &Shown) -> Grid {
 
 fn threads(shown: &Shown) -> Grid {
     let head = vec![
+        "broker",
         "thread",
         "core",
         "rests",
@@ -161,7 +162,9 @@ fn threads(shown: &Shown) -> Grid {
         let then = broker_before(shown, broker.broker());
         for thread in &broker.threads {
             let then = then.and_then(|then| then.threads.iter().find(|then| then.name == thread.name));
-            rows.push(thread_row(thread, then));
+            let mut row = vec![plain(broker.broker().into())];
+            row.extend(thread_row(thread, then));
+            rows.push(row);
         }
     }
     Grid { head, rows }
