@@ -300,7 +300,7 @@ mod tests {
         let before = looked_at("up");
         let mut now = before.clone();
         now.taken_at += 2_000_000_000;
-        let render = |now, before| render(now, before, &Scope::default());
+        let render = |now: &Snapshot, before: Option<&Snapshot>| render(now, before, &Scope::default());
         let [up, down] = [1, 0].map(|is_up| format!("embarcadero_broker_up{{broker=\"1\"}} {is_up}"));
         assert!(has(&render(&now, None), &up), "it is taken at its word");
         assert!(has(&render(&now, Some(&before)), &down));

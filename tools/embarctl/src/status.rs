@@ -379,13 +379,13 @@ mod tests {
             over.store(true, Ordering::Relaxed);
             told
         });
-        assert!(told.contains("sequencer: candidate 0, epoch 1, running, process 1;"), "{told}");
+        assert!(told.contains("sequencer: candidate 0, epoch 1, running on host 0, process 1;"), "{told}");
         assert!(any_lives && told.contains("broker 1: running on host 0, process 70,"), "{told}");
         assert!(told.contains("floor: readers of broker 1 need position 0 and what is behind it"), "{told}");
         assert!(told.contains(&format!("extents: {had} with those who write, 0 in quarantine")), "{told}");
         let (silent, any_lives) = described(&pool);
         std::fs::remove_file(&path).unwrap();
-        assert!(silent.contains("sequencer: candidate 0, epoch 1, gone, process 1;"), "{silent}");
+        assert!(silent.contains("sequencer: candidate 0, epoch 1, gone on host 0, process 1;"), "{silent}");
         assert!(!any_lives && silent.contains("broker 1: gone on host 0, process 70,"), "{silent}");
         assert!(silent.contains(&format!("extents: 0 with those who write, {had} in quarantine")), "{silent}");
         assert!(silent.contains(&format!("{had} of member 1, which is gone: a broker of host 0")), "{silent}");
