@@ -57,11 +57,11 @@ struct Watched {
 impl Watched {
     fn watch(pool: &Pool, with_sessions: bool, watched_least: Duration) -> Watched {
         let (begun, before) = (Instant::now(), Snapshot::take(pool, false));
+        std::thread::sleep(watched_least);
         loop {
             let now = Snapshot::take(pool, with_sessions);
             let watched = Watched { before: before.clone(), now };
-            let is_enough = begun.elapsed() >= watched_least && !watched.is_anybody_awaited();
-            if is_enough || begun.elapsed() >= WATCHED_MAX.max(watched_least) {
+            if begun.elapsed() >= WATCHED_MAX || !watched.is_anybody_awaited() {
                 return watched;
             }
             std::thread::sleep(LOOK_EVERY);
