@@ -33,7 +33,7 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs) -> Result<Ended, CommandError> {
     // Whoever may read the pool may look at it.
     let pool = Pool::look(&args.pool)?;
-    let watched_least = if args.json { WATCHED_FOR_FINDINGS } else { Duration::ZERO };
+    let watched_least = if args.json { WATCHED_TO_DIAGNOSE } else { Duration::ZERO };
     let watched = Watched::watch(&pool, args.json, watched_least);
     let text = if args.json { watched.json() } else { watched.describe(args.all) };
     print(&text)?;
@@ -44,7 +44,7 @@ pub fn run(args: &StatusArgs) -> Result<Ended, CommandError> {
 /// How long members are watched at most. A broker whose threads rest beats each `threads.rest_max` at least, which is up to a second.
 const WATCHED_MAX: Duration = Duration::from_millis(1600);
 /// How long they are watched if it is to be found who waits for whom: what moves is copied out once a second.
-const WATCHED_FOR_FINDINGS: Duration = Duration::from_secs(2);
+const WATCHED_TO_DIAGNOSE: Duration = Duration::from_secs(2);
 /// How often they are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
