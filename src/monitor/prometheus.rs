@@ -299,7 +299,7 @@ mod tests {
         let there = Process { id: 70, started_at_utc_ns: 1, boot_id: boot_id() + 1 };
         drop(Member::announce(&view, 1, there));
         let g = view.layout.geometry;
-        drop([1, g.attached_lane(1)].map(|lane| LaneWriter::take(&view, lane)));
+        [1, g.attached_lane(1)].into_iter().for_each(|lane| drop(LaneWriter::take(&view, lane)));
         let now = Snapshot::take(&pool, false);
         std::fs::remove_file(&path).unwrap();
         now

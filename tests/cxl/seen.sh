@@ -1,12 +1,15 @@
 # Sourced: what each of two hosts shows of the pool, of itself and of the other; and what is said of a client on a delayed link.
-# shellcheck shell=bash disable=SC2016
+# shellcheck shell=bash disable=SC2016,SC2086
+
+# Out of a screen of top.
+causes_of_top() { sed -n '/who waits for whom/,/what flows/p' | sed -n 's/^\([^ ][^:]*\): .*/\1/p' | grep -v '^core taken away$'; }
 
 # first_cause GUEST status|top|page: what is found to be slow or wrong, the worst first. That a thread had no core is true on a busy machine.
 first_cause() {
     local how
     case $2 in
     status) how="embarctl status --json --pool /dev/dax0.0 | sed -n 's/^ *\"cause\": \"\\(.*\\)\",/\\1/p'" ;;
-    top) how="embarctl top --once --pool /dev/dax0.0 | sed -n '/who waits for whom/,/what flows/p' | sed -n 's/^\\([^ ][^:]*\\): .*/\\1/p'" ;;
+    top) in_guest "$1" 60 'embarctl top --once --pool /dev/dax0.0' | causes_of_top | head -1 && return ;;
     page) how="wget -qO- http://127.0.0.1:7380/status.json | grep -o '\"cause\":\"[^\"]*' | cut -d '\"' -f 4" ;;
     esac
     in_guest "$1" 60 "$how" | grep -v '^core taken away$' | head -1
@@ -44,15 +47,14 @@ stop_publishing() { in_guest B 20 "kill \$(cat $1.pid); sleep 1"; }
 far_client() {
     local us how tries said
     check "a load over a short link" publish_to_A near
-    for how in status top page; do
-        # The shortest answer is looked for: there are few at first, and these hosts are slow.
-        for tries in 1 2 3 4 5; do
-            said=$(first_cause A $how)
-            [ "$said" = "client far away" ] || break
-            sleep 1
-        done
-        if [ "$said" = "client far away" ]; then bad "over a short link $how says: $said ($(farthest) us)"; else ok "over a short link ($(farthest) us) $how says: $said"; fi
+    # The shortest answer is looked for: there are few at first, and these hosts are slow.
+    for tries in 1 2 3 4 5; do
+        said=$(in_guest A 60 'embarctl status --json --pool /dev/dax0.0 | sed -n "s/^ *.cause.: .\(.*\).,/\1/p"')
+        grep -q 'client far away' <<<"$said" || break
+        sleep 1
     done
+    us=$(farthest)
+    if grep -q 'client far away' <<<"$said"; then bad "over a short link ($us us, look $tries) status says:" "$said"; else ok "over a short link ($us us) status says:" $said; fi
     stop_publishing near
     check "the link is delayed" in_guest B 10 "/bin/tc qdisc add dev \$(basename \$(dirname \$(grep -l 52:54:00:00:00 /sys/class/net/*/address))) root netem delay 20ms"
     check "a load over a link of 20 ms" publish_to_A far
@@ -73,15 +75,26 @@ whose() { # GUEST N
     echo "$([ "$there" = "$1" ] || echo " on host $2"), process $(in_guest "$there" 10 'cat broker.pid')"
 }
 
-# both_seen WHEN GUEST... -- LIFE-0 LIFE-1 STATE-0 STATE-1 SILENT: what each of these guests shows of both brokers and of the sequencer: by status, in top,
-# and on the page of its own broker, if that serves.
+# What a guest shows now, into files.
+look_from() {
+    status "$1" >"$WORK/seen.$1.status"
+    in_guest "$1" 60 'embarctl top --once --pool /dev/dax0.0' >"$WORK/seen.$1.top"
+    in_guest "$1" 60 'embarctl inspect /dev/dax0.0' >"$WORK/seen.$1.inspect"
+    in_guest "$1" 30 'wget -qO- http://127.0.0.1:7380/status.json | grep -o "\"silent_brokers\":[^]]*]"' >"$WORK/seen.$1.page"
+}
+
+# both_seen WHEN LIFE-0 LIFE-1 STATE-0 STATE-1 SILENT: what each guest shows of both brokers and of the sequencer: by status, in top, and on the page of
+# its own broker, if that serves.
 both_seen() {
-    local when=$1 guests=() guest said line broker candidate
+    local when=$1 guest said line broker candidate looks=()
     shift
-    while [ "$1" != -- ]; do guests+=("$1") && shift; done
-    shift
-    for guest in "${guests[@]}"; do
-        said=$(status "$guest")
+    for guest in A B; do
+        look_from $guest &
+        looks+=($!)
+    done
+    wait "${looks[@]}"
+    for guest in A B; do
+        said=$(cat "$WORK/seen.$guest.status")
         for broker in 0 1; do
             line=$(grep "^broker $broker: " <<<"$said" | sed 's/, start .*//')
             is "$when, status on $guest" "$line" "broker $broker: $([ $broker = 0 ] && echo "$1" || echo "$2")$(whose "$guest" $broker)"
@@ -89,12 +102,11 @@ both_seen() {
         line=$(grep '^sequencer: ' <<<"$said" | sed 's/; .*//; s/epoch [0-9]*, //')
         candidate=$(grep -o '^sequencer: candidate [01]' <<<"$line" | grep -o '[01]$')
         is "$when, the sequencer as status on $guest says" "$line" "sequencer: candidate $candidate, running$(whose "$guest" "$candidate")"
-        said=$(in_guest "$guest" 60 'embarctl top --once --pool /dev/dax0.0' | awk '$3 ~ /:7300$/ { printf "%s %s, ", $1, $2 }')
+        said=$(awk '$3 ~ /:7300$/ { printf "%s %s, ", $1, $2 }' "$WORK/seen.$guest.top")
         is "$when, top on $guest" "$said" "0 $3, 1 $4, "
-        check "$when, inspect on $guest finds nothing broken" in_guest "$guest" 60 'embarctl inspect /dev/dax0.0'
+        is "$when, inspect on $guest" "$(tail -1 "$WORK/seen.$guest.inspect")" "nothing is broken"
         [ "$([ "$guest" = A ] && echo "$1" || echo "$2")" = running ] || continue
-        said=$(in_guest "$guest" 30 'wget -qO- http://127.0.0.1:7380/status.json | grep -o "\"silent_brokers\":[^]]*]"')
-        is "$when, silent as the page on $guest says" "$said" "\"silent_brokers\":[$5]"
+        is "$when, silent as the page on $guest says" "$(cat "$WORK/seen.$guest.page")" "\"silent_brokers\":[$5]"
     done
 }
 
@@ -125,25 +137,25 @@ what_hosts_show() {
     done
     in_background B "i=1; while [ \$i -le 600 ]; do echo \$i; i=\$((i+1)); usleep 100000; done | embarctl produce --topic seen --create --order 5 --attach /dev/dax0.0 --host 1"
     sleep 4
-    both_seen "under load" A B -- running running serving serving ""
+    both_seen "under load" running running serving serving ""
     each_series_once "under load"
     lost=$(sequencer A)
     left=$(other "$lost")
     in_guest "$lost" 10 'kill -9 $(cat broker.pid)'
     sleep 3
     states=$([ "$lost" = A ] && echo "gone running gone serving 0" || echo "running gone serving gone 1")
-    # shellcheck disable=SC2086
-    both_seen "host $(number "$lost")'s broker was killed" A B -- $states
-    for guest in A B; do says_first "a broker was killed" $guest top "broker gone"; done
+    both_seen "host $(number "$lost")'s broker was killed" $states
+    for guest in A B; do is "a broker was killed: first is said by top on $guest" "$(causes_of_top <"$WORK/seen.$guest.top" | head -1)" "broker gone"; done
     says_first "a broker was killed" "$left" page "broker gone"
     check "it is started again" start "$lost" "host-$(number "$lost").yaml"
     stop "$left"
     sleep 3
     states=$([ "$left" = A ] && echo "gone running stopped serving" || echo "running gone serving stopped")
-    # shellcheck disable=SC2086
-    both_seen "host $(number "$left")'s broker was stopped" A B -- $states "$(number "$left")"
-    said=$(first_cause "$lost" top)
-    if [ "$said" = "broker gone" ]; then bad "of a broker that stopped, top says: $said"; else ok "of a broker that stopped, top says nothing, but: $said"; fi
+    both_seen "host $(number "$left")'s broker was stopped" $states "$(number "$left")"
+    for guest in A B; do
+        said=$(causes_of_top <"$WORK/seen.$guest.top")
+        if grep -q 'broker gone' <<<"$said"; then bad "a broker was stopped, top on $guest says:" $said; else ok "a broker was stopped, top on $guest says:" $said; fi
+    done
     check "it is started again" start "$left" "host-$(number "$left").yaml"
     sleep 2
     each_series_once "after both came back"

@@ -57,11 +57,11 @@ struct Watched {
 impl Watched {
     fn watch(pool: &Pool, with_sessions: bool, watched_least: Duration) -> Watched {
         let (begun, before) = (Instant::now(), Snapshot::take(pool, false));
+        std::thread::sleep(watched_least);
         loop {
             let now = Snapshot::take(pool, with_sessions);
             let watched = Watched { before: before.clone(), now };
-            let is_enough = begun.elapsed() >= watched_least && !watched.is_anybody_awaited();
-            if is_enough || begun.elapsed() >= WATCHED_MAX.max(watched_least) {
+            if begun.elapsed() >= WATCHED_MAX || !watched.is_anybody_awaited() {
                 return watched;
             }
             std::thread::sleep(LOOK_EVERY);
@@ -379,13 +379,13 @@ mod tests {
             over.store(true, Ordering::Relaxed);
             told
         });
-        assert!(told.contains("sequencer: candidate 0, epoch 1, running, process 1;"), "{told}");
+        assert!(told.contains("sequencer: candidate 0, epoch 1, running on host 0, process 1;"), "{told}");
         assert!(any_lives && told.contains("broker 1: running on host 0, process 70,"), "{told}");
         assert!(told.contains("floor: readers of broker 1 need position 0 and what is behind it"), "{told}");
         assert!(told.contains(&format!("extents: {had} with those who write, 0 in quarantine")), "{told}");
         let (silent, any_lives) = described(&pool);
         std::fs::remove_file(&path).unwrap();
-        assert!(silent.contains("sequencer: candidate 0, epoch 1, gone, process 1;"), "{silent}");
+        assert!(silent.contains("sequencer: candidate 0, epoch 1, gone on host 0, process 1;"), "{silent}");
         assert!(!any_lives && silent.contains("broker 1: gone on host 0, process 70,"), "{silent}");
         assert!(silent.contains(&format!("extents: 0 with those who write, {had} in quarantine")), "{silent}");
         assert!(silent.contains(&format!("{had} of member 1, which is gone: a broker of host 0")), "{silent}");
