@@ -167,14 +167,6 @@ pub fn render(now: &Snapshot, before: Option<&Snapshot>, scope: &Scope) -> Strin
         for delivery in topic.deliveries.iter().filter(|delivery| scope.has(delivery.broker)) {
             let labels = format!("broker=\"{}\",topic=\"{}\"", delivery.broker, escape(&topic.name, true));
             families.block("topic", &labels, &delivery.counters);
-            if let Some(behind) = delivery.behind(topic.next_order) {
-                families.gauge(
-                    "topic_reader_lag_messages",
-                    "messages of the topic that the broker's slowest subscriber has still to be sent",
-                    &labels,
-                    behind as f64,
-                );
-            }
         }
     }
     let is_meant = |sequencer: &&SequencerFacts| scope.brokers.is_none() || sequencer.is_ours;

@@ -334,14 +334,8 @@ impl TopicFacts {
 
     /// Messages of it that its slowest subscriber has still to be sent; none: it has no subscribers.
     pub fn behind(&self) -> Option<u64> {
-        self.deliveries.iter().filter_map(|delivery| delivery.behind(self.next_order)).max()
-    }
-}
-
-impl TopicDelivery {
-    /// Messages that the slowest subscriber of this broker has still to be sent; none: it has no subscribers.
-    pub fn behind(&self, next_order: u64) -> Option<u64> {
-        (self.counters.subscribers > 0).then(|| next_order.saturating_sub(self.counters.slowest_order))
+        let counters = self.deliveries.iter().map(|delivery| &delivery.counters);
+        counters.filter(|counters| counters.subscribers > 0).map(|counters| counters.behind_messages).max()
     }
 }
 

@@ -328,8 +328,8 @@ counters! {
         delivered_bytes,
         /// subscribers of the topic now
         subscribers: gauge,
-        /// order of the message that the slowest of them is sent next; of no meaning without subscribers
-        slowest_order: name,
+        /// messages of it that the slowest of them has still to be sent now
+        behind_messages: gauge,
     }
 }
 

@@ -207,7 +207,7 @@ fn dashboard_and_alerts_ask_for_metrics_that_are_there() {
     let families = wait_for("a topic and its subscriber in the metrics", || {
         let families = scrape(address);
         let is_there = |family| families.contains_key(family);
-        (is_there("embarcadero_topic_orders_total") && is_there("embarcadero_topic_reader_lag_messages"))
+        (is_there("embarcadero_topic_orders_total") && is_there("embarcadero_topic_behind_messages"))
             .then_some(families)
     });
     drop(subscriber);

@@ -47,15 +47,14 @@ impl<M: Memory> Deliveries<M> {
         counters
     }
 
-    /// Copies out what changed. `served` is what each subscriber follows: a topic, its creation, and the order it hears next.
+    /// Copies out what changed. `served` is what each subscriber follows: a topic, its creation, and how many messages are still to be sent.
     pub(super) fn write(&mut self, served: impl Iterator<Item = (u32, u64, u64)>) {
         for counters in &mut self.topics {
-            (counters.subscribers, counters.slowest_order) = (0, 0);
+            (counters.subscribers, counters.behind_messages) = (0, 0);
         }
-        for (topic, created_position, next_order) in served {
+        for (topic, created_position, behind) in served {
             let counters = self.of(topic, created_position);
-            counters.slowest_order =
-                if counters.subscribers == 0 { next_order } else { counters.slowest_order.min(next_order) };
+            counters.behind_messages = counters.behind_messages.max(behind);
             counters.subscribers += 1;
         }
         for (topic, (now, written)) in (0..).zip(self.topics.iter().zip(&mut self.written)) {

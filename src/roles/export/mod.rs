@@ -423,7 +423,10 @@ impl<M: Memory, N: Network> Export<M, N> {
         let streaming = |subscriber: &&Subscriber<M, N::Socket>| subscriber.phase == Phase::Streaming;
         let followed = active.iter().filter_map(|seat| subscribers[*seat as usize].as_ref()).filter(streaming);
         let served = followed.flat_map(|subscriber| &subscriber.topics);
-        self.deliveries.write(served.map(|topic| (topic.id, topic.created_position, topic.next_order)));
+        // Of now, as what they were sent is: what is shown by others is up to a second old.
+        let end = |topic: &ServedTopic| self.topics.progress(topic.id).map_or(0, |progress| progress.next_order);
+        let behind = |topic: &ServedTopic| end(topic).saturating_sub(topic.next_order);
+        self.deliveries.write(served.map(|topic| (topic.id, topic.created_position, behind(topic))));
         self.times.settle(now.utc_ns);
         self.times.write(now.monotonic_ns);
     }
