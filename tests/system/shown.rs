@@ -152,8 +152,10 @@ fn each_metric_that_a_finding_names_is_there() {
     let site = site("shown-causes");
     let brokers = site.start();
     let address = brokers.shown_at().unwrap();
-    wait_for("the sequencer in the metrics", || {
-        scrape(address).contains_key("embarcadero_sequencer_epoch").then_some(())
+    wait_for("the sequencer and a thread in the metrics", || {
+        let families = scrape(address);
+        let is_there = |name: &&str| families.contains_key(*name);
+        ["embarcadero_sequencer_epoch", "embarcadero_thread_passes_total"].iter().all(is_there).then_some(())
     });
     // A lane is there from its first writer on.
     site.create_topic(TOPIC, OrderLevel::Session, Receipts::Batch);
