@@ -54,6 +54,9 @@ fn a_reader_that_is_too_slow() {
     let load = Load::start_at(site.publisher(TOPIC), 0, Duration::ZERO);
     let finding = found(&site, "reader too slow");
     assert!(finding.words.contains(&format!("topic {TOPIC:?}")) && finding.words.contains("127."), "{finding:?}");
+    let pool = site.pool_now();
+    let behind = || Snapshot::take(&pool, false).topics[0].behind().filter(|messages| *messages > 0);
+    wait_for("the topic's reader to be behind", behind);
     drop((sleeps, load));
 }
 
