@@ -70,9 +70,14 @@ impl Source {
     }
 
     /// As they are now, and when that is, UTC ns.
-    fn text(&self, timeout: Duration) -> Result<(u64, String), PushError> {
+    fn text(&mut self, timeout: Duration) -> Result<(u64, String), PushError> {
         match self {
             Source::Pool(pool) => {
+                if let Err(lost) = pool.check() {
+                    // Another may lie in its place by now.
+                    let path = pool.path().to_owned();
+                    **pool = Pool::look(&path).map_err(|_| PushError::Lost { path, source: lost })?;
+                }
                 let now = Snapshot::take(pool, false);
                 Ok((now.taken_at, render(&now, &Scope::default())))
             }
@@ -90,12 +95,12 @@ impl Source {
 /// Pushes. What cannot be pushed once is an error; else it is said, and tried again at the next time.
 pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError> {
     let to = Url::parse(&args.to, "/v1/metrics")?;
-    let source = match &args.from {
+    let mut source = match &args.from {
         Some(from) => Source::Page(Url::parse(from, "/metrics")?),
         None => Source::Pool(Box::new(Pool::look(&args.pool)?)),
     };
     if args.once {
-        push(&source, &to, args.timeout)?;
+        push(&mut source, &to, args.timeout)?;
         return Ok(Ended::Done);
     }
     if args.every < EVERY_MIN {
@@ -104,7 +109,7 @@ pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError
     let mut last_fault = String::new();
     loop {
         let next = Instant::now() + args.every;
-        let fault = push(&source, &to, args.timeout).err().map(|error| error.to_string()).unwrap_or_default();
+        let fault = push(&mut source, &to, args.timeout).err().map(|error| error.to_string()).unwrap_or_default();
         if fault != last_fault {
             eprintln!("embarctl: {}", if fault.is_empty() { "metrics are pushed again" } else { &fault });
             last_fault = fault;
@@ -118,7 +123,7 @@ pub fn run(args: &PushArgs, interrupt: &Interrupt) -> Result<Ended, CommandError
     }
 }
 
-fn push(source: &Source, to: &Url, timeout: Duration) -> Result<(), PushError> {
+fn push(source: &mut Source, to: &Url, timeout: Duration) -> Result<(), PushError> {
     let (at_ns, text) = source.text(timeout)?;
     let families = exposition::read(&source.name(), &text)?;
     let request = otlp::request(&families, &source.name(), at_ns).to_string();
