@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use embarcadero::config::MonitorAddress;
-use embarcadero::monitor::snapshot::Snapshot;
-use embarcadero::pool::Pool;
 use embarcadero::wire::{OrderLevel, Receipts};
 use embarcadero::{Order, Start};
 use serde_json::{Value, json};
@@ -125,13 +123,6 @@ fn a_browser_shows_everything_and_nothing_stumbles() {
         is_full.then_some(shown)
     });
     check(&shown);
-    // A script's numbers are too short for theirs.
-    let pool = Pool::look(&site.pool).unwrap();
-    let sessions = Snapshot::take(&pool, true).sessions;
-    let sessions: Vec<Value> = sessions.iter().map(|one| json!(format!("{:#x}", one.session))).collect();
-    for batch in shown["slowest"].as_array().expect("rows") {
-        assert!(sessions.contains(&batch[3]), "{batch} is of none of {sessions:?}");
-    }
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     std::fs::create_dir_all(&pictures).unwrap();
     for (width, scheme) in [(1400, "light"), (1400, "dark"), (800, "light")] {
