@@ -1,6 +1,7 @@
 //! `embarlet`: the broker process.
 
-use std::io::Write;
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -61,13 +62,15 @@ struct Arguments {
     log_format: Option<LogFormat>,
 }
 
-fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Arguments>, String> {
     let mut parsed = Arguments::default();
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
-        let mut value = |name: &str| arguments.next().ok_or_else(|| format!("{name} needs a value"));
-        match argument.as_str() {
-            "--config" => parsed.config = Some(value("--config")?.into()),
+        // A path may be any bytes.
+        let mut file = |name: &str| arguments.next().ok_or_else(|| format!("{name} needs a value"));
+        let mut value = |name: &str| Ok::<_, String>(file(name)?.to_string_lossy().into_owned());
+        match &*argument.to_string_lossy() {
+            "--config" => parsed.config = Some(file("--config")?.into()),
             "--brokers" => parsed.brokers = Some(parse_brokers(&value("--brokers")?)?),
             "--format" => parsed.format = true,
             "--format-only" => parsed.format_only = true,
@@ -77,11 +80,11 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
             "--print-plan" => parsed.print_plan = true,
             "--log-format" => parsed.log_format = Some(parse_log_format(&value("--log-format")?)?),
             "--help" | "-h" => {
-                print(&format!("{USAGE}\n"));
+                print(&format!("{USAGE}\n"))?;
                 return Ok(None);
             }
             "--version" | "-V" => {
-                print(concat!("embarlet ", env!("CARGO_PKG_VERSION"), "\n"));
+                print(concat!("embarlet ", env!("CARGO_PKG_VERSION"), "\n"))?;
                 return Ok(None);
             }
             other => return Err(format!("unknown argument {other:?}")),
@@ -114,7 +117,7 @@ fn parse_brokers(text: &str) -> Result<Vec<u32>, String> {
 }
 
 fn main() -> ExitCode {
-    let arguments = match parse(std::env::args().skip(1)) {
+    let arguments = match parse(std::env::args_os().skip(1)) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,
         Err(wrong) => {
@@ -147,8 +150,13 @@ fn refuse(error: &dyn std::error::Error) -> ExitCode {
 }
 
 /// On stdout. Who closes it has seen enough.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+fn print(text: &str) -> Result<(), String> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -157,22 +165,22 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
     }
     if arguments.check_config {
         let notes = preflight::check(config, arguments.config.as_deref(), arguments.brokers.as_deref())?;
-        print(&config.effective());
+        print(&config.effective())?;
         notes.iter().for_each(|note| logging::say(&format!("embarlet: note: {note}")));
     }
     if arguments.print_layout {
-        print_layout(&lay_out(config, pool_bytes(config)?, arguments.config.as_deref())?);
+        print_layout(&lay_out(config, pool_bytes(config)?, arguments.config.as_deref())?)?;
     }
     if arguments.print_plan {
         let all = || (0..config.brokers.len() as u32).collect();
-        print(&preflight::describe_plan(config, &arguments.brokers.clone().unwrap_or_else(all))?);
+        print(&preflight::describe_plan(config, &arguments.brokers.clone().unwrap_or_else(all))?)?;
     }
     if arguments.check_config || arguments.print_layout || arguments.print_plan {
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.format_only {
         let pool = open_pool(config, creation(config, true, arguments.overwrite_foreign))?;
-        print(&format!("formatted {}: {} bytes\n", pool.path().display(), pool.layout().geometry.pool_bytes));
+        print(&format!("formatted {}: {} bytes\n", pool.path().display(), pool.layout().geometry.pool_bytes))?;
         return Ok(ExitCode::SUCCESS);
     }
     let all = || (0..config.brokers.len() as u32).collect();
@@ -187,7 +195,7 @@ fn run(config: &Config, arguments: &Arguments) -> Result<ExitCode, Box<dyn std::
     Ok(embarlet.join().map_or_else(|error| ExitCode::from(error.exit_code()), |()| ExitCode::SUCCESS))
 }
 
-fn print_layout(layout: &Layout) {
+fn print_layout(layout: &Layout) -> Result<(), String> {
     let mut text = format!("pool, layout version {}\n\n{}\n", superblock::LAYOUT_VERSION, layout.table());
     fn part<T: Described>(text: &mut String, base: usize) {
         *text += &format!("{}\n\n{}\n", T::NAME, table::<T>(base));
@@ -230,5 +238,5 @@ fn print_layout(layout: &Layout) {
     part::<frame::Request>(&mut text, 0);
     part::<frame::Reply>(&mut text, 0);
     part::<frame::TopicRecord>(&mut text, 0);
-    print(&text);
+    print(&text)
 }

@@ -74,7 +74,7 @@ struct Link {
     /// Batches whose place is this link.
     holding: u32,
     sent_messages: u64,
-    /// Acked on this link's current stream, as the broker says, and on the streams it had before.
+    /// Acked on this link's current stream, as the broker says, and on the streams and by the broker's processes it had before.
     acked_messages: u64,
     acked_messages_before: u64,
 }
@@ -458,7 +458,11 @@ impl Window {
         // An ack of an earlier epoch speaks of a fence that is dealt with; its frontier is committed all the same.
         self.settle(index, ack.committed_next, ack.order_end, now)?;
         let link = &mut self.links[link];
-        link.acked_messages = link.acked_messages.max(ack.broker_messages);
+        if ack.broker_messages < link.acked_messages {
+            // A number that falls is of a broker that began anew: it counts from 0 on.
+            link.acked_messages_before += link.acked_messages;
+        }
+        link.acked_messages = ack.broker_messages;
         if ack.session_epoch < identity.epoch {
             return Ok(AckEffect::None);
         }

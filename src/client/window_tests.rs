@@ -365,3 +365,19 @@ fn random_failures_lose_and_repeat_nothing() {
         assert_eq!(seen, (0..pushed).collect::<Vec<_>>(), "seed {seed}");
     }
 }
+
+/// What it acked before is not forgotten over what it acks now.
+#[test]
+fn a_broker_that_began_anew_counts_its_acks_from_0_on() {
+    let mut bench = Bench::new(Numbering::Session, 1, 8);
+    bench.push(4);
+    bench.write_all();
+    bench.ack(0, |ack| (ack.committed_next, ack.broker_messages) = (3, 3)).unwrap();
+    bench.window.link_down(0);
+    bench.up(0);
+    bench.push(4);
+    bench.write_all();
+    bench.ack(0, |ack| (ack.committed_next, ack.broker_messages) = (4, 1)).unwrap();
+    bench.ack(0, |ack| (ack.committed_next, ack.broker_messages) = (8, 5)).unwrap();
+    assert_eq!((bench.window.acked_messages(0), bench.window.unacked()), (8, 0));
+}

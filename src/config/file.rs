@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_yaml::Value;
 
 use crate::config::error::{ConfigError, Place};
@@ -18,6 +19,12 @@ const EMBEDDED_NAME: &str = "two-core.yaml (embedded)";
 
 /// Largest configuration file, bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A value of the configuration, one of several words, as the file has it.
+pub fn word(value: &impl Serialize) -> String {
+    let value = serde_yaml::to_value(value).ok();
+    value.as_ref().and_then(Value::as_str).unwrap_or("?").to_owned()
+}
 
 impl Config {
     /// Reads and checks the file at `path`.

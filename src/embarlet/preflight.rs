@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::config::{Config, ExportConfig, Place, ReceiveConfig};
+use crate::config::{Config, ExportConfig, Place, ReceiveConfig, word};
 use crate::embarlet::error::StartError;
 use crate::embarlet::places::check_brokers;
 use crate::embarlet::pool::{geometry, memory_limit, pool_bytes};
@@ -39,12 +39,12 @@ pub fn describe_plan(config: &Config, brokers: &[u32]) -> Result<String, StartEr
     let spinning = plan.threads.iter().filter(|thread| thread.idle == IdlePolicy::Spin).count();
     let mut text = format!(
         "usable cores: {}{quota}; the first of each physical core come first, and core {} is given out last: interrupts are mostly there\n\
-         asked for: threads.mode {:?}, threads.cores {}, threads.idle {:?}; {} roles\n",
+         asked for: threads.mode {}, threads.cores {}, threads.idle {}; {} roles\n",
         cores.join(", "),
         cores[0],
-        threads.mode,
+        word(&threads.mode),
         threads.cores.as_ref().map_or("auto".to_owned(), |cores| format!("{cores:?}")),
-        threads.idle,
+        word(&threads.idle),
         roles.len()
     );
     text += &plan.describe(&roles);

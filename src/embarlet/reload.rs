@@ -9,7 +9,7 @@ use serde_json::Value;
 use signal_hook::consts::SIGHUP;
 use signal_hook::flag;
 
-use crate::config::Config;
+use crate::config::{Config, word};
 
 /// See the head of the file.
 pub(super) struct Reload {
@@ -40,6 +40,13 @@ impl Reload {
         let Some(file) = &self.file else {
             return log::info!("SIGHUP: this process was started without a configuration file: nothing is read again");
         };
+        // A pipe would be waited for, and with it all that this thread looks after.
+        if std::fs::metadata(file).is_ok_and(|meta| !meta.is_file()) {
+            let file = file.display();
+            return log::error!(
+                "SIGHUP: {file} is no regular file: nothing is read again; this process goes on as it was"
+            );
+        }
         match Config::load(file) {
             Ok(read) => self.apply(read),
             Err(error) => log::error!("SIGHUP: {error}; this process goes on as it was"),
@@ -51,7 +58,7 @@ impl Reload {
         if level != self.config.log {
             log::set_max_level(level.into());
             // Behind the change, so that it is read wherever one of the two shows it.
-            log::warn!("SIGHUP: the log's level is {level:?} from here on, {:?} before", self.config.log);
+            log::warn!("SIGHUP: the log's level is {} from here on, {} before", word(&level), word(&self.config.log));
             self.config.log = level;
         }
         match waiting(&self.config, &read) {
@@ -96,5 +103,23 @@ mod tests {
         read.brokers.push(read.brokers[0].clone());
         read.pool.bytes = Some(1 << 30);
         assert_eq!(waiting(&now, &read).unwrap(), ["brokers", "geometry.ring_slots", "pool.bytes"]);
+    }
+
+    /// Who opens a pipe waits until somebody writes to it.
+    #[test]
+    fn a_file_that_became_a_pipe_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("embarcadero-reload-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let asked = Arc::new(AtomicBool::new(true));
+        let mut reload = Reload { asked: asked.clone(), file: Some(path.clone()), config: Config::default() };
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            reload.look();
+            done.send(()).unwrap();
+        });
+        let result = is_done.recv_timeout(std::time::Duration::from_secs(20));
+        std::fs::remove_file(&path).unwrap();
+        assert!(result.is_ok() && !asked.load(Ordering::Relaxed));
     }
 }

@@ -5,10 +5,11 @@
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::monitor::snapshot::{BrokerFacts, LaneFacts, MemberFacts, SequencerFacts, Snapshot};
+use crate::monitor::snapshot::{BrokerFacts, LaneFacts, MemberFacts, SequencerFacts, Snapshot, moved};
 use crate::monitor::stages::of_brokers;
 use crate::observe::counters::ThreadCounters;
 
@@ -120,6 +121,9 @@ impl Cause {
 
 /// A member that has not beaten for so long stands still, or is gone: brokers that rest beat once a second at least.
 const SILENCE_S: f64 = 1.5;
+/// Two looks so far apart tell a silence from a rest.
+pub const WATCHED_FOR: Duration = Duration::from_millis(1600);
+const _: () = assert!(WATCHED_FOR.as_millis() as f64 > 1000.0 * SILENCE_S);
 /// A thread that could run and had no core for so large a part of the time is starved.
 const STARVED: f64 = 0.1;
 /// A pass that took longer is worth telling, ns.
@@ -131,8 +135,9 @@ const FAR_US: u64 = 2_000;
 
 /// What came to pass between two looks, the worst first. Two looks less than a second apart say less: counters move once a second.
 pub fn diagnose(before: &Snapshot, now: &Snapshot) -> Vec<Finding> {
-    let seconds = now.taken_at.saturating_sub(before.taken_at) as f64 / 1e9;
-    let mut look = Look { before, now, seconds: seconds.max(1e-3), findings: Vec::new() };
+    let seconds = now.time_since(before).as_secs_f64();
+    let mut look =
+        Look { before, now, seconds, counted_seconds: now.counted_seconds_since(before), findings: Vec::new() };
     look.at_members();
     look.at_sequencer();
     look.at_readers();
@@ -148,13 +153,25 @@ pub fn diagnose(before: &Snapshot, now: &Snapshot) -> Vec<Finding> {
 struct Look<'a> {
     before: &'a Snapshot,
     now: &'a Snapshot,
+    /// Between the two, and in which counters moved.
     seconds: f64,
+    counted_seconds: f64,
     findings: Vec<Finding>,
 }
 
 impl Look<'_> {
     fn find(&mut self, weight: f64, cause: Cause, remedy: &'static str, words: String) {
         self.findings.push(Finding { weight, cause: cause.name(), words, remedy, metric: cause.metric() });
+    }
+
+    /// Whether what a member says of itself is of now: of one that is gone its last words stand there for ever.
+    fn speaks(&self, member: u32) -> bool {
+        let of = |snapshot: &Snapshot| snapshot.broker(member).map(|broker| broker.member.clone());
+        match of(self.before).zip(of(self.now)) {
+            Some((then, now)) => life(&then, &now, self.seconds) != Life::Gone,
+            // It came meanwhile, or it is an attached process.
+            None => true,
+        }
     }
 
     fn at_members(&mut self) {
@@ -199,23 +216,30 @@ impl Look<'_> {
                 (true, false) => "is gone".to_owned(),
                 (false, _) => format!("of host {} shows no life", now.host),
             };
-            let words = format!("the sequencer (candidate {}) {state}: nothing is ordered", now.candidate);
+            let words = format!(
+                "the sequencer (candidate {}, process {}) {state}: nothing is ordered",
+                now.candidate, now.process
+            );
             let remedy = "another candidate takes over if there is one; else continue or start its process";
             self.find(1.0, Cause::SequencerSilent, remedy, words);
+            // What else it said is over.
+            return;
         }
         self.at_gaps(now);
         let full = moved(then.map(|then| then.counters.index_full), now.counters.index_full);
         if full > 0 {
             let words = format!(
                 "the order index has no room: {:.0} passes a second stopped for that",
-                full as f64 / self.seconds
+                full as f64 / self.counted_seconds
             );
             let remedy = "readers that are behind, or more geometry.segments and segment_entries";
             self.find(0.6, Cause::IndexFull, remedy, words);
         }
         let epochs = then.is_some_and(|then| then.epoch != now.epoch);
         if epochs {
-            let words = format!("candidate {} took over as the sequencer of epoch {}", now.candidate, now.epoch);
+            let SequencerFacts { candidate, process, epoch, .. } = now;
+            let words =
+                format!("candidate {candidate} (process {process}) took over as the sequencer of epoch {epoch}");
             self.find(0.5, Cause::Takeover, "see why the one before it was silent", words);
         }
     }
@@ -239,7 +263,7 @@ impl Look<'_> {
 
     fn at_readers(&mut self) {
         let now = self.now;
-        for broker in &now.brokers {
+        for broker in now.brokers.iter().filter(|broker| self.speaks(broker.broker())).collect::<Vec<_>>() {
             let export = &broker.export;
             if export.waited_ms > 0 {
                 let words = format!(
@@ -269,7 +293,7 @@ impl Look<'_> {
             let words = format!(
                 "subscribers of broker {} get further behind: {lag} batches, {:.0} more each second",
                 broker.broker(),
-                (lag - lag_before) as f64 / self.seconds
+                (lag - lag_before) as f64 / self.seconds.max(1e-3)
             );
             let remedy = "subscribers take less than comes: faster ones, or more of them on topics of their own";
             self.find(0.3, Cause::ReaderBehind, remedy, words);
@@ -296,13 +320,24 @@ impl Look<'_> {
     }
 
     fn no_memory(&mut self, lane: &LaneFacts, times: f64, lanes: usize) {
+        // What is in stock is anybody's who asks: it was not memory that was short, but the sequencer's time to grant it.
+        let in_stock = self.now.sequencer.as_ref().map_or(0, |sequencer| sequencer.counters.stock_extents);
+        let (why, remedy) = match in_stock {
+            0 => (
+                "no extent was free".to_owned(),
+                "a larger pool, or readers that are not so far behind (see the floor)",
+            ),
+            _ => (
+                format!("the sequencer, which has {in_stock} extents in stock, was late to grant one"),
+                "a core of its own for the sequencer (threads.mode, threads.cores), or see what keeps its thread busy",
+            ),
+        };
         let words = format!(
-            "lane {} waited for memory {:.0} times a second{}: no extent was free",
+            "lane {} waited for memory {:.0} times a second{}: {why}",
             lane.lane,
-            times / self.seconds,
+            times / self.counted_seconds,
             and_others("lane", lanes)
         );
-        let remedy = "a larger pool, or readers that are not so far behind (see the floor)";
         self.find(0.4, Cause::NoMemory, remedy, words);
     }
 
@@ -311,7 +346,7 @@ impl Look<'_> {
             "the ring of lane {} ({} slots) was full {:.0} times a second{}: publishers wait for the sequencer",
             lane.lane,
             self.now.pool.ring_slots,
-            times / self.seconds,
+            times / self.counted_seconds,
             and_others("lane", lanes)
         );
         let remedy = "more geometry.ring_slots (format anew), larger batches, or a core of its own for the sequencer";
@@ -327,29 +362,26 @@ impl Look<'_> {
                 let Some(then) = then.filter(|then| then.counters.reported_at < thread.counters.reported_at) else {
                     continue;
                 };
-                self.at_thread(broker.broker(), &thread.name, &then.counters, &thread.counters);
+                let who = format!("thread {} of broker {}", thread.name, broker.broker());
+                self.at_thread(&who, thread.name.starts_with("sequence"), &then.counters, &thread.counters);
             }
         }
     }
 
-    fn at_thread(&mut self, broker: u32, name: &str, then: &ThreadCounters, now: &ThreadCounters) {
+    fn at_thread(&mut self, who: &str, is_sequencer: bool, then: &ThreadCounters, now: &ThreadCounters) {
         let elapsed = (now.reported_at - then.reported_at) as f64;
         let waited = now.core_wait_ns.saturating_sub(then.core_wait_ns) as f64 / elapsed;
         // A thread that parks shares its core by design: it is told of only if it hardly gets one.
         let starved = if now.spins == 1 { STARVED } else { 4.0 * STARVED };
         if waited > starved {
             let core = if now.pinned_core > 0 { format!("core {}", now.pinned_core - 1) } else { "a core".to_owned() };
-            let percent = 100.0 * waited;
-            let words = format!(
-                "thread {name} of broker {broker} had no core for {percent:.0} % of the time: others use {core}"
-            );
+            let words = format!("{who} had no core for {:.0} % of the time: others use {core}", 100.0 * waited);
             let remedy =
                 "keep others off its core (isolcpus, cpuset, IRQ affinity), or list other cores in threads.cores";
-            let weight = if name.starts_with("sequence") { 0.75 } else { 0.5 };
+            let weight = if is_sequencer { 0.75 } else { 0.5 };
             self.find(weight, Cause::CoreTaken, remedy, words);
         } else if now.longest_pass_ns > LONG_PASS_NS {
-            let milliseconds = now.longest_pass_ns / 1_000_000;
-            let words = format!("thread {name} of broker {broker} did not come round for {milliseconds} ms at a time");
+            let words = format!("{who} did not come round for {} ms at a time", now.longest_pass_ns / 1_000_000);
             let remedy = "see what else ran on its core; `perf/record.sh` shows what it did itself";
             self.find(0.2, Cause::LongPass, remedy, words);
         }
@@ -364,9 +396,10 @@ impl Look<'_> {
 
     /// What is not to be found inside is outside.
     fn at_clients(&mut self) {
-        let publishers = self.now.lanes.iter().map(|lane| &lane.receive);
+        let publishers = self.now.lanes.iter().filter(|lane| self.speaks(lane.member)).map(|lane| &lane.receive);
         let publishers = publishers.map(|of| (of.farthest_us, of.farthest_address, Cause::FarClientPublishes));
-        let subscribers = self.now.brokers.iter().map(|broker| &broker.export);
+        let brokers = self.now.brokers.iter().filter(|broker| self.speaks(broker.broker()));
+        let subscribers = brokers.map(|broker| &broker.export);
         let subscribers = subscribers.map(|of| (of.farthest_us, of.farthest_address, Cause::FarClientSubscribes));
         let farthest = publishers.chain(subscribers).max_by_key(|(us, ..)| *us);
         if let Some((us, at, cause)) = farthest.filter(|(us, ..)| *us > FAR_US) {
@@ -375,15 +408,15 @@ impl Look<'_> {
                 address(at),
                 us as f64 / 1e3
             );
-            let remedy = "a nearer client, or a larger window (--inflight, PublisherOptions::window_batches)";
+            let remedy = "a nearer client, or a larger window (loadgen --window, PublisherOptions::window_batches)";
             self.find(0.25, cause, remedy, words);
         }
         if self.findings.iter().any(|finding| finding.weight > 0.2) {
             return;
         }
-        let published =
-            |snapshot: &Snapshot| snapshot.lanes.iter().map(|lane| lane.receive.published_batches).sum::<u64>();
-        let rate = published(self.now).saturating_sub(published(self.before)) as f64 / self.seconds;
+        let published = |lane: &LaneFacts| lane.receive.published_batches;
+        let came = self.now.lanes.iter().map(|lane| moved(self.before.lane(lane.lane).map(published), published(lane)));
+        let rate = came.sum::<u64>() as f64 / self.counted_seconds;
         let mut words = match rate > 0.0 {
             true => format!("nobody waits inside: {rate:.0} batches a second are taken as they come"),
             false => "nobody waits inside, and nothing comes".to_owned(),
@@ -424,7 +457,7 @@ pub fn life(then: &MemberFacts, now: &MemberFacts, seconds: f64) -> Life {
 
 /// The brokers that show no life between two looks: they stand still, or are gone.
 pub fn silent_brokers(before: &Snapshot, now: &Snapshot) -> Vec<u32> {
-    let seconds = now.taken_at.saturating_sub(before.taken_at) as f64 / 1e9;
+    let seconds = now.time_since(before).as_secs_f64();
     let is_silent = |broker: &&BrokerFacts| {
         let then = before.broker(broker.broker());
         then.is_some_and(|then| matches!(life(&then.member, &broker.member, seconds), Life::StandsStill | Life::Gone))
@@ -438,14 +471,6 @@ fn and_others(what: &str, many: usize) -> String {
         0 | 1 => String::new(),
         2 => format!(", and another {what}"),
         _ => format!(", and {} more {what}s", many - 1),
-    }
-}
-
-/// How far a counter moved; of a process that began anew, from 0 on.
-fn moved(then: Option<u64>, now: u64) -> u64 {
-    match then {
-        Some(then) if then <= now => now - then,
-        _ => now,
     }
 }
 
@@ -492,6 +517,7 @@ mod tests {
             let before = formatted();
             let mut now = before.clone();
             now.taken_at += 2 * NS;
+            now.moment += Duration::from_secs(2);
             now.brokers[0].member.heartbeat += 20;
             now.brokers[0].threads[0].counters.reported_at += 2 * NS;
             now.sequencer.as_mut().unwrap().heartbeat += 20;
@@ -576,7 +602,7 @@ mod tests {
         assert_eq!(pair.find()[0].cause, Cause::Outside.name());
         let mut pair = Pair::quiet();
         silent(&mut pair);
-        pair.now.taken_at = pair.before.taken_at + NS;
+        pair.now.moment = pair.before.moment + Duration::from_secs(1);
         assert_eq!(pair.find()[0].cause, Cause::Outside.name());
         // Of a member of another host there is no lock to be seen: it is silent, so it is gone.
         let elsewhere = |pair: &mut Pair| {
@@ -589,23 +615,23 @@ mod tests {
     #[test]
     fn a_sequencer_that_is_silent_or_another() {
         let silent = |pair: &mut Pair| pair.now.sequencer.clone_from(&pair.before.sequencer);
-        Pair::shows(silent, Cause::SequencerSilent, "(candidate 0) stands still");
+        Pair::shows(silent, Cause::SequencerSilent, "(candidate 0, process 1) stands still");
         let gone = |pair: &mut Pair| {
             silent(pair);
             pair.now.sequencer.as_mut().unwrap().is_locked = false;
         };
-        Pair::shows(gone, Cause::SequencerSilent, "(candidate 0) is gone");
+        Pair::shows(gone, Cause::SequencerSilent, "(candidate 0, process 1) is gone");
         let elsewhere = |pair: &mut Pair| {
             gone(pair);
             let now = pair.now.sequencer.as_mut().unwrap();
             (now.is_here, now.host) = (false, 3);
         };
-        Pair::shows(elsewhere, Cause::SequencerSilent, "(candidate 0) of host 3 shows no life: nothing is ordered");
+        Pair::shows(elsewhere, Cause::SequencerSilent, "(candidate 0, process 1) of host 3 shows no life");
         let another = |pair: &mut Pair| {
             let now = pair.now.sequencer.as_mut().unwrap();
             (now.candidate, now.epoch) = (1, now.epoch + 1);
         };
-        Pair::shows(another, Cause::Takeover, "candidate 1 took over");
+        Pair::shows(another, Cause::Takeover, "candidate 1 (process 1) took over as the sequencer of epoch 2");
     }
 
     #[test]
@@ -640,7 +666,12 @@ mod tests {
         let full = |pair: &mut Pair| pair.now.lanes[0].receive.ring_full = 30;
         Pair::shows(full, Cause::RingFull, "full 15 times a second");
         let short = |pair: &mut Pair| pair.now.lanes[0].receive.extent_wait = 4;
-        Pair::shows(short, Cause::NoMemory, "lane 0 waited for memory 2 times a second");
+        Pair::shows(short, Cause::NoMemory, "lane 0 waited for memory 2 times a second: no extent was free");
+        let late = |pair: &mut Pair| {
+            pair.now.lanes[0].receive.extent_wait = 4;
+            pair.now.sequencer.as_mut().unwrap().counters.stock_extents = 152;
+        };
+        Pair::shows(late, Cause::NoMemory, "2 times a second: the sequencer, which has 152 extents in stock, was late");
         // What a process counted that is no more was not counted in these seconds.
         let anew = |pair: &mut Pair| {
             pair.before.lanes[0].receive.ring_full = 1000;
@@ -671,6 +702,42 @@ mod tests {
         let found = pair.find();
         assert_eq!(found[0].cause, Cause::LongPass.name(), "{found:#?}");
         assert!(found[0].words.contains("for 51 ms at a time"), "{found:#?}");
+    }
+
+    /// What stands in the pool of one that is gone was so when it ended, and is so no more.
+    #[test]
+    fn nothing_else_is_told_of_those_that_are_gone() {
+        let mut pair = Pair::quiet();
+        let broker = &mut pair.now.brokers[0];
+        broker.member.heartbeat = pair.before.brokers[0].member.heartbeat;
+        (broker.member.is_locked, broker.member.state) = (false, "stopped");
+        (broker.export.waited_ms, broker.export.farthest_us) = (1200, 90_000);
+        pair.now.lanes[0].receive.farthest_us = 40_000;
+        let sequencer = &mut pair.now.sequencer;
+        sequencer.clone_from(&pair.before.sequencer);
+        let sequencer = sequencer.as_mut().unwrap();
+        (sequencer.counters.gapped_sessions, sequencer.counters.oldest_gap_ms) = (1, 9_000);
+        let causes: Vec<&str> = pair.find().iter().map(|finding| finding.cause).collect();
+        assert_eq!(causes, [Cause::SequencerSilent.name()]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_changes_no_rate() {
+        let set_back = |pair: &mut Pair| {
+            pair.now.taken_at = pair.before.taken_at - 3600 * NS;
+            pair.now.lanes[0].receive.ring_full = 30;
+        };
+        Pair::shows(set_back, Cause::RingFull, "full 15 times a second");
+    }
+
+    /// Two looks may be closer than the reports between them.
+    #[test]
+    fn what_moved_between_two_looks_moved_in_a_second_at_least() {
+        let close = |pair: &mut Pair| {
+            pair.now.moment = pair.before.moment + Duration::from_millis(20);
+            pair.now.lanes[0].receive.ring_full = 30;
+        };
+        Pair::shows(close, Cause::RingFull, "full 30 times a second");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use crate::monitor::diagnosis::{Finding, diagnose, silent_brokers};
-use crate::monitor::snapshot::Snapshot;
+use crate::monitor::snapshot::{BrokerFacts, LaneFacts, SequencerFacts, Snapshot, moved};
 use crate::monitor::stages::of_brokers;
 use crate::observe::histogram::Distribution;
 
@@ -91,20 +91,17 @@ impl History {
     }
 }
 
-/// What came between two snapshots.
+/// What came between two snapshots. Of a role that began anew meanwhile: what came since.
 pub fn second(before: &Snapshot, now: &Snapshot) -> Second {
-    let elapsed = (now.taken_at.saturating_sub(before.taken_at) as f64 / 1e9).max(1e-3);
-    let rate = |of: &dyn Fn(&Snapshot) -> u64| of(now).saturating_sub(of(before)) as f64 / elapsed;
-    let lanes = |of: fn(&crate::monitor::snapshot::LaneFacts) -> u64| {
-        rate(&move |snapshot| snapshot.lanes.iter().map(of).sum::<u64>())
+    let elapsed = now.counted_seconds_since(before);
+    let lanes = |of: fn(&LaneFacts) -> u64| {
+        let one = |lane: &LaneFacts| moved(before.lane(lane.lane).map(of), of(lane));
+        now.lanes.iter().map(one).sum::<u64>() as f64 / elapsed
     };
-    let exports = |of: fn(&crate::observe::counters::ExportCounters) -> u64| {
-        rate(&move |snapshot| snapshot.brokers.iter().map(|broker| of(&broker.export)).sum::<u64>())
-    };
-    let acked = |broker: &crate::monitor::snapshot::BrokerFacts| {
-        let then = before.broker(broker.broker());
-        let then = then.map_or(0, |then| then.ack.acked_messages);
-        broker.ack.acked_messages.saturating_sub(then) as f64 / elapsed
+    let broker = |of: fn(&BrokerFacts) -> u64| {
+        let one =
+            move |broker: &BrokerFacts| moved(before.broker(broker.broker()).map(of), of(broker)) as f64 / elapsed;
+        now.brokers.iter().map(one)
     };
     let sequencer = now.sequencer.as_ref();
     Second {
@@ -112,10 +109,11 @@ pub fn second(before: &Snapshot, now: &Snapshot) -> Second {
         published_batches: lanes(|lane| lane.receive.published_batches),
         published_messages: lanes(|lane| lane.receive.published_messages),
         published_bytes: lanes(|lane| lane.receive.published_bytes),
-        ordered_batches: rate(&|snapshot| snapshot.sequencer.as_ref().map_or(0, |one| one.counters.appended_batches)),
-        acked_messages: now.brokers.iter().map(acked).collect(),
-        delivered_messages: exports(|export| export.delivered_messages),
-        delivered_bytes: exports(|export| export.delivered_bytes),
+        ordered_batches: sequencer.map_or(0, |sequencer| ordered(before.sequencer.as_ref(), sequencer)) as f64
+            / elapsed,
+        acked_messages: broker(|broker| broker.ack.acked_messages).collect(),
+        delivered_messages: broker(|broker| broker.export.delivered_messages).sum(),
+        delivered_bytes: broker(|broker| broker.export.delivered_bytes).sum(),
         waiting_slots: now.lanes.iter().map(|lane| lane.waiting).sum(),
         parked_batches: sequencer.map_or(0, |sequencer| sequencer.counters.held_batches),
         to_ack_us: middle_and_tail(&of_brokers(Some(before), now, |broker| &broker.to_ack)),
@@ -123,6 +121,85 @@ pub fn second(before: &Snapshot, now: &Snapshot) -> Second {
     }
 }
 
+/// Batches that were ordered. Counters of two sequencers cannot be compared: the index can, where a few entries are no batches.
+fn ordered(then: Option<&SequencerFacts>, now: &SequencerFacts) -> u64 {
+    match then {
+        Some(then) if (then.candidate, then.process) != (now.candidate, now.process) => {
+            now.watermark.saturating_sub(then.watermark)
+        }
+        then => moved(then.map(|then| then.counters.appended_batches), now.counters.appended_batches),
+    }
+}
+
 fn middle_and_tail(times: &Distribution) -> [f64; 2] {
     [0.5, 0.99].map(|part| times.quantile(part).map_or(0.0, |ns| ns as f64 / 1e3))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::log::View;
+    use crate::log::appender::Appender;
+    use crate::log::commit::CommitWriter;
+    use crate::log::member::Member;
+    use crate::pool::region::Create;
+    use crate::pool::superblock::HomeHosts;
+    use crate::pool::{Mapped, Pool, Process, Software};
+    use crate::testing::memory::small_geometry;
+
+    /// A pool with a sequencer, and two brokers with a lane each.
+    fn looked_at(name: &str) -> Snapshot {
+        let path = std::env::temp_dir().join(format!("embarcadero-history-{name}-{}", std::process::id()));
+        let geometry = small_geometry(1);
+        let pool = Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing).unwrap();
+        let view = View::single_host(Mapped::<Software>::new(pool.mapping().clone()), pool.layout().clone());
+        let mut sequencer = CommitWriter::take(&view, 0);
+        sequencer.claim(0, 1);
+        sequencer.activate(0);
+        for broker in 0..2 {
+            drop(Member::announce(&view, broker, Process::this()));
+            drop(Appender::take(&view, broker));
+        }
+        let now = Snapshot::take(&pool, false);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((now.brokers.len(), now.lanes.len()), (2, 2));
+        now
+    }
+
+    #[test]
+    fn one_that_began_anew_does_not_hide_what_others_did() {
+        let mut before = looked_at("anew");
+        let mut now = before.clone();
+        now.moment += Duration::from_secs(2);
+        // The first began anew; the second went on.
+        for (of, counts) in [(&mut before, [1_000_000, 500]), (&mut now, [40, 700])] {
+            for (place, count) in counts.into_iter().enumerate() {
+                of.lanes[place].receive.published_batches = count;
+                of.brokers[place].ack.acked_messages = count;
+                of.brokers[place].export.delivered_messages = count;
+            }
+        }
+        let found = second(&before, &now);
+        assert_eq!((found.published_batches, found.delivered_messages), (120.0, 120.0));
+        assert_eq!(found.acked_messages, [20.0, 100.0]);
+    }
+
+    #[test]
+    fn over_a_takeover_the_index_tells_what_was_ordered() {
+        let mut before = looked_at("takeover");
+        let mut now = before.clone();
+        now.moment += Duration::from_secs(1);
+        let of = |snapshot: &mut Snapshot, process, watermark, appended| {
+            let sequencer = snapshot.sequencer.as_mut().unwrap();
+            (sequencer.process, sequencer.watermark) = (process, watermark);
+            sequencer.counters.appended_batches = appended;
+        };
+        of(&mut before, 7, 5_000, 900);
+        of(&mut now, 7, 5_100, 990);
+        assert_eq!(second(&before, &now).ordered_batches, 90.0);
+        of(&mut now, 8, 5_100, 30_000);
+        assert_eq!(second(&before, &now).ordered_batches, 100.0);
+    }
 }

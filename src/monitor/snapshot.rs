@@ -4,6 +4,7 @@
 //! of a single one it is only known what has happened.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -31,14 +32,25 @@ use crate::pool::region::LockName;
 use crate::pool::{Access, Hardware, Mapped, Memory, PlaceKind, Pool, Software};
 use crate::utc::utc_ns;
 
+/// How often roles copy their counters out.
+pub const REPORTED_EVERY: Duration = Duration::from_secs(1);
+
+/// How far a counter moved between two looks; of one that was not there, or of a process that began anew, from 0 on.
+pub fn moved(then: Option<u64>, now: u64) -> u64 {
+    now.checked_sub(then.unwrap_or(0)).unwrap_or(now)
+}
+
 /// Memory of a pool that is only looked at.
 type Looked<C> = View<Mapped<C>>;
 
 /// The whole of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
-    /// When it was taken, UTC ns.
+    /// When it was taken, UTC ns: for people. The clock it is read from may be set.
     pub taken_at: u64,
+    /// The same moment, to tell how long after another it was.
+    #[serde(skip)]
+    pub moment: Instant,
     /// The pool itself.
     pub pool: PoolFacts,
     /// The sequencer that was active last; none: none ever was.
@@ -297,6 +309,7 @@ impl Snapshot {
         let was_there = |member: &u32| member_line(&view, *member).incarnation > 0;
         Snapshot {
             taken_at: utc_ns(),
+            moment: Instant::now(),
             pool: pool_facts(pool, &view),
             sequencer: sequencer_facts(pool, &view),
             brokers: (0..g.brokers).filter(was_there).map(|broker| broker_facts(pool, &view, broker)).collect(),
@@ -308,6 +321,17 @@ impl Snapshot {
             topics: topic_facts(&view),
             sessions: if with_sessions { session_facts(&view) } else { Vec::new() },
         }
+    }
+
+    /// How long after another it was taken, whatever was done to the clock meanwhile.
+    pub fn time_since(&self, before: &Snapshot) -> Duration {
+        self.moment.saturating_duration_since(before.moment)
+    }
+
+    /// Seconds in which counters moved from what they were in an earlier one to what they are: roles copy them out once a second, so what moved
+    /// between two looks moved in a second at least, however close the looks are.
+    pub fn counted_seconds_since(&self, before: &Snapshot) -> f64 {
+        self.time_since(before).max(REPORTED_EVERY).as_secs_f64()
     }
 
     /// A broker by its number.

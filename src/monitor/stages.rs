@@ -37,9 +37,10 @@ fn of_lanes(before: Option<&Snapshot>, now: &Snapshot) -> Distribution {
 
 fn of_sequencer(before: Option<&Snapshot>, now: &Snapshot, of: fn(&SequencerFacts) -> &Distribution) -> Distribution {
     let Some(sequencer) = &now.sequencer else { return Distribution::default() };
-    match before.map(|before| before.sequencer.as_ref()) {
-        None => of(sequencer).clone(),
-        Some(then) => then.map(|then| of(sequencer).since(of(then))).unwrap_or_default(),
+    match before.and_then(|before| before.sequencer.as_ref()) {
+        // Each counts in a place of its own, from when it took over.
+        Some(then) if then.candidate == sequencer.candidate => of(sequencer).since(of(then)),
+        _ => of(sequencer).clone(),
     }
 }
 

@@ -140,7 +140,7 @@ counters! {
         /// bytes of them
         appended_bytes,
         /// batches parked behind a gap
-        parked_batches: gauge,
+        parked_batches,
         /// duplicates dropped
         duplicates,
         /// batches let go, to be sent again
@@ -444,6 +444,11 @@ mod tests {
                         "{name}: {meaning:?} has a unit that its name has not"
                     );
                 }
+                let is_amount =
+                    ["_batches", "_extents", "_sessions", "connections"].iter().any(|end| name.ends_with(end));
+                let says_now = meaning.split_whitespace().any(|word| word == "now");
+                let is_so_now = *kind == Kind::Gauge;
+                assert!(!is_amount || is_so_now == says_now, "{name}: {meaning:?}, and it is a {kind:?}");
                 assert!(meaning.split_whitespace().all(|word| word != "ever"), "{name}: that is what a counter is");
                 assert!(meaning.len() > 4 && !meaning.trim().ends_with('.'), "{name}: {meaning:?}");
             }

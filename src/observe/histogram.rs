@@ -1,7 +1,7 @@
 //! Histograms of times: 16 buckets an octave, so that every value is known to a sixteenth of itself, from 1 ns to a minute.
 //!
-//! A role counts in its own memory, two adds a value, and copies what changed to its block in the pool at a low rate. Whoever reads a block may
-//! see some buckets newer than others: each is a count that only grows.
+//! A role counts in its own memory, two adds a value, and copies what changed to its block in the pool at a low rate; the first time all of it, over
+//! what the last process left there. Whoever reads a block may see some buckets newer than others: each is a count that only grows.
 
 use crate::limits::HISTOGRAM_BYTES;
 use crate::pool::{Keep, Memory};
@@ -43,13 +43,13 @@ pub struct Histogram {
     buckets: Box<[u64; BUCKETS]>,
     sum: u64,
     max: u64,
-    /// Buckets that may have changed since they were written: the first, and one past the last.
+    /// Buckets that may have changed since they were written: the first, and one past the last. At first all: another's may stand there.
     changed: (usize, usize),
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: Box::new([0; BUCKETS]), sum: 0, max: 0, changed: (BUCKETS, 0) }
+        Histogram { buckets: Box::new([0; BUCKETS]), sum: 0, max: 0, changed: (0, BUCKETS) }
     }
 }
 
@@ -110,9 +110,13 @@ impl Distribution {
         self.max = self.max.max(other.max);
     }
 
-    /// What came since an earlier look. Its largest value is known as well as the buckets know it.
+    /// What came since an earlier look: all of it if a bucket has fallen, since then another process counts. Its largest value is known as well as the
+    /// buckets know it.
     pub fn since(&self, earlier: &Distribution) -> Distribution {
-        let buckets = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now.saturating_sub(*then));
+        if self.buckets.iter().zip(&earlier.buckets).any(|(now, then)| now < then) {
+            return self.clone();
+        }
+        let buckets = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now - then);
         let buckets: Vec<u64> = buckets.collect();
         let highest = buckets.iter().rposition(|count| *count > 0).map_or(0, upper_bound);
         Distribution { sum: self.sum.saturating_sub(earlier.sum), max: self.max.min(highest), buckets }
@@ -221,5 +225,27 @@ mod tests {
         let mut both = first.clone();
         both.add(&since);
         assert_eq!((both.count(), both.count_below(16), both.count_below(1 << 20)), (1003, 3, 1003));
+    }
+
+    #[test]
+    fn a_process_that_begins_anew_leaves_nothing_of_the_one_before() {
+        let pool = SharedMemory::new(64 << 10, 2, Whim::LAZY, 1);
+        let (ours, theirs) = (pool.host(0), pool.host(1));
+        let mut last = Histogram::default();
+        (1..=1000).for_each(|value| last.record(value * 1000, 1));
+        last.write(&ours, 1024);
+        ours.store_fence();
+        let before = Distribution::read(&theirs, 1024);
+        // It reports before it has counted anything.
+        let mut anew = Histogram::default();
+        anew.write(&ours, 1024);
+        ours.store_fence();
+        assert_eq!(Distribution::read(&theirs, 1024), Distribution::default());
+        anew.record(5_000_000, 2);
+        anew.write(&ours, 1024);
+        ours.store_fence();
+        let now = Distribution::read(&theirs, 1024);
+        assert_eq!((now.count(), now.sum(), now.max()), (2, 10_000_000, 5_000_000));
+        assert_eq!(now.since(&before), now, "none of what it counted had come before");
     }
 }

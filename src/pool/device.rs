@@ -38,7 +38,11 @@ impl Extent {
         if !meta.file_type().is_char_device() {
             return Err(PoolError::Kind { path: path.into() });
         }
-        let size = said(&meta, "size").map_err(os_error(path, "read the device's size from /sys/dev/char"))?;
+        let size = said(&meta, "size").map_err(|source| match source.kind() {
+            // Only devices of memory have one: this is another, such as /dev/null.
+            io::ErrorKind::NotFound => PoolError::Kind { path: path.into() },
+            _ => os_error(path, "read the device's size from /sys/dev/char")(source),
+        })?;
         let bytes = size.parse().map_err(|_| PoolError::Kind { path: path.into() })?;
         // Kernels before 5.10 do not say; 2 MiB is what devices are given unless somebody asks for more.
         let alignment = said(&meta, "align").ok().and_then(|text| text.parse().ok());

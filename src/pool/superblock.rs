@@ -77,7 +77,7 @@ const _: () = assert!(crate::limits::HOSTS_MAX <= 256);
 pub enum SuperblockError {
     /// Shorter than a superblock.
     #[error(
-        "it holds {found} bytes, less than a superblock of {SUPERBLOCK_BYTES}; it is truncated or no pool: remove it, or name another path"
+        "it holds {found} bytes, less than a superblock of {SUPERBLOCK_BYTES}; it is truncated or no pool: name another path, or remove it if it is not needed"
     )]
     Short {
         /// Length, bytes.

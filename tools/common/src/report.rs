@@ -2,7 +2,7 @@
 
 use std::fs::{self, read_to_string};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use embarcadero::crc::described;
 use embarcadero::pool::writes_described;
@@ -66,14 +66,58 @@ pub fn write_text(text: &str, path: &Path) -> io::Result<()> {
     if path.exists() && !path.is_file() {
         return fs::write(path, text);
     }
+    let partial = partial(path);
+    let written = fs::write(&partial, text).and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        // It may have filled the disk.
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+/// Whether a text could be written to a file: what a long run is for is not to be lost at its end.
+///
+/// # Errors
+/// As the file system has it.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    // Whoever reads a pipe may come later.
+    if path.exists() && !path.is_file() {
+        return Ok(());
+    }
+    let partial = partial(path);
+    fs::write(&partial, "").and_then(|()| fs::remove_file(&partial))
+}
+
+/// Where a file is written before it has its name.
+fn partial(path: &Path) -> PathBuf {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
-    fs::write(&partial, text).and_then(|()| fs::rename(&partial, path))
+    partial.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_told_before_and_leaves_nothing() {
+        let folder = std::env::temp_dir().join(format!("tools-common-report-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("a");
+        may_write(&file).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "asking leaves nothing");
+        write_text("text", &file).unwrap();
+        may_write(&file).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+        for wrong in [folder.clone(), folder.join("none/a"), file.join("a")] {
+            assert!(may_write(&wrong).is_err() && write_text("", &wrong).is_err(), "{}", wrong.display());
+        }
+        may_write(Path::new("/dev/null")).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_machine_has_memory_and_a_processor() {

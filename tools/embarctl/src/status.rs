@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use embarcadero::monitor::diagnosis::{Life, address, diagnose, life};
+use embarcadero::monitor::diagnosis::{Life, WATCHED_FOR, address, diagnose, life};
 use embarcadero::monitor::snapshot::{AttachedFacts, BrokerFacts, LaneFacts, MemberFacts, SequencerFacts, Snapshot};
 use embarcadero::monitor::stages::stages;
 use embarcadero::observe::counters::Counters;
@@ -41,9 +41,7 @@ pub fn run(args: &StatusArgs) -> Result<Ended, CommandError> {
     if any_lives { Ok(Ended::Done) } else { Err(CommandError::AllGone) }
 }
 
-/// How long members are watched at most. A broker whose threads rest beats each `threads.rest_max` at least, which is up to a second.
-const WATCHED_MAX: Duration = Duration::from_millis(1600);
-/// How long they are watched if it is to be found who waits for whom: what moves is copied out once a second.
+/// How long members are watched if it is to be found who waits for whom: what moves is copied out once a second.
 const WATCHED_TO_DIAGNOSE: Duration = Duration::from_secs(2);
 /// How often they are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -61,7 +59,7 @@ impl Watched {
         loop {
             let now = Snapshot::take(pool, with_sessions);
             let watched = Watched { before: before.clone(), now };
-            if begun.elapsed() >= WATCHED_MAX || !watched.is_anybody_awaited() {
+            if begun.elapsed() >= WATCHED_FOR || !watched.is_anybody_awaited() {
                 return watched;
             }
             std::thread::sleep(LOOK_EVERY);
@@ -69,7 +67,7 @@ impl Watched {
     }
 
     fn seconds(&self) -> f64 {
-        (self.now.taken_at - self.before.taken_at) as f64 / 1e9
+        self.now.time_since(&self.before).as_secs_f64()
     }
 
     fn life_of(&self, member: &MemberFacts) -> Life {
@@ -141,7 +139,8 @@ impl Watched {
             let (name, order, ack, next) = (&topic.name, topic.order, topic.ack, topic.next_order);
             let _ = writeln!(text, "topic {name:?}: order {}, ack {ack}, next order {next}", level(order));
         }
-        text.extend(self.now.brokers.iter().filter_map(|broker| waited_in_words(&self.now, broker)));
+        let speaking = self.now.brokers.iter().filter(|broker| self.lives(&broker.member) != Life::Gone);
+        text.extend(speaking.filter_map(|broker| waited_in_words(&self.now, broker)));
         text += &times_in_words(&self.now);
         text += &errors_in_words(&self.now);
         text += &counters_in_words(&self.now, all);
@@ -306,7 +305,7 @@ fn counters_in_words(now: &Snapshot, all: bool) -> String {
         block(&mut text, &broker.ack, &format!("ack {}", broker.broker()), all);
         block(&mut text, &broker.export, &format!("export {}", broker.broker()), all);
         for thread in &broker.threads {
-            block(&mut text, &thread.counters, &format!("thread {}", thread.name), all);
+            block(&mut text, &thread.counters, &format!("thread {}, {}", broker.broker(), thread.name), all);
         }
     }
     text

@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tools_common::interrupt::{self, EXIT_INTERRUPTED, Second};
-use tools_common::report::{write_json, write_text};
+use tools_common::report::{may_write, write_json, write_text};
 use verification::verdict::Outcome;
 
 use crate::args::{Cli, Command, E2eArgs, OutputArgs, ReportArgs};
@@ -80,6 +80,10 @@ fn run(command: &Command, interrupted: &Arc<AtomicBool>) -> Result<Outcome, Load
     allow_descriptors();
     // What it is to be compared with is refused before a run, not after it.
     let earlier = command.output().and_then(|output| output.compare_with.as_deref()).map(Document::read).transpose()?;
+    // So is where its results cannot go.
+    for path in command.output().into_iter().flat_map(|output| [&output.json, &output.report]).flatten() {
+        may_write(path).map_err(|source| LoadError::Output { path: path.clone(), source })?;
+    }
     let ended: Ended = match command {
         Command::Publish(args) => run::publish(args, interrupted)?.into(),
         Command::Subscribe(args) => run::subscribe(args, interrupted)?.into(),

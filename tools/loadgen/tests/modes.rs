@@ -344,3 +344,12 @@ fn what_cannot_be_is_refused_by_name() {
         assert!(words.contains(says), "{line}\n{words}");
     }
 }
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_the_run() {
+    let site = Site::new("unwritten");
+    let folder = site.folder.path().join("none");
+    let (code, words, json) = site.run(&format!("e2e --messages 10 --report {}/page.html", folder.display()));
+    assert_eq!((code, json), (Some(2), Value::Null), "{words}");
+    assert!(words.contains("cannot write") && !words.contains("PASS"), "{words}");
+}

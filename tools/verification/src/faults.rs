@@ -23,7 +23,9 @@ pub enum Fault {
     MessageRepeat { session: u64, expected: u64, found: u64 },
     #[error("order {order}: session {session:#x} is publisher {publisher}'s, but this message is {stamp}")]
     WrongSession { session: u64, publisher: u32, order: u64, stamp: Stamp },
-    #[error("order {order}: {stamp} was not sent by this run")]
+    #[error(
+        "order {order}: {stamp} was not sent by this run: in its topic are messages of another; name one of its own (--topic)"
+    )]
     Foreign { order: u64, stamp: Stamp },
     #[error("order {order}: payload is {fault}")]
     Payload { order: u64, fault: PayloadFault },

@@ -7,6 +7,8 @@ use embarcadero::pool::line;
 use embarcadero::pool::record::{GrantLine, IndexEntry, SegmentLine, entry_kind};
 
 use super::findings::Promise;
+use super::look;
+use super::report::Report;
 use super::tests::Sample;
 
 /// Which place of a sample.
@@ -212,4 +214,25 @@ fn every_bit_of_a_record_with_a_check_counts() {
             assert!(found.iter().any(|(broken, _)| *broken == promise), "bit {bit}: {found:?}");
         }
     }
+}
+
+/// It would be wrong to say that it is to be formatted.
+#[test]
+fn what_is_of_something_else_is_no_broken_pool() {
+    let path = std::env::temp_dir().join(format!("embarctl-inspect-foreign-{}", std::process::id()));
+    std::fs::write(&path, [7; 1 << 16]).unwrap();
+    let told = look(&path).map(|_| ()).map_err(|error| error.to_string());
+    std::fs::remove_file(&path).unwrap();
+    assert!(told.as_ref().is_err_and(|told| told.contains("it belongs to something else")), "{told:?}");
+}
+
+#[test]
+fn what_was_not_looked_at_is_not_told_to_be_right() {
+    let sample = Sample::with(1, 100);
+    let file = OpenOptions::new().write(true).open(&sample.path).unwrap();
+    file.write_all_at(&99_u32.to_le_bytes(), 8).unwrap();
+    let seen = look(&sample.path).unwrap();
+    let text = Report { pool: &sample.path, seen: &seen, limit: 9 }.text();
+    assert!(text.contains("layout_version is 99") && text.contains("use the embarctl of that one"), "{text}");
+    assert!(!text.contains("\nok ") && text.contains("\n-      entries "), "{text}");
 }

@@ -81,6 +81,10 @@ fn look(path: &std::path::Path) -> Result<Seen, CommandError> {
                 findings.broken(Promise::Superblock, place.broken(behind as u64, field, found, expected));
                 findings
                     .note(Promise::Superblock, "nothing else can be looked at: it says where everything lies".into());
+                if matches!(source, SuperblockError::Version { .. } | SuperblockError::Features { .. }) {
+                    let words = "if another release made it, it is not broken: use the embarctl of that one";
+                    findings.note(Promise::Superblock, words.into());
+                }
                 Ok(Seen { findings, part: None })
             }
             None => Err(PoolError::Superblock { path, source }.into()),
@@ -89,11 +93,11 @@ fn look(path: &std::path::Path) -> Result<Seen, CommandError> {
     }
 }
 
-/// The field of a superblock that is damaged, what it says and what it should. `None`: there is no superblock.
+/// The field of a superblock that is damaged, what it says and what it should. `None`: there is no superblock; what is
+/// of something else is not a broken pool, and to format it would be wrong.
 fn superblock_place(error: &SuperblockError) -> Option<(&'static str, String, String)> {
-    use embarcadero::pool::superblock::{LAYOUT_VERSION, MAGIC};
+    use embarcadero::pool::superblock::LAYOUT_VERSION;
     Some(match error {
-        SuperblockError::Foreign { found } => ("magic", format!("{found:#018x}"), format!("{MAGIC:#018x}, a pool's")),
         SuperblockError::Version { found } => {
             ("layout_version", found.to_string(), format!("{LAYOUT_VERSION}, which this program knows"))
         }

@@ -37,10 +37,16 @@ impl Report<'_> {
     /// For people: a line for each promise, and below it where it is broken.
     pub fn text(&self) -> String {
         let mut text = format!("pool {}: {}\n", self.pool.display(), self.part_in_words());
+        // Where that is broken nothing else was looked at.
+        let is_lost = self.seen.findings.of(Promise::Superblock).count() > 0;
         for promise in Promise::EVERY {
             let (name, words, unit) = promise.told();
             let finding = self.seen.findings.of(promise);
-            let state = if finding.count() > 0 { "BROKEN" } else { "ok" };
+            let state = match finding.count() {
+                0 if is_lost && finding.looked == 0 => "-",
+                0 => "ok",
+                _ => "BROKEN",
+            };
             let _ = writeln!(text, "{state:<7}{name:<14}{:>12} {unit:<9} {words}", finding.looked);
             for broken in finding.broken.iter().take(self.limit) {
                 let Broken { region, number, at, field, found, expected } = broken;

@@ -2,6 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use embarcadero::pool::region::Lost;
 
 /// Why metrics could not be pushed.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,14 @@ pub enum PushError {
         at: String,
         /// The deadline.
         seconds: u64,
+    },
+    /// The pool is not what it was, and no other is in its place.
+    #[error("pool {} is lost, and no other is in its place: {source}", path.display())]
+    Lost {
+        /// The pool.
+        path: PathBuf,
+        /// What became of it.
+        source: Lost,
     },
     /// An answer that is none.
     #[error("what {at} answered is no HTTP: {reason}")]

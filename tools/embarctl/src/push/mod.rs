@@ -74,6 +74,12 @@ impl Source {
     fn text(&mut self, timeout: Duration) -> Result<(u64, String), PushError> {
         match self {
             Source::Pool(pool, before) => {
+                if let Err(lost) = pool.check() {
+                    // Another may lie in its place by now.
+                    let path = pool.path().to_owned();
+                    **pool = Pool::look(&path).map_err(|_| PushError::Lost { path, source: lost })?;
+                    *before = None;
+                }
                 let now = Snapshot::take(pool, false);
                 let text = render(&now, before.as_deref(), &Scope::default());
                 let at_ns = now.taken_at;

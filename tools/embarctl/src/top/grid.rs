@@ -28,7 +28,9 @@ impl Grid {
                 let (one, other) = (&one[column], &other[column]);
                 match (one.value, other.value) {
                     (Some(one), Some(other)) => other.total_cmp(&one),
-                    _ => one.text.cmp(&other.text),
+                    (None, None) => one.text.cmp(&other.text),
+                    // What is not known is behind all that is.
+                    (one, other) => other.is_some().cmp(&one.is_some()),
                 }
             });
             if is_reversed {

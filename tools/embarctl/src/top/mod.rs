@@ -7,12 +7,14 @@ mod grid;
 mod screen;
 mod views;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use embarcadero::monitor::snapshot::Snapshot;
+use embarcadero::monitor::diagnosis::{Life, WATCHED_FOR, life};
+use embarcadero::monitor::snapshot::{BrokerFacts, Snapshot};
 use embarcadero::pool::Pool;
 use ratatui::backend::TestBackend;
 use ratatui::{DefaultTerminal, Terminal};
@@ -53,7 +55,11 @@ const EVERY_MOST: Duration = Duration::from_secs(60);
 /// Two looks at a pool, and how they are shown.
 struct Shown {
     before: Snapshot,
+    /// Those between the two: what is looked at more often than counters move is compared with what was a while ago.
+    between: VecDeque<Snapshot>,
     now: Snapshot,
+    /// What became of the pool, if this is of one that is lost.
+    lost: Option<String>,
     view: View,
     /// Column that rows are sorted by, largest first unless it is reversed; none: as they come.
     sorted_by: Option<usize>,
@@ -70,26 +76,16 @@ pub fn run(args: &TopArgs, interrupt: &Interrupt) -> Result<Ended, CommandError>
         return Err(CommandError::Usage("--every is 100ms to 1m"));
     }
     interrupt.is_looked_at();
-    let pool = Pool::look(&args.pool)?;
-    let first = Snapshot::take(&pool, true);
-    let mut shown = Shown {
-        before: first.clone(),
-        now: first,
-        view: args.view,
-        sorted_by: None,
-        is_reversed: false,
-        is_frozen: false,
-        from: 0,
-        every: args.every,
-    };
+    let mut pool = Pool::look(&args.pool)?;
+    let mut shown = Shown::of(Snapshot::take(&pool, true), args.view, args.every);
     if args.once {
         std::thread::sleep(args.every);
-        shown.look(&pool);
+        shown.look(&mut pool);
         print(&as_text(&shown, args.columns, args.lines))?;
         return Ok(Ended::Done);
     }
     let mut terminal = ratatui::try_init().map_err(CommandError::Terminal)?;
-    let result = show(&mut terminal, &mut shown, &pool, interrupt);
+    let result = show(&mut terminal, &mut shown, &mut pool, interrupt);
     ratatui::restore();
     result
 }
@@ -110,7 +106,7 @@ fn as_text(shown: &Shown, columns: u16, lines: u16) -> String {
 fn show(
     terminal: &mut DefaultTerminal,
     shown: &mut Shown,
-    pool: &Pool,
+    pool: &mut Pool,
     interrupt: &Interrupt,
 ) -> Result<Ended, CommandError> {
     let mut look_at = Instant::now() + shown.every;
@@ -140,14 +136,60 @@ fn show(
 }
 
 impl Shown {
-    fn look(&mut self, pool: &Pool) {
+    /// A first look at a pool.
+    fn of(first: Snapshot, view: View, every: Duration) -> Shown {
+        Shown {
+            before: first.clone(),
+            between: VecDeque::new(),
+            now: first,
+            lost: None,
+            view,
+            sorted_by: None,
+            is_reversed: false,
+            is_frozen: false,
+            from: 0,
+            every,
+        }
+    }
+
+    /// Looks again. A pool that another has taken the place of is let go for that one, as soon as it is there.
+    fn look(&mut self, pool: &mut Pool) {
+        if let Err(lost) = pool.check() {
+            match Pool::look(pool.path()) {
+                Ok(another) => *pool = another,
+                Err(_) => return self.lost = Some(lost.to_string()),
+            }
+            self.now = Snapshot::take(pool, true);
+            (self.before, self.lost) = (self.now.clone(), None);
+            return self.between.clear();
+        }
         let now = Snapshot::take(pool, true);
-        self.before = std::mem::replace(&mut self.now, now);
+        self.between.push_back(std::mem::replace(&mut self.now, now));
+        while let Some(then) = self.between.pop_front_if(|then| self.now.time_since(then) >= WATCHED_FOR) {
+            self.before = then;
+        }
     }
 
     /// Time between the two looks, s.
     fn seconds(&self) -> f64 {
-        (self.now.taken_at.saturating_sub(self.before.taken_at) as f64 / 1e9).max(1e-3)
+        self.now.time_since(&self.before).as_secs_f64()
+    }
+
+    /// How a broker is.
+    fn life_of(&self, broker: &BrokerFacts) -> Life {
+        let then = self.before.broker(broker.broker());
+        then.map_or(Life::Lives, |then| life(&then.member, &broker.member, self.seconds()))
+    }
+
+    /// Entries that the slowest subscriber of a broker has still to pass; those of one that is gone pass none.
+    fn lag_of(&self, broker: &BrokerFacts) -> u64 {
+        let pin = broker.member.pin.filter(|_| self.life_of(broker) != Life::Gone);
+        self.now.sequencer.as_ref().zip(pin).map_or(0, |(sequencer, pin)| sequencer.watermark.saturating_sub(pin))
+    }
+
+    /// Time in which counters moved that far, s.
+    fn counted_seconds(&self) -> f64 {
+        self.now.counted_seconds_since(&self.before)
     }
 
     /// Does what a key says. False: it is to end.
@@ -209,16 +251,52 @@ mod tests {
         drop(Member::announce(&view, 0, Process::this()));
         let now = Snapshot::take(&pool, true);
         std::fs::remove_file(&path).unwrap();
-        Shown {
-            before: now.clone(),
-            now,
-            view: View::Brokers,
-            sorted_by: None,
-            is_reversed: false,
-            is_frozen: false,
-            from: 0,
-            every: Duration::from_secs(1),
+        Shown::of(now, View::Brokers, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn a_pool_that_is_lost_is_told_of_and_the_one_in_its_place_is_shown() {
+        let path = std::env::temp_dir().join(format!("embarctl-top-lost-{}", std::process::id()));
+        let make = || {
+            let geometry = small_geometry(1);
+            Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing).unwrap()
+        };
+        drop(make());
+        let mut pool = Pool::look(&path).unwrap();
+        let mut shown = Shown::of(Snapshot::take(&pool, true), View::Brokers, Duration::from_secs(1));
+        let first = pool.superblock().uuid;
+        std::fs::remove_file(&path).unwrap();
+        shown.look(&mut pool);
+        let text = as_text(&shown, 140, 40);
+        assert!(text.contains("LOST: it was unlinked"), "{text}");
+        drop(make());
+        shown.look(&mut pool);
+        std::fs::remove_file(&path).unwrap();
+        let text = as_text(&shown, 140, 40);
+        assert!(!text.contains("LOST") && pool.superblock().uuid != first, "{text}");
+    }
+
+    #[test]
+    fn what_is_looked_at_often_is_compared_with_what_was_a_while_ago() {
+        let path = std::env::temp_dir().join(format!("embarctl-top-often-{}", std::process::id()));
+        let geometry = small_geometry(1);
+        let mut pool =
+            Pool::open(&path, geometry, &HomeHosts::single_host(&geometry), false, Create::IfMissing).unwrap();
+        let mut shown = Shown::of(Snapshot::take(&pool, true), View::Brokers, EVERY_LEAST);
+        let age = |shown: &mut Shown| {
+            shown
+                .between
+                .iter_mut()
+                .chain([&mut shown.before, &mut shown.now])
+                .for_each(|one| one.moment -= EVERY_LEAST)
+        };
+        for _ in 0..50 {
+            shown.look(&mut pool);
+            age(&mut shown);
         }
+        std::fs::remove_file(&path).unwrap();
+        let apart = shown.now.time_since(&shown.before);
+        assert!(apart >= WATCHED_FOR && shown.between.len() <= 16, "{apart:?}, {} between", shown.between.len());
     }
 
     #[test]

@@ -51,6 +51,8 @@ fn titled<'a>(title: &'a str, lines: Vec<Line<'a>>) -> Paragraph<'a> {
 fn header(shown: &Shown) -> Vec<Line<'static>> {
     let (now, mebibytes) = (&shown.now, shown.now.pool.bytes >> 20);
     let frozen = if shown.is_frozen { "   FROZEN" } else { "" };
+    // The rest of its line is of when it was looked at last.
+    let lost = shown.lost.as_ref().map_or_else(String::new, |lost| format!("  LOST: {lost}"));
     let sequencer = match &now.sequencer {
         None => "sequencer: none has been active".to_owned(),
         Some(sequencer) => format!(
@@ -75,7 +77,12 @@ fn header(shown: &Shown) -> Vec<Line<'static>> {
     );
     let bold = Style::new().add_modifier(Modifier::BOLD);
     vec![
-        Line::from(vec![Span::styled("Embarcadero", bold), Span::raw(pool), Span::styled(frozen, BAD)]),
+        Line::from(vec![
+            Span::styled("Embarcadero", bold),
+            Span::styled(lost, BAD),
+            Span::raw(pool),
+            Span::styled(frozen, BAD),
+        ]),
         Line::raw(sequencer),
     ]
 }
@@ -117,8 +124,7 @@ fn flow(shown: &Shown) -> Vec<Line<'static>> {
     let (before, now) = (&shown.before, &shown.now);
     let rates = second(before, now);
     let acked: f64 = rates.acked_messages.iter().sum();
-    let lag = |pin: Option<u64>| now.sequencer.as_ref().zip(pin).map_or(0, |(s, pin)| s.watermark.saturating_sub(pin));
-    let behind = now.brokers.iter().map(|broker| lag(broker.member.pin)).max().unwrap_or(0);
+    let behind = now.brokers.iter().map(|broker| shown.lag_of(broker)).max().unwrap_or(0);
     let mut lines = vec![Line::raw(format!(
         "received {}/s ({:.1} MB/s)  ->  ordered {} batches/s  ->  acked {}/s  ->  delivered {}/s ({:.1} MB/s)",
         short(rates.published_messages),

@@ -1,8 +1,12 @@
 //! What can be looked at: brokers, threads, lanes, topics, sessions, slow batches, errors. Each is a table of what moved between two looks.
 
+use std::collections::HashMap;
+
 use clap::ValueEnum;
-use embarcadero::monitor::diagnosis::{Life, address, life};
-use embarcadero::monitor::snapshot::{BrokerFacts, LaneFacts, SessionBatches, SessionFacts, ThreadFacts, TopicFacts};
+use embarcadero::monitor::diagnosis::{Life, address};
+use embarcadero::monitor::snapshot::{
+    self, BrokerFacts, LaneFacts, SessionBatches, SessionFacts, Snapshot, ThreadFacts, TopicFacts,
+};
 use embarcadero::observe::counters::ThreadCounters;
 use embarcadero::observe::slowest::SlowBatch;
 use embarcadero::utc::hour_of;
@@ -66,14 +70,13 @@ impl View {
     }
 }
 
-/// How far a counter moved, a second; of a process that began anew, from 0 on.
+/// How far a counter moved, a second.
 fn rate<T>(shown: &Shown, then: Option<&T>, now: &T, of: impl Fn(&T) -> u64) -> Cell {
-    amount(moved(then, now, of) as f64 / shown.seconds())
+    amount(moved(then, now, of) as f64 / shown.counted_seconds())
 }
 
 fn moved<T>(then: Option<&T>, now: &T, of: impl Fn(&T) -> u64) -> u64 {
-    let now = of(now);
-    now.checked_sub(then.map_or(0, of)).unwrap_or(now)
+    snapshot::moved(then.map(&of), of(now))
 }
 
 fn broker_before(shown: &Shown, broker: u32) -> Option<&BrokerFacts> {
@@ -99,8 +102,7 @@ fn brokers(shown: &Shown) -> Grid {
     ];
     let row = |broker: &BrokerFacts| {
         let then = broker_before(shown, broker.broker());
-        let life = then.map_or(Life::Lives, |then| life(&then.member, &broker.member, shown.seconds()));
-        let state = match life {
+        let state = match shown.life_of(broker) {
             Life::Lives | Life::Unknown => broker.member.state,
             Life::StandsStill => "stands still",
             Life::Gone if broker.member.state == "stopped" => "stopped",
@@ -110,11 +112,10 @@ fn brokers(shown: &Shown) -> Grid {
             let times = then.map_or_else(|| now(broker).clone(), |then| now(broker).since(now(then)));
             time(times.quantile(0.99).unwrap_or(0))
         };
-        let lag =
-            shown.now.sequencer.as_ref().zip(broker.member.pin).map_or(0, |(s, pin)| s.watermark.saturating_sub(pin));
         let waited = &broker.export;
         let waits = match waited.waited_ms {
-            0 => String::new(),
+            // For one that is gone nobody waits any more.
+            ms if ms == 0 || shown.life_of(broker) == Life::Gone => String::new(),
             ms => format!("{}, {:.1} s", address(waited.waited_address), ms as f64 / 1e3),
         };
         vec![
@@ -127,10 +128,10 @@ fn brokers(shown: &Shown) -> Grid {
             rate(shown, then, broker, |broker| broker.ack.acked_batches),
             rate(shown, then, broker, |broker| broker.ack.acked_messages),
             rate(shown, then, broker, |broker| broker.export.delivered_messages),
-            amount(moved(then, broker, |broker| broker.export.delivered_bytes) as f64 / 1e6 / shown.seconds()),
+            amount(moved(then, broker, |broker| broker.export.delivered_bytes) as f64 / 1e6 / shown.counted_seconds()),
             p99(|broker| &broker.to_ack),
             p99(|broker| &broker.to_delivery),
-            plain(lag),
+            plain(shown.lag_of(broker)),
             text(waits.clone()).bad_if(!waits.is_empty()),
         ]
     };
@@ -139,8 +140,8 @@ fn brokers(shown: &Shown) -> Grid {
 
 fn threads(shown: &Shown) -> Grid {
     let head = vec![
-        "broker",
         "thread",
+        "broker",
         "core",
         "rests",
         "working",
@@ -162,15 +163,13 @@ fn threads(shown: &Shown) -> Grid {
         let then = broker_before(shown, broker.broker());
         for thread in &broker.threads {
             let then = then.and_then(|then| then.threads.iter().find(|then| then.name == thread.name));
-            let mut row = vec![plain(broker.broker().into())];
-            row.extend(thread_row(thread, then));
-            rows.push(row);
+            rows.push(thread_row(broker.broker(), thread, then));
         }
     }
     Grid { head, rows }
 }
 
-fn thread_row(thread: &ThreadFacts, then: Option<&ThreadFacts>) -> Vec<Cell> {
+fn thread_row(broker: u32, thread: &ThreadFacts, then: Option<&ThreadFacts>) -> Vec<Cell> {
     let of = |of: fn(&ThreadCounters) -> u64| moved(then, thread, |thread| of(&thread.counters)) as f64;
     let blocked = [
         ("ring", of(|c| c.blocked_ring_ns)),
@@ -187,6 +186,7 @@ fn thread_row(thread: &ThreadFacts, then: Option<&ThreadFacts>) -> Vec<Cell> {
     let counters = &thread.counters;
     vec![
         text(thread.name.clone()),
+        plain(broker.into()),
         text(counters.pinned_core.checked_sub(1).map_or("any".to_owned(), |core| core.to_string())),
         text(if counters.spins == 1 { "spins" } else { "parks" }),
         part(working / all),
@@ -233,7 +233,7 @@ fn lanes(shown: &Shown) -> Grid {
             plain(lane.receive.connections),
             rate(shown, then, lane, |lane| lane.receive.published_batches),
             rate(shown, then, lane, |lane| lane.receive.published_messages),
-            amount(moved(then, lane, |lane| lane.receive.published_bytes) as f64 / 1e6 / shown.seconds()),
+            amount(moved(then, lane, |lane| lane.receive.published_bytes) as f64 / 1e6 / shown.counted_seconds()),
             plain(lane.waiting),
             plain(lane.consumed.saturating_sub(lane.settled)),
             full.bad_if(is_full),
@@ -268,15 +268,20 @@ fn topics(shown: &Shown) -> Grid {
         "kept from",
         "next order",
     ];
+    // Each sequencer counts from when it became the active one.
+    let epoch = |snapshot: &Snapshot| snapshot.sequencer.as_ref().map(|sequencer| sequencer.epoch);
+    let is_same = epoch(&shown.before) == epoch(&shown.now);
+    let before = shown.before.topics.iter().filter(|_| is_same);
+    let then: HashMap<u64, &TopicFacts> = before.map(|topic| (topic.counters.created, topic)).collect();
     let row = |topic: &TopicFacts| {
-        let then = shown.before.topics.iter().find(|then| then.counters.created == topic.counters.created);
+        let then = then.get(&topic.counters.created).copied();
         vec![
             text(topic.name.clone()),
             plain(topic.order.into()),
             rate(shown, then, topic, |topic| topic.counters.received_batches),
             rate(shown, then, topic, |topic| topic.counters.ordered_batches),
             rate(shown, then, topic, |topic| topic.counters.ordered_messages),
-            amount(moved(then, topic, |topic| topic.counters.ordered_bytes) as f64 / 1e6 / shown.seconds()),
+            amount(moved(then, topic, |topic| topic.counters.ordered_bytes) as f64 / 1e6 / shown.counted_seconds()),
             rate(shown, then, topic, |topic| topic.delivered(|delivered| delivered.delivered_messages)),
             plain(topic.delivered(|delivered| delivered.subscribers)),
             topic.behind().map_or_else(|| text(""), plain),
@@ -309,7 +314,7 @@ fn sessions(shown: &Shown) -> Grid {
         "order end",
         "lane",
     ];
-    let before: std::collections::HashMap<u64, u64> =
+    let before: HashMap<u64, u64> =
         shown.before.sessions.iter().map(|session| (session.session, session.next_batch)).collect();
     let rows = shown.now.sessions.iter().map(|session| {
         let then = before.get(&session.session).copied().unwrap_or(session.next_batch);

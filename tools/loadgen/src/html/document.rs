@@ -1,6 +1,7 @@
 //! What a report is made of: JSON that loadgen wrote, read back. Everything else is refused, with what was found.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -210,10 +211,20 @@ impl Run {
     }
 }
 
+/// More is not what a run writes, bytes.
+const RESULT_BYTES_MAX: u64 = 256 << 20;
+
+/// A file's text. One that never ends, such as a device, ends there.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(RESULT_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 impl Document {
     /// From a file.
     pub fn read(path: &Path) -> Result<Document, DocumentError> {
-        let text = fs::read_to_string(path).map_err(|source| DocumentError::Read { path: path.to_owned(), source })?;
+        let text = read_bounded(path).map_err(|source| DocumentError::Read { path: path.to_owned(), source })?;
         let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into());
         let json =
             serde_json::from_str(&text).map_err(|source| DocumentError::NotJson { name: name.clone(), source })?;
