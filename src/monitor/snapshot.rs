@@ -511,3 +511,7 @@ fn session_facts<C: Coherence>(view: &Looked<C>) -> Vec<SessionFacts> {
     };
     (0..view.layout.geometry.sessions_max).filter_map(facts).collect()
 }
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;
