@@ -138,7 +138,9 @@ fn what_waits_in_a_lane_is_all_that_was_published_and_not_taken() {
         }
     }
     assert_eq!(waiting, (0..=64).collect::<Vec<u64>>());
-    (1..8).for_each(|now| drop(sequencer.pass(now)));
+    for now in 1..8 {
+        sequencer.pass(now);
+    }
     let lane = &scene.look().lanes[0];
     assert_eq!((lane.consumed, lane.waiting, lane.is_paused), (64, 0, false));
     feeder.lane.report(true);
@@ -146,7 +148,9 @@ fn what_waits_in_a_lane_is_all_that_was_published_and_not_taken() {
 }
 
 fn pass_and_report(sequencer: &mut ActiveSequencer<Seen>) {
-    (1..8).for_each(|now| drop(sequencer.pass(now)));
+    for now in 1..8 {
+        sequencer.pass(now);
+    }
     sequencer.report(1, 8);
 }
 
@@ -174,6 +178,8 @@ fn a_session_and_a_topic_are_shown_what_was_counted_of_them_and_nothing_of_who_w
     let now = scene.look();
     assert_eq!((now.topics[0].counters, now.sessions[0].batches), (TopicCounters::default(), None));
     // The session's lease ends.
-    (1..10).for_each(|step| drop(sequencer.pass(step * 10_000_000)));
+    for step in 1..10 {
+        sequencer.pass(step * 10_000_000);
+    }
     assert!(scene.look().sessions[0].is_fenced);
 }

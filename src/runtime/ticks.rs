@@ -175,7 +175,8 @@ mod tests {
         assert_eq!(pass(Charge::Asleep, 5000, WHILE_NS + 3), 700, "who sleeps looks after nobody by intent");
         assert_eq!(pass(Charge::Idle, 300, 2 * WHILE_NS), 700);
         assert_eq!(pass(Charge::Idle, 300, 2 * WHILE_NS + 1), 700, "of the while before");
+        assert_eq!(pass(Charge::Idle, 300, 2 * WHILE_NS + 2), 700);
         assert_eq!(pass(Charge::Idle, 200, 3 * WHILE_NS + 1), 300);
-        assert_eq!(pass(Charge::Idle, 100, 4 * WHILE_NS + 1), 200);
+        assert_eq!(pass(Charge::Idle, 100, 4 * WHILE_NS + 1), 100);
     }
 }
