@@ -349,6 +349,7 @@ pub(crate) mod tests {
     use crate::log::views::plain_view;
     use crate::pool::record::Record;
     use crate::testing::memory::{HostMemory, SharedMemory, Whim, small_geometry};
+    use crate::testing::watched::Watched;
 
     pub(crate) fn topic(id: u32, name: &str) -> Topic {
         Topic { id, created_at: 9, ..Topic::new(name, OrderLevel::Session, AckLevel::Committed) }
@@ -395,6 +396,31 @@ pub(crate) mod tests {
         writer.write(&same_name, &TopicProgress::default());
         assert_eq!(reader.find("heir"), Some(&same_name), "a name that was given again is another topic");
         assert_eq!(read_topic_words(&view, 0, Access::Local, 1), Ok(Some(same_name)));
+    }
+
+    /// A successor reads a place that its predecessor, who goes on, gives to another topic just then.
+    #[test]
+    fn a_place_that_changes_hands_while_it_is_read_is_one_topics_or_nobodys() {
+        let view = plain_view(1);
+        let watched = Watched::new(view.memory.clone());
+        let reader = View::single_host(watched.clone(), view.layout.clone());
+        let old = Topic { created_position: 7, ..topic(1, &"old".repeat(30)) };
+        let new = Topic { created_position: 9, ..topic(1, &"new".repeat(30)) };
+        let mut is_found = [false; 3];
+        for step in 0..200 {
+            TopicWriter::new(&view, 0).write(&old, &TopicProgress::default());
+            let (view, heir) = (view.clone(), new.clone());
+            watched.at(step, move || {
+                let writer = TopicWriter::new(&view, 0);
+                writer.clear(1);
+                writer.write(&heir, &TopicProgress::default());
+            });
+            let found = read_topic_words(&reader, 0, Access::Local, 1);
+            watched.stop();
+            let which = [Ok(Some(old.clone())), Ok(None), Ok(Some(new.clone()))].iter().position(|one| *one == found);
+            is_found[which.unwrap_or_else(|| panic!("at step {step}: {found:?}"))] = true;
+        }
+        assert_eq!(is_found, [true; 3]);
     }
 
     fn two_hosts(whim: Whim, seed: u64) -> [View<HostMemory>; 2] {

@@ -487,7 +487,7 @@ fn topic(snapshot: &Snapshot, id: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
@@ -496,12 +496,12 @@ mod tests {
     use crate::log::member::Member;
     use crate::monitor::snapshot::{LaneFacts, ThreadFacts};
     use crate::observe::counters::{ReceiveCounters, ThreadCounters};
-    use crate::observe::histogram::Distribution;
+    use crate::observe::histogram::{Distribution, Histogram};
     use crate::pool::process::boot_id;
     use crate::pool::region::Create;
     use crate::pool::superblock::HomeHosts;
     use crate::pool::{Mapped, Pool, Process, Software};
-    use crate::testing::memory::small_geometry;
+    use crate::testing::memory::{SharedMemory, Whim, small_geometry};
 
     /// Two looks at a pool with a sequencer, a broker that serves on a lane, and a thread; two seconds apart, in which all beat and nothing waits.
     struct Pair {
@@ -539,8 +539,17 @@ mod tests {
         }
     }
 
+    /// A value that was counted so many times.
+    pub(crate) fn times(value: u64, times: u64) -> Distribution {
+        let memory = SharedMemory::new(8 << 10, 1, Whim::NONE, 1).host(0);
+        let mut histogram = Histogram::default();
+        histogram.record(value, times);
+        histogram.write(&memory, 0);
+        Distribution::read(&memory, 0)
+    }
+
     /// A look at a small pool that was just formatted, with those who are there filled in.
-    fn formatted() -> Snapshot {
+    pub(crate) fn formatted() -> Snapshot {
         static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let unique = MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("embarcadero-diagnosis-{}-{unique}", std::process::id()));
@@ -759,6 +768,56 @@ mod tests {
             (export.farthest_us, export.farthest_address) = (50_000, 5678);
         };
         Pair::shows(subscribes, Cause::FarClientSubscribes, "the client at port 5678 (IPv6) is 50.0 ms away");
+    }
+
+    /// What is below its bound is not told of.
+    #[test]
+    fn what_is_little_is_not_worth_a_word() {
+        let mut pair = Pair::quiet();
+        pair.now.lanes[0].receive.farthest_us = FAR_US;
+        let thread = &mut pair.now.brokers[0].threads[0].counters;
+        (thread.longest_pass_ns, thread.core_wait_ns) = (LONG_PASS_NS, (2.0 * STARVED * NS as f64) as u64);
+        let sequencer = pair.now.sequencer.as_mut().unwrap();
+        (sequencer.counters.gapped_sessions, sequencer.counters.oldest_gap_ms) = (1, GAP_MS - 1);
+        // A reader that is as far behind as it may be, and one that is further, but not further than before.
+        let lag = pair.now.pool.index_entries / 8;
+        for (pin_before, watermark) in [(0, lag), (lag, 2 * lag)] {
+            pair.now.sequencer.as_mut().unwrap().watermark = watermark;
+            (pair.before.brokers[0].member.pin, pair.now.brokers[0].member.pin) = (Some(pin_before), Some(0));
+            pair.before.sequencer.as_mut().unwrap().watermark = pin_before + 2 * pin_before;
+            let found = pair.find();
+            assert!(found.len() == 1 && found[0].cause == Cause::Outside.name(), "{found:#?}");
+        }
+    }
+
+    #[test]
+    fn of_several_the_worst_is_told_of() {
+        let mut pair = Pair::quiet();
+        for snapshot in [&mut pair.before, &mut pair.now] {
+            let mut other = snapshot.lanes[0].clone();
+            other.lane = 1;
+            snapshot.lanes.push(other);
+        }
+        let [one, other] = &mut pair.now.lanes[..] else { panic!("two lanes") };
+        (one.receive.ring_full, other.receive.ring_full) = (10, 40);
+        (one.receive.farthest_us, other.receive.farthest_us) = (FAR_US + 5000, FAR_US + 1);
+        let found = pair.find();
+        assert_eq!((found[0].cause, found[1].cause), (Cause::RingFull.name(), Cause::FarClientPublishes.name()));
+        assert!(
+            found[0].words.contains("lane 1 (64 slots) was full 20 times a second, and another lane"),
+            "{found:#?}"
+        );
+        assert!(found[1].words.contains("7.0 ms away"), "{found:#?}");
+    }
+
+    #[test]
+    fn how_long_acks_take_is_said_of_these_seconds() {
+        let mut pair = Pair::quiet();
+        pair.before.brokers[0].to_ack = times(9_000_000, 100);
+        pair.now.brokers[0].to_ack = pair.before.brokers[0].to_ack.clone();
+        pair.now.brokers[0].to_ack.add(&times(250_000, 100));
+        let found = pair.find();
+        assert!(found[0].words.ends_with("from landed to acked 99 % take less than 254 us"), "{found:#?}");
     }
 
     #[test]

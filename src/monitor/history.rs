@@ -144,6 +144,8 @@ mod tests {
     use crate::log::appender::Appender;
     use crate::log::commit::CommitWriter;
     use crate::log::member::Member;
+    use crate::monitor::diagnosis::Cause;
+    use crate::monitor::diagnosis::tests::{formatted, times};
     use crate::pool::region::Create;
     use crate::pool::superblock::HomeHosts;
     use crate::pool::{Mapped, Pool, Process, Software};
@@ -201,5 +203,64 @@ mod tests {
         assert_eq!(second(&before, &now).ordered_batches, 90.0);
         of(&mut now, 8, 5_100, 30_000);
         assert_eq!(second(&before, &now).ordered_batches, 100.0);
+    }
+
+    const NS: u64 = 1_000_000_000;
+
+    fn is_near(found: f64, expected: f64) -> bool {
+        found >= expected && found <= expected * 17.0 / 16.0
+    }
+
+    #[test]
+    fn what_happened_is_told_by_the_second() {
+        let before = formatted();
+        let mut now = before.clone();
+        now.taken_at += 2 * NS;
+        now.moment += Duration::from_secs(2);
+        let lane = &mut now.lanes[0];
+        lane.waiting = 3;
+        (lane.receive.published_batches, lane.receive.published_messages) = (10, 200);
+        lane.receive.published_bytes = 3000;
+        let sequencer = now.sequencer.as_mut().unwrap();
+        (sequencer.counters.appended_batches, sequencer.counters.held_batches) = (8, 5);
+        let broker = &mut now.brokers[0];
+        broker.ack.acked_messages = 160;
+        (broker.export.delivered_messages, broker.export.delivered_bytes) = (140, 2400);
+        broker.to_ack = times(50_000, 99);
+        broker.to_ack.add(&times(8_000_000, 2));
+        broker.to_delivery = times(700_000, 1);
+        let found = second(&before, &now);
+        assert_eq!(found.at_ms, now.taken_at / 1_000_000);
+        assert_eq!((found.published_batches, found.published_messages, found.published_bytes), (5.0, 100.0, 1500.0));
+        assert_eq!((found.ordered_batches, found.acked_messages.clone()), (4.0, vec![80.0]));
+        assert_eq!((found.delivered_messages, found.delivered_bytes), (70.0, 1200.0));
+        assert_eq!((found.waiting_slots, found.parked_batches), (3, 5));
+        assert!(is_near(found.to_ack_us[0], 50.0) && is_near(found.to_ack_us[1], 8000.0), "{found:?}");
+        assert!(is_near(found.to_delivery_us[0], 700.0), "{found:?}");
+        assert_eq!(second(&now, &now).to_ack_us, [0.0, 0.0], "of these seconds alone");
+        let sequencer = now.sequencer.as_mut().unwrap();
+        (sequencer.epoch, sequencer.candidate) = (sequencer.epoch + 1, 1);
+        assert_eq!(second(&before, &now).ordered_batches, 0.0, "another's count says nothing about this second");
+    }
+
+    /// A silence is told from looks that are two seconds apart, since a broker that rests beats once in one.
+    #[test]
+    fn looks_are_compared_over_two_seconds_and_kept_for_five_minutes() {
+        let mut history = History::default();
+        let mut now = formatted();
+        assert!(history.before().is_none() && history.findings().is_empty());
+        for pushed in 0..KEPT as u64 + 10 {
+            now.taken_at += NS;
+            now.moment += Duration::from_secs(1);
+            history.push(now.clone());
+            let (newest, oldest) = (history.now().unwrap(), history.before());
+            assert_eq!(newest.taken_at, now.taken_at);
+            let apart = oldest.map_or(0, |oldest| (newest.taken_at - oldest.taken_at) / NS);
+            assert_eq!(apart, pushed.min(2));
+            assert_eq!(history.seconds().len(), (pushed as usize).min(KEPT));
+        }
+        assert_eq!(history.seconds().back().unwrap().at_ms, now.taken_at / 1_000_000);
+        let causes: Vec<&str> = history.findings().iter().map(|finding| finding.cause).collect();
+        assert!(causes.contains(&Cause::StandsStill.name()), "{causes:?}");
     }
 }

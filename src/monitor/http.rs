@@ -325,6 +325,22 @@ mod tests {
         }
     }
 
+    /// All of it is there: nothing more comes that would have it looked at again.
+    #[test]
+    fn an_end_in_two_readings_is_an_end() {
+        for bytes in 2040..2056 {
+            let (mut asks, mut conversation) = pair();
+            let begin = "GET /long HTTP/1.1\r\nX: ";
+            let request = format!("{begin}{}\r\n\r\n", "x".repeat(bytes - begin.len()));
+            asks.write_all(request.as_bytes()).unwrap();
+            while conversation.stream.peek(&mut [0; 4096]).unwrap_or(0) < request.len() {
+                std::thread::yield_now();
+            }
+            assert!(conversation.go_on(Instant::now(), &mut path_as_answer));
+            assert_eq!(conversation.answers, 1, "a head of {bytes} bytes");
+        }
+    }
+
     #[test]
     fn a_request_may_come_byte_by_byte() {
         let (mut asks, mut conversation) = pair();

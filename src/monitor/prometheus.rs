@@ -276,6 +276,8 @@ mod tests {
     use crate::log::View;
     use crate::log::lane::LaneWriter;
     use crate::log::member::Member;
+    use crate::monitor::diagnosis::tests::{formatted, times};
+    use crate::observe::errors::DistinctError;
     use crate::pool::process::boot_id;
     use crate::pool::region::Create;
     use crate::pool::superblock::HomeHosts;
@@ -305,7 +307,7 @@ mod tests {
     fn who_is_of_another_machine_is_up_while_it_shows_life() {
         let before = looked_at("up");
         let mut now = before.clone();
-        now.taken_at += 2_000_000_000;
+        now.moment += std::time::Duration::from_secs(2);
         let render = |now: &Snapshot, before: Option<&Snapshot>| render(now, before, &Scope::default());
         let [up, down] = [1, 0].map(|is_up| format!("embarcadero_broker_up{{broker=\"1\"}} {is_up}"));
         assert!(has(&render(&now, None), &up), "it is taken at its word");
@@ -327,5 +329,123 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!((shown(vec![1]), shown(vec![0])), (vec![true; 2], vec![false; 2]));
+    }
+
+    /// All values of a sample, by its name and what its labels end in, in their order.
+    fn values(text: &str, name: &str, labels: &str) -> Vec<f64> {
+        let samples = text.lines().filter_map(|line| line.split_once([' ', '{']).filter(|(found, _)| *found == name));
+        let samples = samples.map(|(_, rest)| rest.rsplit_once(' ').unwrap_or(("", rest)));
+        samples
+            .filter(|(found, _)| found.trim_end_matches('}').ends_with(labels))
+            .map(|(_, value)| value.parse().unwrap())
+            .collect()
+    }
+
+    fn value(now: &Snapshot, name: &str) -> f64 {
+        let text = render(now, None, &Scope::default());
+        let found = values(&text, name, "");
+        assert_eq!(found.len(), 1, "{name} in\n{text}");
+        found[0]
+    }
+
+    /// A process that has the broker, and the sequencer.
+    fn ours() -> Scope {
+        Scope { brokers: Some(vec![0]) }
+    }
+
+    #[test]
+    fn times_are_in_seconds_and_all_of_them_are_in_the_last_bucket() {
+        let mut now = formatted();
+        let to_ack = &mut now.brokers[0].to_ack;
+        // A microsecond, one and a half of them, and 40 s, which is more than any bound but the last.
+        [(1024, 3), (1536, 2), (40_000_000_000, 1)].into_iter().for_each(|(ns, many)| to_ack.add(&times(ns, many)));
+        let text = render(&now, None, &Scope::default());
+        let name = |suffix| format!("embarcadero_batch_to_ack_seconds{suffix}");
+        let bucket = |bound| values(&text, &name("_bucket"), &format!("le=\"{bound}\""));
+        assert_eq!((bucket("0.000001024"), bucket("0.000002048")), (vec![0.0], vec![5.0]));
+        assert_eq!((bucket("17.179869184"), bucket("+Inf")), (vec![5.0], vec![6.0]));
+        assert_eq!(values(&text, &name("_bucket"), "").len(), 28);
+        assert_eq!(values(&text, &name("_count"), ""), [6.0]);
+        assert_eq!(values(&text, &name("_sum"), ""), [(3 * 1024 + 2 * 1536 + 40_000_000_000u64) as f64 / 1e9]);
+    }
+
+    #[test]
+    fn units_are_the_base_of_their_kind() {
+        let mut now = formatted();
+        let receive = &mut now.lanes[0].receive;
+        (receive.received_bytes, receive.farthest_us) = (5000, 40_000);
+        now.brokers[0].export.waited_ms = 1500;
+        now.brokers[0].member.started_at = 7_500_000_000;
+        let thread = &mut now.brokers[0].threads[0].counters;
+        (thread.core_wait_ns, thread.reported_at) = (2_500_000_000, 9_000_000_000);
+        for (name, expected) in [
+            ("receive_received_bytes_total", 5000.0),
+            ("receive_farthest_seconds", 0.04),
+            ("export_waited_seconds", 1.5),
+            ("broker_start_timestamp_seconds", 7.5),
+            ("thread_core_wait_seconds_total", 2.5),
+            ("thread_reported_timestamp_seconds", 9.0),
+        ] {
+            let found = value(&now, &format!("embarcadero_{name}"));
+            assert!((found - expected).abs() < 1e-9, "{name}: {found}");
+        }
+        let text = render(&now, None, &Scope::default());
+        assert!(text.contains("# TYPE embarcadero_receive_farthest_seconds gauge\n"), "what is so now may fall");
+        assert!(text.contains("# TYPE embarcadero_receive_received_bytes_total counter\n"));
+        assert!(!text.contains("farthest_address"), "which one is meant is no amount");
+    }
+
+    /// Several processes of a pool are scraped: each tells of its own, and the one that has the sequencer of that.
+    #[test]
+    fn a_process_tells_of_its_own() {
+        let mut now = formatted();
+        let mut other = (now.brokers[0].clone(), now.lanes[0].clone());
+        (other.0.member.member, other.1.member, other.1.lane, other.1.broker) = (1, 1, 1, 1);
+        (now.brokers, now.lanes) = (vec![now.brokers[0].clone(), other.0], vec![now.lanes[0].clone(), other.1]);
+        now.sequencer.as_mut().unwrap().is_ours = true;
+        let all = render(&now, None, &Scope::default());
+        let text = render(&now, None, &ours());
+        let of = |text: &str, name: &str| values(text, &format!("embarcadero_{name}"), "").len();
+        for (name, whole, own) in [
+            ("broker_up", 2, 1),
+            ("ack_acked_batches_total", 2, 1),
+            ("receive_receives_total", 2, 1),
+            ("sequencer_epoch", 1, 1),
+        ] {
+            assert_eq!((of(&all, name), of(&text, name)), (whole, own), "{name}");
+        }
+        assert_eq!(all.matches("# TYPE embarcadero_broker_up ").count(), 1, "a family stands in one place");
+        now.sequencer.as_mut().unwrap().is_ours = false;
+        assert_eq!(of(&render(&now, None, &ours()), "sequencer_epoch"), 0);
+        assert_eq!(of(&render(&now, None, &Scope::default()), "sequencer_epoch"), 1);
+    }
+
+    #[test]
+    fn who_is_up_and_who_is_behind() {
+        let mut now = formatted();
+        let up = |now: &Snapshot| value(now, "embarcadero_broker_up");
+        assert_eq!(up(&now), 1.0);
+        now.brokers[0].member.is_locked = false;
+        assert_eq!(up(&now), 0.0, "its process is gone");
+        now.brokers[0].member.is_here = false;
+        assert_eq!(up(&now), 1.0, "elsewhere it is not seen");
+        now.brokers[0].member.state = "stopped";
+        assert_eq!(up(&now), 0.0);
+        now.sequencer.as_mut().unwrap().watermark = 50;
+        assert_eq!(value(&now, "embarcadero_broker_reader_lag_batches"), 0.0);
+        now.brokers[0].member.pin = Some(20);
+        assert_eq!(value(&now, "embarcadero_broker_reader_lag_batches"), 30.0);
+        let error =
+            |count| DistinctError { level: log::Level::Warn, count, first_at: 1, last_at: 2, text: "so".into() };
+        now.brokers[0].errors = vec![error(2), error(5)];
+        assert_eq!(value(&now, "embarcadero_process_errors_total"), 7.0);
+    }
+
+    #[test]
+    fn a_label_is_what_its_owner_called_it() {
+        let mut now = formatted();
+        now.brokers[0].threads[0].name = "a\"b\\c\nd".to_owned();
+        let text = render(&now, None, &Scope::default());
+        assert!(text.contains("thread=\"a\\\"b\\\\c\\nd\"} "), "{text}");
     }
 }

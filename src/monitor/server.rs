@@ -283,8 +283,13 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::log::View;
+    use crate::log::commit::CommitWriter;
+    use crate::log::member::Member;
+    use crate::pool::process::boot_id;
     use crate::pool::region::Create;
     use crate::pool::superblock::HomeHosts;
+    use crate::pool::{Mapped, Process, Software};
     use crate::testing::memory::small_geometry;
 
     /// A monitor of an empty pool, whose file is gone with it.
@@ -390,5 +395,94 @@ mod tests {
         let mut other = shown.connect();
         ask(&mut other, "/healthz");
         assert_eq!(hear(&mut other).0, "HTTP/1.1 200 OK");
+    }
+
+    /// What it looks at, and one who writes there: a broker, and a sequencer that beats.
+    struct Looked {
+        desk: Desk,
+        view: View<Mapped<Software>>,
+        path: PathBuf,
+    }
+
+    impl Looked {
+        fn new(name: &str, brokers: Vec<u32>) -> Looked {
+            let path = std::env::temp_dir().join(format!("embarcadero-looked-{name}-{}", std::process::id()));
+            let geometry = small_geometry(1);
+            let hosts = HomeHosts::single_host(&geometry);
+            let pool = Pool::open(&path, geometry, &hosts, false, Create::IfMissing).unwrap();
+            let view = View::single_host(Mapped::new(Arc::clone(pool.mapping())), Arc::clone(pool.layout()));
+            Looked { desk: Desk::new(pool, brokers), view, path }
+        }
+
+        fn announce(&self, broker: u32) -> Member<Mapped<Software>> {
+            Member::announce(&self.view, broker, Process { id: 70, started_at_utc_ns: 1, boot_id: boot_id() })
+        }
+
+        fn said(&mut self, path: &str) -> String {
+            let Reply { status, body, .. } = self.desk.answer(path);
+            format!("{} {body}", &status[..3])
+        }
+    }
+
+    impl Drop for Looked {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    #[test]
+    fn who_is_ready_serves_and_is_ordered_for() {
+        let mut looked = Looked::new("ready", vec![0]);
+        assert_eq!(looked.said("/readyz"), "503 not looked yet\n");
+        looked.desk.look();
+        assert_eq!(looked.said("/readyz"), "503 broker 0 is not there yet\n");
+        let mut member = looked.announce(0);
+        let mut now_ns = 1;
+        let mut look = |looked: &mut Looked| {
+            now_ns += 100_000_000;
+            member.beat(now_ns);
+            looked.desk.look();
+        };
+        look(&mut looked);
+        assert_eq!(looked.said("/readyz"), "503 no sequencer has been active\n");
+        let mut commit = CommitWriter::take(&looked.view, 0);
+        commit.claim(0, 1);
+        commit.activate(0);
+        (0..3).for_each(|_| look(&mut looked));
+        assert_eq!(looked.said("/readyz"), "503 the sequencer (candidate 0) shows no life\n");
+        commit.beat();
+        look(&mut looked);
+        assert_eq!(looked.said("/readyz"), "200 ok\n");
+        assert_eq!(looked.said("/healthz"), "200 ok\n");
+    }
+
+    /// Nobody has its lock, and it does not beat.
+    #[test]
+    fn who_is_healthy_is_asked_of_ones_own() {
+        for (own, said) in [(0, "503 broker 0 shows no life\n"), (1, "200 ok\n")] {
+            let mut looked = Looked::new(&format!("healthy-{own}"), vec![own]);
+            let (_gone, mut other) = (looked.announce(0), looked.announce(1));
+            for second in 1..4 {
+                other.beat(second * 1_000_000_000);
+                looked.desk.look();
+            }
+            assert_eq!(looked.said("/healthz"), said);
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_made_once_and_anew_after_a_look() {
+        let mut looked = Looked::new("again", vec![0]);
+        let (mut member, mut now_ns) = (looked.announce(0), 1);
+        looked.desk.look();
+        for path in ["/metrics", "/status.json"] {
+            let body = |looked: &mut Looked| looked.desk.answer(path).body;
+            let first = body(&mut looked);
+            assert!(first.len() > 100 && Arc::ptr_eq(&first, &body(&mut looked)), "{path}");
+            now_ns += 100_000_000;
+            member.beat(now_ns);
+            looked.desk.look();
+            assert_ne!(first, body(&mut looked), "{path}");
+        }
     }
 }

@@ -600,32 +600,5 @@ fn session_facts<C: Coherence>(view: &Looked<C>) -> Vec<SessionFacts> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::lane::LaneWriter;
-    use crate::log::views::host_views;
-    use crate::pool::layout::Layout;
-    use crate::pool::record::BatchSlot;
-    use crate::pool::superblock::HomeHosts;
-    use crate::testing::memory::Whim;
-
-    /// Who looks has lines of both hosts in its cache, and they stay there: what was written since is seen all the same.
-    #[test]
-    fn what_another_host_has_written_since_is_seen() {
-        let (memory, views) = host_views([0, 1], &[0, 1], Whim::LAZY, 1);
-        let geometry = crate::pool::Geometry { hosts: 2, ..views[0].layout.geometry };
-        let homes = HomeHosts { brokers: vec![0, 1], candidates: vec![0, 1] };
-        let layout = Arc::new(Layout::new(geometry).unwrap());
-        let mut sequencer = crate::log::commit::CommitWriter::take(&views[1], 1);
-        sequencer.claim(0, 70);
-        sequencer.activate(0);
-        let mut lane = LaneWriter::take(&views[1], 1);
-        for seen in 0..3 {
-            let view = View::of_onlooker(memory.host(0), Arc::clone(&layout), homes.clone());
-            let commit = CommitReader::new(&view).current().unwrap();
-            assert_eq!((commit.candidate, commit.watermark, waiting(&view, 1, 0)), (1, seen, seen));
-            lane.publish(&BatchSlot::default());
-            sequencer.advance(seen + 1, 1);
-        }
-    }
-}
+#[path = "snapshot_tests.rs"]
+mod tests;

@@ -55,3 +55,56 @@ fn sum<'a>(times: impl Iterator<Item = (Option<&'a Distribution>, &'a Distributi
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::diagnosis::tests::{formatted, times};
+
+    /// What was counted so many times is so long each.
+    const NS: u64 = 1000;
+
+    fn with_times() -> Snapshot {
+        let mut snapshot = formatted();
+        snapshot.lanes[0].publishing = times(NS, 1);
+        let sequencer = snapshot.sequencer.as_mut().unwrap();
+        (sequencer.ordering, sequencer.committing) = (times(NS, 2), times(NS, 3));
+        let broker = &mut snapshot.brokers[0];
+        (broker.acking, broker.delivering) = (times(NS, 4), times(NS, 5));
+        (broker.to_ack, broker.to_delivery) = (times(NS, 6), times(NS, 7));
+        snapshot
+    }
+
+    #[test]
+    fn each_stage_has_its_name_and_its_times() {
+        let now = with_times();
+        let found = stages(None, &now).map(|(name, times)| (name, times.count()));
+        let expected = [
+            ("landed to published", 1),
+            ("published to ordered", 2),
+            ("ordered to committed", 3),
+            ("committed to acked", 4),
+            ("committed to delivered", 5),
+            ("landed to acked", 6),
+            ("landed to delivered", 7),
+        ];
+        assert_eq!(found, expected);
+        let found = stages(Some(&now), &now).map(|(_, times)| times.count());
+        assert_eq!(found, [0; 7], "nothing came since");
+        let mut later = now.clone();
+        later.brokers.push(later.brokers[0].clone());
+        later.brokers[1].member.member = 1;
+        let all: Vec<u64> = stages(Some(&now), &later).into_iter().map(|(_, times)| times.count()).collect();
+        assert_eq!(all, [0, 0, 0, 4, 5, 6, 7], "of a broker that was not there before, all of it");
+    }
+
+    #[test]
+    fn another_sequencers_times_are_all_of_since_it_took_over() {
+        let before = with_times();
+        let mut now = before.clone();
+        let sequencer = now.sequencer.as_mut().unwrap();
+        (sequencer.epoch, sequencer.candidate) = (sequencer.epoch + 1, 1);
+        sequencer.ordering = times(NS, 90);
+        assert_eq!(stages(Some(&before), &now)[1].1.count(), 90);
+    }
+}

@@ -162,7 +162,8 @@ fn read_one<M: Memory>(memory: &M, at: u64) -> Option<DistinctError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::views::plain_view;
+    use crate::log::views::{host_views, plain_view};
+    use crate::testing::memory::Whim;
 
     fn noted(line: u32, at: u64, text: &str) -> Note {
         Note { site: ("here.rs", line), level: Level::Error, at, text: text.to_owned() }
@@ -190,5 +191,47 @@ mod tests {
         assert!(found.last().unwrap().text.starts_with("others"), "{:?}", found.last());
         DistinctErrors::begin(memory, layout, 1);
         assert_eq!(read(memory, layout, 1), []);
+    }
+
+    #[test]
+    fn errors_reach_another_host() {
+        let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
+        let [ours, theirs] = [0, 1].map(|host: usize| &views[host].memory);
+        let layout = &*views[0].layout;
+        let mut errors = DistinctErrors::default();
+        for count in 1..4 {
+            errors.count(noted(7, count, "a lane is damaged"));
+            errors.write(ours, layout, 0);
+            let found = read(theirs, layout, 0);
+            assert_eq!((found[0].count, found[0].last_at, &*found[0].text), (count, count, "a lane is damaged"));
+        }
+        DistinctErrors::begin(ours, layout, 0);
+        assert_eq!(read(theirs, layout, 0), []);
+    }
+
+    /// Of what is logged: warnings and errors, each in its place, and how many there was no room for.
+    #[test]
+    fn what_came_too_fast_is_said_and_what_is_no_error_is_none() {
+        let say = |level: Level, line: u32| {
+            let mut record = log::Record::builder();
+            note(&record.level(level).file_static(Some("said.rs")).line(Some(line)).args(format_args!("so")).build());
+        };
+        let of_test = |errors: &DistinctErrors| -> Vec<(u32, Level, u64)> {
+            let ours = errors.known.iter().filter(|((file, _), _)| *file == "said.rs");
+            ours.map(|((_, line), error)| (*line, error.level, error.count)).collect()
+        };
+        let mut errors = DistinctErrors::default();
+        for (level, line) in [(Level::Info, 1), (Level::Warn, 2), (Level::Error, 3), (Level::Error, 3)] {
+            say(level, line);
+        }
+        errors.take_up();
+        assert_eq!(of_test(&errors), [(2, Level::Warn, 1), (3, Level::Error, 2)]);
+        // Others may log beside this test: there are as many more as they took room.
+        (0..NOTES_MAX + 10).for_each(|_| say(Level::Warn, 4));
+        errors.take_up();
+        let kept = of_test(&errors).last().unwrap().2;
+        let lost = errors.known.iter().find(|(site, _)| *site == ("", 0)).expect("it is said").1.text.clone();
+        let lost: u64 = lost.split(' ').next().unwrap().parse().unwrap();
+        assert!(kept <= NOTES_MAX as u64 && kept + lost >= NOTES_MAX as u64 + 10, "{kept} kept, {lost} lost");
     }
 }

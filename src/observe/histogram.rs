@@ -49,6 +49,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
+        // What the last process in this place counted is overwritten, all of it.
         Histogram { buckets: Box::new([0; BUCKETS]), sum: 0, max: 0, changed: (0, BUCKETS) }
     }
 }
@@ -118,7 +119,7 @@ impl Distribution {
         }
         let buckets = self.buckets.iter().zip(&earlier.buckets).map(|(now, then)| now - then);
         let buckets: Vec<u64> = buckets.collect();
-        let highest = buckets.iter().rposition(|count| *count > 0).map_or(0, upper_bound);
+        let highest = buckets.iter().rposition(|count| *count > 0).map_or(0, |bucket| upper_bound(bucket) - 1);
         Distribution { sum: self.sum.saturating_sub(earlier.sum), max: self.max.min(highest), buckets }
     }
 
@@ -220,11 +221,41 @@ mod tests {
         ours.store_fence();
         let second = Distribution::read(&theirs, 1024);
         let since = second.since(&first);
-        assert_eq!((since.count(), since.quantile(1.0), since.sum()), (3, Some(5), 15));
+        assert_eq!((since.count(), since.quantile(1.0), since.sum(), since.max()), (3, Some(5), 15, 5));
+        assert_eq!(second.max(), 1_000_000, "of all there ever was");
         assert_eq!(Distribution::default().quantile(0.5), None);
         let mut both = first.clone();
         both.add(&since);
         assert_eq!((both.count(), both.count_below(16), both.count_below(1 << 20)), (1003, 3, 1003));
+        assert_eq!((both.count_below(5), both.count_below(6)), (0, 3), "what is below a bound is not at it");
+    }
+
+    #[test]
+    fn of_few_values_the_middle_one_is_in_the_middle() {
+        let (pool, mut histogram) = (SharedMemory::new(64 << 10, 1, Whim::NONE, 1).host(0), Histogram::default());
+        [3, 7, 9].into_iter().for_each(|value| histogram.record(value, 1));
+        histogram.write(&pool, 1024);
+        let found = Distribution::read(&pool, 1024);
+        let at = |part| found.quantile(part).unwrap();
+        assert_eq!([at(0.0), at(0.3), at(0.5), at(0.7), at(1.0)], [3, 3, 7, 9, 9]);
+    }
+
+    /// A process that comes after another counts from nothing, and whoever compares looks before and after takes nothing for less than nothing.
+    #[test]
+    fn what_the_last_process_counted_is_not_taken_for_ones_own() {
+        let pool = SharedMemory::new(64 << 10, 1, Whim::NONE, 1).host(0);
+        let mut last = Histogram::default();
+        (1..=100).for_each(|value| last.record(value * 1000, 1));
+        last.write(&pool, 1024);
+        let before = Distribution::read(&pool, 1024);
+        let mut next = Histogram::default();
+        next.record(7, 2);
+        next.write(&pool, 1024);
+        let now = Distribution::read(&pool, 1024);
+        assert_eq!((now.count(), now.sum(), now.max()), (2, 14, 7));
+        assert_eq!(now.since(&before), now);
+        Histogram::default().write(&pool, 1024);
+        assert_eq!(Distribution::read(&pool, 1024), Distribution::default());
     }
 
     #[test]

@@ -145,6 +145,7 @@ mod tests {
             read(&theirs, 1024).iter().map(|batch| batch.position).collect()
         };
         (1..=100).for_each(|ns| slowest.offer(&batch(ns * 7 % 101)));
+        slowest.offer(&batch(1));
         assert_eq!(look(&mut slowest, 1), (93..=100).rev().collect::<Vec<_>>());
         assert_eq!(look(&mut slowest, 31).len(), 8);
         slowest.offer(&batch(5));

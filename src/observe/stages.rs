@@ -112,7 +112,7 @@ impl<M: Memory> LastStage<M> {
                     self.whole.record(ended_at.saturating_sub(times.landed_at()), 1);
                     self.slowest.offer(&batch);
                 }
-                None if self.looks < LOOKS_MAX => {
+                None if self.looks < LOOKS_MAX && !self.is_passed(batch.position) => {
                     self.looks += 1;
                     return;
                 }
@@ -122,6 +122,12 @@ impl<M: Memory> LastStage<M> {
             self.looks = 0;
             self.batches.pop_front();
         }
+    }
+
+    /// Notes come in their order: one that is not there while that of a later batch is comes no more.
+    fn is_passed(&self, missing: u64) -> bool {
+        let last = self.batches.back().map(|(batch, _)| batch.position).filter(|last| *last > missing);
+        last.is_some_and(|position| self.timeline.read(self.candidate, self.access, position).is_some())
     }
 
     /// Copies out what was counted.
@@ -137,9 +143,133 @@ impl<M: Memory> LastStage<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::View;
     use crate::log::views::plain_view;
     use crate::observe::histogram::Distribution;
+    use crate::observe::slowest;
     use crate::observe::timeline::{TimelineWriter, Times};
+    use crate::testing::memory::HostMemory;
+
+    const BROKER: u32 = 1;
+    const BATCHES_MAX: usize = 4;
+
+    /// Published at 10,000: it landed 100 before that, and was ordered 20 and committed 23 after it.
+    const TIMES: Times = Times { published_at: 10_000, landing_ns: 100, ordering_ns: 20, committing_ns: 3 };
+
+    struct Scene {
+        view: View<HostMemory>,
+        timeline: TimelineWriter<HostMemory>,
+        stage: LastStage<HostMemory>,
+    }
+
+    impl Scene {
+        /// Candidate 1 commits, and has committed all below `watermark`.
+        fn new(watermark: u64) -> Scene {
+            let view = plain_view(2);
+            let places = Places::of_deliveries(&view.layout, BROKER);
+            let mut stage = LastStage::new(&view.memory, &view.layout, places, BATCHES_MAX);
+            stage.committed(1, Access::Local, watermark);
+            Scene { timeline: TimelineWriter::new(&view.memory, &view.layout, 1), stage, view }
+        }
+
+        fn take(&mut self, position: u64) {
+            self.stage.take(SlowBatch { position, session: 5, ..SlowBatch::default() });
+        }
+
+        /// Times of the stage, and of the whole way.
+        fn counted(&mut self) -> [Distribution; 2] {
+            self.stage.write(1);
+            let [stage, whole] = self.view.layout.deliver_histograms(BROKER);
+            [stage, whole].map(|at| Distribution::read(&self.view.memory, at))
+        }
+
+        fn counts(&mut self) -> u64 {
+            self.counted()[0].count()
+        }
+    }
+
+    #[test]
+    fn a_stage_begins_at_the_commit_and_ends_when_the_next_pass_begins() {
+        let mut scene = Scene::new(10);
+        scene.timeline.note(9, &TIMES);
+        scene.take(9);
+        assert_eq!(scene.counts(), 0, "it is only put down");
+        scene.stage.settle(10_123);
+        let [stage, whole] = scene.counted();
+        assert_eq!((stage.count(), stage.sum(), stage.max()), (1, 100, 100));
+        assert_eq!((whole.count(), whole.sum(), whole.max()), (1, 223, 223));
+        let found = slowest::read(&scene.view.memory, scene.view.layout.slowest_delivered(BROKER));
+        let expected = SlowBatch { position: 9, session: 5, ending_ns: 100, ..SlowBatch::default() }.with_times(&TIMES);
+        assert_eq!(found, [expected]);
+        assert_eq!(slowest::read(&scene.view.memory, scene.view.layout.slowest_acked(BROKER)), []);
+        let acks = Places::of_acks(&scene.view.layout, BROKER);
+        assert_eq!(acks.histograms, scene.view.layout.ack_histograms(BROKER));
+        assert_eq!(acks.slowest, scene.view.layout.slowest_acked(BROKER));
+    }
+
+    /// A follower that is quicker than the notes: how long it waits for them is no part of a batch's way.
+    #[test]
+    fn a_batch_whose_times_come_later_ended_when_it_ended() {
+        let mut scene = Scene::new(10);
+        scene.take(8);
+        scene.stage.settle(10_123);
+        scene.take(9);
+        scene.stage.settle(10_523);
+        assert_eq!(scene.counts(), 0);
+        (8..10).for_each(|position| scene.timeline.note(position, &TIMES));
+        scene.stage.settle(90_000);
+        let [stage, _] = scene.counted();
+        assert_eq!((stage.count(), stage.sum(), stage.max()), (2, 600, 500));
+    }
+
+    #[test]
+    fn who_never_has_times_is_given_up_and_holds_up_nobody_for_ever() {
+        let mut scene = Scene::new(10);
+        for position in [7, 8] {
+            scene.take(position);
+        }
+        (0..LOOKS_MAX).for_each(|pass| scene.stage.settle(10_023 + u64::from(pass)));
+        assert_eq!((scene.counts(), scene.stage.batches.len()), (0, 2), "each has its looks");
+        scene.stage.settle(20_000);
+        (1..LOOKS_MAX).for_each(|_| scene.stage.settle(20_000));
+        assert_eq!((scene.counts(), scene.stage.batches.len()), (0, 1), "each has its own looks");
+        scene.stage.settle(20_000);
+        assert_eq!((scene.counts(), scene.stage.batches.len()), (0, 0));
+    }
+
+    /// What a predecessor committed has no times of this candidate: it does not keep those waiting that have.
+    #[test]
+    fn who_is_passed_by_others_is_given_up_at_once() {
+        let mut scene = Scene::new(10);
+        scene.timeline.note(9, &TIMES);
+        [7, 8, 9].into_iter().for_each(|position| scene.take(position));
+        scene.stage.settle(10_023);
+        assert_eq!((scene.counts(), scene.stage.batches.len()), (1, 0));
+        // Another subscriber is farther behind: that says nothing of what is newer.
+        [10, 9].into_iter().for_each(|position| scene.take(position));
+        scene.stage.settle(10_023);
+        assert_eq!((scene.counts(), scene.stage.batches.len()), (1, 2));
+        scene.timeline.note(10, &TIMES);
+        scene.stage.settle(10_123);
+        assert_eq!((scene.counts(), scene.stage.batches.len()), (3, 0));
+    }
+
+    #[test]
+    fn what_is_old_or_too_many_is_not_waited_for() {
+        let places = plain_view(2).layout.timeline_places();
+        let mut scene = Scene::new(places + 10);
+        scene.take(9);
+        scene.timeline.note(10, &TIMES);
+        scene.take(10);
+        scene.stage.settle(10_100);
+        assert_eq!(scene.counts(), 1, "the one that has times");
+        for position in 11..100 {
+            scene.take(position);
+            scene.timeline.note(position, &TIMES);
+        }
+        scene.stage.settle(10_100);
+        assert_eq!(scene.counts(), 1 + BATCHES_MAX as u64);
+    }
 
     /// The sequencer's clock is another host's, and a second ahead or behind: how long a batch took from landed to acked is told by its broker's own.
     #[test]

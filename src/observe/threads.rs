@@ -61,7 +61,8 @@ fn read_one<M: Memory>(memory: &M, at: u64) -> Option<Thread> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::views::plain_view;
+    use crate::log::views::{host_views, plain_view};
+    use crate::testing::memory::Whim;
 
     #[test]
     fn threads_are_read_with_their_names() {
@@ -78,5 +79,21 @@ mod tests {
         assert_eq!(read(memory, layout, 0), []);
         begin(memory, layout, 1);
         assert_eq!(read(memory, layout, 1), []);
+    }
+
+    #[test]
+    fn what_threads_say_reaches_another_host() {
+        let (_, views) = host_views([0, 1], &[0], Whim::LAZY, 1);
+        let [ours, theirs] = [0, 1].map(|host: usize| &views[host].memory);
+        let layout = &*views[0].layout;
+        let at = blocks(layout, &[0]).next().unwrap();
+        for passes in 1..4 {
+            let counters = ThreadCounters { passes, ..ThreadCounters::default() };
+            let name = format!("ack {passes}");
+            write(ours, at, &name, &counters);
+            assert_eq!(read(theirs, layout, 0), [Thread { name, counters }]);
+            begin(ours, layout, 0);
+            assert_eq!(read(theirs, layout, 0), []);
+        }
     }
 }

@@ -122,8 +122,16 @@ fn place<M: Memory>(memory: &M, at: u64) -> (M::Line<'_>, usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::log::views::plain_view;
+    use crate::testing::memory::{SharedMemory, Whim, small_geometry};
+    use crate::testing::watched::Watched;
+
+    fn times(n: u64) -> Times {
+        Times { published_at: 1000 * n, landing_ns: 1, ordering_ns: u32::MAX, committing_ns: n as u32 }
+    }
 
     #[test]
     fn times_are_found_until_the_place_is_anothers() {
@@ -132,8 +140,6 @@ mod tests {
             (TimelineWriter::new(&view.memory, &view.layout, 0), TimelineReader::new(&view.memory, &view.layout));
         let read = |position| reader.read(0, Access::Remote, position);
         let places = view.layout.timeline_places();
-        let times =
-            |n: u64| Times { published_at: 1000 * n, landing_ns: 1, ordering_ns: u32::MAX, committing_ns: n as u32 };
         assert_eq!(read(0), None);
         (0..places + 3).for_each(|position| writer.note(position, &times(position)));
         assert_eq!(read(2), None);
@@ -143,5 +149,66 @@ mod tests {
         let found = times(3);
         assert_eq!((found.landed_at(), found.committed_at()), (2999, 3000 + u64::from(u32::MAX) + 3));
         assert_eq!((between(5, 3), between(3, 5), between(0, u64::MAX)), (0, 2, u32::MAX));
+    }
+
+    /// Whatever a reader sees while a place is written anew is what lay there, what comes to lie there, or nothing.
+    #[test]
+    fn times_are_seen_whole_or_not_at_all_while_they_are_noted() {
+        let view = plain_view(1);
+        let next = view.layout.timeline_places() + 3;
+        let watched = Watched::new(view.memory.clone());
+        let (writer, reader) =
+            (TimelineWriter::new(&watched, &view.layout, 0), TimelineReader::new(&view.memory, &view.layout));
+        writer.note(3, &times(3));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (reader, looks) = (Arc::new(reader), Arc::clone(&seen));
+        let looking = Arc::clone(&reader);
+        watched.on_each(move || {
+            looks.lock().unwrap().push([3, next].map(|position| looking.read(0, Access::Local, position)));
+        });
+        writer.note(next, &times(next));
+        watched.stop();
+        let seen = seen.lock().unwrap();
+        assert!(seen.len() > 3, "{seen:?}");
+        assert!(
+            seen.iter().all(|[old, new]| old.is_none_or(|old| old == times(3)) && new.is_none()),
+            "there before all of it was: {seen:?}"
+        );
+        assert_eq!(reader.read(0, Access::Local, next), Some(times(next)));
+    }
+
+    /// The same, where it is the reader that is slow.
+    #[test]
+    fn times_are_read_whole_or_not_at_all_while_others_come() {
+        let view = plain_view(1);
+        let next = view.layout.timeline_places() + 3;
+        let watched = Watched::new(view.memory.clone());
+        let reader = TimelineReader::new(&watched, &view.layout);
+        for position in [3, next] {
+            for step in 0..6 {
+                let writer = TimelineWriter::new(&view.memory, &view.layout, 0);
+                writer.note(3, &times(3));
+                watched.at(step, move || writer.note(next, &times(next)));
+                let found = reader.read(0, Access::Local, position);
+                watched.stop();
+                assert!(found.is_none_or(|found| found == times(position)), "{position} at step {step}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_reach_another_host() {
+        let geometry = crate::pool::Geometry { hosts: 2, ..small_geometry(2) };
+        let layout = Arc::new(Layout::new(geometry).unwrap());
+        let pool = SharedMemory::new(layout.geometry.pool_bytes, 2, Whim::LAZY, 1);
+        let (ours, theirs) = (pool.host(0), pool.host(1));
+        let (writer, reader) = (TimelineWriter::new(&ours, &layout, 1), TimelineReader::new(&theirs, &layout));
+        for position in [3, layout.timeline_places() + 3] {
+            assert_eq!(reader.read(1, Access::Remote, position), None);
+            writer.note(position, &times(position));
+            ours.store_fence();
+            assert_eq!(reader.read(1, Access::Remote, position), Some(times(position)));
+            assert_eq!(reader.read(0, Access::Remote, position), None, "of the candidate that noted it");
+        }
     }
 }

@@ -53,7 +53,9 @@ pub fn packed(peer: Option<SocketAddr>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream};
+    use std::io;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::time::Duration;
 
     #[test]
     fn all_are_asked_in_turn() {
@@ -74,5 +76,52 @@ mod tests {
         asked.borrow_mut().dedup();
         assert_eq!(asked.into_inner(), (0..300).collect::<Vec<_>>());
         assert_eq!(distances.look(0, |_| None::<&TcpStream>), Farthest::default());
+    }
+
+    #[test]
+    fn an_address_fits_a_word_with_its_port() {
+        let packed_of = |text: &str| packed(Some(text.parse().unwrap()));
+        assert_eq!(packed_of("10.0.0.7:65535"), 0x0a00_0007_ffff);
+        assert_eq!(packed_of("[::ffff:10.0.0.7]:1"), 0x0a00_0007_0001, "the same client over a socket of IPv6");
+        assert_eq!(packed_of("[fe80::1]:9"), 9);
+        assert_eq!(packed(None), 0);
+    }
+
+    /// A connection that is so far away, us.
+    struct Far(Option<u32>);
+
+    impl Socket for Far {
+        type Handle = ();
+
+        fn handle(&self) {}
+        fn peer(&self) -> Option<SocketAddr> {
+            Some(SocketAddr::from(([10, 0, 0, 1], self.0.unwrap_or(0) as u16)))
+        }
+        fn prepare(&self, _: Duration) {}
+        fn let_rest(&self) {}
+        fn shut(&self, _: Shutdown) {}
+        fn abort(&self) {}
+        fn receive_now(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn send_now(&self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn acked_bytes(&self) -> Option<u64> {
+            None
+        }
+        fn round_trip_us(&self) -> Option<u32> {
+            self.0
+        }
+        fn unacked_bytes(&self) -> Option<u64> {
+            None
+        }
+    }
+
+    #[test]
+    fn the_farthest_is_told_of() {
+        let there = [Some(30), None, Some(700), Some(20)].map(Far);
+        let farthest = Distances::default().look(there.len(), |place| there.get(place));
+        assert_eq!(farthest, Farthest { round_trip_us: 700, address: 0x0a00_0001 << 16 | 700 });
     }
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::runtime::RoleKind;
 use crate::runtime::clock::{Clock, SystemClock};
+use crate::runtime::role::Blocked;
+use crate::runtime::ticks::TickCounts;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -36,6 +38,8 @@ struct FakeIo {
     fail_with: Option<ErrorKind>,
     /// A microsecond passes each time it is read.
     now_ns: u64,
+    /// How often it was read, and when last.
+    read: Rc<RefCell<(u64, u64)>>,
 }
 
 impl Io for FakeIo {
@@ -43,6 +47,7 @@ impl Io for FakeIo {
 
     fn now(&mut self) -> Now {
         self.now_ns += 1000;
+        self.read.replace_with(|(times, _)| (*times + 1, self.now_ns));
         Now { monotonic_ns: self.now_ns, utc_ns: self.now_ns }
     }
 
@@ -82,6 +87,12 @@ struct FakeRole {
     fails_to_start: bool,
     /// Cannot go on, from the first poll that moves nothing.
     is_faulty: bool,
+    /// What it is; nothing: it receives.
+    kind: Option<RoleKind>,
+    /// How long a poll of it takes, ns.
+    takes_ns: u64,
+    /// For whom it says it waits, each time it is asked; nobody when used up.
+    blocked: RefCell<VecDeque<Option<Blocked>>>,
 }
 
 impl FakeRole {
@@ -97,7 +108,15 @@ impl Role<FakeIo> for FakeRole {
     }
 
     fn kind(&self) -> RoleKind {
-        RoleKind::Receive
+        self.kind.unwrap_or(RoleKind::Receive)
+    }
+
+    fn blocked(&self) -> Option<Blocked> {
+        self.blocked.borrow_mut().pop_front().flatten()
+    }
+
+    fn report(&mut self, _: Now) {
+        self.enter("report");
     }
 
     fn start(&mut self, _: &mut FakeIo, index: u8, _: Now) -> Result<(), RoleError> {
@@ -111,8 +130,9 @@ impl Role<FakeIo> for FakeRole {
         self.trace.add(format!("{} got {value}", self.name));
     }
 
-    fn poll(&mut self, _: &mut FakeIo, _: Now) -> usize {
+    fn poll(&mut self, io: &mut FakeIo, _: Now) -> usize {
         self.enter("poll");
+        io.now_ns += self.takes_ns;
         self.moves.pop_front().unwrap_or(0)
     }
 
@@ -163,6 +183,7 @@ impl Bench {
             shutdown: Arc::clone(&shutdown),
             fail_with: None,
             now_ns: 0,
+            read: Rc::default(),
         };
         Bench { io, trace: Trace::default(), ticks: Arc::default(), shutdown, idle: PARK }
     }
@@ -466,4 +487,64 @@ fn a_role_that_cannot_go_on_ends_the_process_in_order() {
     assert_eq!(error.to_string(), "faulty cannot go on: the pool is damaged");
     assert_eq!((trace.count("faulty poll"), trace.count("other poll")), (2, 2));
     assert!(trace.count("other drain") >= 3, "it was not drained to its end");
+}
+
+/// All there is of a thread's time, as its accounts have it.
+fn accounted_ns(counts: &TickCounts) -> u64 {
+    let blocked: u64 = counts.blocked_ns.iter().sum();
+    counts.working_ns + blocked + counts.idle_ns + counts.asleep_ns + counts.housekeeping_ns
+}
+
+/// Passes of 300 us: one in four is timed role by role, and stands for the others; a report comes each second and at the end.
+#[test]
+fn a_threads_time_is_accounted_for_and_so_is_that_of_its_roles() {
+    let bench = Bench { idle: IdlePolicy::Spin, ..Bench::new(10_000) };
+    let (ticks, trace, read) = (Arc::clone(&bench.ticks), bench.trace.clone(), Rc::clone(&bench.io.read));
+    let of = |kind, takes_ns| FakeRole { kind: Some(kind), takes_ns, ..bench.role(kind.name()) };
+    let roles = vec![of(RoleKind::Ack, 100_000), of(RoleKind::Export, 200_000)];
+    bench.run(roles).expect("ends drained");
+    let (counts, (times, ended_ns)) = (ticks.read(), *read.borrow());
+    // The first reading is for the start of the roles, with the second the first pass begins.
+    assert_eq!(accounted_ns(&counts), ended_ns - 2000, "{counts:?}");
+    let seconds = ended_ns / 1_000_000_000;
+    assert_eq!((trace.count("ack report"), trace.count("export report")), (1 + seconds as usize, 1 + seconds as usize));
+    assert_eq!(counts.housekeeping_ns, (1 + seconds) * 1000);
+    let all = trace.all();
+    assert!(all.iter().rposition(|event| event == "ack report") > all.iter().rposition(|event| event == "ack drain"));
+    for (kind, takes_ns) in [(RoleKind::Ack, 101_000), (RoleKind::Export, 201_000)] {
+        let (found, took) = (counts.role_ns[kind as usize], counts.passes * takes_ns);
+        assert!(found.abs_diff(took) < took / 100, "{kind:?}: {found} of {took} ns");
+    }
+    assert_eq!((counts.role_ns[RoleKind::Receive as usize], counts.role_ns[RoleKind::Sequence as usize]), (0, 0));
+    let timed = (times - counts.passes) / 4;
+    assert!(timed > counts.passes / 5 && timed < counts.passes / 3, "{timed} of {} passes were timed", counts.passes);
+}
+
+/// What a role waits for is asked of it in a timed pass, and holds until the next.
+#[test]
+fn time_in_which_a_role_waits_for_somebody_is_charged_to_that() {
+    for idle in [PARK, IdlePolicy::Spin] {
+        let bench = Bench { idle, ..Bench::new(6) };
+        let ticks = Arc::clone(&bench.ticks);
+        let blocked = [Some(Blocked::Memory), None, Some(Blocked::Ring), Some(Blocked::Ring)];
+        let waits = FakeRole { takes_ns: 1_000_000, blocked: RefCell::new(blocked.into()), ..bench.role("a") };
+        let peers = FakeRole { blocked: RefCell::new([Some(Blocked::Peers)].into()), ..bench.role("b") };
+        bench.run(vec![waits, peers]).expect("ends drained");
+        let counts = ticks.read();
+        let ms = counts.blocked_ns.map(|ns| (ns + 100_000) / 1_000_000);
+        assert_eq!(ms, [2, 1, 0, 1], "ring, memory, index, peers: {counts:?}");
+    }
+}
+
+/// A pass that moves something ends what was waited for, also for the passes behind it that are not timed.
+#[test]
+fn who_works_waits_for_nobody() {
+    let bench = Bench::new(10);
+    let ticks = Arc::clone(&bench.ticks);
+    // The fourth pass is timed, and so is the seventh.
+    let mut waits = FakeRole { takes_ns: 400_000, moves: [0, 0, 0, 0, 0, 0, 1].into(), ..bench.role("a") };
+    waits.blocked = RefCell::new([Some(Blocked::Index)].into());
+    bench.run(vec![waits]).expect("ends drained");
+    let counts = ticks.read();
+    assert_eq!(counts.blocked_ns.map(|ns| (ns + 100_000) / 400_000), [0, 0, 3, 0], "{counts:?}");
 }

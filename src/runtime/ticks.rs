@@ -137,3 +137,46 @@ impl Ticks {
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pass_has_its_account() {
+        let ticks = Ticks::default();
+        let mut charged = 0;
+        let mut charge = |charge, elapsed_ns| {
+            charged += elapsed_ns;
+            ticks.charge(charge, elapsed_ns, 2, 1);
+        };
+        charge(Charge::Working, 1);
+        Blocked::ALL.into_iter().for_each(|on| charge(Charge::Blocked(on), 10 + on as u64));
+        charge(Charge::Idle, 100);
+        charge(Charge::Asleep, 1000);
+        charge(Charge::Housekeeping, 10_000);
+        let counts = ticks.read();
+        assert_eq!((counts.working_ns, counts.idle_ns, counts.asleep_ns), (1, 100, 1000));
+        assert_eq!((counts.blocked_ns, counts.housekeeping_ns), ([10, 11, 12, 13], 10_000));
+        assert_eq!((counts.passes, counts.moved), (7, 14), "a report is no pass");
+        assert_eq!(charged, 11_147, "all of it is in one account");
+    }
+
+    /// Whoever looks once a second sees each pass that was long, and not for ever.
+    #[test]
+    fn the_longest_pass_is_kept_for_a_while() {
+        let ticks = Ticks::default();
+        let pass = |charge, elapsed_ns, now_ns| {
+            ticks.charge(charge, elapsed_ns, 0, now_ns);
+            ticks.read().longest_pass_ns
+        };
+        assert_eq!(pass(Charge::Idle, 10, WHILE_NS + 1), 10);
+        assert_eq!(pass(Charge::Working, 700, WHILE_NS + 2), 700);
+        assert_eq!(pass(Charge::Asleep, 5000, WHILE_NS + 3), 700, "who sleeps looks after nobody by intent");
+        assert_eq!(pass(Charge::Idle, 300, 2 * WHILE_NS), 700);
+        assert_eq!(pass(Charge::Idle, 300, 2 * WHILE_NS + 1), 700, "of the while before");
+        assert_eq!(pass(Charge::Idle, 300, 2 * WHILE_NS + 2), 700);
+        assert_eq!(pass(Charge::Idle, 200, 3 * WHILE_NS + 1), 300);
+        assert_eq!(pass(Charge::Idle, 100, 4 * WHILE_NS + 1), 100);
+    }
+}

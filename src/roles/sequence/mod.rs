@@ -4,6 +4,8 @@
 //! * [`active`]: one pass of the sequencer of one epoch; no I/O. [`tables`]: what it derives: topics, checkpoints.
 //!   [`attendance`]: who is waited for.
 
+#[cfg(test)]
+mod accounts_tests;
 pub mod active;
 pub mod attendance;
 #[cfg(test)]

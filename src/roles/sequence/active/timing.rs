@@ -31,7 +31,7 @@ pub(super) struct Timing<M> {
 
 impl<M: Memory> Timing<M> {
     pub(super) fn new(view: &View<M>, candidate: u32) -> Self {
-        Timing {
+        let mut timing = Timing {
             memory: view.memory.clone(),
             timeline: TimelineWriter::new(&view.memory, &view.layout, candidate),
             histograms: view.layout.sequencer_histograms(candidate),
@@ -40,7 +40,10 @@ impl<M: Memory> Timing<M> {
             committed_at: 0,
             ordering: Histogram::default(),
             committing: Histogram::default(),
-        }
+        };
+        // Whoever looks takes all that stands there for what this epoch counted: what a former life of this candidate counted goes first.
+        timing.write();
+        timing
     }
 
     /// A batch got its place.
