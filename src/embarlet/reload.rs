@@ -58,7 +58,7 @@ impl Reload {
         if level != self.config.log {
             log::set_max_level(level.into());
             // Behind the change, so that it is read wherever one of the two shows it.
-            log::warn!("SIGHUP: the log's level is {} from here on, {} before", word(&level), word(&self.config.log));
+            log::info!("SIGHUP: the log's level is {} from here on, {} before", word(&level), word(&self.config.log));
             self.config.log = level;
         }
         match waiting(&self.config, &read) {

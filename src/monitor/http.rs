@@ -113,6 +113,12 @@ impl Conversation {
         self.turn == Turn::Theirs && self.answers > 0 && self.heard.is_empty()
     }
 
+    /// Whether it can be closed for another's sake: it rests, or has said nothing for so long since it began.
+    pub fn may_give_way(&self, now: Instant, silent_for: Duration) -> bool {
+        let is_silent = self.answers == 0 && self.heard.is_empty() && self.lasts(now) >= silent_for;
+        self.rests() || (self.turn == Turn::Theirs && is_silent)
+    }
+
     /// Hears and says what it can. False: it is over.
     pub fn go_on(&mut self, now: Instant, answer: &mut dyn FnMut(&str) -> Reply) -> bool {
         loop {
@@ -164,7 +170,8 @@ impl Conversation {
             (words.next().unwrap_or(""), words.next().unwrap_or(""), words.next().unwrap_or(""));
         let says = |name: &str, value: &str| {
             let mut fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
-            fields.any(|(field, found)| field.eq_ignore_ascii_case(name) && found.trim().eq_ignore_ascii_case(value))
+            let lists = |found: &str| found.split(',').any(|one| one.trim().eq_ignore_ascii_case(value));
+            fields.any(|(field, found)| field.eq_ignore_ascii_case(name) && lists(found))
         };
         self.is_last = version != "HTTP/1.1" || says("connection", "close") || self.answers + 1 >= ANSWERS_MAX;
         let path = target.split(['?', '#']).next().unwrap_or("");
@@ -293,6 +300,14 @@ mod tests {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("\r\nContent-Length: 6\r\n"), "{whole}");
         assert!(head.ends_with("\r\nConnection: keep-alive"), "{whole}");
         assert_eq!(answers_to(b"HEAD /some HTTP/1.1\r\n\r\n", 1), format!("{head}\r\n\r\n"));
+    }
+
+    #[test]
+    fn who_wants_it_closed_may_want_more() {
+        for wants in ["close", "Close", "close, TE", "TE , close"] {
+            let request = format!("GET /some HTTP/1.1\r\nConnection: {wants}\r\n\r\n");
+            assert!(answers_to(request.as_bytes(), 1).contains("\r\nConnection: close\r\n"), "{wants}");
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::runtime::cpu::stand_back;
 /// How often the pool is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long one that came and says nothing keeps its place while others wait.
+const SILENT_FOR: Duration = Duration::from_secs(1);
+
 /// How many may ask, and how long they may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -105,7 +108,7 @@ impl Server {
             }
             self.conversations.retain(|one| one.lasts(now) < self.bounds.turn);
             self.shut_until = self.shut_until.filter(|until| now < *until);
-            self.watch(&mut readiness);
+            self.watch(&mut readiness, now);
             let first_end = self.conversations.iter().map(|one| self.bounds.turn.saturating_sub(one.lasts(now))).min();
             let rest = look_at.saturating_duration_since(now);
             if let Err(error) = readiness.wait(first_end.map_or(rest, |end| end.min(rest))) {
@@ -122,10 +125,10 @@ impl Server {
         }
     }
 
-    fn watch(&self, readiness: &mut Readiness) {
+    fn watch(&self, readiness: &mut Readiness, now: Instant) {
         readiness.clear();
         readiness.watch(&self.stopped, false);
-        if self.shut_until.is_none() && (self.has_room() || self.conversations.iter().any(Conversation::rests)) {
+        if self.shut_until.is_none() && (self.has_room() || self.somebody_may_give_way(now)) {
             readiness.watch(&self.listener, false);
         }
         for one in &self.conversations {
@@ -141,7 +144,7 @@ impl Server {
     }
 
     fn accept(&mut self, now: Instant) {
-        while self.has_room() || self.conversations.iter().any(Conversation::rests) {
+        while self.has_room() || self.somebody_may_give_way(now) {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -164,9 +167,13 @@ impl Server {
         }
     }
 
-    /// Of the one that has rested for longest.
+    fn somebody_may_give_way(&self, now: Instant) -> bool {
+        self.conversations.iter().any(|one| one.may_give_way(now, SILENT_FOR))
+    }
+
+    /// Of the one that has rested for longest, or said nothing.
     fn let_go_of_one(&mut self, now: Instant) {
-        let resting = self.conversations.iter().enumerate().filter(|(_, one)| one.rests());
+        let resting = self.conversations.iter().enumerate().filter(|(_, one)| one.may_give_way(now, SILENT_FOR));
         if let Some((place, _)) = resting.max_by_key(|(_, one)| one.lasts(now)) {
             self.conversations.swap_remove(place);
         }
@@ -382,6 +389,18 @@ mod tests {
         // What it had said was read: it is closed, not reset.
         assert_eq!(slow.read(&mut [0; 16]).unwrap(), 0);
         assert_eq!(third.read(&mut [0; 16]).unwrap(), 0, "so is one that rests");
+    }
+
+    /// Who comes and says nothing does not keep others waiting for long.
+    #[test]
+    fn who_says_nothing_gives_way() {
+        let shown = Shown::start("mute", Bounds { conversations: 4, turn: Duration::from_secs(60) });
+        let silent: Vec<TcpStream> = (0..12).map(|_| shown.connect()).collect();
+        let mut asks = shown.connect();
+        ask(&mut asks, "/healthz");
+        // Long before a turn is over, or the reader's patience: three times four of them give way.
+        assert_eq!(hear(&mut asks).0, "HTTP/1.1 200 OK");
+        drop(silent);
     }
 
     /// One that asks and asks, and hears nothing, holds no more than an answer's memory, and only for its turn.

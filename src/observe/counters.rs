@@ -95,8 +95,6 @@ counters! {
         ring_full,
         /// times a receive waited because no extent was free
         extent_wait,
-        /// batches dropped; stays 0
-        dropped_batches,
         /// connections accepted
         accepted,
         /// connections closed

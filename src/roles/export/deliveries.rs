@@ -66,3 +66,41 @@ impl<M: Memory> Deliveries<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::views::plain_view;
+    use crate::observe::counters::Counters;
+
+    #[test]
+    fn what_is_delivered_of_a_topic_and_how_far_behind_its_slowest_reader_is() {
+        let view = plain_view(1);
+        let mut deliveries = Deliveries::new(&view, 1);
+        let read = |topic| {
+            let at = view.layout.topic_deliveries(1, topic);
+            DeliveryCounters::from_words(&CounterBlock::new(view.memory.clone(), at).read(DeliveryCounters::CATALOGUE))
+        };
+        deliveries.count(1, 7, 3, 100);
+        deliveries.count(1, 7, 2, 50);
+        deliveries.write([(1, 7, 5), (1, 7, 9), (1, 7, 0)].into_iter());
+        let (delivered_batches, delivered_messages, delivered_bytes) = (2, 5, 150);
+        let before = DeliveryCounters {
+            created: 8,
+            delivered_batches,
+            delivered_messages,
+            delivered_bytes,
+            subscribers: 3,
+            behind_messages: 9,
+        };
+        assert_eq!((read(0), read(1)), (DeliveryCounters::default(), before));
+        deliveries.write(std::iter::empty());
+        assert_eq!(read(1), DeliveryCounters { subscribers: 0, behind_messages: 0, ..before });
+        // Another topic has its number.
+        deliveries.write([(1, 20, 4)].into_iter());
+        assert_eq!(
+            read(1),
+            DeliveryCounters { created: 21, subscribers: 1, behind_messages: 4, ..DeliveryCounters::default() }
+        );
+    }
+}
