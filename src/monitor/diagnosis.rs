@@ -166,21 +166,15 @@ impl Look<'_> {
 
     /// Whether what a member says of itself is of now: of one that is gone its last words stand there for ever.
     fn speaks(&self, member: u32) -> bool {
-        let of = |snapshot: &Snapshot| snapshot.broker(member).map(|broker| broker.member.clone());
-        match of(self.before).zip(of(self.now)) {
-            Some((then, now)) => life(&then, &now, self.seconds) != Life::Gone,
-            // It came meanwhile, or it is an attached process.
-            None => true,
-        }
+        let known = self.now.broker(member).and_then(|broker| life_between(self.before, self.now, broker));
+        // Else it came meanwhile, or it is an attached process.
+        known != Some(Life::Gone)
     }
 
     fn at_members(&mut self) {
         let (now, before) = (self.now, self.before);
         let in_state = |wanted: Life| -> Vec<&BrokerFacts> {
-            let is_so = |broker: &&BrokerFacts| {
-                let then = before.broker(broker.broker());
-                then.is_some_and(|then| life(&then.member, &broker.member, self.seconds) == wanted)
-            };
+            let is_so = |broker: &&BrokerFacts| life_between(before, now, broker) == Some(wanted);
             now.brokers.iter().filter(is_so).collect()
         };
         let still = in_state(Life::StandsStill);
@@ -209,7 +203,7 @@ impl Look<'_> {
     fn at_sequencer(&mut self) {
         let Some(now) = &self.now.sequencer else { return };
         let then = self.before.sequencer.as_ref();
-        let is_same = then.is_some_and(|then| (then.epoch, then.heartbeat) == (now.epoch, now.heartbeat));
+        let is_same = then.is_some_and(|then| !now.has_beaten_since(then));
         if is_same && self.seconds >= SILENCE_S {
             let state = match (now.is_here, now.is_locked) {
                 (true, true) => "stands still: its process has its lock and shows no life".to_owned(),
@@ -455,13 +449,16 @@ pub fn life(then: &MemberFacts, now: &MemberFacts, seconds: f64) -> Life {
     }
 }
 
+/// How a broker of the later of two looks is; none: it was not there at the earlier one.
+pub fn life_between(before: &Snapshot, now: &Snapshot, broker: &BrokerFacts) -> Option<Life> {
+    let then = before.broker(broker.broker())?;
+    Some(life(&then.member, &broker.member, now.time_since(before).as_secs_f64()))
+}
+
 /// The brokers that show no life between two looks: they stand still, or are gone.
 pub fn silent_brokers(before: &Snapshot, now: &Snapshot) -> Vec<u32> {
-    let seconds = now.time_since(before).as_secs_f64();
-    let is_silent = |broker: &&BrokerFacts| {
-        let then = before.broker(broker.broker());
-        then.is_some_and(|then| matches!(life(&then.member, &broker.member, seconds), Life::StandsStill | Life::Gone))
-    };
+    let is_silent =
+        |broker: &&BrokerFacts| matches!(life_between(before, now, broker), Some(Life::StandsStill | Life::Gone));
     now.brokers.iter().filter(is_silent).map(BrokerFacts::broker).collect()
 }
 

@@ -172,7 +172,7 @@ pub fn render(now: &Snapshot, before: Option<&Snapshot>, scope: &Scope) -> Strin
     let is_meant = |sequencer: &&SequencerFacts| scope.brokers.is_none() || sequencer.is_ours;
     if let Some(sequencer) = now.sequencer.as_ref().filter(is_meant) {
         let then = before.and_then(|before| before.sequencer.as_ref());
-        let is_silent = then.is_some_and(|then| (then.epoch, then.heartbeat) == (sequencer.epoch, sequencer.heartbeat));
+        let is_silent = then.is_some_and(|then| !sequencer.has_beaten_since(then));
         of_sequencer(&mut families, now, sequencer, is_silent);
     }
     families.text()

@@ -269,7 +269,7 @@ impl Desk {
         }
         let Some(sequencer) = &now.sequencer else { return Err("no sequencer has been active".to_owned()) };
         let before = self.history.before().and_then(|before| before.sequencer.as_ref());
-        match before.is_some_and(|then| (then.epoch, then.heartbeat) == (sequencer.epoch, sequencer.heartbeat)) {
+        match before.is_some_and(|then| !sequencer.has_beaten_since(then)) {
             true => Err(format!("the sequencer (candidate {}) shows no life", sequencer.candidate)),
             false => Ok(()),
         }

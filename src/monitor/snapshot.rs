@@ -350,6 +350,13 @@ impl Snapshot {
     }
 }
 
+impl SequencerFacts {
+    /// Whether it has shown life since an earlier look, or is another epoch's.
+    pub fn has_beaten_since(&self, then: &SequencerFacts) -> bool {
+        (then.epoch, then.heartbeat) != (self.epoch, self.heartbeat)
+    }
+}
+
 impl TopicFacts {
     /// Of all brokers together.
     pub fn delivered(&self, of: impl Fn(&DeliveryCounters) -> u64) -> u64 {

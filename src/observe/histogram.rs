@@ -49,7 +49,6 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        // What the last process in this place counted is overwritten, all of it.
         Histogram { buckets: Box::new([0; BUCKETS]), sum: 0, max: 0, changed: (0, BUCKETS) }
     }
 }

@@ -316,9 +316,14 @@ impl OrderCore {
     fn drop_parked(&mut self, slot: u32, next_batch: u64) {
         let held = self.hold.held_of(slot);
         self.fenced += u64::from(held);
-        self.unparked[self.table.session(slot).topic as usize] += u64::from(held);
-        self.outcomes.refused(slot, held);
+        self.count_unparked(slot, held);
         self.hold.clear_session(slot, next_batch);
+    }
+
+    /// So many parked batches of a session will not be appended.
+    fn count_unparked(&mut self, slot: u32, batches: u32) {
+        self.unparked[self.table.session(slot).topic as usize] += u64::from(batches);
+        self.outcomes.refused(slot, batches);
     }
 
     fn park(&mut self, slot: u32, next_batch: u64, arrival: Arrival, now_ns: u64, emit: &mut impl Emit) -> Verdict {
@@ -361,8 +366,7 @@ impl OrderCore {
         let lowest = self.hold.clear_session(slot, next_batch).expect("it had a parked batch");
         self.forget_gap_if_closed(slot);
         self.let_go += u64::from(count) - 1;
-        self.unparked[self.table.session(slot).topic as usize] += u64::from(count);
-        self.outcomes.refused(slot, count);
+        self.count_unparked(slot, count);
         self.tell_let_go(slot, lowest, emit);
         true
     }

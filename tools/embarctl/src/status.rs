@@ -88,7 +88,7 @@ impl Watched {
     }
 
     fn does_sequencer_beat(&self, now: &SequencerFacts) -> bool {
-        self.before.sequencer.as_ref().is_none_or(|then| (then.epoch, then.heartbeat) != (now.epoch, now.heartbeat))
+        self.before.sequencer.as_ref().is_none_or(|then| now.has_beaten_since(then))
     }
 
     /// Whether one that may live has not beaten yet. What the kernel says of those of this host is enough where it says that they are gone.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use embarcadero::monitor::diagnosis::{Life, WATCHED_FOR, life};
+use embarcadero::monitor::diagnosis::{Life, WATCHED_FOR, life_between};
 use embarcadero::monitor::snapshot::{BrokerFacts, Snapshot};
 use embarcadero::pool::Pool;
 use ratatui::backend::TestBackend;
@@ -177,8 +177,7 @@ impl Shown {
 
     /// How a broker is.
     fn life_of(&self, broker: &BrokerFacts) -> Life {
-        let then = self.before.broker(broker.broker());
-        then.map_or(Life::Lives, |then| life(&then.member, &broker.member, self.seconds()))
+        life_between(&self.before, &self.now, broker).unwrap_or(Life::Lives)
     }
 
     /// Entries that the slowest subscriber of a broker has still to pass; those of one that is gone pass none.
